@@ -1,0 +1,128 @@
+"""
+What can go wrong before a connection is accepted, as values.
+
+Every class here prints as lines a person can act on: place first, then the
+problem and the remedy.  Nothing in a message is ever key material or PEM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attrs import field, frozen
+
+
+class GateError(Exception):
+    """The base of every error that mtlsgate raises on purpose."""
+
+
+@frozen(order=True)
+class Position:
+    """
+    A place in a configuration file.
+
+    :ivar line: the line, counted from 1.
+    :ivar column: the column in characters, counted from 1.
+    """
+
+    line: int
+    column: int
+
+
+#: Where a problem of the file as a whole is reported.
+START = Position(1, 1)
+
+
+@frozen(order=True)
+class Problem:
+    """
+    One thing that is wrong, or (as a warning) surely not meant.
+
+    :ivar path: the configuration file, as the person named it.
+    :ivar at: the place in it.
+    :ivar where: the innermost block, as ``client_certificate "IOT"``.
+    :ivar text: what is wrong and what to do, in one line.
+    """
+
+    path: str
+    at: Position
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.at.line}:{self.at.column}: {self.where}: {self.text}"
+
+
+def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(set(problems)))
+
+
+@frozen(str=False)
+class ConfigError(GateError):
+    """
+    A configuration that the gate refuses to run, with everything that is
+    wrong in it.
+
+    :ivar problems: at least one, sorted by position.
+    """
+
+    problems: tuple[Problem, ...] = field(converter=_sorted)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
+
+
+@frozen(str=False)
+class CredentialError(GateError):
+    """
+    Bytes that are not the certificate or the key they should be.
+
+    :ivar problem: what is wrong and what to do; names no place, because only
+        the caller knows where the bytes came from.
+    """
+
+    problem: str
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class Report:
+    """
+    Collects the problems of one load, so that all are said in one go.
+
+    :ivar path: the configuration file, as the person named it.
+    :ivar errors: what keeps the gate from starting.
+    :ivar warnings: what does not, but is surely not meant.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.errors: list[Problem] = []
+        self.warnings: list[Problem] = []
+
+    def error(self, at: Position, where: str, text: str) -> None:
+        """Note something that keeps the gate from starting."""
+        self.errors.append(Problem(self.path, at, where, text))
+
+    def warn(self, at: Position, where: str, text: str) -> None:
+        """Note something the person should hear of all the same."""
+        self.warnings.append(Problem(self.path, at, where, text))
+
+    def raise_errors(self) -> None:
+        """
+        :raises ConfigError: if any error was noted.
+        """
+        if self.errors:
+            raise ConfigError(self.errors)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """
+    :return: ``; did you mean "x"?`` if ``name`` is close to something in
+        ``known``, and otherwise the empty string.
+    """
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    return f'; did you mean "{close[0]}"?' if close else ""

@@ -1,0 +1,35 @@
+"""
+Text that came from outside, made safe to print on one line.
+"""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """
+    Escape whatever could forge or hide something in a log line or a terminal:
+    control characters, line and paragraph separators, direction overrides,
+    surrogates (CWE-117).
+
+    :returns: the text with each such character as ``\\xNN``, ``\\uNNNN`` or
+        ``\\UNNNNNNNN``.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
+    )
+
+
+def shown(text: str) -> str:
+    """
+    :returns: a name out of a file, fit to stand in a message, with quotes
+        around it or without: short, printable, and without a quote of its own.
+    """
+    short = text if len(text) <= 40 else text[:39] + "…"
+    return quoted(short)[1:-1]
+
+
+def quoted(text: str) -> str:
+    """:returns: the text in double quotes, printable and on one line."""
+    return '"' + printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
