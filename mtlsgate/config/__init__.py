@@ -1,0 +1,26 @@
+"""
+The configuration language: HCL text to frozen, checked values.
+
+For protocol plugins, this package is what annotates the attributes of their
+configuration class: `Duration`, `Located`, `Material`, `Parsed`, `Remainder`.
+"""
+
+from mtlsgate.config.fields import (
+    AlreadyReported,
+    Duration,
+    Located,
+    Material,
+    Parsed,
+    Remainder,
+    parse_duration,
+)
+
+__all__ = [
+    "AlreadyReported",
+    "Duration",
+    "Located",
+    "Material",
+    "Parsed",
+    "Remainder",
+    "parse_duration",
+]

@@ -1,0 +1,293 @@
+"""
+From a located tree to frozen attrs classes.
+
+Built-in blocks (`mtlsgate.config.model`) and those of protocol plugins are read
+by this same code, so they get the same located errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mtlsgate.config.convert import Mismatch, convert
+from mtlsgate.config.expressions import ExpressionErrors, Scope, Value, evaluate
+from mtlsgate.config.fields import AlreadyReported, Field, Material, Remainder, fields_of
+from mtlsgate.config.tree import Attribute, Block, Body
+from mtlsgate.errors import Position, Report, did_you_mean
+from mtlsgate.text import quoted
+
+T = TypeVar("T")
+
+#: What a field reads as where nothing usable is written.
+_ABSENT = object()
+
+
+class Decoder:
+    """
+    Reads blocks into attrs classes and reports everything that is wrong.
+
+    :ivar scope: what expressions may see.
+    :ivar report: where problems go.
+    """
+
+    def __init__(self, scope: Scope, report: Report) -> None:
+        self.scope = scope
+        self.report = report
+
+    def decode(
+        self,
+        cls: type[T],
+        body: Body,
+        at: Position,
+        where: str,
+        labels: tuple[str, ...] = (),
+    ) -> T | None:
+        """
+        :param cls: the attrs class to build.
+        :param body: what stands between the block's braces.
+        :param at: where the block begins.
+        :param where: the block's heading, for messages.
+        :param labels: the block's labels.
+        :returns: the instance, or None if something that it cannot be built
+            without is missing or wrong; the report then says what.
+        """
+        errors_before = len(self.report.errors)
+        fields = list(fields_of(cls))
+        reading = _Reading(self, fields, body, at, where)
+        arguments: dict[str, object] = {}
+        complete = True
+        for one in fields:
+            found = reading.read(one, labels)
+            if found is not _ABSENT:
+                arguments[one.name] = found
+            elif one.required:
+                complete = False
+        reading.refuse_unknown()
+        if labels and not any(one.source == "label" for one in fields):
+            self.report.error(at, where, "takes no label")
+        if not complete:
+            return None
+        try:
+            instance = cls(**arguments)
+        except (ValueError, TypeError) as error:
+            self.report.error(at, where, str(error.args[0] if error.args else error))
+            return None
+        if len(self.report.errors) == errors_before:
+            self._report_own_problems(instance, reading, at, where)
+        return instance
+
+    def plain(self, body: Body, where: str) -> dict[str, Any]:
+        """
+        :returns: the attributes' values by name, as plain Python; null is None.
+        :raises AlreadyReported: if an expression is in error, or there are blocks.
+        """
+        errors_before = len(self.report.errors)
+        values = {}
+        for attribute in body.attributes:
+            try:
+                values[attribute.name] = evaluate(attribute.expression, self.scope).plain()
+            except ExpressionErrors as failed:
+                for at, text in failed.errors:
+                    self.report.error(at, where, f"{attribute.name}: {text}")
+        for block in body.blocks:
+            self.report.error(block.at, where, f"unknown block {quoted(block.type)}")
+        if len(self.report.errors) != errors_before:
+            raise AlreadyReported
+        return values
+
+    def _report_own_problems(
+        self, instance: object, reading: _Reading, at: Position, where: str
+    ) -> None:
+        problems: Callable[[], Iterable[tuple[str | None, str]]]
+        problems = getattr(instance, "problems", tuple)
+        for name, text in problems():
+            self.report.error(reading.position_of(name) or at, where, text)
+
+
+class _Reading:
+    """
+    One block while it is read.
+
+    :ivar attributes: its attributes by name.
+    """
+
+    def __init__(
+        self, decoder: Decoder, fields: list[Field], body: Body, at: Position, where: str
+    ) -> None:
+        self.decoder = decoder
+        self.report = decoder.report
+        self.fields = fields
+        self.body = body
+        self.at = at
+        self.where = where
+        self.attributes: dict[str, Attribute] = {one.name: one for one in body.attributes}
+
+    def position_of(self, name: str | None) -> Position | None:
+        found = self.attributes.get(name) if name is not None else None
+        return None if found is None else found.at
+
+    def read(self, one: Field, labels: tuple[str, ...]) -> object:
+        """:returns: the field's value, or `_ABSENT`, in which case whatever
+        is wrong has been reported."""
+        match one.source:
+            case "position":
+                return self.at
+            case "body":
+                return self.body
+            case "remainder":
+                return self._remainder()
+            case "label":
+                return self._label(one, labels)
+            case "block":
+                return self._block(one)
+            case "blocks":
+                return self._blocks(one)
+            case "material":
+                return self._material(one)
+            case _:
+                return self._attribute(one)
+
+    def _label(self, one: Field, labels: tuple[str, ...]) -> object:
+        if len(labels) > 1:
+            self.report.error(self.at, self.where, "takes one label, not several")
+        if labels and labels[0]:
+            return labels[0]
+        if labels:
+            self.report.error(self.at, self.where, "the label is empty")
+        elif one.required:
+            self.report.error(self.at, self.where, f'needs a label: {self.where} "…" {{')
+        return _ABSENT
+
+    def _named(self, name: str) -> list[Block]:
+        return [block for block in self.body.blocks if block.type == name]
+
+    def _decode_block(self, hint: type, block: Block) -> object:
+        decoded = self.decoder.decode(hint, block.body, block.at, block.heading, block.labels)
+        return _ABSENT if decoded is None else decoded
+
+    def _block(self, one: Field) -> object:
+        blocks = self._named(one.name)
+        if not blocks:
+            if one.required and one.name not in self.attributes:
+                self.report.error(self.at, self.where, f"the {one.name} block is missing")
+            return _ABSENT
+        for block in blocks[1:]:
+            self.report.error(
+                block.at,
+                block.heading,
+                f"only one {one.name} block is allowed here; the first is in line "
+                f"{blocks[0].at.line}",
+            )
+        return self._decode_block(one.hint, blocks[0])
+
+    def _blocks(self, one: Field) -> object:
+        blocks = self._named(one.name)
+        if not blocks and one.required and one.name not in self.attributes:
+            self.report.error(self.at, self.where, f"no {one.name} block")
+            return _ABSENT
+        first: dict[str, Block] = {}
+        for block in blocks:
+            for text in block.labels[:1]:
+                if first.setdefault(text, block) is not block:
+                    self.report.error(
+                        block.at,
+                        block.heading,
+                        f"this label is taken by the block in line {first[text].at.line}",
+                    )
+        decoded = (self._decode_block(one.hint, block) for block in blocks)
+        return tuple(block for block in decoded if block is not _ABSENT)
+
+    def _value(self, name: str) -> Value | None:
+        """
+        :returns: what the attribute evaluates to, or None where it is unset.
+        :raises Mismatch: if its expression is in error, with no text, since
+            the errors have been reported.
+        """
+        attribute = self.attributes.get(name)
+        if attribute is None:
+            return None
+        try:
+            value = evaluate(attribute.expression, self.decoder.scope)
+        except ExpressionErrors as failed:
+            for at, text in failed.errors:
+                self.report.error(at, self.where, f"{name}: {text}")
+            raise Mismatch(attribute.at, None) from None
+        return None if value.data is None else value
+
+    def _converted(self, name: str, hint: Any) -> object:
+        try:
+            value = self._value(name)
+            return _ABSENT if value is None else convert(hint, value)
+        except Mismatch as mismatch:
+            if mismatch.text is not None:
+                self.report.error(mismatch.at, self.where, f"{name}: {mismatch.text}")
+            raise
+
+    def _attribute(self, one: Field) -> object:
+        try:
+            found = self._converted(one.name, one.hint)
+        except Mismatch:
+            return _ABSENT
+        if found is _ABSENT and one.required and not self._named(one.name):
+            self.report.error(self.at, self.where, f"{one.name} is missing")
+        return found
+
+    def _material(self, one: Field) -> object:
+        inline, file = one.name, f"{one.name}_file"
+        given: list[Material] = []
+        try:
+            if (text := self._converted(inline, str)) is not _ABSENT:
+                given.append(Material(inline, self.attributes[inline].at, text=str(text)))
+            if (path := self._converted(file, str)) is not _ABSENT:
+                given.append(Material(file, self.attributes[file].at, path=Path(str(path))))
+        except Mismatch:
+            return _ABSENT
+        if len(given) == 2:
+            self.report.error(
+                given[1].at, self.where, f"{inline} and {file} are mutually exclusive"
+            )
+            return _ABSENT
+        if not given and one.required:
+            self.report.error(self.at, self.where, f"{inline} or {file} is missing")
+        return given[0] if given else _ABSENT
+
+    def _known(self) -> tuple[set[str], set[str]]:
+        """:returns: the names of the attributes and of the blocks that fields read."""
+        blocks = {one.name for one in self.fields if one.source in ("block", "blocks")}
+        attributes = {one.name for one in self.fields if one.source in ("attribute", "material")}
+        attributes |= {f"{one.name}_file" for one in self.fields if one.source == "material"}
+        return attributes, blocks
+
+    def _remainder(self) -> Remainder:
+        attributes, blocks = self._known()
+        rest = Body(
+            tuple(one for one in self.body.attributes if one.name not in attributes),
+            tuple(one for one in self.body.blocks if one.type not in blocks),
+        )
+        return Remainder(self.decoder, rest, self.at, self.where)
+
+    def refuse_unknown(self) -> None:
+        """Report every attribute and block that no field reads."""
+        if any(one.source in ("body", "remainder") for one in self.fields):
+            return
+        attributes, blocks = self._known()
+        for attribute in self.body.attributes:
+            if attribute.name in blocks:
+                text = f"{attribute.name} is a block: write {attribute.name} {{ … }}"
+            elif attribute.name not in attributes:
+                hint = did_you_mean(attribute.name, attributes | blocks)
+                text = f"unknown attribute {quoted(attribute.name)}{hint}"
+            else:
+                continue
+            self.report.error(attribute.at, self.where, text)
+        for block in self.body.blocks:
+            if block.type in attributes:
+                text = f"{block.type} is an attribute: write {block.type} = …"
+            elif block.type not in blocks:
+                hint = did_you_mean(block.type, attributes | blocks)
+                text = f"unknown block {quoted(block.type)}{hint}"
+            else:
+                continue
+            self.report.error(block.at, self.where, text)

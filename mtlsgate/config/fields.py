@@ -1,0 +1,191 @@
+"""
+What the annotations of a block's class mean.
+
+A block is described by an attrs class whose annotations say what each
+attribute and nested block holds; nothing else needs writing.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+
+import attrs
+from attrs import field, frozen
+
+from mtlsgate.config.tree import Body
+from mtlsgate.errors import Position
+
+if TYPE_CHECKING:
+    from mtlsgate.config.decode import Decoder
+
+T = TypeVar("T")
+
+
+@frozen
+class Located(Generic[T]):
+    """
+    A value with the place it was written at.
+
+    :ivar value: the value.
+    :ivar at: where it stands in the configuration.
+    """
+
+    value: T
+    at: Position
+
+
+@frozen
+class Material:
+    """
+    Certificate or key material, given inline or as a file: the one field
+    ``x`` reads either of the attributes ``x`` and ``x_file``.
+
+    :ivar attribute: the attribute that was set, ``x`` or ``x_file``.
+    :ivar at: where it was set.
+    :ivar text: the inline text, or None.
+    :ivar path: the file, relative to the configuration's directory, or None.
+    """
+
+    attribute: str
+    at: Position
+    text: str | None = field(default=None, repr=False)
+    path: Path | None = None
+
+
+@frozen
+class Parsed:
+    """
+    Says in an annotation that a string is to be parsed:
+    ``Annotated[float, Parsed(parse_duration)]``.
+
+    :ivar parse: from the text to the value; raises ValueError with what is
+        wrong.
+    """
+
+    parse: Callable[[str], object]
+
+
+def parse_duration(text: str) -> float:
+    """
+    :param text: a whole or decimal number and a unit, as ``250ms``, ``10s``,
+        ``1.5m`` or ``1h``.
+    :returns: seconds, greater than zero.
+    :raises ValueError: if it is anything else.
+    """
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    number = text.rstrip("msh")
+    unit = text[len(number) :]
+    digits = number.replace(".", "", 1)
+    if unit not in units or not (digits.isascii() and digits.isdigit()) or number[:1] == ".":
+        raise ValueError('not a duration; write it as "250ms", "10s", "5m" or "1h"')
+    seconds = float(number) * units[unit]
+    if not 0 < seconds < 10 * 365 * 86400:
+        raise ValueError("a duration must be longer than zero and shorter than ten years")
+    return seconds
+
+
+#: Seconds, written as ``"250ms"``, ``"10s"``, ``"5m"`` or ``"1h"``.
+Duration = Annotated[float, Parsed(parse_duration)]
+
+
+def label(**options: Any) -> Any:
+    """An attrs field that takes the block's label; with a default it is optional."""
+    return field(metadata={"hcl": "label"}, **options)
+
+
+def position() -> Any:
+    """An attrs field that takes the `Position` of the block."""
+    return field(metadata={"hcl": "position"})
+
+
+class AlreadyReported(Exception):
+    """What was asked for is in error, and the report says so."""
+
+
+@frozen
+class Remainder:
+    """
+    The attributes and blocks that no other field of a class reads: annotate
+    one field with this to get them.
+    """
+
+    _decoder: Decoder
+    _body: Body
+    _at: Position
+    _where: str
+
+    def decode(self, cls: type[T]) -> T:
+        """
+        :param cls: an attrs class to read them into.
+        :raises AlreadyReported: if they do not fit it.
+        """
+        decoded = self._decoder.decode(cls, self._body, self._at, self._where)
+        if decoded is None:
+            raise AlreadyReported
+        return decoded
+
+    def plain(self) -> dict[str, Any]:
+        """
+        :returns: the attributes' values by name, as plain Python; null is None.
+        :raises AlreadyReported: if an expression is in error, or there are blocks.
+        """
+        return self._decoder.plain(self._body, self._where)
+
+
+@frozen
+class Field:
+    """
+    One attrs field, as the decoder sees it.
+
+    :ivar name: its name in the block.
+    :ivar hint: its type without None.
+    :ivar source: ``label``, ``position``, ``body``, ``remainder``, ``block``,
+        ``blocks``, ``material`` or ``attribute``.
+    :ivar required: whether it must be given.
+    """
+
+    name: str
+    hint: Any
+    source: str
+    required: bool
+
+
+def without_none(hint: Any) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        rest = [argument for argument in typing.get_args(hint) if argument is not type(None)]
+        if len(rest) == 1:
+            return rest[0]
+    return hint
+
+
+def _is_block(hint: Any) -> bool:
+    return isinstance(hint, type) and attrs.has(hint) and hint not in (Material, Body, Remainder)
+
+
+def fields_of(cls: type) -> Iterator[Field]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for attribute in attrs.fields(cls):
+        if not attribute.init:
+            continue
+        hint = without_none(hints.get(attribute.name, Any))
+        arguments = typing.get_args(hint)
+        if "hcl" in attribute.metadata:
+            source = attribute.metadata["hcl"]
+        elif hint is Body:
+            source = "body"
+        elif hint is Remainder:
+            source = "remainder"
+        elif hint is Material:
+            source = "material"
+        elif _is_block(hint):
+            source = "block"
+        elif typing.get_origin(hint) is tuple and arguments and _is_block(arguments[0]):
+            source, hint = "blocks", arguments[0]
+        else:
+            source = "attribute"
+        name = attribute.alias or attribute.name
+        yield Field(name, hint, source, attribute.default is attrs.NOTHING)

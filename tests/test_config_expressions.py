@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from mtlsgate.config.expressions import ExpressionErrors, Scope, Value, evaluate
+from mtlsgate.config.syntax import parse
+from mtlsgate.config.tree import Expression, Invalid
+from mtlsgate.errors import Position, Report
+
+ENVIRON = {"A": "a", "B": "b", "EMPTY": "", "SECRET": "hunter2"}
+
+
+def no_file(path: str) -> str:
+    raise AssertionError(path)
+
+
+def expression(text: str) -> Expression:
+    report = Report("gate.hcl")
+    body = parse(f"x = {text}\n".encode(), report)
+    assert body is not None
+    assert not report.errors
+    return body.attributes[0].expression
+
+
+def find(text: str, read_file: Callable[[str], str] = no_file) -> Value:
+    return evaluate(expression(text), Scope(ENVIRON, read_file))
+
+
+def faults(text: str, read_file: Callable[[str], str] = no_file) -> list[tuple[int, int, str]]:
+    with pytest.raises(ExpressionErrors) as caught:
+        find(text, read_file)
+    return [(at.line, at.column, problem) for at, problem in caught.value.errors]
+
+
+def unset(name: str) -> str:
+    return (
+        f"environment variable {name} is not set; set it, or give a fallback with"
+        f' default(env.{name}, "...")'
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"a"', "a"),
+        ("1", 1),
+        ("-1.5", -1.5),
+        ("true", True),
+        ("null", None),
+        ("[]", []),
+        ("{}", {}),
+        (
+            '[1, env.A, [null], { a = "b", c = [env["B"]] }]',
+            [1, "a", [None], {"a": "b", "c": ["b"]}],
+        ),
+        ("env.A", "a"),
+        ('env["A"]', "a"),
+        ("env.EMPTY", ""),
+        ('"${env.A}"', "a"),
+        ('"${true}"', True),
+        # templates
+        ('"-${env.A}${env.B}-"', "-ab-"),
+        ('"${true} ${false}"', "true false"),
+        (
+            '"${5} ${-12} ${1.5} ${2.0} ${1e3} ${1e-7} ${1e22} ${100}"',
+            "5 -12 1.5 2 1000 0.0000001 10000000000000000000000 100",
+        ),
+        ("<<-E\n  ${env.A}\n    b\n  E", "a\n  b\n"),
+        # default
+        ('default(env.A, "z")', "a"),
+        ('default(env.NONE, "z")', "z"),
+        ('default(env.EMPTY, "z")', ""),
+        ('default(null, env.NONE, false, "z")', False),
+        ('default("${env.NONE}:1", "z")', "z"),
+        ('default(trim(env.NONE), "z")', "z"),
+        ("default([env.NONE], [env.A])", ["a"]),
+        ("default(env.NONE, null)", None),
+        ("default(null)", None),
+        ('default(default(env.NONE, env.ALSO), "z")', "z"),
+        ("default(env.A, nonsense(), env.NONE)", "a"),
+        ("default(0, 1)", 0),
+        # text
+        ('base64_decode("w6kK")', "é\n"),
+        ('base64_decode(" w6\\n kK\\t")', "é\n"),
+        ('base64_decode("")', ""),
+        ('trim(" \\t\\n a b \\r\\n")', "a b"),
+        ('join(", ", ["a", env.B, 1, true, 2.50])', "a, b, 1, true, 2.5"),
+        ('join("-", [])', ""),
+        ('split(",", "a,b,,c")', ["a", "b", "", "c"]),
+        ('split(",", "")', [""]),
+        ('split("", "ab")', ["a", "b"]),
+        ('join("+", split(",", trim(" a,b ")))', "a+b"),
+    ],
+)
+def test_values(text: str, expected: object) -> None:
+    """A good expression stands for what HCL says it does."""
+    plain = find(text).plain()
+    assert plain == expected
+    assert type(plain) is type(expected)
+
+
+def test_places() -> None:
+    """A value knows where it was written, also inside a list; a fallback is where it is."""
+    value = find('[env.A, { b = "c" }, default(env.NONE, 2)]')
+    assert value == Value(
+        (
+            Value("a", Position(1, 6)),
+            Value({"b": Value("c", Position(1, 19))}, Position(1, 13)),
+            Value(2, Position(1, 44)),
+        ),
+        Position(1, 5),
+    )
+
+
+def test_file() -> None:
+    """A file is read by its path as written."""
+    paths = []
+
+    def read_file(path: str) -> str:
+        paths.append(path)
+        return "text\n"
+
+    assert find('file("keys/${env.A}.pem")', read_file).plain() == "text\n"
+    assert paths == ["keys/a.pem"]
+
+
+def decoding() -> UnicodeDecodeError:
+    return UnicodeDecodeError("utf-8", b"hunter2", 0, 1, "no")
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (FileNotFoundError(2, "no", "hunter2"), "there is no such file; check the path"),
+        (IsADirectoryError(21, "no", "hunter2"), "this is a directory; name a file in it"),
+        (PermissionError(13, "no", "hunter2"), "the permission to read this file is missing"),
+        (decoding(), "this file is not UTF-8 text"),
+        (NotADirectoryError(20, "no", "hunter2"), "this file cannot be read; check the path"),
+        (OSError("hunter2"), "this file cannot be read; check the path"),
+        (ValueError("embedded null byte"), "this file cannot be read; check the path"),
+    ],
+)
+def test_file_errors(error: Exception, problem: str) -> None:
+    """A file that cannot be read is an error in plain words at the path, without the path."""
+
+    def read_file(path: str) -> str:
+        raise error
+
+    ((line, column, found),) = faults("file(env.SECRET)", read_file)
+    assert (line, column) == (1, 10)
+    assert found.startswith(problem)
+    assert "hunter2" not in found
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("env.NONE", [(1, 5, unset("NONE"))]),
+        ('env["NO\\n\\"NE"]', [(1, 5, unset(r"NO\n\"NE"))]),
+        ('"${env.X}-${env.Y}"', [(1, 8, unset("X")), (1, 17, unset("Y"))]),
+        ("[env.X,\n [env.Y]]", [(1, 6, unset("X")), (2, 3, unset("Y"))]),
+        ("{ a = env.X, b = nope() }", [(1, 11, unset("X")), (1, 22, "there is no function nope")]),
+        ("join(env.X, [env.Y])", [(1, 10, unset("X")), (1, 18, unset("Y"))]),
+        # default
+        ("default(env.X)", [(1, 13, unset("X"))]),
+        ("default(env.X, env.Y)", [(1, 20, unset("Y"))]),
+        ("default(null, env.Y)", [(1, 19, unset("Y"))]),
+        ("default()", [(1, 5, "write default(env.NAME, fallback); no arguments given here")]),
+        ('default(nope(), "z")', [(1, 13, "there is no function nope")]),
+        ('default(env.X, trim(1), "z")', [(1, 25, "write trim(text); the text here is a number")]),
+        (
+            'default([env.X, nope()], "z")',
+            [(1, 14, unset("X")), (1, 21, "there is no function nope")],
+        ),
+        # functions
+        (
+            "base64decode(env.X)",
+            [(1, 5, 'there is no function base64decode; did you mean "base'), (1, 18, unset("X"))],
+        ),
+        ("zzz()", [(1, 5, "there is no function zzz; there are base64_decode, default, file, jo")]),
+        ("trim()", [(1, 5, "write trim(text); no arguments given here")]),
+        ('join(",")', [(1, 5, "write join(separator, list); 1 argument given here")]),
+        ('join(",", "a", "b")', [(1, 5, "write join(separator, list); 3 arguments given here")]),
+        (
+            'join(1, "a")',
+            [
+                (1, 10, "write join(separator, list); the separator here is a number, not text"),
+                (1, 13, "write join(separator, list); the list here is text, not a list"),
+            ],
+        ),
+        ("trim(null)", [(1, 10, "write trim(text); the text here is null, not text")]),
+        ("trim(true)", [(1, 10, "write trim(text); the text here is a boolean, not text")]),
+        ('split(",", [])', [(1, 16, "write split(separator, text); the text here is a list, not")]),
+        ("file({})", [(1, 10, "write file(path); the path here is an object, not text")]),
+        (
+            'join(",", [1, null, [2]])',
+            [
+                (1, 19, "null cannot be part of what is joined; use text"),
+                (1, 25, "a list cannot be part of what is joined; use text"),
+            ],
+        ),
+        # templates
+        (
+            '"a${null}${[1]}${{}}"',
+            [
+                (1, 9, "null cannot be part of a template; use text"),
+                (1, 16, "a list cannot be part of a template; use text"),
+                (1, 22, "an object cannot be part of a template; use text"),
+            ],
+        ),
+        # base64
+        ('base64_decode("YQ")', [(1, 19, "this is not base64")]),
+        ('base64_decode("YQ=")', [(1, 19, "this is not base64")]),
+        ('base64_decode("YQ===")', [(1, 19, "this is not base64")]),
+        ('base64_decode("YQ==YQ==")', [(1, 19, "this is not base64")]),
+        ('base64_decode("-_-_")', [(1, 19, "this is not base64")]),
+        ('base64_decode("Y*Q==")', [(1, 19, "this is not base64")]),
+        ('base64_decode("é")', [(1, 19, "this is not base64")]),
+        ('base64_decode("/w==")', [(1, 19, "what this base64 encodes is not UTF-8 text")]),
+    ],
+)
+def test_errors(text: str, expected: list[tuple[int, int, str]]) -> None:
+    """Everything that is wrong in an expression is said at once, each in its place."""
+    found = faults(text)
+    assert [fault[:2] for fault in found] == [fault[:2] for fault in expected]
+    for (*_, problem), (*_, start) in zip(found, expected, strict=True):
+        assert problem.startswith(start)
+        assert problem.isprintable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "join(env.SECRET, env.SECRET)",
+        "base64_decode(env.SECRET)",
+        'base64_decode("/w==${env.SECRET}")',
+        '"${[env.SECRET]}!"',
+        'nope(env.SECRET, "hunter2")',
+        "trim([env.SECRET])",
+    ],
+)
+def test_no_values_in_messages(text: str) -> None:
+    """An error never repeats a value, which may be a secret."""
+    assert "hunter2" not in str(faults(text))
+
+
+@pytest.mark.parametrize("wrap", ["{}", "[{}]", '"a${{{}}}"', "trim({})", 'default({}, "z")'])
+def test_invalid(wrap: str) -> None:
+    """What was refused by the parser is not reported again, but stands for nothing."""
+    body = parse(f"x = {wrap.format('1 + 1')}".encode(), Report("gate.hcl"))
+    assert body is not None
+    with pytest.raises(ExpressionErrors) as caught:
+        evaluate(body.attributes[0].expression, Scope({}, no_file))
+    assert caught.value.errors == ()
+
+
+def test_invalid_alone() -> None:
+    """An invalid expression raises no errors of its own."""
+    with pytest.raises(ExpressionErrors) as caught:
+        evaluate(Invalid(Position(1, 1)), Scope({}, no_file))
+    assert caught.value.errors == ()
