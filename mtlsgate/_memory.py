@@ -1,0 +1,246 @@
+"""
+The server's end of a connection that exists only in memory.
+
+:class:`MemoryTransport` does what a reactor's TCP transport does, with the
+same order of events: nothing here calls back into a protocol from within a
+call that the protocol made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, cast
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.interfaces import (
+    IConsumer,
+    IProducer,
+    IProtocol,
+    IProtocolFactory,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+Address = IPv4Address | IPv6Address
+
+_P = ParamSpec("_P")
+
+
+@implementer(ITCPTransport, IConsumer, IPushProducer)
+class MemoryTransport:
+    """
+    A TCP transport of a server, whose other end is :meth:`deliver`,
+    :meth:`finish` and :meth:`take`.
+
+    :cvar SEND_LIMIT: how many bytes may wait to be taken before a streaming
+        producer is paused; the number that Twisted's transports have.
+    :ivar protocol: the server's protocol, once :meth:`accept` has one.
+    :ivar connected: true until the connection is lost, for whatever reason.
+    :ivar disconnecting: ``loseConnection`` was called.
+    :ivar aborted: ``abortConnection`` was called.
+    :ivar _to_client: written and not yet taken.
+    :ivar _to_server: delivered, and held back while reading is paused.
+    :ivar _finished: the other end will send no more.
+    :ivar _reading: the protocol wants bytes.
+    :ivar _producer_paused: the producer waits for :meth:`take`.
+    """
+
+    SEND_LIMIT = 64 * 1024
+
+    _log = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, host: Address, peer: Address, piece_size: int | None = None
+    ) -> None:
+        """
+        :param clock: what later events are scheduled on.
+        :param host: the server's address.
+        :param peer: the client's address.
+        :param piece_size: how many bytes the protocol gets at once; by
+            default all that there are.
+        """
+        self._clock = clock
+        self._host = host
+        self._peer = peer
+        self._piece_size = piece_size
+        self.protocol: IProtocol | None = None
+        self.producer: IPushProducer | None = None
+        self.connected = True
+        self.disconnecting = False
+        self.aborted = False
+        self._to_client = bytearray()
+        self._to_server = bytearray()
+        self._finished = False
+        self._reading = True
+        self._streaming = False
+        self._producer_paused = False
+        self._no_delay = False
+        self._keep_alive = False
+
+    # The other end.
+
+    def accept(self, factory: IProtocolFactory) -> bool:
+        """
+        Connect to a protocol of ``factory``, as a listening port does.
+
+        :returns: whether there was one.
+        """
+        try:
+            self.protocol = factory.buildProtocol(self._peer)
+            if self.protocol is not None:
+                # As with a listening port: if this raises, nothing closes the connection.
+                self.protocol.makeConnection(self)
+        except Exception:  # noqa: BLE001 -- whatever an application raises
+            self._log.failure("Unhandled error in accepting for {factory}", factory=factory)
+        self.connected = self.connected and self.protocol is not None
+        return self.protocol is not None
+
+    def deliver(self, data: bytes) -> None:
+        """Hand bytes to the protocol, now or as soon as it reads."""
+        self._to_server += data
+        self._read()
+
+    def finish(self) -> None:
+        """Say that no more bytes follow, as a FIN does."""
+        self._finished = True
+        self._read()
+
+    def take(self) -> bytes:
+        """
+        Take all that was written, and let the producer go on, or the pending
+        disconnection happen.
+        """
+        data, self._to_client = bytes(self._to_client), bytearray()
+        if data:
+            self._drained()
+        return data
+
+    def lose(self, error: Exception) -> None:
+        """Lose the connection, and every byte underway, here and now."""
+        if not self.connected:
+            return
+        self.connected = False
+        self._to_client.clear()
+        self._to_server.clear()
+        if self.producer is not None:
+            producer, self.producer = self.producer, None
+            self._call(producer.stopProducing)
+        if self.protocol is not None:
+            self._call(self.protocol.connectionLost, Failure(error))
+
+    def _read(self) -> None:
+        while self._may_read() and self._to_server:
+            size = self._piece_size or len(self._to_server)
+            piece = bytes(self._to_server[:size])
+            del self._to_server[:size]
+            assert self.protocol is not None
+            self._call(self.protocol.dataReceived, piece)
+        if self._may_read() and self._finished:
+            self.lose(ConnectionDone())
+
+    def _may_read(self) -> bool:
+        return self._reading and self.connected and not self.disconnecting
+
+    def _drained(self) -> None:
+        if self._to_client or not self.connected:
+            return
+        if self.producer is not None and (self._producer_paused or not self._streaming):
+            self._producer_paused = False
+            self._call(self.producer.resumeProducing)
+        elif self.disconnecting:
+            self.lose(ConnectionDone())
+
+    def _call(self, function: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> None:
+        """Call into the application; if it raises, the connection is lost, as in a reactor."""
+        try:
+            function(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 -- whatever an application raises
+            self._log.failure("Unhandled error in {function}", function=function)
+            self.lose(error)
+
+    # ITransport and ITCPTransport
+
+    def write(self, data: bytes) -> None:
+        if not isinstance(data, bytes):
+            raise TypeError(f"data must be bytes, not {type(data).__name__}")
+        if not self.connected or self.aborted:
+            return
+        self._to_client += data
+        producer = self.producer
+        if producer is None or not self._streaming or len(self._to_client) <= self.SEND_LIMIT:
+            return
+        self._producer_paused = True
+        producer.pauseProducing()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        if self.connected and not self.disconnecting:
+            self.disconnecting = True
+            self._clock.callLater(0, self._drained)
+
+    def loseWriteConnection(self) -> None:
+        raise NotImplementedError("half-closing: TLS in Twisted never asks for it")
+
+    def abortConnection(self) -> None:
+        if self.connected and not self.aborted:
+            self.aborted = self.disconnecting = True
+            self._to_client.clear()
+            self._clock.callLater(0, self.lose, ConnectionAborted())
+
+    def getHost(self) -> Address:
+        return self._host
+
+    def getPeer(self) -> Address:
+        return self._peer
+
+    def getTcpNoDelay(self) -> bool:
+        return self._no_delay
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self._no_delay = bool(enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        return self._keep_alive
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self._keep_alive = bool(enabled)
+
+    # IConsumer
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        if self.producer is not None:
+            raise RuntimeError(f"a producer is registered already: {self.producer!r}")
+        if not self.connected:
+            producer.stopProducing()
+            return
+        # Which of the two it is, ``streaming`` says and no type can.
+        self.producer = cast(IPushProducer, producer)
+        self._streaming = streaming
+        self._producer_paused = False
+        if not streaming:
+            self.producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+        if self.disconnecting:
+            self._clock.callLater(0, self._drained)
+
+    # IPushProducer
+
+    def pauseProducing(self) -> None:
+        self._reading = False
+
+    def resumeProducing(self) -> None:
+        if self.connected and not self.disconnecting:
+            self._reading = True
+            self._clock.callLater(0, self._read)
+
+    def stopProducing(self) -> None:
+        self.loseConnection()

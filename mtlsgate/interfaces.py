@@ -1,0 +1,88 @@
+"""
+Every public interface.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IProtocolFactory
+from zope.interface import Attribute, Interface
+
+
+class IVerifiedPeer(Interface):
+    """
+    Who is at the other end of a connection that the gate let in.
+
+    Had from the transport: ``IVerifiedPeer(self.transport)`` in an
+    application's protocol, from `connectionMade` on.  It was captured when the
+    handshake ended and stays the same, also after the connection is lost.
+    """
+
+    leaf = Attribute("The client's certificate, a `cryptography.x509.Certificate`.")
+    path = Attribute("The verified path, a tuple of certificates, the leaf first.")
+    rule = Attribute("The label of the rule that admitted it, a str.")
+    sha256 = Attribute("The SHA-256 fingerprint of the leaf, 64 lower-case hex digits.")
+    subject = Attribute("The leaf's subject as an RFC 4514 string.")
+    issuer = Attribute("The leaf's issuer as an RFC 4514 string.")
+    common_name = Attribute("The subject's last common name, or None.")
+    dns_names = Attribute("The DNS names of the subject alternative name, a tuple of str.")
+    uris = Attribute("Its URIs, a tuple of str.")
+    email_addresses = Attribute("Its email addresses, a tuple of str.")
+    ip_addresses = Attribute("Its IP addresses, a tuple of str.")
+    spiffe_id = Attribute("The SPIFFE ID, if the leaf's only URI is one, or None.")
+    serial = Attribute("The leaf's serial number, an int.")
+    not_before = Attribute("When the leaf's validity begins, an aware datetime.")
+    not_after = Attribute("When the leaf's validity ends, an aware datetime.")
+    server_name = Attribute("The name the client asked for (SNI), or None.")
+    tls_version = Attribute('"TLSv1.2" or "TLSv1.3".')
+    cipher = Attribute("The cipher suite, in OpenSSL's spelling.")
+    group = Attribute("The key exchange group, in OpenSSL's spelling, or None.")
+    alpn = Attribute("The negotiated application protocol, a str, or None.")
+    address = Attribute("Where the client connects from, an IAddress.")
+
+    def to_dict() -> dict[str, object]:
+        """
+        :returns: all of it as what JSON can hold, in Couper's field names
+            where Couper has them.
+        """
+
+
+class IProtocolEnvironment(Interface):
+    """What the gate tells a protocol plugin besides its own attributes."""
+
+    server = Attribute("The name of the server block, a str.")
+    directory = Attribute(
+        "The configuration file's directory, a `pathlib.Path`, which relative paths mean."
+    )
+    reactor = Attribute(
+        "The reactor, for clocks and connections; installed on first use, so do not touch it "
+        "at import time."
+    )
+
+
+class IProtocolPlugin(Interface):
+    """
+    What stands behind a ``protocol "NAME"`` block.
+
+    Found by the entry point group ``mtlsgate.protocols``, whose entry is an
+    object providing this, or named by ``protocol "custom"``.
+    """
+
+    name = Attribute("What the block's label must be, a str; the entry point's name is the same.")
+    configuration = Attribute(
+        "An attrs class with a field for each attribute of the block; see `mtlsgate.config`."
+    )
+
+    def build(configuration: Any, environment: IProtocolEnvironment) -> IProtocolFactory:
+        """
+        :param configuration: an instance of the `configuration` class, read
+            from the block.
+        :param environment: an `IProtocolEnvironment`.
+        :returns: the application's protocol factory.  Its
+            ``buildProtocol`` is called for verified connections only, with the
+            client's address.  If it provides ``IProtocolNegotiationFactory``,
+            its ``acceptableProtocols`` are offered by ALPN.
+        :raises ValueError: with one line for the person who wrote the block,
+            if it asks for what cannot be had.
+        """
