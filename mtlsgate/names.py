@@ -1,0 +1,62 @@
+"""
+Server names: which of several things a ClientHello's SNI asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Generic, TypeVar
+
+from attrs import frozen
+from cryptography import x509
+
+T = TypeVar("T")
+
+
+def canonical(name: str) -> str:
+    """:returns: the name as it is compared: lower case, no trailing dot (RFC 6066, 3)."""
+    return name.lower().removesuffix(".")
+
+
+@frozen
+class NameTable(Generic[T]):
+    """
+    Looks names up, an exact one before a wildcard.
+
+    :ivar _entries: by canonical name; ``*.b.example`` stands for one label in
+        front of ``.b.example`` (RFC 9525, 6.3).
+    """
+
+    _entries: Mapping[str, T]
+
+    def find(self, name: str | None) -> T | None:
+        """
+        :param name: as the ClientHello has it, or None where it has none.
+        :returns: what is registered for it, or None.
+        """
+        if name is None:
+            return None
+        exact = canonical(name)
+        found = self._entries.get(exact)
+        if found is None:
+            _, dot, parent = exact.partition(".")
+            found = self._entries.get(f"*.{parent}") if dot else None
+        return found
+
+
+def first_by_name(offers: Iterable[tuple[Iterable[str], T]]) -> NameTable[T]:
+    """:returns: a table in which the first to offer a name has it."""
+    entries: dict[str, T] = {}
+    for names, offer in offers:
+        for name in names:
+            entries.setdefault(canonical(name), offer)
+    return NameTable(entries)
+
+
+def certificate_names(certificate: x509.Certificate) -> list[str]:
+    """:returns: the DNS names of the subject alternative name; never the common name."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return []
+    return found.value.get_values_for_type(x509.DNSName)

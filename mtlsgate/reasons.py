@@ -1,0 +1,41 @@
+"""
+The closed vocabulary of rejection reasons.
+
+One enum serves the log, metrics, tests and documentation; every member has an
+entry of the same name in ``docs/reasons.md``.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a connection was not handed to the application."""
+
+    # What the certificate, or its absence, gave cause for.
+    NO_CERTIFICATE = "no_certificate"
+    UNKNOWN_CA = "unknown_ca"
+    LEAF_MISMATCH = "leaf_mismatch"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    WRONG_PURPOSE = "wrong_purpose"
+    CA_AS_LEAF = "ca_as_leaf"
+    BAD_SIGNATURE = "bad_signature"
+    WEAK_KEY = "weak_key"
+    PATH_TOO_LONG = "path_too_long"
+    NAME_CONSTRAINT = "name_constraint"
+    INVALID_CA = "invalid_ca"
+    PROFILE_VIOLATION = "profile_violation"
+    MALFORMED_CERTIFICATE = "malformed_certificate"
+
+    # What the connection gave cause for.
+    NOT_TLS = "not_tls"
+    UNSUPPORTED_TLS = "unsupported_tls"
+    PROTOCOL_ERROR = "protocol_error"
+    PEER_ALERT = "peer_alert"
+    HANDSHAKE_TIMEOUT = "handshake_timeout"
+    PEER_GONE = "peer_gone"
+
+    # What the gate itself gave cause for.
+    INTERNAL_ERROR = "internal_error"
