@@ -1,0 +1,314 @@
+"""
+From a file's name to everything that was built from it.
+
+The one loader behind ``mtlsgate check`` and ``twistd mtlsgate``.  It goes on
+after an error as far as it can, so that all problems are said in one go.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from attrs import frozen
+from cryptography import x509
+from OpenSSL import SSL
+from twisted.internet.interfaces import IProtocolFactory, IProtocolNegotiationFactory
+
+from mtlsgate import lint
+from mtlsgate.admission import AdmissionPolicy, Rule
+from mtlsgate.authority import self_signed
+from mtlsgate.config import AlreadyReported, Material, model
+from mtlsgate.config.decode import Decoder
+from mtlsgate.config.expressions import Scope
+from mtlsgate.config.syntax import parse
+from mtlsgate.context import GateContext, TlsPolicy, utc_now
+from mtlsgate.credentials import (
+    ServerCredential,
+    is_ca,
+    pair,
+    parse_certificates,
+    parse_private_key,
+    read_file,
+)
+from mtlsgate.errors import START, CredentialError, Position, Problem, Report
+from mtlsgate.gate import GateServer
+from mtlsgate.hosts import Host, HostError, SocketAddress, parse_host
+from mtlsgate.protocols import PluginError, ProtocolEnvironment, find_plugin
+from mtlsgate.text import quoted
+
+
+@frozen
+class LoadedServer:
+    """
+    One server and what was built for it.
+
+    :ivar model: its block.
+    :ivar hosts: where it listens.
+    :ivar gate: what admits clients and hands them over.
+    """
+
+    model: model.Server
+    hosts: tuple[Host, ...]
+    gate: GateServer
+
+
+@frozen
+class Epoch:
+    """
+    One loaded configuration and all that was built from it.
+
+    :ivar path: the file, as the person named it.
+    :ivar servers: in file order.
+    :ivar warnings: what does not keep the gate from starting, but is surely
+        not meant; sorted by position.
+    """
+
+    path: str
+    servers: tuple[LoadedServer, ...]
+    warnings: tuple[Problem, ...]
+
+
+def load(
+    path: str,
+    environ: Mapping[str, str] = os.environ,
+    now: Callable[[], datetime] = utc_now,
+) -> Epoch:
+    """
+    :param path: the configuration file; relative paths in it start at its directory.
+    :param environ: what ``env.NAME`` sees.
+    :param now: the time that certificates are judged by, here and in every handshake.
+    :returns: everything that is needed to listen.
+    :raises ConfigError: with all that keeps the gate from starting.
+    """
+    return _Loader(path, environ, now).load()
+
+
+class _Loader:
+    """
+    One load.
+
+    :ivar report: where problems go.
+    :ivar directory: where relative paths start.
+    """
+
+    def __init__(self, path: str, environ: Mapping[str, str], now: Callable[[], datetime]) -> None:
+        self.report = Report(path)
+        self.now = now
+        # Absolute, because a daemon changes its directory before it reloads.
+        self.directory = Path(path).absolute().parent
+        scope = Scope(environ, lambda name: (self.directory / name).read_text(encoding="utf-8"))
+        self.decoder = Decoder(scope, self.report)
+
+    def load(self) -> Epoch:
+        configuration = self._configuration()
+        self.report.raise_errors()
+        assert configuration is not None
+        return configuration
+
+    def _configuration(self) -> Epoch | None:
+        try:
+            data = read_file(Path(self.report.path))
+        except CredentialError as error:
+            self.report.error(START, "configuration", str(error))
+            return None
+        body = parse(data, self.report)
+        if body is None:
+            return None
+        decoded = self.decoder.decode(model.Configuration, body, START, "configuration")
+        if decoded is None:
+            return None
+        servers = [self._server(server, decoded.settings) for server in decoded.server]
+        self._refuse_overlaps(zip(decoded.server, servers, strict=True))
+        return Epoch(
+            self.report.path,
+            tuple(server for server in servers if server is not None),
+            tuple(sorted(set(self.report.warnings))),
+        )
+
+    def _server(self, server: model.Server, settings: model.Settings) -> LoadedServer | None:
+        errors_before = len(self.report.errors)
+        hosts = tuple(self._hosts(server))
+        credentials = tuple(self._server_credentials(server, hosts))
+        rules = tuple(self._rules(server.tls))
+        application = self._application(server)
+        if len(self.report.errors) != errors_before:
+            return None
+        assert application is not None
+        policy = TlsPolicy(
+            credentials=credentials,
+            admission=AdmissionPolicy(rules) if rules else None,
+            min_version=server.tls.min_version,
+            strict=server.tls.verification == "strict",
+            alpn=_alpn(application),
+        )
+        lint.server(server, credentials, rules, self.now(), self.report)
+        context = self._context(server, policy)
+        if context is None:
+            return None
+        gate = GateServer(server.name, context, application, settings.handshake_timeout)
+        return LoadedServer(server, hosts, gate)
+
+    def _context(self, server: model.Server, policy: TlsPolicy) -> GateContext | None:
+        try:
+            return GateContext(policy, self.now)
+        except SSL.Error as error:
+            said = "; ".join(entry[-1] for entry in error.args[0]) if error.args else "no reason"
+            certificates = server.tls.server_certificate
+            at = certificates[0].at if certificates else server.tls.at
+            self.report.error(
+                at, "server_certificate", f"OpenSSL refuses it: {said}; issue a stronger one"
+            )
+            return None
+
+    def _hosts(self, server: model.Server) -> Iterator[Host]:
+        for host in server.hosts:
+            try:
+                yield parse_host(host.value)
+            except HostError as error:
+                self.report.error(host.at, server.heading, f"hosts: {quoted(host.value)}: {error}")
+
+    def _refuse_overlaps(self, servers: Iterator[tuple[model.Server, LoadedServer | None]]) -> None:
+        taken: list[tuple[SocketAddress | str, Position]] = []
+        for server, loaded in servers:
+            for host, written in zip(loaded.hosts if loaded else (), server.hosts, strict=False):
+                clash = next(
+                    (
+                        (mine, at)
+                        for mine in host.addresses or (host.text,)
+                        for other, at in taken
+                        if _overlap(mine, other)
+                    ),
+                    None,
+                )
+                if clash is not None:
+                    mine, at = clash
+                    self.report.error(
+                        written.at,
+                        server.heading,
+                        f"hosts: {mine} is taken: see line {at.line}, column {at.column}",
+                    )
+                taken += [(mine, written.at) for mine in host.addresses or (host.text,)]
+
+    def _read(self, material: Material, where: str) -> bytes | None:
+        """:returns: the bytes, or None if the report says why not."""
+        if material.text is not None:
+            return material.text.encode()
+        assert material.path is not None
+        try:
+            return read_file(self.directory / material.path)
+        except CredentialError as error:
+            self._refuse(material, where, error)
+            return None
+
+    def _refuse(self, material: Material, where: str, error: CredentialError) -> None:
+        name = f" {quoted(str(material.path))}" if material.path is not None else ""
+        self.report.error(material.at, where, f"{material.attribute}:{name} {error}")
+
+    def _certificates(self, material: Material | None, where: str) -> tuple[x509.Certificate, ...]:
+        """:returns: the certificates, or none if there is no material or the
+        report says what is wrong with it."""
+        data = None if material is None else self._read(material, where)
+        if material is None or data is None:
+            return ()
+        try:
+            return parse_certificates(data)
+        except CredentialError as error:
+            self._refuse(material, where, error)
+            return ()
+
+    def _server_credentials(
+        self, server: model.Server, hosts: tuple[Host, ...]
+    ) -> Iterator[ServerCredential]:
+        blocks = server.tls.server_certificate
+        for block in blocks:
+            if (credential := self._credential_of(block)) is not None:
+                yield credential
+        if blocks:
+            return
+        if len(hosts) == len(server.hosts) and all(host.is_local for host in hosts):
+            made = self_signed(
+                "localhost",
+                dns_names=("localhost",),
+                ip_addresses=("127.0.0.1", "::1"),
+                usages=("server_auth",),
+            )
+            yield ServerCredential((made.certificate,), made.private_key)
+            return
+        self.report.error(
+            server.tls.at,
+            "tls",
+            "no server_certificate block: a self-signed one is made only where every host is "
+            "loopback; name a certificate and its key",
+        )
+
+    def _credential_of(self, block: model.ServerCertificate) -> ServerCredential | None:
+        where = block.heading
+        chain = self._certificates(block.public_key, where)
+        data = self._read(block.private_key, where)
+        if data is None:
+            return None
+        try:
+            key = parse_private_key(data, block.private_key_passphrase)
+            return pair(chain, key) if chain else None
+        except CredentialError as error:
+            self._refuse(block.private_key, where, error)
+            return None
+
+    def _rules(self, tls: model.Tls) -> Iterator[Rule]:
+        for number, block in enumerate(tls.client_certificate, 1):
+            authorities = self._certificates(block.ca_certificate, block.heading)
+            for place, authority in enumerate(authorities, 1):
+                if block.ca_certificate is not None and not is_ca(authority):
+                    which = f" certificate {place} of {len(authorities)}" if place > 1 else ""
+                    self._refuse(
+                        block.ca_certificate,
+                        block.heading,
+                        CredentialError(
+                            f"{which.strip() or 'the certificate'} is not a CA (CA:FALSE): to "
+                            "admit exactly it, write leaf_certificate"
+                        ),
+                    )
+            pins = self._certificates(block.leaf_certificate, block.heading)
+            if authorities or pins:
+                yield Rule(block.label or f"#{number}", authorities, pins)
+
+    def _application(self, server: model.Server) -> IProtocolFactory | None:
+        block = server.protocol
+        where = f"protocol {quoted(block.name)}"
+        try:
+            plugin = find_plugin(block.name)
+            configuration = self.decoder.decode(plugin.configuration, block.body, block.at, where)
+            if configuration is None:
+                return None
+            environment = ProtocolEnvironment(server.name, self.directory)
+            built = plugin.build(configuration, environment)
+        except AlreadyReported:
+            return None
+        except (PluginError, ValueError) as error:
+            self.report.error(block.at, where, str(error))
+            return None
+        except Exception as error:  # noqa: BLE001 -- a plugin may raise anything
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            self.report.error(block.at, where, f"the plugin failed to build: {text}")
+            return None
+        if not IProtocolFactory.providedBy(built):
+            self.report.error(
+                block.at, where, f"the plugin built a {type(built).__name__}, not a factory"
+            )
+            return None
+        return built
+
+
+def _alpn(application: IProtocolFactory) -> tuple[bytes, ...]:
+    if IProtocolNegotiationFactory.providedBy(application):
+        return tuple(application.acceptableProtocols())
+    return ()
+
+
+def _overlap(one: SocketAddress | str, other: SocketAddress | str) -> bool:
+    if isinstance(one, SocketAddress) and isinstance(other, SocketAddress):
+        return one.overlaps(other)
+    return one == other

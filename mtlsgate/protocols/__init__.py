@@ -1,0 +1,104 @@
+"""
+Protocol plugins: finding the one that a ``protocol`` block names.
+
+The built-in ones are in this package, one module each; they are found the
+same way as anybody's, by the entry point group ``mtlsgate.protocols``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+import attrs
+from attrs import field, frozen
+from twisted.internet.interfaces import IReactorCore
+from zope.interface import implementer
+from zope.interface.exceptions import Invalid
+from zope.interface.verify import verifyObject
+
+from mtlsgate.errors import GateError, did_you_mean
+from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
+from mtlsgate.text import printable, quoted
+
+GROUP = "mtlsgate.protocols"
+
+
+class PluginError(GateError):
+    """A protocol plugin that is not there or is broken, in one line."""
+
+
+def _installed_reactor() -> IReactorCore:
+    from twisted.internet import reactor
+
+    return reactor
+
+
+@implementer(IProtocolEnvironment)
+@frozen(slots=False)
+class ProtocolEnvironment:
+    """
+    What the gate tells a plugin, as `IProtocolEnvironment` documents it.
+
+    :ivar server: the name of the server block.
+    :ivar directory: the configuration file's directory.
+    """
+
+    server: str
+    directory: Path
+    _get_reactor: Callable[[], object] = field(default=_installed_reactor, repr=False)
+
+    @cached_property
+    def reactor(self) -> object:
+        """The reactor; installed on first use."""
+        return self._get_reactor()
+
+
+def find_plugin(name: str) -> IProtocolPlugin:
+    """
+    :param name: what the block's label says.
+    :raises PluginError: if there is no such plugin, two of them, or it cannot
+        be loaded.  Only the one named is loaded, so a broken plugin harms
+        nobody who does not use it.
+    """
+    installed = entry_points(group=GROUP)
+    candidates = {one.value: one for one in installed if one.name == name}
+    if not candidates:
+        hint = did_you_mean(name, {one.name for one in installed})
+        known = ", ".join(sorted({one.name for one in installed})) or "none"
+        raise PluginError(f"no protocol plugin {quoted(name)}{hint} (installed: {known})")
+    if len(candidates) > 1:
+        origins = " and ".join(sorted(map(_origin, candidates.values())))
+        raise PluginError(f"{origins} both claim the name; uninstall one")
+    (entry,) = candidates.values()
+    return _load(entry)
+
+
+def _origin(entry: EntryPoint) -> str:
+    distribution = f" of {entry.dist.name}" if entry.dist is not None else ""
+    return f"{entry.value}{distribution}"
+
+
+def _load(entry: EntryPoint) -> IProtocolPlugin:
+    try:
+        found = entry.load()
+    except Exception as error:
+        text = printable(f"{type(error).__name__}: {error}")
+        raise PluginError(f"the plugin {_origin(entry)} does not load: {text}") from error
+    try:
+        verifyObject(IProtocolPlugin, found)
+    except Invalid as error:
+        text = " ".join(str(error).split())
+        raise PluginError(
+            f"the plugin {_origin(entry)} does not provide IProtocolPlugin: {text}"
+        ) from error
+    if found.name != entry.name:
+        raise PluginError(
+            f"the plugin {_origin(entry)} calls itself {quoted(str(found.name))}, "
+            f"but is installed as {quoted(entry.name)}"
+        )
+    if not (isinstance(found.configuration, type) and attrs.has(found.configuration)):
+        raise PluginError(f"the configuration of the plugin {_origin(entry)} is no attrs class")
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,137 @@
+"""
+``protocol "custom"``: a protocol of one's own, without any packaging.
+
+``factory = "package.module:attribute"`` names a plugin, a Twisted protocol
+factory, or a callable that returns one.  All other attributes of the block
+belong to what is named: a plugin reads them as it declares, a callable gets
+them as keyword arguments.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.interfaces import IProtocolFactory
+from zope.interface import implementer
+from zope.interface.exceptions import Invalid
+from zope.interface.verify import verifyObject
+
+from mtlsgate.config import Remainder
+from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
+from mtlsgate.text import printable
+
+
+def resolve(name: str, directory: Path) -> object:
+    """
+    :param name: ``package.module:attribute``.
+    :param directory: where modules are looked for after the usual places.
+    :raises ValueError: if there is no such thing, or importing it fails.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not (colon and module_name and attribute):
+        raise ValueError(f'"{printable(name)}" is not of the form "package.module:attribute"')
+    # Last, so that nothing beside the configuration shadows what is installed.
+    if str(directory) not in sys.path:
+        sys.path.append(str(directory))
+    try:
+        found: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"no module named {error.name}: install it, or put it beside the configuration"
+        ) from error
+    except Exception as error:
+        raise ValueError(f"importing {module_name} failed: {describe(error)}") from error
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise ValueError(f"{module_name} has no attribute {attribute}") from None
+    return found
+
+
+def describe(error: BaseException) -> str:
+    """:returns: an exception in one printable line."""
+    return printable(f"{type(error).__name__}: {error}".rstrip(": "))
+
+
+def as_factory(found: object, origin: str) -> IProtocolFactory:
+    """
+    :param origin: where it came from, for the message.
+    :raises ValueError: if it is no protocol factory.
+    """
+    try:
+        verifyObject(IProtocolFactory, found)
+    except Invalid:
+        raise ValueError(
+            f"{origin} is a {type(found).__name__}, not a Twisted protocol factory; for a "
+            "Protocol class write Factory.forProtocol(…)"
+        ) from None
+    return found  # type: ignore[return-value]
+
+
+def call(what: Callable[..., object], arguments: dict[str, Any], origin: str) -> object:
+    """
+    :raises ValueError: if calling it fails, with why in one line.
+    """
+    try:
+        return what(**arguments)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{origin} failed: {describe(error)}") from error
+
+
+@frozen
+class CustomConfiguration:
+    """
+    :ivar factory: what to import, as ``package.module:attribute``.
+    :ivar rest: the attributes that belong to what is imported.
+    """
+
+    factory: str
+    rest: Remainder
+
+
+@implementer(IProtocolPlugin)
+@frozen
+class CustomPlugin:
+    """The plugin behind ``protocol "custom"``."""
+
+    name: str = "custom"
+    configuration: type = CustomConfiguration
+
+    def build(
+        self, configuration: CustomConfiguration, environment: IProtocolEnvironment
+    ) -> IProtocolFactory:
+        """
+        :returns: the factory that was named, or made by what was named.
+        :raises ValueError: if it cannot be had.
+        """
+        origin = configuration.factory
+        found = resolve(origin, environment.directory)
+        rest = configuration.rest
+        if IProtocolPlugin.providedBy(found):
+            arguments = rest.decode(found.configuration)
+            return as_factory(
+                call(lambda: found.build(arguments, environment), {}, origin),
+                f"what {origin} built",
+            )
+        if IProtocolFactory.providedBy(found) and not isinstance(found, type):
+            rest.decode(_Nothing)
+            return as_factory(found, origin)
+        if callable(found):
+            return as_factory(call(found, rest.plain(), origin), f"what {origin} returned")
+        return as_factory(found, origin)
+
+
+@frozen
+class _Nothing:
+    """A finished factory takes no attributes."""
+
+
+plugin = CustomPlugin()

@@ -1,0 +1,109 @@
+"""
+The real programs: a gate in a process of its own, openssl, curl.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+#: Where the console scripts of the environment under test are.
+BIN = Path(sys.executable).parent
+_LISTENING = re.compile(r"(?P<server>\S+): listening on (?P<where>[^;]*);")
+
+
+def program(name: str) -> str:
+    """
+    :returns: where an outside program is.  Without it the test is skipped, or
+        in CI fails.
+    """
+    found = shutil.which(name)
+    if found is None:
+        why = f"{name} is not installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(why)
+    return found
+
+
+def run(*command: str | Path, data: bytes = b"", cwd: Path | None = None) -> tuple[int, str]:
+    """:returns: the exit status and all output of a program that ends by itself."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        input=data,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=cwd,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+class RunningGate:
+    """
+    A gate that listens.
+
+    :ivar process: its process.
+    :ivar where: for each server the addresses it listens on, from its log.
+    :ivar lines: what it logged so far, as far as it was waited for.
+    """
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.where: dict[str, list[str]] = {}
+        self.lines: list[str] = []
+
+    def port(self, server: str) -> int:
+        """:returns: the first port of a server."""
+        return int(self.where[server][0].rpartition(":")[2])
+
+    def read_until(self, text: str) -> str:
+        """:returns: the next line that holds the text; fails if the gate ends first."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if (found := _LISTENING.search(line)) is not None:
+                self.where[found["server"]] = found["where"].split(", ")
+            if text in line:
+                return line
+        raise AssertionError(f"the gate ended without {text!r}:\n{''.join(self.lines)}")
+
+    def stop(self) -> str:
+        """:returns: what it logged from the last wait to its end."""
+        self.process.terminate()
+        assert self.process.stdout is not None
+        rest = self.process.stdout.read()
+        self.process.wait(timeout=60)
+        return rest
+
+
+@contextmanager
+def gate(
+    config: Path, command: Sequence[str] = ("twistd", "-n", "--pidfile="), cwd: Path | None = None
+) -> Iterator[RunningGate]:
+    """Run a gate until the block ends; it listens when the block begins."""
+    name, *options = command
+    with subprocess.Popen(
+        [str(BIN / name), *options, "mtlsgate", "--config", str(config)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=cwd or config.parent,
+    ) as process:
+        running = RunningGate(process)
+        try:
+            for _ in range(config.read_text().count("\nserver ")):
+                running.read_until(": listening on ")
+            yield running
+        finally:
+            process.kill()
