@@ -19,7 +19,7 @@ from attrs import field, frozen
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from mtlsgate.credentials import is_ca, sha256
+from mtlsgate.credentials import UNPARSABLE, is_ca, sha256
 from mtlsgate.reasons import Reason
 
 #: A path as verified: the leaf first, its issuers after it.
@@ -121,14 +121,11 @@ class AdmissionPolicy:
             rejection, too; nothing is raised for what a client sent.
         """
         try:
+            # What the log and the application will read must parse, too.
+            _ = path[0].subject, path[0].issuer
             leaf_is_ca = is_ca(path[0])
             unfit = _unfit(path[0], now)
-        except (
-            ValueError,
-            x509.DuplicateExtension,
-            x509.InvalidVersion,
-            x509.UnsupportedGeneralNameType,
-        ) as error:
+        except UNPARSABLE as error:
             return Rejection(Reason.MALFORMED_CERTIFICATE, _first_line(error), 0)
         if unfit is not None:
             return unfit

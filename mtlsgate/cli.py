@@ -4,6 +4,7 @@ The ``mtlsgate`` command: options and output only.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def init(directory: Path, days: int, hosts: tuple[str, ...], clients: tuple[str,
     from mtlsgate.context import utc_now
     from mtlsgate.initialize import commands, is_pinned, write_setup
 
-    admitted = clients or ("client",)
+    admitted = tuple(dict.fromkeys(clients)) or ("client",)
     try:
         setup = write_setup(directory, days=days, hosts=hosts, clients=admitted, now=utc_now())
         pinned = [client for client in admitted if is_pinned(directory, client)]
@@ -75,7 +76,8 @@ def init(directory: Path, days: int, hosts: tuple[str, ...], clients: tuple[str,
         click.echo(
             f"{directory}/admitted.crt was there and does not pin {client}: append its certificate"
         )
-    click.echo(f"\nStart the gate:\n  twistd -n mtlsgate --config {directory}/gate.hcl")
+    start = f"twistd -n mtlsgate --config {shlex.quote(f'{directory}/gate.hcl')}"
+    click.echo(f"\nStart the gate:\n  {start}")
     for heading, lines in commands(directory, pinned[0] if pinned else admitted[0]):
         click.echo(f"\n{heading}")
         for line in lines:

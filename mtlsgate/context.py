@@ -31,7 +31,7 @@ from mtlsgate.admission import (
     lone_pins_of,
 )
 from mtlsgate.authority import self_signed
-from mtlsgate.credentials import ServerCredential
+from mtlsgate.credentials import UNPARSABLE, ServerCredential
 from mtlsgate.names import certificate_names, first_by_name
 from mtlsgate.paths import LongerPaths
 from mtlsgate.reasons import Reason
@@ -107,6 +107,16 @@ class GateConnection(SSL.Connection):
         super().__init__(context, None)
         self.handshake = Handshake()
 
+    def do_handshake(self) -> None:
+        """
+        Go on with the handshake.  A client that ends TLS in the middle of it
+        is gone; Twisted does not expect the error that OpenSSL has for this.
+        """
+        try:
+            super().do_handshake()
+        except SSL.ZeroReturnError:
+            raise SSL.SysCallError(-1, "Unexpected EOF") from None
+
     def presented_leaf(self) -> x509.Certificate | None:
         """
         The leaf that a rejected client presented, for the log; it may not have
@@ -116,7 +126,7 @@ class GateConnection(SSL.Connection):
             return self.handshake.certificates[0]
         try:
             chain = self.get_verified_chain(as_cryptography=True)
-        except ValueError:
+        except UNPARSABLE:
             return None
         return chain[0] if chain else None
 
@@ -142,7 +152,7 @@ class GateContext:
         if policy.strict:
             self._flags |= X509StoreFlags.X509_STRICT
         rules = () if policy.admission is None else policy.admission.rules
-        self._longer_paths = LongerPaths(authorities_of(rules), self._flags)
+        self._longer_paths = LongerPaths(authorities_of(rules), lone_pins_of(rules), self._flags)
         self._contexts = [self._new_context(one) for one in policy.credentials]
         if len(self._contexts) > 1:
             self._by_name = first_by_name(
@@ -200,7 +210,7 @@ class GateContext:
             return verification_rejection(error, depth)
         try:
             handshake.certificates[depth] = certificate.to_cryptography()
-        except (ValueError, x509.InvalidVersion) as failed:
+        except UNPARSABLE as failed:
             return Rejection(Reason.MALFORMED_CERTIFICATE, str(failed).partition("\n")[0], depth)
         if depth > 0:
             return None

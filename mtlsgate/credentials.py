@@ -17,7 +17,7 @@ from attrs import field, frozen
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -35,9 +35,21 @@ PrivateKey = (
     | ed448.Ed448PrivateKey
 )
 
+#: What `cryptography` raises where a certificate, one of its names or one of
+#: its extensions does not parse.  Many parse on first use only.
+UNPARSABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+
 _PEM_BEGIN = re.compile(rb"-----BEGIN ")
 _PEM_BLOCK = re.compile(
-    rb"-----BEGIN (?P<kind>[A-Z0-9 ]+)-----\r?\n.*?-----END (?P=kind)-----", re.DOTALL
+    # No five dashes inside, and nothing to try again: the time stays linear.
+    rb"-----BEGIN (?P<kind>[A-Z0-9 ]+)-----\r?\n(?:[^-]++|-(?!----))*+-----END (?P=kind)-----"
 )
 #: Far above any real bundle; a device file named by mistake must not be read for ever.
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -147,13 +159,7 @@ def _certificate(der: bytes, number: int, count: int) -> x509.Certificate:
             # These parse on first use: now is the time to find out.
             _ = certificate.extensions, certificate.subject, certificate.issuer
             certificate.public_key()
-    except (
-        ValueError,
-        TypeError,
-        UnsupportedAlgorithm,
-        x509.UnsupportedGeneralNameType,
-        x509.DuplicateExtension,
-    ) as error:
+    except UNPARSABLE as error:
         which = f"certificate {number} of {count}" if count > 1 else "the certificate"
         what = str(error).partition("\n")[0] or type(error).__name__
         raise CredentialError(f"{which} does not parse: {what}") from None
@@ -170,7 +176,8 @@ def parse_private_key(data: bytes, passphrase: str | None = None) -> PrivateKey:
     """
     if not data.strip():
         raise CredentialError("is empty")
-    secret = None if passphrase is None else passphrase.encode()
+    # From the environment it may be any bytes.
+    secret = None if passphrase is None else passphrase.encode(errors="surrogateescape")
     try:
         if _PEM_BEGIN.search(data):
             key = load_pem_private_key(_only_key_block(data), secret)
@@ -221,6 +228,30 @@ def is_ca(certificate: x509.Certificate) -> bool:
     except x509.ExtensionNotFound:
         return False
     return found.value.ca
+
+
+def key_weakness(certificate: x509.Certificate) -> str | None:
+    """:returns: why OpenSSL's security level 2 (112 bits) refuses the key, or None."""
+    key = certificate.public_key()
+    if isinstance(key, rsa.RSAPublicKey | dsa.DSAPublicKey) and key.key_size < 2048:
+        return f"has a key of {key.key_size} bits: OpenSSL refuses less than 2048"
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.key_size < 224:
+        return f"has a key on {key.curve.name}: OpenSSL refuses curves of less than 224 bits"
+    return None
+
+
+def signature_weakness(certificate: x509.Certificate) -> str | None:
+    """:returns: why OpenSSL's security level 2 refuses the signature, or None;
+    that of a self-signed certificate is not looked at."""
+    if certificate.issuer == certificate.subject:
+        return None
+    try:
+        digest = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return None
+    if digest is None or digest.digest_size >= 28:
+        return None
+    return f"is signed with {digest.name}: OpenSSL refuses digests so weak"
 
 
 def sha256(certificate: x509.Certificate) -> bytes:

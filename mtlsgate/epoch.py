@@ -8,19 +8,19 @@ after an error as far as it can, so that all problems are said in one go.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from attrs import frozen
 from cryptography import x509
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IProtocolFactory, IProtocolNegotiationFactory
 
 from mtlsgate import lint
 from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.authority import self_signed
-from mtlsgate.config import AlreadyReported, Material, model
+from mtlsgate.config import AlreadyReported, Located, Material, model
 from mtlsgate.config.decode import Decoder
 from mtlsgate.config.expressions import Scope
 from mtlsgate.config.syntax import parse
@@ -99,7 +99,7 @@ class _Loader:
         self.now = now
         # Absolute, because a daemon changes its directory before it reloads.
         self.directory = Path(path).absolute().parent
-        scope = Scope(environ, lambda name: (self.directory / name).read_text(encoding="utf-8"))
+        scope = Scope(environ, lambda name: read_file(self.directory / name))
         self.decoder = Decoder(scope, self.report)
 
     def load(self) -> Epoch:
@@ -119,83 +119,123 @@ class _Loader:
             return None
         decoded = self.decoder.decode(model.Configuration, body, START, "configuration")
         if decoded is None:
+            self._go_on()
             return None
-        servers = [self._server(server, decoded.settings) for server in decoded.server]
-        self._refuse_overlaps(zip(decoded.server, servers, strict=True))
+        servers = self._servers(decoded.server, decoded.settings)
         return Epoch(
             self.report.path,
             tuple(server for server in servers if server is not None),
             tuple(sorted(set(self.report.warnings))),
         )
 
-    def _server(self, server: model.Server, settings: model.Settings) -> LoadedServer | None:
+    def _go_on(self) -> None:
+        """Look for problems in what could be read of a file that is in error."""
+        unplaced = [
+            (where, one)
+            for where, found in self.decoder.unplaced
+            for one in (found if isinstance(found, tuple) else (found,))
+        ]
+        servers = [one for _, one in unplaced if isinstance(one, model.Server)]
+        self._servers(servers, model.Settings())
+        for where, one in unplaced:
+            match one:
+                case model.Tls():
+                    for block in one.server_certificate:
+                        self._credential_of(block)
+                    for number, rule in enumerate(one.client_certificate, 1):
+                        self._rule(rule, number)
+                case model.ServerCertificate():
+                    self._credential_of(one)
+                case model.ClientCertificate():
+                    self._rule(one, 0)
+                case model.Protocol():
+                    self._application(one, "")
+                case Material():
+                    self._read(one, where)
+                case Located():
+                    self._host(one, where)
+
+    def _servers(
+        self, servers: Sequence[model.Server], settings: model.Settings
+    ) -> list[LoadedServer | None]:
+        hosts = [
+            tuple(self._host(host, server.heading) for host in server.hosts) for server in servers
+        ]
+        self._refuse_overlaps(zip(servers, hosts, strict=True))
+        return [
+            self._server(server, tuple(host for host in found if host is not None), settings)
+            for server, found in zip(servers, hosts, strict=True)
+        ]
+
+    def _server(
+        self, server: model.Server, hosts: tuple[Host, ...], settings: model.Settings
+    ) -> LoadedServer | None:
         errors_before = len(self.report.errors)
-        hosts = tuple(self._hosts(server))
         credentials = tuple(self._server_credentials(server, hosts))
         rules = tuple(self._rules(server.tls))
-        application = self._application(server)
-        if len(self.report.errors) != errors_before:
+        application = self._application(server.protocol, server.name)
+        if len(self.report.errors) != errors_before or application is None:
             return None
-        assert application is not None
         policy = TlsPolicy(
             credentials=credentials,
             admission=AdmissionPolicy(rules) if rules else None,
             min_version=server.tls.min_version,
             strict=server.tls.verification == "strict",
-            alpn=_alpn(application),
+            alpn=application.alpn,
         )
         lint.server(server, credentials, rules, self.now(), self.report)
         context = self._context(server, policy)
         if context is None:
             return None
-        gate = GateServer(server.name, context, application, settings.handshake_timeout)
+        gate = GateServer(server.name, context, application.factory, settings.handshake_timeout)
         return LoadedServer(server, hosts, gate)
 
     def _context(self, server: model.Server, policy: TlsPolicy) -> GateContext | None:
         try:
             return GateContext(policy, self.now)
-        except SSL.Error as error:
-            said = "; ".join(entry[-1] for entry in error.args[0]) if error.args else "no reason"
-            certificates = server.tls.server_certificate
-            at = certificates[0].at if certificates else server.tls.at
-            self.report.error(
-                at, "server_certificate", f"OpenSSL refuses it: {said}; issue a stronger one"
-            )
+        except (SSL.Error, crypto.Error) as error:
+            self.report.error(server.tls.at, "tls", f"OpenSSL refuses it: {_said(error)}")
             return None
 
-    def _hosts(self, server: model.Server) -> Iterator[Host]:
-        for host in server.hosts:
-            try:
-                yield parse_host(host.value)
-            except HostError as error:
-                self.report.error(host.at, server.heading, f"hosts: {quoted(host.value)}: {error}")
+    def _host(self, host: Located[str], where: str) -> Host | None:
+        try:
+            return parse_host(host.value)
+        except HostError as error:
+            self.report.error(host.at, where, f"hosts: {quoted(host.value)}: {error}")
+            return None
 
-    def _refuse_overlaps(self, servers: Iterator[tuple[model.Server, LoadedServer | None]]) -> None:
-        taken: list[tuple[SocketAddress | str, Position]] = []
-        for server, loaded in servers:
-            for host, written in zip(loaded.hosts if loaded else (), server.hosts, strict=False):
-                clash = next(
-                    (
-                        (mine, at)
-                        for mine in host.addresses or (host.text,)
-                        for other, at in taken
-                        if _overlap(mine, other)
-                    ),
-                    None,
-                )
-                if clash is not None:
-                    mine, at = clash
+    def _refuse_overlaps(
+        self, servers: Iterable[tuple[model.Server, tuple[Host | None, ...]]]
+    ) -> None:
+        # By port or endpoint: only these can be the same address.
+        taken: dict[int | str, list[tuple[SocketAddress | None, Position]]] = {}
+        for server, hosts in servers:
+            for host, written in zip(hosts, server.hosts, strict=True):
+                if host is None:
+                    continue
+                for mine in host.addresses or (None,):
+                    others = taken.setdefault(host.text if mine is None else mine.port, [])
+                    found = (
+                        at
+                        for other, at in others
+                        if mine is None or other is None or mine.overlaps(other)
+                    )
+                    if (at := next(found, None)) is None:
+                        others.append((mine, written.at))
+                        continue
                     self.report.error(
                         written.at,
                         server.heading,
-                        f"hosts: {mine} is taken: see line {at.line}, column {at.column}",
+                        f"hosts: {mine or quoted(host.text)} is taken: "
+                        f"see line {at.line}, column {at.column}",
                     )
-                taken += [(mine, written.at) for mine in host.addresses or (host.text,)]
+                    break
 
     def _read(self, material: Material, where: str) -> bytes | None:
         """:returns: the bytes, or None if the report says why not."""
         if material.text is not None:
-            return material.text.encode()
+            # From the environment it may be any bytes.
+            return material.text.encode(errors="surrogateescape")
         assert material.path is not None
         try:
             return read_file(self.directory / material.path)
@@ -228,7 +268,7 @@ class _Loader:
                 yield credential
         if blocks:
             return
-        if len(hosts) == len(server.hosts) and all(host.is_local for host in hosts):
+        if all(host.is_local for host in hosts):
             made = self_signed(
                 "localhost",
                 dns_names=("localhost",),
@@ -252,63 +292,82 @@ class _Loader:
             return None
         try:
             key = parse_private_key(data, block.private_key_passphrase)
-            return pair(chain, key) if chain else None
+            credential = pair(chain, key) if chain else None
         except CredentialError as error:
             self._refuse(block.private_key, where, error)
             return None
+        if credential is not None:
+            try:
+                GateContext(TlsPolicy((credential,), admission=None))
+            except (SSL.Error, crypto.Error) as error:
+                text = f"OpenSSL refuses it: {_said(error)}; issue a stronger one"
+                self.report.error(block.at, where, text)
+                return None
+        return credential
 
     def _rules(self, tls: model.Tls) -> Iterator[Rule]:
         for number, block in enumerate(tls.client_certificate, 1):
-            authorities = self._certificates(block.ca_certificate, block.heading)
-            for place, authority in enumerate(authorities, 1):
-                if block.ca_certificate is not None and not is_ca(authority):
-                    which = f" certificate {place} of {len(authorities)}" if place > 1 else ""
-                    self._refuse(
-                        block.ca_certificate,
-                        block.heading,
-                        CredentialError(
-                            f"{which.strip() or 'the certificate'} is not a CA (CA:FALSE): to "
-                            "admit exactly it, write leaf_certificate"
-                        ),
-                    )
-            pins = self._certificates(block.leaf_certificate, block.heading)
-            if authorities or pins:
-                yield Rule(block.label or f"#{number}", authorities, pins)
+            if (rule := self._rule(block, number)) is not None:
+                yield rule
 
-    def _application(self, server: model.Server) -> IProtocolFactory | None:
-        block = server.protocol
+    def _rule(self, block: model.ClientCertificate, number: int) -> Rule | None:
+        authorities = self._certificates(block.ca_certificate, block.heading)
+        for place, authority in enumerate(authorities, 1):
+            if block.ca_certificate is not None and not is_ca(authority):
+                count = len(authorities)
+                which = f"certificate {place} of {count}" if count > 1 else "the certificate"
+                self._refuse(
+                    block.ca_certificate,
+                    block.heading,
+                    CredentialError(
+                        f"{which} is not a CA (CA:FALSE): to admit exactly it, write "
+                        "leaf_certificate"
+                    ),
+                )
+        pins = self._certificates(block.leaf_certificate, block.heading)
+        if authorities or pins:
+            return Rule(block.label or f"#{number}", authorities, pins)
+        return None
+
+    def _application(self, block: model.Protocol, server: str) -> _Application | None:
         where = f"protocol {quoted(block.name)}"
+        errors_before = len(self.report.errors)
         try:
             plugin = find_plugin(block.name)
             configuration = self.decoder.decode(plugin.configuration, block.body, block.at, where)
-            if configuration is None:
+            if configuration is None or len(self.report.errors) != errors_before:
                 return None
-            environment = ProtocolEnvironment(server.name, self.directory)
-            built = plugin.build(configuration, environment)
+            built = plugin.build(configuration, ProtocolEnvironment(server, self.directory))
+            if not IProtocolFactory.providedBy(built):
+                raise PluginError(f"the plugin built a {type(built).__name__}, not a factory")
+            return _Application(built, _alpn(built))
         except AlreadyReported:
             return None
         except (PluginError, ValueError) as error:
             self.report.error(block.at, where, str(error))
-            return None
-        except Exception as error:  # noqa: BLE001 -- a plugin may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- a plugin may raise anything
             text = " ".join(f"{type(error).__name__}: {error}".split())
             self.report.error(block.at, where, f"the plugin failed to build: {text}")
-            return None
-        if not IProtocolFactory.providedBy(built):
-            self.report.error(
-                block.at, where, f"the plugin built a {type(built).__name__}, not a factory"
-            )
-            return None
-        return built
+        return None
+
+
+@frozen
+class _Application:
+    """
+    :ivar factory: what a plugin built.
+    :ivar alpn: the application protocols that it offers.
+    """
+
+    factory: IProtocolFactory
+    alpn: tuple[bytes, ...]
+
+
+def _said(error: Exception) -> str:
+    """:returns: the reasons that OpenSSL gave."""
+    return "; ".join(entry[-1] for entry in error.args[0]) if error.args else "no reason given"
 
 
 def _alpn(application: IProtocolFactory) -> tuple[bytes, ...]:
     if IProtocolNegotiationFactory.providedBy(application):
         return tuple(application.acceptableProtocols())
     return ()
-
-
-def _overlap(one: SocketAddress | str, other: SocketAddress | str) -> bool:
-    if isinstance(one, SocketAddress) and isinstance(other, SocketAddress):
-        return one.overlaps(other)
-    return one == other

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 from attrs import field, frozen
 
+from mtlsgate.text import printable
+
 
 class GateError(Exception):
     """The base of every error that mtlsgate raises on purpose."""
@@ -50,7 +52,8 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.at.line}:{self.at.column}: {self.where}: {self.text}"
+        # One line, whatever a plugin or a file name brings along.
+        return printable(f"{self.path}:{self.at.line}:{self.at.column}: {self.where}: {self.text}")
 
 
 def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:

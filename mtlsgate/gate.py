@@ -30,7 +30,7 @@ from zope.interface import implementer
 
 from mtlsgate.admission import Admitted, Rejection
 from mtlsgate.context import GateConnection, GateContext
-from mtlsgate.credentials import sha256
+from mtlsgate.credentials import UNPARSABLE, sha256
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.peer import VerifiedPeer, address_text
 from mtlsgate.reasons import Reason
@@ -273,9 +273,9 @@ def _facts(leaf: x509.Certificate | None) -> dict[str, str | None]:
 def _name(leaf: x509.Certificate, which: Literal["subject", "issuer"]) -> str:
     try:
         name: x509.Name = getattr(leaf, which)
-    except ValueError:
+        return printable(name.rfc4514_string())
+    except UNPARSABLE:
         return "(does not parse)"
-    return printable(name.rfc4514_string())
 
 
 def _server_name(connection: SSL.Connection) -> str | None:

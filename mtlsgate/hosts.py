@@ -9,6 +9,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable
+from functools import cache
 
 from attrs import frozen
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
@@ -18,7 +19,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
-_HOST_AND_PORT = re.compile(r"(?:(?P<host>\*|\[[^\]]*\]|[^\[\]:/]*):)?(?P<port>[0-9]+)\Z")
+_HOST_AND_PORT = re.compile(r"(?:(?P<host>\*|\[[^\]]*\]|[^\[\]:/\0]*):)?(?P<port>[0-9]+)\Z")
 #: How many connections may wait to be accepted; the kernel's own limit applies as well.
 _BACKLOG = 1024
 
@@ -124,6 +125,9 @@ def parse_host(text: str) -> Host:
     if prefix == "ssl":
         raise HostError("an ssl: endpoint does TLS of its own; the gate does that: use tcp:")
     if ":" in text and prefix in _endpoint_prefixes():
+        if prefix in ("tcp", "unix"):
+            # Others may need a reactor, or be of use in the service manager alone.
+            endpoint_of(text, None)
         return Host(text, endpoint=text)
     found = _HOST_AND_PORT.match(text)
     if found is None:
@@ -131,9 +135,10 @@ def parse_host(text: str) -> Host:
             'not an address: write "*:8443", "127.0.0.1:8443", "[::1]:8443", "name:8443", '
             '"8443" or a Twisted endpoint such as "unix:/run/gate.sock"'
         )
-    port = int(found["port"])
-    if port > 65535:
-        raise HostError(f"port {port} is out of range: 0 to 65535")
+    digits = found["port"].lstrip("0") or "0"
+    if len(digits) > 5 or int(digits) > 65535:
+        raise HostError("the port is out of range: 0 to 65535")
+    port = int(digits)
     host = found["host"]
     if host in (None, "*"):
         return Host(text, _present([SocketAddress("0.0.0.0", port), SocketAddress("::", port)]))  # noqa: S104
@@ -142,7 +147,9 @@ def parse_host(text: str) -> Host:
     return Host(text, _resolve(host, port))
 
 
+@cache
 def _endpoint_prefixes() -> set[str]:
+    # Remembered, since to look for plugins is slow.
     plugins = getPlugins(IStreamServerEndpointStringParser)
     return {"tcp", "unix"} | {one.prefix for one in plugins}
 

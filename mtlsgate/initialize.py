@@ -17,9 +17,9 @@ from attrs import field, frozen
 from cryptography import x509
 
 from mtlsgate.authority import Authority, Credential
-from mtlsgate.credentials import PrivateKey, parse_certificates, parse_private_key, read_file
+from mtlsgate.credentials import PrivateKey, pair, parse_certificates, parse_private_key, read_file
 from mtlsgate.errors import CredentialError
-from mtlsgate.text import quoted
+from mtlsgate.text import printable, quoted
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ _CA_NAME = "mtlsgate development CA"
 
 _GATE_HCL = """\
 # An mTLS gate for development, written by mtlsgate init.
-# Start it:  twistd -n mtlsgate --config {directory}/gate.hcl
+# Start it:  twistd -n mtlsgate --config {file}
 
 settings {{
   # How long a client may take for its handshake.
@@ -133,8 +133,12 @@ class _Writer:
         self._client("stranger", self._authority("stranger-ca"), clients[0])
         pins = [self.directory / f"{client}.crt" for client in clients]
         self._file("admitted.crt", lambda: b"".join(pin.read_bytes() for pin in pins))
-        self._file("gate.hcl", lambda: _GATE_HCL.format(directory=self.directory).encode())
+        self._file("gate.hcl", lambda: self._configuration().encode())
         return self.setup
+
+    def _configuration(self) -> str:
+        # In a comment: a line end in the name must not end it.
+        return _GATE_HCL.format(file=printable(shlex.quote(f"{self.directory}/gate.hcl")))
 
     def _authority(self, name: str) -> Authority:
         certificate, key = self._pair(
@@ -156,10 +160,13 @@ class _Writer:
             made = make()
             self._file(key.name, lambda: made.key_pem, mode=0o600)
             self._file(certificate.name, lambda: made.pem)
-        return (
-            _parsed(certificate, parse_certificates)[0],
-            _parsed(key, parse_private_key),
-        )
+        chain = _parsed(certificate, parse_certificates)
+        private_key = _parsed(key, parse_private_key)
+        try:
+            pair(chain, private_key)
+        except CredentialError as error:
+            raise ValueError(f"{key}: {error}; remove the pair to have a new one made") from None
+        return chain[0], private_key
 
     def _file(self, name: str, content: Callable[[], bytes], mode: int = 0o644) -> None:
         path = self.directory / name

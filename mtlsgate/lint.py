@@ -11,12 +11,10 @@ from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 
 from mtlsgate.admission import Rule, allows_client_authentication, lone_pins_of
 from mtlsgate.config.model import ClientCertificate, Server
-from mtlsgate.credentials import ServerCredential, is_ca, sha256
+from mtlsgate.credentials import ServerCredential, is_ca, key_weakness, sha256, signature_weakness
 from mtlsgate.errors import Position, Report
 from mtlsgate.text import printable
 
@@ -108,24 +106,9 @@ def _validity(certificate: x509.Certificate, now: datetime) -> Iterator[str]:
 
 
 def _weakness(certificate: x509.Certificate) -> Iterator[str]:
-    """What OpenSSL's security level 2 (112 bits) refuses."""
-    key = certificate.public_key()
-    if isinstance(key, rsa.RSAPublicKey | dsa.DSAPublicKey) and key.key_size < 2048:
-        yield f"has a key of {key.key_size} bits: OpenSSL refuses less than 2048"
-    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.key_size < 224:
-        yield f"has a key on {key.curve.name}: OpenSSL refuses curves of less than 224 bits"
-    # A self-signed certificate's own signature is not looked at.
-    if certificate.issuer != certificate.subject:
-        digest = _digest(certificate)
-        if digest is not None and digest.digest_size < 28:
-            yield f"is signed with {digest.name}: OpenSSL refuses digests so weak"
-
-
-def _digest(certificate: x509.Certificate) -> hashes.HashAlgorithm | None:
-    try:
-        return certificate.signature_hash_algorithm
-    except UnsupportedAlgorithm:
-        return None
+    for text in (key_weakness(certificate), signature_weakness(certificate)):
+        if text is not None:
+            yield text
 
 
 def _shadowed(

@@ -28,7 +28,7 @@ def describe(server: LoadedServer, where: Iterable[str]) -> str:
         rules = "lets in anyone"
     else:
         rules = "admits by " + ", ".join(map(describe_rule, admission.rules))
-    return (
+    return printable(
         f"{server.gate.name}: listening on {', '.join(where)}; {rules}; "
         f"protocol {server.model.protocol.name}"
     )
@@ -54,9 +54,9 @@ def print_overview(epoch: Epoch, now: datetime) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    if not console.is_terminal:
+    if not console.file.isatty():
         # A pipe has no width: a fingerprint must stay in one piece.
-        console.width = 200
+        console.width = 100_000
     for server in epoch.servers:
         console.print(Text(describe(server, [host.text for host in server.hosts])))
         table = Table("what", "subject", "days left", "SHA-256", box=None, padding=(0, 2, 0, 0))

@@ -5,7 +5,7 @@ The Twisted service that listens.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 
 from attrs import frozen
 from twisted.application.service import Service
@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from mtlsgate.epoch import Epoch, LoadedServer
 from mtlsgate.errors import GateError
 from mtlsgate.gate import GateFactory
-from mtlsgate.hosts import HostError, SocketAddress, adopt, endpoint_of
+from mtlsgate.hosts import HostError, adopt, endpoint_of
 from mtlsgate.overview import describe
 from mtlsgate.peer import address_text
 
@@ -51,25 +51,24 @@ def bind(epoch: Epoch, reactor: object) -> tuple[Listener, ...]:
     :raises ListenError: if an address cannot be had; those that could be are
         given back.
     """
-    bound: dict[SocketAddress, socket.socket] = {}
+    bound: list[socket.socket] = []
     try:
         for server in epoch.servers:
             for host in server.hosts:
-                bound |= {address: address.bind() for address in host.addresses}
-        return tuple(_listeners(epoch, bound, reactor))
+                for address in host.addresses:
+                    bound.append(address.bind())
+        return tuple(_listeners(epoch, iter(bound), reactor))
     except HostError as error:
-        for one in bound.values():
+        for one in bound:
             one.close()
         raise ListenError(f"{epoch.path}: {error}") from error
 
 
-def _listeners(
-    epoch: Epoch, bound: Mapping[SocketAddress, socket.socket], reactor: object
-) -> Iterable[Listener]:
+def _listeners(epoch: Epoch, bound: Iterator[socket.socket], reactor: object) -> Iterable[Listener]:
     for server in epoch.servers:
         for host in server.hosts:
             for address in host.addresses:
-                yield Listener(server, adopt(bound[address], reactor), str(address))
+                yield Listener(server, adopt(next(bound), reactor), str(address))
             if host.endpoint is not None:
                 yield Listener(server, endpoint_of(host.endpoint, reactor), host.endpoint)
 

@@ -4,6 +4,7 @@ From an evaluated value to what an annotation asks for.
 
 from __future__ import annotations
 
+import json
 import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -56,7 +57,7 @@ def convert(hint: Any, value: Value) -> object:
         return Located(convert(arguments[0], value), value.at)
     if origin is Literal:
         if value.data not in arguments or type(value.data) is not type(arguments[0]):
-            choices = " or ".join(f'"{choice}"' for choice in arguments)
+            choices = " or ".join(map(json.dumps, arguments))
             raise Mismatch(value.at, f"must be {choices}")
         return value.data
     if origin in (tuple, list) and isinstance(value.data, tuple):
@@ -64,14 +65,14 @@ def convert(hint: Any, value: Value) -> object:
         return tuple(items) if origin is tuple else items
     if origin in (dict, Mapping) and isinstance(value.data, dict):
         return {key: convert(arguments[1], item) for key, item in value.data.items()}
-    wanted = {list: tuple, Mapping: dict}.get(origin, origin) or hint
-    if wanted is float and type(value.data) is int:
-        return float(value.data)
-    if origin is None and type(value.data) is wanted:
-        return value.data
+    wanted = {list: tuple, Mapping: dict}.get(origin or hint, origin or hint)
     if wanted not in _NAMES:
         raise TypeError(f"{hint!r} is not an annotation that a block can be read by")
-    raise Mismatch(value.at, f"must be {_NAMES[wanted]}, not {_kind(value)}")
+    if wanted is float and type(value.data) is int:
+        return float(value.data)
+    if type(value.data) is not wanted:
+        raise Mismatch(value.at, f"must be {_NAMES[wanted]}, not {_kind(value)}")
+    return value.plain()
 
 
 def _parse(arguments: tuple[Any, ...], value: Value) -> object:

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 #: What a field reads as where nothing usable is written.
 _ABSENT = object()
+#: What a field reads as whose block is there, but could not be built.
+_BROKEN = object()
 
 
 class Decoder:
@@ -30,11 +32,14 @@ class Decoder:
 
     :ivar scope: what expressions may see.
     :ivar report: where problems go.
+    :ivar unplaced: what was read of blocks that could not be built, each with
+        its block's heading; for who goes on after an error.
     """
 
     def __init__(self, scope: Scope, report: Report) -> None:
         self.scope = scope
         self.report = report
+        self.unplaced: list[tuple[str, object]] = []
 
     def decode(
         self,
@@ -60,21 +65,22 @@ class Decoder:
         complete = True
         for one in fields:
             found = reading.read(one, labels)
-            if found is not _ABSENT:
-                arguments[one.name] = found
-            elif one.required:
+            if found is _BROKEN or (found is _ABSENT and one.required):
                 complete = False
+            elif found is not _ABSENT:
+                arguments[one.name] = found
         reading.refuse_unknown()
         if labels and not any(one.source == "label" for one in fields):
             self.report.error(at, where, "takes no label")
         if not complete:
+            self.unplaced += [(where, found) for found in arguments.values()]
             return None
         try:
             instance = cls(**arguments)
         except (ValueError, TypeError) as error:
             self.report.error(at, where, str(error.args[0] if error.args else error))
             return None
-        if len(self.report.errors) == errors_before:
+        if len(self.report.errors) == errors_before and not reading.failed:
             self._report_own_problems(instance, reading, at, where)
         return instance
 
@@ -83,17 +89,19 @@ class Decoder:
         :returns: the attributes' values by name, as plain Python; null is None.
         :raises AlreadyReported: if an expression is in error, or there are blocks.
         """
-        errors_before = len(self.report.errors)
+        failed = False
         values = {}
         for attribute in body.attributes:
             try:
                 values[attribute.name] = evaluate(attribute.expression, self.scope).plain()
-            except ExpressionErrors as failed:
-                for at, text in failed.errors:
+            except ExpressionErrors as errors:
+                failed = True
+                for at, text in errors.errors:
                     self.report.error(at, where, f"{attribute.name}: {text}")
         for block in body.blocks:
+            failed = True
             self.report.error(block.at, where, f"unknown block {quoted(block.type)}")
-        if len(self.report.errors) != errors_before:
+        if failed:
             raise AlreadyReported
         return values
 
@@ -111,6 +119,8 @@ class _Reading:
     One block while it is read.
 
     :ivar attributes: its attributes by name.
+    :ivar failed: whether an expression was in error; if it could not even be
+        parsed, that was reported before.
     """
 
     def __init__(
@@ -123,14 +133,15 @@ class _Reading:
         self.at = at
         self.where = where
         self.attributes: dict[str, Attribute] = {one.name: one for one in body.attributes}
+        self.failed = False
 
     def position_of(self, name: str | None) -> Position | None:
         found = self.attributes.get(name) if name is not None else None
         return None if found is None else found.at
 
     def read(self, one: Field, labels: tuple[str, ...]) -> object:
-        """:returns: the field's value, or `_ABSENT`, in which case whatever
-        is wrong has been reported."""
+        """:returns: the field's value, or `_ABSENT` or `_BROKEN`, in which case
+        whatever is wrong has been reported."""
         match one.source:
             case "position":
                 return self.at
@@ -165,7 +176,7 @@ class _Reading:
 
     def _decode_block(self, hint: type, block: Block) -> object:
         decoded = self.decoder.decode(hint, block.body, block.at, block.heading, block.labels)
-        return _ABSENT if decoded is None else decoded
+        return _BROKEN if decoded is None else decoded
 
     def _block(self, one: Field) -> object:
         blocks = self._named(one.name)
@@ -196,8 +207,11 @@ class _Reading:
                         block.heading,
                         f"this label is taken by the block in line {first[text].at.line}",
                     )
-        decoded = (self._decode_block(one.hint, block) for block in blocks)
-        return tuple(block for block in decoded if block is not _ABSENT)
+        decoded = [self._decode_block(one.hint, block) for block in blocks]
+        if _BROKEN not in decoded:
+            return tuple(decoded)
+        self.decoder.unplaced += [(self.where, one) for one in decoded if one is not _BROKEN]
+        return _BROKEN
 
     def _value(self, name: str) -> Value | None:
         """
@@ -210,8 +224,9 @@ class _Reading:
             return None
         try:
             value = evaluate(attribute.expression, self.decoder.scope)
-        except ExpressionErrors as failed:
-            for at, text in failed.errors:
+        except ExpressionErrors as errors:
+            self.failed = True
+            for at, text in errors.errors:
                 self.report.error(at, self.where, f"{name}: {text}")
             raise Mismatch(attribute.at, None) from None
         return None if value.data is None else value
@@ -237,12 +252,18 @@ class _Reading:
     def _material(self, one: Field) -> object:
         inline, file = one.name, f"{one.name}_file"
         given: list[Material] = []
-        try:
-            if (text := self._converted(inline, str)) is not _ABSENT:
-                given.append(Material(inline, self.attributes[inline].at, text=str(text)))
-            if (path := self._converted(file, str)) is not _ABSENT:
-                given.append(Material(file, self.attributes[file].at, path=Path(str(path))))
-        except Mismatch:
+        wrong = False
+        for name in (inline, file):
+            try:
+                found = self._converted(name, str)
+            except Mismatch:
+                wrong = True
+                continue
+            if found is not _ABSENT:
+                at = self.attributes[name].at
+                text, path = (str(found), None) if name == inline else (None, Path(str(found)))
+                given.append(Material(name, at, text, path))
+        if wrong:
             return _ABSENT
         if len(given) == 2:
             self.report.error(

@@ -25,7 +25,7 @@ from mtlsgate.config.tree import (
     Template,
     Variable,
 )
-from mtlsgate.errors import Position, did_you_mean
+from mtlsgate.errors import CredentialError, Position, did_you_mean
 from mtlsgate.text import shown
 
 #: Ordinary Python, as :meth:`Value.plain` gives it.
@@ -66,13 +66,12 @@ class Scope:
     What expressions can reach.
 
     :ivar environ: the environment variables.
-    :ivar read_file: reads the text of a file, whose path it gets as written;
-        raises OSError, or ValueError (such as UnicodeDecodeError) for what is
-        not a path or not text.
+    :ivar read_file: reads a file, whose path it gets as written; raises
+        `CredentialError` with what is wrong, in words that follow its name.
     """
 
     environ: Mapping[str, str]
-    read_file: Callable[[str], str]
+    read_file: Callable[[str], bytes]
 
 
 @frozen
@@ -287,17 +286,11 @@ def _base64_decode(text: Value) -> Data:
 
 def _file(scope: Scope, path: Value) -> Data:
     try:
-        return scope.read_file(str(path.data))
-    except FileNotFoundError:
-        problem = "there is no such file; check the path, which is relative to this file"
-    except IsADirectoryError:
-        problem = "this is a directory; name a file in it"
-    except PermissionError:
-        problem = "the permission to read this file is missing; grant it to the user of the gate"
+        return scope.read_file(str(path.data)).decode()
+    except CredentialError as error:
+        problem = f"the file {error}; its path is relative to this one"
     except UnicodeDecodeError:
-        problem = "this file is not UTF-8 text; use a ..._file attribute for it"
-    except (OSError, ValueError):
-        problem = "this file cannot be read; check the path"
+        problem = "the file is not UTF-8 text; use a ..._file attribute for it"
     raise _failure(path, problem)
 
 

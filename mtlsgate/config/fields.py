@@ -7,6 +7,7 @@ attribute and nested block holds; nothing else needs writing.
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -77,12 +78,10 @@ def parse_duration(text: str) -> float:
     :raises ValueError: if it is anything else.
     """
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-    number = text.rstrip("msh")
-    unit = text[len(number) :]
-    digits = number.replace(".", "", 1)
-    if unit not in units or not (digits.isascii() and digits.isdigit()) or number[:1] == ".":
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", text)
+    if found is None:
         raise ValueError('not a duration; write it as "250ms", "10s", "5m" or "1h"')
-    seconds = float(number) * units[unit]
+    seconds = float(found[1]) * units[found[2]]
     if not 0 < seconds < 10 * 365 * 86400:
         raise ValueError("a duration must be longer than zero and shorter than ten years")
     return seconds

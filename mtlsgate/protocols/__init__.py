@@ -84,7 +84,7 @@ def _origin(entry: EntryPoint) -> str:
 def _load(entry: EntryPoint) -> IProtocolPlugin:
     try:
         found = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = printable(f"{type(error).__name__}: {error}")
         raise PluginError(f"the plugin {_origin(entry)} does not load: {text}") from error
     try:

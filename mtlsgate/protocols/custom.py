@@ -44,7 +44,7 @@ def resolve(name: str, directory: Path) -> object:
         raise ValueError(
             f"no module named {error.name}: install it, or put it beside the configuration"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"importing {module_name} failed: {describe(error)}") from error
     for part in attribute.split("."):
         try:
@@ -82,7 +82,7 @@ def call(what: Callable[..., object], arguments: dict[str, Any], origin: str) ->
         return what(**arguments)
     except ValueError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{origin} failed: {describe(error)}") from error
 
 
