@@ -49,7 +49,8 @@ class Admitted:
     A verdict: let in.
 
     :ivar rule: the first rule in file order that holds.
-    :ivar path: the path on which it holds, leaf first.
+    :ivar path: the path on which it holds, leaf first; the leaf alone where
+        the rule names no CA.
     """
 
     rule: Rule
@@ -136,7 +137,10 @@ class AdmissionPolicy:
             demands += [(authority, None) for authority in authorities]
         places = [self._index[demand] for demand in demands if demand in self._index]
         if places:
-            return Admitted(self.rules[min(places)], path)
+            rule = self.rules[min(places)]
+            # Above a pin that is its own anchor stands what the client sent along, and
+            # nobody vouches for that.
+            return Admitted(rule, path if rule.authorities else path[:1])
         if leaf_is_ca:
             return Rejection(
                 Reason.CA_AS_LEAF, "the client's certificate is a CA, and is not itself pinned", 0

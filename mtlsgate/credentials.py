@@ -119,10 +119,11 @@ def parse_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
 def _pem_blocks(data: bytes) -> list[tuple[str, bytes]]:
     """:returns: (kind, DER) of each block; text around the blocks is ignored."""
     blocks = list(_PEM_BLOCK.finditer(data))
-    begun = len(_PEM_BEGIN.findall(data))
-    if begun != len(blocks):
+    begun, ended = data.count(b"-----BEGIN "), data.count(b"-----END ")
+    if not begun == ended == len(blocks):
         raise CredentialError(
-            f"the PEM is damaged: {begun} BEGIN lines, but {len(blocks)} whole blocks"
+            f"the PEM is damaged: {begun} BEGIN lines and {ended} END lines make "
+            f"{len(blocks)} whole blocks"
         )
     return [
         (block["kind"].decode("ascii"), _pem_body(block[0], number, len(blocks)))

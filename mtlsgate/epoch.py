@@ -8,6 +8,7 @@ after an error as far as it can, so that all problems are said in one go.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +39,9 @@ from mtlsgate.gate import GateServer
 from mtlsgate.hosts import Host, HostError, SocketAddress, parse_host
 from mtlsgate.protocols import PluginError, ProtocolEnvironment, find_plugin
 from mtlsgate.text import quoted
+
+#: PEM, or base64 of what may be DER: where a name was expected, it is not repeated.
+_MATERIAL = re.compile(r"-----BEGIN |\A\s*M[A-Za-z0-9+/\s]{50,}=*\s*\Z")
 
 
 @frozen
@@ -170,11 +174,10 @@ class _Loader:
     def _server(
         self, server: model.Server, hosts: tuple[Host, ...], settings: model.Settings
     ) -> LoadedServer | None:
-        errors_before = len(self.report.errors)
         credentials = tuple(self._server_credentials(server, hosts))
         rules = tuple(self._rules(server.tls))
         application = self._application(server.protocol, server.name)
-        if len(self.report.errors) != errors_before or application is None:
+        if self.report.errors or application is None:
             return None
         policy = TlsPolicy(
             credentials=credentials,
@@ -201,7 +204,8 @@ class _Loader:
         try:
             return parse_host(host.value)
         except HostError as error:
-            self.report.error(host.at, where, f"hosts: {quoted(host.value)}: {error}")
+            name = "this" if _MATERIAL.search(host.value) else quoted(host.value)
+            self.report.error(host.at, where, f"hosts: {name}: {error}")
             return None
 
     def _refuse_overlaps(
@@ -237,6 +241,11 @@ class _Loader:
             # From the environment it may be any bytes.
             return material.text.encode(errors="surrogateescape")
         assert material.path is not None
+        if _MATERIAL.search(str(material.path)):
+            inline = material.attribute.removesuffix("_file")
+            text = f"this is not the name of a file, but what is in one: write {inline}"
+            self.report.error(material.at, where, f"{material.attribute}: {text}")
+            return None
         try:
             return read_file(self.directory / material.path)
         except CredentialError as error:

@@ -130,10 +130,13 @@ class Doorkeeper(Protocol):
 
     :ivar _rejection: why the connection was turned away, once it was.
     :ivar _timeout: ends a handshake that takes too long.
+    :ivar _farewell: ends the connection of a client that the application
+        declined and that does not leave.
     """
 
     transport: GateTransport
     _timeout: IDelayedCall | None = None
+    _farewell: IDelayedCall | None = None
     _rejection: Rejection | None = None
 
     def __init__(self, server: GateServer, clock: IReactorTime, address: IAddress) -> None:
@@ -181,6 +184,10 @@ class Doorkeeper(Protocol):
                     peer_address=address_text(self._address),
                 )
                 transport.loseConnection()
+                # Which waits for the client to end TLS, too.
+                self._farewell = self._clock.callLater(
+                    self._server.handshake_timeout, transport.abortConnection
+                )
                 return
             transport.wrappedProtocol = application
             application.makeConnection(transport)
@@ -199,6 +206,8 @@ class Doorkeeper(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Say why nobody came in; not called once somebody did."""
+        if self._farewell is not None and self._farewell.active():
+            self._farewell.cancel()
         if self._timeout is None:
             return
         self._stop_timing()

@@ -41,7 +41,11 @@ def server(
         block.tls.server_certificate, credentials, strict=False
     ):
         for place, one in enumerate(credential.chain):
-            for text in _validity(one, now):
+            for text in (
+                *_validity(one, now),
+                *_stated(key_weakness(one)),
+                *_stated(signature_weakness(one)),
+            ):
                 role = "intermediate certificate" if place else "certificate"
                 report.warn(certificate_block.at, certificate_block.heading, f"the {role} {text}")
     for rule_block, rule in zip(block.tls.client_certificate, rules, strict=True):
@@ -54,11 +58,17 @@ def server(
 def _rule(block: ClientCertificate, rule: Rule, now: datetime) -> Iterator[tuple[Position, str]]:
     if block.ca_certificate is not None:
         for authority in rule.authorities:
-            for text in (*_validity(authority, now), *_weakness(authority)):
+            for text in (*_validity(authority, now), *_stated(key_weakness(authority))):
                 yield block.ca_certificate.at, f"the CA {_named(authority)} {text}"
     if block.leaf_certificate is not None:
         for pin in rule.pins:
-            for text in (*_validity(pin, now), *_weakness(pin), *_pin(pin, rule)):
+            for text in (
+                *_validity(pin, now),
+                *_stated(key_weakness(pin)),
+                # Nobody looks at the signature of an anchor: a CA, or a pin without one.
+                *_stated(signature_weakness(pin) if rule.authorities else None),
+                *_pin(pin, rule),
+            ):
                 yield block.leaf_certificate.at, f"the pin {_named(pin)} {text}"
 
 
@@ -105,10 +115,8 @@ def _validity(certificate: x509.Certificate, now: datetime) -> Iterator[str]:
         yield f"expires soon, on {ends:%Y-%m-%d}"
 
 
-def _weakness(certificate: x509.Certificate) -> Iterator[str]:
-    for text in (key_weakness(certificate), signature_weakness(certificate)):
-        if text is not None:
-            yield text
+def _stated(weakness: str | None) -> tuple[str, ...]:
+    return () if weakness is None else (weakness,)
 
 
 def _shadowed(

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import json
+from typing import cast
 
 from attrs import frozen
 from twisted.internet.interfaces import IProtocolFactory
-from twisted.web.resource import Resource
+from twisted.web.pages import errorPage, notFound
+from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 from zope.interface import implementer
 
@@ -21,9 +23,18 @@ class WhoAmI(Resource):
 
     isLeaf = False
 
-    def getChild(self, path: bytes, request: Request) -> Resource:
+    def getChild(self, path: bytes, request: Request) -> IResource:
         """:returns: itself for ``/``, else 404."""
-        return self if path == b"" and not request.postpath else super().getChild(path, request)
+        return self if path == b"" and not request.postpath else notFound()
+
+    def render(self, request: Request) -> bytes | int:
+        """:returns: what the method's own function answers, else 405."""
+        if request.method in (b"GET", b"HEAD"):
+            return cast("bytes | int", super().render(request))
+        # twisted.web's own answer to other methods is deprecated by itself.
+        request.setHeader(b"allow", b"GET, HEAD")
+        refusal = errorPage(405, "Method Not Allowed", "This answers to GET and HEAD.")
+        return cast("bytes | int", refusal.render(request))
 
     def render_GET(self, request: Request) -> bytes:
         """:returns: the peer as JSON."""
