@@ -136,6 +136,8 @@ def test_the_first_lines_say_what_it_does(demo: Path) -> None:
 def test_it_stops_cleanly(demo: Path) -> None:
     """SIGTERM closes the port, and nothing unhandled is logged."""
     with gate(demo / "gate.hcl") as running:
+        # It listens before its reactor runs; a served connection tells that it does.
+        s_client(demo, running, None)
         rest = running.stop()
     assert "Traceback" not in "".join(running.lines) + rest
     assert "Server Shut Down" in rest

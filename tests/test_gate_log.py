@@ -1,0 +1,210 @@
+"""What the gate logs: one event for each connection, and no way to forge one."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.logger import LogLevel, formatEvent
+
+from mtlsgate.reasons import Reason
+from mtlsgate.testing import Authority, Credential, Version, self_signed
+from tests.forgery import edited, present
+from tests.gatekit import Door, Log, admitted, rejected, rule
+
+ROOT = Authority.create("Root", organization="Example")
+ALICE = ROOT.issue(
+    "alice",
+    serial=0xABC,
+    dns_names=["a.example", "b.example"],
+    uris=["spiffe://td/alice"],
+)
+
+
+def test_admission(log: Log, version: Version) -> None:
+    """Who came in, by which rule, under which names."""
+    door = Door([rule("IOT", ca=ROOT)], log)
+    assert door.try_in(ALICE, version, server_name="localhost") == admitted("IOT")
+    event = log.only
+    assert event["log_level"] is LogLevel.info
+    assert {name: value for name, value in event.items() if not name.startswith("log_")} == {
+        "server": "door",
+        "peer_address": "127.0.0.1:50000",
+        "rule": "IOT",
+        "subject": "CN=alice",
+        "serial": "abc",
+        "fingerprint": ALICE.sha256,
+        "dns_names": ["a.example", "b.example"],
+        "uris": ["spiffe://td/alice"],
+        "sni": "localhost",
+        "tls_version": f"TLSv{version}",
+    }
+    assert formatEvent(event) == (
+        "door: admitted 127.0.0.1:50000 by rule IOT: "
+        f"subject=CN=alice sha256={ALICE.sha256} tls=TLSv{version}"
+    )
+
+
+@pytest.mark.parametrize("kind", ["judged", "verified"])
+def test_rejection(log: Log, version: Version, kind: str) -> None:
+    """Who did not, why, and what they presented; be the verdict ours or OpenSSL's."""
+    other = Authority.create("Other")
+    who = ALICE if kind == "judged" else other.issue("eve", serial=0xABC)
+    door = Door([rule(ca=ROOT, pins=ROOT.issue("x"))], log)
+    door.try_in(who, version, server_name="localhost", address=IPv6Address("TCP", "::1", 7))
+    event = log.only
+    assert event["log_level"] is LogLevel.warn
+    facts = {name: value for name, value in event.items() if not name.startswith("log_")}
+    assert facts.pop("detail")
+    assert facts == {
+        "server": "door",
+        "peer_address": "[::1]:7",
+        "reason": "leaf_mismatch" if kind == "judged" else "unknown_ca",
+        "depth": 0,
+        "subject": "CN=alice" if kind == "judged" else "CN=eve",
+        "issuer": "CN=Root,O=Example" if kind == "judged" else "CN=Other",
+        "serial": "abc",
+        "fingerprint": who.sha256,
+        "sni": "localhost",
+        "tls_version": f"TLSv{version}",
+    }
+    text = formatEvent(event)
+    assert text.startswith(f"door: rejected [::1]:7: {facts['reason']}: ")
+    assert text.endswith(f"sha256={who.sha256}]")
+
+
+def test_without_a_certificate(log: Log, version: Version) -> None:
+    """Where there is no leaf its fields are None, and the line does not mention it."""
+    Door([rule(ca=ROOT)], log).try_in(None, version)
+    event = log.only
+    for name in ("subject", "issuer", "serial", "fingerprint", "depth", "sni"):
+        assert event[name] is None
+    assert "subject" not in formatEvent(event)
+    assert event["reason"] == Reason.NO_CERTIFICATE
+
+
+def test_anyone(log: Log, version: Version) -> None:
+    Door(None, log).try_in(None, version)
+    event = log.only
+    assert event["peer_address"] == "127.0.0.1:50000"
+    assert "subject" not in event
+    assert "without a certificate" in formatEvent(event)
+
+
+def test_the_depth_is_not_the_leafs(log: Log, version: Version) -> None:
+    """The leaf is named also where one above it gave cause."""
+    root = Authority.create("Root", path_length=0)
+    leaf = root.intermediate("Lower").issue("deep")
+    verdict = Door([rule(ca=root)], log).try_in(leaf, version)
+    assert verdict == rejected(Reason.PATH_TOO_LONG, 2)
+    assert log.only["subject"] == "CN=deep"
+
+
+#: Each would end a line, hide something on it, or turn it around.
+HOSTILE = [
+    "x\ndoor: admitted 127.0.0.1:1 by rule IOT",
+    "x\r\ndoor: admitted",
+    "\x1b[2J\x1b[31mred",
+    "\x07\x08\x7f",
+    "x\x85y\u2028z\u2029",
+    "\u202eevil\u2066",
+    "\u200b\ufeff",
+    "\x9b31m",
+    "{server} {reason} {0} %s",
+    "\U000e0041",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=ascii)
+@pytest.mark.parametrize("where", ["subject", "issuer"])
+def test_names_cannot_forge_a_line(log: Log, version: Version, text: str, where: str) -> None:
+    """Whatever stands in a certificate, its event is one printable line, whether it
+    is admitted or rejected."""
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COMMON_NAME, text),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, text),
+        ]
+    )
+    ca = Authority.create("CA", subject=name) if where == "issuer" else ROOT
+    leaf = ca.issue("leaf") if where == "issuer" else ca.issue(None, subject=name)
+    other = Authority.create("Other")
+    for authority in (ca, other):
+        Door([rule("IOT", ca=authority)], log).try_in(leaf, version)
+    assert [event.get("rule") for event in log.events] == ["IOT", None]
+    for event in log.events:
+        assert formatEvent(event).isprintable()
+        for value in event["subject"], event.get("issuer") or "":
+            assert value.isprintable()
+    if "{" in text:
+        assert text in log.events[0]["subject"] + log.events[1]["issuer"]
+
+
+def test_alternative_names_cannot_forge_a_line(log: Log) -> None:
+    """These are fields of their own."""
+    leaf = ROOT.issue("leaf", dns_names=["a.example"], uris=["urn:abcdef"])
+    door = Door([rule(ca=ROOT)], log)
+    for old, new in ((b"a.example", b"a\nexample"), (b"urn:abcdef", b"urn:\x1b[31m\n")):
+        client = door.connect(leaf)
+        present(client.connection, edited(ROOT, leaf, old, new))
+        client.handshake()
+        event = log.events.pop()
+        for name in (*event.get("dns_names", ()), *event.get("uris", ())):
+            assert name.isprintable()
+        assert formatEvent(event).isprintable()
+
+
+def test_server_name_cannot_forge_a_line(log: Log, version: Version) -> None:
+    """Nor can the name that a client asks for."""
+    door = Door([rule(ca=ROOT)], log)
+    for name in ("a\nb", "\x1b[31m", "a b"):
+        client = door.connect(ALICE, version, server_name=name)
+        client.handshake()
+        event = log.events.pop()
+        assert (event["sni"] or "").isprintable()
+        assert formatEvent(event).isprintable()
+
+
+def test_malformed_names(log: Log, version: Version) -> None:
+    """A name that does not parse is said to be one."""
+    leaf = ROOT.issue("leafleaf")
+    for authority in (ROOT, Authority.create("Other")):
+        client = Door([rule(ca=authority)], log).connect(leaf, version)
+        forged = edited(ROOT, leaf, b"\x0c\x08leafleaf", b"\x03\x08\x00eafleaf")
+        present(client.connection, forged)
+        client.handshake()
+        assert log.only["subject"] == "(does not parse)"
+        assert log.only["issuer"] == "CN=Root,O=Example"
+        log.events.clear()
+
+
+def test_an_unknown_version(log: Log, version: Version) -> None:
+    """A stranger's certificate that cannot be read at all costs the event nothing
+    but its fields."""
+    leaf = ROOT.issue("leaf")
+    client = Door([rule(ca=Authority.create("Other"))], log).connect(leaf, version)
+    present(
+        client.connection,
+        edited(ROOT, leaf, bytes.fromhex("a003020102"), bytes.fromhex("a003020104")),
+    )
+    client.handshake()
+    assert log.only["reason"] == Reason.UNKNOWN_CA
+    assert log.only["subject"] is None
+
+
+def test_one_event_each(log: Log, version: Version) -> None:
+    """However a connection ends, and whatever the client does after its verdict."""
+    pinned = self_signed("pinned")
+    door = Door([rule(ca=ROOT), rule("pin", pins=pinned)], log)
+    who: list[Credential | None] = [ALICE, pinned, None, self_signed("stranger")]
+    for number, one in enumerate(who, 1):
+        client = door.connect(one, version, address=IPv4Address("TCP", "127.0.0.1", number))
+        client.send(b"x")
+        client.raw_send(b"garbage" * 100)
+        client.close()
+        client.reset()
+        door.clock.advance(100)
+        assert len(log.events) == number
+    assert [event.get("rule") for event in log.events] == ["rule", "pin", None, None]
+    assert [event["peer_address"].split(":")[1] for event in log.events] == list("1234")

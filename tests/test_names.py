@@ -1,0 +1,90 @@
+"""Looking server names up."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from mtlsgate.names import canonical, certificate_names, first_by_name
+from mtlsgate.testing import self_signed
+
+TABLE = first_by_name(
+    [
+        (["a.example", "*.example"], 1),
+        (["b.example", "*.b.example", "A.example"], 2),
+        (["Deep.B.Example.", "localhost"], 3),
+        ([], 4),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("a.example", 1),
+        ("A.EXAMPLE", 1),
+        ("a.example.", 1),
+        ("other.example", 1),
+        ("b.example", 2),
+        ("x.b.example", 2),
+        ("deep.b.example", 3),
+        ("DEEP.b.example.", 3),
+        ("localhost", 3),
+        # A wildcard is one whole label, and at least one.
+        ("x.y.b.example", None),
+        ("x.a.example", None),
+        ("example", None),
+        (".example", 1),
+        ("com", None),
+        ("", None),
+        (".", None),
+        ("a.example..", None),
+        ("*.example", 1),
+        ("127.0.0.1", None),
+        ("\xffa.example", 1),
+        ("\0", None),
+        (None, None),
+    ],
+)
+def test_find(name: str | None, found: int | None) -> None:
+    assert TABLE.find(name) == found
+
+
+def test_first_to_offer() -> None:
+    """A name that several offer is the first's, wildcards among themselves too."""
+    assert first_by_name([(["x"], 1), (["X."], 2)]).find("x") == 1
+    assert first_by_name([(["*.x"], 1), (["*.X"], 2)]).find("a.x") == 1
+
+
+def test_exact_before_wildcard() -> None:
+    """In whatever order they are offered."""
+    assert first_by_name([(["*.x"], 1), (["a.x"], 2)]).find("a.x") == 2
+
+
+def test_empty() -> None:
+    assert first_by_name([]).find("a") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("A.b.", "a.b"), ("a", "a"), ("", ""), ("..", "."), ("É", "é")]
+)
+def test_canonical(name: str, expected: str) -> None:
+    assert canonical(name) == expected
+
+
+def test_certificate_names() -> None:
+    """The DNS names of the subject alternative name, in order, and nothing else."""
+    one = self_signed(
+        "common.example",
+        dns_names=["b.example", "*.a.example"],
+        ip_addresses=["127.0.0.1"],
+        uris=["https://u.example"],
+    )
+    assert certificate_names(one.certificate) == ["b.example", "*.a.example"]
+
+
+def test_common_name_is_no_name() -> None:
+    """RFC 9525, 2: the common name is not looked at."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a.example")])
+    assert certificate_names(self_signed(None, subject=subject).certificate) == []

@@ -1,0 +1,128 @@
+"""
+The package as people install it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.running import run
+
+ROOT = Path(__file__).parent.parent
+
+
+def ok(*command: str | Path, cwd: Path) -> str:
+    status, output = run(*command, cwd=cwd)
+    assert status == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of this checkout, without what was built or generated in it."""
+    target = tmp_path_factory.mktemp("checkout")
+    ignored = shutil.ignore_patterns(
+        ".git", "venv", "build", "dist", "*.egg-info", "__pycache__", "_build", ".*_cache",
+        ".hypothesis", "demo",
+    )  # fmt: skip
+    return Path(shutil.copytree(ROOT, target / "mtlsgate", ignore=ignored))
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
+    """The interpreter of a fresh environment with the dependencies in it."""
+    venv = tmp_path_factory.mktemp("fresh") / "venv"
+    ok(sys.executable, "-m", "venv", venv, cwd=venv.parent)
+    python = venv / "bin" / "python"
+    ok(python, "-m", "pip", "install", "-q", wheel, cwd=venv.parent)
+    return python
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel."""
+    out = tmp_path_factory.mktemp("wheel")
+    pip = (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", out, checkout)
+    ok(*pip, cwd=out)
+    (found,) = out.glob("mtlsgate-*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def sdist(checkout: Path, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution."""
+    out = tmp_path_factory.mktemp("sdist")
+    ok(python, "-m", "pip", "install", "-q", "setuptools", cwd=out)
+    ok(python, "setup.py", "-q", "sdist", "-d", out, cwd=checkout)
+    (found,) = out.glob("mtlsgate-*.tar.gz")
+    return found
+
+
+def test_what_the_wheel_holds(wheel: Path) -> None:
+    """The packages, the plugin and the type marker; no tests, and nothing of Twisted's own."""
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
+    assert "mtlsgate/py.typed" in names
+    assert "mtlsgate/protocols/echo.py" in names
+    assert [name for name in names if not name.startswith("mtlsgate/")] == [
+        "twisted/plugins/mtlsgate_plugin.py"
+    ]
+
+
+def test_what_the_sdist_holds(sdist: Path) -> None:
+    """Everything that it takes to test and document the project."""
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {
+        "README.md", "CHANGELOG.md", "LICENSE", "SECURITY.md", "tests/test_packaging.py",
+        "docs/conf.py", "benchmarks/gate.py", ".ci/run", "ruff.toml",
+        "twisted/plugins/mtlsgate_plugin.py", "mtlsgate/py.typed",
+    } <= names  # fmt: skip
+    assert not [name for name in names if name.endswith((".pyc", ".key", ".crt"))]
+
+
+@pytest.mark.parametrize("mode", ["wheel", "sdist", "editable"])
+def test_every_way_of_installing_it_works(
+    mode: str, python: Path, checkout: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """twistd and twist list the gate, its protocols are found, and its command runs."""
+    pip = (python, "-m", "pip")
+    ok(*pip, "uninstall", "-q", "-y", "mtlsgate", cwd=tmp_path)
+    what = ["-e", checkout] if mode == "editable" else [request.getfixturevalue(mode)]
+    ok(*pip, "install", "-q", "--no-deps", *what, cwd=tmp_path)
+    scripts = python.parent
+    for command in ("twistd", "twist"):
+        listed = [
+            line.split()[0]
+            for line in ok(scripts / command, "--help", cwd=tmp_path).splitlines()
+            if line.strip()
+        ]
+        assert "mtlsgate" in listed
+    ok(scripts / "mtlsgate", "init", tmp_path / "demo", cwd=tmp_path)
+    checked = ok(scripts / "mtlsgate", "check", "-c", tmp_path / "demo/gate.hcl", cwd=tmp_path)
+    assert "protocol whoami" in checked
+
+
+def test_uninstalling_leaves_twisted_whole(python: Path, tmp_path: Path) -> None:
+    """Nothing of Twisted's goes away with the gate."""
+    ok(python, "-m", "pip", "uninstall", "-q", "-y", "mtlsgate", cwd=tmp_path)
+    listed = ok(python.parent / "twistd", "--help", cwd=tmp_path)
+    assert "mtlsgate" not in listed
+    assert "web" in listed
+
+
+def test_nothing_imports_the_reactor() -> None:
+    """Importing every module leaves the choice of the reactor to the program."""
+    code = (
+        "import importlib, pkgutil, sys, mtlsgate\n"
+        "for one in pkgutil.walk_packages(mtlsgate.__path__, 'mtlsgate.'):\n"
+        "    importlib.import_module(one.name)\n"
+        "assert 'twisted.internet.reactor' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=ROOT)
