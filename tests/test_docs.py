@@ -1,0 +1,564 @@
+"""
+The documentation is true: every sample in it is loaded or run.
+
+How a page is written so that it can be:
+
+- A ``hcl`` block is a whole file.  Where it is not, a comment in front of it says
+  so: ``<!-- hcl: inside tls -->`` (or ``inside server``) has the rest made around it,
+  ``<!-- hcl: refused -->`` says that it is in error, as the ``text`` block after it
+  says.  Files that it names are made for it.
+- A ``console`` or ``sh`` block is run, all of a page in order, in one directory.
+  In ``console`` commands follow ``$``, and what follows them is what they print,
+  ``...`` standing for anything.  ``<!-- before: command -->`` prepares something.
+  Gates are started in the background, on another port than 8443.
+- A ``python`` block is run, its tests too.  ``<!-- python: module name -->`` names a
+  module of the page's, which is also installed as a protocol plugin of that name.
+"""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import importlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+from attrs import field, frozen
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from zope.interface.interface import InterfaceClass
+
+from mtlsgate import interfaces
+from mtlsgate.config import Material, model
+from mtlsgate.config.fields import fields_of
+from mtlsgate.epoch import load
+from mtlsgate.errors import ConfigError
+from mtlsgate.gate import GateFactory
+from mtlsgate.reasons import Reason
+from mtlsgate.testing import Authority, Client, Credential, self_signed
+from tests.running import BIN, program
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
+CHAT = DOCS / "examples" / "chat"
+PAGES = [README, *sorted(DOCS.glob("*.md"))]
+
+pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its docs")
+
+_FENCE = re.compile(
+    r"(?:<!-- (?P<note>[^>]*) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+_BEFORE = re.compile(r"<!-- before: (.*) -->")
+
+
+@frozen
+class Sample:
+    """
+    A fenced block.
+
+    :ivar page: where it is.
+    :ivar line: where in it.
+    :ivar note: the comment in front of it, or "".
+    :ivar after: the text of the block after it, or "".
+    """
+
+    page: Path
+    line: int
+    language: str
+    note: str
+    text: str
+    after: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def samples(*languages: str) -> list[Sample]:
+    """:returns: all blocks in these languages, in order."""
+    found = []
+    for page in PAGES:
+        content = page.read_text() if page.exists() else ""
+        blocks = list(_FENCE.finditer(content))
+        for block, following in zip(blocks, [*blocks[1:], None], strict=False):
+            found.append(
+                Sample(
+                    page,
+                    content.count("\n", 0, block.start("language")) + 1,
+                    block["language"],
+                    block["note"] or "",
+                    block["text"],
+                    following["text"] if following else "",
+                )
+            )
+    return [one for one in found if one.language in languages]
+
+
+def test_there_are_samples() -> None:
+    """The tests below find what they are to test."""
+    for language, least in (("hcl", 10), ("console", 10), ("sh", 2), ("python", 4)):
+        assert len(samples(language)) >= least
+
+
+# HCL
+
+
+def whole(sample: Sample) -> str:
+    """:returns: the sample, with what is around it."""
+    if "inside server" in sample.note:
+        rest = "" if "protocol " in sample.text else '  protocol "echo" {}\n'
+        if "tls {" not in sample.text:
+            rest += '  tls {\n    client_certificate { ca_certificate_file = "ca.crt" }\n  }\n'
+        return f'server {{\n  hosts = ["127.0.0.1:0"]\n{rest}{sample.text}}}\n'
+    if "inside tls" in sample.note:
+        return (
+            'server {\n  hosts = ["127.0.0.1:0"]\n  protocol "echo" {}\n'
+            f"  tls {{\n{sample.text}  }}\n}}\n"
+        )
+    return sample.text
+
+
+def make_files(directory: Path, text: str) -> None:
+    """Write a certificate or key for each name of one in the text."""
+    directory.mkdir(exist_ok=True)
+    authorities: dict[str, Authority] = {}
+    authority: Authority | None = None
+    server = Authority.create("Server CA").issue(
+        "localhost", dns_names=["localhost"], usages=["server_auth"]
+    )
+    for name in re.findall(r"[\w-]+\.(?:crt|key|pem)\b", text):
+        if name.startswith("server."):
+            content = server.key_pem if name.endswith(".key") else server.pem
+        elif re.search(r"(?:^|-)ca\.", name):
+            authority = authorities.setdefault(name, Authority.create(name))
+            content = authority.pem
+        else:
+            issue: Callable[[str], Credential] = authority.issue if authority else self_signed
+            content = issue("one").pem + issue("another").pem
+        (directory / name).write_bytes(content)
+
+
+ENVIRONMENT = {"LAPTOP_CERTIFICATE": base64.b64encode(self_signed("laptop").der).decode()}
+
+
+@pytest.mark.parametrize("sample", samples("hcl"), ids=str)
+def test_configurations_load(
+    sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A configuration loads, without a warning, or is refused as the page says."""
+    install_modules(sample.page, tmp_path, monkeypatch)
+    text = whole(sample)
+    for directory in (tmp_path, tmp_path / "pki"):
+        make_files(directory, text)
+    config = tmp_path / "gate.hcl"
+    config.write_text(text)
+    if "refused" not in sample.note:
+        assert load(str(config), ENVIRONMENT).warnings == ()
+        return
+    with pytest.raises(ConfigError) as caught:
+        load(str(config), ENVIRONMENT)
+    said, expected = str(caught.value).replace(str(config), "gate.hcl"), sample.after.rstrip()
+    if "inside" in sample.note:
+        said, expected = (re.sub(r":\d+:\d+:", ":", one) for one in (said, expected))
+    assert said == expected
+
+
+# Python
+
+
+def install_modules(page: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the modules of a page importable, and protocol plugins of their names."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for sample in samples("python"):
+        named = re.match(r"python: module (\w+)", sample.note)
+        if sample.page != page or not named:
+            continue
+        name = named[1]
+        (directory / f"{name}.py").write_text(sample.text)
+        metadata = directory / f"{name}-1.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        (metadata / "entry_points.txt").write_text(
+            f"[mtlsgate.protocols]\n{name} = {name}:plugin\n"
+        )
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.syspath_prepend(directory)
+
+
+@pytest.mark.parametrize("sample", samples("python"), ids=str)
+def test_python_samples_run(sample: Sample, tmp_path: Path) -> None:
+    """A Python sample imports, and what tests it holds pass."""
+    (tmp_path / "test_sample.py").write_text(sample.text)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "."],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    nothing_collected = 5
+    assert done.returncode in (0, nothing_collected), done.stdout + done.stderr
+    assert ("def test_" in sample.text) == (done.returncode == 0)
+
+
+@frozen
+class FakeEnvironment:
+    """An `IProtocolEnvironment` whose reactor is a clock."""
+
+    reactor: Clock
+    server: str = "test"
+    directory: Path = Path()
+
+
+def test_the_plugin_on_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The countdown of plugins.md counts down, and then says goodbye."""
+    install_modules(DOCS / "plugins.md", tmp_path, monkeypatch)
+    countdown = importlib.import_module("countdown")
+    clock, transport = Clock(), StringTransport()
+    configuration = countdown.CountdownConfiguration(start=3, every=0.5)
+    factory = countdown.plugin.build(configuration, FakeEnvironment(clock))
+    factory.buildProtocol(None).makeConnection(transport)
+    clock.pump([0.5, 0.5])
+    assert transport.value() == b"3\n2\n1\n"
+    assert transport.disconnecting
+    sys.modules.pop("countdown")
+
+
+# The tutorial's example
+
+
+@pytest.fixture
+def chat_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the example, which it is imported from."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "chat", raising=False)
+    shutil.copytree(CHAT, tmp_path, dirs_exist_ok=True)
+    make_files(tmp_path, (CHAT / "gate.hcl").read_text())
+    yield tmp_path / "gate.hcl"
+    sys.modules.pop("chat", None)
+
+
+def test_the_tutorials_chat_runs(chat_config: Path) -> None:
+    """The example's configuration loads as it is, and its chat greets a member by name."""
+    authority = Authority.create("Chat CA")
+    (chat_config.parent / "ca.crt").write_bytes(authority.pem)
+    (loaded,) = load(str(chat_config)).servers
+    clock = Clock()
+    client = Client(GateFactory(loaded.gate, clock), authority.issue("Alice"), clock=clock)
+    client.handshake()
+    assert client.receive() == b"Welcome, Alice!\n"
+
+
+def test_the_tutorials_own_tests_pass(tmp_path: Path) -> None:
+    """docs/examples/chat/test_chat.py, as its reader would run it."""
+    shutil.copytree(CHAT, tmp_path, dirs_exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# Shell
+
+
+def commands(sample: Sample) -> Iterator[tuple[str, str | None]]:
+    """Yield each command, and what it prints, or None where the page does not say."""
+    if sample.language == "sh":
+        yield from ((line, None) for line in sample.text.splitlines())
+        return
+    for part in re.split(r"^\$ ", sample.text, flags=re.MULTILINE)[1:]:
+        command, _, output = part.partition("\n")
+        yield command, output
+
+
+def is_test_command(command: str) -> bool:
+    """:returns: whether it is the README's, which runs this very file."""
+    return "pip install" in command and "pytest" in command
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+    return port
+
+
+class Shell:
+    """
+    What the reader of a page does in a terminal.
+
+    :ivar gate: the gate that runs in the background, or None.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = str(free_port())
+        self.gate: subprocess.Popen[str] | None = None
+        self.environment = {
+            **os.environ,
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "DOCS": str(DOCS),
+            "COLUMNS": "80",
+        }
+
+    def run(self, command: str, expected: str | None) -> None:
+        """Run a command, and compare what it prints."""
+        for name in re.findall(r"\b(?:curl|openssl)\b", command):
+            program(name)
+        command = command.replace("8443", self.port)
+        if re.search(r"\btwistd -n |\btwist ", command):
+            printed = self.start_gate(command)
+        else:
+            printed = self.run_to_its_end(command)
+        for config in (*self.directory.glob("gate.hcl"), *self.directory.glob("*/gate.hcl")):
+            config.write_text(config.read_text().replace("8443", self.port))
+        if expected is not None:
+            assert matches(expected, printed.replace(self.port, "8443")), (
+                f"$ {command}\n{printed}\nis not\n{expected}"
+            )
+
+    def run_to_its_end(self, command: str) -> str:
+        done = subprocess.run(
+            ["sh", "-c", command],
+            cwd=self.directory,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if self.gate is not None and self.port in command:
+            # The client may know before the gate has said so.
+            self.read_gate_until(r"\b(?:admitted|rejected) ")
+        return done.stdout
+
+    def start_gate(self, command: str) -> str:
+        self.stop_gate()
+        # What init writes in the same line listens on the other port, too.
+        command = re.sub(
+            r"(mtlsgate init (\w+)) &&",
+            rf"\1 && sed -i s/8443/{self.port}/ \2/gate.hcl &&",
+            command,
+        )
+        self.gate = subprocess.Popen(
+            ["sh", "-c", command],
+            cwd=self.directory,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        return self.read_gate_until(": listening on ")
+
+    def read_gate_until(self, pattern: str) -> str:
+        assert self.gate is not None
+        assert self.gate.stdout is not None
+        lines = []
+        for line in self.gate.stdout:
+            lines.append(line)
+            if re.search(pattern, line):
+                return "".join(lines)
+        raise AssertionError(f"the gate ended without {pattern}:\n{''.join(lines)}")
+
+    def stop_gate(self) -> None:
+        if self.gate is None:
+            return
+        # Its own group: the shell, and what the shell started.
+        os.killpg(self.gate.pid, signal.SIGTERM)
+        self.gate.communicate(timeout=60)
+        self.gate = None
+
+    def stop(self) -> None:
+        """End whatever a page may have left running."""
+        self.stop_gate()
+        for file in self.directory.glob("*.pid"):
+            try:
+                os.kill(int(file.read_text()), signal.SIGKILL)
+            except (OSError, ValueError):
+                continue
+
+
+def matches(expected: str, printed: str) -> bool:
+    """:returns: whether it is what a page shows; ``...`` stands for anything."""
+    parts = (re.escape(part) for part in expected.rstrip().split("..."))
+    return re.fullmatch(".*".join(parts), printed.rstrip(), re.DOTALL) is not None
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A shell in an empty directory."""
+    made = Shell(tmp_path)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def pages_with_commands() -> list[Path]:
+    return list(dict.fromkeys(sample.page for sample in samples("sh", "console")))
+
+
+@pytest.mark.parametrize("page", pages_with_commands(), ids=lambda page: page.name)
+def test_commands_do_what_the_page_says(page: Path, shell: Shell) -> None:
+    """All of a page's commands, in order, print what it shows."""
+    if page == README:
+        copy_checkout(shell.directory)
+    for command in _BEFORE.findall(page.read_text()):
+        shell.run(command, None)
+    for sample in samples("sh", "console"):
+        if sample.page == page:
+            for command, expected in commands(sample):
+                if not is_test_command(command):
+                    shell.run(command, expected)
+
+
+def copy_checkout(directory: Path) -> None:
+    """What a fresh clone has."""
+    made = ("venv", ".venv", "build", "dist", "demo", "*.egg-info", "_build", "__pycache__")
+    caches = (".git", ".*_cache", ".hypothesis", ".coverage", "dropin.cache", "twistd.*")
+    shutil.copytree(
+        ROOT, directory, ignore=shutil.ignore_patterns(*made, *caches), dirs_exist_ok=True
+    )
+
+
+def test_the_first_two_commands_are_run_and_test() -> None:
+    """The README begins with one line to run it, and one line to test it."""
+    run, test = (sample.text.splitlines() for sample in samples("sh") if sample.page == README)
+    assert len(run) == len(test) == 1
+    assert run[0].endswith("venv/bin/twistd -n mtlsgate --config demo/gate.hcl")
+    assert is_test_command(test[0])
+    assert '".[test]"' in test[0]
+    assert run[0].startswith("python3 -m venv venv && ")
+    assert test[0].startswith("python3 -m venv venv && ")
+    assert README.read_text().index(test[0]) < 2000
+    script = ROOT / ".ci" / "run"
+    assert not script.exists() or test[0] in script.read_text()
+
+
+def test_the_systemd_unit_starts_a_gate(shell: Shell) -> None:
+    """What the unit in operations.md runs is a check that passes and a gate that listens."""
+    (text,) = (one.text for one in samples("ini") if one.text.startswith("[Unit]"))
+    unit = configparser.ConfigParser()
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(text)
+    shell.run("mtlsgate init demo", None)
+    for key, expected in (("ExecStartPre", "demo: listening on ..."), ("ExecStart", "...")):
+        command = unit["Service"][key]
+        command = command.replace("/opt/mtlsgate/venv/bin/", "")
+        command = command.replace("/etc/mtlsgate/gate.hcl", "demo/gate.hcl")
+        command = command.replace("twistd --nodaemon", "twistd -n --nodaemon")
+        shell.run(command, expected)
+    assert shell.gate is not None
+
+
+# Nothing is left out
+
+
+def sections(page: Path, level: int) -> dict[str, str]:
+    """:returns: what stands under each heading of a level, by its text without backquotes."""
+    parts = re.split(rf"^{'#' * level} (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {
+        title.replace("`", ""): body for title, body in zip(parts[1::2], parts[2::2], strict=True)
+    }
+
+
+def test_every_reason_has_a_section() -> None:
+    """reasons.md describes all reasons, and but for reserved ones no others."""
+    described, _, reserved = (DOCS / "reasons.md").read_text().partition("## Reserved")
+    heading = re.compile(r"^### `(\w+)`$", re.MULTILINE)
+    assert set(heading.findall(described)) <= set(Reason)
+    assert set(heading.findall(described)) | set(heading.findall(reserved)) >= set(Reason)
+
+
+def test_reserved_reasons_are_never_given() -> None:
+    """What reasons.md calls reserved, no module of the running program uses."""
+    reserved = re.findall(r"### `(\w+)`", sections(DOCS / "reasons.md", 2).get("Reserved", ""))
+    script = (
+        "import sys, mtlsgate.cli, mtlsgate.tap, mtlsgate.initialize\n"
+        "for name, module in sys.modules.items():\n"
+        "    if name.startswith('mtlsgate.') and name != 'mtlsgate.reasons':\n"
+        "        print(module.__file__)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    files = loaded.stdout.decode().splitlines()
+    assert any(file.endswith("gate.py") for file in files)
+    source = "".join(Path(file).read_text() for file in files)
+    assert [name for name in reserved if f"Reason.{name.upper()}" in source] == []
+
+
+@pytest.mark.parametrize(
+    ("heading", "block"),
+    [
+        ("settings", model.Settings),
+        ("server", model.Server),
+        ("tls", model.Tls),
+        ("server_certificate", model.ServerCertificate),
+        ("client_certificate", model.ClientCertificate),
+    ],
+)
+def test_every_attribute_is_in_the_reference(heading: str, block: type) -> None:
+    """configuration.md describes each attribute and block, under its block's heading."""
+    text = sections(DOCS / "configuration.md", 2)[heading]
+    for one in fields_of(block):
+        if one.source in ("attribute", "material", "block", "blocks"):
+            assert f"| `{one.name}`" in text
+        if one.hint is Material:
+            assert f"`{one.name}_file`" in text
+
+
+def test_every_block_is_in_the_reference() -> None:
+    """Nothing that a file or a server may hold is missing."""
+    named = sections(DOCS / "configuration.md", 2)
+    for block in (model.Configuration, model.Server, model.Tls):
+        for one in fields_of(block):
+            if one.source in ("block", "blocks"):
+                assert one.name in named
+    assert attrs.has(model.Protocol)
+
+
+def test_every_public_attribute_of_a_peer_is_described() -> None:
+    """plugins.md has all of what the interfaces promise."""
+    text = (DOCS / "plugins.md").read_text()
+    for one in (interfaces.IVerifiedPeer, interfaces.IProtocolEnvironment):
+        assert isinstance(one, InterfaceClass)
+        for name in one:
+            assert re.search(rf"`{name}(\(.*\))?`", text), name
+
+
+def test_the_tests_that_standards_name_exist() -> None:
+    """standards.md points at modules that are there."""
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "standards.md").read_text()))
+    assert named <= {path.stem for path in (ROOT / "tests").glob("test_*.py")}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("[A-Z]*.md")], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Relative links name files that are there, and headings that are in them."""
+    for target in re.findall(r"\]\(([^):]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert anchor in slugs, target
