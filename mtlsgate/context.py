@@ -53,6 +53,10 @@ _OPTIONS = (
 #: sent: the field holds 65,535 bytes, and clients take less.
 _MAX_CA_NAMES = 32 * 1024
 
+#: SSL_MODE_NO_AUTO_CHAIN, for which pyOpenSSL has no name: send the chain as
+#: configured, and do not complete it out of the CAs that clients are judged by.
+_NO_AUTO_CHAIN = 0x8
+
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 
 _log = Logger("mtlsgate.context")
@@ -234,7 +238,7 @@ def _new_context(policy: TlsPolicy, credential: ServerCredential) -> SSL.Context
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(_VERSIONS[policy.min_version])
     context.set_options(_OPTIONS)
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS | _NO_AUTO_CHAIN)
     context.set_cipher_list(_CIPHERS)
     # Both this and OP_NO_TICKET: either alone leaves a way to resume, and a
     # resumed session meets no verify callback.

@@ -25,6 +25,7 @@ from mtlsgate.config import AlreadyReported, Located, Material, model
 from mtlsgate.config.decode import Decoder
 from mtlsgate.config.expressions import Scope
 from mtlsgate.config.syntax import parse
+from mtlsgate.config.tree import heading
 from mtlsgate.context import GateContext, TlsPolicy, utc_now
 from mtlsgate.credentials import (
     ServerCredential,
@@ -339,12 +340,14 @@ class _Loader:
         return None
 
     def _application(self, block: model.Protocol, server: str) -> _Application | None:
-        where = f"protocol {quoted(block.name)}"
+        where = heading("protocol", block.name)
         errors_before = len(self.report.errors)
         try:
             plugin = find_plugin(block.name)
             configuration = self.decoder.decode(plugin.configuration, block.body, block.at, where)
-            if configuration is None or len(self.report.errors) != errors_before:
+            # An expression that cannot be read was reported with the syntax.
+            unread = any(one.where == where for one in self.report.errors)
+            if configuration is None or unread or len(self.report.errors) != errors_before:
                 return None
             built = plugin.build(configuration, ProtocolEnvironment(server, self.directory))
             if not IProtocolFactory.providedBy(built):

@@ -90,14 +90,16 @@ def write_setup(
     :param hosts: further names and IP addresses of the server.
     :param clients: the names of the admitted clients.
     :raises OSError: if the directory cannot be written to.
-    :raises ValueError: if a client's name is no file name, or what is there
-        cannot be used.
+    :raises ValueError: if a client's name is no file name, a host is none, or
+        what is there cannot be used.
     """
     return _Writer(directory, days, now).write(hosts, clients)
 
 
 #: Names that the setup itself takes.
 _RESERVED = frozenset({"admitted", "ca", "gate", "not-pinned", "server", "stranger", "stranger-ca"})
+
+_HOST_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 class _Writer:
@@ -111,6 +113,9 @@ class _Writer:
         for client in clients:
             if client in _RESERVED or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._@-]*", client):
                 raise ValueError(f"{quoted(client)} cannot be the name of a client's files")
+        for host in hosts:
+            if not (_is_address(host) or _HOST_NAME.fullmatch(host)):
+                raise ValueError(f"{quoted(host)} is neither an IP address nor an ASCII host name")
         self.directory.mkdir(parents=True, exist_ok=True)
         authority = self._authority("ca")
         names = ["localhost", *(host for host in hosts if not _is_address(host))]

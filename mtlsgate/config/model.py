@@ -145,7 +145,8 @@ class Server:
     @property
     def name(self) -> str:
         """The label, or the first host where there is none."""
-        return self.label or self.hosts[0].value
+        # A server without hosts is in error, and still named while that is said.
+        return self.label or (self.hosts[0].value if self.hosts else "server")
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield (attribute or None, text) for what is wrong with the block as a whole."""
