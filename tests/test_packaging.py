@@ -94,7 +94,9 @@ def test_every_way_of_installing_it_works(
     """twistd and twist list the gate, its protocols are found, and its command runs."""
     pip = (python, "-m", "pip")
     ok(*pip, "uninstall", "-q", "-y", "mtlsgate", cwd=tmp_path)
-    what: list[str | Path] = ["-e", checkout] if mode == "editable" else [request.getfixturevalue(mode)]
+    what: list[str | Path] = (
+        ["-e", checkout] if mode == "editable" else [request.getfixturevalue(mode)]
+    )
     ok(*pip, "install", "-q", "--no-deps", *what, cwd=tmp_path)
     scripts = python.parent
     for command in ("twistd", "twist"):
