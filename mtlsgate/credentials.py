@@ -11,6 +11,7 @@ import base64
 import binascii
 import re
 import warnings
+from functools import lru_cache
 from pathlib import Path
 
 from attrs import field, frozen
@@ -45,6 +46,10 @@ UNPARSABLE = (
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
+
+#: Certificates whose facts are remembered: a handshake asks for the same ones
+#: several times, and CAs come up again and again.
+MAX_REMEMBERED = 4096
 
 _PEM_BEGIN = re.compile(rb"-----BEGIN ")
 _PEM_BLOCK = re.compile(
@@ -222,6 +227,7 @@ def pair(chain: tuple[x509.Certificate, ...], key: PrivateKey) -> ServerCredenti
     return ServerCredential(chain, key)
 
 
+@lru_cache(MAX_REMEMBERED)
 def is_ca(certificate: x509.Certificate) -> bool:
     """:returns: whether basicConstraints says CA:TRUE (RFC 5280, 4.2.1.9)."""
     try:
@@ -255,6 +261,7 @@ def signature_weakness(certificate: x509.Certificate) -> str | None:
     return f"is signed with {digest.name}: OpenSSL refuses digests so weak"
 
 
+@lru_cache(MAX_REMEMBERED)
 def sha256(certificate: x509.Certificate) -> bytes:
     """:returns: the SHA-256 digest of the DER, 32 bytes."""
     return certificate.fingerprint(hashes.SHA256())

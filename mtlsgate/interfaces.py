@@ -39,6 +39,7 @@ class IVerifiedPeer(Interface):
     cipher = Attribute("The cipher suite, in OpenSSL's spelling.")
     group = Attribute("The key exchange group, in OpenSSL's spelling, or None.")
     alpn = Attribute("The negotiated application protocol, a str, or None.")
+    resumed = Attribute("Whether it resumed a session, and was judged again when it did.")
     address = Attribute("Where the client connects from, an IAddress.")
 
     def to_dict() -> dict[str, object]:

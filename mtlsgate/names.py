@@ -4,6 +4,7 @@ Server names: which of several things a ClientHello's SNI asks for.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
@@ -12,10 +13,20 @@ from cryptography import x509
 
 T = TypeVar("T")
 
+#: ASCII only: ``str.lower`` makes a "k" of the Kelvin sign, too.
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
 
 def canonical(name: str) -> str:
     """:returns: the name as it is compared: lower case, no trailing dot (RFC 6066, 3)."""
-    return name.lower().removesuffix(".")
+    return name.translate(_LOWER).removesuffix(".")
+
+
+def same_name(one: str | None, other: str | None) -> bool:
+    """:returns: whether two server names, or their absence, are the same."""
+    if one is None or other is None:
+        return one is other
+    return canonical(one) == canonical(other)
 
 
 @frozen
@@ -39,9 +50,13 @@ class NameTable(Generic[T]):
         exact = canonical(name)
         found = self._entries.get(exact)
         if found is None:
-            _, dot, parent = exact.partition(".")
-            found = self._entries.get(f"*.{parent}") if dot else None
+            label, dot, parent = exact.partition(".")
+            found = self._entries.get(f"*.{parent}") if label and dot else None
         return found
+
+    def values(self) -> Iterable[T]:
+        """:returns: everything that is registered."""
+        return self._entries.values()
 
 
 def first_by_name(offers: Iterable[tuple[Iterable[str], T]]) -> NameTable[T]:

@@ -18,7 +18,7 @@ from mtlsgate.interfaces import IVerifiedPeer
 
 
 @implementer(IVerifiedPeer)
-@frozen
+@frozen(slots=False)
 class VerifiedPeer:
     """
     A verified client, as `IVerifiedPeer` documents it.
@@ -34,6 +34,7 @@ class VerifiedPeer:
     cipher: str
     group: str | None
     alpn: str | None
+    resumed: bool = False
 
     @property
     def leaf(self) -> x509.Certificate:
@@ -112,8 +113,10 @@ class VerifiedPeer:
         return self.leaf.not_valid_after_utc
 
     def to_dict(self) -> dict[str, object]:
-        """:returns: all of it as what JSON can hold, in Couper's field names
-        where Couper has them; times as RFC 3339, the serial number in hex."""
+        """
+        :returns: all of it as what JSON can hold, in Couper's field names where
+            Couper has them; times as RFC 3339, the serial number in hex.
+        """
         return {
             "subject": self.subject,
             "issuer": self.issuer,
@@ -133,6 +136,7 @@ class VerifiedPeer:
             "cipher": self.cipher,
             "group": self.group,
             "alpn": self.alpn,
+            "resumed": self.resumed,
             "address": address_text(self.address),
         }
 

@@ -71,7 +71,7 @@ _VERIFY_ERRORS: dict[int, tuple[Reason, str]] = {
     81: (Reason.PROFILE_VIOLATION, "it sets a path length but may not sign certificates"),
     82: (Reason.PROFILE_VIOLATION, "it may sign certificates but is not a CA"),
     83: (Reason.PROFILE_VIOLATION, "it names no issuer"),
-    84: (Reason.PROFILE_VIOLATION, "it is a CA without a subject"),
+    84: (Reason.PROFILE_VIOLATION, "it has no subject"),
     85: (Reason.PROFILE_VIOLATION, "it has no authority key identifier"),
     86: (Reason.PROFILE_VIOLATION, "it is a CA without a subject key identifier"),
     87: (Reason.PROFILE_VIOLATION, "its subject alternative name is empty"),
