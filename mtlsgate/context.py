@@ -3,20 +3,23 @@ The TLS side of a server: one `SSL.Context`, its options and its callbacks.
 
 The only module that sets OpenSSL options.  The verify callback never
 overrides an OpenSSL error: it records the path that OpenSSL verified, hands it
-to `AdmissionPolicy` at depth 0 and answers with the verdict, so a client that
-is not admitted never completes a handshake.
+to the `Judge` at depth 0 and answers with the verdict.  Only where the verdict
+hangs on certificates that OpenSSL did not use, and does not show yet, and
+where a session is resumed, is it given when the handshake is done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Literal
 
 from attrs import frozen
 from cryptography import x509
 from OpenSSL import SSL
-from OpenSSL.crypto import X509, X509StoreFlags
+from OpenSSL.crypto import X509
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -31,9 +34,9 @@ from mtlsgate.admission import (
     lone_pins_of,
 )
 from mtlsgate.authority import self_signed
-from mtlsgate.credentials import UNPARSABLE, ServerCredential
+from mtlsgate.credentials import MAX_REMEMBERED, UNPARSABLE, ServerCredential
+from mtlsgate.judge import Judge
 from mtlsgate.names import certificate_names, first_by_name
-from mtlsgate.paths import LongerPaths
 from mtlsgate.reasons import Reason
 from mtlsgate.verification import verification_rejection
 
@@ -44,7 +47,6 @@ _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
 _OPTIONS = (
     SSL.OP_NO_COMPRESSION  # CRIME, CVE-2012-4929
     | SSL.OP_NO_RENEGOTIATION  # CVE-2009-3555, CVE-2011-1473
-    | SSL.OP_NO_TICKET
     | SSL.OP_CIPHER_SERVER_PREFERENCE
     | SSL.OP_SINGLE_ECDH_USE
 )
@@ -78,6 +80,11 @@ class TlsPolicy:
         certificate.
     :ivar min_version: the oldest TLS version that is spoken.
     :ivar strict: whether certificates must keep to the RFC 5280 profile.
+    :ivar always_ask_twice: whether every path needs the consent of the second
+        validator, and not only those with name constraints.
+    :ivar send_ca_names: whether the CertificateRequest names the CAs.
+    :ivar session_lifetime: for how many seconds a session can be resumed; None
+        if not at all.
     :ivar alpn: the application protocols offered, the preferred first; empty
         leaves the extension unanswered.
     """
@@ -86,6 +93,9 @@ class TlsPolicy:
     admission: AdmissionPolicy | None
     min_version: Literal["1.2", "1.3"] = "1.2"
     strict: bool = True
+    always_ask_twice: bool = False
+    send_ca_names: bool = True
+    session_lifetime: float | None = None
     alpn: tuple[bytes, ...] = ()
 
 
@@ -95,13 +105,21 @@ class Handshake:
 
     :ivar certificates: what OpenSSL verified so far, by depth.
     :ivar verdict: the outcome, once there is one.  A rejection stands.
+    :ivar resumed: whether it resumed a session.
     """
 
-    __slots__ = ("certificates", "verdict")
+    __slots__ = ("certificates", "resumed", "verdict")
 
     def __init__(self) -> None:
         self.certificates: dict[int, x509.Certificate] = {}
         self.verdict: Admitted | Rejection | None = None
+        self.resumed = False
+
+    @property
+    def path(self) -> Path:
+        """The path, leaf first.  OpenSSL goes from the anchor down, so at depth
+        0 all of it is there."""
+        return tuple(self.certificates[at] for at in range(len(self.certificates)))
 
 
 class GateConnection(SSL.Connection):
@@ -110,16 +128,32 @@ class GateConnection(SSL.Connection):
     def __init__(self, context: SSL.Context) -> None:
         super().__init__(context, None)
         self.handshake = Handshake()
+        self._has_input = False
+
+    def bio_write(self, buf: bytes | bytearray | memoryview) -> int:
+        """Take bytes from the client."""
+        self._has_input = True
+        return super().bio_write(buf)
 
     def do_handshake(self) -> None:
         """
-        Go on with the handshake.  A client that ends TLS in the middle of it
-        is gone; Twisted does not expect the error that OpenSSL has for this.
+        Go on with the handshake.  Twisted asks for it before a byte has
+        arrived, when there is nothing that a server could do yet.  A client
+        that ends TLS in the middle of it is gone; Twisted does not expect the
+        error that OpenSSL has for this.
         """
+        if not self._has_input:
+            raise SSL.WantReadError
         try:
             super().do_handshake()
         except SSL.ZeroReturnError:
             raise SSL.SysCallError(-1, "Unexpected EOF") from None
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that the client asks for (SNI), as it is written there."""
+        name = self.get_servername()
+        return None if name is None else name.decode("latin-1")
 
     def presented_leaf(self) -> x509.Certificate | None:
         """
@@ -133,6 +167,14 @@ class GateConnection(SSL.Connection):
         except UNPARSABLE:
             return None
         return chain[0] if chain else None
+
+    def presented_chain(self) -> list[x509.Certificate]:
+        """What the client sent after its leaf, but for what does not parse."""
+        chain = []
+        for one in self.get_peer_cert_chain() or ():
+            with suppress(*UNPARSABLE):
+                chain.append(one.to_cryptography())
+        return chain
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -151,24 +193,32 @@ class GateContext:
         """
         self.policy = policy
         self.admission = policy.admission
-        self._now = now
-        self._flags = X509StoreFlags.PARTIAL_CHAIN
-        if policy.strict:
-            self._flags |= X509StoreFlags.X509_STRICT
-        rules = () if policy.admission is None else policy.admission.rules
-        self._longer_paths = LongerPaths(authorities_of(rules), lone_pins_of(rules), self._flags)
-        self._contexts = [self._new_context(one) for one in policy.credentials]
-        if len(self._contexts) > 1:
-            self._by_name = first_by_name(
-                (certificate_names(one.chain[0]), context)
-                for one, context in zip(policy.credentials, self._contexts, strict=True)
+        self.judge = (
+            None
+            if policy.admission is None
+            else Judge(
+                policy.admission,
+                now,
+                strict=policy.strict,
+                always_ask_twice=policy.always_ask_twice,
+                session_lifetime=policy.session_lifetime,
             )
-            self._contexts[0].set_tlsext_servername_callback(self._choose_certificate)
+        )
+        self._contexts = [self._new_context(one) for one in policy.credentials]
+        self._by_name = first_by_name(
+            (certificate_names(one.chain[0]), context)
+            for one, context in zip(policy.credentials, self._contexts, strict=True)
+        )
+        # Also where there is no choice: without a callback, OpenSSL does not
+        # tell the name that a resumed TLS 1.2 session was begun with.
+        self._contexts[0].set_tlsext_servername_callback(self._choose_certificate)
 
     def _new_context(self, credential: ServerCredential) -> SSL.Context:
         context = _new_context(self.policy, credential)
-        if self.admission is not None:
-            _trust(context, self.admission, self._flags)
+        if self.judge is not None:
+            _trust(context, self.judge)
+            if self.policy.send_ca_names:
+                _name_authorities(context, self.judge.policy)
             context.set_verify(
                 SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT | SSL.VERIFY_CLIENT_ONCE,
                 self._verify,
@@ -178,9 +228,9 @@ class GateContext:
     def _choose_certificate(self, connection: SSL.Connection) -> None:
         # All contexts are alike but for the certificate, so what was begun
         # under the first one's verify settings goes on under the same.
-        name = connection.get_servername()
-        context = self._by_name.find(None if name is None else name.decode("latin-1"))
-        if context is not None:
+        assert isinstance(connection, GateConnection)
+        context = self._by_name.find(connection.server_name)
+        if context is not None and context is not self._contexts[0]:
             connection.set_context(context)
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> GateConnection:
@@ -198,6 +248,8 @@ class GateContext:
             if isinstance(handshake.verdict, Rejection):
                 return False
             verdict = self._step(handshake, certificate, error, depth, bool(ok))
+            if not isinstance(verdict, Admitted | Rejection | None):
+                raise TypeError(f"{verdict!r} is no verdict")
         except Exception:  # noqa: BLE001 -- see above
             _log.failure("the verify callback failed")
             verdict = Rejection(Reason.INTERNAL_ERROR, "the verify callback failed", depth)
@@ -213,25 +265,58 @@ class GateContext:
         if not ok:
             return verification_rejection(error, depth)
         try:
-            handshake.certificates[depth] = certificate.to_cryptography()
+            handshake.certificates[depth] = _interned(certificate.to_cryptography())
         except UNPARSABLE as failed:
             return Rejection(Reason.MALFORMED_CERTIFICATE, str(failed).partition("\n")[0], depth)
         if depth > 0:
             return None
-        # OpenSSL goes from the anchor down, so all depths are there by now.
-        path = tuple(handshake.certificates[at] for at in range(len(handshake.certificates)))
-        return self._judge(path)
+        assert self.judge is not None
+        return self.judge.on_path(handshake.path)
 
-    def _judge(self, path: Path) -> Admitted | Rejection:
-        assert self.admission is not None
-        now = self._now()
-        verdict = self.admission.judge(path, now)
-        if isinstance(verdict, Rejection):
-            for longer in self._longer_paths.of(path):
-                better = self.admission.judge(longer, now)
-                if isinstance(better, Admitted):
-                    return better
+    def conclude(self, connection: GateConnection) -> Admitted | Rejection:
+        """
+        :param connection: whose handshake is complete.
+        :returns: the verdict.  It is there already, but for a resumed session,
+            which meets no verify callback, and for a path that OpenSSL did not
+            choose.
+        """
+        try:
+            verdict = self._conclude(connection)
+            return verdict if isinstance(verdict, Admitted | Rejection) else _NOT_JUDGED
+        except Exception:  # noqa: BLE001 -- whatever it is, it must not let anyone in
+            _log.failure("concluding a handshake failed")
+            return Rejection(Reason.INTERNAL_ERROR, "concluding the handshake failed")
+
+    def _conclude(self, connection: GateConnection) -> Admitted | Rejection:
+        handshake = connection.handshake
+        if isinstance(handshake.verdict, Rejection):
+            return handshake.verdict
+        if self.judge is None:
+            return _NOT_JUDGED
+        if not handshake.certificates:
+            # No verify callback ran: a session that was resumed, or nothing known.
+            leaf = connection.get_peer_certificate(as_cryptography=True)
+            if leaf is None or self.policy.session_lifetime is None:
+                return _NOT_JUDGED
+            handshake.resumed = True
+            return self.judge.on_resumed(leaf, connection.server_name)
+        verdict: Admitted | Rejection | None = handshake.verdict
+        if verdict is None:
+            verdict = self.judge.on_presented(handshake.path, connection.presented_chain())
+        if isinstance(verdict, Admitted):
+            self.judge.remember(verdict, connection.server_name)
         return verdict
+
+
+#: Nothing is known to lead here; whatever does is not let in.
+_NOT_JUDGED = Rejection(Reason.INTERNAL_ERROR, "the client was not judged")
+
+
+@lru_cache(MAX_REMEMBERED)
+def _interned(certificate: x509.Certificate) -> x509.Certificate:
+    """:returns: the one object for equal certificates, which makes the memory
+    of their facts quick to consult."""
+    return certificate
 
 
 def _new_context(policy: TlsPolicy, credential: ServerCredential) -> SSL.Context:
@@ -240,9 +325,13 @@ def _new_context(policy: TlsPolicy, credential: ServerCredential) -> SSL.Context
     context.set_options(_OPTIONS)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS | _NO_AUTO_CHAIN)
     context.set_cipher_list(_CIPHERS)
-    # Both this and OP_NO_TICKET: either alone leaves a way to resume, and a
-    # resumed session meets no verify callback.
+    # Tickets or nothing: no session is kept here.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    if policy.session_lifetime is None:
+        # Together with the cache being off: either alone leaves a way to resume.
+        context.set_options(SSL.OP_NO_TICKET)
+    else:
+        context.set_timeout(max(1, int(policy.session_lifetime)))
     # Without one, an attempt to resume would be an error and not a full handshake.
     context.set_session_id(b"mtlsgate")
     leaf, *intermediates = credential.chain
@@ -269,16 +358,18 @@ def _alpn_choice(ours: Sequence[bytes]) -> _AlpnChoice:
     return choose
 
 
-def _trust(context: SSL.Context, admission: AdmissionPolicy, flags: int) -> None:
+def _trust(context: SSL.Context, judge: Judge) -> None:
     """Fill the store with the CAs and the pins that are their own anchors."""
     store = context.get_cert_store()
     assert store is not None
-    store.set_flags(flags)
-    authorities = authorities_of(admission.rules)
-    lone_pins = lone_pins_of(admission.rules)
-    for anchor in authorities + lone_pins:
+    store.set_flags(judge.flags)
+    for anchor in judge.anchors:
         store.add_cert(X509.from_cryptography(anchor))
-    for named in _requested(authorities, lone_pins):
+
+
+def _name_authorities(context: SSL.Context, admission: AdmissionPolicy) -> None:
+    """Set the names for the CertificateRequest."""
+    for named in _requested(authorities_of(admission.rules), lone_pins_of(admission.rules)):
         context.add_client_ca(named)
 
 

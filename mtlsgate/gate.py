@@ -9,11 +9,9 @@ client is in, nothing of this module is in the way of its bytes.
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import cast
 
-from attrs import frozen
-from cryptography import x509
-from OpenSSL import SSL
+from attrs import field, frozen
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -28,26 +26,46 @@ from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtlsgate.admission import Admitted, Rejection
+from mtlsgate import events
+from mtlsgate.admission import Admitted, Pin, Rejection
 from mtlsgate.context import GateConnection, GateContext
-from mtlsgate.credentials import UNPARSABLE, sha256
+from mtlsgate.credentials import sha256
 from mtlsgate.interfaces import IVerifiedPeer
+from mtlsgate.names import same_name
 from mtlsgate.peer import VerifiedPeer, address_text
 from mtlsgate.reasons import Reason
-from mtlsgate.text import printable
 from mtlsgate.verification import handshake_rejection
 
 _log = Logger("mtlsgate.gate")
 
-_ADMITTED = (
-    "{server}: admitted {peer_address} by rule {rule}: "
-    "subject={subject} sha256={fingerprint} tls={tls_version}"
-)
-_ADMITTED_ANYONE = "{server}: admitted {peer_address} without a certificate: tls={tls_version}"
-_REJECTED = "{server}: rejected {peer_address}: {reason}: {detail}"
-_REJECTED_LEAF = (
-    " [depth={depth} subject={subject} issuer={issuer} serial={serial} sha256={fingerprint}]"
-)
+
+@frozen
+class Arrival:
+    """
+    What is known of a connection before its TLS begins.
+
+    :ivar began: when it came, in the clock's seconds.
+    :ivar server_name: what its ClientHello asks for, as it is written there.
+    """
+
+    began: float
+    server_name: str | None
+
+
+class PinsUsed:
+    """Which pins with a name have been used: the first use of each is logged."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[bytes, str]] = set()
+
+    def note(self, pin: Pin) -> bool:
+        """:returns: whether the pin has a name and is used for the first time."""
+        if pin.name is None:
+            return False
+        use = (sha256(pin.certificate), pin.name)
+        first = use not in self._seen
+        self._seen.add(use)
+        return first
 
 
 @frozen
@@ -59,12 +77,14 @@ class GateServer:
     :ivar context: makes its TLS connections.
     :ivar application: the factory that verified connections are handed to.
     :ivar handshake_timeout: seconds from connecting to a complete handshake.
+    :ivar pins_used: since it was built.
     """
 
     name: str
     context: GateContext
     application: IProtocolFactory
     handshake_timeout: float = 10.0
+    pins_used: PinsUsed = field(factory=PinsUsed, eq=False)
 
 
 class GateTransport(BufferingTLSTransport):
@@ -99,6 +119,17 @@ class GateFactory(TLSMemoryBIOFactory):
         self.server = server
         super().__init__(server.context, False, _DoorkeeperFactory(server, clock), clock)
 
+    def admit(self, address: IAddress, arrival: Arrival) -> GateTransport:
+        """
+        :param arrival: what is known of a connection that began elsewhere.
+        :returns: the protocol for it.
+        """
+        transport = self.buildProtocol(address)
+        assert isinstance(transport, GateTransport)
+        assert isinstance(transport.wrappedProtocol, Doorkeeper)
+        transport.wrappedProtocol.arrival = arrival
+        return transport
+
 
 class _DoorkeeperFactory(Factory):
     noisy = False
@@ -128,6 +159,7 @@ class Doorkeeper(Protocol):
     """
     Waits for the handshake and lets the application in, or says why not.
 
+    :ivar arrival: how the connection came here, if by way of its server name.
     :ivar _rejection: why the connection was turned away, once it was.
     :ivar _timeout: ends a handshake that takes too long.
     :ivar _farewell: ends the connection of a client that the application
@@ -135,6 +167,7 @@ class Doorkeeper(Protocol):
     """
 
     transport: GateTransport
+    arrival: Arrival | None = None
     _timeout: IDelayedCall | None = None
     _farewell: IDelayedCall | None = None
     _rejection: Rejection | None = None
@@ -146,7 +179,10 @@ class Doorkeeper(Protocol):
 
     def connectionMade(self) -> None:
         """Give the client until the timeout."""
-        self._timeout = self._clock.callLater(self._server.handshake_timeout, self._timed_out)
+        limit = self._server.handshake_timeout
+        if self.arrival is not None:
+            limit -= self._clock.seconds() - self.arrival.began
+        self._timeout = self._clock.callLater(max(0, limit), self._timed_out)
         if ITCPTransport.providedBy(self.transport):
             # Nagle's algorithm against delayed acknowledgements costs 40 ms an exchange.
             self.transport.setTcpNoDelay(True)
@@ -154,24 +190,38 @@ class Doorkeeper(Protocol):
     def handshakeCompleted(self) -> None:
         """Hand the connection over, if the verdict is to admit."""
         self._stop_timing()
-        transport = self.transport
         connection = self._connection()
-        verdict = connection.handshake.verdict
-        if self._server.context.admission is None:
-            _log.info(
-                _ADMITTED_ANYONE,
-                server=self._server.name,
-                peer_address=address_text(self._address),
-                sni=_server_name(connection),
-                tls_version=connection.get_protocol_version_name(),
+        if self.arrival is not None and not same_name(
+            self.arrival.server_name, connection.server_name
+        ):
+            # The rules are those of the name that was read first; after a
+            # HelloRetryRequest the client may have named another.
+            self._turn_away(
+                Rejection(Reason.UNKNOWN_SERVER_NAME, "the client asked for one name, then another")
             )
-        elif isinstance(verdict, Admitted):
-            transport.peer = _verified_peer(verdict, connection, self._address)
-            self._log_admission(transport.peer)
+        elif self._server.context.admission is None:
+            self._let_in(None, connection)
         else:
-            # Nothing is known to lead here; whatever does is not let in.
-            self._turn_away(Rejection(Reason.INTERNAL_ERROR, "the client was not judged"))
-            return
+            verdict = self._server.context.conclude(connection)
+            if isinstance(verdict, Admitted):
+                self._let_in(verdict, connection)
+            else:
+                self._turn_away(verdict)
+
+    def _let_in(self, verdict: Admitted | None, connection: GateConnection) -> None:
+        server, transport = self._server, self.transport
+        if verdict is None:
+            events.admitted_anyone(
+                server.name,
+                self._address,
+                connection.server_name,
+                connection.get_protocol_version_name(),
+            )
+        else:
+            transport.peer = _verified_peer(verdict, connection, self._address)
+            events.admitted(server.name, transport.peer)
+            if verdict.pin is not None and server.pins_used.note(verdict.pin):
+                events.pin_first_used(server.name, verdict.rule, verdict.pin)
         self._hand_over(transport)
 
     def _hand_over(self, transport: GateTransport) -> None:
@@ -218,6 +268,16 @@ class Doorkeeper(Protocol):
             rejection = verdict
         self._log_rejection(rejection or handshake_rejection(reason), connection)
 
+    def _log_rejection(self, rejection: Rejection, connection: GateConnection) -> None:
+        events.rejected(
+            self._server.name,
+            self._address,
+            rejection,
+            leaf=connection.presented_leaf(),
+            sni=connection.server_name,
+            tls_version=connection.get_protocol_version_name(),
+        )
+
     def _connection(self) -> GateConnection:
         return cast(GateConnection, self.transport.getHandle())
 
@@ -237,71 +297,18 @@ class Doorkeeper(Protocol):
         self._log_rejection(rejection, self._connection())
         self.transport.abortConnection()
 
-    def _log_admission(self, peer: VerifiedPeer) -> None:
-        _log.info(
-            _ADMITTED,
-            server=self._server.name,
-            peer_address=address_text(peer.address),
-            rule=peer.rule,
-            subject=printable(peer.subject),
-            serial=f"{peer.serial:x}",
-            fingerprint=peer.sha256,
-            dns_names=[printable(name) for name in peer.dns_names],
-            uris=[printable(name) for name in peer.uris],
-            sni=peer.server_name,
-            tls_version=peer.tls_version,
-        )
-
-    def _log_rejection(self, rejection: Rejection, connection: GateConnection) -> None:
-        leaf = connection.presented_leaf()
-        _log.warn(
-            _REJECTED if leaf is None else _REJECTED + _REJECTED_LEAF,
-            server=self._server.name,
-            peer_address=address_text(self._address),
-            reason=rejection.reason.value,
-            detail=printable(rejection.detail),
-            depth=rejection.depth,
-            sni=_server_name(connection),
-            tls_version=connection.get_protocol_version_name(),
-            **_facts(leaf),
-        )
-
-
-def _facts(leaf: x509.Certificate | None) -> dict[str, str | None]:
-    """:returns: the fields of a log event that name a leaf, safe to print."""
-    if leaf is None:
-        return {"subject": None, "issuer": None, "serial": None, "fingerprint": None}
-    return {
-        "subject": _name(leaf, "subject"),
-        "issuer": _name(leaf, "issuer"),
-        "serial": f"{leaf.serial_number:x}",
-        "fingerprint": sha256(leaf).hex(),
-    }
-
-
-def _name(leaf: x509.Certificate, which: Literal["subject", "issuer"]) -> str:
-    try:
-        name: x509.Name = getattr(leaf, which)
-        return printable(name.rfc4514_string())
-    except UNPARSABLE:
-        return "(does not parse)"
-
-
-def _server_name(connection: SSL.Connection) -> str | None:
-    name = connection.get_servername()
-    return None if name is None else printable(name.decode("ascii", "backslashreplace"))
-
 
 def _verified_peer(
-    verdict: Admitted, connection: SSL.Connection, address: IAddress
+    verdict: Admitted, connection: GateConnection, address: IAddress
 ) -> VerifiedPeer:
     return VerifiedPeer(
         path=verdict.path,
         rule=verdict.rule.name,
         address=address,
-        server_name=_server_name(connection),
+        server_name=connection.server_name,
         tls_version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
         group=connection.get_group_name(),
         alpn=connection.get_alpn_proto_negotiated().decode("ascii", "backslashreplace") or None,
+        resumed=connection.handshake.resumed,
     )
