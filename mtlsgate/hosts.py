@@ -9,17 +9,20 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable
-from functools import cache
 
 from attrs import frozen
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.internet.interfaces import (
     IStreamServerEndpoint,
     IStreamServerEndpointStringParser,
 )
-from twisted.plugin import getPlugins
 
 _HOST_AND_PORT = re.compile(r"(?:(?P<host>\*|\[[^\]]*\]|[^\[\]:/\0]*):)?(?P<port>[0-9]+)\Z")
+#: What begins a Twisted server endpoint description; plugins know of more.
+_ENDPOINTS = frozenset({"fd", "haproxy", "stdio", "systemd", "tcp", "tcp6", "unix"})
+_NO_HOST = (
+    'not an address: write "*:8443", "127.0.0.1:8443", "[::1]:8443", "name:8443", '
+    '"8443" or a Twisted endpoint such as "unix:/run/gate.sock"'
+)
 #: How many connections may wait to be accepted; the kernel's own limit applies as well.
 _BACKLOG = 1024
 
@@ -115,43 +118,47 @@ class Host:
         return all(address.is_loopback for address in self.addresses)
 
 
-def parse_host(text: str) -> Host:
+def parse_host(text: str, *, offline: bool = False) -> Host:
     """
     :param text: ``*:8443``, ``127.0.0.1:8443``, ``[::1]:8443``,
         ``localhost:8443``, ``8443``, or a Twisted server endpoint description.
+    :param offline: do not look names up, nor which addresses there are; the
+        result is nothing to listen on.
     :raises HostError: if it is none of these, or a name does not resolve.
     """
     prefix = text.partition(":")[0]
     if prefix == "ssl":
         raise HostError("an ssl: endpoint does TLS of its own; the gate does that: use tcp:")
-    if ":" in text and prefix in _endpoint_prefixes():
-        if prefix in ("tcp", "unix"):
-            # Others may need a reactor, or be of use in the service manager alone.
-            endpoint_of(text, None)
-        return Host(text, endpoint=text)
+    if prefix in _ENDPOINTS or (":" in text and not _HOST_AND_PORT.match(text)):
+        return _endpoint(text, prefix)
     found = _HOST_AND_PORT.match(text)
     if found is None:
-        raise HostError(
-            'not an address: write "*:8443", "127.0.0.1:8443", "[::1]:8443", "name:8443", '
-            '"8443" or a Twisted endpoint such as "unix:/run/gate.sock"'
-        )
+        raise HostError(_NO_HOST)
     digits = found["port"].lstrip("0") or "0"
     if len(digits) > 5 or int(digits) > 65535:
         raise HostError("the port is out of range: 0 to 65535")
     port = int(digits)
     host = found["host"]
+    if host == "":
+        raise HostError(f'no host before the port; write "*:{port}" for every address')
+    if offline:
+        return Host(text)
     if host in (None, "*"):
         return Host(text, _present([SocketAddress("0.0.0.0", port), SocketAddress("::", port)]))  # noqa: S104
-    if not host:
-        raise HostError(f'no host before the port; write "*:{port}" for every address')
     return Host(text, _resolve(host, port))
 
 
-@cache
-def _endpoint_prefixes() -> set[str]:
-    # Remembered, since to look for plugins is slow.
-    plugins = getPlugins(IStreamServerEndpointStringParser)
-    return {"tcp", "unix"} | {one.prefix for one in plugins}
+def _endpoint(text: str, prefix: str) -> Host:
+    if prefix in ("tcp", "unix"):
+        # Others may need a reactor, or be of use in the service manager alone.
+        endpoint_of(text, None)
+    elif prefix not in _ENDPOINTS:
+        from twisted.plugin import getPlugins
+
+        known = getPlugins(IStreamServerEndpointStringParser)
+        if prefix not in {one.prefix for one in known}:
+            raise HostError(_NO_HOST)
+    return Host(text, endpoint=text)
 
 
 def _resolve(host: str, port: int) -> tuple[SocketAddress, ...]:
@@ -188,6 +195,9 @@ def endpoint_of(description: str, reactor: object) -> IStreamServerEndpoint:
     """
     :raises HostError: if the description does not parse.
     """
+    # Slow to import, and few configurations need it.
+    from twisted.internet.endpoints import serverFromString
+
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
@@ -197,4 +207,6 @@ def endpoint_of(description: str, reactor: object) -> IStreamServerEndpoint:
 
 def adopt(bound: socket.socket, reactor: object) -> IStreamServerEndpoint:
     """:returns: an endpoint that listens on the socket, which it then owns."""
+    from twisted.internet.endpoints import AdoptedStreamServerEndpoint
+
     return AdoptedStreamServerEndpoint(reactor, bound.detach(), bound.family)

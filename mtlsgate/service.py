@@ -5,19 +5,26 @@ The Twisted service that listens.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 
 from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IListeningPort, IReactorTime, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamServerEndpoint,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mtlsgate.dispatch import DispatchingFactory, ServerChoice
 from mtlsgate.epoch import Epoch, LoadedServer
 from mtlsgate.errors import GateError
 from mtlsgate.gate import GateFactory
-from mtlsgate.hosts import HostError, adopt, endpoint_of
+from mtlsgate.hosts import HostError, SocketAddress, adopt, endpoint_of
+from mtlsgate.names import first_by_name
 from mtlsgate.overview import describe
 from mtlsgate.peer import address_text
 
@@ -33,12 +40,12 @@ class Listener:
     """
     One endpoint that is ready to listen.
 
-    :ivar server: for whom.
+    :ivar servers: for whom; several share it by their names.
     :ivar endpoint: where.
     :ivar text: where, as logs say it before the port is known.
     """
 
-    server: LoadedServer
+    servers: tuple[LoadedServer, ...]
     endpoint: IStreamServerEndpoint
     text: str
 
@@ -53,24 +60,37 @@ def bind(epoch: Epoch, reactor: object) -> tuple[Listener, ...]:
     """
     bound: list[socket.socket] = []
     try:
-        for server in epoch.servers:
-            for host in server.hosts:
-                for address in host.addresses:
-                    bound.append(address.bind())
-        return tuple(_listeners(epoch, iter(bound), reactor))
+        places = _places(epoch)
+        for address, _ in places:
+            if isinstance(address, SocketAddress):
+                bound.append(address.bind())
+        sockets = iter(bound)
+        return tuple(
+            Listener(
+                tuple(servers),
+                adopt(next(sockets), reactor)
+                if isinstance(address, SocketAddress)
+                else endpoint_of(address, reactor),
+                str(address),
+            )
+            for address, servers in places
+        )
     except HostError as error:
         for one in bound:
             one.close()
         raise ListenError(f"{epoch.path}: {error}") from error
 
 
-def _listeners(epoch: Epoch, bound: Iterator[socket.socket], reactor: object) -> Iterable[Listener]:
+def _places(epoch: Epoch) -> list[tuple[SocketAddress | str, list[LoadedServer]]]:
+    """:returns: every address and endpoint, with the servers that share it; of
+    port 0 each has its own."""
+    places: dict[tuple[SocketAddress | str, int], list[LoadedServer]] = {}
     for server in epoch.servers:
         for host in server.hosts:
-            for address in host.addresses:
-                yield Listener(server, adopt(next(bound), reactor), str(address))
-            if host.endpoint is not None:
-                yield Listener(server, endpoint_of(host.endpoint, reactor), host.endpoint)
+            for address in host.addresses or (host.text,):
+                alone = isinstance(address, SocketAddress) and address.port == 0
+                places.setdefault((address, len(places) if alone else -1), []).append(server)
+    return [(address, servers) for (address, _), servers in places.items()]
 
 
 class GateService(Service):
@@ -111,13 +131,42 @@ class GateService(Service):
     def _listen(self) -> None:
         for problem in self.epoch.warnings:
             _log.warn("{problem}", problem=str(problem))
+        factories = {
+            id(server): GateFactory(server.gate, self._reactor) for server in self.epoch.servers
+        }
+        where: dict[int, list[str]] = {id(server): [] for server in self.epoch.servers}
+        for listener in self._listeners:
+            admitting = [(server, factories[id(server)]) for server in listener.servers]
+            address = self._listen_on(listener, self._factory(listener.text, admitting))
+            for server in listener.servers:
+                where[id(server)].append(address)
         for server in self.epoch.servers:
-            factory = GateFactory(server.gate, self._reactor)
-            mine = [one for one in self._listeners if one.server is server]
-            where = [self._listen_on(one, factory) for one in mine]
-            _log.info("{description}", description=describe(server, where))
+            _log.info("{description}", description=describe(server, where[id(server)]))
 
-    def _listen_on(self, listener: Listener, factory: GateFactory) -> str:
+    def _factory(
+        self, name: str, servers: Sequence[tuple[LoadedServer, GateFactory]]
+    ) -> IProtocolFactory:
+        (first, factory), *_ = servers
+        shared = any(server.model.server_names for server, _ in servers)
+        if not shared and first.model.tls.resumption is None:
+            return factory
+        # Of a TLS 1.2 session OpenSSL tells the name that it was begun with, and
+        # not the one asked for now, so where sessions resume it is read before.
+        choice = ServerChoice(
+            name if shared else first.model.name,
+            first_by_name(
+                ([name.value for name in server.model.server_names], factory)
+                for server, factory in servers
+            ),
+            next(
+                (factory for server, factory in servers if server.model.default_server),
+                None if shared else factory,
+            ),
+            self.epoch.handshake_timeout,
+        )
+        return DispatchingFactory(choice, self._reactor)
+
+    def _listen_on(self, listener: Listener, factory: IProtocolFactory) -> str:
         ports: list[IListeningPort] = []
         failures: list[Failure] = []
         listener.endpoint.listen(factory).addCallbacks(ports.append, failures.append)

@@ -1,0 +1,176 @@
+"""
+Several servers on one address: the ClientHello's server name says which.
+
+The name is read before TLS begins, so that each server keeps an `SSL.Context`
+of its own: its rules alone judge the client, and no session of one server is
+known to another.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from mtlsgate import events
+from mtlsgate.admission import Rejection
+from mtlsgate.clienthello import Alert, ClientHello, ClientHelloReader, NoClientHello, alert_record
+from mtlsgate.gate import Arrival, GateFactory, GateTransport
+from mtlsgate.names import NameTable
+from mtlsgate.reasons import Reason
+from mtlsgate.text import printable
+
+
+@frozen
+class ServerChoice:
+    """
+    The servers of one address.
+
+    :ivar name: what logs call the address.
+    :ivar by_name: their factories by the names that they declare.
+    :ivar otherwise: the default server's factory, for any other name and for
+        none; None refuses these.
+    :ivar handshake_timeout: seconds for the ClientHello.
+    """
+
+    name: str
+    by_name: NameTable[GateFactory]
+    otherwise: GateFactory | None
+    handshake_timeout: float
+
+    def choose(self, server_name: str | None) -> GateFactory | None:
+        """:returns: the factory for a ClientHello's server name, or None."""
+        return self.by_name.find(server_name) or self.otherwise
+
+
+class DispatchingFactory(Factory):
+    """
+    The factory to listen with where servers share an address.
+
+    :ivar choice: the servers.
+    """
+
+    noisy = False
+
+    def __init__(self, choice: ServerChoice, clock: IReactorTime) -> None:
+        """:param clock: the reactor, for time limits."""
+        self.choice = choice
+        self.clock = clock
+        self._factories = {id(one): one for one in choice.by_name.values()}
+        if choice.otherwise is not None:
+            self._factories[id(choice.otherwise)] = choice.otherwise
+
+    def logPrefix(self) -> str:
+        """:returns: what Twisted calls it in logs."""
+        return self.choice.name
+
+    def doStart(self) -> None:
+        """Start the factories of all servers."""
+        for factory in self._factories.values():
+            factory.doStart()
+        super().doStart()
+
+    def doStop(self) -> None:
+        """Stop the factories of all servers."""
+        super().doStop()
+        for factory in self._factories.values():
+            factory.doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> Dispatcher:
+        """:returns: what reads the ClientHello of one connection."""
+        assert addr is not None
+        return Dispatcher(self.choice, self.clock, addr)
+
+
+class Dispatcher(Protocol):
+    """
+    Reads a connection's ClientHello, and then passes everything on to the TLS
+    of the server that it asks for.
+
+    :ivar _tls: that server's end, once it is chosen.
+    """
+
+    _tls: GateTransport | None = None
+    _timeout: IDelayedCall | None = None
+
+    def __init__(self, choice: ServerChoice, clock: IReactorTime, address: IAddress) -> None:
+        self._choice = choice
+        self._clock = clock
+        self._address = address
+        self._reader = ClientHelloReader()
+
+    def connectionMade(self) -> None:
+        """Give the client until the timeout."""
+        self._began = self._clock.seconds()
+        self._timeout = self._clock.callLater(self._choice.handshake_timeout, self._timed_out)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Wait for the ClientHello; after it, hand on what comes."""
+        if self._tls is not None:
+            self._tls.dataReceived(data)
+        elif self._timeout is not None:
+            outcome = self._reader.feed(data)
+            if isinstance(outcome, ClientHello):
+                self._pass_on(outcome)
+            elif outcome is not None:
+                self._refuse(outcome)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell the server's end, or the log if there is none yet."""
+        if self._tls is not None:
+            self._tls.connectionLost(reason)
+        elif self._timeout is not None:
+            self._end(
+                Rejection(Reason.PEER_GONE, "the client went away before its ClientHello was whole")
+            )
+
+    def _pass_on(self, hello: ClientHello) -> None:
+        factory = self._choice.choose(hello.server_name)
+        if factory is None:
+            name = "no server name" if hello.server_name is None else "a name no server declares"
+            self._refuse(
+                NoClientHello(
+                    Reason.UNKNOWN_SERVER_NAME,
+                    f"the client asked for {name}",
+                    Alert.UNRECOGNIZED_NAME,
+                ),
+                hello.server_name,
+            )
+            return
+        self._stop_timing()
+        received, self._reader = bytes(self._reader.received), ClientHelloReader()
+        self._tls = factory.admit(self._address, Arrival(self._began, hello.server_name))
+        self._tls.makeConnection(self.transport)
+        self._tls.dataReceived(received)
+
+    def _refuse(self, outcome: NoClientHello, server_name: str | None = None) -> None:
+        assert self.transport is not None
+        self._end(Rejection(outcome.reason, outcome.detail), server_name)
+        if outcome.alert is not None:
+            self.transport.write(alert_record(outcome.alert))
+        self.transport.loseConnection()
+
+    def _timed_out(self) -> None:
+        self._end(
+            Rejection(
+                Reason.HANDSHAKE_TIMEOUT,
+                f"no whole ClientHello after {self._choice.handshake_timeout:g} s",
+            )
+        )
+        assert self.transport is not None
+        self.transport.abortConnection()  # type: ignore[attr-defined]
+
+    def _end(self, rejection: Rejection, server_name: str | None = None) -> None:
+        self._stop_timing()
+        events.rejected(
+            self._choice.name,
+            self._address,
+            rejection,
+            sni=None if server_name is None else printable(server_name),
+        )
+
+    def _stop_timing(self) -> None:
+        if self._timeout is not None and self._timeout.active():
+            self._timeout.cancel()
+        self._timeout = None
