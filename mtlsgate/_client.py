@@ -32,10 +32,13 @@ class Session:
 
     :ivar ticket: pyOpenSSL's session.
     :ivar context: the client's context that it belongs to.
+    :ivar holders: the connections that have it.  OpenSSL takes a session for
+        unfit once one of them is freed without having been shut down.
     """
 
     ticket: SSL.Session = field(repr=False)
     context: SSL.Context = field(repr=False)
+    holders: list[SSL.Connection] = field(factory=list, repr=False, eq=False)
 
 
 class Client:
@@ -125,6 +128,7 @@ class Client:
             connection.set_alpn_protos([each.encode("ascii") for each in alpn])
         if session is not None:
             connection.set_session(session.ticket)
+            session.holders.append(connection)
         self.transport = MemoryTransport(clock, host, address, piece_size)
         self.refused = not self.transport.accept(factory)
 
@@ -294,7 +298,9 @@ class Client:
     def session(self) -> Session | None:
         """What a later client may offer; in TLS 1.3 it comes after the handshake."""
         ticket = self.connection.get_session()
-        return None if ticket is None else Session(ticket, self.connection.get_context())
+        if ticket is None:
+            return None
+        return Session(ticket, self.connection.get_context(), [self.connection])
 
     # How it is done.
 

@@ -8,18 +8,17 @@ after an error as far as it can, so that all problems are said in one go.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from attrs import frozen
-from cryptography import x509
 from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IProtocolFactory, IProtocolNegotiationFactory
 
 from mtlsgate import lint
-from mtlsgate.admission import AdmissionPolicy, Rule
+from mtlsgate.addresses import refuse_names, refuse_overlaps
+from mtlsgate.admission import AdmissionPolicy
 from mtlsgate.authority import self_signed
 from mtlsgate.config import AlreadyReported, Located, Material, model
 from mtlsgate.config.decode import Decoder
@@ -29,20 +28,18 @@ from mtlsgate.config.tree import heading
 from mtlsgate.context import GateContext, TlsPolicy, utc_now
 from mtlsgate.credentials import (
     ServerCredential,
-    is_ca,
     pair,
-    parse_certificates,
     parse_private_key,
     read_file,
 )
-from mtlsgate.errors import START, CredentialError, Position, Problem, Report
+from mtlsgate.errors import START, CredentialError, Problem, Report
 from mtlsgate.gate import GateServer
-from mtlsgate.hosts import Host, HostError, SocketAddress, parse_host
+from mtlsgate.hosts import Host, HostError, parse_host
+from mtlsgate.materials import Materials, looks_like_material
+from mtlsgate.patience import patience
 from mtlsgate.protocols import PluginError, ProtocolEnvironment, find_plugin
+from mtlsgate.rulebook import RuleReader
 from mtlsgate.text import quoted
-
-#: PEM, or base64 of what may be DER: where a name was expected, it is not repeated.
-_MATERIAL = re.compile(r"-----BEGIN |\A\s*M[A-Za-z0-9+/\s]{50,}=*\s*\Z")
 
 
 @frozen
@@ -67,12 +64,14 @@ class Epoch:
 
     :ivar path: the file, as the person named it.
     :ivar servers: in file order.
+    :ivar handshake_timeout: seconds from connecting to a complete handshake.
     :ivar warnings: what does not keep the gate from starting, but is surely
         not meant; sorted by position.
     """
 
     path: str
     servers: tuple[LoadedServer, ...]
+    handshake_timeout: float
     warnings: tuple[Problem, ...]
 
 
@@ -80,15 +79,22 @@ def load(
     path: str,
     environ: Mapping[str, str] = os.environ,
     now: Callable[[], datetime] = utc_now,
+    *,
+    offline: bool = False,
+    say: Callable[[str], object] | None = None,
 ) -> Epoch:
     """
     :param path: the configuration file; relative paths in it start at its directory.
     :param environ: what ``env.NAME`` sees.
     :param now: the time that certificates are judged by, here and in every handshake.
+    :param offline: look no host name up and open no socket, for who does not
+        want to listen.
+    :param say: prints a line, for the person who waits while many certificates
+        are read; called from another thread.
     :returns: everything that is needed to listen.
     :raises ConfigError: with all that keeps the gate from starting.
     """
-    return _Loader(path, environ, now).load()
+    return _Loader(path, environ, now, offline, say).load()
 
 
 class _Loader:
@@ -96,14 +102,27 @@ class _Loader:
     One load.
 
     :ivar report: where problems go.
+    :ivar offline: whether to look no host name up.
+    :ivar say: prints a line for the person who waits.
     :ivar directory: where relative paths start.
     """
 
-    def __init__(self, path: str, environ: Mapping[str, str], now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        path: str,
+        environ: Mapping[str, str],
+        now: Callable[[], datetime],
+        offline: bool,
+        say: Callable[[str], object] | None,
+    ) -> None:
         self.report = Report(path)
+        self.say = say
         self.now = now
+        self.offline = offline
         # Absolute, because a daemon changes its directory before it reloads.
         self.directory = Path(path).absolute().parent
+        self.materials = Materials(self.directory, self.report)
+        self.rules = RuleReader(self.materials, self.report)
         scope = Scope(environ, lambda name: read_file(self.directory / name))
         self.decoder = Decoder(scope, self.report)
 
@@ -126,10 +145,12 @@ class _Loader:
         if decoded is None:
             self._go_on()
             return None
-        servers = self._servers(decoded.server, decoded.settings)
+        with patience(self.say, self.report.path):
+            servers = self._servers(decoded.server, decoded.settings)
         return Epoch(
             self.report.path,
             tuple(server for server in servers if server is not None),
+            decoded.settings.handshake_timeout,
             tuple(sorted(set(self.report.warnings))),
         )
 
@@ -148,15 +169,17 @@ class _Loader:
                     for block in one.server_certificate:
                         self._credential_of(block)
                     for number, rule in enumerate(one.client_certificate, 1):
-                        self._rule(rule, number)
+                        self.rules.rule(rule, number)
                 case model.ServerCertificate():
                     self._credential_of(one)
                 case model.ClientCertificate():
-                    self._rule(one, 0)
+                    self.rules.rule(one, 0)
                 case model.Protocol():
                     self._application(one, "")
                 case Material():
-                    self._read(one, where)
+                    self.materials.read(one, where)
+                case model.Pin():
+                    self.materials.certificates(one.leaf_certificate, one.heading)
                 case Located():
                     self._host(one, where)
 
@@ -166,7 +189,8 @@ class _Loader:
         hosts = [
             tuple(self._host(host, server.heading) for host in server.hosts) for server in servers
         ]
-        self._refuse_overlaps(zip(servers, hosts, strict=True))
+        if not self.offline:
+            refuse_overlaps(list(zip(servers, hosts, strict=True)), self.report)
         return [
             self._server(server, tuple(host for host in found if host is not None), settings)
             for server, found in zip(servers, hosts, strict=True)
@@ -175,19 +199,27 @@ class _Loader:
     def _server(
         self, server: model.Server, hosts: tuple[Host, ...], settings: model.Settings
     ) -> LoadedServer | None:
+        errors_before = len(self.report.errors)
+        refuse_names(server, self.report)
         credentials = tuple(self._server_credentials(server, hosts))
-        rules = tuple(self._rules(server.tls))
+        rules = tuple(self.rules.rules(server.tls))
+        deny = tuple(self.rules.conditions(server.tls.deny, "deny"))
         application = self._application(server.protocol, server.name)
-        if self.report.errors or application is None:
+        judged = server.tls.client_authentication == "required"
+        complete = len(rules) == len(server.tls.client_certificate) and bool(rules) == judged
+        if len(self.report.errors) != errors_before or application is None or not complete:
             return None
         policy = TlsPolicy(
             credentials=credentials,
-            admission=AdmissionPolicy(rules) if rules else None,
+            admission=AdmissionPolicy(rules, deny) if judged else None,
             min_version=server.tls.min_version,
-            strict=server.tls.verification == "strict",
+            strict=server.tls.verification != "compatible",
+            always_ask_twice=server.tls.verification == "double",
+            send_ca_names=server.tls.send_ca_names,
+            session_lifetime=server.tls.resumption,
             alpn=application.alpn,
         )
-        lint.server(server, credentials, rules, self.now(), self.report)
+        lint.server(server, credentials, policy.admission, self.now(), self.report)
         context = self._context(server, policy)
         if context is None:
             return None
@@ -203,71 +235,11 @@ class _Loader:
 
     def _host(self, host: Located[str], where: str) -> Host | None:
         try:
-            return parse_host(host.value)
+            return parse_host(host.value, offline=self.offline)
         except HostError as error:
-            name = "this" if _MATERIAL.search(host.value) else quoted(host.value)
+            name = "this" if looks_like_material(host.value) else quoted(host.value)
             self.report.error(host.at, where, f"hosts: {name}: {error}")
             return None
-
-    def _refuse_overlaps(
-        self, servers: Iterable[tuple[model.Server, tuple[Host | None, ...]]]
-    ) -> None:
-        # By port or endpoint: only these can be the same address.
-        taken: dict[int | str, list[tuple[SocketAddress | None, Position]]] = {}
-        for server, hosts in servers:
-            for host, written in zip(hosts, server.hosts, strict=True):
-                if host is None:
-                    continue
-                for mine in host.addresses or (None,):
-                    others = taken.setdefault(host.text if mine is None else mine.port, [])
-                    found = (
-                        at
-                        for other, at in others
-                        if mine is None or other is None or mine.overlaps(other)
-                    )
-                    if (at := next(found, None)) is None:
-                        others.append((mine, written.at))
-                        continue
-                    self.report.error(
-                        written.at,
-                        server.heading,
-                        f"hosts: {mine or quoted(host.text)} is taken: "
-                        f"see line {at.line}, column {at.column}",
-                    )
-                    break
-
-    def _read(self, material: Material, where: str) -> bytes | None:
-        """:returns: the bytes, or None if the report says why not."""
-        if material.text is not None:
-            # From the environment it may be any bytes.
-            return material.text.encode(errors="surrogateescape")
-        assert material.path is not None
-        if _MATERIAL.search(str(material.path)):
-            inline = material.attribute.removesuffix("_file")
-            text = f"this is not the name of a file, but what is in one: write {inline}"
-            self.report.error(material.at, where, f"{material.attribute}: {text}")
-            return None
-        try:
-            return read_file(self.directory / material.path)
-        except CredentialError as error:
-            self._refuse(material, where, error)
-            return None
-
-    def _refuse(self, material: Material, where: str, error: CredentialError) -> None:
-        name = f" {quoted(str(material.path))}" if material.path is not None else ""
-        self.report.error(material.at, where, f"{material.attribute}:{name} {error}")
-
-    def _certificates(self, material: Material | None, where: str) -> tuple[x509.Certificate, ...]:
-        """:returns: the certificates, or none if there is no material or the
-        report says what is wrong with it."""
-        data = None if material is None else self._read(material, where)
-        if material is None or data is None:
-            return ()
-        try:
-            return parse_certificates(data)
-        except CredentialError as error:
-            self._refuse(material, where, error)
-            return ()
 
     def _server_credentials(
         self, server: model.Server, hosts: tuple[Host, ...]
@@ -296,15 +268,16 @@ class _Loader:
 
     def _credential_of(self, block: model.ServerCertificate) -> ServerCredential | None:
         where = block.heading
-        chain = self._certificates(block.public_key, where)
-        data = self._read(block.private_key, where)
+        chain = self.materials.certificates(block.public_key, where)
+        data = self.materials.read(block.private_key, where)
         if data is None:
             return None
+        self.materials.warn_if_exposed(block.private_key, where)
         try:
             key = parse_private_key(data, block.private_key_passphrase)
             credential = pair(chain, key) if chain else None
         except CredentialError as error:
-            self._refuse(block.private_key, where, error)
+            self.materials.refuse(block.private_key, where, error)
             return None
         if credential is not None:
             try:
@@ -314,30 +287,6 @@ class _Loader:
                 self.report.error(block.at, where, text)
                 return None
         return credential
-
-    def _rules(self, tls: model.Tls) -> Iterator[Rule]:
-        for number, block in enumerate(tls.client_certificate, 1):
-            if (rule := self._rule(block, number)) is not None:
-                yield rule
-
-    def _rule(self, block: model.ClientCertificate, number: int) -> Rule | None:
-        authorities = self._certificates(block.ca_certificate, block.heading)
-        for place, authority in enumerate(authorities, 1):
-            if block.ca_certificate is not None and not is_ca(authority):
-                count = len(authorities)
-                which = f"certificate {place} of {count}" if count > 1 else "the certificate"
-                self._refuse(
-                    block.ca_certificate,
-                    block.heading,
-                    CredentialError(
-                        f"{which} is not a CA (CA:FALSE): to admit exactly it, write "
-                        "leaf_certificate"
-                    ),
-                )
-        pins = self._certificates(block.leaf_certificate, block.heading)
-        if authorities or pins:
-            return Rule(block.label or f"#{number}", authorities, pins)
-        return None
 
     def _application(self, block: model.Protocol, server: str) -> _Application | None:
         where = heading("protocol", block.name)

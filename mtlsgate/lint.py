@@ -6,17 +6,25 @@ Pure: certificates and a time in, warnings into a `Report`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import cache
+from typing import TypeVar
 
+import certifi
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from mtlsgate.admission import Rule, allows_client_authentication, lone_pins_of
+from mtlsgate.admission import AdmissionPolicy, Pin, Rule, allows_client_authentication
+from mtlsgate.admission.conditions import Leaf
 from mtlsgate.config.model import ClientCertificate, Server
 from mtlsgate.credentials import ServerCredential, is_ca, key_weakness, sha256, signature_weakness
 from mtlsgate.errors import Position, Report
 from mtlsgate.text import printable
+
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 #: How long before its end a certificate is warned of.
 SOON = timedelta(days=30)
@@ -25,17 +33,17 @@ SOON = timedelta(days=30)
 def server(
     block: Server,
     credentials: tuple[ServerCredential, ...],
-    rules: tuple[Rule, ...],
+    policy: AdmissionPolicy | None,
     now: datetime,
     report: Report,
 ) -> None:
     """
-    Warn of what can admit nobody, soon will not, or admits more than it seems to.
+    Warn of what can admit nobody, soon will not, or admits other than it seems to.
 
     :param block: the server as written.
     :param credentials: what it shows, one for each of its server_certificate
         blocks, or one made in memory.
-    :param rules: its rules, one for each of its client_certificate blocks.
+    :param policy: its rules, one for each of its client_certificate blocks.
     """
     for certificate_block, credential in zip(
         block.tls.server_certificate, credentials, strict=False
@@ -48,61 +56,163 @@ def server(
             ):
                 role = "intermediate certificate" if place else "certificate"
                 report.warn(certificate_block.at, certificate_block.heading, f"the {role} {text}")
-    for rule_block, rule in zip(block.tls.client_certificate, rules, strict=True):
-        for at, text in _rule(rule_block, rule, now):
+    if policy is None:
+        return
+    blocks = block.tls.client_certificate
+    for rule_block, rule in zip(blocks, policy.rules, strict=True):
+        for at, text in (*_rule(rule_block, rule, now), *_denied_pins(rule_block, rule, policy)):
             report.warn(at, rule_block.heading, text)
-    for rule_block, text in _shadowed(block.tls.client_certificate, rules):
+    for rule_block, text in (*_shadowed(blocks, policy.rules), *_doubled(blocks, policy.rules)):
         report.warn(rule_block.at, rule_block.heading, text)
 
 
 def _rule(block: ClientCertificate, rule: Rule, now: datetime) -> Iterator[tuple[Position, str]]:
     if block.ca_certificate is not None:
         for authority in rule.authorities:
-            for text in (*_validity(authority, now), *_stated(key_weakness(authority))):
-                yield block.ca_certificate.at, f"the CA {_named(authority)} {text}"
-    if block.leaf_certificate is not None:
-        for pin in rule.pins:
             for text in (
-                *_validity(pin, now),
-                *_stated(key_weakness(pin)),
-                # Nobody looks at the signature of an anchor: a CA, or a pin without one.
-                *_stated(signature_weakness(pin) if rule.authorities else None),
-                *_pin(pin, rule),
+                *_validity(authority, now),
+                *_stated(key_weakness(authority)),
+                *_public(authority),
+                *_reach(authority, rule),
             ):
-                yield block.leaf_certificate.at, f"the pin {_named(pin)} {text}"
+                yield block.ca_certificate.at, f"the CA {_named(authority)} {text}"
+    if rule.revocation is not None:
+        lists = block.crl_file or block.crl_dir
+        assert lists is not None
+        for text in rule.revocation.problems(rule.authorities, now):
+            yield lists.at, text
+    places = _places(block)
+    for pin in rule.pins:
+        for text in (
+            *_validity(pin.certificate, now),
+            *_stated(key_weakness(pin.certificate)),
+            # Nobody looks at the signature of an anchor: a CA, or a pin without one.
+            *_stated(signature_weakness(pin.certificate) if rule.authorities else None),
+            *_pin(pin, rule, now),
+        ):
+            yield places(pin), f"the pin {_named(pin.certificate)} {text}"
+    if rule.pins:
+        leaves = [Leaf(pin.certificate) for pin in rule.pins]
+        for allow_block, condition in zip(block.allow, rule.allow, strict=True):
+            if not any(map(condition.allows, leaves)):
+                yield allow_block.at, "no pin of the rule satisfies this allow block"
 
 
-def _pin(pin: x509.Certificate, rule: Rule) -> Iterator[str]:
-    if is_ca(pin):
+def _places(block: ClientCertificate) -> Callable[[Pin], Position]:
+    """:returns: where a pin of the rule was written."""
+    named = {pin.label: pin.at for pin in block.pin}
+    otherwise = block.leaf_certificate or block.leaf_certificate_dir
+
+    def place(pin: Pin) -> Position:
+        if pin.name is not None:
+            return named[pin.name]
+        return block.at if otherwise is None else otherwise.at
+
+    return place
+
+
+def _pin(pin: Pin, rule: Rule, now: datetime) -> Iterator[str]:
+    leaf = pin.certificate
+    if is_ca(leaf):
         yield "is a CA (CA:TRUE): it is admitted itself, and nothing that it issued is"
-    if not allows_client_authentication(pin):
+    if not allows_client_authentication(leaf):
         yield "can never be admitted: its extended key usage does not include clientAuth"
-    if rule.authorities and not any(_may_have_issued(one, pin) for one in rule.authorities):
-        yield (
-            "was not issued by any CA of its rule: unless an intermediate stands between them, "
-            "it can never be admitted"
-            if _issuer_unseen(pin, rule)
-            else "was not issued by any CA of its rule, so it can never be admitted"
-        )
+    if pin.retire_after is not None and now > pin.retire_after:
+        yield f"was retired on {pin.retire_after:%Y-%m-%d}"
+    if rule.authorities and not any(_has_issued(one, leaf) for one in rule.authorities):
+        if not _issuer_unseen(leaf, rule):
+            yield "was not issued by any CA of its rule, so it can never be admitted"
+        elif all(_path_length(one) == 0 for one in rule.authorities):
+            yield (
+                "can never be admitted: no CA of its rule issued it, and by their path length "
+                "no intermediate can stand between"
+            )
+        else:
+            yield (
+                "was not issued by any CA of its rule: unless an intermediate stands between "
+                "them, it can never be admitted"
+            )
 
 
-def _issuer_unseen(pin: x509.Certificate, rule: Rule) -> bool:
-    """:returns: whether the pin's issuer is none the rule names, so that it
+def _denied_pins(
+    block: ClientCertificate, rule: Rule, policy: AdmissionPolicy
+) -> Iterator[tuple[Position, str]]:
+    conditions = (*policy.deny, *rule.deny)
+    if not conditions:
+        return
+    places = _places(block)
+    for pin in rule.pins:
+        leaf = Leaf(pin.certificate)
+        if any(condition.denies(leaf) for condition in conditions):
+            yield (
+                places(pin),
+                f"the pin {_named(pin.certificate)} is denied by a deny block",
+            )
+
+
+def _issuer_unseen(leaf: x509.Certificate, rule: Rule) -> bool:
+    """:returns: whether the leaf's issuer is none the rule names, so that it
     could be an intermediate of its CAs."""
-    return pin.issuer != pin.subject and all(one.subject != pin.issuer for one in rule.authorities)
+    return leaf.issuer != leaf.subject and all(
+        one.subject != leaf.issuer for one in rule.authorities
+    )
 
 
-def _may_have_issued(authority: x509.Certificate, pin: x509.Certificate) -> bool:
-    try:
-        pin.verify_directly_issued_by(authority)
-    except InvalidSignature:
+def _has_issued(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """By the names, and by the key identifiers where both have one; else by the
+    signature, which a hundred thousand pins could not wait for."""
+    if certificate.issuer != authority.subject:
         return False
-    except ValueError:
+    named = _extension(certificate, x509.AuthorityKeyIdentifier)
+    own = _extension(authority, x509.SubjectKeyIdentifier)
+    if named is not None and named.key_identifier is not None and own is not None:
+        return named.key_identifier == own.digest
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, InvalidSignature):
         return False
     except (TypeError, UnsupportedAlgorithm):
         # Not to be told from here: OpenSSL decides.
-        return pin.issuer == authority.subject
+        return True
     return True
+
+
+def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _path_length(authority: x509.Certificate) -> int | None:
+    constraints = _extension(authority, x509.BasicConstraints)
+    return None if constraints is None else constraints.path_length
+
+
+def _reach(authority: x509.Certificate, rule: Rule) -> Iterator[str]:
+    """A CA that its own issuer's path length keeps from being an intermediate."""
+    for upper in rule.authorities:
+        if upper != authority and _path_length(upper) == 0 and _has_issued(upper, authority):
+            yield (
+                f"cannot be reached from the CA {_named(upper)}, whose path length is 0: it "
+                "counts by itself only"
+            )
+
+
+def _public(authority: x509.Certificate) -> Iterator[str]:
+    """A root that anybody on the Internet gets certificates from."""
+    body = b64encode(authority.public_bytes(Encoding.DER))
+    if body in _public_roots():
+        yield (
+            "is a public (WebPKI) root: whoever can get a certificate under it is a client; "
+            "name a CA of your own"
+        )
+
+
+@cache
+def _public_roots() -> bytes:
+    """:returns: the certificates of Mozilla's root store, without line ends."""
+    return certifi.contents().encode("ascii").replace(b"\n", b"")
 
 
 def _validity(certificate: x509.Certificate, now: datetime) -> Iterator[str]:
@@ -122,27 +232,57 @@ def _stated(weakness: str | None) -> tuple[str, ...]:
 def _shadowed(
     blocks: tuple[ClientCertificate, ...], rules: tuple[Rule, ...]
 ) -> Iterator[tuple[ClientCertificate, str]]:
-    """A rule all of whose pins another rule admits anyway."""
-    wide = {
-        sha256(authority): block
+    """A rule whose every leaf another rule admits anyway."""
+    free = [
+        (block, rule)
         for block, rule in zip(blocks, rules, strict=True)
-        if not rule.pins
-        for authority in rule.authorities
+        if not (rule.allow or rule.deny or rule.revocation or rule.max_depth is not None)
+    ]
+    wide = {
+        digest: block for block, rule in free if not rule.pins for digest in rule.authority_digests
     }
-    lone = {sha256(pin) for pin in lone_pins_of(rules)}
+    lone = {digest for _, rule in free if not rule.authorities for digest in _lasting_pins(rule)}
     for block, rule in zip(blocks, rules, strict=True):
-        if not (rule.pins and rule.authorities):
-            continue
-        over = [wide.get(sha256(authority)) for authority in rule.authorities]
-        first = over[0]
-        if first is not None and None not in over:
+        over = [wide.get(digest, block) for digest in rule.authority_digests]
+        others = [one for one in over if one is not block]
+        if others and len(others) == len(over):
+            first = min(others, key=lambda one: one.at)
             yield (
                 block,
                 f"has no effect: {first.heading} in line {first.at.line} admits every leaf of "
                 "the same CA",
             )
-        elif all(sha256(pin) in lone for pin in rule.pins):
+        elif rule.authorities and rule.pins and lone.issuperset(rule.pin_digests):
             yield block, "has no effect: a rule without a CA admits the same leaves"
+
+
+def _lasting_pins(rule: Rule) -> Iterator[bytes]:
+    for pin in rule.pins:
+        if pin.not_before is None and pin.retire_after is None:
+            yield sha256(pin.certificate)
+
+
+def _doubled(
+    blocks: tuple[ClientCertificate, ...], rules: tuple[Rule, ...]
+) -> Iterator[tuple[ClientCertificate, str]]:
+    """A rule that is another but for its label."""
+    seen: dict[object, ClientCertificate] = {}
+    for block, rule in zip(blocks, rules, strict=True):
+        same = (
+            rule.authority_digests,
+            frozenset(
+                (pin.not_before, pin.retire_after, sha256(pin.certificate)) for pin in rule.pins
+            ),
+            frozenset(rule.allow),
+            frozenset(rule.deny),
+            rule.max_depth,
+            None if rule.revocation is None else rule.revocation.scope,
+            block.crl_file and block.crl_file.value,
+            block.crl_dir and block.crl_dir.value,
+        )
+        first = seen.setdefault(same, block)
+        if first is not block:
+            yield block, f"is {first.heading} in line {first.at.line} but for its label"
 
 
 def _named(certificate: x509.Certificate) -> str:

@@ -44,32 +44,38 @@ def describe_rule(rule: Rule) -> str:
         demands.append(f"CA {' or '.join(names)}")
     if rule.pins:
         demands.append(f"{len(rule.pins)} pin{'s' if len(rule.pins) > 1 else ''}")
+    demands += [word for word, blocks in (("allow", rule.allow), ("deny", rule.deny)) if blocks]
+    if rule.max_depth is not None:
+        demands.append(f"at most {rule.max_depth} intermediates")
+    if rule.revocation is not None:
+        demands.append("revocation")
     return f"rule {printable(rule.name)} ({', '.join(demands)})"
 
 
-def print_overview(epoch: Epoch, now: datetime) -> None:
-    """Print what the gate would do: servers, addresses, rules, CAs and pins."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    if not console.file.isatty():
-        # A pipe has no width: a fingerprint must stay in one piece.
-        console.width = 100_000
+def overview(epoch: Epoch, now: datetime) -> Iterator[str]:
+    """:returns: what the gate would do, in lines: servers, addresses, rules, CAs
+    and pins."""
     for server in epoch.servers:
-        console.print(Text(describe(server, [host.text for host in server.hosts])))
-        table = Table("what", "subject", "days left", "SHA-256", box=None, padding=(0, 2, 0, 0))
-        for what, certificate in _certificates(server):
-            left = (certificate.not_valid_after_utc - now).days
-            subject = printable(certificate.subject.rfc4514_string())
-            table.add_row(
-                Text(what),
-                Text(subject, overflow="fold"),
-                Text(str(left), style="red" if left < 0 else ""),
-                Text(sha256(certificate).hex(), overflow="fold"),
-            )
-        console.print(table)
+        yield describe(server, [host.text for host in server.hosts])
+        yield from _table(
+            ("what", "subject", "days left", "SHA-256"),
+            [
+                (
+                    what,
+                    printable(certificate.subject.rfc4514_string()),
+                    str((certificate.not_valid_after_utc - now).days),
+                    sha256(certificate).hex(),
+                )
+                for what, certificate in _certificates(server)
+            ],
+        )
+
+
+def _table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
+    for row in (heading, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield f"  {'  '.join(cells)}".rstrip()
 
 
 def _certificates(server: LoadedServer) -> Iterator[tuple[str, x509.Certificate]]:
@@ -80,4 +86,5 @@ def _certificates(server: LoadedServer) -> Iterator[tuple[str, x509.Certificate]
         for authority in rule.authorities:
             yield f"rule {printable(rule.name)}: CA", authority
         for pin in rule.pins:
-            yield f"rule {printable(rule.name)}: pin", pin
+            name = "" if pin.name is None else f" {printable(pin.name)}"
+            yield f"rule {printable(rule.name)}: pin{name}", pin.certificate

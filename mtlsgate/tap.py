@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -31,7 +32,7 @@ class Options(usage.Options):
         from twisted.internet import reactor
 
         try:
-            self.epoch = load(self["config"])
+            self.epoch = load(self["config"], say=partial(print, file=sys.stderr))
             self["listeners"] = bind(self.epoch, reactor)
         except GateError as error:
             # usage.UsageError would bury the message under twistd's own help.

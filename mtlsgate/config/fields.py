@@ -11,6 +11,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
@@ -86,6 +87,27 @@ def parse_duration(text: str) -> float:
         raise ValueError("a duration must be longer than zero and shorter than ten years")
     return seconds
 
+
+def parse_instant(text: str) -> datetime:
+    """
+    :param text: date, time and offset as RFC 3339 has them,
+        ``2027-01-31T12:00:00Z``.
+    :raises ValueError: if it is anything else.
+    """
+    if not re.fullmatch(
+        r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
+        r"([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])",
+        text,
+    ):
+        raise ValueError('not an instant; write it as "2027-01-31T12:00:00Z"')
+    try:
+        return datetime.fromisoformat(text.upper())
+    except ValueError as error:
+        raise ValueError(f"not an instant: {error}") from None
+
+
+#: An aware datetime, written as ``"2027-01-31T12:00:00Z"`` (RFC 3339).
+Instant = Annotated[datetime, Parsed(parse_instant)]
 
 #: Seconds, written as ``"250ms"``, ``"10s"``, ``"5m"`` or ``"1h"``.
 Duration = Annotated[float, Parsed(parse_duration)]

@@ -9,8 +9,7 @@ from typing import cast
 
 from attrs import frozen
 from twisted.internet.interfaces import IProtocolFactory
-from twisted.web.pages import errorPage, notFound
-from twisted.web.resource import IResource, Resource
+from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 from zope.interface import implementer
 
@@ -19,22 +18,18 @@ from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin, IVerified
 
 class WhoAmI(Resource):
     """``GET /`` answers the verified peer as JSON; null where the server asks
-    for no certificate."""
+    for no certificate.  Anything else is 404 or 405."""
 
-    isLeaf = False
-
-    def getChild(self, path: bytes, request: Request) -> IResource:
-        """:returns: itself for ``/``, else 404."""
-        return self if path == b"" and not request.postpath else notFound()
+    isLeaf = True
 
     def render(self, request: Request) -> bytes | int:
-        """:returns: what the method's own function answers, else 405."""
-        if request.method in (b"GET", b"HEAD"):
-            return cast("bytes | int", super().render(request))
-        # twisted.web's own answer to other methods is deprecated by itself.
-        request.setHeader(b"allow", b"GET, HEAD")
-        refusal = errorPage(405, "Method Not Allowed", "This answers to GET and HEAD.")
-        return cast("bytes | int", refusal.render(request))
+        """:returns: what the method's own function answers, or why there is none."""
+        if request.path != b"/":
+            return _refusal(request, 404, b"There is nothing but / here.\n")
+        if request.method not in (b"GET", b"HEAD"):
+            request.setHeader(b"allow", b"GET, HEAD")
+            return _refusal(request, 405, b"This answers to GET and HEAD.\n")
+        return cast("bytes | int", super().render(request))
 
     def render_GET(self, request: Request) -> bytes:
         """:returns: the peer as JSON."""
@@ -44,6 +39,12 @@ class WhoAmI(Resource):
         request.setHeader(b"cache-control", b"no-store")
         known = None if peer is None else peer.to_dict()
         return json.dumps(known, indent=2).encode() + b"\n"
+
+
+def _refusal(request: Request, status: int, text: bytes) -> bytes:
+    request.setResponseCode(status)
+    request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+    return text
 
 
 @frozen

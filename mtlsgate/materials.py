@@ -1,0 +1,173 @@
+"""
+Reading what a configuration names: certificates, keys and revocation lists.
+
+Whatever cannot be read or does not parse is reported at its place, and
+nothing is what is left of it.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography import x509
+
+from mtlsgate.admission.revocation import RevocationList, parse_crls
+from mtlsgate.config import Located, Material
+from mtlsgate.credentials import parse_certificates, read_file
+from mtlsgate.errors import CredentialError, Position, Report
+from mtlsgate.text import quoted
+
+T = TypeVar("T")
+
+_MATERIAL = re.compile(r"-----BEGIN |\A\s*M[A-Za-z0-9+/\s]{50,}=*\s*\Z")
+
+CERTIFICATE_ENDINGS = (".pem", ".crt", ".cer", ".der")
+CRL_ENDINGS = (".pem", ".crl", ".der")
+
+
+def looks_like_material(name: str) -> bool:
+    """:returns: whether what should be a name is PEM, or base64 of what may be
+    DER, which no message may repeat."""
+    return _MATERIAL.search(name) is not None
+
+
+class Materials:
+    """
+    Reads files and inline material for one load.
+
+    :ivar directory: where relative paths start.
+    :ivar report: where problems go.
+    """
+
+    def __init__(self, directory: Path, report: Report) -> None:
+        self.directory = directory
+        self.report = report
+
+    def read(self, material: Material, where: str) -> bytes | None:
+        """:returns: the bytes, or None if the report says why not."""
+        if material.text is not None:
+            # From the environment it may be any bytes.
+            return material.text.encode(errors="surrogateescape")
+        assert material.path is not None
+        if looks_like_material(str(material.path)):
+            inline = material.attribute.removesuffix("_file")
+            text = f"this is not the name of a file, but what is in one: write {inline}"
+            self.report.error(material.at, where, f"{material.attribute}: {text}")
+            return None
+        try:
+            return read_file(self.directory / material.path)
+        except CredentialError as error:
+            self.refuse(material, where, error)
+            return None
+
+    def warn_if_exposed(self, key: Material, where: str) -> None:
+        """Warn of a private key that everybody on the machine may read."""
+        if key.path is None:
+            return
+        try:
+            mode = (self.directory / key.path).stat().st_mode
+        except (OSError, ValueError):
+            return
+        if mode & stat.S_IROTH:
+            name = quoted(str(key.path))
+            self.report.warn(
+                key.at,
+                where,
+                f"{key.attribute}: {name} may be read by everybody on this machine: chmod o-r it",
+            )
+
+    def refuse(self, material: Material, where: str, error: CredentialError) -> None:
+        """Report what is wrong with material, at its attribute."""
+        name = f" {quoted(str(material.path))}" if material.path is not None else ""
+        self.report.error(material.at, where, f"{material.attribute}:{name} {error}")
+
+    def certificates(self, material: Material | None, where: str) -> tuple[x509.Certificate, ...]:
+        """:returns: the certificates, or none if there is no material or the
+        report says what is wrong with it."""
+        data = None if material is None else self.read(material, where)
+        if material is None or data is None:
+            return ()
+        try:
+            return parse_certificates(data)
+        except CredentialError as error:
+            self.refuse(material, where, error)
+            return ()
+
+    def certificate_directory(
+        self, directory: Located[str] | None, where: str
+    ) -> tuple[x509.Certificate, ...]:
+        """:returns: the certificates of every file in a directory that ends as
+        certificate files do; none if the report says what is wrong."""
+        if directory is None:
+            return ()
+        files = self._files("leaf_certificate_dir", directory, CERTIFICATE_ENDINGS, where)
+        return self._all(parse_certificates, "leaf_certificate_dir", directory.at, files, where)
+
+    def revocation_lists(
+        self,
+        file: Located[str] | None,
+        directory: Located[str] | None,
+        where: str,
+        strict: bool,
+    ) -> tuple[RevocationList, ...]:
+        """:param strict: whether they must keep to the RFC 5280 profile.
+        :returns: the CRLs of a file and of every file in a directory that
+        ends as CRL files do; none if the report says what is wrong."""
+        found: tuple[RevocationList, ...] = ()
+        parse = partial(parse_crls, strict=strict)
+        if file is not None:
+            files = [self.directory / file.value]
+            found += self._all(parse, "crl_file", file.at, files, where)
+        if directory is not None:
+            files = self._files("crl_dir", directory, CRL_ENDINGS, where)
+            found += self._all(parse, "crl_dir", directory.at, files, where)
+        return found
+
+    def _files(
+        self, attribute: str, directory: Located[str], endings: tuple[str, ...], where: str
+    ) -> list[Path]:
+        name = f"{attribute}: {quoted(directory.value)}"
+        try:
+            # In the order of their names, so that every load reads the same.
+            entries = sorted((self.directory / directory.value).iterdir())
+        except FileNotFoundError:
+            self.report.error(directory.at, where, f"{name} no such directory")
+            return []
+        except NotADirectoryError:
+            self.report.error(directory.at, where, f"{name} is not a directory")
+            return []
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            self.report.error(directory.at, where, f"{name} cannot be read: {reason}")
+            return []
+        found = [one for one in entries if one.suffix.lower() in endings]
+        if not found:
+            self.report.error(
+                directory.at,
+                where,
+                f"{name} holds no file that ends in {', '.join(endings)}",
+            )
+        return found
+
+    def _all(
+        self,
+        parse: Callable[[bytes], tuple[T, ...]],
+        attribute: str,
+        at: Position,
+        files: Iterable[Path],
+        where: str,
+    ) -> tuple[T, ...]:
+        def each() -> Iterator[T]:
+            for file in files:
+                try:
+                    yield from parse(read_file(file))
+                except CredentialError as error:
+                    name = quoted(str(file).removeprefix(f"{self.directory}/"))
+                    self.report.error(at, where, f"{attribute}: {name} {error}")
+
+        return tuple(each())
