@@ -1,0 +1,42 @@
+"""
+``mtlsgate probe``: what a gate makes of a client, seen from the client's side.
+
+`probe` in `mtlsgate.probe.client` is where to begin.  What it comes back with
+is an `Outcome`, which `describe` puts into words and `to_dict` into JSON.
+"""
+
+from mtlsgate.probe.arguments import ProbeError, load_identity, load_trust, parse_target
+from mtlsgate.probe.client import probe
+from mtlsgate.probe.document import to_dict
+from mtlsgate.probe.names import name_problem
+from mtlsgate.probe.outcome import (
+    CertificateFacts,
+    Ending,
+    Outcome,
+    PathProblem,
+    Stage,
+    Target,
+    Verdict,
+)
+from mtlsgate.probe.words import ALERTS, alert_name, describe, problem_text
+
+__all__ = [
+    "ALERTS",
+    "CertificateFacts",
+    "Ending",
+    "Outcome",
+    "PathProblem",
+    "ProbeError",
+    "Stage",
+    "Target",
+    "Verdict",
+    "alert_name",
+    "describe",
+    "load_identity",
+    "load_trust",
+    "name_problem",
+    "parse_target",
+    "probe",
+    "problem_text",
+    "to_dict",
+]

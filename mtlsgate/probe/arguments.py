@@ -1,0 +1,119 @@
+"""
+What a person says that is to be probed, and with what, read into values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from attrs import frozen
+from cryptography import x509
+
+from mtlsgate.credentials import (
+    ServerCredential,
+    pair,
+    parse_certificates,
+    parse_private_key,
+    read_file,
+)
+from mtlsgate.errors import CredentialError, GateError
+from mtlsgate.names import canonical
+from mtlsgate.probe.names import as_address
+from mtlsgate.probe.outcome import Target
+from mtlsgate.text import printable, quoted
+
+T = TypeVar("T")
+
+_HOST_AND_PORT = re.compile(
+    r"(?:\[(?P<ipv6>[0-9a-fA-F:.]+(?:%\w+)?)\]|(?P<host>[^\[\]:/\s]+)):(?P<port>[0-9]{1,5})"
+)
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
+
+
+@frozen(str=False)
+class ProbeError(GateError):
+    """
+    Something that keeps the probe from being tried.
+
+    :ivar problem: what is wrong and what to do, in one line.
+    """
+
+    problem: str
+
+    def __str__(self) -> str:
+        return printable(self.problem)
+
+
+def parse_target(text: str, server_name: str | None = None) -> Target:
+    """
+    :param text: ``gate.example:8443``, ``192.0.2.1:8443`` or ``[::1]:8443``.
+    :param server_name: the name or IP address that the server must have; by
+        default the host's.
+    :raises ProbeError: if either is not what it should be.
+    """
+    found = _HOST_AND_PORT.fullmatch(text)
+    if found is None or not 0 < int(found["port"]) < 65536:
+        raise ProbeError(
+            f'{quoted(text)} is not an address: write "gate.example:8443" or "[::1]:8443"'
+        )
+    host = found["ipv6"] or found["host"]
+    if found["ipv6"] is not None and (":" not in host or as_address(host) is None):
+        raise ProbeError(f"{quoted(host)} is not an IPv6 address")
+    return Target(host, int(found["port"]), _checked_name(server_name or host))
+
+
+def _checked_name(text: str) -> str:
+    if (address := as_address(text)) is not None:
+        return address
+    name = canonical(text)
+    if _NAME.fullmatch(name) is None or len(name) > 253:
+        raise ProbeError(
+            f"{quoted(text)} is not the name of a server: write it in ASCII (xn--…), without a port"
+        )
+    return name
+
+
+def load_identity(certificate: Path | None, key: Path | None) -> ServerCredential | None:
+    """
+    :param certificate: the client's certificate, with its chain after it.
+    :param key: its private key, not encrypted.
+    :returns: what to present, or None if neither was given.
+    :raises ProbeError: if only one was given, either is no good, or they do
+        not belong together.
+    """
+    if certificate is None or key is None:
+        if certificate is key:
+            return None
+        raise ProbeError("--cert and --key go together")
+    chain = _load(certificate, parse_certificates)
+    try:
+        private_key = _load(key, parse_private_key)
+    except ProbeError as error:
+        if "the key is encrypted" in error.problem:
+            raise ProbeError(
+                f"{key}: the key is encrypted: decrypt it first, with openssl pkey -in … -out …"
+            ) from None
+        raise
+    try:
+        return pair(chain, private_key)
+    except CredentialError as error:
+        raise ProbeError(f"{key}: {error}") from None
+
+
+def load_trust(path: Path | None) -> tuple[x509.Certificate, ...] | None:
+    """
+    :param path: the CAs that may have issued the server's certificate, each of
+        them trusted.
+    :raises ProbeError: if they cannot be read.
+    """
+    return None if path is None else _load(path, parse_certificates)
+
+
+def _load(path: Path, parse: Callable[[bytes], T]) -> T:
+    try:
+        return parse(read_file(path))
+    except CredentialError as error:
+        raise ProbeError(f"{path}: {error}") from None

@@ -1,0 +1,118 @@
+"""
+Bytes between OpenSSL, in memory, and a socket, until the connection is over.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+
+from attrs import frozen
+from OpenSSL import SSL
+
+from mtlsgate.probe.outcome import Ending
+from mtlsgate.text import quoted
+
+#: The types of the TLS records that a server may begin with: alert and handshake.
+_FIRST_RECORDS = b"\x15\x16"
+_CHUNK = 2**16
+
+
+@frozen
+class End:
+    """
+    The connection is over.
+
+    :ivar ending: how.
+    :ivar detail: what there is to say of it.
+    """
+
+    ending: Ending
+    detail: str = ""
+
+
+class Session:
+    """
+    Carries bytes between OpenSSL and the socket.
+
+    :ivar connection: OpenSSL's side, in memory.
+    """
+
+    def __init__(self, connection: SSL.Connection, transport: socket.socket) -> None:
+        self.connection = connection
+        self._transport = transport
+        #: Whether what the server sends was found to be TLS.
+        self._is_tls = False
+        #: Whether sending told of a reset, which receiving then does not.
+        self._was_reset = False
+
+    def end_of(self, step: Callable[[], object], seconds: float) -> End | None:
+        """
+        :param step: what OpenSSL is to do; called again until it can.
+        :param seconds: how long that may take.
+        :returns: how the connection ended before it was done, or None if it
+            was done.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                step()
+                return None
+            except SSL.WantReadError:
+                pass
+            except SSL.ZeroReturnError:
+                return End(Ending.CLOSED)
+            except SSL.Error as error:
+                return End(Ending.FAILED, reason(error))
+            finally:
+                self._flush()
+            if (end := self._feed(deadline - time.monotonic())) is not None:
+                return end
+
+    def _flush(self) -> None:
+        try:
+            while True:
+                self._transport.sendall(self.connection.bio_read(_CHUNK))
+        except SSL.WantReadError:
+            pass
+        except OSError as error:
+            # A server that hangs up may have said why before, and that is still to be read.
+            self._was_reset |= isinstance(error, ConnectionResetError)
+
+    def _feed(self, seconds: float) -> End | None:
+        """:returns: how it ended, if nothing more came."""
+        if seconds <= 0:
+            return End(Ending.TIMEOUT)
+        self._transport.settimeout(seconds)
+        try:
+            data = self._transport.recv(_CHUNK)
+        except TimeoutError:
+            return End(Ending.TIMEOUT)
+        except OSError:
+            return End(Ending.RESET)
+        if not data:
+            return End(Ending.RESET if self._was_reset else Ending.CUT)
+        if not self._is_tls and data[0] not in _FIRST_RECORDS:
+            line = data.splitlines()[0][:60].decode("latin-1")
+            return End(Ending.NOT_TLS, f"it began with {quoted(line)}")
+        self._is_tls = True
+        self.connection.bio_write(data)
+        return None
+
+
+def converse(session: Session, timeout: float, wait: float) -> tuple[End, bool]:
+    """:returns: how it ended, and whether the handshake was done."""
+    connection = session.connection
+    if (end := session.end_of(connection.do_handshake, timeout)) is not None:
+        return end, False
+    end = session.end_of(lambda: connection.recv(1), wait) or End(Ending.DATA)
+    # Leave politely, so that no gate logs a failure.
+    session.end_of(connection.shutdown, wait)
+    return End(Ending.SILENCE) if end.ending is Ending.TIMEOUT else end, True
+
+
+def reason(error: SSL.Error) -> str:
+    """:returns: what OpenSSL says of it, in words."""
+    queue = error.args[0] if error.args else ()
+    return str(queue[-1][2]) if isinstance(queue, list) and queue else type(error).__name__
