@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from OpenSSL import SSL
-from OpenSSL.crypto import X509StoreFlags
 from twisted.internet import reactor
 from twisted.internet.interfaces import IOpenSSLContextFactory
 from twisted.internet.protocol import Factory, Protocol
@@ -20,6 +19,7 @@ from zope.interface import implementer
 from mtlsgate import context as gate_context
 from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.credentials import pair, parse_certificates, parse_private_key
+from mtlsgate.judge import Judge
 
 
 class Echo(Protocol):
@@ -53,11 +53,13 @@ def new_context(directory):
         certificates("server.crt"), parse_private_key((directory / "server.key").read_bytes())
     )
     rule = Rule("clients", certificates("ca.crt"), certificates("admitted.crt"))
-    policy = gate_context.TlsPolicy((credential,), AdmissionPolicy((rule,)))
+    admission = AdmissionPolicy((rule,))
     # The gate's own making of a Context, up to where its verify callback comes in.
-    context = gate_context._new_context(policy, credential)
-    flags = X509StoreFlags.PARTIAL_CHAIN | X509StoreFlags.X509_STRICT
-    gate_context._trust(context, policy.admission, flags)
+    context = gate_context._new_context(
+        gate_context.TlsPolicy((credential,), admission), credential
+    )
+    gate_context._trust(context, Judge(admission, gate_context.utc_now))
+    gate_context._name_authorities(context, admission)
     context.set_verify(
         SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT | SSL.VERIFY_CLIENT_ONCE, pass_through
     )

@@ -99,16 +99,23 @@ class Server:
 
 @contextlib.contextmanager
 def running(name, directory):
-    """Run a server, ``bare`` or ``gate``, while the block lasts."""
+    """Run a server, ``bare``, ``gate``, or ``quiet`` for a gate that logs no
+    connections, while the block lasts."""
+    environment = dict(os.environ)
     if name == "bare":
         port_file = directory / "bare.port"
         port_file.unlink(missing_ok=True)
         command = (sys.executable, str(HERE / "bare.py"), str(directory), str(port_file))
     else:
-        config, log = directory / "echo.hcl", directory / "echo.log"
+        config, log = directory / f"{name}.hcl", directory / f"{name}.log"
         config.write_text(ECHO_CONFIG % {"port": 0})
         log.unlink(missing_ok=True)
         command = twistd(directory, config)
+        if name == "quiet":
+            command = (command[0], "--logger=quiet_log.observer", *command[1:])
+            environment["QUIET_LOG"] = str(log)
+            path = (str(HERE), environment.get("PYTHONPATH", ""))
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
 
     def port():
         if process.poll() is not None:
@@ -118,7 +125,7 @@ def running(name, directory):
         found = log.exists() and re.search(r"listening on 127\.0\.0\.1:(\d+)", log.read_text())
         return found and found[1]
 
-    process = subprocess.Popen(on_core(SERVER_CORE, *command))
+    process = subprocess.Popen(on_core(SERVER_CORE, *command), env=environment)
     try:
         yield Server(name, process, int(wait_for(port)))
     finally:
@@ -322,6 +329,11 @@ def measure(directory, options):
             for version in ("1.3", "1.2"):
                 what = f"handshakes/s, TLS {version}"
                 compare(*comparison, what, 0.90, "handshakes", version)
+            with running("quiet", directory) as quiet:
+                comparison = (table, [bare, quiet], directory, options)
+                what = "handshakes/s, TLS 1.3, unlogged"
+                compare(*comparison, what, 0.90, "handshakes", "1.3")
+            comparison = (table, [bare, gate], directory, options)
         if wanted("echo"):
             for connections in (1, 32):
                 what = f"echoes/s, connections: {connections}"
