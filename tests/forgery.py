@@ -4,11 +4,15 @@ Certificates and messages that no honest tool makes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL
 
+from mtlsgate.authority import PrivateKey
 from mtlsgate.testing import Authority, Credential
 
 _ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
@@ -23,15 +27,80 @@ def edited(issuer: Authority, credential: Credential, old: bytes, new: bytes) ->
     content = content.replace(old, new)
     assert isinstance(issuer.private_key, ec.EllipticCurvePrivateKey)
     signature = issuer.private_key.sign(content, ec.ECDSA(SHA256()))
-    return _tlv(0x30, content + _ECDSA_SHA256 + _tlv(0x03, b"\0" + signature))
+    return tlv(0x30, content + _ECDSA_SHA256 + tlv(0x03, b"\0" + signature))
 
 
-def _tlv(tag: int, body: bytes) -> bytes:
+def tlv(tag: int, body: bytes) -> bytes:
+    """:returns: the DER of a value."""
     length = len(body)
     if length < 128:
         return bytes([tag, length]) + body
     octets = length.to_bytes((length.bit_length() + 7) // 8, "big")
     return bytes([tag, 0x80 | len(octets)]) + octets + body
+
+
+def raw(
+    issuer: Authority,
+    key: PrivateKey,
+    *,
+    version: bytes = b"\xa0\x03\x02\x01\x02",
+    serial: bytes = b"\x01",
+    validity: tuple[bytes, bytes] = (b"\x17\x0d250101000000Z", b"\x17\x0d490101000000Z"),
+    subject: bytes = bytes.fromhex("300c310a300806035504030c0178"),
+    spki: bytes | None = None,
+    extensions: Iterable[tuple[str, bytes]] = (),
+    more: bytes = b"",
+) -> bytes:
+    """
+    Put a leaf together by hand, sound but for what is said.
+
+    :param issuer: one with a P-256 key.
+    :param key: the leaf's.
+    :param serial: the content of its INTEGER.
+    :param validity: two times, each with its tag.
+    :param extensions: dotted object identifier and content, ``!`` before it for a
+        critical one; they replace those that a sound leaf has.
+    :param more: octets after the extensions.
+    """
+    known = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known)
+    written = list(extensions)
+    if not any(oid.lstrip("!") == "2.5.29.35" for oid, _ in written):
+        written.append(("2.5.29.35", identifier.public_bytes()))
+    content = b"".join(
+        (
+            version,
+            tlv(0x02, serial),
+            _ECDSA_SHA256,
+            issuer.certificate.subject.public_bytes(),
+            tlv(0x30, b"".join(validity)),
+            subject,
+            spki or key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+            tlv(0xA3, tlv(0x30, b"".join(_extension(*one) for one in written))),
+            more,
+        )
+    )
+    content = tlv(0x30, content)
+    assert isinstance(issuer.private_key, ec.EllipticCurvePrivateKey)
+    signature = issuer.private_key.sign(content, ec.ECDSA(SHA256()))
+    return tlv(0x30, content + _ECDSA_SHA256 + tlv(0x03, b"\0" + signature))
+
+
+def _extension(oid: str, content: bytes) -> bytes:
+    critical = tlv(0x01, b"\xff") if oid.startswith("!") else b""
+    return tlv(0x30, object_identifier(oid.lstrip("!")) + critical + tlv(0x04, content))
+
+
+def object_identifier(dotted: str) -> bytes:
+    """:returns: its DER."""
+    first, second, *rest = map(int, dotted.split("."))
+    octets = bytearray()
+    for number in (40 * first + second, *rest):
+        digits = [number & 0x7F]
+        while number := number >> 7:
+            digits.append(number & 0x7F | 0x80)
+        octets += bytes(reversed(digits))
+    return tlv(0x06, bytes(octets))
 
 
 def present(connection: SSL.Connection, der: bytes) -> None:
@@ -48,6 +117,34 @@ def present(connection: SSL.Connection, der: bytes) -> None:
     assert lib.SSL_use_certificate(connection._ssl, certificate) == 1
     lib.X509_free(certificate)
     lib.BIO_free(bio)
+
+
+def present_also(connection: SSL.Connection, der: bytes) -> None:
+    """Make a client send such a certificate after its leaf and what it sends anyway."""
+    from OpenSSL._util import ffi, lib
+
+    data = ffi.new("unsigned char[]", der)
+    bio = lib.BIO_new_mem_buf(data, len(der))
+    certificate = lib.d2i_X509_bio(bio, ffi.NULL)
+    assert certificate != ffi.NULL, "OpenSSL does not parse it either"
+    # The context owns it from here on.
+    assert lib.SSL_CTX_add_extra_chain_cert(connection.get_context()._context, certificate) == 1
+    lib.BIO_free(bio)
+
+
+def ask_with_group_first(connection: SSL.Connection) -> None:
+    """Make a client offer a key of a group that the gate does not take first, so that
+    it is told to say hello again (HelloRetryRequest; RFC 8446, 4.1.4)."""
+    from OpenSSL._util import lib
+
+    assert lib.SSL_set1_curves_list(connection._ssl, b"P-521:X25519") == 1
+
+
+def name_nobody(connection: SSL.Connection) -> None:
+    """Make a client send no server name from now on."""
+    from OpenSSL._util import ffi, lib
+
+    lib.SSL_set_tlsext_host_name(connection._ssl, ffi.NULL)
 
 
 def key_usage(*usages: str) -> x509.KeyUsage:

@@ -23,6 +23,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
 from mtlsgate.admission import AdmissionPolicy, Rule
+from mtlsgate.admission.conditions import Condition, clause, read_value
 from mtlsgate.context import GateContext, TlsPolicy, utc_now
 from mtlsgate.credentials import ServerCredential
 from mtlsgate.gate import GateFactory, GateServer
@@ -128,6 +129,16 @@ def rule(
     )
 
 
+def condition(**attributes: Sequence[str]) -> Condition:
+    """:returns: an ``allow`` or ``deny`` block of these attributes."""
+    return Condition(
+        tuple(
+            clause(name, {value: read_value(name, value) for value in values})
+            for name, values in attributes.items()
+        )
+    )
+
+
 @frozen(eq=False)
 class Door:
     """
@@ -141,6 +152,9 @@ class Door:
     application: IProtocolFactory = field(factory=lambda: RecordingFactory(echo=True))
     min_version: Literal["1.2", "1.3"] = "1.2"
     strict: bool = True
+    always_ask_twice: bool = False
+    deny: Sequence[Condition] = ()
+    session_lifetime: float | None = None
     credentials: Sequence[ServerCredential] = field(factory=lambda: (localhost(),))
     alpn: tuple[bytes, ...] = ()
     now: Callable[[], datetime] = utc_now
@@ -151,9 +165,13 @@ class Door:
     def __attrs_post_init__(self) -> None:
         policy = TlsPolicy(
             credentials=tuple(self.credentials),
-            admission=None if self.rules is None else AdmissionPolicy(tuple(self.rules)),
+            admission=(
+                None if self.rules is None else AdmissionPolicy(tuple(self.rules), tuple(self.deny))
+            ),
             min_version=self.min_version,
             strict=self.strict,
+            always_ask_twice=self.always_ask_twice,
+            session_lifetime=self.session_lifetime,
             alpn=self.alpn,
         )
         context = GateContext(policy, self.now)

@@ -59,7 +59,13 @@ class Pki:
             "stranger.crt": stranger.public_bytes(Encoding.PEM),
         }
         for name, content in files.items():
-            (directory / name).write_bytes(content)
+            _write(directory / name, content)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    if path.suffix == ".key":
+        path.chmod(0o600)
 
 
 @cache
@@ -104,7 +110,7 @@ class Site:
     def write(self, name: str, content: bytes | str) -> None:
         """Write a file."""
         data = content.encode() if isinstance(content, str) else content
-        (self.directory / name).write_bytes(data)
+        _write(self.directory / name, data)
 
     def load(
         self,

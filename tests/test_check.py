@@ -30,6 +30,7 @@ def config(tmp_path: Path) -> Path:
     (tmp_path / "ca.crt").write_bytes(ca.pem)
     (tmp_path / "server.crt").write_bytes(shown.pem)
     (tmp_path / "server.key").write_bytes(shown.key_pem)
+    (tmp_path / "server.key").chmod(0o600)
     (tmp_path / "pins.crt").write_bytes(b"".join(pin.pem for pin in pins))
     path = tmp_path / "gate.hcl"
     path.write_text(

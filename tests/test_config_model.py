@@ -227,7 +227,7 @@ NO_RULE = (
         ),
         (
             'client_certificate { ca_certificate = "x" }\nverification = "none"',
-            ['6:16: tls: verification: must be "strict" or "compatible"'],
+            ['6:16: tls: verification: must be "strict" or "compatible" or "double"'],
         ),
         (
             'client_certificate { ca_certificate = "x" }\nserver_certificate {}',

@@ -4,7 +4,8 @@ The documentation is true: every sample in it is loaded or run.
 How a page is written so that it can be:
 
 - A ``hcl`` block is a whole file.  Where it is not, a comment in front of it says
-  so: ``<!-- hcl: inside tls -->`` (or ``inside server``) has the rest made around it,
+  so: ``<!-- hcl: inside tls -->`` (or ``inside server``, ``inside rule``, which has a
+  CA and nothing else) has the rest made around it,
   ``<!-- hcl: refused -->`` says that it is in error, as the ``text`` block after it
   says.  Files that it names are made for it.
 - A ``console`` or ``sh`` block is run, all of a page in order, in one directory.
@@ -28,11 +29,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import attrs
 import pytest
 from attrs import field, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from zope.interface.interface import InterfaceClass
@@ -120,6 +125,9 @@ def whole(sample: Sample) -> str:
         if "tls {" not in sample.text:
             rest += '  tls {\n    client_certificate { ca_certificate_file = "ca.crt" }\n  }\n'
         return f'server {{\n  hosts = ["127.0.0.1:0"]\n{rest}{sample.text}}}\n'
+    if "inside rule" in sample.note:
+        inner = f'client_certificate {{\nca_certificate_file = "ca.crt"\n{sample.text}}}\n'
+        return f'server {{\nhosts = ["127.0.0.1:0"]\nprotocol "echo" {{}}\ntls {{\n{inner}}}\n}}\n'
     if "inside tls" in sample.note:
         return (
             'server {\n  hosts = ["127.0.0.1:0"]\n  protocol "echo" {}\n'
@@ -129,23 +137,67 @@ def whole(sample: Sample) -> str:
 
 
 def make_files(directory: Path, text: str) -> None:
-    """Write a certificate or key for each name of one in the text."""
+    """
+    Write what each name in the text stands for: a certificate, two in a
+    ``.pem``, a key, a revocation list, or a directory of such.
+    """
     directory.mkdir(exist_ok=True)
     authorities: dict[str, Authority] = {}
     authority: Authority | None = None
-    server = Authority.create("Server CA").issue(
-        "localhost", dns_names=["localhost"], usages=["server_auth"]
-    )
-    for name in re.findall(r"[\w-]+\.(?:crt|key|pem)\b", text):
-        if name.startswith("server."):
+    servers: dict[str, Credential] = {}
+    for folder, name in _names(text):
+        path = directory / name
+        issue: Callable[[str], Credential] = authority.issue if authority else self_signed
+        if folder:
+            path.mkdir(exist_ok=True)
+            path /= "one.crl" if folder == "crl" else "one.crt"
+        if folder == "crl" or name.endswith(".crl"):
+            assert authority is not None
+            content = crl(authority)
+        elif folder:
+            content = issue("one").pem
+        elif re.search(r"^server\b|-server\.", name):
+            server = servers.setdefault(path.stem, _server(path.stem))
             content = server.key_pem if name.endswith(".key") else server.pem
         elif re.search(r"(?:^|-)ca\.", name):
             authority = authorities.setdefault(name, Authority.create(name))
             content = authority.pem
         else:
-            issue: Callable[[str], Credential] = authority.issue if authority else self_signed
-            content = issue("one").pem + issue("another").pem
-        (directory / name).write_bytes(content)
+            content = issue("one").pem + (issue("another").pem if name.endswith(".pem") else b"")
+        path.write_bytes(content)
+        # Of a key that others may read the gate would warn.
+        path.chmod(0o600)
+
+
+def _names(text: str) -> Iterator[tuple[str, str]]:
+    """Yield (what a directory is of, or "", and the name) for all files in the text."""
+    for found in re.finditer(
+        r'\b(?:(?P<of>leaf_certificate|crl)_dir\s*= "(?P<folder>[\w-]+)"'
+        r"|(?P<file>[\w-]+\.(?:crt|key|pem|crl))\b)",
+        text,
+    ):
+        yield found["of"] or "", found["folder"] or found["file"]
+
+
+def _server(name: str) -> Credential:
+    names = ["localhost", f"{name}.example"]
+    return Authority.create("Server CA").issue(name, dns_names=names, usages=["server_auth"])
+
+
+def crl(authority: Authority) -> bytes:
+    """:returns: a revocation list of a CA, with nothing on it."""
+    now = datetime.now(UTC)
+    key = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key.value)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(now - timedelta(hours=1))
+        .next_update(now + timedelta(days=7))
+        .add_extension(identifier, critical=False)
+        .add_extension(x509.CRLNumber(1), critical=False)
+    )
+    return builder.sign(authority.private_key, SHA256()).public_bytes(Encoding.PEM)
 
 
 ENVIRONMENT = {"LAPTOP_CERTIFICATE": base64.b64encode(self_signed("laptop").der).decode()}
@@ -483,27 +535,12 @@ def sections(page: Path, level: int) -> dict[str, str]:
 
 
 def test_every_reason_has_a_section() -> None:
-    """reasons.md describes all reasons, and but for reserved ones no others."""
-    described, _, reserved = (DOCS / "reasons.md").read_text().partition("## Reserved")
-    heading = re.compile(r"^### `(\w+)`$", re.MULTILINE)
-    assert set(heading.findall(described)) <= set(Reason)
-    assert set(heading.findall(described)) | set(heading.findall(reserved)) >= set(Reason)
-
-
-def test_reserved_reasons_are_never_given() -> None:
-    """What reasons.md calls reserved, no module of the running program uses."""
-    reserved = re.findall(r"### `(\w+)`", sections(DOCS / "reasons.md", 2).get("Reserved", ""))
-    script = (
-        "import sys, mtlsgate.cli, mtlsgate.tap, mtlsgate.initialize\n"
-        "for name, module in sys.modules.items():\n"
-        "    if name.startswith('mtlsgate.') and name != 'mtlsgate.reasons':\n"
-        "        print(module.__file__)"
-    )
-    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    files = loaded.stdout.decode().splitlines()
-    assert any(file.endswith("gate.py") for file in files)
-    source = "".join(Path(file).read_text() for file in files)
-    assert [name for name in reserved if f"Reason.{name.upper()}" in source] == []
+    """reasons.md describes all reasons and no others, each with what to do."""
+    described = sections(DOCS / "reasons.md", 3)
+    assert set(described) == set(Reason)
+    for name, text in described.items():
+        for part in ("Client sees", "Check", "Do"):
+            assert f"- **{part}:**" in text, (name, part)
 
 
 @pytest.mark.parametrize(
@@ -514,6 +551,8 @@ def test_reserved_reasons_are_never_given() -> None:
         ("tls", model.Tls),
         ("server_certificate", model.ServerCertificate),
         ("client_certificate", model.ClientCertificate),
+        ("allow and deny", model.Condition),
+        ("pin", model.Pin),
     ],
 )
 def test_every_attribute_is_in_the_reference(heading: str, block: type) -> None:
@@ -527,9 +566,9 @@ def test_every_attribute_is_in_the_reference(heading: str, block: type) -> None:
 
 
 def test_every_block_is_in_the_reference() -> None:
-    """Nothing that a file or a server may hold is missing."""
-    named = sections(DOCS / "configuration.md", 2)
-    for block in (model.Configuration, model.Server, model.Tls):
+    """No block that a file may hold is missing."""
+    named = " ".join(sections(DOCS / "configuration.md", 2)).split()
+    for block in (model.Configuration, model.Server, model.Tls, model.ClientCertificate):
         for one in fields_of(block):
             if one.source in ("block", "blocks"):
                 assert one.name in named

@@ -28,17 +28,21 @@ def test_admission(log: Log, version: Version) -> None:
     assert door.try_in(ALICE, version, server_name="localhost") == admitted("IOT")
     event = log.only
     assert event["log_level"] is LogLevel.info
-    assert {name: value for name, value in event.items() if not name.startswith("log_")} == {
+    facts = {name: value for name, value in event.items() if not name.startswith("log_")}
+    assert facts.pop("text") == formatEvent(event)
+    assert facts == {
         "server": "door",
         "peer_address": "127.0.0.1:50000",
         "rule": "IOT",
         "subject": "CN=alice",
+        "issuer": "CN=Root,O=Example",
         "serial": "abc",
         "fingerprint": ALICE.sha256,
         "dns_names": ["a.example", "b.example"],
         "uris": ["spiffe://td/alice"],
         "sni": "localhost",
         "tls_version": f"TLSv{version}",
+        "resumed": False,
     }
     assert formatEvent(event) == (
         "door: admitted 127.0.0.1:50000 by rule IOT: "

@@ -315,7 +315,9 @@ def test_every_server_gets_a_socket_of_its_own_also_on_port_0(tmp_path: Path) ->
     for one in (*descriptors, *ports):
         os.close(one)
     assert len(set(descriptors)) == len(ports) == 3
-    assert [one.server for one in listeners] == [*epoch.servers[:1] * 2, epoch.servers[1]]
+    assert [one.servers for one in listeners] == [
+        (one,) for one in (*epoch.servers[:1] * 2, epoch.servers[1])
+    ]
 
 
 def test_addresses_are_given_back_if_one_cannot_be_had(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_the_setup_loads_without_a_warning(tmp_path: Path) -> None:
     assert policy.admission is not None
     (rule,) = policy.admission.rules
     assert rule.authorities == (certificate(tmp_path / "ca.crt"),)
-    assert rule.pins == (certificate(tmp_path / "client.crt"),)
+    assert tuple(pin.certificate for pin in rule.pins) == (certificate(tmp_path / "client.crt"),)
     assert policy.credentials[0].chain == (certificate(tmp_path / "server.crt"),)
 
 

@@ -50,7 +50,7 @@ def rule(ca: str | None = None, leaf: str | None = None, label: str = "") -> str
         rule(ca="issuing.crt", leaf="client.crt") + "\n" + rule(leaf="stranger.crt"),
         rule(ca="issuing.crt", leaf="client.crt")
         + "\n"
-        + rule(ca="issuing.crt", leaf="client.der"),
+        + rule(ca="issuing.crt", leaf="clients.crt"),
     ],
 )
 def test_what_is_in_order_is_not_warned_of(here: Site, tls: str) -> None:

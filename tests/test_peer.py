@@ -104,6 +104,7 @@ def test_to_dict() -> None:
         "cipher": "TLS_AES_256_GCM_SHA384",
         "group": "X25519MLKEM768",
         "alpn": "h2",
+        "resumed": False,
         "address": "192.0.2.7:4711",
     }
 

@@ -80,7 +80,7 @@ def test_curl_does_not_get_in_with_a_wrong_one(
         status, output = curl(demo, running, client, *version, "--include")
         assert status != 0
         assert "HTTP/" not in output
-        assert f": {reason}: " in running.read_until("rejected")
+        assert f": {reason}: " in running.read_until("demo: rejected")
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
@@ -96,7 +96,7 @@ def test_openssl_is_told_the_same(demo: Path, version: str) -> None:
             status, output = s_client(demo, running, client, version)
             assert status != 0
             assert "HTTP/1.0" not in output
-            assert f": {reason}: " in running.read_until("rejected")
+            assert f": {reason}: " in running.read_until("demo: rejected")
 
 
 def test_old_versions_are_refused(demo: Path) -> None:
@@ -104,7 +104,7 @@ def test_old_versions_are_refused(demo: Path) -> None:
     with gate(demo / "gate.hcl") as running:
         status, _ = s_client(demo, running, "client", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0")
         assert status != 0
-        assert ": unsupported_tls: " in running.read_until("rejected")
+        assert ": unsupported_tls: " in running.read_until("demo: rejected")
 
 
 def test_plaintext_is_told_from_tls(demo: Path) -> None:
@@ -113,7 +113,7 @@ def test_plaintext_is_told_from_tls(demo: Path) -> None:
         with socket.create_connection(("127.0.0.1", running.port("demo"))) as plain:
             plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
             assert b"HTTP" not in plain.recv(1000)
-        assert ": not_tls: " in running.read_until("rejected")
+        assert ": not_tls: " in running.read_until("demo: rejected")
 
 
 def test_twist_runs_it_too(demo: Path) -> None:
