@@ -128,21 +128,17 @@ class GateConnection(SSL.Connection):
     def __init__(self, context: SSL.Context) -> None:
         super().__init__(context, None)
         self.handshake = Handshake()
-        self._has_input = False
-
-    def bio_write(self, buf: bytes | bytearray | memoryview) -> int:
-        """Take bytes from the client."""
-        self._has_input = True
-        return super().bio_write(buf)
+        self._begun = False
 
     def do_handshake(self) -> None:
         """
-        Go on with the handshake.  Twisted asks for it before a byte has
+        Go on with the handshake.  Twisted asks for it once before a byte has
         arrived, when there is nothing that a server could do yet.  A client
         that ends TLS in the middle of it is gone; Twisted does not expect the
         error that OpenSSL has for this.
         """
-        if not self._has_input:
+        if not self._begun:
+            self._begun = True
             raise SSL.WantReadError
         try:
             super().do_handshake()

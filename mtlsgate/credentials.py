@@ -57,7 +57,7 @@ _PEM_BLOCK = re.compile(
     rb"-----BEGIN (?P<kind>[A-Z0-9 ]+)-----\r?\n(?:[^-]++|-(?!----))*+-----END (?P=kind)-----"
 )
 #: Far above any real bundle; a device file named by mistake must not be read for ever.
-MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
 @frozen
@@ -118,7 +118,10 @@ def parse_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
         found = [body for _, body in blocks]
     else:
         found = [data if data[:1] == b"\x30" else _from_base64(data)]
-    return tuple(_certificate(der, number, len(found)) for number, der in enumerate(found, 1))
+    with warnings.catch_warnings():
+        # cryptography warns of serial numbers that RFC 5280 forbids; they harm nobody here.
+        warnings.simplefilter("ignore")
+        return tuple(_certificate(der, number, len(found)) for number, der in enumerate(found, 1))
 
 
 def _pem_blocks(data: bytes) -> list[tuple[str, bytes]]:
@@ -158,13 +161,10 @@ def _from_base64(data: bytes) -> bytes:
 
 def _certificate(der: bytes, number: int, count: int) -> x509.Certificate:
     try:
-        with warnings.catch_warnings():
-            # cryptography warns of serial numbers that RFC 5280 forbids; they harm nobody here.
-            warnings.simplefilter("ignore")
-            certificate = x509.load_der_x509_certificate(der)
-            # These parse on first use: now is the time to find out.
-            _ = certificate.extensions, certificate.subject, certificate.issuer
-            certificate.public_key()
+        certificate = x509.load_der_x509_certificate(der)
+        # These parse on first use: now is the time to find out.
+        _ = certificate.extensions, certificate.subject, certificate.issuer
+        certificate.public_key()
     except UNPARSABLE as error:
         which = f"certificate {number} of {count}" if count > 1 else "the certificate"
         what = str(error).partition("\n")[0] or type(error).__name__

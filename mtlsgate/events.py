@@ -82,7 +82,7 @@ def pin_first_used(server: str, rule: Rule, pin: Pin) -> None:
         server=server,
         rule=rule.name,
         pin=pin.name,
-        fingerprint=sha256(pin.certificate).hex(),
+        fingerprint=pin.digest.hex(),
     )
 
 

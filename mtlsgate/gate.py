@@ -29,7 +29,6 @@ from zope.interface import implementer
 from mtlsgate import events
 from mtlsgate.admission import Admitted, Pin, Rejection
 from mtlsgate.context import GateConnection, GateContext
-from mtlsgate.credentials import sha256
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.names import same_name
 from mtlsgate.peer import VerifiedPeer, address_text
@@ -62,7 +61,7 @@ class PinsUsed:
         """:returns: whether the pin has a name and is used for the first time."""
         if pin.name is None:
             return False
-        use = (sha256(pin.certificate), pin.name)
+        use = (pin.digest, pin.name)
         first = use not in self._seen
         self._seen.add(use)
         return first

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mtlsgate.admission import AdmissionPolicy, Pin, Rule, allows_client_authentication
 from mtlsgate.admission.conditions import Leaf
 from mtlsgate.config.model import ClientCertificate, Server
-from mtlsgate.credentials import ServerCredential, is_ca, key_weakness, sha256, signature_weakness
+from mtlsgate.credentials import ServerCredential, is_ca, key_weakness, signature_weakness
 from mtlsgate.errors import Position, Report
 from mtlsgate.text import printable
 
@@ -259,7 +259,7 @@ def _shadowed(
 def _lasting_pins(rule: Rule) -> Iterator[bytes]:
     for pin in rule.pins:
         if pin.not_before is None and pin.retire_after is None:
-            yield sha256(pin.certificate)
+            yield pin.digest
 
 
 def _doubled(
@@ -270,9 +270,7 @@ def _doubled(
     for block, rule in zip(blocks, rules, strict=True):
         same = (
             rule.authority_digests,
-            frozenset(
-                (pin.not_before, pin.retire_after, sha256(pin.certificate)) for pin in rule.pins
-            ),
+            frozenset((pin.not_before, pin.retire_after, pin.digest) for pin in rule.pins),
             frozenset(rule.allow),
             frozenset(rule.deny),
             rule.max_depth,

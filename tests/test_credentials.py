@@ -424,7 +424,7 @@ def test_what_is_no_file_to_read_is_refused_at_once(tmp_path: Path) -> None:
         "blank": "is empty",
         "fifo": "is not a regular file",
         "/dev/zero": "is not a regular file",
-        "huge": "is larger than 64 MiB",
+        "huge": "is larger than 256 MiB",
         "loop": "cannot be read: Too many levels of symbolic links",
         "empty/file": "cannot be read: Not a directory",
         "a\0b": "cannot be read: embedded null byte",

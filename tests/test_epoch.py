@@ -331,7 +331,7 @@ def test_the_file_itself(here: Site) -> None:
         "": "configuration: is a directory, not a file",
         "fifo": "configuration: is not a regular file",
         "empty": "configuration: is empty",
-        "huge": "configuration: is larger than 64 MiB",
+        "huge": "configuration: is larger than 256 MiB",
         "large": "syntax: the file is over 1 MiB; move certificates and keys into files of their "
         "own",
     }
@@ -366,7 +366,7 @@ REFUSED_FILES = {
     "": '"." is a directory, not a file',
     "fifo": '"fifo" is not a regular file',
     "empty": '"empty" is empty',
-    "huge": '"huge" is larger than 64 MiB',
+    "huge": '"huge" is larger than 256 MiB',
     "a\\u0000b": '"a\\x00b" cannot be read: embedded null byte',
     "server.key": '"server.key" PEM block 1 of 1 is a PRIVATE KEY, not a CERTIFICATE',
     "text": '"text" is neither PEM nor DER nor base64 of DER',

@@ -25,12 +25,18 @@ class Pin:
     :ivar name: the label of its ``pin`` block, or None.
     :ivar not_before: the instant from which on it counts, or None.
     :ivar retire_after: the instant after which it no longer counts, or None.
+    :ivar digest: SHA-256 of the leaf's DER, 32 bytes.
     """
 
     certificate: x509.Certificate
     name: str | None = None
     not_before: datetime | None = None
     retire_after: datetime | None = None
+    digest: bytes = field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        # Once: the memory of `sha256` is too short for a fleet.
+        object.__setattr__(self, "digest", sha256(self.certificate))
 
 
 def _pins(given: Iterable[Pin | x509.Certificate]) -> tuple[Pin, ...]:
@@ -68,8 +74,7 @@ class Rule:
     def __attrs_post_init__(self) -> None:
         pins: dict[bytes, tuple[Pin, ...]] = {}
         for pin in self.pins:
-            digest = sha256(pin.certificate)
-            pins[digest] = (*pins.get(digest, ()), pin)
+            pins[pin.digest] = (*pins.get(pin.digest, ()), pin)
         object.__setattr__(self, "_authorities", frozenset(map(sha256, self.authorities)))
         object.__setattr__(self, "_pins", pins)
 
@@ -114,7 +119,7 @@ def lone_pins_of(rules: Iterable[Rule]) -> tuple[x509.Certificate, ...]:
     anchors, each once, in file order."""
     return tuple(
         {
-            sha256(pin.certificate): pin.certificate
+            pin.digest: pin.certificate
             for rule in rules
             if not rule.authorities
             for pin in rule.pins
