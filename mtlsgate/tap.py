@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 from twisted.application.service import IService
@@ -35,25 +33,14 @@ class Options(usage.Options):
         from twisted.internet import reactor
 
         try:
-            with _no_collection():
-                self.epoch = load(self["config"], say=partial(print, file=sys.stderr))
+            self.epoch = load(self["config"], say=partial(print, file=sys.stderr))
+            # It stays: the garbage collector need not look at it ever again.
+            gc.freeze()
             self["listeners"] = bind(self.epoch, reactor)
         except GateError as error:
             # usage.UsageError would bury the message under twistd's own help.
             print(error, file=sys.stderr)  # noqa: T201
             raise SystemExit(1) from None
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """What is built stays for good: neither while it is built nor later does the
-    garbage collector need to look at it."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-    gc.freeze()
 
 
 def makeService(options: Options) -> IService:
