@@ -53,8 +53,10 @@ MAX_REMEMBERED = 4096
 
 _PEM_BEGIN = re.compile(rb"-----BEGIN ")
 _PEM_BLOCK = re.compile(
-    # No five dashes inside, and nothing to try again: the time stays linear.
-    rb"-----BEGIN (?P<kind>[A-Z0-9 ]+)-----\r?\n(?:[^-]++|-(?!----))*+-----END (?P=kind)-----"
+    # No five dashes inside, and one way only to read what is: the time stays
+    # linear.  (Possessive quantifiers would say so, but Python 3.11.2 has them wrong.)
+    rb"-----BEGIN (?P<kind>[A-Z0-9 ]+)-----\r?\n"
+    rb"[^-]*(?:-(?!----)[^-]*)*-----END (?P=kind)-----"
 )
 #: Far above any real bundle; a device file named by mistake must not be read for ever.
 MAX_FILE_BYTES = 256 * 1024 * 1024
