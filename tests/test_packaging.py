@@ -49,8 +49,9 @@ def python(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
 def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel."""
     out = tmp_path_factory.mktemp("wheel")
-    pip = (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", out, checkout)
-    ok(*pip, cwd=out)
+    # Debian 12's pip would else build as of old, for which it lacks a package.
+    pip = (sys.executable, "-m", "pip", "wheel", "--use-pep517", "-q", "--no-deps")
+    ok(*pip, "-w", out, checkout, cwd=out)
     (found,) = out.glob("mtlsgate-*.whl")
     return found
 
@@ -97,7 +98,7 @@ def test_every_way_of_installing_it_works(
     what: list[str | Path] = (
         ["-e", checkout] if mode == "editable" else [request.getfixturevalue(mode)]
     )
-    ok(*pip, "install", "-q", "--no-deps", *what, cwd=tmp_path)
+    ok(*pip, "install", "--use-pep517", "-q", "--no-deps", *what, cwd=tmp_path)
     scripts = python.parent
     for command in ("twistd", "twist"):
         listed = [
