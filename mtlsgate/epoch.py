@@ -22,7 +22,7 @@ from mtlsgate import lint
 from mtlsgate.addresses import refuse_names, refuse_overlaps
 from mtlsgate.admission import AdmissionPolicy
 from mtlsgate.authority import self_signed
-from mtlsgate.config import AlreadyReported, Located, Material, model
+from mtlsgate.config import AlreadyReported, Located, Material, Misconfigured, model
 from mtlsgate.config.decode import Decoder
 from mtlsgate.config.expressions import Scope
 from mtlsgate.config.syntax import parse
@@ -320,6 +320,8 @@ class _Loader:
             return _Application(built, _alpn(built))
         except AlreadyReported:
             return None
+        except Misconfigured as error:
+            self.report.error(error.at, where, error.text)
         except (PluginError, ValueError) as error:
             self.report.error(block.at, where, str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 -- a plugin may raise anything

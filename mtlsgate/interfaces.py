@@ -9,6 +9,8 @@ from typing import Any
 from twisted.internet.interfaces import IProtocolFactory
 from zope.interface import Attribute, Interface
 
+from mtlsgate.config import Material
+
 
 class IVerifiedPeer(Interface):
     """
@@ -61,6 +63,15 @@ class IProtocolEnvironment(Interface):
         "at import time."
     )
 
+    def read(material: Material) -> bytes:
+        """
+        :param material: the value of an attribute that is inline or a file; see
+            `mtlsgate.config`.
+        :returns: what it holds.  Read files in this way, and the gate knows
+            that it depends on them.
+        :raises Misconfigured: at the attribute, if the file cannot be read.
+        """
+
 
 class IProtocolPlugin(Interface):
     """
@@ -85,5 +96,6 @@ class IProtocolPlugin(Interface):
             client's address.  If it provides ``IProtocolNegotiationFactory``,
             its ``acceptableProtocols`` are offered by ALPN.
         :raises ValueError: with one line for the person who wrote the block,
-            if it asks for what cannot be had.
+            if it asks for what cannot be had; `mtlsgate.config.Misconfigured`
+            names the place, too.
         """

@@ -17,7 +17,7 @@ from typing import TypeVar
 from cryptography import x509
 
 from mtlsgate.admission.revocation import RevocationList, parse_crls
-from mtlsgate.config import Located, Material
+from mtlsgate.config import Located, Material, Misconfigured
 from mtlsgate.credentials import parse_certificates, read_file
 from mtlsgate.errors import CredentialError, Position, Report
 from mtlsgate.text import quoted
@@ -36,6 +36,35 @@ def looks_like_material(name: str) -> bool:
     return _MATERIAL.search(name) is not None
 
 
+def material_bytes(
+    material: Material, directory: Path, read: Callable[[Path], bytes] = read_file
+) -> bytes:
+    """
+    :param directory: where relative paths start.
+    :param read: reads a file; raises `CredentialError` in words that follow its name.
+    :returns: what the material holds, or the file that it names.
+    :raises Misconfigured: at its attribute, if the file cannot be read.
+    """
+    if material.text is not None:
+        # From the environment it may be any bytes.
+        return material.text.encode(errors="surrogateescape")
+    assert material.path is not None
+    if looks_like_material(str(material.path)):
+        inline = material.attribute.removesuffix("_file")
+        text = f"this is not the name of a file, but what is in one: write {inline}"
+        raise Misconfigured(material.at, f"{material.attribute}: {text}")
+    try:
+        return read(directory / material.path)
+    except CredentialError as error:
+        raise unusable(material, error) from error
+
+
+def unusable(material: Material, error: CredentialError) -> Misconfigured:
+    """:returns: what is wrong with material, at its attribute."""
+    name = f" {quoted(str(material.path))}" if material.path is not None else ""
+    return Misconfigured(material.at, f"{material.attribute}:{name} {error}")
+
+
 class Materials:
     """
     Reads files and inline material for one load.
@@ -50,19 +79,10 @@ class Materials:
 
     def read(self, material: Material, where: str) -> bytes | None:
         """:returns: the bytes, or None if the report says why not."""
-        if material.text is not None:
-            # From the environment it may be any bytes.
-            return material.text.encode(errors="surrogateescape")
-        assert material.path is not None
-        if looks_like_material(str(material.path)):
-            inline = material.attribute.removesuffix("_file")
-            text = f"this is not the name of a file, but what is in one: write {inline}"
-            self.report.error(material.at, where, f"{material.attribute}: {text}")
-            return None
         try:
-            return read_file(self.directory / material.path)
-        except CredentialError as error:
-            self.refuse(material, where, error)
+            return material_bytes(material, self.directory)
+        except Misconfigured as error:
+            self.report.error(error.at, where, error.text)
             return None
 
     def warn_if_exposed(self, key: Material, where: str) -> None:
@@ -83,8 +103,8 @@ class Materials:
 
     def refuse(self, material: Material, where: str, error: CredentialError) -> None:
         """Report what is wrong with material, at its attribute."""
-        name = f" {quoted(str(material.path))}" if material.path is not None else ""
-        self.report.error(material.at, where, f"{material.attribute}:{name} {error}")
+        problem = unusable(material, error)
+        self.report.error(problem.at, where, problem.text)
 
     def certificates(self, material: Material | None, where: str) -> tuple[x509.Certificate, ...]:
         """:returns: the certificates, or none if there is no material or the

@@ -15,6 +15,8 @@ from zope.interface import alsoProvides, implementer
 from zope.interface.verify import verifyObject
 
 from mtlsgate import protocols
+from mtlsgate.config import Located, Material, Misconfigured
+from mtlsgate.errors import Position
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
 from mtlsgate.protocols import PluginError, ProtocolEnvironment, find_plugin
 from mtlsgate.protocols.custom import CustomPlugin
@@ -336,6 +338,43 @@ def test_the_environment_tells_a_plugin_where_it_is(tmp_path: Path) -> None:
     assert asked == []
     assert environment.reactor == environment.reactor == "reactor"
     assert asked == ["reactor"]
+
+
+def test_the_environment_reads_material(tmp_path: Path) -> None:
+    """Inline or out of a file beside the configuration; what fails is located."""
+    environment = ProtocolEnvironment("devices", tmp_path, lambda: None)
+    at = Position(7, 5)
+    (tmp_path / "ca.crt").write_bytes(b"what it holds")
+    assert environment.read(Material("ca", at, text="inline")) == b"inline"
+    assert environment.read(Material("ca_file", at, path=Path("ca.crt"))) == b"what it holds"
+    with pytest.raises(Misconfigured) as caught:
+        environment.read(Material("ca_file", at, path=Path("other.crt")))
+    assert (caught.value.at, caught.value.text) == (at, 'ca_file: "other.crt" no such file')
+
+
+@frozen
+class Picky:
+    word: Located[str]
+
+
+@implementer(IProtocolPlugin)
+@frozen
+class PickyPlugin:
+    name: str = "mine"
+    configuration: Any = Picky
+
+    def build(self, configuration: Picky, environment: IProtocolEnvironment) -> IProtocolFactory:
+        raise Misconfigured(configuration.word.at, "word: not this one")
+
+
+picky = PickyPlugin()
+
+
+def test_a_plugin_can_say_where_it_is_misconfigured(here: Site, install: Install) -> None:
+    """... by an error that knows its place."""
+    install(mine=f"{__name__}:picky")
+    (problem,) = here.problems(server(protocol='protocol "mine" {\n  word = "no"\n}'))
+    assert problem == '4:10: protocol "mine": word: not this one'
 
 
 # protocol "custom"

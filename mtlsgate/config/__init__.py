@@ -2,7 +2,8 @@
 The configuration language: HCL text to frozen, checked values.
 
 For protocol plugins, this package is what annotates the attributes of their
-configuration class: `Duration`, `Located`, `Material`, `Parsed`, `Remainder`.
+configuration class: `Duration`, `Located`, `Material`, `Parsed`, `Remainder`; and
+`Misconfigured` tells where one of them is wrong.
 """
 
 from mtlsgate.config.fields import (
@@ -10,6 +11,7 @@ from mtlsgate.config.fields import (
     Duration,
     Located,
     Material,
+    Misconfigured,
     Parsed,
     Remainder,
     parse_duration,
@@ -20,6 +22,7 @@ __all__ = [
     "Duration",
     "Located",
     "Material",
+    "Misconfigured",
     "Parsed",
     "Remainder",
     "parse_duration",

@@ -127,6 +127,20 @@ class AlreadyReported(Exception):
     """What was asked for is in error, and the report says so."""
 
 
+class Misconfigured(ValueError):
+    """
+    What a configuration asks for cannot be had; the place in it is known.
+
+    :ivar at: where.
+    :ivar text: what is wrong and what to do, in one line.
+    """
+
+    def __init__(self, at: Position, text: str) -> None:
+        super().__init__(text)
+        self.at = at
+        self.text = text
+
+
 @frozen
 class Remainder:
     """

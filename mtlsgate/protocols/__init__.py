@@ -19,8 +19,11 @@ from zope.interface import implementer
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
+from mtlsgate.config import Material
+from mtlsgate.credentials import read_file
 from mtlsgate.errors import GateError, did_you_mean
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
+from mtlsgate.materials import material_bytes
 from mtlsgate.text import printable, quoted
 
 GROUP = "mtlsgate.protocols"
@@ -49,11 +52,19 @@ class ProtocolEnvironment:
     server: str
     directory: Path
     _get_reactor: Callable[[], object] = field(default=_installed_reactor, repr=False)
+    _read_file: Callable[[Path], bytes] = field(default=read_file, repr=False)
 
     @cached_property
     def reactor(self) -> object:
         """The reactor; installed on first use."""
         return self._get_reactor()
+
+    def read(self, material: Material) -> bytes:
+        """
+        :returns: what the attribute holds, or the file that it names.
+        :raises Misconfigured: at the attribute, if the file cannot be read.
+        """
+        return material_bytes(material, self.directory, self._read_file)
 
 
 def find_plugin(name: str) -> IProtocolPlugin:
