@@ -18,10 +18,11 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.logger import globalLogBeginner
 
+from mtlsgate.connections import Connections
 from mtlsgate.credentials import parse_certificates, parse_private_key
 from mtlsgate.epoch import load
-from mtlsgate.gate import GateFactory
-from mtlsgate.service import GateService
+from mtlsgate.events import HumanLog
+from mtlsgate.listening import Entrance, places_of
 from mtlsgate.testing import Client, Credential
 
 
@@ -103,9 +104,8 @@ def main():
     if epoch.warnings:
         raise ValueError(epoch.warnings[0])
     clock = Clock()
-    servers = [(server, GateFactory(server.gate, clock)) for server in epoch.servers]
-    # As the service does for servers that share an address.
-    factory = GateService(epoch, (), clock)._factory("bench", servers)
+    (place,) = places_of(epoch)
+    factory = Entrance(place, Connections(clock, [HumanLog()])).factory
     handshakes = Handshakes(factory, clock, client, server_name)
     built = {
         "cpu": cpu,

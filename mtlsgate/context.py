@@ -123,12 +123,30 @@ class Handshake:
 
 
 class GateConnection(SSL.Connection):
-    """An OpenSSL connection that carries its `Handshake`."""
+    """
+    An OpenSSL connection that carries its `Handshake`, and counts.
+
+    :ivar received: bytes that the client sent to the application.
+    :ivar sent: bytes that it got from it.
+    """
 
     def __init__(self, context: SSL.Context) -> None:
         super().__init__(context, None)
         self.handshake = Handshake()
+        self.received = self.sent = 0
         self._begun = False
+
+    def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
+        """Count what the client sent."""
+        data = super().recv(bufsiz, flags)
+        self.received += len(data)
+        return data
+
+    def send(self, buf: bytes | bytearray | memoryview, flags: int = 0) -> int:
+        """Count what the client gets."""
+        sent = super().send(buf, flags)
+        self.sent += sent
+        return sent
 
     def do_handshake(self) -> None:
         """

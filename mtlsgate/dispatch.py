@@ -9,17 +9,19 @@ known to another.
 from __future__ import annotations
 
 from attrs import frozen
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from mtlsgate import events
 from mtlsgate.admission import Rejection
 from mtlsgate.clienthello import Alert, ClientHello, ClientHelloReader, NoClientHello, alert_record
-from mtlsgate.gate import Arrival, GateFactory, GateTransport
+from mtlsgate.connections import Connections
+from mtlsgate.doorkeeper import Arrival
+from mtlsgate.gate import GateFactory, GateTransport
 from mtlsgate.names import NameTable
 from mtlsgate.reasons import Reason
 from mtlsgate.text import printable
+from mtlsgate.visits import Terms, Visit
 
 
 @frozen
@@ -32,12 +34,16 @@ class ServerChoice:
     :ivar otherwise: the default server's factory, for any other name and for
         none; None refuses these.
     :ivar handshake_timeout: seconds for the ClientHello.
+    :ivar place: the address, as the configuration has it.
+    :ivar terms: what connections are held to whose server is not known yet.
     """
 
     name: str
     by_name: NameTable[GateFactory]
     otherwise: GateFactory | None
     handshake_timeout: float
+    place: str = ""
+    terms: Terms = Terms()
 
     def choose(self, server_name: str | None) -> GateFactory | None:
         """:returns: the factory for a ClientHello's server name, or None."""
@@ -49,14 +55,15 @@ class DispatchingFactory(Factory):
     The factory to listen with where servers share an address.
 
     :ivar choice: the servers.
+    :ivar connections: where its connections are accounted for.
     """
 
     noisy = False
 
-    def __init__(self, choice: ServerChoice, clock: IReactorTime) -> None:
-        """:param clock: the reactor, for time limits."""
+    def __init__(self, choice: ServerChoice, connections: Connections) -> None:
+        """:param connections: the same as those of the servers' factories."""
         self.choice = choice
-        self.clock = clock
+        self.connections = connections
         self._factories = {id(one): one for one in choice.by_name.values()}
         if choice.otherwise is not None:
             self._factories[id(choice.otherwise)] = choice.otherwise
@@ -77,10 +84,13 @@ class DispatchingFactory(Factory):
         for factory in self._factories.values():
             factory.doStop()
 
-    def buildProtocol(self, addr: IAddress | None) -> Dispatcher:
-        """:returns: what reads the ClientHello of one connection."""
+    def buildProtocol(self, addr: IAddress | None) -> Dispatcher | None:
+        """:returns: what reads the ClientHello of one connection; None if a
+        limit keeps it out."""
         assert addr is not None
-        return Dispatcher(self.choice, self.clock, addr)
+        choice = self.choice
+        visit = self.connections.arrive(choice.place, choice.name, choice.terms, addr)
+        return None if visit is None else Dispatcher(choice, self.connections, visit)
 
 
 class Dispatcher(Protocol):
@@ -94,15 +104,16 @@ class Dispatcher(Protocol):
     _tls: GateTransport | None = None
     _timeout: IDelayedCall | None = None
 
-    def __init__(self, choice: ServerChoice, clock: IReactorTime, address: IAddress) -> None:
+    def __init__(self, choice: ServerChoice, connections: Connections, visit: Visit) -> None:
         self._choice = choice
-        self._clock = clock
-        self._address = address
+        self._clock = connections.clock
+        self._connections = connections
+        self._visit = visit
         self._reader = ClientHelloReader()
 
     def connectionMade(self) -> None:
         """Give the client until the timeout."""
-        self._began = self._clock.seconds()
+        self._visit.abort = self.transport.abortConnection  # type: ignore[union-attr]
         self._timeout = self._clock.callLater(self._choice.handshake_timeout, self._timed_out)
 
     def dataReceived(self, data: bytes) -> None:
@@ -110,6 +121,7 @@ class Dispatcher(Protocol):
         if self._tls is not None:
             self._tls.dataReceived(data)
         elif self._timeout is not None:
+            self._visit.received_in_handshake += len(data)
             outcome = self._reader.feed(data)
             if isinstance(outcome, ClientHello):
                 self._pass_on(outcome)
@@ -120,10 +132,13 @@ class Dispatcher(Protocol):
         """Tell the server's end, or the log if there is none yet."""
         if self._tls is not None:
             self._tls.connectionLost(reason)
-        elif self._timeout is not None:
+            return
+        if self._timeout is not None:
             self._end(
                 Rejection(Reason.PEER_GONE, "the client went away before its ClientHello was whole")
             )
+        if not self._visit.ended:
+            self._connections.leave(self._visit)
 
     def _pass_on(self, hello: ClientHello) -> None:
         factory = self._choice.choose(hello.server_name)
@@ -140,7 +155,12 @@ class Dispatcher(Protocol):
             return
         self._stop_timing()
         received, self._reader = bytes(self._reader.received), ClientHelloReader()
-        self._tls = factory.admit(self._address, Arrival(self._began, hello.server_name))
+        self._tls = factory.admit(self._visit.address, Arrival(self._visit, hello.server_name))
+        if self._tls is None:
+            # A limit of the server keeps it out.
+            assert self.transport is not None
+            self.transport.loseConnection()
+            return
         self._tls.makeConnection(self.transport)
         self._tls.dataReceived(received)
 
@@ -163,11 +183,10 @@ class Dispatcher(Protocol):
 
     def _end(self, rejection: Rejection, server_name: str | None = None) -> None:
         self._stop_timing()
-        events.rejected(
-            self._choice.name,
-            self._address,
+        self._connections.reject(
+            self._visit,
             rejection,
-            sni=None if server_name is None else printable(server_name),
+            server_name=None if server_name is None else printable(server_name),
         )
 
     def _stop_timing(self) -> None:

@@ -13,35 +13,43 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
+import attrs
 from attrs import frozen
 from OpenSSL import SSL, crypto
-from twisted.internet.interfaces import IProtocolFactory, IProtocolNegotiationFactory
 
 from mtlsgate import lint
 from mtlsgate.addresses import refuse_names, refuse_overlaps
 from mtlsgate.admission import AdmissionPolicy
+from mtlsgate.applications import ApplicationReader
 from mtlsgate.authority import self_signed
-from mtlsgate.config import AlreadyReported, Located, Material, Misconfigured, model
+from mtlsgate.config import Located, Material, model
 from mtlsgate.config.decode import Decoder
 from mtlsgate.config.expressions import Scope
 from mtlsgate.config.syntax import parse
-from mtlsgate.config.tree import heading
 from mtlsgate.context import GateContext, TlsPolicy, utc_now
 from mtlsgate.credentials import (
     ServerCredential,
     pair,
     parse_private_key,
-    read_file,
 )
 from mtlsgate.errors import START, CredentialError, Problem, Report
 from mtlsgate.gate import GateServer
 from mtlsgate.hosts import Host, HostError, parse_host
+from mtlsgate.limits import Limits
 from mtlsgate.materials import Materials, looks_like_material
 from mtlsgate.patience import patience
-from mtlsgate.protocols import PluginError, ProtocolEnvironment, find_plugin
 from mtlsgate.rulebook import RuleReader
 from mtlsgate.text import quoted
+from mtlsgate.visits import Terms
+
+#: In seconds and bytes, where the configuration says nothing.  OpenSSL takes no
+#: chain above 100 KiB.
+HANDSHAKE_TIMEOUT = 10.0
+HANDSHAKE_BYTES = 128 * 1024
+
+T = TypeVar("T")
 
 
 @frozen
@@ -66,15 +74,19 @@ class Epoch:
 
     :ivar path: the file, as the person named it.
     :ivar servers: in file order.
-    :ivar handshake_timeout: seconds from connecting to a complete handshake.
+    :ivar settings: what holds for the gate as a whole.
+    :ivar admin: how it can be asked and told, or None.
     :ivar warnings: what does not keep the gate from starting, but is surely
         not meant; sorted by position.
+    :ivar files: the files and directories that were read.
     """
 
     path: str
     servers: tuple[LoadedServer, ...]
-    handshake_timeout: float
+    settings: model.Settings
+    admin: model.Admin | None
     warnings: tuple[Problem, ...]
+    files: frozenset[Path]
 
 
 def load(
@@ -139,8 +151,9 @@ class _Loader:
         self.directory = Path(path).absolute().parent
         self.materials = Materials(self.directory, self.report)
         self.rules = RuleReader(self.materials, self.report)
-        scope = Scope(environ, lambda name: read_file(self.directory / name))
+        scope = Scope(environ, lambda name: self.materials.read_file(self.directory / name))
         self.decoder = Decoder(scope, self.report)
+        self.applications = ApplicationReader(self.decoder, self.materials)
 
     def load(self) -> Epoch:
         configuration = self._configuration()
@@ -150,7 +163,7 @@ class _Loader:
 
     def _configuration(self) -> Epoch | None:
         try:
-            data = read_file(Path(self.report.path))
+            data = self.materials.read_file(Path(self.report.path).absolute())
         except CredentialError as error:
             self.report.error(START, "configuration", str(error))
             return None
@@ -166,8 +179,10 @@ class _Loader:
         return Epoch(
             self.report.path,
             tuple(server for server in servers if server is not None),
-            decoded.settings.handshake_timeout,
+            decoded.settings,
+            decoded.admin,
             tuple(sorted(set(self.report.warnings))),
+            frozenset(self.materials.seen),
         )
 
     def _go_on(self) -> None:
@@ -191,7 +206,7 @@ class _Loader:
                 case model.ClientCertificate():
                     self.rules.rule(one, 0)
                 case model.Protocol():
-                    self._application(one, "")
+                    self.applications.application(one, "")
                 case Material():
                     self.materials.read(one, where)
                 case model.Pin():
@@ -220,7 +235,8 @@ class _Loader:
         credentials = tuple(self._server_credentials(server, hosts))
         rules = tuple(self.rules.rules(server.tls))
         deny = tuple(self.rules.conditions(server.tls.deny, "deny"))
-        application = self._application(server.protocol, server.name)
+        application = self.applications.application(server.protocol, server.name)
+        authorizer = self.applications.authorizer(server)
         judged = server.tls.client_authentication == "required"
         complete = len(rules) == len(server.tls.client_certificate) and bool(rules) == judged
         if len(self.report.errors) != errors_before or application is None or not complete:
@@ -239,7 +255,14 @@ class _Loader:
         context = self._context(server, policy)
         if context is None:
             return None
-        gate = GateServer(server.name, context, application.factory, settings.handshake_timeout)
+        gate = GateServer(
+            server.name,
+            context,
+            application.factory,
+            _first(server.handshake_timeout, settings.handshake_timeout, HANDSHAKE_TIMEOUT),
+            _terms(server, settings),
+            authorizer,
+        )
         return LoadedServer(server, hosts, gate)
 
     def _context(self, server: model.Server, policy: TlsPolicy) -> GateContext | None:
@@ -304,49 +327,31 @@ class _Loader:
                 return None
         return credential
 
-    def _application(self, block: model.Protocol, server: str) -> _Application | None:
-        where = heading("protocol", block.name)
-        errors_before = len(self.report.errors)
-        try:
-            plugin = find_plugin(block.name)
-            configuration = self.decoder.decode(plugin.configuration, block.body, block.at, where)
-            # An expression that cannot be read was reported with the syntax.
-            unread = any(one.where == where for one in self.report.errors)
-            if configuration is None or unread or len(self.report.errors) != errors_before:
-                return None
-            built = plugin.build(configuration, ProtocolEnvironment(server, self.directory))
-            if not IProtocolFactory.providedBy(built):
-                raise PluginError(f"the plugin built a {type(built).__name__}, not a factory")
-            return _Application(built, _alpn(built))
-        except AlreadyReported:
-            return None
-        except Misconfigured as error:
-            self.report.error(error.at, where, error.text)
-        except (PluginError, ValueError) as error:
-            self.report.error(block.at, where, str(error))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 -- a plugin may raise anything
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            self.report.error(block.at, where, f"the plugin failed to build: {text}")
-        return None
+
+def _first(*values: T | None) -> T:
+    """:returns: the first that is not None."""
+    return next(value for value in values if value is not None)
 
 
-@frozen
-class _Application:
-    """
-    :ivar factory: what a plugin built.
-    :ivar alpn: the application protocols that it offers.
-    """
+def _terms(server: model.Server, settings: model.Settings) -> Terms:
+    """:returns: what the server says, or else the settings, or else the gate."""
 
-    factory: IProtocolFactory
-    alpn: tuple[bytes, ...]
+    def said(name: str) -> Any:
+        value = getattr(server, name)
+        return getattr(settings, name) if value is None else value
+
+    return Terms(
+        limits=Limits(
+            **{one.name: said(one.name) for one in attrs.fields(Limits)}
+            | {"handshake_bytes": _first(said("handshake_bytes"), HANDSHAKE_BYTES)}
+        ),
+        idle_timeout=said("idle_timeout"),
+        close_on_expiry=said("close_on_expiry") is not False,
+        judged_on_reload=said("on_reload") != "keep",
+        revoke_grace=said("revoke_grace") or 0.0,
+    )
 
 
 def _said(error: Exception) -> str:
     """:returns: the reasons that OpenSSL gave."""
     return "; ".join(entry[-1] for entry in error.args[0]) if error.args else "no reason given"
-
-
-def _alpn(application: IProtocolFactory) -> tuple[bytes, ...]:
-    if IProtocolNegotiationFactory.providedBy(application):
-        return tuple(application.acceptableProtocols())
-    return ()

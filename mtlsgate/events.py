@@ -1,6 +1,6 @@
 """
-What the gate logs of connections: one event for each that is let in or turned
-away, its fields safe to print.
+What the gate logs of connections, in words: one event for each that is let in or
+turned away, its fields safe to print.
 """
 
 from __future__ import annotations
@@ -8,26 +8,34 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping
 from functools import lru_cache, partial
-from typing import Literal
+from typing import Literal, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
-from mtlsgate.admission import Pin, Rejection, Rule
+from mtlsgate.admission import Pin
 from mtlsgate.admission.conditions import Leaf
+from mtlsgate.context import GateConnection
 from mtlsgate.credentials import MAX_REMEMBERED, UNPARSABLE, sha256
-from mtlsgate.peer import VerifiedPeer, address_text
+from mtlsgate.peer import address_text
 from mtlsgate.reasons import Reason
 from mtlsgate.text import printable
+from mtlsgate.visits import Ending, Refusal, Reload, Visit
 
 _log = Logger("mtlsgate.gate")
+_closes_log = Logger("mtlsgate.closes")
+_reloads_log = Logger("mtlsgate.reloads")
 #: What is not about one connection's admission or rejection.
 _pins_log = Logger("mtlsgate.pins")
 
 _ADMITTED_ANYONE = "{server}: admitted {peer_address} without a certificate: tls={tls_version}"
 _FIRST_USE = "{server}: pin {pin} of rule {rule} is used for the first time: sha256={fingerprint}"
+_NOT_RELOADED = "the configuration is not loaded anew: epoch {epoch} stays in force"
+_RELOADED = "epoch {epoch} is in force, loaded in {seconds:.2f} s"
+_CLOSED = (
+    "{server}: closed {peer_address}: {cause}{detail} [subject={subject} sha256={fingerprint}]"
+)
 _REJECTED = "{server}: rejected {peer_address}: {reason}: {detail}"
 _REJECTED_LEAF = (
     " [depth={depth} subject={subject} issuer={issuer} serial={serial} sha256={fingerprint}]"
@@ -41,90 +49,136 @@ _MAX_PINNABLE = 4096
 _PINNABLE = (Reason.LEAF_MISMATCH, Reason.UNKNOWN_CA)
 
 
-def admitted(server: str, peer: VerifiedPeer) -> None:
-    """Log that a verified client was let in."""
-    address, facts = address_text(peer.address), _facts(peer.leaf)
-    _log.info(
-        # Put together here: Twisted's own formatting of so many fields costs
-        # more than the verdict.
-        "{text}",
-        text=f"{server}: admitted {address} by rule {peer.rule}: "
-        f"subject={facts['subject']} sha256={facts['fingerprint']} tls={peer.tls_version}"
-        f"{' resumed' if peer.resumed else ''}",
-        server=server,
-        peer_address=address,
-        rule=peer.rule,
-        sni=_printable(peer.server_name),
-        tls_version=peer.tls_version,
-        resumed=peer.resumed,
-        **facts,
-        **_names(peer.leaf),
-    )
+class HumanLog:
+    """
+    The observer that writes to Twisted's log, in words.
+
+    :ivar quiet: whether to say nothing of connections that come and go without
+        a byte, as health checks do.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+
+    def admitted(self, visit: Visit) -> None:
+        """Log that a client was let in."""
+        peer = visit.peer
+        if peer is None:
+            _admitted_anyone(visit)
+            return
+        address, facts = address_text(visit.address), _facts(peer.leaf)
+        _log.info(
+            # Put together here: Twisted's own formatting of so many fields costs
+            # more than the verdict.
+            "{text}",
+            text=f"{visit.server}: admitted {address} by rule {peer.rule}: "
+            f"subject={facts['subject']} sha256={facts['fingerprint']} tls={peer.tls_version}"
+            f"{' resumed' if peer.resumed else ''}",
+            server=visit.server,
+            connection=visit.number,
+            peer_address=address,
+            rule=peer.rule,
+            sni=_printable(peer.server_name),
+            tls_version=peer.tls_version,
+            resumed=peer.resumed,
+            **facts,
+            **_names(peer.leaf),
+        )
+
+    def rejected(self, refusal: Refusal) -> None:
+        """Log that a client was turned away, and at the debug level how to pin it."""
+        if self.quiet and refusal.is_health_check:
+            return
+        leaf, rejection = refusal.leaf, refusal.rejection
+        _log.warn(
+            _REJECTED if leaf is None else _REJECTED + _REJECTED_LEAF,
+            server=refusal.server,
+            connection=None if refusal.visit is None else refusal.visit.number,
+            peer_address=address_text(refusal.address),
+            reason=rejection.reason.value,
+            detail=printable(rejection.detail),
+            depth=rejection.depth,
+            sni=_printable(refusal.server_name),
+            tls_version=refusal.tls_version,
+            **_facts(leaf),
+        )
+        if leaf is not None and is_pinnable(refusal):
+            _pins_log.debug(
+                _PIN_BLOCK,
+                server=refusal.server,
+                peer_address=address_text(refusal.address),
+                fingerprint=sha256(leaf).hex(),
+                # A call, so that it costs nothing where nobody reads this level.
+                pin_block=partial(pin_block, leaf),
+            )
+
+    def ended(self, ending: Ending) -> None:
+        """Log that the gate ended a connection; what others end is not news."""
+        visit = ending.visit
+        if visit.cause is None:
+            return
+        _closes_log.info(
+            _CLOSED,
+            server=visit.server,
+            connection=visit.number,
+            peer_address=address_text(visit.address),
+            cause=ending.cause.value,
+            detail=f": {printable(ending.detail)}" if ending.detail else "",
+            rule=None if visit.peer is None else visit.peer.rule,
+            **_facts(None if visit.peer is None else visit.peer.leaf),
+        )
+
+    def reloaded(self, reload: Reload) -> None:
+        """Log what came of loading the configuration anew."""
+        if reload.is_trial:
+            return
+        if reload.problems:
+            for problem in reload.problems:
+                _reloads_log.error("{problem}", problem=printable(problem))
+            _reloads_log.error(_NOT_RELOADED, epoch=reload.number, problems=len(reload.problems))
+            return
+        for change in reload.changes:
+            _reloads_log.info("{change}", change=printable(change))
+        _reloads_log.info(_RELOADED, epoch=reload.number, seconds=reload.seconds)
 
 
-def admitted_anyone(
-    server: str, address: IAddress, server_name: str | None, tls_version: str
-) -> None:
-    """Log that a client was let in where no certificate is asked for."""
+def _admitted_anyone(visit: Visit) -> None:
+    assert visit.transport is not None
+    connection = cast(GateConnection, visit.transport.getHandle())
     _log.info(
         _ADMITTED_ANYONE,
-        server=server,
-        peer_address=address_text(address),
-        sni=_printable(server_name),
-        tls_version=tls_version,
+        server=visit.server,
+        connection=visit.number,
+        peer_address=address_text(visit.address),
+        sni=_printable(connection.server_name),
+        tls_version=connection.get_protocol_version_name(),
     )
 
 
-def pin_first_used(server: str, rule: Rule, pin: Pin) -> None:
+def pin_first_used(server: str, rule: str, pin: Pin) -> None:
     """Log that a pin with a name was used for the first time."""
     _pins_log.info(
         _FIRST_USE,
         server=server,
-        rule=rule.name,
+        rule=rule,
         pin=pin.name,
         fingerprint=pin.digest.hex(),
     )
 
 
-def rejected(
-    server: str,
-    address: IAddress,
-    rejection: Rejection,
-    *,
-    leaf: x509.Certificate | None = None,
-    sni: str | None = None,
-    tls_version: str | None = None,
-) -> None:
-    """Log that a client was turned away, and at the debug level how to pin it."""
-    _log.warn(
-        _REJECTED if leaf is None else _REJECTED + _REJECTED_LEAF,
-        server=server,
-        peer_address=address_text(address),
-        reason=rejection.reason.value,
-        detail=printable(rejection.detail),
-        depth=rejection.depth,
-        sni=_printable(sni),
-        tls_version=tls_version,
-        **_facts(leaf),
+def is_pinnable(refusal: Refusal) -> bool:
+    """:returns: whether a pin may be what is wanted, and the leaf is a
+    certificate as people pin them: not a stranger's way to fill the log."""
+    leaf = refusal.leaf
+    return (
+        leaf is not None
+        and refusal.rejection.reason in _PINNABLE
+        and len(leaf.tbs_certificate_bytes) <= _MAX_PINNABLE
     )
-    if leaf is not None and rejection.reason in _PINNABLE and _is_small(leaf):
-        _pins_log.debug(
-            _PIN_BLOCK,
-            server=server,
-            peer_address=address_text(address),
-            fingerprint=sha256(leaf).hex(),
-            # A call, so that it costs nothing where nobody reads this level.
-            pin_block=partial(_pin_block, leaf),
-        )
 
 
-def _is_small(leaf: x509.Certificate) -> bool:
-    """Whether it is a certificate as people pin them, and not a stranger's way
-    to fill the log."""
-    return len(leaf.tbs_certificate_bytes) <= _MAX_PINNABLE
-
-
-def _pin_block(leaf: x509.Certificate) -> str:
+def pin_block(leaf: x509.Certificate) -> str:
+    """:returns: HCL that pins a leaf, in one line."""
     der = b64encode(leaf.public_bytes(Encoding.DER)).decode("ascii")
     return f'pin "{sha256(leaf).hex()[:16]}" {{ leaf_certificate = "{der}" }}'
 

@@ -1,5 +1,5 @@
 """
-Between TLS and the application.
+The factory that admits verified clients to one server.
 
 `GateFactory` accepts connections and shakes hands; a `Doorkeeper` stands where
 the application's protocol will stand until the client is verified, and then
@@ -9,46 +9,23 @@ client is in, nothing of this module is in the way of its bytes.
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable
 
 from attrs import field, frozen
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IHandshakeListener,
-    IProtocolFactory,
-    IReactorTime,
-    ITCPTransport,
-)
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from mtlsgate import events
-from mtlsgate.admission import Admitted, Pin, Rejection
-from mtlsgate.context import GateConnection, GateContext
+from mtlsgate.admission import Pin, Rejection
+from mtlsgate.authorization import Authorizer
+from mtlsgate.connections import Connections
+from mtlsgate.context import GateContext
+from mtlsgate.doorkeeper import Arrival, Doorkeeper
+from mtlsgate.events import HumanLog
 from mtlsgate.interfaces import IVerifiedPeer
-from mtlsgate.names import same_name
-from mtlsgate.peer import VerifiedPeer, address_text
-from mtlsgate.reasons import Reason
-from mtlsgate.verification import handshake_rejection
-
-_log = Logger("mtlsgate.gate")
-
-
-@frozen
-class Arrival:
-    """
-    What is known of a connection before its TLS begins.
-
-    :ivar began: when it came, in the clock's seconds.
-    :ivar server_name: what its ClientHello asks for, as it is written there.
-    """
-
-    began: float
-    server_name: str | None
+from mtlsgate.peer import VerifiedPeer
+from mtlsgate.visits import Terms, Visit
 
 
 class PinsUsed:
@@ -76,6 +53,8 @@ class GateServer:
     :ivar context: makes its TLS connections.
     :ivar application: the factory that verified connections are handed to.
     :ivar handshake_timeout: seconds from connecting to a complete handshake.
+    :ivar terms: what connections are held to.
+    :ivar authorizer: who is asked after the rules, or None.
     :ivar pins_used: since it was built.
     """
 
@@ -83,6 +62,8 @@ class GateServer:
     context: GateContext
     application: IProtocolFactory
     handshake_timeout: float = 10.0
+    terms: Terms = Terms()
+    authorizer: Authorizer | None = None
     pins_used: PinsUsed = field(factory=PinsUsed, eq=False)
 
 
@@ -92,14 +73,38 @@ class GateTransport(BufferingTLSTransport):
 
     ``IVerifiedPeer(transport)`` tells who is at the other end.
 
-    :ivar peer: who that is, once verified; None before that, and on a server
-        that asks for no certificate.
+    :ivar visit: what is known of the connection.
     """
 
-    peer: VerifiedPeer | None = None
+    visit: Visit
+    factory: GateFactory
 
     def __conform__(self, interface: object) -> object:
-        return self.peer if interface is IVerifiedPeer else None
+        return self.visit.peer if interface is IVerifiedPeer else None
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes that the client sent to the application so far, and got from it."""
+        connection = self.getHandle()
+        return (0, 0) if connection is None else (connection.received, connection.sent)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Hand on what comes, but not without end before the client is admitted."""
+        visit = self.visit
+        if visit.admitted_at is None:
+            visit.received_in_handshake += len(data)
+            limit = visit.terms.limits.handshake_bytes
+            if limit is not None and visit.received_in_handshake > limit:
+                assert isinstance(self.wrappedProtocol, Doorkeeper)
+                self.wrappedProtocol.too_much()
+                return
+        super().dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Account for the connection, once everybody else knows."""
+        connection = self.getHandle()
+        super().connectionLost(reason)
+        self.factory.end(self.visit, reason, connection.received, connection.sent)
 
 
 class GateFactory(TLSMemoryBIOFactory):
@@ -107,27 +112,80 @@ class GateFactory(TLSMemoryBIOFactory):
     The factory to listen with: admits verified clients to one server.
 
     :ivar server: the server.
+    :ivar place: the address it listens on, as the configuration has it.
+    :ivar connections: where its connections are accounted for.
+    :ivar again: once another epoch is in force, what that makes of a client
+        that this one admits; None before.
+    :ivar _visits: how many of its connections are not over.
+    :ivar _leaving: how often it was told to stop, and has not yet.
     """
 
     protocol = GateTransport
+    again: Callable[[Visit, VerifiedPeer | None], Rejection | None] | None = None
 
-    def __init__(self, server: GateServer, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        server: GateServer,
+        clock: IReactorTime,
+        connections: Connections | None = None,
+        place: str = "",
+    ) -> None:
         """
         :param clock: the reactor, for time limits.
+        :param connections: by default, some of its own that only the log observes.
         """
         self.server = server
+        self.place = place
+        # Not "or": some without a connection in them are false.
+        self.connections = Connections(clock, [HumanLog()]) if connections is None else connections
+        self._visits = 0
+        self._leaving = 0
         super().__init__(server.context, False, _DoorkeeperFactory(server, clock), clock)
 
-    def admit(self, address: IAddress, arrival: Arrival) -> GateTransport:
+    def buildProtocol(  # type: ignore[override]  # None is IProtocolFactory's way to decline
+        self, addr: IAddress | None
+    ) -> GateTransport | None:
+        """:returns: the TLS side of a connection; None if a limit keeps it out."""
+        assert addr is not None
+        return self.admit(addr)
+
+    def admit(self, address: IAddress, arrival: Arrival | None = None) -> GateTransport | None:
         """
         :param arrival: what is known of a connection that began elsewhere.
-        :returns: the protocol for it.
+        :returns: the protocol for it; None if a limit keeps it out.
         """
-        transport = self.buildProtocol(address)
+        server = self.server
+        visit = (
+            self.connections.arrive(self.place, server.name, server.terms, address)
+            if arrival is None
+            else self.connections.move(arrival.visit, server.name, server.terms)
+        )
+        if visit is None:
+            return None
+        transport = super().buildProtocol(address)
         assert isinstance(transport, GateTransport)
         assert isinstance(transport.wrappedProtocol, Doorkeeper)
         transport.wrappedProtocol.arrival = arrival
+        transport.visit, visit.transport = visit, transport
+        visit.abort = transport.abortConnection
+        self._visits += 1
         return transport
+
+    def end(self, visit: Visit, why: Failure, received: int, sent: int) -> None:
+        """A connection is over."""
+        self.connections.end(visit, why, received, sent)
+        self._visits -= 1
+        self._stop_if_alone()
+
+    def doStop(self) -> None:
+        """Stop the application's factory, but not before its last connection is over."""
+        self._leaving += 1
+        self._stop_if_alone()
+
+    def _stop_if_alone(self) -> None:
+        while self._leaving and (self.numPorts > 1 or self._visits == 0):
+            self._leaving -= 1
+            super().doStop()
 
 
 class _DoorkeeperFactory(Factory):
@@ -151,163 +209,3 @@ class _DoorkeeperFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Doorkeeper:
         assert addr is not None
         return Doorkeeper(self.server, self.clock, addr)
-
-
-@implementer(IHandshakeListener)
-class Doorkeeper(Protocol):
-    """
-    Waits for the handshake and lets the application in, or says why not.
-
-    :ivar arrival: how the connection came here, if by way of its server name.
-    :ivar _rejection: why the connection was turned away, once it was.
-    :ivar _timeout: ends a handshake that takes too long.
-    :ivar _farewell: ends the connection of a client that the application
-        declined and that does not leave.
-    """
-
-    transport: GateTransport
-    arrival: Arrival | None = None
-    _timeout: IDelayedCall | None = None
-    _farewell: IDelayedCall | None = None
-    _rejection: Rejection | None = None
-
-    def __init__(self, server: GateServer, clock: IReactorTime, address: IAddress) -> None:
-        self._server = server
-        self._clock = clock
-        self._address = address
-
-    def connectionMade(self) -> None:
-        """Give the client until the timeout."""
-        limit = self._server.handshake_timeout
-        if self.arrival is not None:
-            limit -= self._clock.seconds() - self.arrival.began
-        self._timeout = self._clock.callLater(max(0, limit), self._timed_out)
-        if ITCPTransport.providedBy(self.transport):
-            # Nagle's algorithm against delayed acknowledgements costs 40 ms an exchange.
-            self.transport.setTcpNoDelay(True)
-
-    def handshakeCompleted(self) -> None:
-        """Hand the connection over, if the verdict is to admit."""
-        self._stop_timing()
-        connection = self._connection()
-        if self.arrival is not None and not same_name(
-            self.arrival.server_name, connection.server_name
-        ):
-            # The rules are those of the name that was read first; after a
-            # HelloRetryRequest the client may have named another.
-            self._turn_away(
-                Rejection(Reason.UNKNOWN_SERVER_NAME, "the client asked for one name, then another")
-            )
-        elif self._server.context.admission is None:
-            self._let_in(None, connection)
-        else:
-            verdict = self._server.context.conclude(connection)
-            if isinstance(verdict, Admitted):
-                self._let_in(verdict, connection)
-            else:
-                self._turn_away(verdict)
-
-    def _let_in(self, verdict: Admitted | None, connection: GateConnection) -> None:
-        server, transport = self._server, self.transport
-        if verdict is None:
-            events.admitted_anyone(
-                server.name,
-                self._address,
-                connection.server_name,
-                connection.get_protocol_version_name(),
-            )
-        else:
-            transport.peer = _verified_peer(verdict, connection, self._address)
-            events.admitted(server.name, transport.peer)
-            if verdict.pin is not None and server.pins_used.note(verdict.pin):
-                events.pin_first_used(server.name, verdict.rule, verdict.pin)
-        self._hand_over(transport)
-
-    def _hand_over(self, transport: GateTransport) -> None:
-        try:
-            application = self._server.application.buildProtocol(self._address)
-            if application is None:
-                _log.info(
-                    "{server}: the application declined {peer_address}",
-                    server=self._server.name,
-                    peer_address=address_text(self._address),
-                )
-                transport.loseConnection()
-                # Which waits for the client to end TLS, too.
-                self._farewell = self._clock.callLater(
-                    self._server.handshake_timeout, transport.abortConnection
-                )
-                return
-            transport.wrappedProtocol = application
-            application.makeConnection(transport)
-            if IHandshakeListener.providedBy(application):
-                application.handshakeCompleted()
-        except Exception:  # noqa: BLE001 -- it is not ours; it costs this connection alone
-            _log.failure(
-                "{server}: the application failed to take {peer_address}",
-                server=self._server.name,
-                peer_address=address_text(self._address),
-            )
-            transport.abortConnection()
-
-    def dataReceived(self, data: bytes) -> None:
-        """Drop what an application that declined will never read."""
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Say why nobody came in; not called once somebody did."""
-        if self._farewell is not None and self._farewell.active():
-            self._farewell.cancel()
-        if self._timeout is None:
-            return
-        self._stop_timing()
-        connection = self._connection()
-        verdict = connection.handshake.verdict
-        rejection = self._rejection
-        if rejection is None and isinstance(verdict, Rejection):
-            rejection = verdict
-        self._log_rejection(rejection or handshake_rejection(reason), connection)
-
-    def _log_rejection(self, rejection: Rejection, connection: GateConnection) -> None:
-        events.rejected(
-            self._server.name,
-            self._address,
-            rejection,
-            leaf=connection.presented_leaf(),
-            sni=connection.server_name,
-            tls_version=connection.get_protocol_version_name(),
-        )
-
-    def _connection(self) -> GateConnection:
-        return cast(GateConnection, self.transport.getHandle())
-
-    def _stop_timing(self) -> None:
-        if self._timeout is not None and self._timeout.active():
-            self._timeout.cancel()
-        self._timeout = None
-
-    def _timed_out(self) -> None:
-        self._rejection = Rejection(
-            Reason.HANDSHAKE_TIMEOUT,
-            f"the handshake was not complete after {self._server.handshake_timeout:g} s",
-        )
-        self.transport.abortConnection()
-
-    def _turn_away(self, rejection: Rejection) -> None:
-        self._log_rejection(rejection, self._connection())
-        self.transport.abortConnection()
-
-
-def _verified_peer(
-    verdict: Admitted, connection: GateConnection, address: IAddress
-) -> VerifiedPeer:
-    return VerifiedPeer(
-        path=verdict.path,
-        rule=verdict.rule.name,
-        address=address,
-        server_name=connection.server_name,
-        tls_version=connection.get_protocol_version_name(),
-        cipher=connection.get_cipher_name() or "",
-        group=connection.get_group_name(),
-        alpn=connection.get_alpn_proto_negotiated().decode("ascii", "backslashreplace") or None,
-        resumed=connection.handshake.resumed,
-    )

@@ -99,3 +99,21 @@ class IProtocolPlugin(Interface):
             if it asks for what cannot be had; `mtlsgate.config.Misconfigured`
             names the place, too.
         """
+
+
+class IAuthorizer(Interface):
+    """
+    Who is asked about clients that the rules admit: ``authorize`` in a ``server``
+    block.
+
+    A plain callable does as well.  An entry point in the group
+    ``mtlsgate.authorizers`` gives either a name.
+    """
+
+    def authorize(peer: IVerifiedPeer) -> Any:
+        """
+        :param peer: a client that a rule admits.
+        :returns: True or False, or a Deferred or coroutine of that.  Anything
+            else, an exception, and an answer that comes too late keep the
+            client out.
+        """

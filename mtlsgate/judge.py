@@ -171,6 +171,13 @@ class Judge:
         path = begun.path
         return self._refused_by_openssl(path, now) or self._on_presented(path, path[1:], now)
 
+    def again(self, path: Path) -> Admitted | Rejection:
+        """
+        :param path: on which a client was admitted under other rules.
+        :returns: the verdict of now, for which the path is verified again.
+        """
+        return self.on_chain(path, self._now())
+
     def on_chain(self, chain: Sequence[x509.Certificate], at: datetime) -> Admitted | Rejection:
         """
         Judge without a handshake.

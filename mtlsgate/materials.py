@@ -71,16 +71,27 @@ class Materials:
 
     :ivar directory: where relative paths start.
     :ivar report: where problems go.
+    :ivar seen: the files and directories that were read, or looked for.
     """
 
     def __init__(self, directory: Path, report: Report) -> None:
         self.directory = directory
         self.report = report
+        self.seen = set[Path]()
+
+    def read_file(self, path: Path) -> bytes:
+        """
+        :param path: absolute.
+        :returns: what the file holds.
+        :raises CredentialError: if it cannot be read, in words that follow its name.
+        """
+        self.seen.add(path)
+        return read_file(path)
 
     def read(self, material: Material, where: str) -> bytes | None:
         """:returns: the bytes, or None if the report says why not."""
         try:
-            return material_bytes(material, self.directory)
+            return material_bytes(material, self.directory, self.read_file)
         except Misconfigured as error:
             self.report.error(error.at, where, error.text)
             return None
@@ -154,7 +165,9 @@ class Materials:
         name = f"{attribute}: {quoted(directory.value)}"
         try:
             # In the order of their names, so that every load reads the same.
-            entries = sorted((self.directory / directory.value).iterdir())
+            path = self.directory / directory.value
+            self.seen.add(path)
+            entries = sorted(path.iterdir())
         except FileNotFoundError:
             self.report.error(directory.at, where, f"{name} no such directory")
             return []
@@ -185,7 +198,7 @@ class Materials:
         def each() -> Iterator[T]:
             for file in files:
                 try:
-                    yield from parse(read_file(file))
+                    yield from parse(self.read_file(file))
                 except CredentialError as error:
                     name = quoted(str(file).removeprefix(f"{self.directory}/"))
                     self.report.error(at, where, f"{attribute}: {name} {error}")

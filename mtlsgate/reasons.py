@@ -1,8 +1,8 @@
 """
-The closed vocabulary of rejection reasons.
+The closed vocabularies: why a client was turned away, and why a connection ended.
 
-One enum serves the log, metrics, tests and documentation; every member has an
-entry of the same name in ``docs/reasons.md``.
+One enum each serves the log, metrics, tests and documentation; every member has
+an entry of the same name in ``docs/reasons.md``.
 """
 
 from __future__ import annotations
@@ -48,5 +48,32 @@ class Reason(StrEnum):
     HANDSHAKE_TIMEOUT = "handshake_timeout"
     PEER_GONE = "peer_gone"
 
+    # What the limits gave cause for.
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    TOO_MANY_FROM_ADDRESS = "too_many_from_address"
+    TOO_MANY_OF_IDENTITY = "too_many_of_identity"
+    TOO_MANY_HANDSHAKES = "too_many_handshakes"
+    HANDSHAKE_RATE = "handshake_rate"
+    HANDSHAKE_TOO_LARGE = "handshake_too_large"
+
+    # What the authorizer gave cause for.
+    NOT_AUTHORIZED = "not_authorized"
+    AUTHORIZER_FAILED = "authorizer_failed"
+
     # What the gate itself gave cause for.
+    SERVER_REMOVED = "server_removed"
     INTERNAL_ERROR = "internal_error"
+
+
+class Cause(StrEnum):
+    """Why a connection that had been handed to the application ended."""
+
+    CLIENT = "client"
+    APPLICATION = "application"
+    CONNECTION_LOST = "connection_lost"
+    IDLE_TIMEOUT = "idle_timeout"
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    PIN_RETIRED = "pin_retired"
+    NO_LONGER_ADMITTED = "no_longer_admitted"
+    DRAINED = "drained"
+    CLOSED_BY_OPERATOR = "closed_by_operator"

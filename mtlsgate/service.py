@@ -1,183 +1,302 @@
 """
-The Twisted service that listens.
+The Twisted service: listens, takes over new epochs, and ends in good order.
 """
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IProtocolFactory,
-    IReactorTime,
-    IStreamServerEndpoint,
-)
+from twisted.internet.defer import Deferred, DeferredLock, gatherResults
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
+from twisted.internet.task import Cooperator, LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mtlsgate.dispatch import DispatchingFactory, ServerChoice
-from mtlsgate.epoch import Epoch, LoadedServer
+from mtlsgate.changes import changes
+from mtlsgate.connections import Connections
+from mtlsgate.descriptors import Descriptors
+from mtlsgate.epoch import Epoch
 from mtlsgate.errors import GateError
-from mtlsgate.gate import GateFactory
-from mtlsgate.hosts import HostError, SocketAddress, adopt, endpoint_of
-from mtlsgate.names import first_by_name
+from mtlsgate.events import HumanLog
+from mtlsgate.handover import Handover
+from mtlsgate.listening import Entrance, Listener, ListenError, Switch, bind, listen, places_of
 from mtlsgate.overview import describe
 from mtlsgate.peer import address_text
+from mtlsgate.reasons import Cause
+from mtlsgate.selftest import self_test
+from mtlsgate.text import printable
+from mtlsgate.visits import Reload
 
 _log = Logger("mtlsgate.service")
+T = TypeVar("T")
 
 
-class ListenError(GateError):
-    """A server that cannot listen where it should, in one line."""
+class InThread(Protocol):
+    """Runs a function somewhere else, so that the reactor can go on."""
+
+    def __call__(self, function: Callable[[], T], /) -> Deferred[T]: ...
+
+
+def in_thread(function: Callable[[], T]) -> Deferred[T]:
+    """:returns: what the function returns, from a thread of the reactor's pool."""
+    from twisted.internet.threads import deferToThread
+
+    return deferToThread(function)
 
 
 @frozen
-class Listener:
+class _Open:
     """
-    One endpoint that is ready to listen.
+    A place that is listened on.
 
-    :ivar servers: for whom; several share it by their names.
-    :ivar endpoint: where.
-    :ivar text: where, as logs say it before the port is known.
+    :ivar port: its port.
+    :ivar switch: the port's factory, behind which epochs follow each other.
     """
 
-    servers: tuple[LoadedServer, ...]
-    endpoint: IStreamServerEndpoint
-    text: str
-
-
-def bind(epoch: Epoch, reactor: object) -> tuple[Listener, ...]:
-    """
-    Take every address before anything runs, so that one that is taken is a
-    plain message to the person who starts the gate.
-
-    :raises ListenError: if an address cannot be had; those that could be are
-        given back.
-    """
-    bound: list[socket.socket] = []
-    try:
-        places = _places(epoch)
-        for address, _ in places:
-            if isinstance(address, SocketAddress):
-                bound.append(address.bind())
-        sockets = iter(bound)
-        return tuple(
-            Listener(
-                tuple(servers),
-                adopt(next(sockets), reactor)
-                if isinstance(address, SocketAddress)
-                else endpoint_of(address, reactor),
-                str(address),
-            )
-            for address, servers in places
-        )
-    except HostError as error:
-        for one in bound:
-            one.close()
-        raise ListenError(f"{epoch.path}: {error}") from error
-
-
-def _places(epoch: Epoch) -> list[tuple[SocketAddress | str, list[LoadedServer]]]:
-    """:returns: every address and endpoint, with the servers that share it; of
-    port 0 each has its own."""
-    places: dict[tuple[SocketAddress | str, int], list[LoadedServer]] = {}
-    for server in epoch.servers:
-        for host in server.hosts:
-            for address in host.addresses or (host.text,):
-                alone = isinstance(address, SocketAddress) and address.port == 0
-                places.setdefault((address, len(places) if alone else -1), []).append(server)
-    return [(address, servers) for (address, _), servers in places.items()]
+    port: IListeningPort
+    switch: Switch
 
 
 class GateService(Service):
     """
-    Listens for every server of an epoch.
+    Runs one epoch after another.
 
-    :ivar epoch: what is run.
+    :ivar epoch: the one in force.
+    :ivar number: which that is since the gate was started; the first is 1.
+    :ivar since: when it took over, in the clock's seconds.
+    :ivar connections: all there are.
+    :ivar is_draining: whether no more are accepted, because the gate ends.
+    :ivar last_reload: what came of the latest attempt, or None.
     """
 
-    def __init__(self, epoch: Epoch, listeners: Iterable[Listener], reactor: IReactorTime) -> None:
+    def __init__(
+        self,
+        epoch: Epoch,
+        listeners: Iterable[Listener],
+        reactor: IReactorTime,
+        *,
+        load: Callable[[], Epoch] | None = None,
+        connections: Connections | None = None,
+        in_thread: InThread = in_thread,
+    ) -> None:
         """
         :param listeners: what `bind` made of the epoch.
         :param reactor: for time limits.
+        :param load: loads the configuration anew; raises `GateError`.
+        :param connections: by default, some that only the log observes.
+        :param in_thread: where that is done.
         """
         self.epoch = epoch
+        self.number = 1
+        self.since = reactor.seconds()
+        self.connections = (
+            Connections(reactor, [HumanLog(epoch.settings.quiet)])
+            if connections is None
+            else connections
+        )
+        self.is_draining = False
+        self.last_reload: Reload | None = None
         self._listeners = tuple(listeners)
         self._reactor = reactor
-        self._ports: list[IListeningPort] = []
+        self._load = load
+        self._in_thread = in_thread
+        self._reloading = DeferredLock()
+        self._open: dict[str, _Open] = {}
+        self._entrances: dict[str, Entrance] = {}
+        self._patience: IDelayedCall | None = None
+        self._stopping: list[Deferred[None]] = []
+        self._descriptors = Descriptors(lambda: [one.port for one in self._open.values()])
+        self._sweeping = LoopingCall(self._sweep)
+        self._sweeping.clock = reactor
+        self._cooperator = Cooperator(scheduler=lambda step: reactor.callLater(0, step))
+
+    # Starting.
 
     def privilegedStartService(self) -> None:
         """Listen, before privileges are dropped."""
-        if not self._ports:
+        if not self._open:
             self._listen()
 
     def startService(self) -> None:
         """Listen, if that has not happened yet."""
         super().startService()
-        if not self._ports:
+        if not self._open:
             self._listen()
-
-    def stopService(self) -> Deferred[list[None]]:
-        """Accept no more connections."""
-        super().stopService()
-        ports, self._ports = self._ports, []
-        stopped = [port.stopListening() for port in ports]
-        return gatherResults([one for one in stopped if one is not None])
+        self._sweeping.start(1.0, now=False)
 
     def _listen(self) -> None:
+        self._say_warnings()
+        self._entrances = self._new_entrances(self.epoch)
+        for listener in self._listeners:
+            try:
+                self._listen_on(listener, self._entrances)
+            except ListenError as error:
+                # Not an exception that twistd would print with a traceback.
+                _log.critical("{text}", text=str(error))
+                raise SystemExit(f"{self.epoch.path}: {error}") from None
+        self._say_servers()
+
+    def _new_entrances(self, epoch: Epoch) -> dict[str, Entrance]:
+        return {place.key: Entrance(place, self.connections) for place in places_of(epoch)}
+
+    def _listen_on(self, listener: Listener, entrances: dict[str, Entrance]) -> None:
+        key = listener.place.key
+        switch = Switch(entrances[key].factory, self._descriptors.look)
+        self._open[key] = _Open(listen(listener, switch), switch)
+
+    def _say_warnings(self) -> None:
         for problem in self.epoch.warnings:
             _log.warn("{problem}", problem=str(problem))
-        factories = {
-            id(server): GateFactory(server.gate, self._reactor) for server in self.epoch.servers
-        }
-        where: dict[int, list[str]] = {id(server): [] for server in self.epoch.servers}
-        for listener in self._listeners:
-            admitting = [(server, factories[id(server)]) for server in listener.servers]
-            address = self._listen_on(listener, self._factory(listener.text, admitting))
-            for server in listener.servers:
-                where[id(server)].append(address)
+
+    def _say_servers(self) -> None:
         for server in self.epoch.servers:
-            _log.info("{description}", description=describe(server, where[id(server)]))
+            where = [
+                address_text(self._open[entrance.place.key].port.getHost())
+                for entrance in self._entrances.values()
+                if any(one is server for one in entrance.place.servers)
+            ]
+            _log.info("{description}", description=describe(server, where))
 
-    def _factory(
-        self, name: str, servers: Sequence[tuple[LoadedServer, GateFactory]]
-    ) -> IProtocolFactory:
-        (first, factory), *_ = servers
-        shared = any(server.model.server_names for server, _ in servers)
-        if not shared and first.model.tls.resumption is None:
-            return factory
-        # Of a TLS 1.2 session OpenSSL tells the name that it was begun with, and
-        # not the one asked for now, so where sessions resume it is read before.
-        choice = ServerChoice(
-            name if shared else first.model.name,
-            first_by_name(
-                ([name.value for name in server.model.server_names], factory)
-                for server, factory in servers
-            ),
-            next(
-                (factory for server, factory in servers if server.model.default_server),
-                None if shared else factory,
-            ),
-            self.epoch.handshake_timeout,
+    def _sweep(self) -> None:
+        self.connections.sweep()
+        if self._descriptors.is_scarce:
+            self._descriptors.look()
+
+    # Loading anew.
+
+    def reload(self, *, is_trial: bool = False) -> Deferred[Reload]:
+        """
+        Load the configuration anew, and let it take over if nothing is wrong
+        with it; one at a time.
+
+        :param is_trial: only tell what would change.
+        :returns: what came of it.  Never fails for what is in the file.
+        """
+        return self._reloading.run(self._reload, is_trial)
+
+    def _reload(self, is_trial: bool) -> Deferred[Reload]:
+        began = self._reactor.seconds()
+
+        def loaded(epoch: Epoch) -> Reload:
+            if is_trial:
+                return self._tell(self._trial(epoch), began, is_trial)
+            report = Reload(
+                at=self.connections.now(),
+                number=self.number + 1,
+                changes=tuple(changes(self.epoch, epoch)),
+            )
+            self._take_over(epoch)
+            return self._tell(report, began, is_trial)
+
+        def failed(failure: Failure) -> Reload:
+            if not failure.check(GateError):
+                _log.failure("loading the configuration anew failed", failure=failure)
+            lines = str(failure.value) if failure.check(GateError) else repr(failure.value)
+            problems = tuple(map(printable, lines.split("\n")))
+            report = Reload(at=self.connections.now(), number=self.number, problems=problems)
+            return self._tell(report, began, is_trial)
+
+        return self._in_thread(self._loaded).addCallback(loaded).addErrback(failed)
+
+    def _loaded(self) -> Epoch:
+        if self._load is None:
+            raise GateError("this gate was not told how to load its configuration anew")
+        epoch = self._load()
+        self_test(epoch)
+        return epoch
+
+    def _trial(self, epoch: Epoch) -> Reload:
+        dropped = [
+            printable(f"{visit.server}: {address_text(visit.address)}: {why.reason}: {why.detail}")
+            for visit, why in Handover(epoch).dropped(self.connections)
+        ]
+        return Reload(
+            at=self.connections.now(),
+            number=self.number,
+            changes=tuple(changes(self.epoch, epoch)),
+            dropped=tuple(dropped),
         )
-        return DispatchingFactory(choice, self._reactor)
 
-    def _listen_on(self, listener: Listener, factory: IProtocolFactory) -> str:
-        ports: list[IListeningPort] = []
-        failures: list[Failure] = []
-        listener.endpoint.listen(factory).addCallbacks(ports.append, failures.append)
-        match ports, failures:
-            case [], [failure]:
-                # Not an exception that twistd would print with a traceback.
-                text = f"cannot listen on {listener.text}: {failure.getErrorMessage()}"
-                _log.critical("{text}", text=text)
-                raise SystemExit(f"{self.epoch.path}: {text}")
-            case [port], []:
-                self._ports.append(port)
-                return address_text(port.getHost())
-            case _:
-                raise TypeError(f"the endpoint {listener.text} does not listen at once")
+    def _tell(self, report: Reload, began: float, is_trial: bool) -> Reload:
+        seconds = self._reactor.seconds() - began
+        report = evolve(report, seconds=seconds, is_trial=is_trial)
+        if not is_trial:
+            self.last_reload = report
+        self.connections.tell_reloaded(report)
+        return report
+
+    def _take_over(self, epoch: Epoch) -> None:
+        """:raises ListenError: if an address cannot be had; nothing has changed then."""
+        if self.is_draining:
+            raise GateError("the gate is ending")
+        entrances = self._new_entrances(epoch)
+        before = set(self._open)
+        try:
+            for listener in bind(epoch, self._reactor, before):
+                self._listen_on(listener, entrances)
+        except ListenError:
+            for key in set(self._open) - before:
+                self._close(key)
+            raise
+        # From here on nothing can fail.
+        handover = Handover(epoch)
+        for key, old in self._entrances.items():
+            for gate in old.gates:
+                gate.again = handover.again
+            if key in entrances:
+                self._open[key].switch.turn_to(entrances[key].factory)
+            else:
+                self._close(key)
+        self.epoch, self._entrances = epoch, entrances
+        self.number += 1
+        self.since = self._reactor.seconds()
+        self._say_warnings()
+        self._say_servers()
+        self._cooperator.coiterate(handover.settle(self.connections))
+
+    def _close(self, key: str) -> None:
+        stopped = self._open.pop(key).port.stopListening()
+        if stopped is not None:
+            self._stopping.append(stopped)
+
+    # Ending.
+
+    def drain(self) -> Deferred[None]:
+        """
+        Accept no more, and give connections until the drain timeout to end.
+
+        :returns: fires when all have.
+        """
+        if not self.is_draining:
+            self.is_draining = True
+            timeout = self.epoch.settings.drain_timeout
+            self._patience = self._reactor.callLater(timeout, self.close_all)
+            for key in list(self._open):
+                self._close(key)
+            if len(self.connections):
+                _log.info(
+                    "accepting no more; {count} connections have {timeout:g} s to end",
+                    count=len(self.connections),
+                    timeout=timeout,
+                )
+        stopping, self._stopping = self._stopping, []
+        return gatherResults([*stopping, self.connections.gone()]).addCallback(self._drained)
+
+    def _drained(self, _: object) -> None:
+        if self._patience is not None and self._patience.active():
+            self._patience.cancel()
+
+    def close_all(self) -> None:
+        """End all connections at once."""
+        for visit in self.connections:
+            self.connections.close(visit, Cause.DRAINED)
+
+    def stopService(self) -> Deferred[None]:
+        """Drain, and end."""
+        super().stopService()
+        if self._sweeping.running:
+            self._sweeping.stop()
+        return self.drain()

@@ -24,11 +24,14 @@ from zope.interface import implementer
 
 from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.admission.conditions import Condition, clause, read_value
+from mtlsgate.authorization import Authorizer
+from mtlsgate.connections import Connections
 from mtlsgate.context import GateContext, TlsPolicy, utc_now
 from mtlsgate.credentials import ServerCredential
 from mtlsgate.gate import GateFactory, GateServer
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, RecordingFactory, Version, self_signed
+from mtlsgate.visits import Terms
 
 VERSIONS: tuple[Version, Version] = ("1.2", "1.3")
 
@@ -160,6 +163,9 @@ class Door:
     now: Callable[[], datetime] = utc_now
     handshake_timeout: float = 10.0
     clock: Clock = field(factory=Clock)
+    connections: Connections | None = None
+    terms: Terms = Terms()
+    authorizer: Authorizer | None = None
     factory: GateFactory = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -175,8 +181,16 @@ class Door:
             alpn=self.alpn,
         )
         context = GateContext(policy, self.now)
-        server = GateServer("door", context, self.application, self.handshake_timeout)
-        object.__setattr__(self, "factory", GateFactory(server, self.clock))
+        server = GateServer(
+            "door",
+            context,
+            self.application,
+            self.handshake_timeout,
+            self.terms,
+            self.authorizer,
+        )
+        factory = GateFactory(server, self.clock, self.connections)
+        object.__setattr__(self, "factory", factory)
 
     @property
     def recorder(self) -> RecordingFactory:

@@ -70,7 +70,7 @@ def test_a_whole_file_is_values_all_the_way() -> None:
     decoded, problems = read(WHOLE)
     assert problems == []
     assert decoded == Configuration(
-        settings=Settings(5.0),
+        settings=Settings(handshake_timeout=5.0),
         server=(
             Server(
                 at=Position(4, 1),
@@ -132,7 +132,8 @@ def test_defaults_are_the_safe_ones() -> None:
         "required",
         "strict",
     )
-    assert Settings().handshake_timeout == 10.0
+    settings = Settings()
+    assert (settings.watch, settings.drain_timeout, settings.quiet) == (False, 10.0, False)
 
 
 def test_blocks_are_headed_as_they_are_written() -> None:

@@ -14,7 +14,9 @@ from twisted.internet.task import Clock
 
 from mtlsgate.admission import Rule
 from mtlsgate.clienthello import MAX_BYTES
+from mtlsgate.connections import Connections
 from mtlsgate.dispatch import DispatchingFactory, ServerChoice
+from mtlsgate.events import HumanLog
 from mtlsgate.names import first_by_name
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, Version
@@ -49,6 +51,12 @@ class Address:
     log: Log
     doors: dict[str, Door]
     clock: Clock = field(factory=Clock)
+    connections: Connections = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "connections", Connections(self.clock, [HumanLog()]))
+        for door in self.doors.values():
+            door.factory.connections = self.connections
 
     @property
     def factory(self) -> DispatchingFactory:
@@ -58,7 +66,7 @@ class Address:
             self.doors[""].factory if "" in self.doors else None,
             TIMEOUT,
         )
-        return DispatchingFactory(choice, self.clock)
+        return DispatchingFactory(choice, self.connections)
 
     def connect(
         self,

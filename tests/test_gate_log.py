@@ -32,6 +32,7 @@ def test_admission(log: Log, version: Version) -> None:
     assert facts.pop("text") == formatEvent(event)
     assert facts == {
         "server": "door",
+        "connection": 1,
         "peer_address": "127.0.0.1:50000",
         "rule": "IOT",
         "subject": "CN=alice",
@@ -63,6 +64,7 @@ def test_rejection(log: Log, version: Version, kind: str) -> None:
     assert facts.pop("detail")
     assert facts == {
         "server": "door",
+        "connection": 1,
         "peer_address": "[::1]:7",
         "reason": "leaf_mismatch" if kind == "judged" else "unknown_ca",
         "depth": 0,

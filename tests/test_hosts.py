@@ -12,7 +12,7 @@ from twisted.internet.testing import MemoryReactorClock
 
 from mtlsgate import hosts
 from mtlsgate.hosts import Host, HostError, SocketAddress, adopt, endpoint_of, parse_host
-from mtlsgate.service import ListenError, bind
+from mtlsgate.listening import ListenError, bind
 from tests.pki import server, site
 
 
@@ -315,7 +315,7 @@ def test_every_server_gets_a_socket_of_its_own_also_on_port_0(tmp_path: Path) ->
     for one in (*descriptors, *ports):
         os.close(one)
     assert len(set(descriptors)) == len(ports) == 3
-    assert [one.servers for one in listeners] == [
+    assert [one.place.servers for one in listeners] == [
         (one,) for one in (*epoch.servers[:1] * 2, epoch.servers[1])
     ]
 

@@ -16,13 +16,14 @@ from twisted.internet.task import Clock
 from mtlsgate import judge
 from mtlsgate.admission import AdmissionPolicy, Pin, Rejection, Rule
 from mtlsgate.admission.revocation import Revocation, parse_crls
+from mtlsgate.connections import Connections
 from mtlsgate.context import GateContext, Handshake, TlsPolicy
 from mtlsgate.dispatch import DispatchingFactory
-from mtlsgate.gate import Doorkeeper, GateFactory
+from mtlsgate.doorkeeper import Doorkeeper
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.judge import Judge
+from mtlsgate.listening import Entrance, places_of
 from mtlsgate.reasons import Reason
-from mtlsgate.service import GateService
 from mtlsgate.testing import Authority, Client, Credential, Session, Version, self_signed
 from tests.gatekit import (
     Door,
@@ -393,9 +394,8 @@ def test_a_service_reads_names_itself_where_sessions_resume(
     clock = Clock()
     for resumption in ("false", "true"):
         epoch = site(tmp_path).load(text.format(resumption), NOW)
-        service = GateService(epoch, (), clock)
-        [server] = epoch.servers
-        factory = service._factory("x", [(server, GateFactory(server.gate, clock))])
+        [place] = places_of(epoch)
+        factory = Entrance(place, Connections(clock)).factory
         assert isinstance(factory, DispatchingFactory) is (resumption == "true")
 
 

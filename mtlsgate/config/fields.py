@@ -88,6 +88,14 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def parse_duration_or_zero(text: str) -> float:
+    """
+    :param text: as for `parse_duration`; ``0s`` is zero.
+    :raises ValueError: if it is anything else.
+    """
+    return 0.0 if re.fullmatch(r"0+(ms|s|m|h)", text) else parse_duration(text)
+
+
 def parse_instant(text: str) -> datetime:
     """
     :param text: date, time and offset as RFC 3339 has them,
@@ -111,6 +119,9 @@ Instant = Annotated[datetime, Parsed(parse_instant)]
 
 #: Seconds, written as ``"250ms"``, ``"10s"``, ``"5m"`` or ``"1h"``.
 Duration = Annotated[float, Parsed(parse_duration)]
+
+#: The same, and zero, as ``"0s"``.
+DurationOrZero = Annotated[float, Parsed(parse_duration_or_zero)]
 
 
 def label(**options: Any) -> Any:

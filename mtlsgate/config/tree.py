@@ -141,3 +141,8 @@ class Body:
 def heading(block: str, *labels: str) -> str:
     """:returns: a block's type and labels, as messages name it."""
     return " ".join([shown(block), *(f'"{shown(label)}"' for label in labels)])
+
+
+def labelled(block: str, label: str | None) -> str:
+    """:returns: the same for a block whose label is optional."""
+    return heading(block) if label is None else heading(block, label)

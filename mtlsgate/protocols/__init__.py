@@ -52,7 +52,7 @@ class ProtocolEnvironment:
     server: str
     directory: Path
     _get_reactor: Callable[[], object] = field(default=_installed_reactor, repr=False)
-    _read_file: Callable[[Path], bytes] = field(default=read_file, repr=False)
+    _read_file: Callable[[Path], bytes] = field(default=read_file, repr=False, kw_only=True)
 
     @cached_property
     def reactor(self) -> object:

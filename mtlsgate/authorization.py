@@ -1,0 +1,79 @@
+"""
+Asking a person's own code about a client that the rules admit.
+
+It can keep a client out that the rules let in, and never the other way round.
+Whatever it does but answer True keeps the client out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.error import TimeoutError as TimedOut
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mtlsgate.admission import Rejection
+from mtlsgate.interfaces import IVerifiedPeer
+from mtlsgate.reasons import Reason
+from mtlsgate.text import printable
+
+_log = Logger("mtlsgate.authorization")
+
+
+@frozen
+class Authorizer:
+    """
+    Who is asked.
+
+    :ivar name: as the configuration names it.
+    :ivar ask: from an `IVerifiedPeer` to True or False, or to a Deferred or
+        coroutine of that.
+    :ivar timeout: seconds that an answer may take.
+    """
+
+    name: str
+    ask: Callable[[IVerifiedPeer], object]
+    timeout: float
+
+    def objection(
+        self, peer: IVerifiedPeer, clock: IReactorTime
+    ) -> Rejection | Deferred[Rejection | None] | None:
+        """
+        :returns: why the client may not come in, or None; or a Deferred of
+            that, which never fails.  Cancel it if the client is gone.
+        """
+        try:
+            answer = self.ask(peer)
+            if isinstance(answer, Coroutine):
+                answer = ensureDeferred(answer)
+        except Exception:  # noqa: BLE001 -- it is not ours; it costs this client alone
+            return self._failed(Failure())
+        if not isinstance(answer, Deferred):
+            return self._judged(answer)
+        answer.addTimeout(self.timeout, clock)
+        return answer.addCallbacks(self._judged, self._failed)
+
+    def _judged(self, answer: object) -> Rejection | None:
+        if answer is True:
+            return None
+        if answer is False:
+            return Rejection(Reason.NOT_AUTHORIZED, f"{self.name} says no", 0)
+        return Rejection(
+            Reason.AUTHORIZER_FAILED,
+            f"{self.name} answered with a {type(answer).__name__}, not with True or False",
+            0,
+        )
+
+    def _failed(self, failure: Failure) -> Rejection:
+        if failure.check(TimedOut):
+            text = f"{self.name} did not answer within {self.timeout:g} s"
+        elif failure.check(CancelledError):
+            text = f"{self.name} was not heard to the end"
+        else:
+            _log.failure("{name} failed", failure=failure, name=self.name)
+            text = f"{self.name} failed: {printable(type(failure.value).__name__)}"
+        return Rejection(Reason.AUTHORIZER_FAILED, text, 0)

@@ -1,0 +1,253 @@
+"""
+The blocks of a ``tls`` block, one frozen attrs class each: who is let in.
+
+As in `mtlsgate.config.model`, which these are part of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from attrs import field, fields, frozen
+
+from mtlsgate.config.fields import Duration, Instant, Located, Material, label, position
+from mtlsgate.config.tree import labelled
+from mtlsgate.errors import Position
+
+#: How long a session may be resumed if nothing else is said, in seconds.
+_SESSION_LIFETIME = 3600.0
+
+
+@frozen(kw_only=True)
+class ServerCertificate:
+    """
+    What the gate shows of itself.
+
+    :ivar label: only a label.
+    :ivar public_key: the certificate, leaf first, intermediates after it.
+    :ivar private_key: its key.
+    :ivar private_key_passphrase: for an encrypted key.
+    """
+
+    at: Position = position()
+    label: str | None = label(default=None)
+    public_key: Material = field()
+    private_key: Material = field()
+    private_key_passphrase: str | None = field(default=None, repr=False)
+
+    @property
+    def heading(self) -> str:
+        """The block as messages name it."""
+        return labelled("server_certificate", self.label)
+
+
+#: The values of one attribute of an ``allow`` or ``deny`` block.
+Values = tuple[Located[str], ...]
+
+
+@frozen(kw_only=True)
+class Condition:
+    """
+    An ``allow`` or ``deny`` block: every attribute that it states must hold,
+    and of each any value will do.
+
+    :ivar common_names: the subject's; never taken for DNS names.
+    :ivar organizations: the subject's.
+    :ivar organizational_units: the subject's.
+    :ivar dns_names: of the subject alternative name; ``*.`` in front stands
+        for one label.
+    :ivar uris: of the subject alternative name; ``*`` in the path stands for
+        one segment, ``**`` for one or more.
+    :ivar email_addresses: of the subject alternative name.
+    :ivar ip_addresses: of the subject alternative name; addresses or networks.
+    :ivar spiffe_ids: the leaf's SPIFFE ID; patterns as in ``uris``.
+    :ivar sha256: the leaf's fingerprint.
+    :ivar spki_sha256: that of its public key, in hex or base64.
+    :ivar serial_numbers: in hex.
+    :ivar issuers: the direct issuer's name, as RFC 4514 has it.
+    """
+
+    at: Position = position()
+    common_names: Values | None = None
+    organizations: Values | None = None
+    organizational_units: Values | None = None
+    dns_names: Values | None = None
+    uris: Values | None = None
+    email_addresses: Values | None = None
+    ip_addresses: Values | None = None
+    spiffe_ids: Values | None = None
+    sha256: Values | None = None
+    spki_sha256: Values | None = None
+    serial_numbers: Values | None = None
+    issuers: Values | None = None
+
+    def stated(self) -> Iterator[tuple[str, Values]]:
+        """Yield the attributes that are set, with their values."""
+        for attribute in fields(Condition):
+            values = getattr(self, attribute.name)
+            if attribute.name != "at" and values is not None:
+                yield attribute.name, values
+
+    def problems(self) -> Iterator[tuple[str | None, str]]:
+        """Yield (attribute or None, text) for what is wrong with the block as a whole."""
+        if not list(self.stated()):
+            yield None, "states nothing, which would match everything: name an attribute"
+        for name, values in self.stated():
+            if not values:
+                yield name, f"{name} is empty, which nothing matches: name a value"
+
+
+@frozen(kw_only=True)
+class Pin:
+    """
+    A pin with a name and, for planned rotation, a beginning and an end.
+
+    :ivar label: its name in logs.
+    :ivar leaf_certificate: one leaf.
+    :ivar not_before: the instant from which on it counts.
+    :ivar retire_after: the instant after which it no longer counts.
+    """
+
+    at: Position = position()
+    label: str = label()
+    leaf_certificate: Material = field()
+    not_before: Instant | None = None
+    retire_after: Instant | None = None
+
+    @property
+    def heading(self) -> str:
+        """The block as messages name it."""
+        return labelled("pin", self.label)
+
+    def problems(self) -> Iterator[tuple[str | None, str]]:
+        """Yield (attribute or None, text) for what is wrong with the block as a whole."""
+        if self.not_before and self.retire_after and self.not_before >= self.retire_after:
+            yield "retire_after", "retire_after is not after not_before: it would never count"
+
+
+@frozen(kw_only=True)
+class ClientCertificate:
+    """
+    A rule: who may come in.
+
+    :ivar label: the rule's name in logs and in `VerifiedPeer.rule`.
+    :ivar ca_certificate: the CAs, each of them trusted.
+    :ivar leaf_certificate: the pins.
+    :ivar leaf_certificate_dir: a directory of further pins: every ``*.pem``,
+        ``*.crt``, ``*.cer`` and ``*.der`` in it.
+    :ivar pin: further pins, with a name each.
+    :ivar allow: of which one must hold, where there are any.
+    :ivar deny: of which none may hold.
+    :ivar max_depth: the number of intermediates at most.
+    :ivar crl_file: revocation lists, PEM or DER, one or many.
+    :ivar crl_dir: a directory of revocation lists: every ``*.pem``, ``*.crl``
+        and ``*.der`` in it.
+    :ivar crl_scope: whether every certificate of the path below the CA must be
+        covered, or the leaf alone.
+    """
+
+    at: Position = position()
+    label: str | None = label(default=None)
+    ca_certificate: Material | None = None
+    leaf_certificate: Material | None = None
+    leaf_certificate_dir: Located[str] | None = None
+    pin: tuple[Pin, ...] = ()
+    allow: tuple[Condition, ...] = ()
+    deny: tuple[Condition, ...] = ()
+    max_depth: int | None = None
+    crl_file: Located[str] | None = None
+    crl_dir: Located[str] | None = None
+    crl_scope: Literal["path", "leaf"] | None = None
+
+    @property
+    def heading(self) -> str:
+        """The block as messages name it."""
+        return labelled("client_certificate", self.label)
+
+    def problems(self) -> Iterator[tuple[str | None, str]]:
+        """Yield (attribute or None, text) for what is wrong with the block as a whole."""
+        pinned = self.leaf_certificate or self.leaf_certificate_dir or self.pin
+        lists = self.crl_file or self.crl_dir
+        if self.ca_certificate is None and not pinned:
+            yield (
+                None,
+                "neither a CA nor a leaf: set ca_certificate(_file), leaf_certificate(_file) "
+                "or both",
+            )
+        if self.max_depth is not None and self.max_depth < 0:
+            yield "max_depth", "max_depth is a number of intermediates: 0 or more"
+        if self.ca_certificate is None and self.max_depth is not None:
+            yield "max_depth", "max_depth needs a CA: a leaf alone has no path to count"
+        if self.ca_certificate is None and lists:
+            name = "crl_file" if self.crl_file else "crl_dir"
+            yield name, f"{name} needs a CA: it is the CA that revokes"
+        if self.crl_scope is not None and not lists:
+            yield "crl_scope", "crl_scope has no effect without crl_file or crl_dir"
+
+
+@frozen(kw_only=True)
+class Tls:
+    """
+    :ivar server_certificate: what the gate shows; none means a self-signed one
+        made in memory.
+    :ivar client_certificate: the rules, any of which admits.
+    :ivar min_version: the oldest TLS version that is spoken.
+    :ivar client_authentication: ``none`` only where anyone may come in.
+    :ivar verification: ``strict`` holds certificates to the RFC 5280 profile,
+        as Python 3.13's ssl does; ``compatible`` turns that one flag off;
+        ``double`` is strict, and every path needs the consent of a second
+        validator, which otherwise only paths with name constraints do.
+    :ivar deny: of which none may hold, whatever the rules say.
+    :ivar send_ca_names: whether the CertificateRequest names the CAs.
+    :ivar session_resumption: whether a client may resume its session, to be
+        judged again.
+    :ivar session_lifetime: how long it may, in seconds.
+    """
+
+    at: Position = position()
+    server_certificate: tuple[ServerCertificate, ...] = ()
+    client_certificate: tuple[ClientCertificate, ...] = ()
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    client_authentication: Literal["required", "none"] = "required"
+    verification: Literal["strict", "compatible", "double"] = "strict"
+    deny: tuple[Condition, ...] = ()
+    send_ca_names: bool = True
+    session_resumption: bool = False
+    session_lifetime: Duration | None = None
+
+    @property
+    def resumption(self) -> float | None:
+        """For how many seconds a session may be resumed; None if not at all."""
+        return (self.session_lifetime or _SESSION_LIFETIME) if self.session_resumption else None
+
+    def problems(self) -> Iterator[tuple[str | None, str]]:
+        """Yield (attribute or None, text) for what is wrong with the block as a whole."""
+        if self.client_authentication == "required" and not self.client_certificate:
+            yield (
+                None,
+                "no client_certificate block says who may come in: add one, or set "
+                'client_authentication = "none" to let in anyone',
+            )
+        if self.client_authentication == "none" and self.client_certificate:
+            yield (
+                "client_authentication",
+                'client_authentication = "none" lets in anyone, so no client_certificate '
+                "block would be heard: remove one or the other",
+            )
+        if self.client_authentication == "none" and self.deny:
+            yield (
+                "client_authentication",
+                'client_authentication = "none" asks for no certificate, so deny would never '
+                "hold: remove one or the other",
+            )
+        if self.session_lifetime is not None and not self.session_resumption:
+            yield "session_lifetime", "session_lifetime needs session_resumption = true"
+        if self.session_lifetime is not None and self.session_lifetime < 1:
+            yield "session_lifetime", "session_lifetime is at least a second: TLS counts in seconds"
+        if self.session_resumption and self.client_authentication == "none":
+            yield (
+                "session_resumption",
+                "session_resumption is for verified clients: a session without a certificate "
+                "has nothing to be judged again by",
+            )

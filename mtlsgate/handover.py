@@ -1,0 +1,112 @@
+"""
+From one epoch to the next: what becomes of clients that are connected.
+
+They are judged again, by the path on which they were admitted, under the
+rules of the server that they would reach now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import field, frozen
+
+from mtlsgate.admission import Admitted, Pin, Rejection
+from mtlsgate.connections import Connections
+from mtlsgate.epoch import Epoch, LoadedServer
+from mtlsgate.listening import Place, places_of
+from mtlsgate.peer import VerifiedPeer
+from mtlsgate.reasons import Cause, Reason
+from mtlsgate.visits import Visit
+
+
+@frozen
+class Continuation:
+    """
+    What an epoch makes of a client that an earlier one admitted.
+
+    :ivar server: the server that it would reach now, or None.
+    :ivar objection: why it is no longer admitted, or None.
+    :ivar pin: by which it is now, or None.
+    """
+
+    server: LoadedServer | None
+    objection: Rejection | None = None
+    pin: Pin | None = None
+
+
+@frozen(eq=False)
+class Handover:
+    """
+    What one epoch makes of the clients of those before it.
+
+    :ivar epoch: which.
+    """
+
+    epoch: Epoch
+    _places: dict[str, Place] = field(init=False, repr=False)
+
+    @_places.default
+    def _by_key(self) -> dict[str, Place]:
+        return {place.key: place for place in places_of(self.epoch)}
+
+    def again(self, visit: Visit, peer: VerifiedPeer | None) -> Rejection | None:
+        """:returns: why a client that an earlier epoch admits does not come in, or None."""
+        return self.judge(visit, peer).objection
+
+    def judge(self, visit: Visit, peer: VerifiedPeer | None) -> Continuation:
+        """:param peer: who it is; None where no certificate was asked for."""
+        place = self._places.get(visit.place)
+        if place is None:
+            return Continuation(
+                None, Rejection(Reason.SERVER_REMOVED, "no server listens there any more")
+            )
+        server = place.choose(visit.server_name)
+        if server is None:
+            return Continuation(
+                None,
+                Rejection(Reason.UNKNOWN_SERVER_NAME, "no server declares its name any more"),
+            )
+        judge = server.gate.context.judge
+        if judge is None:
+            return Continuation(server)
+        if peer is None:
+            return Continuation(
+                server,
+                Rejection(Reason.NO_CERTIFICATE, "it came when no certificate was asked for", None),
+            )
+        verdict = judge.again(peer.path)
+        if isinstance(verdict, Admitted):
+            return Continuation(server, None, verdict.pin)
+        return Continuation(server, verdict)
+
+    def settle(self, connections: Connections) -> Iterator[None]:
+        """
+        Judge every admitted client again and end those that are not admitted
+        any more; a step each, so that the reactor can see to others meanwhile.
+        """
+        for visit in connections:
+            if visit.admitted_at is not None and not visit.ended:
+                self._settle(visit, connections)
+                yield
+
+    def _settle(self, visit: Visit, connections: Connections) -> None:
+        found = self.judge(visit, visit.peer)
+        if found.server is not None and not found.server.gate.terms.judged_on_reload:
+            connections.adopt(visit, found.server.gate.name, found.server.gate.terms, visit.pin)
+        elif found.server is not None and found.objection is None:
+            connections.adopt(visit, found.server.gate.name, found.server.gate.terms, found.pin)
+        else:
+            assert found.objection is not None
+            terms = visit.terms if found.server is None else found.server.gate.terms
+            detail = f"{found.objection.reason}: {found.objection.detail}"
+            connections.revoke(visit, terms.revoke_grace, Cause.NO_LONGER_ADMITTED, detail)
+
+    def dropped(self, connections: Connections) -> Iterator[tuple[Visit, Rejection]]:
+        """:returns: who would be dropped if the epoch took over."""
+        for visit in connections:
+            if visit.admitted_at is not None:
+                found = self.judge(visit, visit.peer)
+                keeps = found.server is not None and not found.server.gate.terms.judged_on_reload
+                if found.objection is not None and not keeps:
+                    yield visit, found.objection

@@ -1,0 +1,197 @@
+"""
+How much of the gate one client, and all of them, may take.
+
+Pure but for the tables that count; the clock's seconds are passed in.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter, OrderedDict
+from typing import TypeVar
+
+from attrs import field, frozen
+from twisted.internet.interfaces import IAddress
+
+from mtlsgate.admission import Rejection
+from mtlsgate.reasons import Reason
+
+T = TypeVar("T")
+
+#: Addresses whose rate is remembered.  Beyond that the one that was longest
+#: silent is forgotten, which gives it a full bucket again.
+MAX_REMEMBERED = 65536
+
+#: RFC 6177: what one site has of IPv6 is a network, not an address.
+_IPV6_SITE = 64
+
+
+@frozen(kw_only=True)
+class Limits:
+    """
+    What one server allows; None is without limit.
+
+    :ivar max_connections: admitted clients at a time.
+    :ivar max_connections_per_ip: connections at a time, admitted or not, of one
+        IPv4 address or IPv6 /64 network.
+    :ivar max_connections_per_identity: admitted connections at a time with one leaf.
+    :ivar max_handshakes: connections at a time that are not admitted yet.
+    :ivar handshakes_per_second_per_ip: of one IPv4 address or IPv6 /64 network,
+        in the long run; as many at once as there may be in one second.
+    :ivar handshake_bytes: what a client may send until it is admitted.
+    """
+
+    max_connections: int | None = None
+    max_connections_per_ip: int | None = None
+    max_connections_per_identity: int | None = None
+    max_handshakes: int | None = None
+    handshakes_per_second_per_ip: float | None = None
+    handshake_bytes: int | None = None
+
+
+#: No limit at all.
+UNLIMITED = Limits()
+
+
+def source_of(address: IAddress) -> str | None:
+    """
+    :returns: what limits for each IP address go by: the IPv4 address, or the
+        /64 network of an IPv6 address; None where there is no IP address.
+    """
+    host = getattr(address, "host", None)
+    if host is None or ":" not in host:
+        return host
+    try:
+        parsed = ipaddress.IPv6Address(host)
+    except ValueError:
+        return str(host)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(parsed), _IPV6_SITE), strict=False))
+
+
+class Buckets:
+    """
+    Token buckets, one for each source.
+
+    :ivar _levels: what is left in each, and when that was so; the latest last.
+    """
+
+    def __init__(self) -> None:
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, source: str, rate: float, now: float) -> bool:
+        """
+        :param rate: tokens for each second; as many fit in, and one at least.
+        :param now: in seconds.
+        :returns: whether there was a token left.
+        """
+        size = max(1.0, rate)
+        level, since = self._levels.get(source, (size, now))
+        level = min(size, level + (now - since) * rate)
+        granted = level >= 1.0
+        self._levels[source] = (level - granted, now)
+        self._levels.move_to_end(source)
+        if len(self._levels) > MAX_REMEMBERED:
+            self._levels.popitem(last=False)
+        return granted
+
+
+@frozen(eq=False)
+class Tally:
+    """
+    What there is of one server's connections at the moment.
+
+    :ivar by_source: all connections, by `source_of` their addresses.
+    :ivar by_identity: the admitted ones, by the digests of their leaves.
+    :ivar counts: how many are ``handshakes`` and how many ``admitted``.
+    :ivar buckets: for the rate of handshakes.
+    """
+
+    by_source: Counter[str] = field(factory=Counter)
+    by_identity: Counter[bytes] = field(factory=Counter)
+    counts: Counter[str] = field(factory=Counter)
+    buckets: Buckets = field(factory=Buckets)
+
+    def refuse_arrival(
+        self, limits: Limits, source: str | None, now: float, here: int = 0
+    ) -> Rejection | None:
+        """
+        :param here: how often the connection is counted already.
+        :returns: why a connection that arrives now cannot stay, or None.
+        """
+        if _reached(self.counts["handshakes"] - here, limits.max_handshakes):
+            return Rejection(
+                Reason.TOO_MANY_HANDSHAKES,
+                f"{limits.max_handshakes} handshakes are in progress, which is the limit",
+            )
+        if _reached(self.counts["admitted"], limits.max_connections):
+            return self._too_many_connections(limits)
+        if source is None:
+            return None
+        if _reached(self.by_source[source] - here, limits.max_connections_per_ip):
+            return Rejection(
+                Reason.TOO_MANY_FROM_ADDRESS,
+                f"{source} has {limits.max_connections_per_ip} connections, which is the limit",
+            )
+        rate = limits.handshakes_per_second_per_ip
+        if rate is not None and not self.buckets.take(source, rate, now):
+            return Rejection(
+                Reason.HANDSHAKE_RATE, f"{source} begins more than {rate:g} handshakes a second"
+            )
+        return None
+
+    def refuse_admission(self, limits: Limits, identity: bytes | None) -> Rejection | None:
+        """
+        :param identity: the digest of the leaf, or None where there is none.
+        :returns: why a verified client cannot stay, or None.
+        """
+        if _reached(self.counts["admitted"], limits.max_connections):
+            return self._too_many_connections(limits)
+        most = limits.max_connections_per_identity
+        if identity is not None and _reached(self.by_identity[identity], most):
+            return Rejection(
+                Reason.TOO_MANY_OF_IDENTITY,
+                f"its certificate is in use by {most} connections, which is the limit",
+                0,
+            )
+        return None
+
+    def _too_many_connections(self, limits: Limits) -> Rejection:
+        return Rejection(
+            Reason.TOO_MANY_CONNECTIONS,
+            f"{limits.max_connections} clients are connected, which is the limit",
+        )
+
+    def arrived(self, source: str | None) -> None:
+        """Count a connection that begins."""
+        self.counts["handshakes"] += 1
+        if source is not None:
+            self.by_source[source] += 1
+
+    def admitted(self, identity: bytes | None) -> None:
+        """Count a connection that was admitted, and no longer as a handshake."""
+        self.counts["handshakes"] -= 1
+        self.counts["admitted"] += 1
+        if identity is not None:
+            self.by_identity[identity] += 1
+
+    def ended(self, source: str | None, identity: bytes | None, *, admitted: bool) -> None:
+        """Count a connection no more."""
+        self.counts["admitted" if admitted else "handshakes"] -= 1
+        if source is not None:
+            _less(self.by_source, source)
+        if admitted and identity is not None:
+            _less(self.by_identity, identity)
+
+
+def _reached(count: int, limit: int | None) -> bool:
+    return limit is not None and count >= limit
+
+
+def _less(counter: Counter[T], key: T) -> None:
+    # Without a trace of what is gone: memory must come back.
+    if counter[key] > 1:
+        counter[key] -= 1
+    else:
+        del counter[key]

@@ -1,0 +1,245 @@
+"""
+Addresses: which there are, taking them, and what stands at each.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Container, Sequence
+
+from attrs import field, frozen
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+
+from mtlsgate.connections import Connections
+from mtlsgate.dispatch import DispatchingFactory, ServerChoice
+from mtlsgate.epoch import Epoch, LoadedServer
+from mtlsgate.errors import GateError
+from mtlsgate.gate import GateFactory
+from mtlsgate.hosts import HostError, SocketAddress, adopt, endpoint_of
+from mtlsgate.limits import Limits
+from mtlsgate.names import NameTable, first_by_name
+from mtlsgate.visits import Terms
+
+
+class ListenError(GateError):
+    """A server that cannot listen where it should, in one line."""
+
+
+@frozen
+class Place:
+    """
+    One address, or endpoint, of an epoch.
+
+    :ivar key: what it is called in the configuration; of port 0, each has its own.
+    :ivar address: where.
+    :ivar servers: that listen there; several share it by their names.
+    """
+
+    key: str
+    address: SocketAddress | str
+    servers: tuple[LoadedServer, ...]
+    _by_name: NameTable[LoadedServer] = field(init=False, repr=False, eq=False)
+
+    @_by_name.default
+    def _names(self) -> NameTable[LoadedServer]:
+        return first_by_name(
+            ([name.value for name in server.model.server_names], server) for server in self.servers
+        )
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the name that a client asks for chooses the server."""
+        return any(server.model.server_names for server in self.servers)
+
+    @property
+    def otherwise(self) -> LoadedServer | None:
+        """The server for names that none declares, and for no name."""
+        if not self.is_shared:
+            return self.servers[0]
+        return next((one for one in self.servers if one.model.default_server), None)
+
+    def choose(self, server_name: str | None) -> LoadedServer | None:
+        """:returns: the server for a client that asks for that name."""
+        return self._by_name.find(server_name) or self.otherwise
+
+
+def places_of(epoch: Epoch) -> tuple[Place, ...]:
+    """:returns: every address and endpoint, with the servers that share it."""
+    found: dict[str, tuple[SocketAddress | str, list[LoadedServer]]] = {}
+    for server in epoch.servers:
+        for host in server.hosts:
+            for address in host.addresses or (host.text,):
+                key = str(address)
+                if isinstance(address, SocketAddress) and address.port == 0:
+                    key = f"{address}#{sum(other.startswith(key) for other in found) + 1}"
+                found.setdefault(key, (address, []))[1].append(server)
+    return tuple(Place(key, address, tuple(servers)) for key, (address, servers) in found.items())
+
+
+@frozen
+class Listener:
+    """
+    A place that is taken, and ready to listen.
+
+    :ivar place: which.
+    :ivar endpoint: listens there.
+    """
+
+    place: Place
+    endpoint: IStreamServerEndpoint
+
+
+def bind(epoch: Epoch, reactor: object, but: Container[str] = frozenset()) -> tuple[Listener, ...]:
+    """
+    Take every address before anything runs, so that one that is taken is a
+    plain message to the person who starts the gate.
+
+    :param but: the keys of places that are listened on already.
+    :raises ListenError: if an address cannot be had; those that could be are
+        given back.
+    """
+    bound: list[socket.socket] = []
+    try:
+        places = [place for place in places_of(epoch) if place.key not in but]
+        for place in places:
+            if isinstance(place.address, SocketAddress):
+                bound.append(place.address.bind())
+        sockets = iter(bound)
+        return tuple(
+            Listener(
+                place,
+                adopt(next(sockets), reactor)
+                if isinstance(place.address, SocketAddress)
+                else endpoint_of(place.address, reactor),
+            )
+            for place in places
+        )
+    except HostError as error:
+        for one in bound:
+            one.close()
+        raise ListenError(f"{epoch.path}: {error}") from error
+
+
+class Switch(Factory):
+    """
+    The factory that a port has for as long as it listens; behind it one epoch's
+    follows another's.
+    """
+
+    noisy = False
+
+    def __init__(
+        self, current: IProtocolFactory, on_accept: Callable[[], object] = lambda: None
+    ) -> None:
+        """:param on_accept: is called for each connection."""
+        self._current = current
+        self._on_accept = on_accept
+
+    def logPrefix(self) -> str:
+        """:returns: what Twisted calls it in logs."""
+        return "mtlsgate"
+
+    def turn_to(self, factory: IProtocolFactory) -> None:
+        """From now on connections are the factory's."""
+        before, self._current = self._current, factory
+        factory.doStart()
+        before.doStop()
+
+    def startFactory(self) -> None:
+        """Start what is behind it."""
+        self._current.doStart()
+
+    def stopFactory(self) -> None:
+        """Stop what is behind it."""
+        self._current.doStop()
+
+    def buildProtocol(  # type: ignore[override]  # a factory of any protocol
+        self, addr: IAddress | None
+    ) -> IProtocol | None:
+        """:returns: the protocol for a connection, by the epoch in force."""
+        assert addr is not None
+        self._on_accept()
+        return self._current.buildProtocol(addr)
+
+
+class Entrance:
+    """
+    What stands at a place while one epoch is in force.
+
+    :ivar place: where.
+    :ivar factory: takes connections there.
+    :ivar gates: the factory of each server behind it.
+    """
+
+    def __init__(self, place: Place, connections: Connections) -> None:
+        """:param connections: where they are accounted for."""
+        self.place = place
+        self.gates = tuple(
+            GateFactory(server.gate, connections.clock, connections, place.key)
+            for server in place.servers
+        )
+        self.factory = self._factory(connections)
+
+    def _factory(self, connections: Connections) -> IProtocolFactory:
+        place = self.place
+        (first, *_), (gate, *_) = place.servers, self.gates
+        if not place.is_shared and first.model.tls.resumption is None:
+            return gate
+        # Of a TLS 1.2 session OpenSSL tells the name that it was begun with, and
+        # not the one asked for now, so where sessions resume it is read before.
+        gates = dict(zip(map(id, place.servers), self.gates, strict=True))
+        choice = ServerChoice(
+            str(place.address) if place.is_shared else first.gate.name,
+            first_by_name(
+                ([name.value for name in server.model.server_names], gates[id(server)])
+                for server in place.servers
+            ),
+            None if place.otherwise is None else gates[id(place.otherwise)],
+            max(server.gate.handshake_timeout for server in place.servers),
+            place.key,
+            _terms_of([server.gate.terms for server in place.servers]),
+        )
+        return DispatchingFactory(choice, connections)
+
+
+def _terms_of(terms: Sequence[Terms]) -> Terms:
+    """:returns: what holds where it is not known yet which of them will: no
+    less than any of them allows.  The rate is counted when it is known."""
+    limits = [one.limits for one in terms]
+    return Terms(
+        limits=Limits(
+            max_handshakes=_total([one.max_handshakes for one in limits]),
+            max_connections_per_ip=_total([one.max_connections_per_ip for one in limits]),
+        )
+    )
+
+
+def _total(numbers: Sequence[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
+
+
+def listen(listener: Listener, switch: Switch) -> IListeningPort:
+    """
+    :returns: the port.
+    :raises ListenError: if it cannot be had after all.
+    """
+    ports: list[IListeningPort] = []
+    failures: list[Failure] = []
+    listener.endpoint.listen(switch).addCallbacks(ports.append, failures.append)
+    match ports, failures:
+        case [port], []:
+            return port
+        case [], [failure]:
+            where = listener.place.address
+            raise ListenError(f"cannot listen on {where}: {failure.getErrorMessage()}")
+        case _:
+            raise TypeError(f"the endpoint {listener.place.address} does not listen at once")
