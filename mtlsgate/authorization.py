@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
-from twisted.internet.error import TimeoutError as TimedOut
+from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure

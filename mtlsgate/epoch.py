@@ -43,6 +43,7 @@ from mtlsgate.patience import patience
 from mtlsgate.rulebook import RuleReader
 from mtlsgate.text import quoted
 from mtlsgate.visits import Terms
+from mtlsgate.watching import Stamp
 
 #: In seconds and bytes, where the configuration says nothing.  OpenSSL takes no
 #: chain above 100 KiB.
@@ -78,7 +79,6 @@ class Epoch:
     :ivar admin: how it can be asked and told, or None.
     :ivar warnings: what does not keep the gate from starting, but is surely
         not meant; sorted by position.
-    :ivar files: the files and directories that were read.
     """
 
     path: str
@@ -86,7 +86,6 @@ class Epoch:
     settings: model.Settings
     admin: model.Admin | None
     warnings: tuple[Problem, ...]
-    files: frozenset[Path]
 
 
 def load(
@@ -96,6 +95,7 @@ def load(
     *,
     offline: bool = False,
     say: Callable[[str], object] | None = None,
+    seen: dict[Path, Stamp] | None = None,
 ) -> Epoch:
     """
     :param path: the configuration file; relative paths in it start at its directory.
@@ -105,11 +105,13 @@ def load(
         want to listen.
     :param say: prints a line, for the person who waits while many certificates
         are read; called from another thread.
+    :param seen: gets the files and directories that were read, or looked for, in
+        the state in which they were then; also if the load fails.
     :returns: everything that is needed to listen.
     :raises ConfigError: with all that keeps the gate from starting.
     """
     with _no_collection():
-        return _Loader(path, environ, now, offline, say).load()
+        return _Loader(path, environ, now, offline, say, {} if seen is None else seen).load()
 
 
 @contextmanager
@@ -142,6 +144,7 @@ class _Loader:
         now: Callable[[], datetime],
         offline: bool,
         say: Callable[[str], object] | None,
+        seen: dict[Path, Stamp],
     ) -> None:
         self.report = Report(path)
         self.say = say
@@ -149,7 +152,7 @@ class _Loader:
         self.offline = offline
         # Absolute, because a daemon changes its directory before it reloads.
         self.directory = Path(path).absolute().parent
-        self.materials = Materials(self.directory, self.report)
+        self.materials = Materials(self.directory, self.report, seen)
         self.rules = RuleReader(self.materials, self.report)
         scope = Scope(environ, lambda name: self.materials.read_file(self.directory / name))
         self.decoder = Decoder(scope, self.report)
@@ -182,7 +185,6 @@ class _Loader:
             decoded.settings,
             decoded.admin,
             tuple(sorted(set(self.report.warnings))),
-            frozenset(self.materials.seen),
         )
 
     def _go_on(self) -> None:

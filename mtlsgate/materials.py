@@ -21,6 +21,7 @@ from mtlsgate.config import Located, Material, Misconfigured
 from mtlsgate.credentials import parse_certificates, read_file
 from mtlsgate.errors import CredentialError, Position, Report
 from mtlsgate.text import quoted
+from mtlsgate.watching import Stamp, stamp
 
 T = TypeVar("T")
 
@@ -71,13 +72,14 @@ class Materials:
 
     :ivar directory: where relative paths start.
     :ivar report: where problems go.
-    :ivar seen: the files and directories that were read, or looked for.
+    :ivar seen: the files and directories that were read, or looked for, in the
+        state in which they were then.
     """
 
-    def __init__(self, directory: Path, report: Report) -> None:
+    def __init__(self, directory: Path, report: Report, seen: dict[Path, Stamp]) -> None:
         self.directory = directory
         self.report = report
-        self.seen = set[Path]()
+        self.seen = seen
 
     def read_file(self, path: Path) -> bytes:
         """
@@ -85,7 +87,7 @@ class Materials:
         :returns: what the file holds.
         :raises CredentialError: if it cannot be read, in words that follow its name.
         """
-        self.seen.add(path)
+        self.seen[path] = stamp(path)
         return read_file(path)
 
     def read(self, material: Material, where: str) -> bytes | None:
@@ -166,7 +168,7 @@ class Materials:
         try:
             # In the order of their names, so that every load reads the same.
             path = self.directory / directory.value
-            self.seen.add(path)
+            self.seen[path] = stamp(path)
             entries = sorted(path.iterdir())
         except FileNotFoundError:
             self.report.error(directory.at, where, f"{name} no such directory")

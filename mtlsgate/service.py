@@ -5,7 +5,6 @@ The Twisted service: listens, takes over new epochs, and ends in good order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
 
 from attrs import evolve, frozen
 from twisted.application.service import Service
@@ -28,23 +27,10 @@ from mtlsgate.peer import address_text
 from mtlsgate.reasons import Cause
 from mtlsgate.selftest import self_test
 from mtlsgate.text import printable
+from mtlsgate.threads import InThread, in_thread
 from mtlsgate.visits import Reload
 
 _log = Logger("mtlsgate.service")
-T = TypeVar("T")
-
-
-class InThread(Protocol):
-    """Runs a function somewhere else, so that the reactor can go on."""
-
-    def __call__(self, function: Callable[[], T], /) -> Deferred[T]: ...
-
-
-def in_thread(function: Callable[[], T]) -> Deferred[T]:
-    """:returns: what the function returns, from a thread of the reactor's pool."""
-    from twisted.internet.threads import deferToThread
-
-    return deferToThread(function)
 
 
 @frozen
@@ -276,14 +262,21 @@ class GateService(Service):
             self._patience = self._reactor.callLater(timeout, self.close_all)
             for key in list(self._open):
                 self._close(key)
-            if len(self.connections):
-                _log.info(
-                    "accepting no more; {count} connections have {timeout:g} s to end",
-                    count=len(self.connections),
-                    timeout=timeout,
-                )
         stopping, self._stopping = self._stopping, []
-        return gatherResults([*stopping, self.connections.gone()]).addCallback(self._drained)
+        return (
+            gatherResults(stopping)
+            .addCallback(self._say_draining)
+            .addCallback(lambda _: self.connections.gone())
+            .addCallback(self._drained)
+        )
+
+    def _say_draining(self, _: object) -> None:
+        if len(self.connections):
+            _log.info(
+                "accepting no more; {count} connections have {timeout:g} s to end",
+                count=len(self.connections),
+                timeout=self.epoch.settings.drain_timeout,
+            )
 
     def _drained(self, _: object) -> None:
         if self._patience is not None and self._patience.active():

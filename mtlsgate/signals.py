@@ -30,15 +30,21 @@ class SignalService(Service):
         self._reactor: Any = reactor
         self._before: dict[signal.Signals, Any] = {}
 
+    def privilegedStartService(self) -> None:
+        """Take the signals over before anybody knows that the gate is there."""
+        super().privilegedStartService()
+        self._install()
+
     def startService(self) -> None:
-        """Take the signals over, once the reactor has taken its own."""
+        """Take over again what the reactor takes when it begins to run."""
         super().startService()
         self._reactor.callWhenRunning(self._install)
 
     def _install(self) -> None:
-        if self.running:
-            for number in self._handlers:
-                self._before[number] = signal.signal(number, self._received)
+        for number in self._handlers:
+            before = signal.signal(number, self._received)
+            if before != self._received:
+                self._before[number] = before
 
     def stopService(self) -> None:
         """Give them back."""

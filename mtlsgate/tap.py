@@ -9,6 +9,7 @@ import os
 import sys
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGTERM, Signals
 from typing import Any
 
@@ -22,6 +23,33 @@ from mtlsgate.listening import bind
 from mtlsgate.selftest import self_test
 from mtlsgate.service import GateService
 from mtlsgate.signals import Handler, SignalService
+from mtlsgate.watching import Stamp, Watcher
+
+
+class Loader:
+    """
+    Loads the configuration anew.
+
+    :ivar path: the file, absolute.
+    :ivar seen: what the latest attempt has read.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.seen: dict[Path, Stamp] = {}
+
+    def load(self) -> Epoch:
+        """
+        :returns: what the file says now.
+        :raises ConfigError: with all that is wrong with it.
+        """
+        # What was frozen is to go one day.
+        gc.unfreeze()
+        seen: dict[Path, Stamp] = {}
+        try:
+            return load(self.path, seen=seen)
+        finally:
+            self.seen = seen
 
 
 class Options(usage.Options):
@@ -32,6 +60,7 @@ class Options(usage.Options):
     optParameters = [["config", "c", "gate.hcl", "The configuration file."]]
 
     epoch: Epoch
+    loader: Loader
 
     def postOptions(self) -> None:
         """
@@ -41,9 +70,11 @@ class Options(usage.Options):
         from twisted.internet import reactor
 
         # Before a daemon changes its directory.
-        self["again"] = partial(_load_again, os.path.abspath(self["config"]))
+        self.loader = Loader(os.path.abspath(self["config"]))
         try:
-            self.epoch = load(self["config"], say=partial(print, file=sys.stderr))
+            self.epoch = load(
+                self["config"], say=partial(print, file=sys.stderr), seen=self.loader.seen
+            )
             self_test(self.epoch)
             # It stays: the garbage collector need not look at it ever again.
             gc.freeze()
@@ -54,22 +85,20 @@ class Options(usage.Options):
             raise SystemExit(1) from None
 
 
-def _load_again(path: str) -> Epoch:
-    # What was frozen is to go one day.
-    gc.unfreeze()
-    return load(path)
-
-
 def makeService(options: Options) -> IService:
     """:returns: the service that runs the configuration."""
     from twisted.internet import reactor
 
-    gate = GateService(options.epoch, options["listeners"], reactor, load=options["again"])
-    services = MultiService()
-    gate.setServiceParent(services)
+    loader, services = options.loader, MultiService()
+    gate = GateService(options.epoch, options["listeners"], reactor, load=loader.load)
+    watcher = Watcher(
+        lambda: loader.seen if gate.epoch.settings.watch else {}, gate.reload, reactor
+    )
     end = partial(_end, gate, reactor)
     handlers: dict[Signals, Handler] = {SIGHUP: gate.reload, SIGTERM: end, SIGINT: end}
-    SignalService(handlers, reactor).setServiceParent(services)
+    # The signals first: a gate that listens can be told to end.
+    for service in (SignalService(handlers, reactor), gate, watcher):
+        service.setServiceParent(services)
     return services
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -88,9 +89,16 @@ class RunningGate:
 
 @contextmanager
 def gate(
-    config: Path, command: Sequence[str] = ("twistd", "-n", "--pidfile="), cwd: Path | None = None
+    config: Path,
+    command: Sequence[str] = ("twistd", "-n", "--pidfile="),
+    cwd: Path | None = None,
+    limits: tuple[int, int] | None = None,
 ) -> Iterator[RunningGate]:
-    """Run a gate until the block ends; it listens when the block begins."""
+    """
+    Run a gate until the block ends; it listens when the block begins.
+
+    :param limits: how many file descriptors it may have.
+    """
     name, *options = command
     with subprocess.Popen(
         [str(BIN / name), *options, "mtlsgate", "--config", str(config)],
@@ -100,9 +108,11 @@ def gate(
         text=True,
         cwd=cwd or config.parent,
     ) as process:
+        if limits is not None:
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
         running = RunningGate(process)
         try:
-            for _ in range(config.read_text().count("\nserver ")):
+            for _ in range(((cwd or Path()) / config).read_text().count("\nserver ")):
                 running.read_until(": listening on ")
             yield running
         finally:

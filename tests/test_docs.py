@@ -13,7 +13,7 @@ How a page is written so that it can be:
   ``...`` standing for anything.  ``<!-- before: command -->`` prepares something.
   Gates are started in the background, on another port than 8443.
 - A ``python`` block is run, its tests too.  ``<!-- python: module name -->`` names a
-  module of the page's, which is also installed as a protocol plugin of that name.
+  module of the page's, and an ``ini`` block the entry points that go with these.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from mtlsgate.config.fields import fields_of
 from mtlsgate.epoch import load
 from mtlsgate.errors import ConfigError
 from mtlsgate.gate import GateFactory
-from mtlsgate.reasons import Reason
+from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Client, Credential, self_signed
 from tests.running import BIN, program
 
@@ -228,28 +228,45 @@ def test_configurations_load(
 # Python
 
 
-def install_modules(page: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the modules of a page importable, and protocol plugins of their names."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def write_modules(page: Path, directory: Path) -> set[str]:
+    """
+    Write the modules of a page, and as a distribution what its ``ini`` block
+    says of entry points.
+
+    :returns: the modules' names.
+    """
+    names = set()
     for sample in samples("python"):
         named = re.match(r"python: module (\w+)", sample.note)
-        if sample.page != page or not named:
-            continue
-        name = named[1]
-        (directory / f"{name}.py").write_text(sample.text)
-        metadata = directory / f"{name}-1.dist-info"
-        metadata.mkdir()
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
-        (metadata / "entry_points.txt").write_text(
-            f"[mtlsgate.protocols]\n{name} = {name}:plugin\n"
-        )
+        if sample.page == page and named:
+            names.add(named[1])
+            (directory / f"{named[1]}.py").write_text(sample.text)
+    for sample in samples("ini"):
+        parsed = configparser.ConfigParser(interpolation=None)
+        parsed.read_string(sample.text)
+        if sample.page == page and parsed.has_section("options.entry_points"):
+            metadata = directory / "sample-1.dist-info"
+            metadata.mkdir()
+            (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: sample\nVersion: 1\n")
+            groups = parsed.items("options.entry_points")
+            (metadata / "entry_points.txt").write_text(
+                "\n".join(f"[{group}]{lines}" for group, lines in groups)
+            )
+    return names
+
+
+def install_modules(page: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the modules of a page importable, and its plugins known."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in write_modules(page, directory):
         monkeypatch.delitem(sys.modules, name, raising=False)
-        monkeypatch.syspath_prepend(directory)
+    monkeypatch.syspath_prepend(directory)
 
 
 @pytest.mark.parametrize("sample", samples("python"), ids=str)
 def test_python_samples_run(sample: Sample, tmp_path: Path) -> None:
     """A Python sample imports, and what tests it holds pass."""
+    write_modules(sample.page, tmp_path)
     (tmp_path / "test_sample.py").write_text(sample.text)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "."],
@@ -535,9 +552,11 @@ def sections(page: Path, level: int) -> dict[str, str]:
 
 
 def test_every_reason_has_a_section() -> None:
-    """reasons.md describes all reasons and no others, each with what to do."""
+    """reasons.md describes all reasons and causes, and no others, each with what to do."""
     described = sections(DOCS / "reasons.md", 3)
     assert set(described) == set(Reason)
+    causes = sections(DOCS / "reasons.md", 2)["Why a connection ended"]
+    assert set(re.findall(r"^\| `(\w+)` \|", causes, re.MULTILINE)) == set(Cause)
     for name, text in described.items():
         for part in ("Client sees", "Check", "Do"):
             assert f"- **{part}:**" in text, (name, part)
@@ -548,6 +567,7 @@ def test_every_reason_has_a_section() -> None:
     [
         ("settings", model.Settings),
         ("server", model.Server),
+        ("admin", model.Admin),
         ("tls", model.Tls),
         ("server_certificate", model.ServerCertificate),
         ("client_certificate", model.ClientCertificate),
@@ -560,7 +580,7 @@ def test_every_attribute_is_in_the_reference(heading: str, block: type) -> None:
     text = sections(DOCS / "configuration.md", 2)[heading]
     for one in fields_of(block):
         if one.source in ("attribute", "material", "block", "blocks"):
-            assert f"| `{one.name}`" in text
+            assert re.search(rf"^\|[^|]*`{one.name}`", text, re.MULTILINE), one.name
         if one.hint is Material:
             assert f"`{one.name}_file`" in text
 

@@ -1,0 +1,385 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from attrs import evolve
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+
+from mtlsgate.admission import Pin, Rule
+from mtlsgate.connections import Connections
+from mtlsgate.context import utc_now
+from mtlsgate.events import HumanLog
+from mtlsgate.limits import Limits
+from mtlsgate.reasons import Cause, Reason
+from mtlsgate.testing import Authority, Client, Credential, Version
+from mtlsgate.visits import Ending, Refusal, Reload, Terms, Visit
+from tests.gatekit import Door, Log, admitted, rejected, rule
+
+CA = Authority.create("Root")
+ALICE, BOB, EVE = CA.issue("alice"), CA.issue("bob"), Authority.create("Other").issue("eve")
+
+
+class Witness:
+    """
+    Remembers what it is told.
+
+    :ivar told: all of it, in order.
+    """
+
+    def __init__(self) -> None:
+        self.told: list[Visit | Refusal | Ending] = []
+
+    def admitted(self, visit: Visit) -> None:
+        self.told.append(visit)
+
+    def rejected(self, refusal: Refusal) -> None:
+        self.told.append(refusal)
+
+    def ended(self, ending: Ending) -> None:
+        self.told.append(ending)
+
+    def reloaded(self, reload: Reload) -> None:
+        raise AssertionError("nothing is loaded here")
+
+    @property
+    def last_ending(self) -> Ending:
+        last = self.told[-1]
+        assert isinstance(last, Ending)
+        return last
+
+
+class House:
+    """A door whose connections are watched."""
+
+    def __init__(self, log: Log, *rules: Rule, **terms: Any) -> None:
+        limits = {name: terms.pop(name) for name in list(terms) if hasattr(Limits(), name)}
+        self.now = utc_now()
+        self.clock, self.witness = Clock(), Witness()
+        self.connections = Connections(self.clock, [HumanLog(), self.witness], lambda: self.now)
+        self.door = Door(
+            rules or (rule(ca=CA),),
+            log,
+            clock=self.clock,
+            now=lambda: self.now,
+            connections=self.connections,
+            terms=Terms(limits=Limits(**limits), **terms),
+        )
+
+    def connect(
+        self, who: Credential | None, version: Version | None = None, host: str = "192.0.2.1"
+    ) -> Client:
+        return self.door.connect(who, version, address=IPv4Address("TCP", host, 50000))
+
+    def enter(
+        self, who: Credential, version: Version | None = None, host: str = "192.0.2.1"
+    ) -> Client:
+        client = self.connect(who, version, host)
+        client.send(b"knock")
+        assert client.receive() == b"knock"
+        return client
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+        self.clock.advance(seconds)
+        self.connections.sweep()
+
+
+def reason_of(log: Log) -> Reason:
+    return Reason(log.events[-1]["reason"])
+
+
+# What is told
+
+
+def test_one_admission_and_one_end(log: Log, version: Version) -> None:
+    """... with how long it was, and what the application sent and got."""
+    house = House(log)
+    client = house.enter(ALICE, version)
+    [visit] = house.connections
+    assert house.witness.told == [visit]
+    assert visit.peer is not None
+    assert visit.peer.sha256 == ALICE.sha256
+    assert visit.traffic == (5, 5)
+    client.send(b"more")
+    house.pass_time(7)
+    client.close()
+    ending = house.witness.last_ending
+    assert (ending.cause, ending.received, ending.sent) == (Cause.CLIENT, 9, 9)
+    assert (ending.visit, ending.seconds, ending.at) == (visit, 7.0, house.now)
+    assert len(house.connections) == 0
+
+
+def test_a_rejection_and_no_end(log: Log, version: Version) -> None:
+    house = House(log)
+    client = house.connect(EVE, version)
+    client.send(b"knock")
+    [refusal] = house.witness.told
+    assert isinstance(refusal, Refusal)
+    assert refusal.rejection.reason is Reason.UNKNOWN_CA
+    assert refusal.leaf == EVE.certificate
+    assert not refusal.is_health_check
+    assert len(house.connections) == 0
+
+
+def test_a_health_check_is_known_as_one(log: Log) -> None:
+    """It comes and goes without a byte."""
+    house = House(log)
+    house.connect(None).reset()
+    [refusal] = house.witness.told
+    assert isinstance(refusal, Refusal)
+    assert refusal.rejection.reason is Reason.PEER_GONE
+    assert refusal.is_health_check
+
+
+def test_quiet_says_nothing_of_health_checks(log: Log) -> None:
+    """... in the log; other observers are told, and of others so is the log."""
+    house = House(log)
+    human, _ = house.connections.observers
+    assert isinstance(human, HumanLog)
+    human.quiet = True
+    house.connect(None).reset()
+    assert log.events == []
+    assert len(house.witness.told) == 1
+    client = house.connect(None)
+    client.step()
+    client.reset()
+    assert reason_of(log) is Reason.PEER_GONE
+
+
+@pytest.mark.parametrize(
+    ("end", "cause"),
+    [
+        (lambda client, app: client.close(), Cause.CLIENT),
+        (lambda client, app: client.reset(), Cause.CONNECTION_LOST),
+        (lambda client, app: app.transport.loseConnection(), Cause.APPLICATION),
+        (lambda client, app: app.transport.abortConnection(), Cause.APPLICATION),
+    ],
+)
+def test_causes(
+    log: Log, version: Version, end: Callable[[Client, Any], None], cause: Cause
+) -> None:
+    """What clients and applications end is told to observers, and not to the log."""
+    house = House(log)
+    client = house.enter(ALICE, version)
+    events = len(log.events)
+    [app] = house.door.recorder.protocols
+    end(client, app)
+    client.pump()
+    assert house.witness.last_ending.cause is cause
+    assert len(log.events) == events
+
+
+# Limits
+
+
+def test_max_handshakes(log: Log, version: Version) -> None:
+    """Who is admitted makes room for another."""
+    house = House(log, max_handshakes=2)
+    one, two = house.connect(ALICE, version), house.connect(ALICE, version)
+    assert house.connect(BOB, version).refused
+    assert reason_of(log) is Reason.TOO_MANY_HANDSHAKES
+    one.send(b"x")
+    assert not house.connect(BOB, version).refused
+    two.reset()
+    assert not house.connect(BOB, version).refused
+
+
+def test_max_connections(log: Log, version: Version) -> None:
+    """Counted before the handshake, and again after it."""
+    house = House(log, max_connections=1)
+    early = house.connect(BOB, version)
+    first = house.enter(ALICE, version)
+    assert house.connect(BOB, version).refused
+    assert reason_of(log) is Reason.TOO_MANY_CONNECTIONS
+    assert house.door.judge(early) == rejected(Reason.TOO_MANY_CONNECTIONS, None)
+    first.close()
+    house.enter(BOB, version)
+
+
+def test_max_connections_per_ip(log: Log, version: Version) -> None:
+    house = House(log, max_connections_per_ip=1)
+    first = house.enter(ALICE, version, "192.0.2.1")
+    assert house.connect(BOB, version, "192.0.2.1").refused
+    assert reason_of(log) is Reason.TOO_MANY_FROM_ADDRESS
+    house.enter(BOB, version, "192.0.2.2")
+    first.close()
+    house.enter(BOB, version, "192.0.2.1")
+
+
+def test_max_connections_per_identity(log: Log, version: Version) -> None:
+    """The identity is the certificate; another one of the same name is another."""
+    house = House(log, max_connections_per_identity=1)
+    first = house.enter(ALICE, version)
+    house.enter(BOB, version)
+    house.enter(CA.issue("alice"), version)
+    assert house.door.judge(house.connect(ALICE, version)) == rejected(Reason.TOO_MANY_OF_IDENTITY)
+    first.close()
+    house.enter(ALICE, version)
+
+
+def test_handshake_rate(log: Log, version: Version) -> None:
+    house = House(log, handshakes_per_second_per_ip=2)
+    house.enter(ALICE, version)
+    house.enter(ALICE, version)
+    assert house.connect(ALICE, version).refused
+    assert reason_of(log) is Reason.HANDSHAKE_RATE
+    house.pass_time(0.5)
+    house.enter(ALICE, version)
+
+
+def test_handshake_bytes(log: Log, version: Version) -> None:
+    """A long flight is cut where the limit is; the same bytes are free afterwards."""
+    chain = [Authority.create("x" * 60).certificate for _ in range(20)]
+    house = House(log, handshake_bytes=4096)
+    client = house.door.connect(ALICE, version, chain=chain)
+    assert house.door.judge(client) == rejected(Reason.HANDSHAKE_TOO_LARGE, None)
+    client = house.enter(ALICE, version)
+    client.send(b"y" * 100_000)
+    assert len(client.receive()) == 100_000
+
+
+def test_a_flood_leaves_no_trace(log: Log, version: Version) -> None:
+    house = House(log, max_handshakes=10_000, max_connections_per_ip=10_000)
+    clients = [house.connect(None, version, f"10.0.0.{number}") for number in range(200)]
+    for client in clients:
+        client.reset()
+    [tally] = house.connections.tallies.values()
+    assert (len(house.connections), dict(tally.by_source)) == (0, {})
+    assert set(tally.counts.values()) == {0}
+
+
+# Ends
+
+
+def test_idle_connections_end(log: Log, version: Version) -> None:
+    """... within a quarter of the limit after it, with a line in the log."""
+    house = House(log, idle_timeout=60.0)
+    idle, busy = house.enter(ALICE, version), house.enter(BOB, version)
+    for _ in range(75):
+        house.pass_time(1)
+        busy.send(b"x")
+    idle.pump()
+    assert idle.disconnected
+    assert not busy.disconnected
+    assert house.witness.last_ending.cause is Cause.IDLE_TIMEOUT
+    for _ in range(76):
+        house.pass_time(1)
+    busy.pump()
+    assert busy.disconnected
+
+
+def test_traffic_in_either_direction_is_no_idleness(log: Log, version: Version) -> None:
+    house = House(log, idle_timeout=60.0)
+    client = house.enter(ALICE, version)
+    [app] = house.door.recorder.protocols
+    for _ in range(10):
+        house.pass_time(30)
+        client.pump()
+        assert app.transport is not None
+        app.transport.write(b"x")
+        client.pump()
+    assert not client.disconnected
+
+
+@pytest.mark.parametrize("close_on_expiry", [True, False])
+def test_a_connection_ends_with_its_certificate(
+    log: Log, version: Version, close_on_expiry: bool
+) -> None:
+    """In the second after the last in which it is valid; unless that is not wanted."""
+    house = House(log, close_on_expiry=close_on_expiry)
+    end = house.now.replace(microsecond=0) + timedelta(seconds=100)
+    client = house.enter(CA.issue("brief", not_after=end), version)
+    house.now = end + timedelta(seconds=0.9)
+    house.connections.sweep()
+    assert not client.disconnected
+    house.now = end + timedelta(seconds=1)
+    house.connections.sweep()
+    client.pump()
+    assert client.disconnected is close_on_expiry
+    if close_on_expiry:
+        assert house.witness.last_ending.cause is Cause.CERTIFICATE_EXPIRED
+
+
+def test_a_connection_ends_with_its_pin(log: Log, version: Version) -> None:
+    """Where the pin ends before the certificate."""
+    retired = utc_now() + timedelta(seconds=100)
+    pinned = Rule("rule", (CA.certificate,), (Pin(ALICE.certificate, "a", None, retired),))
+    house = House(log, pinned)
+    client = house.enter(ALICE, version)
+    house.pass_time(99)
+    assert not client.disconnected
+    house.pass_time(2)
+    client.pump()
+    assert client.disconnected
+    assert house.witness.last_ending.cause is Cause.PIN_RETIRED
+
+
+def test_what_ends_a_connection_is_told_once(log: Log) -> None:
+    house = House(log)
+    client = house.enter(ALICE)
+    [visit] = house.connections
+    house.connections.close(visit, Cause.CLOSED_BY_OPERATOR, "because")
+    house.connections.close(visit, Cause.DRAINED)
+    client.pump()
+    ending = house.witness.last_ending
+    assert (ending.cause, ending.detail) == (Cause.CLOSED_BY_OPERATOR, "because")
+    assert [type(one) for one in house.witness.told].count(Ending) == 1
+    house.connections.close(visit, Cause.DRAINED)
+
+
+def test_grace(log: Log) -> None:
+    """Who is no longer admitted has so long; who is adopted meanwhile stays."""
+    house = House(log)
+    going, staying = house.enter(ALICE), house.enter(BOB)
+    one, two = house.connections
+    for visit in (one, two):
+        house.connections.revoke(visit, 30.0, Cause.NO_LONGER_ADMITTED, "why")
+    house.pass_time(29)
+    assert not going.disconnected
+    house.connections.adopt(two, two.server, two.terms, None)
+    house.pass_time(2)
+    going.pump()
+    staying.pump()
+    assert (going.disconnected, staying.disconnected) == (True, False)
+    assert house.witness.last_ending.detail == "why"
+
+
+def test_other_terms_count_from_then_on(log: Log) -> None:
+    """What was noted under the terms before is void."""
+    house = House(log, idle_timeout=60.0)
+    client = house.enter(ALICE)
+    [visit] = house.connections
+    for limit in (600.0, 700.0):
+        terms = evolve(visit.terms, idle_timeout=limit)
+        house.connections.adopt(visit, "another", terms, None)
+    assert visit.server == "another"
+    assert house.connections.tallies["another"].counts["admitted"] == 1
+    assert house.connections.tallies["door"].counts["admitted"] == 0
+    house.pass_time(699)
+    assert not client.disconnected
+    house.pass_time(250)
+    client.pump()
+    assert client.disconnected
+
+
+def test_gone(log: Log) -> None:
+    """Fires when the last connection is over, or at once."""
+    house = House(log)
+    assert house.connections.gone().called
+    client, other = house.enter(ALICE), house.connect(None)
+    gone = house.connections.gone()
+    client.close()
+    assert not gone.called
+    other.reset()
+    assert gone.called
+
+
+def test_admitted_is_what_door_says(log: Log, version: Version) -> None:
+    """With limits that nobody reaches nothing is different."""
+    house = House(log, max_connections=100, max_handshakes=100, max_connections_per_ip=100)
+    assert house.door.try_in(ALICE, version) == admitted()
+    assert house.door.try_in(EVE, version).reason is Reason.UNKNOWN_CA
