@@ -138,7 +138,7 @@ class _Loader:
         # Absolute, because a daemon changes its directory before it reloads.
         self.directory = Path(path).absolute().parent
         self.materials = Materials(self.directory, self.report)
-        self.rules = RuleReader(self.materials, self.report)
+        self.rules = RuleReader(self.materials, self.report, now)
         scope = Scope(environ, lambda name: read_file(self.directory / name))
         self.decoder = Decoder(scope, self.report)
 
@@ -218,8 +218,8 @@ class _Loader:
         errors_before = len(self.report.errors)
         refuse_names(server, self.report)
         credentials = tuple(self._server_credentials(server, hosts))
-        rules = tuple(self.rules.rules(server.tls))
         deny = tuple(self.rules.conditions(server.tls.deny, "deny"))
+        rules = tuple(self.rules.rules(server.tls, deny))
         application = self._application(server.protocol, server.name)
         judged = server.tls.client_authentication == "required"
         complete = len(rules) == len(server.tls.client_certificate) and bool(rules) == judged

@@ -60,7 +60,6 @@ class Judge:
     Judges the clients of one server.
 
     :ivar policy: its rules.
-    :ivar anchors: what OpenSSL is to trust: the CAs, and the pins without one.
     :ivar flags: OpenSSL's verification flags.
     :ivar _begun: the full handshakes that were admitted, the latest last, by
         the digest of the leaf and the server name; only kept where sessions
@@ -85,7 +84,6 @@ class Judge:
             a session may be resumed; None if not at all.
         """
         self.policy = policy
-        self.anchors = authorities_of(policy.rules) + lone_pins_of(policy.rules)
         self.flags = X509StoreFlags.PARTIAL_CHAIN
         if strict:
             self.flags |= X509StoreFlags.X509_STRICT
@@ -98,6 +96,11 @@ class Judge:
         self._other_paths = OtherPaths(authorities_of(policy.rules), self.flags)
         self._session_lifetime = session_lifetime
         self._begun: OrderedDict[tuple[bytes, str | None], _Begun] = OrderedDict()
+
+    @property
+    def anchors(self) -> tuple[x509.Certificate, ...]:
+        """What OpenSSL is to trust: the CAs, and the pins without one."""
+        return authorities_of(self.policy.rules) + lone_pins_of(self.policy.rules)
 
     def on_path(self, path: Path) -> Admitted | Rejection | None:
         """

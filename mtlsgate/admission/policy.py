@@ -176,8 +176,9 @@ def _parse(leaf: x509.Certificate) -> None:
 def _places(found: Iterable[tuple[int, Iterable[bytes]]]) -> dict[bytes, tuple[int, ...]]:
     index: dict[bytes, tuple[int, ...]] = {}
     for place, digests in found:
+        alone = (place,)
         for digest in digests:
-            index[digest] = (*index.get(digest, ()), place)
+            index[digest] = index.get(digest, ()) + alone
     return index
 
 
@@ -307,7 +308,6 @@ def _unfit(leaf: x509.Certificate, now: datetime) -> Rejection | None:
     return None
 
 
-@lru_cache(MAX_REMEMBERED)
 def allows_client_authentication(certificate: x509.Certificate) -> bool:
     """:returns: whether the extended key usage, where present, includes TLS
     client authentication (RFC 5280, 4.2.1.12)."""

@@ -4,39 +4,52 @@ What rules are made of, as values.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from attrs import field, frozen
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.admission.conditions import Condition
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.admission.verdicts import Path
-from mtlsgate.credentials import sha256
+from mtlsgate.credentials import parse_again, sha256
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
 
 
 @frozen
 class Pin:
     """
-    A leaf that is admitted as it is, byte for byte.
+    A leaf that is admitted as it is, byte for byte.  A certificate is what it
+    is made of, but not what it keeps: parsed, those of a fleet would take seven
+    times the memory.
 
-    :ivar certificate: the leaf.
+    :ivar der: the leaf.
     :ivar name: the label of its ``pin`` block, or None.
     :ivar not_before: the instant from which on it counts, or None.
     :ivar retire_after: the instant after which it no longer counts, or None.
     :ivar digest: SHA-256 of the leaf's DER, 32 bytes.
     """
 
-    certificate: x509.Certificate
+    der: bytes = field(alias="certificate", converter=_der, repr=False)
     name: str | None = None
     not_before: datetime | None = None
     retire_after: datetime | None = None
-    digest: bytes = field(init=False, repr=False, eq=False)
+    digest: bytes = field(init=False, eq=False)
 
-    def __attrs_post_init__(self) -> None:
-        # Once: the memory of `sha256` is too short for a fleet.
-        object.__setattr__(self, "digest", sha256(self.certificate))
+    @digest.default
+    def _digest(self) -> bytes:
+        return hashlib.sha256(self.der).digest()
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The leaf, parsed anew each time."""
+        return parse_again(self.der)
 
 
 def _pins(given: Iterable[Pin | x509.Certificate]) -> tuple[Pin, ...]:
