@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 from attrs import frozen
@@ -141,6 +142,9 @@ class _Loader:
         self.rules = RuleReader(self.materials, self.report, now)
         scope = Scope(environ, lambda name: read_file(self.directory / name))
         self.decoder = Decoder(scope, self.report)
+        # What a thousand servers name is looked for once.
+        self._find_plugin = cache(find_plugin)
+        self._credentials: dict[object, ServerCredential] = {}
 
     def load(self) -> Epoch:
         configuration = self._configuration()
@@ -283,12 +287,20 @@ class _Loader:
         )
 
     def _credential_of(self, block: model.ServerCertificate) -> ServerCredential | None:
+        self.materials.warn_if_exposed(block.private_key, block.heading)
+        chain, key = block.public_key, block.private_key
+        source = (chain.text, chain.path, key.text, key.path, block.private_key_passphrase)
+        credential = self._credentials.get(source) or self._new_credential(block)
+        if credential is not None:
+            self._credentials[source] = credential
+        return credential
+
+    def _new_credential(self, block: model.ServerCertificate) -> ServerCredential | None:
         where = block.heading
         chain = self.materials.certificates(block.public_key, where)
         data = self.materials.read(block.private_key, where)
         if data is None:
             return None
-        self.materials.warn_if_exposed(block.private_key, where)
         try:
             key = parse_private_key(data, block.private_key_passphrase)
             credential = pair(chain, key) if chain else None
@@ -308,7 +320,7 @@ class _Loader:
         where = heading("protocol", block.name)
         errors_before = len(self.report.errors)
         try:
-            plugin = find_plugin(block.name)
+            plugin = self._find_plugin(block.name)
             configuration = self.decoder.decode(plugin.configuration, block.body, block.at, where)
             # An expression that cannot be read was reported with the syntax.
             unread = any(one.where == where for one in self.report.errors)
