@@ -12,7 +12,7 @@ import binascii
 import re
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -152,12 +152,12 @@ def parse_each(data: bytes, keep: Callable[[x509.Certificate], T]) -> tuple[T, .
         )
 
 
-def parse_again(der: bytes) -> x509.Certificate:
+def parse_again(ders: Iterable[bytes]) -> tuple[x509.Certificate, ...]:
     """
-    :param der: of a certificate that parsed before.
+    :param ders: the DER of certificates that parsed before.
     """
     with _no_warnings():
-        return x509.load_der_x509_certificate(der)
+        return tuple(map(x509.load_der_x509_certificate, ders))
 
 
 @contextmanager

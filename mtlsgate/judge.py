@@ -112,10 +112,9 @@ class Judge:
         verdict = self._first_admitted([path], now)
         if isinstance(verdict, Admitted):
             return verdict
-        hopes = self.policy.hopes(path, now)
-        if not hopes:
+        if not self.policy.is_hopeful(path, now):
             return verdict
-        found = self._first_admitted(self._other_paths.to(hopes, path, (), now), now)
+        found = self._first_admitted(self._others(path, (), now), now)
         return found if isinstance(found, Admitted) else None
 
     def on_presented(
@@ -132,8 +131,7 @@ class Judge:
     ) -> Admitted | Rejection:
         verdict = self._first_admitted([path], now)
         if not isinstance(verdict, Admitted):
-            hopes = self.policy.hopes(path, now)
-            found = self._first_admitted(self._other_paths.to(hopes, path, presented, now), now)
+            found = self._first_admitted(self._others(path, presented, now), now)
             verdict = found if isinstance(found, Admitted) else verdict
         assert verdict is not None
         return verdict
@@ -202,6 +200,16 @@ class Judge:
                 always_ask_twice=self._always_ask_twice,
             )
             yield rule, alone.on_chain(chain, at)
+
+    def _others(
+        self, path: Path, presented: Sequence[x509.Certificate], now: datetime
+    ) -> Iterable[Path]:
+        """:returns: other paths, on which a rule might hold that does not on this."""
+        # First where there is a way to, then what the rules say: of a thousand
+        # CAs a leaf leads to a few.
+        reachable = self._other_paths.reachable(path, presented)
+        hopes = self.policy.hopes(path, now, reachable)
+        return self._other_paths.to(hopes, path, presented, now) if hopes else ()
 
     def _first_admitted(self, paths: Iterable[Path], now: datetime) -> Admitted | Rejection | None:
         """:returns: the first path's admission, or the first rejection."""

@@ -49,7 +49,7 @@ class Pin:
     @property
     def certificate(self) -> x509.Certificate:
         """The leaf, parsed anew each time."""
-        return parse_again(self.der)
+        return parse_again([self.der])[0]
 
 
 def _pins(given: Iterable[Pin | x509.Certificate]) -> tuple[Pin, ...]:
@@ -80,15 +80,18 @@ class Rule:
     deny: tuple[Condition, ...] = ()
     max_depth: int | None = None
     revocation: Revocation | None = None
-    #: The digests of the CAs, and the pins by theirs.
-    _authorities: frozenset[bytes] = field(init=False, repr=False, eq=False)
+    #: The digests of the CAs, and the CAs and the pins by theirs.
+    _digests: frozenset[bytes] = field(init=False, repr=False, eq=False)
+    _authorities: Mapping[bytes, x509.Certificate] = field(init=False, repr=False, eq=False)
     _pins: Mapping[bytes, tuple[Pin, ...]] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         pins: dict[bytes, tuple[Pin, ...]] = {}
         for pin in self.pins:
             pins[pin.digest] = (*pins.get(pin.digest, ()), pin)
-        object.__setattr__(self, "_authorities", frozenset(map(sha256, self.authorities)))
+        authorities = {sha256(one): one for one in self.authorities}
+        object.__setattr__(self, "_digests", frozenset(authorities))
+        object.__setattr__(self, "_authorities", authorities)
         object.__setattr__(self, "_pins", pins)
 
     @property
@@ -99,6 +102,11 @@ class Rule:
     @property
     def authority_digests(self) -> frozenset[bytes]:
         """The digests of the CAs."""
+        return self._digests
+
+    @property
+    def authority_by_digest(self) -> Mapping[bytes, x509.Certificate]:
+        """The CAs by their digests, in the order given."""
         return self._authorities
 
     def pins_of(self, digest: bytes) -> tuple[Pin, ...]:
@@ -124,17 +132,14 @@ class Admitted:
 
 def authorities_of(rules: Iterable[Rule]) -> tuple[x509.Certificate, ...]:
     """:returns: the CAs of the rules, each once, in file order."""
-    return tuple({sha256(one): one for rule in rules for one in rule.authorities}.values())
+    found: dict[bytes, x509.Certificate] = {}
+    for rule in rules:
+        found.update(rule.authority_by_digest)
+    return tuple(found.values())
 
 
 def lone_pins_of(rules: Iterable[Rule]) -> tuple[x509.Certificate, ...]:
     """:returns: the pins of the rules without a CA, which are their own
     anchors, each once, in file order."""
-    return tuple(
-        {
-            pin.digest: pin.certificate
-            for rule in rules
-            if not rule.authorities
-            for pin in rule.pins
-        }.values()
-    )
+    lone = {pin.digest: pin.der for rule in rules if not rule.authorities for pin in rule.pins}
+    return parse_again(lone.values())
