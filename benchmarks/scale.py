@@ -54,8 +54,9 @@ class Series:
 
 SERIES = [
     Series("pins", "pins below a CA", Setup.pins, (1, 100, 10_000, 100_000), _PINS),
-    Series("files", "the same, a file each", Setup.pin_files, (10_000,), _PINS),
-    Series("lone", "pins without a CA", Setup.lone_pins, (1, 100, 10_000), _PINS),
+    Series("files", "the same, a file each", Setup.pin_files, (10_000, 100_000), _PINS),
+    Series("blocks", "the same, a pin block each", Setup.pin_blocks, (10_000,), _PINS),
+    Series("lone", "pins without a CA", Setup.lone_pins, (1, 100, 10_000, 100_000), _PINS),
     Series(
         "lone-names",
         "pins without a CA, whose issuers are named to clients (of 10,000 none)",

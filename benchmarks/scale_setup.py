@@ -76,13 +76,18 @@ class Setup:
 
     def pin_files(self, size):
         """Return the same with the leaves in a directory, a file each."""
-        folder = self.directory / f"pins-{size}"
-        folder.mkdir()
-        for number, pem in enumerate(self._leaves(size - 1)):
-            (folder / f"{number:06}.pem").write_bytes(pem)
-        (folder / "client.pem").write_bytes(self._read("client.crt"))
-        rule = _rule(ca_certificate_file="ca.crt", leaf_certificate_dir=folder.name)
+        rule = _rule(ca_certificate_file="ca.crt", leaf_certificate_dir=self._folder(size))
         return self._point("pin-files", size, rule)
+
+    def pin_blocks(self, size):
+        """Return the same with a block for each, which names its file."""
+        folder = self._folder(size)
+        pins = "".join(
+            f'      pin "{path.stem}" {{ leaf_certificate_file = "{folder}/{path.name}" }}\n'
+            for path in sorted((self.directory / folder).iterdir())
+        )
+        rule = _rule(pins=pins, ca_certificate_file="ca.crt")
+        return self._point("pin-blocks", size, rule)
 
     def lone_pins(self, size, send_ca_names=False):
         """Return a rule of so many self-signed leaves and no CA."""
@@ -148,6 +153,16 @@ class Setup:
             self._issued.append(one.pem)
         return self._issued[:count]
 
+    def _folder(self, size):
+        """Return the name of a directory of so many leaves, the client's among them."""
+        folder = self.directory / f"pins-{size}"
+        if not folder.exists():
+            folder.mkdir()
+            for number, pem in enumerate(self._leaves(size - 1)):
+                (folder / f"{number:06}.pem").write_bytes(pem)
+            (folder / "client.pem").write_bytes(self._read("client.crt"))
+        return folder.name
+
     def _lone_leaves(self, count):
         for number in range(len(self._alone), count):
             self._alone.append(self_signed(f"device-{number:06}", key=self.key).pem)
@@ -196,9 +211,9 @@ class Setup:
         (self.directory / name).write_bytes(data)
 
 
-def _rule(label="clients", **attributes):
+def _rule(label="clients", pins="", **attributes):
     lines = "".join(f'      {name} = "{value}"\n' for name, value in attributes.items())
-    return f'    client_certificate "{label}" {{\n{lines}    }}\n'
+    return f'    client_certificate "{label}" {{\n{lines}{pins}    }}\n'
 
 
 def _server(label, names=(), *, rules, certificates=("server.crt",), send_ca_names=False):

@@ -63,6 +63,47 @@ class _Use:
         return quoted(self.host.text) if self.address is None else str(self.address)
 
 
+class _Sharers:
+    """
+    The uses of one address, which has many servers where they have names.
+
+    :ivar first: of them all.
+    :ivar _nameless: the first of a server without names.
+    :ivar _default: the first of a default server.
+    :ivar _by_server: the first of each server, by its identity.
+    :ivar _by_name: the first for each server name, canonical.
+    """
+
+    def __init__(self, first: _Use) -> None:
+        self.first = first
+        self._nameless: _Use | None = None
+        self._default: _Use | None = None
+        self._by_server: dict[int, _Use] = {}
+        self._by_name: dict[str, _Use] = {}
+
+    def add(self, use: _Use) -> None:
+        """Note one more, that comes after all others."""
+        server = use.server
+        if not server.server_names:
+            self._nameless = self._nameless or use
+        if server.default_server:
+            self._default = self._default or use
+        self._by_server.setdefault(id(server), use)
+        for name in _canonical(server.server_names):
+            self._by_name.setdefault(name, use)
+
+    def suspects(self, use: _Use) -> Iterator[_Use]:
+        """:returns: the first of those that the use has each kind of problem with, if any."""
+        server = use.server
+        found = [self._nameless, self._by_server.get(id(server))]
+        if not server.server_names:
+            found.append(self.first)
+        if server.default_server:
+            found.append(self._default)
+        found += map(self._by_name.get, _canonical(server.server_names))
+        return (one for one in found if one is not None)
+
+
 def refuse_overlaps(
     servers: Sequence[tuple[model.Server, tuple[Host | None, ...]]], report: Report
 ) -> None:
@@ -72,16 +113,19 @@ def refuse_overlaps(
 
     :param servers: each with what its hosts mean, None where that is in error.
     """
-    taken: dict[int | str, list[_Use]] = {}
+    taken: dict[int | str, dict[SocketAddress | None, _Sharers]] = {}
     for use in _uses(servers):
-        others = taken.setdefault(use.group, [])
-        problem = next(
-            (found for other in others if use.clashes(other) and (found := _problem(use, other))),
-            None,
-        )
-        others.append(use)
-        if problem is not None:
+        group = taken.setdefault(use.group, {})
+        others = [
+            other
+            for address, sharers in group.items()
+            if use.clashes(sharers.first)
+            for other in (sharers.suspects(use) if address == use.address else (sharers.first,))
+        ]
+        if others:
+            problem = _problem(use, min(others, key=lambda one: one.at))
             report.error(use.at, use.server.heading, f"hosts: {use} {problem}")
+        group.setdefault(use.address, _Sharers(use)).add(use)
 
 
 def _uses(
@@ -94,8 +138,8 @@ def _uses(
                     yield _Use(server, host, address, written.at)
 
 
-def _problem(use: _Use, other: _Use) -> str | None:
-    """:returns: why two servers cannot share what both listen on, or None."""
+def _problem(use: _Use, other: _Use) -> str:
+    """:returns: why two servers cannot share what both listen on."""
     there = f"line {other.at.line}, column {other.at.column}"
     mine, theirs = use.server, other.server
     if mine is theirs or use.address != other.address:
@@ -105,9 +149,7 @@ def _problem(use: _Use, other: _Use) -> str | None:
     if mine.default_server and theirs.default_server:
         return f"has a default_server already: see {there}"
     both = _canonical(mine.server_names) & _canonical(theirs.server_names)
-    if both:
-        return f"has a server for {quoted(min(both))} already: see {there}"
-    return None
+    return f"has a server for {quoted(min(both))} already: see {there}"
 
 
 def _canonical(names: Sequence[Located[str]]) -> set[str]:

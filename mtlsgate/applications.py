@@ -4,6 +4,7 @@ What stands behind a server: its protocol's factory, and who authorizes clients.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -50,6 +51,8 @@ class ApplicationReader:
         self.decoder = decoder
         self.materials = materials
         self.report = decoder.report
+        # What a thousand servers name is looked for once.
+        self._find_plugin = cache(find_plugin)
 
     def application(self, block: model.Protocol, server: str) -> Application | None:
         """
@@ -62,7 +65,7 @@ class ApplicationReader:
             server, self.materials.directory, read_file=self.materials.read_file
         )
         try:
-            plugin = find_plugin(block.name)
+            plugin = self._find_plugin(block.name)
             configuration = self.decoder.decode(plugin.configuration, block.body, block.at, where)
             # An expression that cannot be read was reported with the syntax.
             unread = any(one.where == where for one in self.report.errors)

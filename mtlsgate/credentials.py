@@ -10,9 +10,13 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import stat
 import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from attrs import field, frozen
 from cryptography import x509
@@ -27,6 +31,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mtlsgate.errors import CredentialError
+
+T = TypeVar("T")
 
 #: The kinds of key that a TLS server can sign with.
 PrivateKey = (
@@ -82,14 +88,18 @@ def read_file(path: Path) -> bytes:
         follow the file's name.
     """
     try:
-        if path.exists() and not path.is_dir() and not path.is_file():
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise CredentialError("is a directory, not a file")
+        if not stat.S_ISREG(found.st_mode):
             raise CredentialError("is not a regular file")
         with path.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
+            # No more than it takes: room for the longest would take longer than reading.
+            data = stream.read(min(found.st_size, MAX_FILE_BYTES) + 1)
+            if len(data) > found.st_size:
+                data += stream.read(MAX_FILE_BYTES + 1 - len(data))
     except FileNotFoundError:
         raise CredentialError("no such file") from None
-    except IsADirectoryError:
-        raise CredentialError("is a directory, not a file") from None
     except PermissionError:
         raise CredentialError("permission denied: the gate's user cannot read it") from None
     except (OSError, ValueError) as error:
@@ -102,11 +112,27 @@ def read_file(path: Path) -> bytes:
     return data
 
 
+def itself(certificate: x509.Certificate) -> x509.Certificate:
+    """:returns: what it is given: all there is of a certificate is kept."""
+    return certificate
+
+
 def parse_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
     """
     :param data: PEM (one certificate or many), DER, or base64 of DER.
     :returns: at least one certificate, in the order given.
     :raises CredentialError: if any part of it does not parse; it says which.
+    """
+    return parse_each(data, itself)
+
+
+def parse_each(data: bytes, keep: Callable[[x509.Certificate], T]) -> tuple[T, ...]:
+    """
+    As `parse_certificates` does, but keep of a certificate only what is made of
+    it: parsed, a hundred thousand would fill the memory.
+
+    :param keep: is called with each, one after the other.
+    :returns: what it made of them.
     """
     if not data.strip():
         raise CredentialError("is empty")
@@ -120,10 +146,27 @@ def parse_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
         found = [body for _, body in blocks]
     else:
         found = [data if data[:1] == b"\x30" else _from_base64(data)]
+    with _no_warnings():
+        return tuple(
+            keep(_certificate(der, number, len(found))) for number, der in enumerate(found, 1)
+        )
+
+
+def parse_again(ders: Iterable[bytes]) -> tuple[x509.Certificate, ...]:
+    """
+    :param ders: the DER of certificates that parsed before.
+    """
+    with _no_warnings():
+        return tuple(map(x509.load_der_x509_certificate, ders))
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Without what cryptography has to say of serial numbers that RFC 5280
+    forbids; they harm nobody here."""
     with warnings.catch_warnings():
-        # cryptography warns of serial numbers that RFC 5280 forbids; they harm nobody here.
         warnings.simplefilter("ignore")
-        return tuple(_certificate(der, number, len(found)) for number, der in enumerate(found, 1))
+        yield
 
 
 def _pem_blocks(data: bytes) -> list[tuple[str, bytes]]:
@@ -142,12 +185,12 @@ def _pem_blocks(data: bytes) -> list[tuple[str, bytes]]:
 
 
 def _pem_body(block: bytes, number: int, count: int) -> bytes:
-    lines = [line.strip() for line in block.splitlines()[1:-1]]
     # RFC 1421 headers, as OpenSSL writes in encrypted PKCS#1 keys, end at an empty line.
-    if any(b":" in line for line in lines):
+    if b":" in block:
         return b""
+    lines = block.splitlines()[1:-1]
     try:
-        return base64.b64decode(b"".join(lines), validate=True)
+        return base64.b64decode(b"".join(map(bytes.strip, lines)), validate=True)
     except binascii.Error:
         raise CredentialError(
             f"PEM block {number} of {count} does not parse: its base64 is damaged"
@@ -229,7 +272,6 @@ def pair(chain: tuple[x509.Certificate, ...], key: PrivateKey) -> ServerCredenti
     return ServerCredential(chain, key)
 
 
-@lru_cache(MAX_REMEMBERED)
 def is_ca(certificate: x509.Certificate) -> bool:
     """:returns: whether basicConstraints says CA:TRUE (RFC 5280, 4.2.1.9)."""
     try:
@@ -252,13 +294,11 @@ def key_weakness(certificate: x509.Certificate) -> str | None:
 def signature_weakness(certificate: x509.Certificate) -> str | None:
     """:returns: why OpenSSL's security level 2 refuses the signature, or None;
     that of a self-signed certificate is not looked at."""
-    if certificate.issuer == certificate.subject:
-        return None
     try:
         digest = certificate.signature_hash_algorithm
     except UnsupportedAlgorithm:
         return None
-    if digest is None or digest.digest_size >= 28:
+    if digest is None or digest.digest_size >= 28 or certificate.issuer == certificate.subject:
         return None
     return f"is signed with {digest.name}: OpenSSL refuses digests so weak"
 

@@ -153,10 +153,12 @@ class _Loader:
         # Absolute, because a daemon changes its directory before it reloads.
         self.directory = Path(path).absolute().parent
         self.materials = Materials(self.directory, self.report, seen)
-        self.rules = RuleReader(self.materials, self.report)
+        self.rules = RuleReader(self.materials, self.report, now)
         scope = Scope(environ, lambda name: self.materials.read_file(self.directory / name))
         self.decoder = Decoder(scope, self.report)
         self.applications = ApplicationReader(self.decoder, self.materials)
+        # What a thousand servers name is looked for once.
+        self._credentials: dict[object, ServerCredential] = {}
 
     def load(self) -> Epoch:
         configuration = self._configuration()
@@ -235,8 +237,8 @@ class _Loader:
         errors_before = len(self.report.errors)
         refuse_names(server, self.report)
         credentials = tuple(self._server_credentials(server, hosts))
-        rules = tuple(self.rules.rules(server.tls))
         deny = tuple(self.rules.conditions(server.tls.deny, "deny"))
+        rules = tuple(self.rules.rules(server.tls, deny))
         application = self.applications.application(server.protocol, server.name)
         authorizer = self.applications.authorizer(server)
         judged = server.tls.client_authentication == "required"
@@ -308,12 +310,20 @@ class _Loader:
         )
 
     def _credential_of(self, block: model.ServerCertificate) -> ServerCredential | None:
+        self.materials.warn_if_exposed(block.private_key, block.heading)
+        chain, key = block.public_key, block.private_key
+        source = (chain.text, chain.path, key.text, key.path, block.private_key_passphrase)
+        credential = self._credentials.get(source) or self._new_credential(block)
+        if credential is not None:
+            self._credentials[source] = credential
+        return credential
+
+    def _new_credential(self, block: model.ServerCertificate) -> ServerCredential | None:
         where = block.heading
         chain = self.materials.certificates(block.public_key, where)
         data = self.materials.read(block.private_key, where)
         if data is None:
             return None
-        self.materials.warn_if_exposed(block.private_key, where)
         try:
             key = parse_private_key(data, block.private_key_passphrase)
             credential = pair(chain, key) if chain else None

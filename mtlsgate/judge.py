@@ -60,7 +60,6 @@ class Judge:
     Judges the clients of one server.
 
     :ivar policy: its rules.
-    :ivar anchors: what OpenSSL is to trust: the CAs, and the pins without one.
     :ivar flags: OpenSSL's verification flags.
     :ivar _begun: the full handshakes that were admitted, the latest last, by
         the digest of the leaf and the server name; only kept where sessions
@@ -85,7 +84,6 @@ class Judge:
             a session may be resumed; None if not at all.
         """
         self.policy = policy
-        self.anchors = authorities_of(policy.rules) + lone_pins_of(policy.rules)
         self.flags = X509StoreFlags.PARTIAL_CHAIN
         if strict:
             self.flags |= X509StoreFlags.X509_STRICT
@@ -99,6 +97,11 @@ class Judge:
         self._session_lifetime = session_lifetime
         self._begun: OrderedDict[tuple[bytes, str | None], _Begun] = OrderedDict()
 
+    @property
+    def anchors(self) -> tuple[x509.Certificate, ...]:
+        """What OpenSSL is to trust: the CAs, and the pins without one."""
+        return authorities_of(self.policy.rules) + lone_pins_of(self.policy.rules)
+
     def on_path(self, path: Path) -> Admitted | Rejection | None:
         """
         :param path: as OpenSSL verified it, leaf first.
@@ -109,10 +112,9 @@ class Judge:
         verdict = self._first_admitted([path], now)
         if isinstance(verdict, Admitted):
             return verdict
-        hopes = self.policy.hopes(path, now)
-        if not hopes:
+        if not self.policy.is_hopeful(path, now):
             return verdict
-        found = self._first_admitted(self._other_paths.to(hopes, path, (), now), now)
+        found = self._first_admitted(self._others(path, (), now), now)
         return found if isinstance(found, Admitted) else None
 
     def on_presented(
@@ -129,8 +131,7 @@ class Judge:
     ) -> Admitted | Rejection:
         verdict = self._first_admitted([path], now)
         if not isinstance(verdict, Admitted):
-            hopes = self.policy.hopes(path, now)
-            found = self._first_admitted(self._other_paths.to(hopes, path, presented, now), now)
+            found = self._first_admitted(self._others(path, presented, now), now)
             verdict = found if isinstance(found, Admitted) else verdict
         assert verdict is not None
         return verdict
@@ -206,6 +207,16 @@ class Judge:
                 always_ask_twice=self._always_ask_twice,
             )
             yield rule, alone.on_chain(chain, at)
+
+    def _others(
+        self, path: Path, presented: Sequence[x509.Certificate], now: datetime
+    ) -> Iterable[Path]:
+        """:returns: other paths, on which a rule might hold that does not on this."""
+        # First where there is a way to, then what the rules say: of a thousand
+        # CAs a leaf leads to a few.
+        reachable = self._other_paths.reachable(path, presented)
+        hopes = self.policy.hopes(path, now, reachable)
+        return self._other_paths.to(hopes, path, presented, now) if hopes else ()
 
     def _first_admitted(self, paths: Iterable[Path], now: datetime) -> Admitted | Rejection | None:
         """:returns: the first path's admission, or the first rejection."""

@@ -7,7 +7,7 @@ Pure: certificates and a time in, warnings into a `Report`.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import cache
 from typing import TypeVar
@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.admission import AdmissionPolicy, Pin, Rule, allows_client_authentication
-from mtlsgate.admission.conditions import Leaf
+from mtlsgate.admission.conditions import Condition, Leaf
 from mtlsgate.config.model import ClientCertificate, Server
 from mtlsgate.credentials import ServerCredential, is_ca, key_weakness, signature_weakness
 from mtlsgate.errors import Position, Report
@@ -60,7 +60,7 @@ def server(
         return
     blocks = block.tls.client_certificate
     for rule_block, rule in zip(blocks, policy.rules, strict=True):
-        for at, text in (*_rule(rule_block, rule, now), *_denied_pins(rule_block, rule, policy)):
+        for at, text in _rule(rule_block, rule, now):
             report.warn(at, rule_block.heading, text)
     for rule_block, text in (*_shadowed(blocks, policy.rules), *_doubled(blocks, policy.rules)):
         report.warn(rule_block.at, rule_block.heading, text)
@@ -81,48 +81,93 @@ def _rule(block: ClientCertificate, rule: Rule, now: datetime) -> Iterator[tuple
         assert lists is not None
         for text in rule.revocation.problems(rule.authorities, now):
             yield lists.at, text
-    places = _places(block)
-    for pin in rule.pins:
-        for text in (
-            *_validity(pin.certificate, now),
-            *_stated(key_weakness(pin.certificate)),
-            # Nobody looks at the signature of an anchor: a CA, or a pin without one.
-            *_stated(signature_weakness(pin.certificate) if rule.authorities else None),
-            *_pin(pin, rule, now),
-        ):
-            yield places(pin), f"the pin {_named(pin.certificate)} {text}"
-    if rule.pins:
-        leaves = [Leaf(pin.certificate) for pin in rule.pins]
-        for allow_block, condition in zip(block.allow, rule.allow, strict=True):
-            if not any(map(condition.allows, leaves)):
-                yield allow_block.at, "no pin of the rule satisfies this allow block"
 
 
-def _places(block: ClientCertificate) -> Callable[[Pin], Position]:
-    """:returns: where a pin of the rule was written."""
-    named = {pin.label: pin.at for pin in block.pin}
-    otherwise = block.leaf_certificate or block.leaf_certificate_dir
+class PinLint:
+    """
+    Looks at the pins of one rule while they are read, since parsed they are
+    not kept.
 
-    def place(pin: Pin) -> Position:
-        if pin.name is not None:
-            return named[pin.name]
-        return block.at if otherwise is None else otherwise.at
+    :ivar _by_subject: the rule's CAs, by their subjects.
+    :ivar _unsatisfied: the ``allow`` blocks that no pin has satisfied so far.
+    :ivar _seen: whether there was a pin.
+    """
 
-    return place
+    def __init__(
+        self,
+        block: ClientCertificate,
+        authorities: tuple[x509.Certificate, ...],
+        allow: tuple[Condition, ...],
+        deny: tuple[Condition, ...],
+        now: datetime,
+        report: Report,
+    ) -> None:
+        """
+        :param block: the rule as written.
+        :param authorities: its CAs.
+        :param allow: what its ``allow`` blocks say, in their order.
+        :param deny: what its ``deny`` blocks and its server's say.
+        """
+        self._heading = block.heading
+        self._named = {pin.label: pin.at for pin in block.pin}
+        otherwise = block.leaf_certificate or block.leaf_certificate_dir
+        self._at = block.at if otherwise is None else otherwise.at
+        self._by_subject: dict[x509.Name, list[x509.Certificate]] = {}
+        for authority in authorities:
+            self._by_subject.setdefault(authority.subject, []).append(authority)
+        self._no_intermediate = all(_path_length(one) == 0 for one in authorities)
+        self._deny = deny
+        # Where one of them is in error there is no telling which is which.
+        self._unsatisfied = list(zip(block.allow, allow, strict=False))
+        self._seen = False
+        self._now = now
+        self._report = report
 
+    def look(self, pin: Pin, certificate: x509.Certificate) -> None:
+        """Warn of what is odd about a pin."""
+        self._seen = True
+        leaf = Leaf(certificate)
+        for text in self._said(pin, leaf):
+            at = self._at if pin.name is None else self._named[pin.name]
+            self._report.warn(at, self._heading, f"the pin {_named(certificate)} {text}")
+        self._unsatisfied = [
+            (block, condition)
+            for block, condition in self._unsatisfied
+            if not condition.allows(leaf)
+        ]
 
-def _pin(pin: Pin, rule: Rule, now: datetime) -> Iterator[str]:
-    leaf = pin.certificate
-    if is_ca(leaf):
-        yield "is a CA (CA:TRUE): it is admitted itself, and nothing that it issued is"
-    if not allows_client_authentication(leaf):
-        yield "can never be admitted: its extended key usage does not include clientAuth"
-    if pin.retire_after is not None and now > pin.retire_after:
-        yield f"was retired on {pin.retire_after:%Y-%m-%d}"
-    if rule.authorities and not any(_has_issued(one, leaf) for one in rule.authorities):
-        if not _issuer_unseen(leaf, rule):
+    def end(self) -> None:
+        """Warn of what can only be said of all pins."""
+        for block, _ in self._unsatisfied if self._seen else ():
+            text = "no pin of the rule satisfies this allow block"
+            self._report.warn(block.at, self._heading, text)
+
+    def _said(self, pin: Pin, leaf: Leaf) -> Iterator[str]:
+        certificate = leaf.certificate
+        yield from _validity(certificate, self._now)
+        yield from _stated(key_weakness(certificate))
+        if self._by_subject:
+            # Nobody looks at the signature of a pin that is its own anchor.
+            yield from _stated(signature_weakness(certificate))
+        if is_ca(certificate):
+            yield "is a CA (CA:TRUE): it is admitted itself, and nothing that it issued is"
+        if not allows_client_authentication(certificate):
+            yield "can never be admitted: its extended key usage does not include clientAuth"
+        if pin.retire_after is not None and self._now > pin.retire_after:
+            yield f"was retired on {pin.retire_after:%Y-%m-%d}"
+        if self._by_subject:
+            yield from self._issuer(certificate)
+        if any(condition.denies(leaf) for condition in self._deny):
+            yield "is denied by a deny block"
+
+    def _issuer(self, leaf: x509.Certificate) -> Iterator[str]:
+        namesakes = self._by_subject.get(leaf.issuer, ())
+        if any(_has_issued(one, leaf) for one in namesakes):
+            return
+        # Its issuer could be an intermediate of the rule's CAs where it is none of them.
+        if namesakes or leaf.issuer == leaf.subject:
             yield "was not issued by any CA of its rule, so it can never be admitted"
-        elif all(_path_length(one) == 0 for one in rule.authorities):
+        elif self._no_intermediate:
             yield (
                 "can never be admitted: no CA of its rule issued it, and by their path length "
                 "no intermediate can stand between"
@@ -132,30 +177,6 @@ def _pin(pin: Pin, rule: Rule, now: datetime) -> Iterator[str]:
                 "was not issued by any CA of its rule: unless an intermediate stands between "
                 "them, it can never be admitted"
             )
-
-
-def _denied_pins(
-    block: ClientCertificate, rule: Rule, policy: AdmissionPolicy
-) -> Iterator[tuple[Position, str]]:
-    conditions = (*policy.deny, *rule.deny)
-    if not conditions:
-        return
-    places = _places(block)
-    for pin in rule.pins:
-        leaf = Leaf(pin.certificate)
-        if any(condition.denies(leaf) for condition in conditions):
-            yield (
-                places(pin),
-                f"the pin {_named(pin.certificate)} is denied by a deny block",
-            )
-
-
-def _issuer_unseen(leaf: x509.Certificate, rule: Rule) -> bool:
-    """:returns: whether the leaf's issuer is none the rule names, so that it
-    could be an intermediate of its CAs."""
-    return leaf.issuer != leaf.subject and all(
-        one.subject != leaf.issuer for one in rule.authorities
-    )
 
 
 def _has_issued(authority: x509.Certificate, certificate: x509.Certificate) -> bool:

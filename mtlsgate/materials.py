@@ -18,7 +18,7 @@ from cryptography import x509
 
 from mtlsgate.admission.revocation import RevocationList, parse_crls
 from mtlsgate.config import Located, Material, Misconfigured
-from mtlsgate.credentials import parse_certificates, read_file
+from mtlsgate.credentials import itself, parse_each, read_file
 from mtlsgate.errors import CredentialError, Position, Report
 from mtlsgate.text import quoted
 from mtlsgate.watching import Stamp, stamp
@@ -122,24 +122,38 @@ class Materials:
     def certificates(self, material: Material | None, where: str) -> tuple[x509.Certificate, ...]:
         """:returns: the certificates, or none if there is no material or the
         report says what is wrong with it."""
+        return self.each_certificate(material, where, itself)
+
+    def each_certificate(
+        self, material: Material | None, where: str, keep: Callable[[x509.Certificate], T]
+    ) -> tuple[T, ...]:
+        """
+        :param keep: makes what is kept of a certificate.
+        :returns: that of each, or none if there is no material or the report
+            says what is wrong with it.
+        """
         data = None if material is None else self.read(material, where)
         if material is None or data is None:
             return ()
         try:
-            return parse_certificates(data)
+            return parse_each(data, keep)
         except CredentialError as error:
             self.refuse(material, where, error)
             return ()
 
-    def certificate_directory(
-        self, directory: Located[str] | None, where: str
-    ) -> tuple[x509.Certificate, ...]:
-        """:returns: the certificates of every file in a directory that ends as
-        certificate files do; none if the report says what is wrong."""
+    def each_certificate_in(
+        self, directory: Located[str] | None, where: str, keep: Callable[[x509.Certificate], T]
+    ) -> tuple[T, ...]:
+        """
+        :param keep: makes what is kept of a certificate.
+        :returns: that of each, in every file of a directory that ends as
+            certificate files do; none if the report says what is wrong.
+        """
         if directory is None:
             return ()
         files = self._files("leaf_certificate_dir", directory, CERTIFICATE_ENDINGS, where)
-        return self._all(parse_certificates, "leaf_certificate_dir", directory.at, files, where)
+        parse = partial(parse_each, keep=keep)
+        return self._all(parse, "leaf_certificate_dir", directory.at, files, where)
 
     def revocation_lists(
         self,
@@ -169,7 +183,7 @@ class Materials:
             # In the order of their names, so that every load reads the same.
             path = self.directory / directory.value
             self.seen[path] = stamp(path)
-            entries = sorted(path.iterdir())
+            entries = sorted(path.iterdir(), key=_name)
         except FileNotFoundError:
             self.report.error(directory.at, where, f"{name} no such directory")
             return []
@@ -206,3 +220,7 @@ class Materials:
                     self.report.error(at, where, f"{attribute}: {name} {error}")
 
         return tuple(each())
+
+
+def _name(path: Path) -> str:
+    return path.name

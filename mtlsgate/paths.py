@@ -91,6 +91,14 @@ class OtherPaths:
         self._flags = flags
         self._by_subject = _by_subject(authorities)
 
+    def reachable(self, path: Path, presented: Sequence[x509.Certificate]) -> frozenset[bytes]:
+        """
+        :param path: as OpenSSL verified it, leaf first.
+        :param presented: what the client sent after its leaf, in any order.
+        :returns: the digests of all targets that are worth asking `to` for.
+        """
+        return frozenset(link.digest for link in self._reachable(path, presented))
+
     def to(
         self,
         targets: Sequence[x509.Certificate],

@@ -4,7 +4,9 @@ From ``client_certificate`` blocks to rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from functools import partial
 
 from cryptography import x509
 
@@ -14,6 +16,7 @@ from mtlsgate.admission.revocation import Revocation
 from mtlsgate.config import model
 from mtlsgate.credentials import is_ca
 from mtlsgate.errors import CredentialError, Report
+from mtlsgate.lint import PinLint
 from mtlsgate.materials import Materials
 from mtlsgate.text import quoted
 
@@ -24,29 +27,43 @@ class RuleReader:
 
     :ivar materials: reads the files.
     :ivar report: where problems go.
+    :ivar now: the time that certificates are judged by.
     """
 
-    def __init__(self, materials: Materials, report: Report) -> None:
+    def __init__(self, materials: Materials, report: Report, now: Callable[[], datetime]) -> None:
         self.materials = materials
         self.report = report
+        self.now = now
 
-    def rules(self, tls: model.Tls) -> Iterator[Rule]:
-        """:returns: the rules of a server, but for those of which nothing is left."""
+    def rules(self, tls: model.Tls, deny: tuple[Condition, ...]) -> Iterator[Rule]:
+        """
+        :param deny: the conditions of the server, which are those of no rule.
+        :returns: the rules of a server, but for those of which nothing is left.
+        """
         for number, block in enumerate(tls.client_certificate, 1):
             strict = tls.verification != "compatible"
-            if (rule := self.rule(block, number, strict)) is not None:
+            if (rule := self.rule(block, number, deny, strict)) is not None:
                 yield rule
 
-    def rule(self, block: model.ClientCertificate, number: int, strict: bool = True) -> Rule | None:
+    def rule(
+        self,
+        block: model.ClientCertificate,
+        number: int,
+        server_deny: tuple[Condition, ...] = (),
+        strict: bool = True,
+    ) -> Rule | None:
         """
         :param number: of the block in its server, for one without a label.
+        :param server_deny: the conditions of the server, to warn of pins by.
         :param strict: whether CRLs must keep to the RFC 5280 profile.
         :returns: the rule, or None if the report says why there is none.
         """
         authorities = self._authorities(block)
-        pins = tuple(self._pins(block))
         allow = tuple(self.conditions(block.allow, "allow"))
         deny = tuple(self.conditions(block.deny, "deny"))
+        lint = PinLint(block, authorities, allow, (*server_deny, *deny), self.now(), self.report)
+        pins = tuple(self._pins(block, lint))
+        lint.end()
         lists = self.materials.revocation_lists(
             block.crl_file, block.crl_dir, block.heading, strict
         )
@@ -78,23 +95,32 @@ class RuleReader:
                 )
         return authorities
 
-    def _pins(self, block: model.ClientCertificate) -> Iterator[Pin]:
-        yield from map(Pin, self.materials.certificates(block.leaf_certificate, block.heading))
-        yield from map(
-            Pin, self.materials.certificate_directory(block.leaf_certificate_dir, block.heading)
+    def _pins(self, block: model.ClientCertificate, lint: PinLint) -> Iterator[Pin]:
+        def keep(leaf: x509.Certificate, written: model.Pin | None = None) -> Pin:
+            if written is None:
+                pin = Pin(leaf)
+            else:
+                pin = Pin(leaf, written.label, written.not_before, written.retire_after)
+            lint.look(pin, leaf)
+            return pin
+
+        yield from self.materials.each_certificate(block.leaf_certificate, block.heading, keep)
+        yield from self.materials.each_certificate_in(
+            block.leaf_certificate_dir, block.heading, keep
         )
-        for pin in block.pin:
-            leaves = self.materials.certificates(pin.leaf_certificate, pin.heading)
-            if len(leaves) > 1:
+        for written in block.pin:
+            pins = self.materials.each_certificate(
+                written.leaf_certificate, written.heading, partial(keep, written=written)
+            )
+            if len(pins) > 1:
                 self.materials.refuse(
-                    pin.leaf_certificate,
-                    pin.heading,
+                    written.leaf_certificate,
+                    written.heading,
                     CredentialError(
-                        f"holds {len(leaves)} certificates; a pin is one: name the leaf alone"
+                        f"holds {len(pins)} certificates; a pin is one: name the leaf alone"
                     ),
                 )
-            for leaf in leaves:
-                yield Pin(leaf, pin.label, pin.not_before, pin.retire_after)
+            yield from pins
 
     def conditions(self, blocks: Iterable[model.Condition], heading: str) -> Iterator[Condition]:
         """

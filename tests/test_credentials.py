@@ -454,3 +454,12 @@ def test_a_file_that_cannot_be_read_is_refused(
     (tmp_path / "a").write_text("x")
     monkeypatch.setattr(Path, "open", refuse)
     assert refusal(tmp_path / "a") == expected
+
+
+def test_a_file_that_is_longer_than_it_says() -> None:
+    """As those of the kernel are, and one that grows meanwhile: all of it is read."""
+    path = Path("/proc/self/cmdline")
+    if not path.exists():
+        pytest.skip("no procfs here")
+    assert path.stat().st_size == 0
+    assert read_file(path) == path.read_bytes()

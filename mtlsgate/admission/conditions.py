@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import cached_property
+from typing import Any
 
 from attrs import frozen
 from cryptography import x509
@@ -21,8 +22,10 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 from mtlsgate.admission.patterns import (
     DnsPattern,
     UriPattern,
+    dns_keys,
     dns_pattern,
     spiffe_pattern,
+    uri_keys,
     uri_pattern,
 )
 from mtlsgate.credentials import sha256
@@ -30,6 +33,10 @@ from mtlsgate.names import canonical
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+#: Networks are found by their first so many bits, and their multiples.
+_STEPS = {4: 8, 6: 16}
 
 
 @frozen
@@ -45,6 +52,22 @@ class NetworkPattern:
     def matches(self, value: Address, wide: bool = False) -> bool:
         """:param value: an address."""
         return value in self.network
+
+    @property
+    def key(self) -> Hashable:
+        """One of `_network_keys` of each address in it."""
+        length = self.network.prefixlen
+        rest = length % _STEPS[self.network.version]
+        return _leading_bits(self.network.network_address, length - rest)
+
+
+def _network_keys(value: Address) -> Iterator[Hashable]:
+    for length in range(0, value.max_prefixlen + 1, _STEPS[value.version]):
+        yield _leading_bits(value, length)
+
+
+def _leading_bits(address: Address, length: int) -> Hashable:
+    return address.version, length, int(address) >> (address.max_prefixlen - length)
 
 
 Pattern = DnsPattern | UriPattern | NetworkPattern
@@ -64,6 +87,21 @@ class Leaf:
     def digest(self) -> bytes:
         """SHA-256 of the DER, 32 bytes."""
         return sha256(self.certificate)
+
+    @cached_property
+    def _keys(self) -> dict[str, frozenset[Hashable]]:
+        return {}
+
+    def keys(self, attribute: str) -> frozenset[Hashable]:
+        """
+        :param attribute: of an ``allow`` block.
+        :returns: of every `Clause` on it that holds, at least one of the keys.
+        """
+        if attribute not in self._keys:
+            values = self.values(attribute)
+            patterns = _PATTERN_KEYS.get(attribute, lambda value: ())
+            self._keys[attribute] = frozenset(values).union(*map(patterns, values))
+        return self._keys[attribute]
 
     @cached_property
     def _alternative_name(self) -> x509.SubjectAlternativeName:
@@ -133,6 +171,12 @@ class Clause:
     written: tuple[str, ...]
     exact: frozenset[Hashable]
     patterns: tuple[Pattern, ...]
+
+    @property
+    def keys(self) -> frozenset[Hashable]:
+        """Of which the leaf has one (`Leaf.keys`) wherever the clause holds, unless
+        it is read widely."""
+        return self.exact.union(pattern.key for pattern in self.patterns)
 
     def holds(self, leaf: Leaf, wide: bool = False) -> bool:
         """
@@ -249,6 +293,15 @@ _ATTRIBUTES: Mapping[str, _Attribute] = {
     "spki_sha256": _Attribute(_key_pin, lambda leaf: (leaf.spki_sha256(),)),
     "serial_numbers": _Attribute(_serial, lambda leaf: (leaf.certificate.serial_number,)),
     "issuers": _Attribute(_name, lambda leaf: (leaf.certificate.issuer,)),
+}
+
+
+#: From a value to the keys of all patterns that match it.
+_PATTERN_KEYS: Mapping[str, Callable[[Any], Iterable[Hashable]]] = {
+    "dns_names": dns_keys,
+    "ip_addresses": _network_keys,
+    "uris": uri_keys,
+    "spiffe_ids": uri_keys,
 }
 
 

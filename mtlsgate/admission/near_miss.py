@@ -99,16 +99,17 @@ def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
 
 def _pin(rule: Rule, leaf: x509.Certificate) -> Iterator[str]:
     remedy = f"pin it with leaf_certificate; its sha256 is {sha256(leaf).hex()}"
-    key = _key(leaf)
+    key, namesake = _key(leaf), False
     for pin in rule.pins:
-        if _key(pin.certificate) == key:
+        pinned = pin.certificate
+        if _key(pinned) == key:
             yield f"same key, another serial: a renewed certificate? {remedy}"
             return
-    for pin in rule.pins:
-        if pin.certificate.subject == leaf.subject:
-            yield f"same subject as a pin, another key: a new key? {remedy}"
-            return
-    yield f"none of the pins of the rule ({len(rule.pins)}); if it should be: {remedy}"
+        namesake = namesake or pinned.subject == leaf.subject
+    if namesake:
+        yield f"same subject as a pin, another key: a new key? {remedy}"
+    else:
+        yield f"none of the pins of the rule ({len(rule.pins)}); if it should be: {remedy}"
 
 
 def _key(certificate: x509.Certificate) -> bytes:

@@ -14,6 +14,8 @@ reading that would let someone in: that is what ``wide`` means.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import islice, takewhile
 
 from attrs import frozen
 
@@ -28,6 +30,8 @@ _SEGMENT = re.compile(
     r"(?!\.{1,2}\Z)"
     r"(?:[A-Za-z0-9._~!$&'()+,;=:@-]|%(?!(?i:[01]|2[35EF]|3F|5C|7F))[0-9A-Fa-f]{2})+\Z"
 )
+#: By how many segments, at most, a pattern is found: a URI may have thousands.
+_HEAD = 4
 #: A label that a wildcard stands for.
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}\Z")
 
@@ -47,6 +51,18 @@ class DnsPattern:
         label = value.removesuffix(self.parent)
         return label != value and ("." not in label if wide else _LABEL.match(label) is not None)
 
+    @property
+    def key(self) -> DnsPattern:
+        """One of `dns_keys` of each name that it matches."""
+        return self
+
+
+def dns_keys(value: str) -> Iterator[DnsPattern]:
+    """:param value: a canonical DNS name."""
+    _, dot, parent = value.partition(".")
+    if dot:
+        yield DnsPattern(f".{parent}")
+
 
 @frozen
 class UriPattern:
@@ -64,6 +80,21 @@ class UriPattern:
         if found is None or found["front"] != self.front:
             return False
         return _match(self.segments, found["path"].split("/"), wide)
+
+    @property
+    def key(self) -> UriPattern:
+        """One of `uri_keys` of each URI that it matches, unless it is to match widely."""
+        literal = takewhile(lambda segment: segment not in ("*", "**"), self.segments)
+        return UriPattern(self.front, tuple(islice(literal, _HEAD)))
+
+
+def uri_keys(value: str) -> Iterator[UriPattern]:
+    """:param value: a URI as the certificate has it."""
+    found = _URI.match(value)
+    if found is not None:
+        segments = tuple(found["path"].split("/", _HEAD)[:_HEAD])
+        for length in range(len(segments) + 1):
+            yield UriPattern(found["front"], segments[:length])
 
 
 def _match(pattern: tuple[str, ...], segments: list[str], wide: bool) -> bool:

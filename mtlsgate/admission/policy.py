@@ -7,9 +7,10 @@ client was rejected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from datetime import datetime
 from functools import lru_cache
+from heapq import merge
 
 from attrs import field, frozen
 from cryptography import x509
@@ -17,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mtlsgate.admission.conditions import Condition, Leaf
 from mtlsgate.admission.rules import Admitted, Pin, Rule
+from mtlsgate.admission.shelf import Shelf
 from mtlsgate.admission.verdicts import Path, Rejection
 from mtlsgate.credentials import MAX_REMEMBERED, UNPARSABLE, is_ca, sha256
 from mtlsgate.reasons import Reason
@@ -38,6 +40,7 @@ _STAGES = (
     Reason.REVOKED,
 )
 
+_NOT_ALLOWED = _STAGES.index(Reason.NOT_ALLOWED)
 _REVOCATION = (Reason.CRL_MISSING, Reason.CRL_INVALID, Reason.CRL_EXPIRED, Reason.REVOKED)
 
 
@@ -58,21 +61,26 @@ class AdmissionPolicy:
     deny: tuple[Condition, ...] = ()
     #: The places of the rules by what they are found by, so that a verdict
     #: costs a few look-ups, however many rules and pins there are: rules with
-    #: pins by the digest of each pin, the others by that of each CA.
+    #: pins by the digest of each pin, the others by that of each CA, and all
+    #: together.
     _by_pin: Mapping[bytes, tuple[int, ...]] = field(init=False, repr=False, eq=False)
-    _by_authority: Mapping[bytes, tuple[int, ...]] = field(init=False, repr=False, eq=False)
+    _by_authority: Mapping[bytes, Shelf] = field(init=False, repr=False, eq=False)
+    _without_pins: Shelf = field(init=False, repr=False, eq=False)
     _authorities: frozenset[bytes] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         if not all(rule.authorities or rule.pins for rule in self.rules):
             raise ValueError("a rule demands neither a CA nor a leaf")
         places = list(enumerate(self.rules))
+        without_pins = [(n, rule) for n, rule in places if not rule.pins]
+        by_authority: dict[bytes, list[tuple[int, Rule]]] = {}
+        for place, rule in without_pins:
+            for digest in rule.authority_digests:
+                by_authority.setdefault(digest, []).append((place, rule))
+        shelves = {digest: Shelf(found) for digest, found in by_authority.items()}
         object.__setattr__(self, "_by_pin", _places((n, rule.pin_digests) for n, rule in places))
-        object.__setattr__(
-            self,
-            "_by_authority",
-            _places((n, rule.authority_digests) for n, rule in places if not rule.pins),
-        )
+        object.__setattr__(self, "_by_authority", shelves)
+        object.__setattr__(self, "_without_pins", Shelf(without_pins))
         authorities = frozenset[bytes]().union(*(rule.authority_digests for rule in self.rules))
         object.__setattr__(self, "_authorities", authorities)
 
@@ -117,54 +125,92 @@ class AdmissionPolicy:
         objection: Callable[[Path], Rejection | None],
     ) -> Admitted | Rejection:
         authorities = [sha256(one) for one in path[1:]]
-        places = set(self._by_pin.get(leaf.digest, ()))
-        for authority in authorities:
-            places.update(self._by_authority.get(authority, ()))
-        rejections = []
-        for place in sorted(places):
+        # No rule without pins admits a CA.
+        under = () if is_ca(leaf.certificate) else authorities
+        shelves = [found for one in under if (found := self._by_authority.get(one))]
+        asked = set(self._by_pin.get(leaf.digest, ()))
+        for shelf in shelves:
+            asked.update(shelf.candidates(leaf))
+        rejections = {}
+        for place in sorted(asked):
             verdict = verdict_of(self.rules[place], path, leaf, now)
             if isinstance(verdict, Admitted):
                 against = objection(verdict.path)
                 if against is None:
                     return verdict
-                rejections.append(against)
+                rejections[place] = against
             else:
-                rejections.append(verdict)
+                rejections[place] = verdict
+        furthest = max(map(_stage, rejections.values()), default=0)
+        # The others allow somebody else, and say so unless they say less: that
+        # matters only as long as nobody has said as much.
+        for place in merge(*(shelf.places for shelf in shelves)):
+            if furthest >= _NOT_ALLOWED:
+                break
+            if place not in rejections:
+                verdict = verdict_of(self.rules[place], path, leaf, now)
+                assert isinstance(verdict, Rejection)
+                rejections[place] = verdict
+                furthest = max(furthest, _stage(verdict))
+        every = [rejections[place] for place in sorted(rejections)]
         if is_ca(leaf.certificate):
-            rejections.append(_ca_as_leaf())
+            every.append(_ca_as_leaf())
         elif self._authorities.isdisjoint(authorities):
-            rejections.append(_no_known_ca(path))
+            every.append(_no_known_ca(path))
         else:
-            rejections.append(_stranger_to_its_ca())
-        return max(rejections, key=_stage)
+            every.append(_stranger_to_its_ca())
+        return max(every, key=_stage)
 
-    def hopes(self, path: Path, now: datetime) -> tuple[x509.Certificate, ...]:
+    def hopes(
+        self, path: Path, now: datetime, among: Set[bytes] | None = None
+    ) -> tuple[x509.Certificate, ...]:
         """
+        :param among: the digests of the CAs that matter; None for all.
         :returns: the CAs, in file order, of rules that this path does not
             satisfy but another path to one of these might.
         """
         try:
-            return tuple(self._hopes(path, Leaf(path[0]), now))
+            return tuple(self._hopes(path, Leaf(path[0]), now, among))
         except UNPARSABLE:
             return ()
 
-    def _hopes(self, path: Path, leaf: Leaf, now: datetime) -> Iterator[x509.Certificate]:
+    def is_hopeful(self, path: Path, now: datetime) -> bool:
+        """:returns: whether there are any `hopes`."""
+        try:
+            return any(True for _ in self._hopes(path, Leaf(path[0]), now, None))
+        except UNPARSABLE:
+            return False
+
+    def _hopes(
+        self, path: Path, leaf: Leaf, now: datetime, among: Set[bytes] | None
+    ) -> Iterator[x509.Certificate]:
         if self.unfit(leaf, now) is not None:
             return
-        places = {place for places in self._by_authority.values() for place in places}
-        places.update(self._by_pin.get(leaf.digest, ()))
         passed, seen = {sha256(one) for one in path[1:]}, set[bytes]()
-        for place in sorted(places):
+        for place in self._may_be_hoped_of(leaf, among):
             rule = self.rules[place]
-            if _may_hold(rule, leaf, now):
-                # To a CA that the path runs through, too, if all that is wrong
-                # is what lies between.
-                done = set() if _misled(verdict_of(rule, path, leaf, now)) else passed
-                for authority in rule.authorities:
-                    digest = sha256(authority)
-                    if digest not in seen and digest not in done:
-                        seen.add(digest)
-                        yield authority
+            # To a CA that the path runs through, too, if all that is wrong
+            # is what lies between.
+            may_mislead = rule.max_depth is not None or rule.revocation is not None
+            left = rule.authority_digests - seen
+            left = left if among is None else left & among
+            left = left if may_mislead else left - passed
+            if not left or not _may_hold(rule, leaf, now):
+                continue
+            if may_mislead and not _misled(verdict_of(rule, path, leaf, now)):
+                left -= passed
+            for digest, authority in rule.authority_by_digest.items():
+                if digest in left:
+                    seen.add(digest)
+                    yield authority
+
+    def _may_be_hoped_of(self, leaf: Leaf, among: Set[bytes] | None) -> Iterable[int]:
+        """:returns: the places of the rules to look at, in order."""
+        pinned = self._by_pin.get(leaf.digest, ())
+        if among is None:
+            return merge(pinned, self._without_pins.candidates(leaf))
+        shelves = [found for one in among if (found := self._by_authority.get(one))]
+        return sorted({*pinned, *(n for shelf in shelves for n in shelf.candidates(leaf))})
 
 
 @lru_cache(MAX_REMEMBERED)
@@ -176,8 +222,9 @@ def _parse(leaf: x509.Certificate) -> None:
 def _places(found: Iterable[tuple[int, Iterable[bytes]]]) -> dict[bytes, tuple[int, ...]]:
     index: dict[bytes, tuple[int, ...]] = {}
     for place, digests in found:
+        alone = (place,)
         for digest in digests:
-            index[digest] = (*index.get(digest, ()), place)
+            index[digest] = index.get(digest, ()) + alone
     return index
 
 
@@ -307,7 +354,6 @@ def _unfit(leaf: x509.Certificate, now: datetime) -> Rejection | None:
     return None
 
 
-@lru_cache(MAX_REMEMBERED)
 def allows_client_authentication(certificate: x509.Certificate) -> bool:
     """:returns: whether the extended key usage, where present, includes TLS
     client authentication (RFC 5280, 4.2.1.12)."""

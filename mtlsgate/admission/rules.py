@@ -4,39 +4,52 @@ What rules are made of, as values.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from attrs import field, frozen
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.admission.conditions import Condition
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.admission.verdicts import Path
-from mtlsgate.credentials import sha256
+from mtlsgate.credentials import parse_again, sha256
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
 
 
 @frozen
 class Pin:
     """
-    A leaf that is admitted as it is, byte for byte.
+    A leaf that is admitted as it is, byte for byte.  A certificate is what it
+    is made of, but not what it keeps: parsed, those of a fleet would take seven
+    times the memory.
 
-    :ivar certificate: the leaf.
+    :ivar der: the leaf.
     :ivar name: the label of its ``pin`` block, or None.
     :ivar not_before: the instant from which on it counts, or None.
     :ivar retire_after: the instant after which it no longer counts, or None.
     :ivar digest: SHA-256 of the leaf's DER, 32 bytes.
     """
 
-    certificate: x509.Certificate
+    der: bytes = field(alias="certificate", converter=_der, repr=False)
     name: str | None = None
     not_before: datetime | None = None
     retire_after: datetime | None = None
-    digest: bytes = field(init=False, repr=False, eq=False)
+    digest: bytes = field(init=False, eq=False)
 
-    def __attrs_post_init__(self) -> None:
-        # Once: the memory of `sha256` is too short for a fleet.
-        object.__setattr__(self, "digest", sha256(self.certificate))
+    @digest.default
+    def _digest(self) -> bytes:
+        return hashlib.sha256(self.der).digest()
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The leaf, parsed anew each time."""
+        return parse_again([self.der])[0]
 
 
 def _pins(given: Iterable[Pin | x509.Certificate]) -> tuple[Pin, ...]:
@@ -67,15 +80,18 @@ class Rule:
     deny: tuple[Condition, ...] = ()
     max_depth: int | None = None
     revocation: Revocation | None = None
-    #: The digests of the CAs, and the pins by theirs.
-    _authorities: frozenset[bytes] = field(init=False, repr=False, eq=False)
+    #: The digests of the CAs, and the CAs and the pins by theirs.
+    _digests: frozenset[bytes] = field(init=False, repr=False, eq=False)
+    _authorities: Mapping[bytes, x509.Certificate] = field(init=False, repr=False, eq=False)
     _pins: Mapping[bytes, tuple[Pin, ...]] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         pins: dict[bytes, tuple[Pin, ...]] = {}
         for pin in self.pins:
             pins[pin.digest] = (*pins.get(pin.digest, ()), pin)
-        object.__setattr__(self, "_authorities", frozenset(map(sha256, self.authorities)))
+        authorities = {sha256(one): one for one in self.authorities}
+        object.__setattr__(self, "_digests", frozenset(authorities))
+        object.__setattr__(self, "_authorities", authorities)
         object.__setattr__(self, "_pins", pins)
 
     @property
@@ -86,6 +102,11 @@ class Rule:
     @property
     def authority_digests(self) -> frozenset[bytes]:
         """The digests of the CAs."""
+        return self._digests
+
+    @property
+    def authority_by_digest(self) -> Mapping[bytes, x509.Certificate]:
+        """The CAs by their digests, in the order given."""
         return self._authorities
 
     def pins_of(self, digest: bytes) -> tuple[Pin, ...]:
@@ -111,17 +132,14 @@ class Admitted:
 
 def authorities_of(rules: Iterable[Rule]) -> tuple[x509.Certificate, ...]:
     """:returns: the CAs of the rules, each once, in file order."""
-    return tuple({sha256(one): one for rule in rules for one in rule.authorities}.values())
+    found: dict[bytes, x509.Certificate] = {}
+    for rule in rules:
+        found.update(rule.authority_by_digest)
+    return tuple(found.values())
 
 
 def lone_pins_of(rules: Iterable[Rule]) -> tuple[x509.Certificate, ...]:
     """:returns: the pins of the rules without a CA, which are their own
     anchors, each once, in file order."""
-    return tuple(
-        {
-            pin.digest: pin.certificate
-            for rule in rules
-            if not rule.authorities
-            for pin in rule.pins
-        }.values()
-    )
+    lone = {pin.digest: pin.der for rule in rules if not rule.authorities for pin in rule.pins}
+    return parse_again(lone.values())

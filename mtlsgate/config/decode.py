@@ -59,7 +59,7 @@ class Decoder:
             without is missing or wrong; the report then says what.
         """
         errors_before = len(self.report.errors)
-        fields = list(fields_of(cls))
+        fields = fields_of(cls)
         reading = _Reading(self, fields, body, at, where)
         arguments: dict[str, object] = {}
         complete = True
@@ -124,7 +124,7 @@ class _Reading:
     """
 
     def __init__(
-        self, decoder: Decoder, fields: list[Field], body: Body, at: Position, where: str
+        self, decoder: Decoder, fields: tuple[Field, ...], body: Body, at: Position, where: str
     ) -> None:
         self.decoder = decoder
         self.report = decoder.report

@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
@@ -212,7 +213,16 @@ def _is_block(hint: Any) -> bool:
     return isinstance(hint, type) and attrs.has(hint) and hint not in (Material, Body, Remainder)
 
 
-def fields_of(cls: type) -> Iterator[Field]:
+def fields_of(cls: type) -> tuple[Field, ...]:
+    return _remembered_fields(cls)
+
+
+@cache
+def _remembered_fields(cls: type) -> tuple[Field, ...]:
+    return tuple(_fields(cls))
+
+
+def _fields(cls: type) -> Iterator[Field]:
     hints = typing.get_type_hints(cls, include_extras=True)
     for attribute in attrs.fields(cls):
         if not attribute.init:
