@@ -7,7 +7,7 @@ functions from bytes to values and back.
 """
 
 from mtlsgate.proxyprotocol.header import Command, Family, Header, Malformed
-from mtlsgate.proxyprotocol.reader import HeaderReader, NoHeader
+from mtlsgate.proxyprotocol.reader import HeaderReader, NoHeader, begins_header
 from mtlsgate.proxyprotocol.tlv import (
     Ssl,
     SslClient,
@@ -35,6 +35,7 @@ __all__ = [
     "TlvType",
     "alpn_tlv",
     "authority_tlv",
+    "begins_header",
     "encode_local",
     "encode_v1",
     "encode_v2",

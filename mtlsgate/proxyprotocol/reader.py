@@ -10,6 +10,7 @@ from mtlsgate.proxyprotocol import v1, v2
 from mtlsgate.proxyprotocol.header import Header, Malformed
 
 _TLS_HANDSHAKE = 22
+_TELLING = 5
 
 
 @frozen
@@ -19,6 +20,14 @@ class NoHeader:
     """
 
     detail: str
+
+
+def begins_header(data: bytes) -> bool:
+    """:returns: whether the first five bytes are a header's, of either version."""
+    beginning = data[:_TELLING]
+    return len(beginning) == _TELLING and any(
+        one.startswith(beginning) for one in (v1.SIGNATURE, v2.SIGNATURE)
+    )
 
 
 class HeaderReader:
@@ -34,11 +43,6 @@ class HeaderReader:
         self.rest = b""
         self._received = bytearray()
         self._outcome: Header | NoHeader | None = None
-
-    @property
-    def began(self) -> bool:
-        """Whether anything came."""
-        return bool(self._received) or self._outcome is not None
 
     def feed(self, data: bytes) -> Header | NoHeader | None:
         """
