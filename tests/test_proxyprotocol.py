@@ -534,9 +534,10 @@ def test_round_trip(
     seed: int,
 ) -> None:
     """What was encoded is read back, in whatever pieces it comes, and not a byte more."""
+    source, destination = ends
     for version, data in (
-        (1, encode_v1(*ends)),
-        (2, encode_v2(*ends, tlvs, checksum=checksum)),
+        (1, encode_v1(source, destination)),
+        (2, encode_v2(source, destination, tlvs, checksum=checksum)),
     ):
         header, rest = read(*split(data + after, seed))
         assert isinstance(header, Header)
