@@ -5,14 +5,19 @@ The real thing: curl, HAProxy in TCP mode, and a gate behind it.
 from __future__ import annotations
 
 import json
+import random
+import re
 import socket
+import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from twisted.internet.address import IPv4Address
 
 from mtlsgate.cli import main
 from mtlsgate.proxyprotocol import alpn_tlv, encode_v2, ssl_tlv
@@ -29,6 +34,8 @@ listen front
   bind   fd@{fd}
   server gate {where} {options}
 """
+
+ENDS = IPv4Address("TCP", "192.0.2.7", 56324), IPv4Address("TCP", "198.51.100.1", 443)
 
 
 @pytest.fixture(scope="module")
@@ -156,15 +163,12 @@ def test_curl_is_a_proxy_of_its_own(demo: Path) -> None:
 
 def test_haproxy_reads_what_is_written(tmp_path: Path) -> None:
     """HAProxy takes the gate's own headers for what they are."""
-    from twisted.internet.address import IPv4Address
-
     tlvs = [
         alpn_tlv(b"h2"),
         ssl_tlv(version="TLSv1.3", cipher="c", common_name="a", presented=True, verified=True),
     ]
     header = encode_v2(
-        IPv4Address("TCP", "192.0.2.7", 56324),
-        IPv4Address("TCP", "198.51.100.1", 443),
+        *ENDS,
         tlvs,
         checksum=True,
     )
@@ -191,3 +195,59 @@ def test_haproxy_reads_what_is_written(tmp_path: Path) -> None:
             finally:
                 process.kill()
     assert answer.endswith(b"\r\n\r\n192.0.2.7 56324 198.51.100.1 443")
+
+
+FACTS = """
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import Factory, Protocol
+
+
+class Facts(Protocol):
+    def connectionMade(self):
+        transport = self.transport
+        facts = [
+            ITCPTransport.providedBy(transport),
+            bool(transport.getTcpNoDelay()),
+            transport.getPeer().host,
+            transport.getHost().port,
+        ]
+        transport.write(f"{facts}\\n".encode())
+
+    def dataReceived(self, data):
+        self.transport.write(data)
+        if data.endswith(b"!"):
+            self.transport.loseConnection()
+
+
+factory = Factory.forProtocol(Facts)
+"""
+
+
+@pytest.mark.parametrize("header", [True, False], ids=["proxied", "direct"])
+def test_the_transport_on_a_real_socket(demo: Path, header: bool) -> None:
+    """Behind a header the transport is what it is without one, and the last byte that
+    the application writes arrives."""
+    (demo / "facts.py").write_text(FACTS)
+    text = (demo / "gate.hcl").read_text()
+    text = text.replace('protocol "whoami" {}', 'protocol "custom" { factory = "facts:factory" }')
+    if not header:
+        text = re.sub(r"  (proxy_protocol|trusted_proxies) .*", "", text)
+    config = demo / f"facts-{header}.hcl"
+    config.write_text(text)
+    context = ssl.create_default_context(cafile=str(demo / "ca.crt"))
+    context.load_cert_chain(demo / "client.crt", demo / "client.key")
+    data = random.Random(1).randbytes(4 * 2**20).replace(b"!", b"?") + b"!"
+    with gate(config) as running:
+        plain = socket.create_connection(("127.0.0.1", running.port("demo")), timeout=60)
+        if header:
+            plain.sendall(encode_v2(*ENDS))
+        with context.wrap_socket(plain, server_hostname="localhost") as client:
+            received = client.makefile("rb")
+            expected = ["192.0.2.7", 443] if header else ["127.0.0.1", running.port("demo")]
+            assert received.readline().decode() == f"{[True, True, *expected]}\n"
+            sender = threading.Thread(target=client.sendall, args=[data])
+            sender.start()
+            echoed = received.read()
+            sender.join()
+            received.close()
+        assert echoed == data
