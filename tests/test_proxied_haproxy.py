@@ -251,3 +251,39 @@ def test_the_transport_on_a_real_socket(demo: Path, header: bool) -> None:
             sender.join()
             received.close()
         assert echoed == data
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "proxy-protocol.md"
+
+
+def on_the_page(beginning: str) -> str:
+    """:returns: the page's sample that begins like that."""
+    if not PAGE.exists():
+        pytest.skip("installed without its docs")
+    [text] = re.findall(
+        rf"```text\n({beginning}.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert isinstance(text, str)
+    return text
+
+
+def test_haproxy_takes_the_pages_sample(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    timeouts = "defaults\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\n"
+    config.write_text(timeouts + on_the_page("frontend"))
+    status, output = run(program("haproxy"), "-c", "-f", config)
+    assert status == 0, output
+    assert "WARNING" not in output
+
+
+def test_nginx_takes_the_pages_sample(tmp_path: Path) -> None:
+    # Debian has it as a module.
+    module = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+    config = tmp_path / "nginx.conf"
+    config.write_text(
+        (f"load_module {module};\n" if module.exists() else "")
+        + f"pid {tmp_path}/pid;\nerror_log stderr;\nevents {{}}\n"
+        + on_the_page("stream").replace("listen 8443", f"listen unix:{tmp_path}/s")
+    )
+    status, output = run(program("nginx"), "-t", "-p", tmp_path, "-c", config)
+    assert status == 0, output
