@@ -32,6 +32,7 @@ STRANGER = Authority.create("Other").issue("stranger")
 PROXY = IPv4Address("TCP", "10.1.2.3", 40000)
 GATE = IPv4Address("TCP", "10.9.9.9", 8443)
 CLIENT, PUBLIC = IPv4Address("TCP", "192.0.2.7", 56324), IPv4Address("TCP", "198.51.100.1", 443)
+UDP = IPv4Address("UDP", "192.0.2.8", 443)
 CLIENT6, PUBLIC6 = IPv6Address("TCP", "2001:db8::7", 1), IPv6Address("TCP", "2001:db8::1", 443)
 TIMEOUT = 7.5
 
@@ -41,6 +42,7 @@ HEADERS = [
     (V2, CLIENT, PUBLIC),
     (encode_v1(CLIENT6, PUBLIC6), CLIENT6, PUBLIC6),
     (encode_v2(CLIENT6, PUBLIC6, [alpn_tlv(b"x")], checksum=True), CLIENT6, PUBLIC6),
+    (encode_v2(UDP, PUBLIC), UDP, IPv4Address("UDP", PUBLIC.host, PUBLIC.port)),
     # These tell of nobody: the addresses are the connection's own.
     (b"PROXY UNKNOWN\r\n", PROXY, GATE),
     (b"PROXY UNKNOWN 192.0.2.7 198.51.100.1 1 2\r\n", PROXY, GATE),
