@@ -4,6 +4,7 @@ Connections by way of a proxy: whose address they have, and who may say so.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -519,3 +520,28 @@ def test_a_failing_application_costs_its_connection_alone(log: Log) -> None:
     client.send(b"x")
     assert client.disconnected
     log.expect_failure(ZeroDivisionError)
+
+
+def test_noise(log: Log) -> None:
+    """Whatever comes, in whatever pieces: no exception, and nobody in who is not by rights."""
+    choose = random.Random(7)
+    reasons = set()
+    for _ in range(400):
+        site = Site(log, choose.choice(SHAPES))
+        client = site.connect(b"", credential=None)
+        data = bytearray(choose.choice([V1, V2, encode_local()]) + client.take_outgoing()[:40])
+        for _ in range(choose.randrange(1, 4)):
+            at = choose.randrange(len(data))
+            data[at : at + choose.randrange(2)] = choose.randbytes(choose.randrange(3))
+        while data and not client.disconnected:
+            size = choose.randrange(1, 60)
+            client.raw_send(bytes(data[:size]))
+            del data[:size]
+        site.door.clock.advance(TIMEOUT)
+        reasons.add(site.refused(client)[0])
+    assert reasons >= {
+        Reason.PROXY_PROTOCOL_ERROR,
+        Reason.HANDSHAKE_TIMEOUT,
+        Reason.NOT_TLS,
+        Reason.PROTOCOL_ERROR,
+    }
