@@ -96,7 +96,7 @@ class _Sharers:
         """:returns: the first of those that the use has each kind of problem with, if any."""
         server = use.server
         found = [self._nameless, self._by_server.get(id(server))]
-        if not server.server_names:
+        if not server.server_names or _proxies(server) != _proxies(self.first.server):
             found.append(self.first)
         if server.default_server:
             found.append(self._default)
@@ -144,12 +144,21 @@ def _problem(use: _Use, other: _Use) -> str:
     mine, theirs = use.server, other.server
     if mine is theirs or use.address != other.address:
         return f"is taken: see {there}"
+    if _proxies(mine) != _proxies(theirs):
+        return (
+            f"is read with another proxy_protocol or other trusted_proxies: see {there}; servers "
+            "that share an address must agree on them"
+        )
     if not (mine.server_names and theirs.server_names):
         return f"is taken: see {there}; servers that share an address need server_names each"
     if mine.default_server and theirs.default_server:
         return f"has a default_server already: see {there}"
     both = _canonical(mine.server_names) & _canonical(theirs.server_names)
     return f"has a server for {quoted(min(both))} already: see {there}"
+
+
+def _proxies(server: model.Server) -> tuple[str | None, set[str]]:
+    return server.proxy_protocol, {one.value for one in server.trusted_proxies or ()}
 
 
 def _canonical(names: Sequence[Located[str]]) -> set[str]:

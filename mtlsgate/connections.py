@@ -98,23 +98,28 @@ class Connections:
         tally.arrived(source)
         return visit
 
-    def move(self, visit: Visit, server: str, terms: Terms) -> Visit | None:
+    def move(
+        self, visit: Visit, server: str, terms: Terms, address: IAddress | None = None
+    ) -> bool:
         """
         Count a connection as another server's, now that it is known whose it is.
 
-        :returns: the same connection; None if a limit of that server keeps it
-            out, which observers have then been told, and it is over.
+        :param address: the client's, if it turned out to be another.
+        :returns: whether it stays; if not, a limit of that server keeps it out,
+            which observers have then been told, and it is over.
         """
-        tally = self._tally(server)
         self._tally(visit.server).ended(visit.source, None, admitted=False)
+        if address is not None:
+            visit.address, visit.source = address, source_of(address)
+        tally = self._tally(server)
         tally.arrived(visit.source)
         visit.server, visit.terms, visit.received_in_handshake = server, terms, 0
         refusal = tally.refuse_arrival(terms.limits, visit.source, self.clock.seconds(), here=1)
         if refusal is None:
-            return visit
+            return True
         self.reject(visit, refusal)
         self.leave(visit)
-        return None
+        return False
 
     def _tally(self, server: str) -> Tally:
         tally = self._tallies.get(server)

@@ -16,7 +16,6 @@ from twisted.python.failure import Failure
 from mtlsgate.admission import Rejection
 from mtlsgate.clienthello import Alert, ClientHello, ClientHelloReader, NoClientHello, alert_record
 from mtlsgate.connections import Connections
-from mtlsgate.doorkeeper import Arrival
 from mtlsgate.gate import GateFactory, GateTransport
 from mtlsgate.names import NameTable
 from mtlsgate.reasons import Reason
@@ -92,6 +91,16 @@ class DispatchingFactory(Factory):
         visit = self.connections.arrive(choice.place, choice.name, choice.terms, addr)
         return None if visit is None else Dispatcher(choice, self.connections, visit)
 
+    def arrive(self, visit: Visit, address: IAddress | None = None) -> Dispatcher | None:
+        """
+        :param visit: a connection that was taken elsewhere.
+        :param address: the client's, if it turned out to be another.
+        :returns: what reads its ClientHello; None if a limit keeps it out.
+        """
+        choice = self.choice
+        moved = self.connections.move(visit, choice.name, choice.terms, address)
+        return Dispatcher(choice, self.connections, visit) if moved else None
+
 
 class Dispatcher(Protocol):
     """
@@ -114,7 +123,9 @@ class Dispatcher(Protocol):
     def connectionMade(self) -> None:
         """Give the client until the timeout."""
         self._visit.abort = self.transport.abortConnection  # type: ignore[union-attr]
-        self._timeout = self._clock.callLater(self._choice.handshake_timeout, self._timed_out)
+        waited = self._clock.seconds() - self._visit.began
+        limit = self._choice.handshake_timeout - waited
+        self._timeout = self._clock.callLater(max(0, limit), self._timed_out)
 
     def dataReceived(self, data: bytes) -> None:
         """Wait for the ClientHello; after it, hand on what comes."""
@@ -155,7 +166,7 @@ class Dispatcher(Protocol):
             return
         self._stop_timing()
         received, self._reader = bytes(self._reader.received), ClientHelloReader()
-        self._tls = factory.admit(self._visit.address, Arrival(self._visit, hello.server_name))
+        self._tls = factory.arrive(self._visit, hello=hello)
         if self._tls is None:
             # A limit of the server keeps it out.
             assert self.transport is not None

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -22,6 +21,7 @@ from zope.interface import implementer
 
 from mtlsgate import events
 from mtlsgate.admission import Admitted, Pin, Rejection
+from mtlsgate.clienthello import ClientHello
 from mtlsgate.context import GateConnection
 from mtlsgate.names import same_name
 from mtlsgate.peer import VerifiedPeer, address_text
@@ -30,22 +30,8 @@ from mtlsgate.verification import handshake_rejection
 
 if TYPE_CHECKING:
     from mtlsgate.gate import GateServer, GateTransport
-    from mtlsgate.visits import Visit
 
 _log = Logger("mtlsgate.gate")
-
-
-@frozen
-class Arrival:
-    """
-    What is known of a connection before its TLS begins.
-
-    :ivar visit: the connection.
-    :ivar server_name: what its ClientHello asks for, as it is written there.
-    """
-
-    visit: Visit
-    server_name: str | None
 
 
 @implementer(IHandshakeListener)
@@ -53,7 +39,7 @@ class Doorkeeper(Protocol):
     """
     Waits for the handshake and lets the application in, or says why not.
 
-    :ivar arrival: how the connection came here, if by way of its server name.
+    :ivar hello: what was read before TLS began, if anything was.
     :ivar _is_settled: whether the verdict has been told.
     :ivar _rejection: why the connection is turned away, once it is, but for
         what the handshake itself says.
@@ -65,7 +51,7 @@ class Doorkeeper(Protocol):
     """
 
     transport: GateTransport
-    arrival: Arrival | None = None
+    hello: ClientHello | None = None
     _is_settled = False
     _timeout: IDelayedCall | None = None
     _farewell: IDelayedCall | None = None
@@ -92,9 +78,7 @@ class Doorkeeper(Protocol):
         self._stop_timing()
         connection = self._connection()
         self.transport.visit.server_name = connection.server_name
-        if self.arrival is not None and not same_name(
-            self.arrival.server_name, connection.server_name
-        ):
+        if self.hello is not None and not same_name(self.hello.server_name, connection.server_name):
             # The rules are those of the name that was read first; after a
             # HelloRetryRequest the client may have named another.
             self._turn_away(
@@ -207,8 +191,13 @@ class Doorkeeper(Protocol):
                 Reason.PEER_GONE, "the client went away while the authorizer was asked"
             )
         if rejection is None:
-            verdict = self._connection().handshake.verdict
-            rejection = verdict if isinstance(verdict, Rejection) else handshake_rejection(reason)
+            connection = self._connection()
+            verdict = connection.handshake.verdict
+            rejection = (
+                verdict
+                if isinstance(verdict, Rejection)
+                else handshake_rejection(reason, connection.beginning)
+            )
         self._tell(rejection)
         if self._asking is not None:
             self._asking.cancel()

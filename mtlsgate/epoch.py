@@ -42,6 +42,7 @@ from mtlsgate.materials import Materials, looks_like_material
 from mtlsgate.patience import patience
 from mtlsgate.rulebook import RuleReader
 from mtlsgate.text import quoted
+from mtlsgate.trusted import TrustedProxies, trusted_proxies
 from mtlsgate.visits import Terms
 from mtlsgate.watching import Stamp
 
@@ -61,11 +62,13 @@ class LoadedServer:
     :ivar model: its block.
     :ivar hosts: where it listens.
     :ivar gate: what admits clients and hands them over.
+    :ivar proxies: who connects for them; None where they do themselves.
     """
 
     model: model.Server
     hosts: tuple[Host, ...]
     gate: GateServer
+    proxies: TrustedProxies | None = None
 
 
 @frozen
@@ -192,13 +195,13 @@ class _Loader:
     def _go_on(self) -> None:
         """Look for problems in what could be read of a file that is in error."""
         unplaced = [
-            (where, one)
-            for where, found in self.decoder.unplaced
+            (where, name, one)
+            for where, name, found in self.decoder.unplaced
             for one in (found if isinstance(found, tuple) else (found,))
         ]
-        servers = [one for _, one in unplaced if isinstance(one, model.Server)]
+        servers = [one for *_, one in unplaced if isinstance(one, model.Server)]
         self._servers(servers, model.Settings())
-        for where, one in unplaced:
+        for where, name, one in unplaced:
             match one:
                 case model.Tls():
                     for block in one.server_certificate:
@@ -215,7 +218,7 @@ class _Loader:
                     self.materials.read(one, where)
                 case model.Pin():
                     self.materials.certificates(one.leaf_certificate, one.heading)
-                case Located():
+                case Located() if name == "hosts":
                     self._host(one, where)
 
     def _servers(
@@ -236,6 +239,7 @@ class _Loader:
     ) -> LoadedServer | None:
         errors_before = len(self.report.errors)
         refuse_names(server, self.report)
+        proxies = trusted_proxies(server, self.report)
         credentials = tuple(self._server_credentials(server, hosts))
         deny = tuple(self.rules.conditions(server.tls.deny, "deny"))
         rules = tuple(self.rules.rules(server.tls, deny))
@@ -267,7 +271,7 @@ class _Loader:
             _terms(server, settings),
             authorizer,
         )
-        return LoadedServer(server, hosts, gate)
+        return LoadedServer(server, hosts, gate, proxies)
 
     def _context(self, server: model.Server, policy: TlsPolicy) -> GateContext | None:
         try:

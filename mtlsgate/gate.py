@@ -19,9 +19,10 @@ from twisted.python.failure import Failure
 
 from mtlsgate.admission import Pin, Rejection
 from mtlsgate.authorization import Authorizer
+from mtlsgate.clienthello import ClientHello
 from mtlsgate.connections import Connections
 from mtlsgate.context import GateContext
-from mtlsgate.doorkeeper import Arrival, Doorkeeper
+from mtlsgate.doorkeeper import Doorkeeper
 from mtlsgate.events import HumanLog
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.peer import VerifiedPeer
@@ -147,25 +148,27 @@ class GateFactory(TLSMemoryBIOFactory):
     ) -> GateTransport | None:
         """:returns: the TLS side of a connection; None if a limit keeps it out."""
         assert addr is not None
-        return self.admit(addr)
+        server = self.server
+        visit = self.connections.arrive(self.place, server.name, server.terms, addr)
+        return None if visit is None else self._take(visit, None)
 
-    def admit(self, address: IAddress, arrival: Arrival | None = None) -> GateTransport | None:
+    def arrive(
+        self, visit: Visit, address: IAddress | None = None, hello: ClientHello | None = None
+    ) -> GateTransport | None:
         """
-        :param arrival: what is known of a connection that began elsewhere.
+        :param visit: a connection that was taken elsewhere.
+        :param address: the client's, if it turned out to be another.
+        :param hello: its ClientHello, if that was read.
         :returns: the protocol for it; None if a limit keeps it out.
         """
-        server = self.server
-        visit = (
-            self.connections.arrive(self.place, server.name, server.terms, address)
-            if arrival is None
-            else self.connections.move(arrival.visit, server.name, server.terms)
-        )
-        if visit is None:
-            return None
-        transport = super().buildProtocol(address)
+        moved = self.connections.move(visit, self.server.name, self.server.terms, address)
+        return self._take(visit, hello) if moved else None
+
+    def _take(self, visit: Visit, hello: ClientHello | None) -> GateTransport:
+        transport = super().buildProtocol(visit.address)
         assert isinstance(transport, GateTransport)
         assert isinstance(transport.wrappedProtocol, Doorkeeper)
-        transport.wrappedProtocol.arrival = arrival
+        transport.wrappedProtocol.hello = hello
         transport.visit, visit.transport = visit, transport
         visit.abort = transport.abortConnection
         self._visits += 1

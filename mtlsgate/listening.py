@@ -26,6 +26,7 @@ from mtlsgate.gate import GateFactory
 from mtlsgate.hosts import HostError, SocketAddress, adopt, endpoint_of
 from mtlsgate.limits import Limits
 from mtlsgate.names import NameTable, first_by_name
+from mtlsgate.proxied import behind_proxies
 from mtlsgate.visits import Terms
 
 
@@ -190,30 +191,35 @@ class Entrance:
 
     def _factory(self, connections: Connections) -> IProtocolFactory:
         place = self.place
-        (first, *_), (gate, *_) = place.servers, self.gates
-        if not place.is_shared and first.model.tls.resumption is None:
-            return gate
+        first, terms = place.servers[0], _terms_of(place.servers)
+        name = str(place.address) if place.is_shared else first.gate.name
+        timeout = max(server.gate.handshake_timeout for server in place.servers)
+        factory: IProtocolFactory = self.gates[0]
         # Of a TLS 1.2 session OpenSSL tells the name that it was begun with, and
         # not the one asked for now, so where sessions resume it is read before.
-        gates = dict(zip(map(id, place.servers), self.gates, strict=True))
-        choice = ServerChoice(
-            str(place.address) if place.is_shared else first.gate.name,
-            first_by_name(
-                ([name.value for name in server.model.server_names], gates[id(server)])
-                for server in place.servers
-            ),
-            None if place.otherwise is None else gates[id(place.otherwise)],
-            max(server.gate.handshake_timeout for server in place.servers),
-            place.key,
-            _terms_of([server.gate.terms for server in place.servers]),
-        )
-        return DispatchingFactory(choice, connections)
+        if place.is_shared or first.model.tls.resumption is not None:
+            gates = dict(zip(map(id, place.servers), self.gates, strict=True))
+            choice = ServerChoice(
+                name,
+                first_by_name(
+                    ([one.value for one in server.model.server_names], gates[id(server)])
+                    for server in place.servers
+                ),
+                None if place.otherwise is None else gates[id(place.otherwise)],
+                timeout,
+                place.key,
+                terms,
+            )
+            factory = DispatchingFactory(choice, connections)
+        # Before its header is read a connection is a proxy's, for whoever it may be.
+        many = Terms(limits=Limits(max_handshakes=terms.limits.max_handshakes))
+        return behind_proxies(factory, name, first.proxies, timeout, connections, place.key, many)
 
 
-def _terms_of(terms: Sequence[Terms]) -> Terms:
+def _terms_of(servers: Sequence[LoadedServer]) -> Terms:
     """:returns: what holds where it is not known yet which of them will: no
     less than any of them allows.  The rate is counted when it is known."""
-    limits = [one.limits for one in terms]
+    limits = [server.gate.terms.limits for server in servers]
     return Terms(
         limits=Limits(
             max_handshakes=_total([one.max_handshakes for one in limits]),

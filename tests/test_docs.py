@@ -121,7 +121,7 @@ def test_there_are_samples() -> None:
 def whole(sample: Sample) -> str:
     """:returns: the sample, with what is around it."""
     if "inside server" in sample.note:
-        rest = "" if "protocol " in sample.text else '  protocol "echo" {}\n'
+        rest = "" if 'protocol "' in sample.text else '  protocol "echo" {}\n'
         if "tls {" not in sample.text:
             rest += '  tls {\n    client_certificate { ca_certificate_file = "ca.crt" }\n  }\n'
         return f'server {{\n  hosts = ["127.0.0.1:0"]\n{rest}{sample.text}}}\n'

@@ -138,6 +138,9 @@ class Server(Defaults):
     :ivar authorize: whom to ask about clients that the rules admit, as
         ``package.module:attribute`` or by an entry point's name.
     :ivar authorize_timeout: how long an answer may take, in seconds.
+    :ivar proxy_protocol: ``required`` where proxies connect, which say for whom
+        by the PROXY protocol, before TLS.
+    :ivar trusted_proxies: who may: their addresses and networks.
     """
 
     at: Position = position()
@@ -149,6 +152,8 @@ class Server(Defaults):
     default_server: bool = False
     authorize: Located[str] | None = None
     authorize_timeout: Duration | None = None
+    proxy_protocol: Literal["required"] | None = None
+    trusted_proxies: Values | None = None
 
     @property
     def heading(self) -> str:
@@ -175,6 +180,31 @@ class Server(Defaults):
             )
         if not self.hosts:
             yield "hosts", 'hosts is empty: name at least one address, as in ["*:8443"]'
+        yield from self._proxy_problems()
+
+    def _proxy_problems(self) -> Iterator[tuple[str | None, str]]:
+        if self.proxy_protocol is None:
+            if self.trusted_proxies is not None:
+                yield (
+                    "trusted_proxies",
+                    'trusted_proxies has no effect without proxy_protocol = "required"',
+                )
+            return
+        # Who connects to a unix socket is trusted.
+        if not self.trusted_proxies and not all(
+            host.value.startswith("unix:") for host in self.hosts
+        ):
+            yield (
+                "proxy_protocol",
+                "proxy_protocol needs trusted_proxies: name the addresses or networks of the "
+                'proxies, as in ["10.0.0.0/8"]',
+            )
+        for host in self.hosts:
+            if host.value.startswith("haproxy:"):
+                yield (
+                    "proxy_protocol",
+                    "a haproxy: endpoint takes a PROXY header from anybody: listen without it",
+                )
 
 
 @frozen(kw_only=True)
