@@ -59,9 +59,6 @@ _MAX_CA_NAMES = 32 * 1024
 #: configured, and do not complete it out of the CAs that clients are judged by.
 _NO_AUTO_CHAIN = 0x8
 
-#: How long a TLS record's header is (RFC 8446, 5.1).
-_RECORD_HEADER = 5
-
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 
 _log = Logger("mtlsgate.context")
@@ -131,24 +128,13 @@ class GateConnection(SSL.Connection):
 
     :ivar received: bytes that the client sent to the application.
     :ivar sent: bytes that it got from it.
-    :ivar beginning: the first bytes that came, at least a record's header once
-        OpenSSL has read that; it does not tell what it takes for no TLS.
     """
 
     def __init__(self, context: SSL.Context) -> None:
         super().__init__(context, None)
         self.handshake = Handshake()
         self.received = self.sent = 0
-        self.beginning = b""
         self._begun = False
-        self.bio_write = self._first_write  # type: ignore[method-assign]
-
-    def _first_write(self, buf: bytes | bytearray | memoryview) -> int:
-        self.beginning += buf[: _RECORD_HEADER - len(self.beginning)]
-        if len(self.beginning) == _RECORD_HEADER:
-            # From now on OpenSSL's own, with nothing in its way.
-            del self.bio_write
-        return super().bio_write(buf)
 
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
         """Count what the client sent."""

@@ -16,6 +16,8 @@ _log = Logger("mtlsgate.descriptors")
 #: How many are kept for everything but clients' connections, at most: targets,
 #: files that are loaded anew, logs, and what one turn of the reactor accepts.
 _RESERVE = 256
+#: Connections between two looks; few against a quarter of the least limit.
+_EVERY = 8
 
 
 def lowest_free() -> int | None:
@@ -50,14 +52,21 @@ class Descriptors:
         :param limit: how many there may be; by default the process's soft limit.
         """
         self.is_scarce = False
+        self._accepted = 0
         self._ports = ports
         self._next_one = next_one
         if limit is None:
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._enough = limit - min(_RESERVE, limit // 4)
 
+    def accepted(self) -> None:
+        """To be called for each connection: looks now and then."""
+        self._accepted += 1
+        if self._accepted % _EVERY == 0:
+            self.look()
+
     def look(self) -> None:
-        """Pause or resume the ports; to be called for each connection, and now and then."""
+        """Pause or resume the ports; to be called now and then, too."""
         free = self._next_one()
         is_scarce = free is None or free >= self._enough
         if is_scarce == self.is_scarce:

@@ -191,12 +191,11 @@ class Doorkeeper(Protocol):
                 Reason.PEER_GONE, "the client went away while the authorizer was asked"
             )
         if rejection is None:
-            connection = self._connection()
-            verdict = connection.handshake.verdict
+            verdict = self._connection().handshake.verdict
             rejection = (
                 verdict
                 if isinstance(verdict, Rejection)
-                else handshake_rejection(reason, connection.beginning)
+                else handshake_rejection(reason, self.transport.visit.beginning)
             )
         self._tell(rejection)
         if self._asking is not None:

@@ -26,7 +26,7 @@ from mtlsgate.doorkeeper import Doorkeeper
 from mtlsgate.events import HumanLog
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.peer import VerifiedPeer
-from mtlsgate.visits import Terms, Visit
+from mtlsgate.visits import RECORD_HEADER, Terms, Visit
 
 
 class PinsUsed:
@@ -93,6 +93,8 @@ class GateTransport(BufferingTLSTransport):
         """Hand on what comes, but not without end before the client is admitted."""
         visit = self.visit
         if visit.admitted_at is None:
+            if visit.received_in_handshake < RECORD_HEADER:
+                visit.beginning += data[:RECORD_HEADER]
             visit.received_in_handshake += len(data)
             limit = visit.terms.limits.handshake_bytes
             if limit is not None and visit.received_in_handshake > limit:

@@ -130,7 +130,7 @@ class GateService(Service):
 
     def _listen_on(self, listener: Listener, entrances: dict[str, Entrance]) -> None:
         key = listener.place.key
-        switch = Switch(entrances[key].factory, self._descriptors.look)
+        switch = Switch(entrances[key].factory, self._descriptors.accepted)
         self._open[key] = _Open(listen(listener, switch), switch)
 
     def _say_warnings(self) -> None:
@@ -148,8 +148,7 @@ class GateService(Service):
 
     def _sweep(self) -> None:
         self.connections.sweep()
-        if self._descriptors.is_scarce:
-            self._descriptors.look()
+        self._descriptors.look()
 
     # Loading anew.
 

@@ -24,6 +24,9 @@ from mtlsgate.reasons import Cause
 if TYPE_CHECKING:
     from mtlsgate.gate import GateTransport
 
+#: The length of a TLS record's header (RFC 8446, 5.1).
+RECORD_HEADER = 5
+
 
 @frozen(kw_only=True)
 class Terms:
@@ -60,6 +63,8 @@ class Visit:
     :ivar server_name: that the client asked for, or None; known once its
         handshake is complete.
     :ivar received_in_handshake: bytes that came before it was admitted.
+    :ivar beginning: the first of these, a record's header at least: OpenSSL does
+        not tell what it takes for no TLS.
     :ivar transport: its TLS transport, once there is one.
     :ivar abort: ends it at once.
     :ivar peer: the verified client, once it is admitted; None also where the
@@ -84,6 +89,7 @@ class Visit:
     source: str | None
     server_name: str | None = None
     received_in_handshake: int = 0
+    beginning: bytes = b""
     transport: GateTransport | None = None
     abort: Callable[[], object] | None = None
     peer: VerifiedPeer | None = None

@@ -75,8 +75,10 @@ class Watcher(Service):
         if self._looking.running:
             self._looking.stop()
 
-    def _look(self) -> Deferred[None]:
+    def _look(self) -> Deferred[None] | None:
         paths = tuple(self._read())
+        if not paths:
+            return None
         return self._in_thread(lambda: {path: stamp(path) for path in paths}).addCallback(
             self._compare
         )
