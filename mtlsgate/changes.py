@@ -45,7 +45,9 @@ def _server(before: LoadedServer, after: LoadedServer) -> Iterator[str]:
     if before.model.protocol.name != after.model.protocol.name:
         yield f"protocol {after.model.protocol.name}, and no longer {before.model.protocol.name}"
     old_policy, new_policy = before.gate.context.admission, after.gate.context.admission
-    if (old_policy and old_policy.deny) != (new_policy and new_policy.deny):
+    if (old_policy is None) != (new_policy is None):
+        yield "lets in anyone" if new_policy is None else "asks for a certificate"
+    elif old_policy and new_policy and old_policy.deny != new_policy.deny:
         yield "another deny"
     old_rules = {rule.name: rule for rule in (old_policy.rules if old_policy else ())}
     new_rules = {rule.name: rule for rule in (new_policy.rules if new_policy else ())}

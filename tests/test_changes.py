@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mtlsgate.changes import changes
+from tests.housekit import ISSUING, PINNED, a_server
+from tests.pki import site
+
+CLIENT = 'client_certificate "pinned" { ca_certificate_file = "issuing.crt"\n%s }'
+ONE = CLIENT % 'leaf_certificate_file = "client.crt"'
+TWO = CLIENT % 'leaf_certificate_file = "clients.crt"'
+NAMED = CLIENT % 'pin "a" { leaf_certificate_file = "client.crt"%s }'
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (a_server(), a_server(), []),
+        (a_server(), a_server("other"), ["server door: removed", "server other: added"]),
+        (
+            a_server(),
+            a_server().replace("unix:door.sock", "unix:gate.sock"),
+            ["server door: listens on unix:gate.sock, and no longer on unix:door.sock"],
+        ),
+        (
+            a_server(),
+            a_server().replace('"echo"', '"whoami"'),
+            ["server door: protocol whoami, and no longer echo"],
+        ),
+        (a_server(), a_server(rest="max_handshakes = 5"), ["server door: other limits"]),
+        (
+            a_server(),
+            a_server().replace("server.crt", "client.crt").replace("server.key", "client.key"),
+            ["server door: another server certificate"],
+        ),
+        (
+            a_server(),
+            a_server(rules=PINNED),
+            [
+                "server door: rule fleet removed",
+                "server door: rule pinned (CA CN=Issuing CA, 1 pin) added",
+            ],
+        ),
+        (
+            a_server(),
+            a_server(rules=ISSUING.replace("issuing.crt", "root.crt")),
+            ["server door: rule fleet (CA CN=Root CA) changed"],
+        ),
+        (
+            a_server(),
+            a_server(rules=ISSUING.replace("}", "\nmax_depth = 3 }")),
+            ["server door: rule fleet (CA CN=Issuing CA, at most 3 intermediates) changed"],
+        ),
+        (
+            a_server(),
+            a_server(rules='deny { common_names = ["x"] }\n' + ISSUING),
+            ["server door: another deny"],
+        ),
+        (
+            a_server(rules=ONE),
+            a_server(rules=TWO),
+            ["server door: rule pinned: pin added: CN=other"],
+        ),
+        (
+            a_server(rules=TWO),
+            a_server(rules=ONE),
+            ["server door: rule pinned: pin removed: CN=other"],
+        ),
+        (
+            a_server(rules=NAMED % ""),
+            a_server(rules=NAMED % '\nretire_after = "2031-01-01T00:00:00Z"'),
+            ["server door: rule pinned (CA CN=Issuing CA, 1 pin) changed"],
+        ),
+        (
+            a_server(),
+            a_server(rules='client_authentication = "none"'),
+            ["server door: lets in anyone", "server door: rule fleet removed"],
+        ),
+        (
+            a_server(rules='client_authentication = "none"'),
+            a_server(),
+            [
+                "server door: asks for a certificate",
+                "server door: rule fleet (CA CN=Issuing CA) added",
+            ],
+        ),
+    ],
+)
+def test_what_changes(tmp_path: Path, before: str, after: str, expected: list[str]) -> None:
+    """In words that name servers, rules and pins."""
+    here = site(tmp_path)
+    found = list(changes(here.load(before), here.load(after)))
+    assert [line.partition(" sha256=")[0] for line in found] == expected
+
+
+def test_many_pins_are_counted(tmp_path: Path) -> None:
+    """Of a fleet some are named."""
+    from mtlsgate.testing import self_signed
+
+    here = site(tmp_path)
+    here.write("fleet.pem", b"".join(self_signed(f"d{number}").pem for number in range(25)))
+    pins = 'client_certificate "fleet" { leaf_certificate_file = "%s" }'
+    one = here.load(a_server(rules=pins % "stranger.crt"))
+    many = here.load(a_server(rules=pins % "fleet.pem"))
+    found = list(changes(one, many))
+    assert len(found) == 12
+    assert found[10] == "server door: rule fleet: 15 more pins added"
+    assert "pin removed: CN=stranger" in found[11]
