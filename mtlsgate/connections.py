@@ -37,6 +37,7 @@ class Connections:
 
     :ivar clock: for durations.
     :ivar observers: who is told what happens.
+    :ivar arrivals: how many there have been, those included that limits kept out.
     :ivar _visits: all that are not over, by their numbers.
     :ivar _tallies: by the names of servers, which outlive epochs.
     :ivar _waiting: who waits for all to be over.
@@ -58,6 +59,7 @@ class Connections:
         self.clock = clock
         self.observers = tuple(observers)
         self.now = now
+        self.arrivals = 0
         self._visits: dict[int, Visit] = {}
         self._tallies: dict[str, Tally] = {}
         self._numbers = count(1)
@@ -86,6 +88,7 @@ class Connections:
         :returns: the connection; None if a limit keeps it out, which observers
             have then been told.
         """
+        self.arrivals += 1
         source = source_of(address)
         tally, began, at = self._tally(server), self.clock.seconds(), self.now()
         refusal = tally.refuse_arrival(terms.limits, source, began)
@@ -200,12 +203,18 @@ class Connections:
 
     def leave(self, visit: Visit) -> None:
         """Count a connection no more."""
+        self._count_out(visit)
+        self._tell_if_none()
+
+    def _count_out(self, visit: Visit) -> None:
         visit.ended = True
         _no_longer_revoked(visit)
         del self._visits[visit.number]
         self._tallies[visit.server].ended(
             visit.source, visit.identity, admitted=visit.admitted_at is not None
         )
+
+    def _tell_if_none(self) -> None:
         if not self._visits:
             waiting, self._waiting = self._waiting, []
             for one in waiting:
@@ -221,9 +230,14 @@ class Connections:
 
     def end(self, visit: Visit, why: Failure, received: int, sent: int) -> None:
         """A connection is over."""
-        self.leave(visit)
-        if visit.admitted_at is None:
-            return
+        self._count_out(visit)
+        if visit.admitted_at is not None:
+            self._tell_ended(visit, why, received, sent)
+        # Last, for whoever waits for this may end what observers need.
+        self._tell_if_none()
+
+    def _tell_ended(self, visit: Visit, why: Failure, received: int, sent: int) -> None:
+        assert visit.admitted_at is not None
         ending = Ending(
             at=self.now(),
             visit=visit,

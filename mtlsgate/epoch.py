@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +35,7 @@ from mtlsgate.credentials import (
     parse_private_key,
 )
 from mtlsgate.errors import START, CredentialError, Problem, Report
+from mtlsgate.expiry import Expiry, expiries_of
 from mtlsgate.gate import GateServer
 from mtlsgate.hosts import Host, HostError, parse_host
 from mtlsgate.limits import Limits
@@ -82,6 +83,7 @@ class Epoch:
     :ivar admin: how it can be asked and told, or None.
     :ivar warnings: what does not keep the gate from starting, but is surely
         not meant; sorted by position.
+    :ivar expiries: until when what they held is good.
     """
 
     path: str
@@ -89,6 +91,7 @@ class Epoch:
     settings: model.Settings
     admin: model.Admin | None
     warnings: tuple[Problem, ...]
+    expiries: tuple[Expiry, ...] = ()
 
 
 def load(
@@ -183,14 +186,34 @@ class _Loader:
             self._go_on()
             return None
         with patience(self.say, self.report.path):
-            servers = self._servers(decoded.server, decoded.settings)
+            found = self._servers(decoded.server, decoded.settings)
+        servers = tuple(server for server in found if server is not None)
+        self._refuse_audit_of_input(decoded.settings.audit)
         return Epoch(
             self.report.path,
-            tuple(server for server in servers if server is not None),
+            servers,
             decoded.settings,
             decoded.admin,
             tuple(sorted(set(self.report.warnings))),
+            tuple(
+                expiry
+                for server in servers
+                for expiry in expiries_of(server.gate.name, server.gate.context.policy, self.now())
+            ),
         )
+
+    def _refuse_audit_of_input(self, audit: model.Audit | None) -> None:
+        if audit is None or looks_like_material(audit.file.value):
+            return
+        path = self.directory / audit.file.value
+        with suppress(OSError, ValueError, RuntimeError):
+            if {path, path.resolve()} & self.materials.seen.keys():
+                self.report.error(
+                    audit.file.at,
+                    "audit",
+                    f"file: {quoted(audit.file.value)} is read as part of the configuration, and "
+                    "would be written to: name another file",
+                )
 
     def _go_on(self) -> None:
         """Look for problems in what could be read of a file that is in error."""

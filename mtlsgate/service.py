@@ -14,6 +14,7 @@ from twisted.internet.task import Cooperator, LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mtlsgate.audit import AuditLog
 from mtlsgate.changes import changes
 from mtlsgate.connections import Connections
 from mtlsgate.descriptors import Descriptors
@@ -22,6 +23,7 @@ from mtlsgate.errors import GateError
 from mtlsgate.events import HumanLog
 from mtlsgate.handover import Handover
 from mtlsgate.listening import Entrance, Listener, ListenError, Switch, bind, listen, places_of
+from mtlsgate.metrics import Metrics
 from mtlsgate.overview import describe
 from mtlsgate.peer import address_text
 from mtlsgate.reasons import Cause
@@ -54,6 +56,10 @@ class GateService(Service):
     :ivar number: which that is since the gate was started; the first is 1.
     :ivar since: when it took over, in the clock's seconds.
     :ivar connections: all there are.
+    :ivar log: the observer that writes to Twisted's log.
+    :ivar audit: the observer that writes the audit log, if there is to be one.
+    :ivar metrics: the observer that counts; ``metrics.exposition()`` is what
+        Prometheus gets, as `mtlsgate.metrics.CONTENT_TYPE`.
     :ivar is_draining: whether no more are accepted, because the gate ends.
     :ivar last_reload: what came of the latest attempt, or None.
     """
@@ -66,20 +72,26 @@ class GateService(Service):
         *,
         load: Callable[[], Epoch] | None = None,
         connections: Connections | None = None,
+        audit: AuditLog | None = None,
         in_thread: InThread = in_thread,
     ) -> None:
         """
         :param listeners: what `bind` made of the epoch.
         :param reactor: for time limits.
         :param load: loads the configuration anew; raises `GateError`.
-        :param connections: by default, some that only the log observes.
+        :param connections: by default, some that the gate's own log, audit log and
+            metrics observe.
+        :param audit: by default, one that is not open.
         :param in_thread: where that is done.
         """
         self.epoch = epoch
         self.number = 1
         self.since = reactor.seconds()
+        self.log = HumanLog(epoch.settings.quiet)
+        self.audit = AuditLog() if audit is None else audit
+        self.metrics = Metrics(self)
         self.connections = (
-            Connections(reactor, [HumanLog(epoch.settings.quiet)])
+            Connections(reactor, [self.log, self.audit, self.metrics])
             if connections is None
             else connections
         )
@@ -99,6 +111,11 @@ class GateService(Service):
         self._sweeping.clock = reactor
         self._cooperator = Cooperator(scheduler=lambda step: reactor.callLater(0, step))
 
+    @property
+    def is_accepting_paused(self) -> bool:
+        """Whether no connection is accepted because file descriptors are scarce."""
+        return self._descriptors.is_scarce
+
     # Starting.
 
     def privilegedStartService(self) -> None:
@@ -111,6 +128,9 @@ class GateService(Service):
         super().startService()
         if not self._open:
             self._listen()
+        # As who the gate is from now on, so that what goes wrong is known today
+        # and not when the file is rotated.
+        self.audit.reopen()
         self._sweeping.start(1.0, now=False)
 
     def _listen(self) -> None:
@@ -214,10 +234,11 @@ class GateService(Service):
         return report
 
     def _take_over(self, epoch: Epoch) -> None:
-        """:raises ListenError: if an address cannot be had; nothing has changed then."""
+        """:raises GateError: if an address or a file cannot be had; nothing has changed then."""
         if self.is_draining:
             raise GateError("the gate is ending")
         entrances = self._new_entrances(epoch)
+        audit = self.audit.prepare(epoch)
         before = set(self._open)
         try:
             for listener in bind(epoch, self._reactor, before):
@@ -225,6 +246,7 @@ class GateService(Service):
         except ListenError:
             for key in set(self._open) - before:
                 self._close(key)
+            self.audit.discard(audit)
             raise
         # From here on nothing can fail.
         handover = Handover(epoch)
@@ -236,6 +258,8 @@ class GateService(Service):
             else:
                 self._close(key)
         self.epoch, self._entrances = epoch, entrances
+        self.audit.turn_to(audit)
+        self.log.quiet = epoch.settings.quiet
         self.number += 1
         self.since = self._reactor.seconds()
         self._say_warnings()
@@ -291,4 +315,4 @@ class GateService(Service):
         super().stopService()
         if self._sweeping.running:
             self._sweeping.stop()
-        return self.drain()
+        return self.drain().addCallback(lambda _: self.audit.close())

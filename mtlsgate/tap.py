@@ -6,17 +6,20 @@ from __future__ import annotations
 
 import gc
 import os
+import pwd
 import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from signal import SIGHUP, SIGINT, SIGTERM, Signals
+from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, Signals
 from typing import Any
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.error import ReactorNotRunning
 from twisted.python import usage
 
+from mtlsgate.appending import NOBODY_ELSE, Owner
+from mtlsgate.audit import AuditLog
 from mtlsgate.epoch import Epoch, load
 from mtlsgate.errors import GateError
 from mtlsgate.listening import bind
@@ -78,6 +81,8 @@ class Options(usage.Options):
             self_test(self.epoch)
             # It stays: the garbage collector need not look at it ever again.
             gc.freeze()
+            audit = self["audit"] = AuditLog()
+            audit.turn_to(audit.prepare(self.epoch, _owner(self.parent)))
             self["listeners"] = bind(self.epoch, reactor)
         except GateError as error:
             # usage.UsageError would bury the message under twistd's own help.
@@ -85,17 +90,39 @@ class Options(usage.Options):
             raise SystemExit(1) from None
 
 
+def _owner(twistd: usage.Options | None) -> Owner:
+    """:returns: who the gate will be, if twistd is told to be somebody else."""
+    if twistd is None:
+        return NOBODY_ELSE
+    uid, gid = twistd.get("uid"), twistd.get("gid")
+    if uid is not None and gid is None:
+        # As twistd itself has it.
+        gid = pwd.getpwuid(uid).pw_gid
+    return -1 if uid is None else uid, -1 if gid is None else gid
+
+
 def makeService(options: Options) -> IService:
     """:returns: the service that runs the configuration."""
     from twisted.internet import reactor
 
     loader, services = options.loader, MultiService()
-    gate = GateService(options.epoch, options["listeners"], reactor, load=loader.load)
+    gate = GateService(
+        options.epoch,
+        options["listeners"],
+        reactor,
+        load=loader.load,
+        audit=options["audit"],
+    )
     watcher = Watcher(
         lambda: loader.seen if gate.epoch.settings.watch else {}, gate.reload, reactor
     )
     end = partial(_end, gate, reactor)
-    handlers: dict[Signals, Handler] = {SIGHUP: gate.reload, SIGTERM: end, SIGINT: end}
+    handlers: dict[Signals, Handler] = {
+        SIGHUP: gate.reload,
+        SIGUSR1: gate.audit.reopen,
+        SIGTERM: end,
+        SIGINT: end,
+    }
     # The signals first: a gate that listens can be told to end.
     for service in (SignalService(handlers, reactor), gate, watcher):
         service.setServiceParent(services)

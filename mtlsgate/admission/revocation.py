@@ -237,12 +237,14 @@ class Revocation:
             faults = [self._fault(one, authority) for authority in namesakes.get(one.issuer, ())]
             if faults and None not in faults:
                 yield f"{one} {faults[0]}"
-            elif now > one.next_update and not self._superseded(one, now):
+            elif now > one.next_update and not self.is_superseded(one, now):
                 yield f"{one} expired at {one.next_update.isoformat()}"
             elif now < one.this_update and faults:
                 yield f"{one} is not yet valid"
 
-    def _superseded(self, older: RevocationList, now: datetime) -> bool:
+    def is_superseded(self, older: RevocationList, now: datetime) -> bool:
+        """:returns: whether a newer list of the same kind is in force."""
+
         def kind(one: RevocationList) -> tuple[object, ...]:
             return one.authority_key_identifier, one.covers, one.distribution_points
 

@@ -1,0 +1,220 @@
+"""
+A file that lines are appended to for as long as the gate runs.
+
+It neither raises nor waits once it is open: a line that cannot be written is
+lost, and counted; that lines are lost is said once, and stands in the file as
+soon as one can be written again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from twisted.logger import Logger
+
+from mtlsgate.text import printable
+
+_log = Logger("mtlsgate.audit")
+
+#: Of a file that is made; one that is there keeps its own.
+MODE = 0o600
+
+#: O_APPEND, so that lines of several writers do not overwrite each other;
+#: O_NONBLOCK, so that a pipe that nobody reads is an error and not a wait.
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+
+#: How many seconds go by between two looks at whether the file was removed.
+_EVERY = 1.0
+
+#: User and group by number; -1 leaves it as it is.
+Owner = tuple[int, int]
+NOBODY_ELSE: Owner = (-1, -1)
+
+
+class AppendFile:
+    """
+    One file, open.
+
+    :ivar path: where.
+    :ivar lost: how many lines could not be written.
+    :ivar _descriptor: of the open file; None once it is closed.
+    :ivar _rest: what is missing of a line that is in the file in part.
+    :ivar _missing: how many lines were lost since the latest in the file.
+    :ivar _lost_before: `lost`, when what is wrong began.
+    :ivar _unwritable: whether writing failed, which has been said.
+    :ivar _unopened: whether opening it again failed, which has been said.
+    :ivar _removed: whether the open file was removed, and another cannot be made.
+    :ivar _looked: when that was looked at, in seconds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        gap: Callable[[int], bytes],
+        owner: Owner = NOBODY_ELSE,
+        write: Callable[[int, bytes], int] = os.write,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        :param gap: makes the line that says how many are missing.
+        :param owner: whose the file is to be if it is made.
+        :param write: as `os.write`.
+        :param seconds: a clock.
+        :raises OSError: if it cannot be opened.
+        :raises ValueError: if there can be no file of that name.
+        """
+        self.path = path
+        self.lost = 0
+        self._gap = gap
+        self._write = write
+        self._seconds = seconds
+        self._descriptor: int | None = _open(path, owner)
+        self._rest = b""
+        self._missing = self._lost_before = 0
+        self._unwritable = self._unopened = self._removed = False
+        self._looked = seconds()
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether lines are lost, or will be when somebody removes the file."""
+        return self._unwritable or self._unopened
+
+    def write(self, line: bytes) -> None:
+        """Append a line, or count it as lost."""
+        if self._descriptor is None:
+            return
+        if not self._is_there(self._descriptor):
+            self._lose()
+            return
+        if self._missing and self._append(self._descriptor, self._gap(self._missing)):
+            self._missing = 0
+        if self._missing or not self._append(self._descriptor, line):
+            self._lose()
+        elif self._unwritable and not self._rest:
+            self._unwritable = False
+            _log.info(
+                "the audit log {path} is written again; {lost} lines are missing",
+                path=printable(str(self.path)),
+                lost=self.lost - self._lost_before,
+            )
+
+    def _append(self, descriptor: int, line: bytes) -> bool:
+        """:returns: whether the line is in the file, or so much of it that the
+        rest of it is what will be written next."""
+        data, written = self._rest + line, 0
+        try:
+            while written < len(data):
+                count = self._write(descriptor, data[written:])
+                if count == 0:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                written += count
+        except OSError as error:
+            begun = written > len(self._rest)
+            self._rest = data[written:] if begun else data[written : len(self._rest)]
+            self._say_unwritable(error)
+            return begun
+        self._rest = b""
+        return True
+
+    def _lose(self) -> None:
+        self.lost += 1
+        self._missing += 1
+
+    def _say_unwritable(self, error: OSError) -> None:
+        if self._unwritable:
+            return
+        self._unwritable = True
+        self._lost_before = self.lost
+        _log.error(
+            "the audit log {path} cannot be written: {why}; connections go on, and what "
+            "happens to them is lost to it",
+            path=printable(str(self.path)),
+            why=error.strerror,
+        )
+
+    def _is_there(self, descriptor: int) -> bool:
+        """Look now and then whether the file was removed, and make another."""
+        now = self._seconds()
+        if now - self._looked >= _EVERY:
+            self._looked = now
+            if _is_removed(descriptor):
+                self._removed = not self.reopen()
+        return not self._removed
+
+    def reopen(self) -> bool:
+        """
+        Open what has the file's name now, as one does after renaming it.
+
+        :returns: whether that could be done; if not, it goes on where it was.
+        """
+        try:
+            descriptor = _open(self.path)
+        except OSError as error:
+            if not self._unopened:
+                self._unopened = True
+                self._lost_before = self.lost
+                _log.error(
+                    "the audit log {path} cannot be opened again: {why}; it goes on in the file "
+                    "that was open, as long as there is that",
+                    path=printable(str(self.path)),
+                    why=error.strerror,
+                )
+            return False
+        self._leave(descriptor)
+        self._descriptor = descriptor
+        self._removed = False
+        if self._unopened:
+            self._unopened = False
+            _log.info(
+                "the audit log {path} is open again; {lost} lines are missing",
+                path=printable(str(self.path)),
+                lost=self.lost - self._lost_before,
+            )
+        return True
+
+    def _leave(self, following: int | None) -> None:
+        """Finish with the open file, unless it is the one that follows."""
+        before, self._descriptor = self._descriptor, None
+        if before is None:
+            return
+        if self._rest and (following is None or not os.path.sameopenfile(before, following)):
+            try:
+                self._write(before, self._rest)
+            except OSError:
+                # Its beginning is all that there will ever be of that line.
+                self._lose()
+            self._rest = b""
+        # What an error would say here is of no more use to anybody.
+        with suppress(OSError):
+            os.close(before)
+
+    def close(self) -> None:
+        """Write no more."""
+        self._leave(None)
+
+
+def _open(path: Path, owner: Owner = NOBODY_ELSE) -> int:
+    try:
+        descriptor = os.open(path, _FLAGS | os.O_EXCL, MODE)
+    except FileExistsError:
+        return os.open(path, _FLAGS, MODE)
+    if owner != NOBODY_ELSE:
+        try:
+            os.fchown(descriptor, *owner)
+        except OSError:
+            os.close(descriptor)
+            raise
+    return descriptor
+
+
+def _is_removed(descriptor: int) -> bool:
+    try:
+        return os.fstat(descriptor).st_nlink == 0
+    except OSError:
+        # On a network file system that can be how one learns of it.
+        return True

@@ -1,0 +1,327 @@
+"""Lines reach their file whole, or are counted; nobody waits, and nothing is said twice."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
+
+from mtlsgate.appending import AppendFile
+
+
+def gap(count: int) -> bytes:
+    return b"lost %d\n" % count
+
+
+class Disk:
+    """
+    Writes as the script says: so many bytes at most, or an error.
+
+    :ivar script: what is left of it; after it all goes well.
+    """
+
+    def __init__(self, *script: int | OSError) -> None:
+        self.script = list(script)
+
+    def __call__(self, descriptor: int, data: bytes) -> int:
+        step = self.script.pop(0) if self.script else len(data)
+        if isinstance(step, OSError):
+            raise step
+        return os.write(descriptor, data[:step])
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+BROKEN = OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "audit.log"
+
+
+@pytest.fixture
+def said() -> Iterator[list[LogEvent]]:
+    with capturedLogs() as events:
+        yield events
+
+
+def texts(events: list[LogEvent]) -> list[str]:
+    return [formatEvent(event) for event in events]
+
+
+def test_a_line_is_in_the_file_at_once(path: Path) -> None:
+    """Nothing waits in the process, where it would be lost with it."""
+    path.write_bytes(b"before\n")
+    file = AppendFile(path, gap)
+    file.write(b"one\n")
+    assert path.read_bytes() == b"before\none\n"
+    file.write(b"two\n")
+    assert path.read_bytes() == b"before\none\ntwo\n"
+    file.close()
+    file.write(b"three\n")
+    assert path.read_bytes() == b"before\none\ntwo\n"
+    assert file.lost == 0
+
+
+def test_only_its_owner_may_read_it(path: Path) -> None:
+    """Mode 0600 when it is made, whatever the umask; its own where it is there."""
+    before = os.umask(0)
+    try:
+        AppendFile(path, gap).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o640)
+    AppendFile(path, gap).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_two_writers(path: Path) -> None:
+    """Their lines stand one after the other."""
+    one, other = AppendFile(path, gap), AppendFile(path, gap)
+    for number in range(3):
+        one.write(b"one %d\n" % number)
+        other.write(b"other %d\n" % number)
+    assert path.read_bytes() == b"one 0\nother 0\none 1\nother 1\none 2\nother 2\n"
+    one.close()
+    other.close()
+
+
+@pytest.mark.parametrize("error", [FULL, BROKEN], ids=["ENOSPC", "EIO"])
+def test_a_full_disk(path: Path, said: list[LogEvent], error: OSError) -> None:
+    """It is said once, and once when it is over; the file tells where lines are missing."""
+    file = AppendFile(path, gap, write=Disk(4, error, error, error))
+    for line in (b"one\n", b"two\n", b"tri\n"):
+        file.write(line)
+    assert file.is_failing
+    assert file.lost == 2
+    assert texts(said) == [
+        f"the audit log {path} cannot be written: {error.strerror}; connections go on, and what "
+        "happens to them is lost to it"
+    ]
+    # The third error meets the line about the gap.
+    file.write(b"for\n")
+    assert file.lost == 3
+    file.write(b"fiv\n")
+    assert path.read_bytes() == b"one\nlost 3\nfiv\n"
+    assert not file.is_failing
+    assert texts(said)[1:] == [f"the audit log {path} is written again; 3 lines are missing"]
+    assert [event["log_level"] for event in said] == [LogLevel.error, LogLevel.info]
+    file.write(b"six\n")
+    assert path.read_bytes().endswith(b"fiv\nsix\n")
+    file.close()
+
+
+def test_the_second_time_is_said_again(path: Path, said: list[LogEvent]) -> None:
+    """Each time counts its own lines."""
+    file = AppendFile(path, gap, write=Disk(FULL, 7, 4, FULL))
+    for _ in range(4):
+        file.write(b"abc\n")
+    assert [text.rpartition("; ")[2] for text in texts(said)] == [
+        "connections go on, and what happens to them is lost to it",
+        "1 lines are missing",
+    ] * 2
+    assert file.lost == 2
+    file.close()
+
+
+def test_a_line_cut_in_two_is_completed(path: Path) -> None:
+    """What did not fit of it comes before all else."""
+    file = AppendFile(path, gap, write=Disk(2, FULL, 1, FULL))
+    file.write(b"one\n")
+    assert path.read_bytes() == b"on"
+    file.write(b"two\n")
+    assert path.read_bytes() == b"one"
+    file.write(b"tri\n")
+    assert path.read_bytes() == b"one\nlost 1\ntri\n"
+    assert file.lost == 1
+    file.close()
+
+
+def test_a_write_of_nothing_is_an_error(path: Path) -> None:
+    """And not tried for ever."""
+    file = AppendFile(path, gap, write=Disk(0))
+    file.write(b"one\n")
+    assert file.lost == 1
+    file.close()
+
+
+@given(
+    st.lists(st.one_of(st.integers(0, 12), st.sampled_from([FULL, BROKEN])), max_size=40),
+    st.integers(1, 30),
+)
+def test_whatever_the_disk_does(
+    tmp_path_factory: pytest.TempPathFactory, script: list[int | OSError], count: int
+) -> None:
+    """Every line is in the file whole and in order, or counted as missing where it would be."""
+    path = tmp_path_factory.mktemp("disk") / "audit.log"
+    file = AppendFile(path, gap, write=Disk(*script))
+    for number in range(count):
+        file.write(b"line %d\n" % number)
+    lost = file.lost
+    for number in range(count, count + 60):
+        # The script is over some time, and then all is well.
+        file.write(b"line %d\n" % number)
+    assert not file.is_failing
+    assert lost <= file.lost
+    expected = 0
+    for line in path.read_bytes().decode().splitlines():
+        word, number = line.split()
+        if word == "lost":
+            expected += int(number)
+        else:
+            assert (word, int(number)) == ("line", expected)
+            expected += 1
+    assert expected == count + 60
+    file.close()
+
+
+def test_the_real_full_disk(said: list[LogEvent]) -> None:
+    """/dev/full has room for nothing."""
+    file = AppendFile(Path("/dev/full"), gap)
+    for _ in range(100):
+        file.write(b"line\n")
+    assert file.lost == 100
+    assert len(said) == 1
+    file.close()
+
+
+def test_a_renamed_file_is_followed_when_asked(path: Path) -> None:
+    """As a rotation does it: until then lines go to the old one, then to a new one."""
+    file = AppendFile(path, gap)
+    file.write(b"one\n")
+    old = path.rename(path.with_suffix(".1"))
+    file.write(b"two\n")
+    assert file.reopen()
+    file.write(b"three\n")
+    assert old.read_bytes() == b"one\ntwo\n"
+    assert path.read_bytes() == b"three\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    file.close()
+
+
+@pytest.mark.parametrize("renamed", [True, False])
+def test_a_cut_line_and_a_rotation(path: Path, renamed: bool) -> None:
+    """It is completed where it began."""
+    file = AppendFile(path, gap, write=Disk(2, FULL))
+    file.write(b"one\n")
+    old = path.rename(path.with_suffix(".1")) if renamed else path
+    file.reopen()
+    file.write(b"two\n")
+    assert old.read_bytes() == (b"one\n" if renamed else b"one\ntwo\n")
+    assert path.read_bytes() == (b"two\n" if renamed else b"one\ntwo\n")
+    assert file.lost == 0
+    file.close()
+
+
+def test_a_cut_line_that_stays_cut_is_lost(path: Path) -> None:
+    """Nor does its rest begin the next file."""
+    file = AppendFile(path, gap, write=Disk(2, FULL, FULL))
+    file.write(b"one\n")
+    old = path.rename(path.with_suffix(".1"))
+    file.reopen()
+    file.write(b"two\n")
+    assert old.read_bytes() == b"on"
+    assert path.read_bytes() == b"lost 1\ntwo\n"
+    file.close()
+
+
+def test_a_directory_that_vanished(tmp_path: Path, said: list[LogEvent]) -> None:
+    """Lines go on into the open file, it is said once, and is well when the directory is back."""
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    path = directory / "audit.log"
+    file = AppendFile(path, gap)
+    directory.rename(tmp_path / "old")
+    for _ in range(3):
+        assert not file.reopen()
+        file.write(b"line\n")
+    assert (tmp_path / "old" / "audit.log").read_bytes() == b"line\n" * 3
+    assert file.is_failing
+    assert len(said) == 1
+    assert "cannot be opened again: No such file or directory" in formatEvent(said[0])
+    directory.mkdir()
+    assert file.reopen()
+    assert texts(said)[1:] == [f"the audit log {path} is open again; 0 lines are missing"]
+    file.write(b"new\n")
+    assert path.read_bytes() == b"new\n"
+    file.close()
+
+
+def test_a_file_that_was_removed_is_made_again(path: Path) -> None:
+    """Within a second, without being asked: nobody could ever read the one that is open."""
+    now = [0.0]
+    file = AppendFile(path, gap, seconds=lambda: now[0])
+    path.unlink()
+    now[0] = 1.0
+    file.write(b"line\n")
+    assert path.read_bytes() == b"line\n"
+    assert file.lost == 0
+    file.close()
+
+
+def test_a_file_removed_with_its_directory(tmp_path: Path, said: list[LogEvent]) -> None:
+    """What cannot be kept is counted, and it is looked for again each second."""
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    path, now = directory / "audit.log", [0.0]
+    file = AppendFile(path, gap, seconds=lambda: now[0])
+    path.unlink()
+    directory.rmdir()
+    for second in range(1, 4):
+        now[0] = second
+        file.write(b"line\n")
+        file.write(b"line\n")
+    assert file.lost == 6
+    assert len(said) == 1
+    directory.mkdir()
+    file.write(b"line\n")
+    assert file.lost == 7
+    now[0] += 1
+    file.write(b"line\n")
+    assert path.read_bytes() == b"lost 7\nline\n"
+    assert texts(said)[1:] == [f"the audit log {path} is open again; 7 lines are missing"]
+    assert not file.is_failing
+    file.close()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """Without a reader it cannot be opened; with one that does not read, lines are lost."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="No such device"):
+        AppendFile(path, gap)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    file = AppendFile(path, gap)
+    for _ in range(2000):
+        file.write(b"x" * 99 + b"\n")
+    assert file.lost > 0
+    file.close()
+    os.close(reader)
+
+
+def test_descriptors_do_not_add_up(path: Path) -> None:
+    """Each is closed once another is open."""
+    file = AppendFile(path, gap)
+    count = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        assert file.reopen()
+    assert len(os.listdir("/proc/self/fd")) == count
+    file.close()
+    assert len(os.listdir("/proc/self/fd")) == count - 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_it_is_made_for_whom_the_gate_will_be(path: Path) -> None:
+    """One that is there stays whose it is."""
+    AppendFile(path, gap, (12345, 54321)).close()
+    assert (path.stat().st_uid, path.stat().st_gid) == (12345, 54321)
+    AppendFile(path, gap, (23456, 65432)).close()
+    assert path.stat().st_uid == 12345

@@ -1,0 +1,567 @@
+"""One JSON line for each thing that happened, and no way to forge, break or swell one."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.logger import capturedLogs
+
+from mtlsgate import audit
+from mtlsgate.admission import Rejection
+from mtlsgate.appending import AppendFile
+from mtlsgate.audit import MAX_LINE, MAX_TEXT, AuditLog
+from mtlsgate.connections import Connections
+from mtlsgate.epoch import load
+from mtlsgate.errors import ConfigError
+from mtlsgate.peer import VerifiedPeer
+from mtlsgate.reasons import Cause, Reason
+from mtlsgate.testing import Authority, Credential, Version, self_signed
+from mtlsgate.visits import Ending, Refusal, Reload, Terms, Visit
+from tests.forgery import edited, present
+from tests.gatekit import Door, Log, rule
+from tests.test_docs import DOCS, sections
+from tests.watchkit import ALICE, AUDITED, EVE, ROOT, RULE, MemoryGate, server
+
+AT = datetime(2026, 6, 15, 12, 0, 0, 7000, tzinfo=UTC)
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+class Paper:
+    """An audit log, its file, and what stands in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.log = AuditLog(lambda: AT)
+        self.path = path
+        self.log.turn_to(AppendFile(path, self.log._gap))
+
+    def lines(self) -> list[dict[str, Any]]:
+        """:returns: what each line says; each is one, and ASCII."""
+        content = self.path.read_bytes()
+        assert content.isascii()
+        assert content.count(b"\n") == len(content.splitlines())
+        assert all(len(line) < MAX_LINE for line in content.splitlines())
+        return [json.loads(line) for line in content.splitlines()]
+
+
+@pytest.fixture
+def paper(tmp_path: Path) -> Paper:
+    return Paper(tmp_path / "audit.log")
+
+
+def audited(door_log: Log, paper: Paper, *rules: Any, **more: Any) -> Door:
+    door = Door(list(rules), door_log, **more)
+    door.factory.connections = Connections(door.clock, [*door.factory.connections.observers])
+    door.factory.connections.observers += (paper.log,)
+    return door
+
+
+HEAD = {"schema": 1, "epoch": 1}
+LEAF = {
+    "subject": "CN=alice",
+    "issuer": "CN=Root,O=Example",
+    "serial": "abc",
+    "fingerprint": ALICE.sha256,
+    "not_after": ALICE.certificate.not_valid_after_utc.isoformat().replace("+00:00", "Z"),
+    "dns_names": ["a.example"],
+    "uris": ["spiffe://td/alice"],
+    "email_addresses": [],
+    "ip_addresses": [],
+}
+
+
+def told(line: dict[str, Any]) -> dict[str, Any]:
+    """:returns: a line without what differs from run to run."""
+    assert TIME.fullmatch(line.pop("time"))
+    assert re.fullmatch(r"[0-9a-f]{16}", line.pop("run"))
+    return line
+
+
+def test_in_and_out(log: Log, paper: Paper, version: Version) -> None:
+    """Who came in, by what, on what terms of TLS; and how it ended, and what went through."""
+    door = audited(log, paper, rule("IOT", ca=ROOT), alpn=(b"mqtt",))
+    client = door.connect(ALICE, version, server_name="localhost", alpn=["mqtt"])
+    client.send(b"knock")
+    door.clock.advance(1.5)
+    client.close()
+    came, went = map(told, paper.lines())
+    assert came.pop("group")
+    cipher = came.pop("cipher")
+    assert cipher.startswith("TLS_" if version == "1.3" else "ECDHE-")
+    both = {**HEAD, "connection": 1, "server": "door", "place": "", "truncated": False, **LEAF}
+    both |= {"peer_address": "127.0.0.1:50000", "rule": "IOT", "pin": None}
+    assert came == both | {
+        "event": "admitted",
+        "sni": "localhost",
+        "tls_version": f"TLSv{version}",
+        "alpn": "mqtt",
+        "resumed": False,
+        "seconds": 0.0,
+    }
+    assert went == both | {
+        "event": "closed",
+        "cause": "client",
+        "detail": "",
+        "seconds": 1.5,
+        "bytes_received": 5,
+        "bytes_sent": 5,
+    }
+
+
+@pytest.mark.parametrize("who", [ALICE, EVE, None], ids=["judged", "verified", "nobody"])
+def test_turned_away(log: Log, paper: Paper, version: Version, who: Credential | None) -> None:
+    """Why, at which depth, and what was presented; null where nothing was."""
+    door = audited(log, paper, rule(ca=ROOT, pins=ROOT.issue("x")))
+    door.try_in(who, version, server_name="localhost")
+    [line] = map(told, paper.lines())
+    reason = {ALICE: "leaf_mismatch", EVE: "unknown_ca", None: "no_certificate"}[who]
+    assert line.pop("detail")
+    assert line["fingerprint"] == (None if who is None else who.sha256)
+    assert set(line) >= set(LEAF)
+    assert {name: value for name, value in line.items() if name not in LEAF} == {
+        **HEAD,
+        "event": "rejected",
+        "connection": 1,
+        "server": "door",
+        "place": "",
+        "peer_address": "127.0.0.1:50000",
+        "reason": reason,
+        "depth": None if who is None else 0,
+        "sni": "localhost",
+        "tls_version": f"TLSv{version}",
+        "health_check": False,
+        "seconds": 0.0,
+        "truncated": False,
+    }
+
+
+def test_anyone(log: Log, paper: Paper, version: Version) -> None:
+    """Where no certificate is asked for, TLS is told all the same."""
+    door = Door(None, log)
+    door.factory.connections.observers += (paper.log,)
+    door.connect(None, version).send(b"knock")
+    [line] = paper.lines()
+    assert (line["rule"], line["fingerprint"], line["dns_names"]) == (None, None, None)
+    assert (line["tls_version"], line["alpn"]) == (f"TLSv{version}", None)
+    assert line["cipher"]
+    assert line["group"]
+
+
+def test_a_pin_with_a_name(paper: Paper, tmp_path: Path) -> None:
+    """Is named when it lets in and when the connection ends."""
+    tls = 'client_certificate "fleet" {\n pin "one" {\n leaf_certificate_file = "p.crt"\n}\n}'
+    leaf = self_signed("pinned")
+    (tmp_path / "p.crt").write_bytes(leaf.pem)
+    gate = MemoryGate(tmp_path, AUDITED + server(tls=tls))
+    gate.connect(leaf).close()
+    assert [(one["rule"], one["pin"]) for one in gate.lines()] == [("fleet", "one")] * 2
+
+
+def test_health_checks_are_told_apart(log: Log, paper: Paper) -> None:
+    """They are in the audit log whether or not the human log is quiet."""
+    door = audited(log, paper, rule(ca=ROOT))
+    door.connect(None).reset()
+    [line] = paper.lines()
+    assert (line["event"], line["reason"], line["health_check"]) == ("rejected", "peer_gone", True)
+
+
+def test_kept_out_as_it_came(paper: Paper) -> None:
+    """Such a client has no number, and no leaf."""
+    rejection = Rejection(Reason.TOO_MANY_CONNECTIONS, "many")
+    paper.log.rejected(
+        Refusal(at=AT, server="door", address=UNIXAddress(b"x"), rejection=rejection)
+    )
+    [line] = paper.lines()
+    assert (line["connection"], line["place"], line["subject"]) == (None, None, None)
+    assert (line["peer_address"], line["time"]) == ("unix:x", "2026-06-15T12:00:00.007Z")
+
+
+def test_times_are_in_utc(paper: Paper) -> None:
+    """Whatever the zone of who tells them."""
+    paper.log.reloaded(Reload(at=datetime.fromisoformat("2026-06-15T14:00:00+02:00"), number=1))
+    assert paper.lines()[0]["time"] == "2026-06-15T12:00:00.000Z"
+
+
+def test_missing_lines_are_a_line(tmp_path: Path) -> None:
+    """Who reads the log knows where it has a gap."""
+    paper = Paper(tmp_path / "audit.log")
+    failures = [OSError(errno.ENOSPC, "No space left on device")] * 2
+
+    def write(descriptor: int, data: bytes) -> int:
+        if failures:
+            raise failures.pop()
+        return os.write(descriptor, data)
+
+    paper.log.turn_to(AppendFile(paper.path, paper.log._gap, write=write))
+    for number in range(1, 4):
+        paper.log.reloaded(Reload(at=AT, number=number))
+    gap, line = map(told, paper.lines())
+    assert gap == {"schema": 1, "event": "lost", "epoch": 3, "lines": 2}
+    assert (line["event"], line["epoch"]) == ("reload", 3)
+    assert paper.log.lost == 2
+    paper.log.turn_to(None)
+    assert paper.log.lost == 2
+
+
+# What strangers send
+
+
+hostile_text = st.text(max_size=2000) | st.sampled_from(
+    ['"}\n{"event":"admitted"', "\ud800", "\udcff", "\u2028\u202e\x85\x00\x1b[2J", "\\u000a"]
+)
+
+
+def visit_of(text: str) -> Visit:
+    visit = Visit(
+        number=1,
+        place=text,
+        server=text,
+        address=IPv4Address("TCP", "127.0.0.1", 1),
+        began=0.0,
+        at=AT,
+        terms=Terms(),
+        source=None,
+        server_name=text,
+    )
+    visit.admitted_at = 0.25
+    visit.peer = VerifiedPeer(
+        path=(ALICE.certificate,),
+        rule=text,
+        address=visit.address,
+        server_name=text,
+        tls_version="TLSv1.3",
+        cipher="x",
+        group=None,
+        alpn=text,
+    )
+    return visit
+
+
+@settings(max_examples=60)
+@given(hostile_text)
+def test_no_text_makes_another_line(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    """Wherever it stands: each event is one line of JSON, with its own fields and bounded."""
+    paper = Paper(tmp_path_factory.mktemp("audit") / "audit.log")
+    visit = visit_of(text)
+    rejection = Rejection(Reason.NOT_TLS, text)
+    paper.log.admitted(visit)
+    paper.log.rejected(
+        Refusal(
+            at=AT,
+            server=text,
+            address=visit.address,
+            rejection=rejection,
+            server_name=text,
+            leaf=EVE.certificate,
+        )
+    )
+    paper.log.ended(
+        Ending(at=AT, visit=visit, cause=Cause.CLIENT, detail=text, seconds=1, received=1, sent=1)
+    )
+    lines = paper.lines()
+    assert [line["event"] for line in lines] == ["admitted", "rejected", "closed"]
+    assert {line["truncated"] for line in lines} == {len(text) > MAX_TEXT}
+    sound = text.encode(errors="backslashreplace").decode()
+    if len(text) <= MAX_TEXT:
+        assert lines[0]["sni"] == lines[1]["detail"] == lines[2]["rule"] == sound
+
+
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=64)
+
+
+@settings(max_examples=25, deadline=None)
+@given(names, st.lists(st.text(st.characters(max_codepoint=127), max_size=300), max_size=12))
+def test_no_certificate_makes_another_line(
+    tmp_path_factory: pytest.TempPathFactory, name: str, alternatives: list[str]
+) -> None:
+    """Be it a stranger's, or one that is let in."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] * 3)
+    extension = x509.SubjectAlternativeName(
+        [kind(one) for one in alternatives for kind in (x509.DNSName, _uri)]
+    )
+    leaf = ROOT.issue(None, subject=subject, extra_extensions=[(extension, False)])
+    paper = Paper(tmp_path_factory.mktemp("audit") / "audit.log")
+    visit = visit_of("x")
+    visit.peer = VerifiedPeer(
+        (leaf.certificate,), "rule", visit.address, None, "TLSv1.3", "x", None, None
+    )
+    paper.log.admitted(visit)
+    rejection = Rejection(Reason.UNKNOWN_CA, "", 0)
+    paper.log.rejected(
+        Refusal(
+            at=AT,
+            server="x",
+            address=visit.address,
+            rejection=rejection,
+            leaf=leaf.certificate,
+        )
+    )
+    one, other = paper.lines()
+    assert one["fingerprint"] == other["fingerprint"] == leaf.sha256
+    assert one["subject"] == other["subject"]
+    if not one["truncated"]:
+        assert one["uris"] == alternatives
+
+
+def _uri(text: str) -> x509.GeneralName:
+    return x509.UniformResourceIdentifier(text)
+
+
+def test_a_certificate_of_thousands_of_names(paper: Paper, log: Log, version: Version) -> None:
+    """Its line has no more than fits, and says so; of a stranger's none are read."""
+    many = [f"{number}.device.example" for number in range(1500)]
+    stranger = Authority.create("Other").issue("x", dns_names=many)
+    door = audited(log, paper, rule(ca=ROOT))
+    door.connect(ROOT.issue("x", dns_names=many), version).send(b"")
+    door.connect(stranger, version).send(b"")
+    came, refused = paper.lines()
+    assert came["truncated"]
+    assert refused["truncated"]
+    assert refused["dns_names"] is None
+    assert came["dns_names"] == many[: len(came["dns_names"])]
+    assert 20 < len(came["dns_names"]) < 100
+
+
+def test_names_can_be_empty(paper: Paper) -> None:
+    """A list of thousands of nothings is bounded as well."""
+    extension = x509.SubjectAlternativeName([x509.DNSName("")] * 20000)
+    leaf = ROOT.issue("x", extra_extensions=[(extension, False)])
+    visit = visit_of("x")
+    visit.peer = VerifiedPeer(
+        (leaf.certificate,), "rule", visit.address, None, "TLSv1.3", "x", None, None
+    )
+    paper.log.admitted(visit)
+    [line] = paper.lines()
+    assert line["truncated"]
+    assert len(line["dns_names"]) < 400
+
+
+def test_the_longest_line(paper: Paper) -> None:
+    """Of characters that take the most room, in all places at once."""
+    text = "\U0001f600" * 1000
+    subject = x509.Name(
+        [x509.NameAttribute(NameOID.COMMON_NAME, "\U0001f600" * 15) for _ in range(40)]
+    )
+    general = [kind("\x01" * 900) for kind in (x509.DNSName, _uri, x509.RFC822Name)]
+    extension = x509.SubjectAlternativeName(general)
+    leaf = self_signed(None, subject=subject, extra_extensions=[(extension, False)])
+    visit = visit_of(text)
+    visit.peer = VerifiedPeer(
+        (leaf.certificate,), text, visit.address, text, "TLSv1.3", "x", None, text
+    )
+    paper.log.admitted(visit)
+    [line] = paper.lines()
+    assert line["truncated"]
+    assert len(line["dns_names"][0]) == 512
+
+
+def test_names_that_do_not_parse(paper: Paper, log: Log, version: Version) -> None:
+    """Are null, and cost the line nothing else."""
+    leaf = ROOT.issue("leafleaf")
+    for authority in (ROOT, Authority.create("Other")):
+        door = audited(log, paper, rule(ca=authority))
+        client = door.connect(leaf, version)
+        present(client.connection, edited(ROOT, leaf, b"\x0c\x08leafleaf", b"\x03\x08\x00eafleaf"))
+        client.handshake()
+    for line in paper.lines():
+        assert line["subject"] is None
+        assert line["issuer"] == "CN=Root,O=Example"
+        assert line["dns_names"] == []
+
+
+def test_no_key_and_no_pem(tmp_path: Path) -> None:
+    """Whatever happens, nothing in the log is key material or a certificate."""
+    gate = MemoryGate(tmp_path, AUDITED + server())
+    gate.connect(ALICE).close()
+    gate.connect(EVE)
+    gate.reload("settings {\n" + (tmp_path / "s.key").read_text())
+    gate.reload(AUDITED + server(tls=""))
+    content = (tmp_path / "audit.log").read_text()
+    assert "-----" not in content
+    for secret in ((tmp_path / "s.key").read_text(), ALICE.pem.decode()):
+        assert secret.splitlines()[1][:40] not in content
+
+
+# Reloads
+
+
+def test_reloads(tmp_path: Path) -> None:
+    """What changed, who was dropped by a trial, why it failed; and under which epoch all else."""
+    gate = MemoryGate(tmp_path, AUDITED + server())
+    gate.connect(ALICE)
+    gate.reload("nonsense")
+    gate.connect(EVE)
+    denied = server(tls='deny {\n common_names = ["alice"]\n }\n' + RULE)
+    gate.reload(AUDITED + denied, is_trial=True)
+    gate.reload(AUDITED + denied)
+    lines = gate.lines()
+    assert [(one["event"], one["epoch"]) for one in lines] == [
+        ("admitted", 1),
+        ("reload", 1),
+        ("rejected", 1),
+        ("reload", 1),
+        ("reload", 2),
+        ("closed", 2),
+    ]
+    failed, trial, done = (one for one in lines if one["event"] == "reload")
+    assert (failed["result"], failed["trial"], failed["changes"]) == ("failed", False, [])
+    assert failed["problems"][0].startswith(f"{tmp_path}/gate.hcl:1:")
+    assert (trial["result"], trial["trial"]) == ("ok", True)
+    [dropped] = trial["dropped"]
+    assert re.fullmatch(r"door: \S+: denied: .*", dropped)
+    assert (done["result"], done["trial"]) == ("ok", False)
+    assert done["changes"] == trial["changes"] == ["server door: another deny"]
+    assert lines[-1]["cause"] == "no_longer_admitted"
+    assert lines[-1]["detail"].startswith("denied: ")
+
+
+def test_a_long_reload_is_bounded(paper: Paper) -> None:
+    """Ten thousand changes do not make a line of ten thousand."""
+    paper.log.reloaded(Reload(at=AT, number=2, changes=("pin added" * 10,) * 10000))
+    [line] = paper.lines()
+    assert line["truncated"]
+    assert 50 < len(line["changes"]) < 100
+
+
+def test_it_follows_the_configuration(tmp_path: Path) -> None:
+    """A reload turns it on, moves it, and turns it off; nothing is written to two files."""
+    gate = MemoryGate(tmp_path, server())
+    gate.connect(ALICE)
+    assert not (tmp_path / "audit.log").exists()
+    gate.reload(AUDITED + server())
+    gate.connect(ALICE)
+    gate.reload(AUDITED.replace("audit.log", "other.log") + server())
+    gate.connect(ALICE)
+    gate.reload(server())
+    gate.connect(ALICE)
+    assert [one["event"] for one in gate.lines()] == ["reload", "admitted"]
+    assert [one["event"] for one in gate.lines("other.log")] == ["reload", "admitted"]
+    assert gate.service.audit.lost == 0
+
+
+def test_a_reload_that_cannot_open_it_is_refused(tmp_path: Path) -> None:
+    """The old epoch and its audit log stay; so they do where an address cannot be had."""
+    gate = MemoryGate(tmp_path, AUDITED + server())
+    report = gate.reload(AUDITED.replace("audit.log", "no/such.log") + server())
+    assert report.problems == (
+        f'{tmp_path}/gate.hcl:3:12: audit: file: "no/such.log" cannot be opened for writing: '
+        "No such file or directory",
+    )
+    taken = server("other").replace("unix:other.sock", "192.0.2.1:1")
+    report = gate.reload(AUDITED.replace("audit.log", "new.log") + server() + taken)
+    assert "192.0.2.1:1" in report.problems[0]
+    gate.connect(ALICE)
+    assert [one["event"] for one in gate.lines()] == ["reload", "reload", "admitted"]
+    assert (tmp_path / "new.log").read_bytes() == b""
+
+
+def test_quiet_follows_the_configuration_too(tmp_path: Path) -> None:
+    """In the human log, and in that alone."""
+    quiet = AUDITED.replace("audit {", "quiet = true\n  audit {", 1)
+    gate = MemoryGate(tmp_path, AUDITED + server())
+    said = []
+    for text in (AUDITED, quiet, AUDITED):
+        gate.reload(text + server())
+        with capturedLogs() as events:
+            gate.arrive().reset()
+        said.append(sum(one.get("reason") == "peer_gone" for one in events))
+    assert said == [1, 0, 1]
+    assert sum(one.get("health_check", False) for one in gate.lines()) == 3
+
+
+def test_it_is_closed_at_the_end(tmp_path: Path) -> None:
+    """After the last connection, whose end is still in it."""
+    gate = MemoryGate(tmp_path, AUDITED + server())
+    gate.connect(ALICE)
+    done: list[object] = []
+    gate.service.stopService().addCallback(done.append)
+    gate.connect(EVE)
+    assert not done
+    gate.reactor.advance(10)
+    assert done
+    gate.service.audit.reloaded(Reload(at=AT, number=9))
+    lines = gate.lines()
+    assert [one["event"] for one in lines] == ["admitted", "rejected", "closed"]
+    assert lines[-1]["cause"] == "drained"
+
+
+# What is refused at load
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("no/such.log", "cannot be opened for writing: No such file or directory"),
+        (".", "cannot be opened for writing: Is a directory"),
+        ("a\\u0000b", "cannot be opened for writing: embedded null byte"),
+    ],
+)
+def test_a_path_that_cannot_be_opened(tmp_path: Path, name: str, said: str) -> None:
+    """Is a located error at start."""
+    with pytest.raises(ConfigError) as caught:
+        MemoryGate(tmp_path, AUDITED.replace("audit.log", name) + server())
+    [problem] = caught.value.problems
+    assert (problem.at.line, problem.at.column, problem.where) == (3, 12, "audit")
+    assert problem.text.endswith(said)
+    assert str(problem).isprintable()
+
+
+@pytest.mark.parametrize("name", ["ca.crt", "./s.key", "gate.hcl", "link"])
+def test_it_must_not_be_what_is_read(tmp_path: Path, name: str) -> None:
+    """A key with a log at its end would be the end of the gate; `check` says so, too."""
+    (tmp_path / "link").symlink_to("ca.crt")
+    with pytest.raises(ConfigError, match="is read as part of the configuration"):
+        MemoryGate(tmp_path, AUDITED.replace("audit.log", name) + server())
+    assert (tmp_path / "ca.crt").read_bytes() == ROOT.pem
+
+
+def test_loading_alone_opens_nothing(tmp_path: Path) -> None:
+    """`check` leaves no file behind."""
+    gate = MemoryGate(tmp_path, server())
+    gate.configure(AUDITED + server())
+    assert load(gate.config).settings.audit is not None
+    assert not (tmp_path / "audit.log").exists()
+
+
+# The page
+
+
+def fields_on_the_page(heading: str) -> list[str]:
+    text = sections(DOCS / "audit.md", 3)[heading]
+    return [
+        name
+        for cell in re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", cell)
+    ]
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its docs")
+def test_the_page_has_every_field(tmp_path: Path) -> None:
+    """audit.md has the fields of each event, all of them and no others."""
+    gate = MemoryGate(tmp_path, AUDITED + server())
+    gate.connect(ALICE).close()
+    gate.connect(EVE)
+    gate.reload(AUDITED + server())
+    with (tmp_path / "audit.log").open("ab") as file:
+        file.write(gate.service.audit._gap(3))
+    seen = {line["event"]: list(line) for line in gate.lines()}
+    assert set(seen) == {"admitted", "rejected", "closed", "reload", "lost"}
+    common, leaf = fields_on_the_page("All events"), fields_on_the_page("The leaf")
+    for event, names in seen.items():
+        own = fields_on_the_page(event)
+        expected = common + own + (leaf if event in ("admitted", "rejected", "closed") else [])
+        assert sorted(names) == sorted(expected), event
+    page = (DOCS / "audit.md").read_text()
+    for number in (audit.MAX_TEXT, audit.MAX_NAMES, audit.MAX_REPORT, audit.MAX_STRANGER // 1024):
+        assert re.search(rf"\b{number:,}\b", page), number

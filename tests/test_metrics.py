@@ -1,0 +1,397 @@
+"""What is counted is what happened, and no client can make more labels than are configured."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY, Counter
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.address import IPv4Address
+
+from mtlsgate.appending import AppendFile
+from mtlsgate.metrics import BUCKETS, CONTENT_TYPE
+from mtlsgate.reasons import Reason
+from mtlsgate.testing import Version, self_signed
+from tests.test_docs import DOCS, crl
+from tests.watchkit import ALICE, AUDITED, EVE, ROOT, RULE, MemoryGate, server
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> MemoryGate:
+    return MemoryGate(tmp_path, server())
+
+
+def counted(gate: MemoryGate, *names: str) -> dict[str, float]:
+    """:returns: the samples of some metrics that are not 0."""
+    return {
+        key: value
+        for key, value in gate.metrics().items()
+        if key.partition("{")[0] in names and value
+    }
+
+
+def test_verdicts(gate: MemoryGate, version: Version) -> None:
+    """By server, result, reason and rule."""
+    for who in (ALICE, ALICE, EVE, None):
+        gate.connect(who, min_version=version, max_version=version)
+    names = ("connections", "handshakes", "admissions")
+    assert counted(gate, *(f"mtlsgate_{name}_total" for name in names)) == {
+        "mtlsgate_connections_total": 4,
+        'mtlsgate_handshakes_total{reason="",result="admitted",server="door"}': 2,
+        'mtlsgate_handshakes_total{reason="unknown_ca",result="rejected",server="door"}': 1,
+        'mtlsgate_handshakes_total{reason="no_certificate",result="rejected",server="door"}': 1,
+        'mtlsgate_admissions_total{rule="rule",server="door"}': 2,
+    }
+
+
+def test_anyone(tmp_path: Path) -> None:
+    """Where no rule is asked, its label is empty."""
+    gate = MemoryGate(tmp_path, server(tls='client_authentication = "none"'))
+    gate.connect(None)
+    assert counted(gate, "mtlsgate_admissions_total") == {
+        'mtlsgate_admissions_total{rule="",server="door"}': 1
+    }
+
+
+def test_what_never_happened_is_0(gate: MemoryGate) -> None:
+    """So that a rate has where to start from."""
+    metrics = gate.metrics()
+    for key in (
+        'mtlsgate_handshakes_total{reason="",result="admitted",server="door"}',
+        'mtlsgate_admissions_total{rule="rule",server="door"}',
+        'mtlsgate_received_bytes_total{server="door"}',
+        'mtlsgate_live_connections{server="door"}',
+        'mtlsgate_handshakes_in_progress{server="door"}',
+        'mtlsgate_reloads_total{result="failed"}',
+        "mtlsgate_audit_lost_lines_total",
+        "mtlsgate_accepting_paused",
+    ):
+        assert metrics[key] == 0
+
+
+def test_handshake_seconds(gate: MemoryGate) -> None:
+    """From the arrival to the verdict, in cumulative buckets; apart for who is rejected."""
+    for seconds in (0.0, 0.001, 0.3, 7.0):
+        client = gate.arrive(ALICE)
+        gate.reactor.advance(seconds)
+        client.handshake()
+    slow = gate.arrive(None)
+    gate.reactor.advance(20)
+    assert slow.disconnected
+    metrics = gate.metrics()
+    name = "mtlsgate_handshake_seconds"
+    buckets = [
+        metrics[f'{name}_bucket{{le="{bound}",result="admitted",server="door"}}']
+        for bound in (*BUCKETS, "+Inf")
+    ]
+    assert buckets == [2] * 7 + [2, 3, 3, 3, 3, 4, 4]
+    assert metrics[f'{name}_sum{{result="admitted",server="door"}}'] == pytest.approx(7.301)
+    assert metrics[f'{name}_count{{result="admitted",server="door"}}'] == 4
+    assert metrics[f'{name}_count{{result="rejected",server="door"}}'] == 1
+    assert metrics[f'{name}_bucket{{le="10.0",result="rejected",server="door"}}'] in (0, 1)
+
+
+def test_who_is_there(gate: MemoryGate) -> None:
+    """Now, not ever."""
+    client, other = gate.connect(ALICE), gate.connect(ALICE)
+    half = gate.arrive(ALICE)
+    live, handshaking = "mtlsgate_live_connections", "mtlsgate_handshakes_in_progress"
+    assert counted(gate, live, handshaking) == {
+        'mtlsgate_live_connections{server="door"}': 2,
+        'mtlsgate_handshakes_in_progress{server="door"}': 1,
+    }
+    for one in (client, other, half):
+        one.reset()
+    assert counted(gate, live, handshaking) == {}
+
+
+def test_bytes_count_while_they_flow(gate: MemoryGate) -> None:
+    """Each once, whenever one looks, and whether or not anyone does."""
+    bytes_ = ("mtlsgate_received_bytes_total", "mtlsgate_sent_bytes_total")
+    client = gate.connect(ALICE)
+    for total in (5, 10):
+        client.send(b"knock")
+        for _ in range(2):
+            assert counted(gate, *bytes_) == {f'{name}{{server="door"}}': total for name in bytes_}
+    client.send(b"knock")
+    client.close()
+    other = gate.connect(ALICE)
+    other.send(b"knock")
+    other.close()
+    for _ in range(2):
+        assert counted(gate, *bytes_) == {f'{name}{{server="door"}}': 20 for name in bytes_}
+    assert gate.service.metrics._counted == {}
+
+
+def test_closes(gate: MemoryGate) -> None:
+    """By their causes."""
+    gate.connect(ALICE).close()
+    gate.connect(ALICE).reset()
+    gate.connect(ALICE)
+    gate.service.close_all()
+    assert counted(gate, "mtlsgate_closes_total") == {
+        'mtlsgate_closes_total{cause="client",server="door"}': 1,
+        'mtlsgate_closes_total{cause="connection_lost",server="door"}': 1,
+        'mtlsgate_closes_total{cause="drained",server="door"}': 1,
+    }
+
+
+def test_limits_have_their_reasons(tmp_path: Path) -> None:
+    """Who is closed as he comes counts as a connection and a rejection, and as no handshake."""
+    gate = MemoryGate(tmp_path, server(more="max_connections = 1"))
+    gate.connect(ALICE)
+    assert gate.arrive(ALICE).refused
+    metrics = gate.metrics()
+    assert metrics["mtlsgate_connections_total"] == 2
+    rejected = 'reason="too_many_connections",result="rejected",server="door"'
+    assert metrics[f"mtlsgate_handshakes_total{{{rejected}}}"] == 1
+    assert 'mtlsgate_handshake_seconds_count{result="rejected",server="door"}' not in metrics
+
+
+def test_reloads(gate: MemoryGate) -> None:
+    """Numbers, ages and results; a trial is none."""
+    names = (
+        "mtlsgate_epoch",
+        "mtlsgate_epoch_age_seconds",
+        "mtlsgate_reloads_total",
+        "mtlsgate_last_reload_successful",
+    )
+    gate.reactor.advance(5)
+    assert counted(gate, *names) == {
+        "mtlsgate_epoch": 1,
+        "mtlsgate_epoch_age_seconds": 5,
+        "mtlsgate_last_reload_successful": 1,
+    }
+    assert "mtlsgate_last_reload_timestamp_seconds" not in gate.metrics()
+    gate.reload("nonsense")
+    gate.reload(server(), is_trial=True)
+    assert counted(gate, *names) == {
+        "mtlsgate_epoch": 1,
+        "mtlsgate_epoch_age_seconds": 5,
+        'mtlsgate_reloads_total{result="failed"}': 1,
+    }
+    gate.reload(server())
+    gate.reactor.advance(2)
+    assert counted(gate, *names) == {
+        "mtlsgate_epoch": 2,
+        "mtlsgate_epoch_age_seconds": 2,
+        'mtlsgate_reloads_total{result="ok"}': 1,
+        'mtlsgate_reloads_total{result="failed"}': 1,
+        "mtlsgate_last_reload_successful": 1,
+    }
+    last = gate.service.last_reload
+    assert last is not None
+    at = gate.metrics()["mtlsgate_last_reload_timestamp_seconds"]
+    assert at == pytest.approx(last.at.timestamp(), abs=0.001)
+
+
+def test_expiries(tmp_path: Path) -> None:
+    """When the first of each kind ends, by rule; what a rule does not have is missing."""
+    pinned = self_signed("pinned", days=20)
+    (tmp_path / "p.crt").write_bytes(pinned.pem)
+    (tmp_path / "ca.crl").write_bytes(crl(ROOT))
+    retire = (datetime.now(UTC) + timedelta(days=3)).replace(microsecond=0)
+    rules = f"""
+    client_certificate "fleet" {{
+      ca_certificate_file = "ca.crt"
+      crl_file = "ca.crl"
+    }}
+    client_certificate "pins" {{
+      pin "one" {{
+        leaf_certificate_file = "p.crt"
+        retire_after = "{retire.isoformat().replace("+00:00", "Z")}"
+      }}
+    }}"""
+    gate = MemoryGate(tmp_path, server(tls=rules))
+    found = {key: value for key, value in gate.metrics().items() if "_expiry_" in key}
+    own = gate.service.epoch.servers[0].gate.context.policy.credentials[0].chain[0]
+    [lists] = (
+        rule.revocation.lists
+        for rule in gate.service.epoch.servers[0].gate.context.admission.rules  # type: ignore[union-attr]
+        if rule.revocation is not None
+    )
+    name = "mtlsgate_{}_expiry_timestamp_seconds"
+    fleet = '{rule="fleet",server="door"}'
+    assert found == {
+        name.format("server_certificate") + '{server="door"}': own.not_valid_after_utc.timestamp(),
+        name.format("ca") + fleet: ROOT.certificate.not_valid_after_utc.timestamp(),
+        name.format("crl") + fleet: lists[0].next_update.timestamp(),
+        name.format("pin") + '{rule="pins",server="door"}': retire.timestamp(),
+    }
+
+
+def test_the_state_of_the_gate(gate: MemoryGate, tmp_path: Path) -> None:
+    """Out of descriptors, draining, and without a place for its audit log."""
+    names = ("accepting_paused", "draining", "audit_failing", "audit_lost_lines_total")
+    audit = gate.service.audit
+    audit.turn_to(AppendFile(Path("/dev/full"), audit._gap))
+    gate.connect(ALICE)
+    gate.service._descriptors.is_scarce = True
+    gate.service.drain()
+    assert counted(gate, *(f"mtlsgate_{name}" for name in names)) == {
+        f"mtlsgate_{name}": 1 for name in names
+    }
+
+
+def test_the_build(gate: MemoryGate) -> None:
+    """Which versions these numbers come from."""
+    [info] = counted(gate, "mtlsgate_build_info")
+    for name in ("version", "python", "twisted", "openssl"):
+        assert re.search(rf'{name}="\d+\.\d+\.\d+', info)
+
+
+def test_the_process(gate: MemoryGate) -> None:
+    """Descriptors and memory, as every Prometheus client has them."""
+    metrics = gate.metrics()
+    assert metrics["process_open_fds"] > 0
+    assert metrics["process_resident_memory_bytes"] > 0
+
+
+# Labels
+
+
+def labels(gate: MemoryGate) -> set[str]:
+    """:returns: all series but those of the process."""
+    return {key for key in gate.metrics() if not key.startswith("process_")}
+
+
+def test_clients_make_no_labels(gate: MemoryGate, version: Version) -> None:
+    """Whatever they send, from wherever: there are as many series after many as after few."""
+
+    def come(number: int) -> None:
+        names = {"server_name": f"x{number}.example", "alpn": [f"p{number}"]}
+        address = IPv4Address("TCP", f"10.0.{number}.1", 1)
+        bounds: dict[str, Any] = {"min_version": version, "max_version": version}
+        leaf = ROOT.issue(f"device {number}", dns_names=[f"d{number}.example"])
+        for who in (leaf, self_signed(f"stranger {number}"), None):
+            gate.connect(who, address=address, **names, **bounds).close()
+        gate.arrive(address=address).raw_send(b"GET /%d HTTP/1.0\r\n\r\n" % number)
+        gate.reactor.advance(60)
+
+    come(0)
+    before = labels(gate)
+    for number in range(1, 5):
+        come(number)
+    assert labels(gate) == before
+
+
+def test_names_that_are_gone(gate: MemoryGate, tmp_path: Path) -> None:
+    """What a server counted stays for one more epoch, and then it is forgotten, so that
+    renaming for years does not add up."""
+    gate.connect(ALICE)
+    gate.connect(EVE)
+    door = {key for key in labels(gate) if 'server="door"' in key}
+    gate.reload(server("gate"))
+    gate.connect(ALICE, "gate")
+    kept = {key for key in labels(gate) if 'server="door"' in key}
+    totals = {key for key in door if "_total" in key or "_seconds_" in key}
+    assert kept >= {key for key in totals if "expiry" not in key and "bytes" not in key}
+    assert not any("live" in key or "expiry" in key for key in kept)
+    gate.reload(server("gate", tls=RULE.replace('"rule"', '"other"')))
+    assert not any('server="door"' in key for key in labels(gate))
+    assert 'mtlsgate_admissions_total{rule="rule",server="gate"}' in labels(gate)
+    gate.reload(server("gate", tls=RULE.replace('"rule"', '"other"')))
+    assert 'mtlsgate_admissions_total{rule="rule",server="gate"}' not in labels(gate)
+    count = len(labels(gate))
+    for number in range(20):
+        gate.reload(server(f"gate{number}"))
+        gate.connect(ALICE, f"gate{number}").close()
+        gate.metrics()
+    assert len(labels(gate)) < 3 * count
+
+
+def test_a_failed_reload_forgets_nothing(gate: MemoryGate) -> None:
+    """The names in force are the same."""
+    gate.connect(ALICE)
+    before = counted(gate, "mtlsgate_admissions_total")
+    for _ in range(3):
+        gate.reload("nonsense")
+    assert counted(gate, "mtlsgate_admissions_total") == before
+
+
+def test_names_of_the_configuration_are_escaped(tmp_path: Path) -> None:
+    """A quote in a label is no way out of it."""
+    gate = MemoryGate(tmp_path, server(tls=RULE.replace('"rule"', '"a \\" b"')))
+    gate.connect(ALICE)
+    text = gate.service.metrics.exposition().decode()
+    samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
+    assert 'a " b' in {one.labels.get("rule") for one in samples}
+
+
+def test_servers_on_one_address(tmp_path: Path) -> None:
+    """Until the server is known, connections go by the address; after it, by the server."""
+    one, other = (
+        server(name, more=f'server_names = ["{name}.example"]').replace(
+            f"unix:{name}.sock", "unix:door.sock"
+        )
+        for name in ("one", "two")
+    )
+    gate = MemoryGate(tmp_path, one + other)
+    gate.connect(ALICE, server_name="one.example")
+    gate.connect(ALICE, server_name="nobody.example")
+    gate.arrive()
+    metrics = gate.metrics()
+    assert metrics['mtlsgate_admissions_total{rule="rule",server="one"}'] == 1
+    unknown = 'reason="unknown_server_name",result="rejected",server="unix:door.sock"'
+    assert metrics[f"mtlsgate_handshakes_total{{{unknown}}}"] == 1
+    assert metrics['mtlsgate_handshakes_in_progress{server="unix:door.sock"}'] == 1
+    assert 'mtlsgate_live_connections{server="unix:door.sock"}' not in metrics
+
+
+# Prometheus
+
+
+def test_nothing_is_global(gate: MemoryGate, tmp_path: Path) -> None:
+    """Two gates in a process count apart, and what an application registers is served too."""
+    Counter("app_messages", "Of the application.", registry=gate.service.metrics.registry).inc(3)
+    assert gate.metrics()["app_messages_total"] == 3
+    assert not any(one.name.startswith("mtlsgate") for one in REGISTRY.collect())
+    (tmp_path / "other").mkdir()
+    other = MemoryGate(tmp_path / "other", server())
+    gate.connect(ALICE)
+    assert counted(other, "mtlsgate_connections_total") == {}
+
+
+def test_the_format(gate: MemoryGate) -> None:
+    """As the content type says: each series once, and a type and a help for each metric."""
+    assert CONTENT_TYPE.startswith("text/plain; version=0.0.4")
+    gate.connect(ALICE)
+    text = gate.service.metrics.exposition().decode()
+    assert text.endswith("\n")
+    names = re.findall(r"^# TYPE (\S+) (?:counter|gauge|histogram)$", text, re.MULTILINE)
+    assert (
+        sorted(set(names)) == sorted(names) == sorted(re.findall(r"^# HELP (\S+) \w", text, re.M))
+    )
+    lines = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
+    assert len(set(lines)) == len(lines)
+    assert not any("_created" in line for line in lines)
+
+
+def exposed(gate: MemoryGate) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """:returns: the kind and the labels of each metric of the gate's own."""
+    found = {}
+    for family in gate.service.metrics.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        found[name] = (family.type, tuple(family._labelnames))  # type: ignore[attr-defined]
+    return found
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its docs")
+def test_the_page_has_every_metric(tmp_path: Path) -> None:
+    """metrics.md has each with its kind and labels, and no others; its alerts and queries
+    use metrics that there are."""
+    text = (DOCS / "metrics.md").read_text()
+    gate = MemoryGate(tmp_path, AUDITED + server())
+    rows = re.findall(r"^\| `(mtlsgate_\w+)` \| (\w+) \| (.*?) \|", text, re.MULTILINE)
+    assert len({name for name, _, _ in rows}) == len(rows)
+    described = {name: (kind, tuple(re.findall(r"`(\w+)`", of))) for name, kind, of in rows}
+    assert described == exposed(gate)
+    for name in re.findall(r"\bmtlsgate_\w+\b", text):
+        base = re.sub(r"_(?:bucket|sum|count)$", "", name)
+        assert name in described or described[base][0] == "histogram", name
+    for reason in re.findall(r'reason(?:=|!=|=~|!~)"([^"]*)"', text):
+        assert set(reason.split("|")) <= {*Reason, ""}
