@@ -314,6 +314,6 @@ def _end(peer: VerifiedPeer, pin: Pin | None) -> tuple[datetime, Cause]:
 
 
 def _cause(visit: Visit, why: Failure) -> Cause:
-    if visit.transport is not None and visit.transport.disconnecting:
+    if visit.is_left:
         return Cause.APPLICATION
     return Cause.CLIENT if why.check(ConnectionDone) else Cause.CONNECTION_LOST

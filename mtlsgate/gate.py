@@ -103,6 +103,22 @@ class GateTransport(BufferingTLSTransport):
                 return
         super().dataReceived(data)
 
+    def loseConnection(self) -> None:
+        """End the connection in good order."""
+        self._note_leaving()
+        super().loseConnection()
+
+    def abortConnection(self) -> None:
+        """End the connection at once."""
+        self._note_leaving()
+        super().abortConnection()
+
+    def _note_leaving(self) -> None:
+        # Not if it is lost already: then a transport stops its producer, and
+        # producers end what they write to.
+        if getattr(self.transport, "connected", True):
+            self.visit.is_left = True
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Account for the connection, once everybody else knows."""
         connection = self.getHandle()

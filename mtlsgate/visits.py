@@ -73,6 +73,7 @@ class Visit:
     :ivar admitted_at: when it was admitted, in the clock's seconds, or None.
     :ivar cause: why the gate ends it, once it does.
     :ivar detail: the particulars of that, in one line, or "".
+    :ivar is_left: whether the application had ended it when it was lost.
     :ivar ended: whether it is over.
     :ivar reprieve: ends it, once its grace is over.
     :ivar _generation: of the terms; what was noted under others is void.
@@ -97,6 +98,7 @@ class Visit:
     admitted_at: float | None = None
     cause: Cause | None = None
     detail: str = ""
+    is_left: bool = False
     ended: bool = False
     reprieve: IDelayedCall | None = None
     _generation: int = 0

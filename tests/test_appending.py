@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -47,12 +47,12 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def said() -> Iterator[list[LogEvent]]:
+def said() -> Iterator[Sequence[LogEvent]]:
     with capturedLogs() as events:
         yield events
 
 
-def texts(events: list[LogEvent]) -> list[str]:
+def texts(events: Sequence[LogEvent]) -> list[str]:
     return [formatEvent(event) for event in events]
 
 
@@ -95,7 +95,7 @@ def test_two_writers(path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [FULL, BROKEN], ids=["ENOSPC", "EIO"])
-def test_a_full_disk(path: Path, said: list[LogEvent], error: OSError) -> None:
+def test_a_full_disk(path: Path, said: Sequence[LogEvent], error: OSError) -> None:
     """It is said once, and once when it is over; the file tells where lines are missing."""
     file = AppendFile(path, gap, write=Disk(4, error, error, error))
     for line in (b"one\n", b"two\n", b"tri\n"):
@@ -119,7 +119,7 @@ def test_a_full_disk(path: Path, said: list[LogEvent], error: OSError) -> None:
     file.close()
 
 
-def test_the_second_time_is_said_again(path: Path, said: list[LogEvent]) -> None:
+def test_the_second_time_is_said_again(path: Path, said: Sequence[LogEvent]) -> None:
     """Each time counts its own lines."""
     file = AppendFile(path, gap, write=Disk(FULL, 7, 4, FULL))
     for _ in range(4):
@@ -173,17 +173,17 @@ def test_whatever_the_disk_does(
     assert lost <= file.lost
     expected = 0
     for line in path.read_bytes().decode().splitlines():
-        word, number = line.split()
+        word, value = line.split()
         if word == "lost":
-            expected += int(number)
+            expected += int(value)
         else:
-            assert (word, int(number)) == ("line", expected)
+            assert (word, int(value)) == ("line", expected)
             expected += 1
     assert expected == count + 60
     file.close()
 
 
-def test_the_real_full_disk(said: list[LogEvent]) -> None:
+def test_the_real_full_disk(said: Sequence[LogEvent]) -> None:
     """/dev/full has room for nothing."""
     file = AppendFile(Path("/dev/full"), gap)
     for _ in range(100):
@@ -233,7 +233,7 @@ def test_a_cut_line_that_stays_cut_is_lost(path: Path) -> None:
     file.close()
 
 
-def test_a_directory_that_vanished(tmp_path: Path, said: list[LogEvent]) -> None:
+def test_a_directory_that_vanished(tmp_path: Path, said: Sequence[LogEvent]) -> None:
     """Lines go on into the open file, it is said once, and is well when the directory is back."""
     directory = tmp_path / "logs"
     directory.mkdir()
@@ -267,7 +267,7 @@ def test_a_file_that_was_removed_is_made_again(path: Path) -> None:
     file.close()
 
 
-def test_a_file_removed_with_its_directory(tmp_path: Path, said: list[LogEvent]) -> None:
+def test_a_file_removed_with_its_directory(tmp_path: Path, said: Sequence[LogEvent]) -> None:
     """What cannot be kept is counted, and it is looked for again each second."""
     directory = tmp_path / "logs"
     directory.mkdir()

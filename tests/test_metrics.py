@@ -133,6 +133,7 @@ def test_closes(gate: MemoryGate) -> None:
     gate.connect(ALICE).reset()
     gate.connect(ALICE)
     gate.service.close_all()
+    gate.reactor.advance(0)
     assert counted(gate, "mtlsgate_closes_total") == {
         'mtlsgate_closes_total{cause="client",server="door"}': 1,
         'mtlsgate_closes_total{cause="connection_lost",server="door"}': 1,
@@ -263,7 +264,7 @@ def test_clients_make_no_labels(gate: MemoryGate, version: Version) -> None:
     """Whatever they send, from wherever: there are as many series after many as after few."""
 
     def come(number: int) -> None:
-        names = {"server_name": f"x{number}.example", "alpn": [f"p{number}"]}
+        names: dict[str, Any] = {"server_name": f"x{number}.example", "alpn": [f"p{number}"]}
         address = IPv4Address("TCP", f"10.0.{number}.1", 1)
         bounds: dict[str, Any] = {"min_version": version, "max_version": version}
         leaf = ROOT.issue(f"device {number}", dns_names=[f"d{number}.example"])
