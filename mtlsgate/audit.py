@@ -17,6 +17,7 @@ from typing import cast
 
 from attrs import frozen
 from cryptography import x509
+from twisted.logger import Logger
 
 from mtlsgate.admission.conditions import Leaf
 from mtlsgate.appending import NOBODY_ELSE, AppendFile, Owner
@@ -25,8 +26,10 @@ from mtlsgate.credentials import MAX_REMEMBERED, UNPARSABLE, sha256
 from mtlsgate.epoch import Epoch
 from mtlsgate.errors import ConfigError, Problem
 from mtlsgate.peer import address_text
-from mtlsgate.text import shown
+from mtlsgate.text import printable, shown
 from mtlsgate.visits import Ending, Refusal, Reload, Visit
+
+_log = Logger("mtlsgate.audit")
 
 #: The version of the schema.  New fields and events do not change it; a field
 #: that goes, or means something else, does.
@@ -108,10 +111,15 @@ class AuditLog:
         if file is not None and file is not self._file:
             file.close()
 
-    def reopen(self) -> None:
-        """Open what has the file's name now."""
-        if self._file is not None:
-            self._file.reopen()
+    def reopen(self) -> bool:
+        """:returns: whether what has the file's name now is open, if there is to be one."""
+        return self._file is not None and self._file.reopen()
+
+    def rotate(self) -> None:
+        """Go on in what has the file's name now, and say so."""
+        if self.reopen():
+            assert self._file is not None
+            _log.info("the audit log goes on in {path}", path=printable(str(self._file.path)))
 
     def close(self) -> None:
         """Write no more, unless it is opened again."""

@@ -91,7 +91,7 @@ class GateService(Service):
         self.audit = AuditLog() if audit is None else audit
         self.metrics = Metrics(self)
         self.connections = (
-            Connections(reactor, [self.log, self.audit, self.metrics])
+            Connections(reactor, [self.audit, self.log, self.metrics])
             if connections is None
             else connections
         )

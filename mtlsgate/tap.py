@@ -119,7 +119,7 @@ def makeService(options: Options) -> IService:
     end = partial(_end, gate, reactor)
     handlers: dict[Signals, Handler] = {
         SIGHUP: gate.reload,
-        SIGUSR1: gate.audit.reopen,
+        SIGUSR1: gate.audit.rotate,
         SIGTERM: end,
         SIGINT: end,
     }
