@@ -9,7 +9,7 @@ audit log, metrics) what happens.  It outlives epochs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import count
 
 from cryptography import x509
@@ -146,7 +146,7 @@ class Connections:
     def _see_to_the_end_of(self, visit: Visit) -> None:
         if visit.peer is not None and visit.terms.close_on_expiry:
             at, _ = _end(visit.peer, visit.pin)
-            self._expiring.add(at.timestamp(), (visit, visit._generation))
+            self._expiring.add(at, (visit, visit._generation))
         if visit.terms.idle_timeout is not None:
             visit._traffic = (sum(visit.traffic), self.clock.seconds())
             self._look_again(visit, visit.terms.idle_timeout)
@@ -303,14 +303,15 @@ def _no_longer_revoked(visit: Visit) -> None:
     visit.reprieve = None
 
 
-def _end(peer: VerifiedPeer, pin: Pin | None) -> tuple[datetime, Cause]:
+def _end(peer: VerifiedPeer, pin: Pin | None) -> tuple[float, Cause]:
     """:returns: from when on the client's certificate, or its pin, no longer
-    counts, whichever comes first."""
+    counts, whichever comes first, in seconds since 1970."""
     # Validity counts in whole seconds, both ends included (RFC 5280, 4.1.2.5).
-    expired = peer.not_after + timedelta(seconds=1)
-    if pin is None or pin.retire_after is None or pin.retire_after >= expired:
+    expired = peer.not_after.timestamp() + 1
+    retired = None if pin is None or pin.retire_after is None else pin.retire_after.timestamp()
+    if retired is None or retired >= expired:
         return expired, Cause.CERTIFICATE_EXPIRED
-    return pin.retire_after, Cause.PIN_RETIRED
+    return retired, Cause.PIN_RETIRED
 
 
 def _cause(visit: Visit, why: Failure) -> Cause:

@@ -4,6 +4,8 @@ Between TLS and the application: who waits for the verdict on one connection.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred
@@ -76,7 +78,21 @@ class Doorkeeper(Protocol):
     def handshakeCompleted(self) -> None:
         """Hand the connection over, if the verdict is to admit."""
         self._stop_timing()
-        connection = self._connection()
+        with self._failing_closed():
+            self._judge(self._connection())
+
+    @contextmanager
+    def _failing_closed(self) -> Iterator[None]:
+        """Whatever it is that fails, it must not let anyone in."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001 -- see above
+            _log.failure("{server}: admitting a client failed", server=self._server.name)
+            if not self._is_settled:
+                self._tell(Rejection(Reason.INTERNAL_ERROR, "admitting the client failed"))
+            self.transport.abortConnection()
+
+    def _judge(self, connection: GateConnection) -> None:
         self.transport.visit.server_name = connection.server_name
         if self.hello is not None and not same_name(self.hello.server_name, connection.server_name):
             # The rules are those of the name that was read first; after a
@@ -112,8 +128,9 @@ class Doorkeeper(Protocol):
         if self._is_settled:
             return
         self.transport.resumeProducing()
-        # The epoch and the limits may have changed since.
-        self._settle(objection or self._objection(peer), peer, pin)
+        with self._failing_closed():
+            # The epoch and the limits may have changed since.
+            self._settle(objection or self._objection(peer), peer, pin)
 
     def _objection(self, peer: VerifiedPeer | None) -> Rejection | None:
         factory, visit = self.transport.factory, self.transport.visit
@@ -130,8 +147,8 @@ class Doorkeeper(Protocol):
 
     def _let_in(self, peer: VerifiedPeer | None, pin: Pin | None) -> None:
         server, transport = self._server, self.transport
-        self._is_settled = True
         transport.factory.connections.admit(transport.visit, peer, pin)
+        self._is_settled = True
         if pin is not None and peer is not None and server.pins_used.note(pin):
             events.pin_first_used(server.name, peer.rule, pin)
         early, self._early = self._early, []

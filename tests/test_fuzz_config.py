@@ -52,6 +52,40 @@ server "a" {
   }
 }
 """,
+    "limits": """\
+settings {
+  watch = true
+  drain_timeout = "0s"
+  quiet = true
+  audit {
+    file = "audit.log"
+    format = "json"
+  }
+  on_reload = "keep"
+}
+admin {
+  listen = "unix:admin.sock"
+  token = "a token of some length, to be sure"
+}
+server "limited" {
+  hosts = ["127.0.0.1:0"]
+  idle_timeout = "5m"
+  max_connections = 100
+  max_connections_per_ip = 10
+  max_connections_per_identity = 2
+  max_handshakes = 50
+  handshakes_per_second_per_ip = 0.5
+  handshake_bytes = 65536
+  close_on_expiry = false
+  revoke_grace = "1m"
+  authorize = "math:isfinite"
+  authorize_timeout = "2s"
+  protocol "echo" {}
+  tls {
+    client_certificate { ca_certificate_file = "issuing.crt" }
+  }
+}
+""",
     "conditions": """\
 server {
   hosts = ["127.0.0.1:0"]

@@ -511,3 +511,23 @@ def test_not_judged(log: Log) -> None:
     context = door.factory.server.context._contexts[0]
     context.set_verify(0, lambda *_: True)
     assert door.try_in(ALICE) == rejected(Reason.INTERNAL_ERROR, None)
+
+
+def test_a_failure_while_admitting_lets_nobody_in(
+    log: Log, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is: a rejection with a reason, and a connection that is over."""
+    apps = Apps()
+    door = door_of(log, apps)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(door.factory.connections, "admit", fail)
+    client = door.connect(ALICE, version)
+    client.send(b"knock")
+    log.expect_failure(RuntimeError)
+    assert door.verdict() == rejected(Reason.INTERNAL_ERROR, None)
+    assert apps.built == []
+    assert client.disconnected
+    assert len(door.factory.connections) == 0
