@@ -144,6 +144,9 @@ ONE = "set exactly one of wsgi, resource and root"
         (['root = "nosuch"'], '4:8: root: "nosuch" no such directory'),
         ([f'root = "{M}.py"'], f'4:8: root: "{M}.py" is not a directory'),
         (['root = "a\\u0000b"'], '4:8: root: "a\\x00b" no such directory'),
+        (['root = "."'], '4:8: root: ".": the configuration is in it, and what is beside that: '),
+        (['root = ".."'], '4:8: root: "..": the configuration is in it, and what is beside that'),
+        (['root = "/"'], '4:8: root: "/": the configuration is in it, and what is beside that'),
         (['roots = "files"'], '4:1: unknown attribute "roots"; did you mean "root"?'),
     ],
 )

@@ -402,7 +402,12 @@ def held(serve: Serve, change: Callable[[], object], *headers: str) -> tuple[Any
 def test_what_is_appended_meanwhile_is_not_sent(serve: Serve, root: Path) -> None:
     """It would be taken for the next answer."""
     content = big(root)
-    _, received = held(serve, lambda: (root / "big").open("ab").write(b"more") and None)
+
+    def append() -> None:
+        with (root / "big").open("ab") as file:
+            file.write(b"more")
+
+    _, received = held(serve, append)
     (answer,) = parse(received)
     assert answer.body == content
 

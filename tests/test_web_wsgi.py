@@ -685,7 +685,7 @@ def test_django(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Django's own WSGI handler, URLs, REMOTE_USER, errors."""
     import django
     from django import urls
-    from django.conf import settings
+    from django.conf import empty, settings
     from django.core.handlers.wsgi import WSGIHandler
     from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 
@@ -707,12 +707,13 @@ def test_django(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("secret")
 
     views = (who, upload, stream, file, fail)
-    if not settings.configured:
-        settings.configure(
-            ROOT_URLCONF="served_urls", ALLOWED_HOSTS=["gate.example"], SECRET_KEY="none",
-            LOGGING_CONFIG=None,
-        )  # fmt: skip
-        django.setup()
+    # Once in a process, else; and another test may have been first.
+    monkeypatch.setattr(settings, "_wrapped", empty)
+    settings.configure(
+        ROOT_URLCONF="served_urls", ALLOWED_HOSTS=["gate.example"], SECRET_KEY="none",
+        LOGGING_CONFIG=None,
+    )  # fmt: skip
+    django.setup()
     with module("served_urls", urlpatterns=[urls.path(one.__name__, one) for one in views]):
         web = serve(WSGIHandler(), remote_user="common_name")
         client = web.client()

@@ -187,6 +187,9 @@ def _directory(name: Located[str], base: Path) -> Path:
     if not with_files:
         what = "is not a directory" if root.exists() else "no such directory"
         raise Misconfigured(name.at, f"root: {quoted(name.value)} {what}")
+    if base.resolve().is_relative_to(root.resolve()):
+        text = "the configuration is in it, and what is beside that: use a directory of its own"
+        raise Misconfigured(name.at, f"root: {quoted(name.value)}: {text}")
     return root
 
 

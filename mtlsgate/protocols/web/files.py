@@ -228,6 +228,7 @@ def _redirect(request: Request) -> bytes:
     path = quote(request.path, safe="/%:@!$&'()*+,;=-._~").encode("ascii")
     request.setResponseCode(301)
     request.setHeader(b"location", path + b"/" + question + query)
+    request.setHeader(b"content-length", b"0")
     return b""
 
 
