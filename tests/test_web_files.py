@@ -96,7 +96,9 @@ def test_a_directory_without_a_slash_is_moved(serve: Serve, root: Path) -> None:
     assert web.ask("/a%3Ab").header("location") == "/a%3Ab/"
 
 
-@pytest.mark.parametrize("target", ["//evil.example/..", "//sub", "/sub//", "//", "/./sub", "/sub/."])
+@pytest.mark.parametrize(
+    "target", ["//evil.example/..", "//sub", "/sub//", "//", "/./sub", "/sub/."]
+)
 def test_a_redirect_leads_nowhere_else(serve: Serve, target: str) -> None:
     """A path that begins with two slashes would be another host's."""
     answer = serve(listing=True).ask(target)
@@ -185,9 +187,7 @@ def test_links_within_are_followed(serve: Serve) -> None:
     assert web.ask("/sub/").status == 404
 
 
-def test_the_root_may_be_a_link_that_is_switched(
-    serve: Serve, root: Path, tmp_path: Path
-) -> None:
+def test_the_root_may_be_a_link_that_is_switched(serve: Serve, root: Path, tmp_path: Path) -> None:
     """As a deployment does, while the gate runs."""
     link = tmp_path / "current"
     link.symlink_to(root)
@@ -266,7 +266,8 @@ def test_head_is_get_without_its_body(serve: Serve, target: str) -> None:
 
 
 def date(seconds: int) -> str:
-    return datetimeToString(seconds).decode()
+    text: bytes = datetimeToString(seconds)
+    return text.decode()
 
 
 @pytest.mark.parametrize(
@@ -310,9 +311,7 @@ def test_a_tag_is_worth_more_than_a_date(serve: Serve) -> None:
         ("bytes=20-30, 3-4", "3-4", b"34"),
     ],
 )
-def test_a_range_is_sent_alone(
-    serve: Serve, ranges: str, content_range: str, body: bytes
-) -> None:
+def test_a_range_is_sent_alone(serve: Serve, ranges: str, content_range: str, body: bytes) -> None:
     answer = serve().ask("/ten", f"Range: {ranges}")
     assert (answer.status, answer.body) == (206, body)
     assert answer.header("content-range") == f"bytes {content_range}/10"

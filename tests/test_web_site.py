@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from twisted.internet.interfaces import IPullProducer, IPushProducer
-from twisted.logger import LogEvent, globalLogPublisher
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
@@ -22,7 +21,7 @@ from mtlsgate.protocols.web.site import Pull
 from mtlsgate.protocols.web.wsgi import Flow
 from mtlsgate.testing import Client
 from tests.gatekit import Log
-from tests.webkit import Web, parse, request
+from tests.webkit import Events, Web, logged, parse, request
 
 
 class Echo(Resource):
@@ -61,17 +60,10 @@ def serve(log: Log, monkeypatch: pytest.MonkeyPatch) -> Serve:
 
 
 @pytest.fixture
-def events() -> Iterator[list[LogEvent]]:
-    """What the web protocol logs."""
-    found: list[LogEvent] = []
-
-    def observe(event: LogEvent) -> None:
-        if event.get("log_namespace") == "mtlsgate.web":
-            found.append(event)
-
-    globalLogPublisher.addObserver(observe)
-    yield found
-    globalLogPublisher.removeObserver(observe)
+def events() -> Iterator[Events]:
+    """What is logged."""
+    with logged() as found:
+        yield found
 
 
 def say(client: Client, data: bytes) -> list[int]:
@@ -335,7 +327,13 @@ def test_a_client_that_reads_slowly_is_not(
 def test_nothing_is_left_behind(serve: Serve) -> None:
     """No timer outlives its connection."""
     web = serve(Echo())
-    for data in (b"", request()[:20], request(), BAD["relative"], request("/", "Content-Length: 9")):
+    for data in (
+        b"",
+        request()[:20],
+        request(),
+        BAD["relative"],
+        request("/", "Content-Length: 9"),
+    ):
         client = web.client()
         client.send(data)
         client.reset()
@@ -403,7 +401,7 @@ def test_they_are_producers(kind: type) -> None:
 # The log
 
 
-def test_each_request_is_one_event(serve: Serve, events: list[LogEvent]) -> None:
+def test_each_request_is_one_event(serve: Serve, events: Events) -> None:
     """Who, what, and what came of it; not the query, which may be anybody's secret."""
     web = serve(Echo())
     alice = web.authority.issue("alice")
@@ -421,9 +419,7 @@ def test_each_request_is_one_event(serve: Serve, events: list[LogEvent]) -> None
     )
 
 
-def test_a_client_without_a_certificate_is_logged_without(
-    serve: Serve, events: list[LogEvent]
-) -> None:
+def test_a_client_without_a_certificate_is_logged_without(serve: Serve, events: Events) -> None:
     web = serve(Echo(), anyone=True)
     web.ask(client=web.door.connect(None))
     (event,) = events
@@ -431,6 +427,6 @@ def test_a_client_without_a_certificate_is_logged_without(
     assert "rule" not in event
 
 
-def test_the_log_of_requests_can_be_off(serve: Serve, events: list[LogEvent]) -> None:
+def test_the_log_of_requests_can_be_off(serve: Serve, events: Events) -> None:
     serve(Echo(), access_log=False).ask()
     assert events == []

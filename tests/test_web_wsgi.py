@@ -12,15 +12,17 @@ from wsgiref.validate import validator
 
 import pytest
 from twisted.internet.address import UNIXAddress
+from twisted.logger import formatEvent
 from twisted.python.threadpool import ThreadPool
 from zope.interface.verify import verifyObject
 
 from mtlsgate.interfaces import IVerifiedPeer
-from mtlsgate.protocols.web import wsgi
-from mtlsgate.protocols.web.wsgi import PIECE, Workers
+from mtlsgate.protocols.web import threads, wsgi
+from mtlsgate.protocols.web.threads import Workers
+from mtlsgate.protocols.web.wsgi import PIECE
 from mtlsgate.testing import Version
 from tests.gatekit import Log
-from tests.webkit import NoThreads, ThreadlessClock, Web, module, parse, request
+from tests.webkit import NoThreads, ThreadlessClock, Web, logged, module, parse, request
 
 Environ = dict[str, Any]
 Start = Callable[..., Callable[[bytes], object]]
@@ -553,9 +555,7 @@ def test_close_is_called_whatever_happens(serve: Serve, log: Log, after: bytes) 
     log.expect_failure(RuntimeError)
 
 
-def test_what_it_says_of_errors_is_logged_as_it_is(
-    serve: Serve, caplog_events: list[dict[str, Any]]
-) -> None:
+def test_what_it_says_of_errors_is_logged_as_it_is(serve: Serve) -> None:
     """Braces and all."""
 
     def answer(environ: Environ, start_response: Start) -> Iterable[bytes]:
@@ -565,20 +565,9 @@ def test_what_it_says_of_errors_is_logged_as_it_is(
         start_response("200 OK", PLAIN)
         return []
 
-    serve(App(answer)).ask()
-    texts = [one["text"] for one in caplog_events if "{server}: {text}" == one["log_format"]]
-    assert texts == ["a {brace} in it", "two parts"]
-
-
-@pytest.fixture
-def caplog_events() -> Iterator[list[dict[str, Any]]]:
-    """All that is logged."""
-    from twisted.logger import globalLogPublisher
-
-    events: list[dict[str, Any]] = []
-    globalLogPublisher.addObserver(events.append)
-    yield events
-    globalLogPublisher.removeObserver(events.append)
+    with logged() as events:
+        serve(App(answer), access_log=False).ask()
+    assert [formatEvent(one) for one in events] == ["door: a {brace} in it", "door: two parts"]
 
 
 # Threads
@@ -621,7 +610,7 @@ def test_a_factory_that_starts_again_before_its_threads_stopped_keeps_them() -> 
 
 
 def test_the_threads_keep_no_process_from_ending() -> None:
-    pool = wsgi.make_pool(2, "web")
+    pool = threads.make_pool(2, "web")
     assert isinstance(pool, ThreadPool)
     pool.start()
     daemon: list[bool] = []
@@ -669,8 +658,7 @@ def test_flask(serve: Serve, log: Log) -> None:
     answer = web.ask("/upload", form, method="POST", body=b"x=1&y=2", client=client)
     assert b'"x":"1"' in answer.body
     client.send(
-        request("/upload", "Transfer-Encoding: chunked", method="POST")
-        + b"3\r\nabc\r\n0\r\n\r\n"
+        request("/upload", "Transfer-Encoding: chunked", method="POST") + b"3\r\nabc\r\n0\r\n\r\n"
     )
     (answer,) = parse(client.receive())
     assert b'"size":3' in answer.body
@@ -708,7 +696,7 @@ def test_django(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
 
     views = (who, upload, stream, file, fail)
     # Once in a process, else; and another test may have been first.
-    monkeypatch.setattr(settings, "_wrapped", empty)
+    monkeypatch.setitem(vars(settings), "_wrapped", empty)
     settings.configure(
         ROOT_URLCONF="served_urls", ALLOWED_HOSTS=["gate.example"], SECRET_KEY="none",
         LOGGING_CONFIG=None,

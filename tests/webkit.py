@@ -16,11 +16,14 @@ import pytest
 from attrs import frozen
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.web.http_headers import Headers
+from zope.interface import implementer
 
-from mtlsgate.config import Located
+from mtlsgate.config import Located, Material
 from mtlsgate.errors import START
-from mtlsgate.protocols.web import WebConfiguration, plugin, wsgi
+from mtlsgate.interfaces import IProtocolEnvironment
+from mtlsgate.protocols.web import WebConfiguration, plugin, threads, wsgi
 from mtlsgate.testing import Authority, Client, Credential
 from tests.gatekit import Door, Log, rule
 
@@ -68,6 +71,27 @@ class NoThreads:
             call()
 
 
+@implementer(ILogObserver)
+class Events(list[LogEvent]):
+    """What the web protocol logs."""
+
+    def __call__(self, event: LogEvent) -> None:
+        if event.get("log_namespace") == "mtlsgate.web":
+            self.append(event)
+
+
+@contextmanager
+def logged() -> Iterator[Events]:
+    """Collect until the block ends."""
+    events = Events()
+    globalLogPublisher.addObserver(events)
+    try:
+        yield events
+    finally:
+        globalLogPublisher.removeObserver(events)
+
+
+@implementer(IProtocolEnvironment)
 @frozen
 class Environment:
     """An `IProtocolEnvironment` whose reactor is a clock."""
@@ -75,6 +99,9 @@ class Environment:
     reactor: Clock
     directory: Path = Path()
     server: str = "door"
+
+    def read(self, material: Material) -> bytes:
+        raise AssertionError("there is none")
 
 
 @frozen
@@ -99,7 +126,7 @@ def parse(data: bytes, heads: int = 0) -> list[Answer]:
     :param heads: how many of the first answers are to HEAD.
     :returns: the responses in what a server sent, which must be whole.
     """
-    found = []
+    found: list[Answer] = []
     while data:
         head, blank, data = data.partition(b"\r\n\r\n")
         assert blank, head
@@ -161,7 +188,7 @@ class Web:
         self.authority = Authority.create("Web CA")
         self.pool = NoThreads()
         self.clients: list[Client] = []
-        monkeypatch.setattr(wsgi, "make_pool", lambda threads, name: self.pool)
+        monkeypatch.setattr(threads, "make_pool", lambda threads, name: self.pool)
         monkeypatch.setattr(wsgi.Flow, "wait", self._let_clients_read)
         for name in ("wsgi", "resource", "root"):
             if name in attributes:

@@ -2,7 +2,8 @@
 ``protocol "web"``: a Python web application, or files.
 
 - ``site`` is the HTTP server: limits of size and time, one log event for each request,
-- ``wsgi`` calls a WSGI application in threads,
+- ``wsgi`` calls a WSGI application,
+- ``threads`` is where it runs,
 - ``variables`` is what its environ says of the client,
 - ``files`` sends what is below a directory.
 """
@@ -22,10 +23,11 @@ from zope.interface import implementer
 from mtlsgate.config import Duration, Located, Misconfigured, Size
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
 from mtlsgate.protocols.importing import call, resolve
-from mtlsgate.protocols.web import wsgi
+from mtlsgate.protocols.web import threads
 from mtlsgate.protocols.web.files import Files
 from mtlsgate.protocols.web.site import Limits, WebSite
-from mtlsgate.protocols.web.wsgi import Workers, WsgiApplication, WsgiSite
+from mtlsgate.protocols.web.threads import Workers
+from mtlsgate.protocols.web.wsgi import WsgiApplication, WsgiSite
 from mtlsgate.text import quoted
 
 #: How many requests a WSGI application answers at once, by default.
@@ -145,7 +147,7 @@ def _wsgi_site(
         kind = type(application).__name__
         raise Misconfigured(name.at, f"wsgi: {name.value} is a {kind}, not a WSGI application")
     reactor = environment.reactor
-    make = partial(wsgi.make_pool, configuration.threads or THREADS, environment.server)
+    make = partial(threads.make_pool, configuration.threads or THREADS, environment.server)
     workers = Workers(reactor, make)
     resource = WsgiApplication(
         application, workers, reactor, environment.server, configuration.remote_user
