@@ -43,6 +43,8 @@ from mtlsgate.protocols import PluginError, ProtocolEnvironment, find_plugin
 from mtlsgate.rulebook import RuleReader
 from mtlsgate.text import quoted
 
+__all__ = ["Epoch", "LoadedServer", "load"]
+
 
 @frozen
 class LoadedServer:
@@ -84,6 +86,7 @@ def load(
     *,
     offline: bool = False,
     say: Callable[[str], object] | None = None,
+    reactor: object | None = None,
 ) -> Epoch:
     """
     :param path: the configuration file; relative paths in it start at its directory.
@@ -93,11 +96,12 @@ def load(
         want to listen.
     :param say: prints a line, for the person who waits while many certificates
         are read; called from another thread.
+    :param reactor: what protocol plugins get for theirs; by default the installed one.
     :returns: everything that is needed to listen.
     :raises ConfigError: with all that keeps the gate from starting.
     """
     with _no_collection():
-        return _Loader(path, environ, now, offline, say).load()
+        return _Loader(path, environ, now, offline, say, reactor).load()
 
 
 @contextmanager
@@ -120,6 +124,7 @@ class _Loader:
     :ivar report: where problems go.
     :ivar offline: whether to look no host name up.
     :ivar say: prints a line for the person who waits.
+    :ivar reactor: what plugins get for theirs, if not the installed one.
     :ivar directory: where relative paths start.
     """
 
@@ -130,9 +135,11 @@ class _Loader:
         now: Callable[[], datetime],
         offline: bool,
         say: Callable[[str], object] | None,
+        reactor: object | None,
     ) -> None:
         self.report = Report(path)
         self.say = say
+        self.reactor = reactor
         self.now = now
         self.offline = offline
         # Absolute, because a daemon changes its directory before it reloads.
@@ -314,7 +321,7 @@ class _Loader:
             unread = any(one.where == where for one in self.report.errors)
             if configuration is None or unread or len(self.report.errors) != errors_before:
                 return None
-            built = plugin.build(configuration, ProtocolEnvironment(server, self.directory))
+            built = plugin.build(configuration, self._environment(server))
             if not IProtocolFactory.providedBy(built):
                 raise PluginError(f"the plugin built a {type(built).__name__}, not a factory")
             return _Application(built, _alpn(built))
@@ -328,6 +335,12 @@ class _Loader:
             text = " ".join(f"{type(error).__name__}: {error}".split())
             self.report.error(block.at, where, f"the plugin failed to build: {text}")
         return None
+
+    def _environment(self, server: str) -> ProtocolEnvironment:
+        reactor = self.reactor
+        if reactor is None:
+            return ProtocolEnvironment(server, self.directory)
+        return ProtocolEnvironment(server, self.directory, lambda: reactor)
 
 
 @frozen

@@ -35,6 +35,8 @@ from mtlsgate.peer import VerifiedPeer, address_text
 from mtlsgate.reasons import Reason
 from mtlsgate.verification import handshake_rejection
 
+__all__ = ["GateFactory", "GateServer"]
+
 _log = Logger("mtlsgate.gate")
 
 

@@ -16,6 +16,8 @@ from zope.interface import implementer
 from mtlsgate.credentials import sha256
 from mtlsgate.interfaces import IVerifiedPeer
 
+__all__ = ["VerifiedPeer"]
+
 
 @implementer(IVerifiedPeer)
 @frozen(slots=False)
