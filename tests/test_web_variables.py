@@ -4,6 +4,7 @@ The words of mod_ssl, held against OpenSSL, which mod_ssl lets say them.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from mtlsgate.peer import VerifiedPeer
 from mtlsgate.protocols.web.variables import connection_variables, days_left, distinguished_name
 from mtlsgate.testing import Authority, Credential
 from tests.running import program, run
+
+PAGE = Path(__file__).parent.parent / "docs" / "web.md"
 
 NAMES = [
     [(NameOID.COMMON_NAME, "alice")],
@@ -169,6 +172,20 @@ def test_alternative_names_and_chain_are_numbered_from_zero() -> None:
 def test_the_day_that_has_begun_counts(left: timedelta, expected: str) -> None:
     now = datetime(2026, 6, 15, tzinfo=UTC)
     assert days_left(now + left, now) == expected
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="installed without its docs")
+def test_every_name_is_documented() -> None:
+    """In the table of web.md."""
+    root = Authority.create("Root")
+    alice = root.issue(
+        None, subject=named(NAMES[2]), dns_names=["a.example"], email_addresses=["a@example.com"]
+    )
+    page = PAGE.read_text()
+    for name in [*variables(alice, root), "SSL_CLIENT_V_REMAIN", "REMOTE_USER"]:
+        kind = re.sub(r"(_[SI]_DN)_.*", r"\1_x", name)
+        kind = re.sub(r"_[0-9]+$", "_n", kind)
+        assert f"`{kind}`" in page or f'`environ["{kind}"]`' in page
 
 
 def test_every_text_is_one_that_pep_3333_allows() -> None:
