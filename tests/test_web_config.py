@@ -158,6 +158,14 @@ def test_what_cannot_be_had_is_an_error_at_its_place(
     assert problem.startswith(f'{place}: protocol "web": {text}')
 
 
+def test_files_need_proc(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it nobody could say whether what was opened is in the directory."""
+    monkeypatch.setattr("mtlsgate.protocols.web.files.DESCRIPTORS", "/nosuch/fd")
+    assert here.problems(web('root = "files"')) == [
+        '4:8: protocol "web": root: files are shown only where /nosuch/fd tells which: mount /proc'
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [("1B", 1), ("512B", 512), ("64KiB", 65536), ("10MiB", 10 << 20), ("1GiB", 1 << 30)],

@@ -199,6 +199,19 @@ def test_who_is_refused_and_stays_is_cut_off(serve: Serve) -> None:
     assert client.aborted
 
 
+def test_who_has_the_last_answer_and_stays_is_cut_off(serve: Serve) -> None:
+    """After the time that it has to read the answer."""
+    web = serve(Echo(), keep_alive_timeout=60.0)
+    client = web.client(answer_close=False)
+    assert say(client, request("/", "Connection: close")) == [200]
+    web.clock.advance(59)
+    client.pump()
+    assert not client.disconnected
+    web.clock.advance(2)
+    client.pump()
+    assert client.aborted
+
+
 # Limits
 
 

@@ -23,7 +23,7 @@ from zope.interface import implementer
 from mtlsgate.config import Duration, Located, Misconfigured, Size
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
 from mtlsgate.protocols.importing import call, resolve
-from mtlsgate.protocols.web import threads
+from mtlsgate.protocols.web import files, threads
 from mtlsgate.protocols.web.files import Files
 from mtlsgate.protocols.web.site import Limits, WebSite
 from mtlsgate.protocols.web.threads import Workers
@@ -125,8 +125,8 @@ class WebPlugin:
             return WebSite(resource, parse_forms=True, **options)
         assert configuration.root is not None
         root = _directory(configuration.root, environment.directory)
-        files = Files(root, bool(configuration.listing), bool(configuration.dot_files))
-        return WebSite(files, **options)
+        found = Files(root, bool(configuration.listing), bool(configuration.dot_files))
+        return WebSite(found, **options)
 
 
 def _imported(name: Located[str], directory: Path, attribute: str) -> Any:
@@ -176,6 +176,9 @@ def _not_a_resource(origin: str, found: object) -> str:
 
 
 def _directory(name: Located[str], base: Path) -> Path:
+    if not Path(files.DESCRIPTORS).is_dir():
+        text = f"files are shown only where {files.DESCRIPTORS} tells which: mount /proc"
+        raise Misconfigured(name.at, f"root: {text}")
     root = base / name.value
     try:
         with_files = root.is_dir()

@@ -30,6 +30,8 @@ with warnings.catch_warnings():
     from twisted.web.static import DirectoryLister, File, Registry
 
 INDEX = "index.html"
+#: Where Linux tells what was opened.
+DESCRIPTORS = "/proc/self/fd"
 _DEFAULT_TYPE = "application/octet-stream"
 #: A compressed file is one, and not the encoding of another: whoever asks for
 #: x.tar.gz wants to have that.
@@ -190,7 +192,7 @@ def _open(root: str, path: str) -> tuple[int, os.stat_result]:
     try:
         status = os.fstat(descriptor)
         # What was opened, whatever was done to the path in the meantime.
-        opened = os.readlink(f"/proc/self/fd/{descriptor}")
+        opened = os.readlink(f"{DESCRIPTORS}/{descriptor}")
         kind = stat.S_IFMT(status.st_mode)
         if kind not in (stat.S_IFREG, stat.S_IFDIR) or not _inside(root, opened):
             raise Refused(404)

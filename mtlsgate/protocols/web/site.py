@@ -138,8 +138,19 @@ class WebChannel(HTTPChannel):
     def leave(self) -> None:
         """End the connection in good order, or if the client does not, without."""
         self.loseConnection()
+        self._insist(self.abortTimeout)
+
+    def requestDone(self, request: BaseRequest) -> None:
+        """Go on to the next one, or if this was the last, see that the client leaves."""
+        super().requestDone(request)
+        if self.transport.disconnecting:
+            # There may be some of the answer left to read.
+            self._insist(self.site.limits.keep_alive_timeout)
+
+    def _insist(self, seconds: float) -> None:
+        # TLS ends when both sides have said so, and a client need not.
         if self._farewell is None:
-            self._farewell = self.callLater(self.abortTimeout, self.transport.abortConnection)
+            self._farewell = self.callLater(seconds, self.transport.abortConnection)
 
     def timeoutConnection(self) -> None:
         """A connection was silent for too long, which is nothing to log."""
