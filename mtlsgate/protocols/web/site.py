@@ -87,6 +87,8 @@ class WebChannel(HTTPChannel):
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Forget the time limits, and let the site know."""
         super().connectionLost(reason)
+        if self._pull is not None:
+            self._pull.stopProducing()
         self._stop_timing_head()
         self._stop_timing_answer()
         if self._farewell is not None and self._farewell.active():
@@ -249,8 +251,9 @@ class Pull:
 
     def stopProducing(self) -> None:
         """Nothing will be read any more."""
-        self.over = True
-        self._producer.stopProducing()
+        if not self.over:
+            self.over = True
+            self._producer.stopProducing()
 
 
 @provider(INonQueuedRequestFactory)
