@@ -18,8 +18,13 @@ from mtlsgate.config.tree import heading
 from mtlsgate.errors import did_you_mean
 from mtlsgate.interfaces import IAuthorizer
 from mtlsgate.materials import Materials
-from mtlsgate.protocols import PluginError, ProtocolEnvironment, find_plugin
-from mtlsgate.protocols.custom import resolve
+from mtlsgate.protocols import (
+    PluginError,
+    ProtocolEnvironment,
+    find_plugin,
+    installed_reactor,
+)
+from mtlsgate.protocols.importing import resolve
 from mtlsgate.text import quoted
 
 #: The entry points that name authorizers.
@@ -45,11 +50,15 @@ class ApplicationReader:
 
     :ivar decoder: reads the blocks.
     :ivar materials: reads the files.
+    :ivar reactor: what plugins get for theirs, if not the installed one.
     """
 
-    def __init__(self, decoder: Decoder, materials: Materials) -> None:
+    def __init__(
+        self, decoder: Decoder, materials: Materials, reactor: object | None = None
+    ) -> None:
         self.decoder = decoder
         self.materials = materials
+        self.reactor = reactor
         self.report = decoder.report
         # What a thousand servers name is looked for once.
         self._find_plugin = cache(find_plugin)
@@ -61,9 +70,6 @@ class ApplicationReader:
         """
         where = heading("protocol", block.name)
         errors_before = len(self.report.errors)
-        environment = ProtocolEnvironment(
-            server, self.materials.directory, read_file=self.materials.read_file
-        )
         try:
             plugin = self._find_plugin(block.name)
             configuration = self.decoder.decode(plugin.configuration, block.body, block.at, where)
@@ -71,7 +77,7 @@ class ApplicationReader:
             unread = any(one.where == where for one in self.report.errors)
             if configuration is None or unread or len(self.report.errors) != errors_before:
                 return None
-            built = plugin.build(configuration, environment)
+            built = plugin.build(configuration, self._environment(server))
             if not IProtocolFactory.providedBy(built):
                 raise PluginError(f"the plugin built a {type(built).__name__}, not a factory")
             return Application(built, _alpn(built))
@@ -85,6 +91,15 @@ class ApplicationReader:
             text = " ".join(f"{type(error).__name__}: {error}".split())
             self.report.error(block.at, where, f"the plugin failed to build: {text}")
         return None
+
+    def _environment(self, server: str) -> ProtocolEnvironment:
+        reactor = self.reactor
+        return ProtocolEnvironment(
+            server,
+            self.materials.directory,
+            installed_reactor if reactor is None else lambda: reactor,
+            read_file=self.materials.read_file,
+        )
 
     def authorizer(self, server: model.Server) -> Authorizer | None:
         """:returns: whom the server asks about clients; None if nobody, or if

@@ -21,6 +21,15 @@ from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+__all__ = [
+    "Authority",
+    "AuthorityOptions",
+    "CommonOptions",
+    "Credential",
+    "CredentialOptions",
+    "self_signed",
+]
+
 #: The keys that certificates are made for and signed with.
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 

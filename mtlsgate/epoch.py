@@ -54,6 +54,8 @@ HANDSHAKE_BYTES = 128 * 1024
 
 T = TypeVar("T")
 
+__all__ = ["Epoch", "LoadedServer", "load"]
+
 
 @frozen
 class LoadedServer:
@@ -102,6 +104,7 @@ def load(
     offline: bool = False,
     say: Callable[[str], object] | None = None,
     seen: dict[Path, Stamp] | None = None,
+    reactor: object | None = None,
 ) -> Epoch:
     """
     :param path: the configuration file; relative paths in it start at its directory.
@@ -113,11 +116,13 @@ def load(
         are read; called from another thread.
     :param seen: gets the files and directories that were read, or looked for, in
         the state in which they were then; also if the load fails.
+    :param reactor: what protocol plugins get for theirs; by default the installed one.
     :returns: everything that is needed to listen.
     :raises ConfigError: with all that keeps the gate from starting.
     """
     with _no_collection():
-        return _Loader(path, environ, now, offline, say, {} if seen is None else seen).load()
+        watched = {} if seen is None else seen
+        return _Loader(path, environ, now, offline, say, watched, reactor).load()
 
 
 @contextmanager
@@ -151,6 +156,7 @@ class _Loader:
         offline: bool,
         say: Callable[[str], object] | None,
         seen: dict[Path, Stamp],
+        reactor: object | None,
     ) -> None:
         self.report = Report(path)
         self.say = say
@@ -162,7 +168,7 @@ class _Loader:
         self.rules = RuleReader(self.materials, self.report, now)
         scope = Scope(environ, lambda name: self.materials.read_file(self.directory / name))
         self.decoder = Decoder(scope, self.report)
-        self.applications = ApplicationReader(self.decoder, self.materials)
+        self.applications = ApplicationReader(self.decoder, self.materials, reactor)
         # What a thousand servers name is looked for once.
         self._credentials: dict[object, ServerCredential] = {}
 

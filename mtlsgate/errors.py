@@ -13,6 +13,8 @@ from attrs import field, frozen
 
 from mtlsgate.text import printable
 
+__all__ = ["ConfigError", "CredentialError", "GateError", "Position", "Problem"]
+
 
 class GateError(Exception):
     """The base of every error that mtlsgate raises on purpose."""

@@ -28,6 +28,8 @@ from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.visits import RECORD_HEADER, Terms, Visit
 
+__all__ = ["GateFactory", "GateServer"]
+
 
 class PinsUsed:
     """Which pins with a name have been used: the first use of each is logged."""

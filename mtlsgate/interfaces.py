@@ -11,6 +11,8 @@ from zope.interface import Attribute, Interface
 
 from mtlsgate.config import Material
 
+__all__ = ["IAuthorizer", "IProtocolEnvironment", "IProtocolPlugin", "IVerifiedPeer"]
+
 
 class IVerifiedPeer(Interface):
     """

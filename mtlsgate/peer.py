@@ -17,6 +17,8 @@ from mtlsgate.credentials import sha256
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.text import printable
 
+__all__ = ["VerifiedPeer"]
+
 
 @implementer(IVerifiedPeer)
 @frozen(slots=False)

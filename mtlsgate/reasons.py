@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+__all__ = ["Cause", "Reason"]
+
 
 class Reason(StrEnum):
     """Why a connection was not handed to the application."""

@@ -6,7 +6,8 @@ all of it in memory.
 
     clock = Clock()
     authority = Authority.create()
-    factory = ...  # a server's, made with that clock; trusts authority.certificate
+    ...  # write authority.pem to where gate.hcl names it
+    factory = gate("gate.hcl", clock)
     client = Client(factory, authority.issue("alice"), clock=clock)
     client.handshake()
     client.send(b"hi")
@@ -18,13 +19,18 @@ itself happens in :meth:`Client.pump`; after ``clock.advance()``, pump.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from mtlsgate._client import Client, Session, Version
 from mtlsgate._memory import MemoryTransport
 from mtlsgate.authority import Authority, Credential, self_signed
+from mtlsgate.epoch import load
+from mtlsgate.gate import GateFactory
 from mtlsgate.interfaces import IVerifiedPeer
 
 __all__ = [
@@ -36,8 +42,27 @@ __all__ = [
     "RecordingProtocol",
     "Session",
     "Version",
+    "gate",
     "self_signed",
 ]
+
+
+def gate(config: str | Path, clock: Clock, server: str | None = None) -> GateFactory:
+    """
+    What a gate listens with, for a :class:`Client` to connect to.
+
+    :param config: the configuration file, which is loaded as the gate does.
+    :param clock: the reactor of the server and of the protocol behind it.
+    :param server: the label of the server, if there are several.
+    :raises ConfigError: if the configuration is in error.
+    :raises ValueError: if it has no such server.
+    """
+    servers = load(str(config), reactor=clock).servers
+    found = [one for one in servers if server is None or one.gate.name == server]
+    if len(found) != 1:
+        names = ", ".join(one.gate.name for one in servers)
+        raise ValueError(f"say which of these servers is meant: {names}")
+    return GateFactory(found[0].gate, clock)
 
 
 class RecordingProtocol(Protocol):

@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,6 +21,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mtlsgate.authority import Authority, Credential, self_signed
 from mtlsgate.epoch import Epoch, load
 from mtlsgate.errors import ConfigError
+from mtlsgate.protocols import GROUP
+
+#: As a message lists the protocols that there are.
+INSTALLED = ", ".join(sorted({one.name for one in entry_points(group=GROUP)}))
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 

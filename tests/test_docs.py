@@ -48,6 +48,7 @@ from mtlsgate.config.fields import fields_of
 from mtlsgate.epoch import load
 from mtlsgate.errors import ConfigError
 from mtlsgate.gate import GateFactory
+from mtlsgate.protocols.web import WebConfiguration
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Client, Credential, self_signed
 from tests.running import BIN, program
@@ -142,6 +143,8 @@ def make_files(directory: Path, text: str) -> None:
     ``.pem``, a key, a revocation list, or a directory of such.
     """
     directory.mkdir(exist_ok=True)
+    for name in re.findall(r'\broot\s*= "([\w-]+)"', text):
+        (directory / name).mkdir(exist_ok=True)
     authorities: dict[str, Authority] = {}
     authority: Authority | None = None
     servers: dict[str, Credential] = {}
@@ -583,6 +586,13 @@ def test_every_attribute_is_in_the_reference(heading: str, block: type) -> None:
             assert re.search(rf"^\|[^|]*`{one.name}`", text, re.MULTILINE), one.name
         if one.hint is Material:
             assert f"`{one.name}_file`" in text
+
+
+def test_every_attribute_of_the_web_protocol_is_described() -> None:
+    """web.md has all of them."""
+    text = sections(DOCS / "web.md", 2)["Attributes"]
+    for one in fields_of(WebConfiguration):
+        assert f"| `{one.name}`" in text
 
 
 def test_every_block_is_in_the_reference() -> None:

@@ -24,7 +24,7 @@ from mtlsgate.authority import Authority, self_signed
 from mtlsgate.credentials import MAX_FILE_BYTES, parse_certificates
 from mtlsgate.epoch import Epoch, load
 from mtlsgate.errors import ConfigError
-from tests.pki import NOW, Site, base64_of, der, pki, server, site
+from tests.pki import INSTALLED, NOW, Site, base64_of, der, pki, server, site
 
 COUPER = Path(__file__).parent / "data" / "couper"
 
@@ -641,7 +641,7 @@ server "c" {
         '20:5: client_certificate "A": this label is taken by the block in line 16',
         '23:1: server "a": this label is taken by the block in line 5',
         '25:3: protocol "ecko": no protocol plugin "ecko"; did you mean "echo"? (installed: '
-        "custom, echo, whoami)",
+        f"{INSTALLED})",
         '28:7: client_certificate: ca_certificate_file: "client.crt" the certificate is not a CA '
         "(CA:FALSE): to admit exactly it, write leaf_certificate",
         "29:7: client_certificate: leaf_certificate: is neither PEM nor DER nor base64 of DER",

@@ -82,10 +82,27 @@ def test_what_the_sdist_holds(sdist: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {
         "README.md", "CHANGELOG.md", "LICENSE", "SECURITY.md", "tests/test_packaging.py",
-        "docs/conf.py", "benchmarks/gate.py", ".ci/run", "ruff.toml",
+        "docs/conf.py", "docs/examples/keyvalue/setup.cfg",
+        "docs/examples/keyvalue/gate_keyvalue/py.typed", "benchmarks/gate.py", ".ci/run",
+        "ruff.toml",
         "twisted/plugins/mtlsgate_plugin.py", "mtlsgate/py.typed",
     } <= names  # fmt: skip
     assert not [name for name in names if name.endswith((".pyc", ".key", ".crt"))]
+
+
+def test_somebody_elses_plugin_works_beside_it(
+    python: Path, wheel: Path, checkout: Path, tmp_path: Path
+) -> None:
+    """The example is a distribution of its own: installed beside the wheel, away from this
+    checkout, it passes its tests."""
+    example = Path(shutil.copytree(checkout / "docs/examples/keyvalue", tmp_path / "keyvalue"))
+    pip = (python, "-m", "pip", "install", "-q", "--use-pep517")
+    ok(*pip, "--no-deps", "--force-reinstall", wheel, cwd=tmp_path)
+    ok(*pip, f"{example}[test]", cwd=tmp_path)
+    shutil.rmtree(example / "gate_keyvalue")
+    said = ok(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=example)
+    assert " passed" in said
+    ok(python, "-m", "pip", "uninstall", "-q", "-y", "gate-keyvalue", cwd=tmp_path)
 
 
 @pytest.mark.parametrize("mode", ["wheel", "sdist", "editable"])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -36,6 +37,7 @@ from mtlsgate.testing import (
     RecordingFactory,
     RecordingProtocol,
     Version,
+    gate,
     self_signed,
 )
 from tests.test_authority import sha1_signed
@@ -978,3 +980,49 @@ def test_no_reactor() -> None:
     """Importing all of it installs no reactor."""
     code = "import sys, mtlsgate.testing; sys.exit('twisted.internet.reactor' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# A gate
+
+
+TWO = """
+server "one" {
+  hosts = ["127.0.0.1:0"]
+  protocol "echo" {}
+  tls { client_certificate { ca_certificate_file = "ca.crt" } }
+}
+server "two" {
+  hosts = ["127.0.0.1:0"]
+  protocol "whoami" {}
+  tls { client_certificate { ca_certificate_file = "ca.crt" } }
+}
+"""
+
+
+def test_a_gate_is_what_a_configuration_says(tmp_path: Path) -> None:
+    """The server that is named, its rules and its protocol, whose reactor is the clock."""
+    authority = Authority.create()
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    (tmp_path / "gate.hcl").write_text(TWO)
+    clock = Clock()
+    one, two = (gate(tmp_path / "gate.hcl", clock, name) for name in ("one", "two"))
+    client = Client(one, authority.issue("alice"), clock=clock)
+    client.send(b"hi")
+    assert client.receive() == b"hi"
+    client = Client(two, authority.issue("alice"), clock=clock)
+    client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b'"common_name": "alice"' in client.receive()
+    # The site's, of connections that are kept alive.
+    assert clock.getDelayedCalls() != []
+    mallory = Client(one, Authority.create().issue("mallory"), clock=clock)
+    mallory.handshake()
+    assert not mallory.established
+
+
+@pytest.mark.parametrize("server", [None, "three"])
+def test_a_gate_has_one_server(tmp_path: Path, server: str | None) -> None:
+    """Which of several is meant must be said."""
+    (tmp_path / "ca.crt").write_bytes(Authority.create().pem)
+    (tmp_path / "gate.hcl").write_text(TWO)
+    with pytest.raises(ValueError, match="which of these servers is meant: one, two"):
+        gate(tmp_path / "gate.hcl", Clock(), server)

@@ -2,8 +2,8 @@
 The configuration language: HCL text to frozen, checked values.
 
 For protocol plugins, this package is what annotates the attributes of their
-configuration class: `Duration`, `Located`, `Material`, `Parsed`, `Remainder`; and
-`Misconfigured` tells where one of them is wrong.
+configuration class: `Duration`, `Located`, `Material`, `Parsed`, `Remainder`, `Size`;
+and `Misconfigured` tells where one of them is wrong.
 """
 
 from mtlsgate.config.fields import (
@@ -14,7 +14,9 @@ from mtlsgate.config.fields import (
     Misconfigured,
     Parsed,
     Remainder,
+    Size,
     parse_duration,
+    parse_size,
 )
 
 __all__ = [
@@ -25,5 +27,7 @@ __all__ = [
     "Misconfigured",
     "Parsed",
     "Remainder",
+    "Size",
     "parse_duration",
+    "parse_size",
 ]

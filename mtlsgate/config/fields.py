@@ -97,6 +97,23 @@ def parse_duration_or_zero(text: str) -> float:
     return 0.0 if re.fullmatch(r"0+(ms|s|m|h)", text) else parse_duration(text)
 
 
+def parse_size(text: str) -> int:
+    """
+    :param text: a whole number and a unit, as ``64KiB``, ``10MiB`` or ``1GiB``;
+        ``B`` for bytes.
+    :returns: bytes, greater than zero.
+    :raises ValueError: if it is anything else.
+    """
+    units = {"B": 0, "KiB": 10, "MiB": 20, "GiB": 30}
+    found = re.fullmatch(r"([0-9]{1,12})(B|KiB|MiB|GiB)", text)
+    if found is None:
+        raise ValueError('not a size; write it as "512B", "64KiB", "10MiB" or "1GiB"')
+    size = int(found[1]) << units[found[2]]
+    if size == 0:
+        raise ValueError("a size must be greater than zero")
+    return size
+
+
 def parse_instant(text: str) -> datetime:
     """
     :param text: date, time and offset as RFC 3339 has them,
@@ -123,6 +140,9 @@ Duration = Annotated[float, Parsed(parse_duration)]
 
 #: The same, and zero, as ``"0s"``.
 DurationOrZero = Annotated[float, Parsed(parse_duration_or_zero)]
+
+#: Bytes, written as ``"512B"``, ``"64KiB"``, ``"10MiB"`` or ``"1GiB"``.
+Size = Annotated[int, Parsed(parse_size)]
 
 
 def label(**options: Any) -> Any:

@@ -33,7 +33,7 @@ class PluginError(GateError):
     """A protocol plugin that is not there or is broken, in one line."""
 
 
-def _installed_reactor() -> IReactorCore:
+def installed_reactor() -> IReactorCore:
     from twisted.internet import reactor
 
     return reactor
@@ -51,7 +51,7 @@ class ProtocolEnvironment:
 
     server: str
     directory: Path
-    _get_reactor: Callable[[], object] = field(default=_installed_reactor, repr=False)
+    _get_reactor: Callable[[], object] = field(default=installed_reactor, repr=False)
     _read_file: Callable[[Path], bytes] = field(default=read_file, repr=False, kw_only=True)
 
     @cached_property

@@ -9,12 +9,6 @@ them as keyword arguments.
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 from attrs import frozen
 from twisted.internet.interfaces import IProtocolFactory
 from zope.interface import implementer
@@ -23,40 +17,7 @@ from zope.interface.verify import verifyObject
 
 from mtlsgate.config import Remainder
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
-from mtlsgate.text import printable
-
-
-def resolve(name: str, directory: Path) -> object:
-    """
-    :param name: ``package.module:attribute``.
-    :param directory: where modules are looked for after the usual places.
-    :raises ValueError: if there is no such thing, or importing it fails.
-    """
-    module_name, colon, attribute = name.partition(":")
-    if not (colon and module_name and attribute):
-        raise ValueError(f'"{printable(name)}" is not of the form "package.module:attribute"')
-    # Last, so that nothing beside the configuration shadows what is installed.
-    if str(directory) not in sys.path:
-        sys.path.append(str(directory))
-    try:
-        found: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"no module named {error.name}: install it, or put it beside the configuration"
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"importing {module_name} failed: {describe(error)}") from error
-    for part in attribute.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            raise ValueError(f"{module_name} has no attribute {attribute}") from None
-    return found
-
-
-def describe(error: BaseException) -> str:
-    """:returns: an exception in one printable line."""
-    return printable(f"{type(error).__name__}: {error}".rstrip(": "))
+from mtlsgate.protocols.importing import call, resolve
 
 
 def as_factory(found: object, origin: str) -> IProtocolFactory:
@@ -72,18 +33,6 @@ def as_factory(found: object, origin: str) -> IProtocolFactory:
             "Protocol class write Factory.forProtocol(…)"
         ) from None
     return found  # type: ignore[return-value]
-
-
-def call(what: Callable[..., object], arguments: dict[str, Any], origin: str) -> object:
-    """
-    :raises ValueError: if calling it fails, with why in one line.
-    """
-    try:
-        return what(**arguments)
-    except ValueError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{origin} failed: {describe(error)}") from error
 
 
 @frozen
