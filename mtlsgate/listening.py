@@ -4,8 +4,9 @@ Addresses: which there are, taking them, and what stands at each.
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from attrs import field, frozen
 from twisted.internet.interfaces import (
@@ -16,6 +17,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mtlsgate.connections import Connections
@@ -28,6 +30,8 @@ from mtlsgate.limits import Limits
 from mtlsgate.names import NameTable, first_by_name
 from mtlsgate.proxied import behind_proxies
 from mtlsgate.visits import Terms
+
+_log = Logger("mtlsgate.listening")
 
 
 class ListenError(GateError):
@@ -149,10 +153,12 @@ class Switch(Factory):
         return "mtlsgate"
 
     def turn_to(self, factory: IProtocolFactory) -> None:
-        """From now on connections are the factory's."""
+        """:param factory: whose connections are from now on; started."""
         before, self._current = self._current, factory
-        factory.doStart()
-        before.doStop()
+        try:
+            before.doStop()
+        except Exception:  # noqa: BLE001 -- a protocol's own; the gate goes on without it
+            _log.failure("a protocol failed to stop")
 
     def startFactory(self) -> None:
         """Start what is behind it."""
@@ -231,6 +237,18 @@ def _terms_of(servers: Sequence[LoadedServer]) -> Terms:
 def _total(numbers: Sequence[int | None]) -> int | None:
     known = [number for number in numbers if number is not None]
     return sum(known) if len(known) == len(numbers) else None
+
+
+def release(listeners: Iterable[Listener]) -> None:
+    """
+    Give addresses back.
+
+    :param listeners: that do not listen, and will not.
+    """
+    for listener in listeners:
+        descriptor = getattr(listener.endpoint, "fileno", None)
+        if isinstance(descriptor, int):
+            os.close(descriptor)
 
 
 def listen(listener: Listener, switch: Switch) -> IListeningPort:

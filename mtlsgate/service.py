@@ -4,7 +4,8 @@ The Twisted service: listens, takes over new epochs, and ends in good order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 
 from attrs import evolve, frozen
 from twisted.application.service import Service
@@ -22,7 +23,16 @@ from mtlsgate.epoch import Epoch
 from mtlsgate.errors import GateError
 from mtlsgate.events import HumanLog
 from mtlsgate.handover import Handover
-from mtlsgate.listening import Entrance, Listener, ListenError, Switch, bind, listen, places_of
+from mtlsgate.listening import (
+    Entrance,
+    Listener,
+    ListenError,
+    Switch,
+    bind,
+    listen,
+    places_of,
+    release,
+)
 from mtlsgate.metrics import Metrics
 from mtlsgate.overview import describe
 from mtlsgate.peer import address_text
@@ -102,6 +112,7 @@ class GateService(Service):
         self._load = load
         self._in_thread = in_thread
         self._reloading = DeferredLock()
+        self._handover: Handover | None = None
         self._open: dict[str, _Open] = {}
         self._entrances: dict[str, Entrance] = {}
         self._patience: IDelayedCall | None = None
@@ -240,16 +251,21 @@ class GateService(Service):
         entrances = self._new_entrances(epoch)
         audit = self.audit.prepare(epoch)
         before = set(self._open)
-        try:
-            for listener in bind(epoch, self._reactor, before):
-                self._listen_on(listener, entrances)
-        except ListenError:
-            for key in set(self._open) - before:
-                self._close(key)
-            self.audit.discard(audit)
-            raise
-        # From here on nothing can fail.
-        handover = Handover(epoch)
+        with ExitStack() as undo:
+            undo.callback(self.audit.discard, audit)
+            for key in before & entrances.keys():
+                self._start(entrances[key])
+                undo.callback(entrances[key].factory.doStop)
+            waiting = list(bind(epoch, self._reactor, before))
+            undo.callback(release, waiting)
+            while waiting:
+                key = waiting[0].place.key
+                self._listen_on(waiting[0], entrances)
+                undo.callback(self._close, key)
+                del waiting[0]
+            # From here on nothing can fail.
+            undo.pop_all()
+        self._handover = handover = Handover(epoch)
         for key, old in self._entrances.items():
             for gate in old.gates:
                 gate.again = handover.again
@@ -264,7 +280,24 @@ class GateService(Service):
         self.since = self._reactor.seconds()
         self._say_warnings()
         self._say_servers()
-        self._cooperator.coiterate(handover.settle(self.connections))
+        self._cooperator.coiterate(self._settle(handover))
+
+    def _settle(self, handover: Handover) -> Iterator[None]:
+        for _ in handover.settle(self.connections):
+            if self._handover is not handover:
+                # What an epoch that is no longer in force admits counts no more.
+                return
+            yield
+
+    def _start(self, entrance: Entrance) -> None:
+        """:raises ListenError: if a protocol's factory fails to start."""
+        try:
+            entrance.factory.doStart()
+        except Exception as error:
+            _log.failure("a protocol failed to start")
+            raise ListenError(
+                f"{entrance.place.key}: a protocol failed to start: {type(error).__name__}: {error}"
+            ) from error
 
     def _close(self, key: str) -> None:
         stopped = self._open.pop(key).port.stopListening()

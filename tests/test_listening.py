@@ -134,6 +134,7 @@ def test_a_switch() -> None:
     one, two = Counting(), Counting()
     switch = Switch(one)
     switch.doStart()
+    two.doStart()
     switch.turn_to(two)
     assert (one.calls, two.calls) == (["start", "stop"], ["start"])
     switch.doStop()

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
+from mtlsgate import service
+from mtlsgate.listening import Listener, ListenError, Switch, listen
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Version
 from tests.gatekit import Log
@@ -171,7 +174,87 @@ def test_the_application_ends_with_its_last_connection(tmp_path: Path, log: Log)
     assert calls == ["stop"]
 
 
+FAILING = """
+from twisted.internet.protocol import Factory, Protocol
+
+class Failing(Factory):
+    noisy = False
+    def startFactory(self): raise RuntimeError("no such luck")
+
+def factory(): return Failing.forProtocol(Protocol)
+"""
+
+
+def test_a_protocol_that_fails_to_start(tmp_path: Path, log: Log) -> None:
+    """Nothing has changed, and what was bound for the new epoch is given back."""
+    house = House(tmp_path, a_server())
+    house.site.write("failing.py", FAILING)
+    text = a_server(rules=PINNED).replace(
+        'protocol "echo" {}', 'protocol "custom" { factory = "failing:factory" }'
+    )
+    before = len(os.listdir("/proc/self/fd"))
+    [problem] = house.reload(text).problems
+    assert "no such luck" in problem
+    assert house.service.number == 1
+    house.enter(pki().other)
+    assert len(os.listdir("/proc/self/fd")) == before
+    log.failures.clear()
+
+
+def test_an_address_that_fails_to_listen(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were bound and opened before it are given back."""
+    house = House(tmp_path, a_server())
+    opened: list[Listener] = []
+
+    def fail_second(listener: Listener, switch: Switch) -> IListeningPort:
+        if opened:
+            raise ListenError("no such luck")
+        opened.append(listener)
+        return listen(listener, switch)
+
+    monkeypatch.setattr(service, "listen", fail_second)
+    text = a_server(rules=PINNED) + "".join(
+        a_server(name).replace(f"unix:{name}.sock", "127.0.0.1:0") for name in ("b", "c", "d")
+    )
+    before = len(os.listdir("/proc/self/fd"))
+    assert house.reload(text).problems == ("no such luck",)
+    assert len(opened) == 1
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    house.enter(pki().other)
+
+
+def test_a_protocol_that_fails_to_stop(tmp_path: Path, log: Log) -> None:
+    """The new epoch is in force all the same."""
+    house = House(tmp_path, a_server())
+
+    def fail() -> None:
+        raise RuntimeError("boom")
+
+    house.service.epoch.servers[0].gate.application.stopFactory = fail  # type: ignore[attr-defined]
+    assert house.reload(a_server(rules=PINNED)).problems == ()
+    house.enter(pki().client)
+    log.expect_failure(RuntimeError)
+
+
 # Clients that are connected
+
+
+def test_an_epoch_that_is_no_longer_in_force_judges_nobody(tmp_path: Path, log: Log) -> None:
+    """Two in one turn: whom the latter does not admit goes, though the former does."""
+    house = House(tmp_path, a_server())
+    clients = [house.enter(one) for one in (pki().client, pki().other)]
+    grace = 'revoke_grace = "10s"'
+    house.site.write("gate.hcl", a_server(rest=grace))
+    house.service.reload()
+    house.site.write("gate.hcl", a_server(rules=STRANGERS, rest=grace))
+    house.service.reload()
+    house.reactor.pump([0.0] * 50)
+    house.reactor.advance(11)
+    for client in clients:
+        client.pump()
+        assert client.disconnected
 
 
 def test_they_are_judged_again(
