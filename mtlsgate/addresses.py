@@ -100,6 +100,11 @@ def _problem(use: _Use, other: _Use) -> str | None:
     mine, theirs = use.server, other.server
     if mine is theirs or use.address != other.address:
         return f"is taken: see {there}"
+    if _proxies(mine) != _proxies(theirs):
+        return (
+            f"is read with another proxy_protocol or other trusted_proxies: see {there}; servers "
+            "that share an address must agree on them"
+        )
     if not (mine.server_names and theirs.server_names):
         return f"is taken: see {there}; servers that share an address need server_names each"
     if mine.default_server and theirs.default_server:
@@ -108,6 +113,10 @@ def _problem(use: _Use, other: _Use) -> str | None:
     if both:
         return f"has a server for {quoted(min(both))} already: see {there}"
     return None
+
+
+def _proxies(server: model.Server) -> tuple[str | None, set[str]]:
+    return server.proxy_protocol, {one.value for one in server.trusted_proxies or ()}
 
 
 def _canonical(names: Sequence[Located[str]]) -> set[str]:

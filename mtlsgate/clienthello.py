@@ -21,6 +21,7 @@ from enum import IntEnum
 
 from attrs import frozen
 
+from mtlsgate.proxyprotocol import begins_header
 from mtlsgate.reasons import Reason
 
 #: The longest ClientHello there can be, every vector full; OpenSSL's limit too.
@@ -29,6 +30,11 @@ MAX_HELLO = 131_396
 #: How much may arrive until the hello is whole, record headers and all: any
 #: hello in sane records, or one of 43 KB in records of one byte.
 MAX_BYTES = 256 * 1024
+
+#: What a PROXY header in TLS's place is.
+UNEXPECTED_HEADER = (
+    "a PROXY header where TLS should begin: proxy_protocol is not set, or the header came twice"
+)
 
 _MAX_RECORD = 2**14  # RFC 8446, 5.1
 _RECORD_HEADER = 5
@@ -165,6 +171,8 @@ def _check_beginning(header: bytes) -> None:
         raise _Refused("an HTTP request without TLS", None, Reason.NOT_TLS)
     if header.startswith(b"CONNE"):
         raise _Refused("an HTTP proxy request without TLS", None, Reason.NOT_TLS)
+    if begins_header(header):
+        raise _Refused(UNEXPECTED_HEADER, None, Reason.NOT_TLS)
     if header[0] & 0x80 and header[2] == _CLIENT_HELLO:
         raise _Refused("an SSL 2.0 hello", Alert.PROTOCOL_VERSION, Reason.UNSUPPORTED_TLS)
     if header[1] != 3 or not 20 <= header[0] <= 24:

@@ -45,6 +45,9 @@ from mtlsgate.verification import verification_rejection
 #: sent: the field holds 65,535 bytes, and clients take less.
 _MAX_CA_NAMES = 32 * 1024
 
+#: How long a TLS record's header is (RFC 8446, 5.1).
+_RECORD_HEADER = 5
+
 _log = Logger("mtlsgate.context")
 
 
@@ -107,12 +110,26 @@ class Handshake:
 
 
 class GateConnection(SSL.Connection):
-    """An OpenSSL connection that carries its `Handshake`."""
+    """
+    An OpenSSL connection that carries its `Handshake`.
+
+    :ivar beginning: the first bytes that came, at least a record's header once
+        OpenSSL has read that; it does not tell what it takes for no TLS.
+    """
 
     def __init__(self, context: SSL.Context) -> None:
         super().__init__(context, None)
         self.handshake = Handshake()
+        self.beginning = b""
         self._begun = False
+        self.bio_write = self._first_write  # type: ignore[method-assign]
+
+    def _first_write(self, buf: bytes | bytearray | memoryview) -> int:
+        self.beginning += buf[: _RECORD_HEADER - len(self.beginning)]
+        if len(self.beginning) == _RECORD_HEADER:
+            # From now on OpenSSL's own, with nothing in its way.
+            del self.bio_write
+        return super().bio_write(buf)
 
     def do_handshake(self) -> None:
         """

@@ -80,7 +80,14 @@ class DispatchingFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Dispatcher:
         """:returns: what reads the ClientHello of one connection."""
         assert addr is not None
-        return Dispatcher(self.choice, self.clock, addr)
+        return self.arrive(addr, self.clock.seconds())
+
+    def arrive(self, address: IAddress, began: float) -> Dispatcher:
+        """
+        :param began: when the connection came, in the clock's seconds.
+        :returns: what reads its ClientHello.
+        """
+        return Dispatcher(self.choice, self.clock, address, began)
 
 
 class Dispatcher(Protocol):
@@ -94,16 +101,19 @@ class Dispatcher(Protocol):
     _tls: GateTransport | None = None
     _timeout: IDelayedCall | None = None
 
-    def __init__(self, choice: ServerChoice, clock: IReactorTime, address: IAddress) -> None:
+    def __init__(
+        self, choice: ServerChoice, clock: IReactorTime, address: IAddress, began: float
+    ) -> None:
         self._choice = choice
+        self._began = began
         self._clock = clock
         self._address = address
         self._reader = ClientHelloReader()
 
     def connectionMade(self) -> None:
         """Give the client until the timeout."""
-        self._began = self._clock.seconds()
-        self._timeout = self._clock.callLater(self._choice.handshake_timeout, self._timed_out)
+        limit = self._choice.handshake_timeout - (self._clock.seconds() - self._began)
+        self._timeout = self._clock.callLater(max(0, limit), self._timed_out)
 
     def dataReceived(self, data: bytes) -> None:
         """Wait for the ClientHello; after it, hand on what comes."""

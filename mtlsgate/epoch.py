@@ -42,6 +42,7 @@ from mtlsgate.patience import patience
 from mtlsgate.protocols import PluginError, ProtocolEnvironment, find_plugin
 from mtlsgate.rulebook import RuleReader
 from mtlsgate.text import quoted
+from mtlsgate.trusted import TrustedProxies, trusted_proxies
 
 
 @frozen
@@ -52,11 +53,13 @@ class LoadedServer:
     :ivar model: its block.
     :ivar hosts: where it listens.
     :ivar gate: what admits clients and hands them over.
+    :ivar proxies: who connects for them; None where they do themselves.
     """
 
     model: model.Server
     hosts: tuple[Host, ...]
     gate: GateServer
+    proxies: TrustedProxies | None = None
 
 
 @frozen
@@ -217,6 +220,7 @@ class _Loader:
     ) -> LoadedServer | None:
         errors_before = len(self.report.errors)
         refuse_names(server, self.report)
+        proxies = trusted_proxies(server, self.report)
         credentials = tuple(self._server_credentials(server, hosts))
         rules = tuple(self.rules.rules(server.tls))
         deny = tuple(self.rules.conditions(server.tls.deny, "deny"))
@@ -240,7 +244,7 @@ class _Loader:
         if context is None:
             return None
         gate = GateServer(server.name, context, application.factory, settings.handshake_timeout)
-        return LoadedServer(server, hosts, gate)
+        return LoadedServer(server, hosts, gate, proxies)
 
     def _context(self, server: model.Server, policy: TlsPolicy) -> GateContext | None:
         try:

@@ -45,10 +45,12 @@ class Arrival:
 
     :ivar began: when it came, in the clock's seconds.
     :ivar server_name: what its ClientHello asks for, as it is written there.
+    :ivar hello: whether that was read.
     """
 
     began: float
     server_name: str | None
+    hello: bool = True
 
 
 class PinsUsed:
@@ -129,6 +131,13 @@ class GateFactory(TLSMemoryBIOFactory):
         transport.wrappedProtocol.arrival = arrival
         return transport
 
+    def arrive(self, address: IAddress, began: float) -> GateTransport:
+        """
+        :param began: when the connection came, in the clock's seconds.
+        :returns: the protocol for one whose TLS begins now.
+        """
+        return self.admit(address, Arrival(began, None, hello=False))
+
 
 class _DoorkeeperFactory(Factory):
     noisy = False
@@ -158,7 +167,8 @@ class Doorkeeper(Protocol):
     """
     Waits for the handshake and lets the application in, or says why not.
 
-    :ivar arrival: how the connection came here, if by way of its server name.
+    :ivar arrival: how the connection came here, if by way of its server name or
+        of a proxy.
     :ivar _rejection: why the connection was turned away, once it was.
     :ivar _timeout: ends a handshake that takes too long.
     :ivar _farewell: ends the connection of a client that the application
@@ -190,8 +200,9 @@ class Doorkeeper(Protocol):
         """Hand the connection over, if the verdict is to admit."""
         self._stop_timing()
         connection = self._connection()
-        if self.arrival is not None and not same_name(
-            self.arrival.server_name, connection.server_name
+        arrival = self.arrival
+        if (arrival is not None and arrival.hello) and not same_name(
+            arrival.server_name, connection.server_name
         ):
             # The rules are those of the name that was read first; after a
             # HelloRetryRequest the client may have named another.
@@ -265,7 +276,9 @@ class Doorkeeper(Protocol):
         rejection = self._rejection
         if rejection is None and isinstance(verdict, Rejection):
             rejection = verdict
-        self._log_rejection(rejection or handshake_rejection(reason), connection)
+        self._log_rejection(
+            rejection or handshake_rejection(reason, connection.beginning), connection
+        )
 
     def _log_rejection(self, rejection: Rejection, connection: GateConnection) -> None:
         events.rejected(

@@ -29,9 +29,16 @@ def describe(server: LoadedServer, where: Iterable[str]) -> str:
     else:
         rules = "admits by " + ", ".join(map(describe_rule, admission.rules))
     return printable(
-        f"{server.gate.name}: listening on {', '.join(where)}; {rules}; "
+        f"{server.gate.name}: listening on {', '.join(where)}; {_proxies(server)}{rules}; "
         f"protocol {server.model.protocol.name}"
     )
+
+
+def _proxies(server: LoadedServer) -> str:
+    if server.proxies is None:
+        return ""
+    networks = " or ".join(map(str, server.proxies.networks)) or "its unix socket"
+    return f"for clients of proxies at {networks}; "
 
 
 def describe_rule(rule: Rule) -> str:

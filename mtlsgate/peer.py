@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from mtlsgate.credentials import sha256
 from mtlsgate.interfaces import IVerifiedPeer
+from mtlsgate.text import printable
 
 
 @implementer(IVerifiedPeer)
@@ -146,5 +147,6 @@ def address_text(address: IAddress) -> str:
     host, port = getattr(address, "host", None), getattr(address, "port", None)
     if host is None or port is None:
         name = getattr(address, "name", None)
-        return f"unix:{name.decode(errors='replace') if name else ''}"
+        # A proxy may say whatever it likes.
+        return f"unix:{printable(name.decode(errors='replace')) if name else ''}"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

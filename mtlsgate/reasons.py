@@ -41,6 +41,8 @@ class Reason(StrEnum):
     # What the connection gave cause for.
     UNKNOWN_SERVER_NAME = "unknown_server_name"
     NOT_RESUMABLE = "not_resumable"
+    UNTRUSTED_PROXY = "untrusted_proxy"
+    PROXY_PROTOCOL_ERROR = "proxy_protocol_error"
     NOT_TLS = "not_tls"
     UNSUPPORTED_TLS = "unsupported_tls"
     PROTOCOL_ERROR = "protocol_error"

@@ -27,6 +27,7 @@ from mtlsgate.hosts import HostError, SocketAddress, adopt, endpoint_of
 from mtlsgate.names import first_by_name
 from mtlsgate.overview import describe
 from mtlsgate.peer import address_text
+from mtlsgate.proxied import behind_proxies
 
 _log = Logger("mtlsgate.service")
 
@@ -137,7 +138,15 @@ class GateService(Service):
         where: dict[int, list[str]] = {id(server): [] for server in self.epoch.servers}
         for listener in self._listeners:
             admitting = [(server, factories[id(server)]) for server in listener.servers]
-            address = self._listen_on(listener, self._factory(listener.text, admitting))
+            [first, *others] = listener.servers
+            factory = behind_proxies(
+                self._factory(listener.text, admitting),
+                listener.text if others else first.model.name,
+                first.proxies,
+                self.epoch.handshake_timeout,
+                self._reactor,
+            )
+            address = self._listen_on(listener, factory)
             for server in listener.servers:
                 where[id(server)].append(address)
         for server in self.epoch.servers:

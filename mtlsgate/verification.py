@@ -13,6 +13,8 @@ from twisted.internet.error import ConnectionClosed
 from twisted.python.failure import Failure
 
 from mtlsgate.admission import Rejection
+from mtlsgate.clienthello import UNEXPECTED_HEADER
+from mtlsgate.proxyprotocol import begins_header
 from mtlsgate.reasons import Reason
 
 #: X509_V_ERR_… to (reason, what it says of the certificate at that depth).
@@ -137,9 +139,10 @@ def verification_rejection(error: int, depth: int) -> Rejection:
     return Rejection(reason, f"{meaning} (X509 error {error})", depth)
 
 
-def handshake_rejection(failure: Failure) -> Rejection:
+def handshake_rejection(failure: Failure, beginning: bytes = b"") -> Rejection:
     """
     :param failure: what ended the connection before its handshake was complete.
+    :param beginning: the first bytes that came.
     :returns: the rejection where the client's certificate gave no cause.
     """
     error = failure.value
@@ -151,6 +154,8 @@ def handshake_rejection(failure: Failure) -> Rejection:
     for text in said:
         for part, reason, meaning in _HANDSHAKE_ERRORS:
             if part in text:
+                if reason is Reason.NOT_TLS and begins_header(beginning):
+                    meaning = UNEXPECTED_HEADER
                 return Rejection(reason, meaning)
     for text in said:
         # What the other side sent as an alert is queued as "… alert …".

@@ -281,6 +281,9 @@ class Server:
     :ivar server_names: the names (SNI) that it answers to where servers share
         an address; ``*.`` in front stands for one label.
     :ivar default_server: whether it answers to every other name, and to none.
+    :ivar proxy_protocol: ``required`` where proxies connect, which say for whom
+        by the PROXY protocol, before TLS.
+    :ivar trusted_proxies: who may: their addresses and networks.
     """
 
     at: Position = position()
@@ -290,6 +293,8 @@ class Server:
     tls: Tls = field()
     server_names: tuple[Located[str], ...] = ()
     default_server: bool = False
+    proxy_protocol: Literal["required"] | None = None
+    trusted_proxies: Values | None = None
 
     @property
     def heading(self) -> str:
@@ -307,6 +312,31 @@ class Server:
         """Yield (attribute or None, text) for what is wrong with the block as a whole."""
         if not self.hosts:
             yield "hosts", 'hosts is empty: name at least one address, as in ["*:8443"]'
+        yield from self._proxy_problems()
+
+    def _proxy_problems(self) -> Iterator[tuple[str | None, str]]:
+        if self.proxy_protocol is None:
+            if self.trusted_proxies is not None:
+                yield (
+                    "trusted_proxies",
+                    'trusted_proxies has no effect without proxy_protocol = "required"',
+                )
+            return
+        # Who connects to a unix socket is trusted.
+        if not self.trusted_proxies and not all(
+            host.value.startswith("unix:") for host in self.hosts
+        ):
+            yield (
+                "proxy_protocol",
+                "proxy_protocol needs trusted_proxies: name the addresses or networks of the "
+                'proxies, as in ["10.0.0.0/8"]',
+            )
+        for host in self.hosts:
+            if host.value.startswith("haproxy:"):
+                yield (
+                    "proxy_protocol",
+                    "a haproxy: endpoint takes a PROXY header from anybody: listen without it",
+                )
 
 
 @frozen

@@ -1,0 +1,227 @@
+"""
+Connections that come by way of a proxy: the PROXY header before TLS.
+
+The order is TCP, PROXY, TLS.  A `ProxiedFactory` stands in front of the
+factory that does TLS.  Once a connection's header was read, its bytes go to
+that factory's protocol directly, with nothing of this module in their way, on
+a transport whose `getPeer` and `getHost` are what the header says.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol as Structure
+from typing import cast
+
+from attrs import frozen
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    ITransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides, providedBy
+
+from mtlsgate import events
+from mtlsgate.admission import Rejection
+from mtlsgate.proxyprotocol import Header, HeaderReader
+from mtlsgate.reasons import Reason
+from mtlsgate.trusted import TrustedProxies
+
+
+class Receiving(Structure):
+    """A factory that takes connections that began elsewhere."""
+
+    def arrive(self, address: IAddress, began: float) -> IProtocol:
+        """
+        :param address: the client's.
+        :param began: when its connection came, in the clock's seconds.
+        :returns: the protocol for it.
+        """
+
+    def doStart(self) -> None: ...
+    def doStop(self) -> None: ...
+
+
+@frozen
+class ProxyDoor:
+    """
+    What stands before an address that proxies connect to.
+
+    :ivar name: what logs call the address.
+    :ivar trusted: who may send a header.
+    :ivar inner: the factory that does TLS.
+    :ivar timeout: seconds for the header; what is left of them is for the rest
+        of the handshake.
+    """
+
+    name: str
+    trusted: TrustedProxies
+    inner: Receiving
+    timeout: float
+
+
+class ProxiedFactory(Factory):
+    """
+    The factory to listen with where proxies connect.
+
+    :ivar door: what stands there.
+    """
+
+    noisy = False
+
+    def __init__(self, door: ProxyDoor, clock: IReactorTime) -> None:
+        """:param clock: the reactor, for time limits."""
+        self.door = door
+        self.clock = clock
+
+    def logPrefix(self) -> str:
+        """:returns: what Twisted calls it in logs."""
+        return self.door.name
+
+    def doStart(self) -> None:
+        """Start the factory behind it."""
+        self.door.inner.doStart()
+        super().doStart()
+
+    def doStop(self) -> None:
+        """Stop the factory behind it."""
+        super().doStop()
+        self.door.inner.doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> HeaderKeeper:
+        """:returns: what reads the header of one connection."""
+        assert addr is not None
+        return HeaderKeeper(self.door, self.clock, addr)
+
+
+class HeaderKeeper(Protocol):
+    """
+    Reads a connection's PROXY header, and then makes room for TLS.
+
+    :ivar _address: the other end's: the proxy's, where it is one.
+    :ivar _timeout: ends the wait for the header; None once there is a verdict.
+    """
+
+    _timeout: IDelayedCall | None = None
+
+    def __init__(self, door: ProxyDoor, clock: IReactorTime, address: IAddress) -> None:
+        self._door = door
+        self._clock = clock
+        self._address = address
+        self._reader = HeaderReader()
+
+    def connectionMade(self) -> None:
+        """Turn away who is no proxy; give a proxy until the timeout."""
+        self._began = self._clock.seconds()
+        if not self._door.trusted.trusts(self._address):
+            self._refuse(Reason.UNTRUSTED_PROXY, "it is not one of the trusted_proxies")
+            return
+        self._timeout = self._clock.callLater(self._door.timeout, self._timed_out)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Wait for the header."""
+        if self._timeout is None:
+            return
+        outcome = self._reader.feed(data)
+        if isinstance(outcome, Header):
+            self._stop_timing()
+            self._make_room(outcome)
+        elif outcome is not None:
+            self._refuse(Reason.PROXY_PROTOCOL_ERROR, outcome.detail)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Say that nobody came; not called once there is TLS to be told."""
+        if self._timeout is not None:
+            self._reject(Reason.PEER_GONE, "it went away before its PROXY header was whole")
+
+    def _make_room(self, header: Header) -> None:
+        assert self.transport is not None
+        transport: ITransport = self.transport
+        client = self._address
+        if header.source is not None and header.destination is not None:
+            client = header.source
+            # It provides what that one does.
+            proxied = ProxiedTransport(transport, client, header.destination)
+            transport = cast(ITransport, proxied)
+        inner = self._door.inner.arrive(client, self._began)
+        rest, self._reader = self._reader.rest, HeaderReader()
+        # What the connection has to say it says to its protocol, which stays
+        # this object: whatever kind of transport it is, it need not know better.
+        self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
+        self.connectionLost = inner.connectionLost  # type: ignore[method-assign,assignment]
+        inner.makeConnection(transport)
+        if rest:
+            inner.dataReceived(rest)
+
+    def _timed_out(self) -> None:
+        self._refuse(
+            Reason.HANDSHAKE_TIMEOUT, f"no whole PROXY header after {self._door.timeout:g} s"
+        )
+
+    def _refuse(self, reason: Reason, detail: str) -> None:
+        self._reject(reason, detail)
+        assert self.transport is not None
+        self.transport.abortConnection()  # type: ignore[attr-defined]
+
+    def _reject(self, reason: Reason, detail: str) -> None:
+        self._stop_timing()
+        events.rejected(self._door.name, self._address, Rejection(reason, detail))
+
+    def _stop_timing(self) -> None:
+        if self._timeout is not None and self._timeout.active():
+            self._timeout.cancel()
+        self._timeout = None
+
+
+class ProxiedTransport:
+    """
+    A connection's transport, but for the addresses at its ends.
+    """
+
+    def __init__(self, transport: ITransport, peer: IAddress, host: IAddress) -> None:
+        """
+        :param transport: the connection's own.
+        :param peer: the client's address.
+        :param host: the address that the client connected to.
+        """
+        self._transport = transport
+        self._peer = peer
+        self._host = host
+        directlyProvides(self, providedBy(transport))
+        # What every byte goes through, bound here and not looked up each time.
+        self.write = transport.write
+        self.writeSequence = transport.writeSequence
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._transport, name)
+
+    def getPeer(self) -> IAddress:
+        """:returns: the client's address, as the proxy tells it."""
+        return self._peer
+
+    def getHost(self) -> IAddress:
+        """:returns: the address that the client connected to, as the proxy tells it."""
+        return self._host
+
+
+def behind_proxies(
+    factory: IProtocolFactory,
+    name: str,
+    trusted: TrustedProxies | None,
+    timeout: float,
+    clock: IReactorTime,
+) -> IProtocolFactory:
+    """
+    :param factory: what would listen.
+    :param name: what logs call the address.
+    :param trusted: who connects there; None where no header is read.
+    :returns: the factory to listen with.
+    """
+    if trusted is None:
+        return factory
+    door = ProxyDoor(name, trusted, cast(Receiving, factory), timeout)
+    return ProxiedFactory(door, clock)

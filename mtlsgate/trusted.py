@@ -1,0 +1,107 @@
+"""
+Which proxies may say for whom they connect.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from attrs import frozen
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
+
+from mtlsgate.config import model
+from mtlsgate.errors import Report
+from mtlsgate.text import quoted
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: IPv4 as an IPv6 socket shows it (RFC 4291, 2.5.5.2).
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+@frozen
+class TrustedProxies:
+    """
+    :ivar networks: where they are; none of them is everywhere.
+    """
+
+    networks: tuple[Network, ...]
+
+    def trusts(self, address: IAddress) -> bool:
+        """
+        :param address: the other end of a connection.
+        :returns: whether it is a proxy's.  Whoever connects to a unix socket is
+            trusted: its mode and its directory say who can.
+        """
+        if isinstance(address, UNIXAddress):
+            return True
+        if not isinstance(address, IPv4Address | IPv6Address):
+            return False
+        try:
+            found = ipaddress.ip_address(address.host)
+        except ValueError:
+            return False
+        if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+            found = found.ipv4_mapped
+        return any(found in network for network in self.networks)
+
+
+def trusted_proxies(server: model.Server, report: Report) -> TrustedProxies | None:
+    """
+    :returns: a server's, or None where it reads no PROXY header; what is wrong
+        with them is reported.
+    """
+    if server.proxy_protocol is None:
+        return None
+    networks: list[Network] = []
+    for written in server.trusted_proxies or ():
+        try:
+            networks.append(read_network(written.value))
+        except ValueError as error:
+            text = f"trusted_proxies: {quoted(written.value)} {error}"
+            report.error(written.at, server.heading, text)
+            continue
+        if _everywhere(networks):
+            report.error(
+                written.at,
+                server.heading,
+                f"trusted_proxies: {quoted(written.value)} makes it everybody, so any client "
+                "could claim any address: name the proxies",
+            )
+            networks.pop()
+    return TrustedProxies(tuple(networks))
+
+
+def read_network(text: str) -> Network:
+    """
+    :param text: an address, or a network as ``10.0.0.0/8``.
+    :raises ValueError: if it is neither; its text follows the value.
+    """
+    address, slash, length = text.partition("/")
+    try:
+        if slash and not (length.isascii() and length.isdigit()):
+            raise ValueError("the length of its prefix is no number")
+        ipaddress.ip_address(address)
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        raise ValueError(f"is no IP address or network: {error}") from None
+    if "%" in address:
+        raise ValueError("has a zone: leave it out")
+    if ipaddress.ip_address(address) != network.network_address:
+        raise ValueError(f"has bits beyond its prefix: write {quoted(str(network))}")
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        mapped = network.network_address.ipv4_mapped
+        return ipaddress.IPv4Network((int(mapped or 0), network.prefixlen - _MAPPED.prefixlen))
+    return network
+
+
+def _everywhere(networks: Iterable[Network]) -> bool:
+    """Whether they are, together, all of IPv4 or of IPv6."""
+    found = tuple(networks)
+    four = [one for one in found if isinstance(one, ipaddress.IPv4Network)]
+    six = [one for one in found if isinstance(one, ipaddress.IPv6Network)]
+    return any(one.prefixlen == 0 for one in ipaddress.collapse_addresses(four)) or any(
+        one.prefixlen == 0 for one in ipaddress.collapse_addresses(six)
+    )
