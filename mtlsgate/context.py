@@ -39,6 +39,7 @@ from mtlsgate.judge import Judge
 from mtlsgate.names import certificate_names, first_by_name
 from mtlsgate.openssl import new_context
 from mtlsgate.reasons import Reason
+from mtlsgate.transport import HalfClosingConnection, HalfClosingTransport
 from mtlsgate.verification import verification_rejection
 
 #: The names of CAs in a CertificateRequest, in bytes, from which on none are
@@ -109,7 +110,7 @@ class Handshake:
         return tuple(self.certificates[at] for at in range(len(self.certificates)))
 
 
-class GateConnection(SSL.Connection):
+class GateConnection(HalfClosingConnection):
     """
     An OpenSSL connection that carries its `Handshake`.
 
@@ -232,7 +233,10 @@ class GateContext:
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> GateConnection:
         """Make the connection for an accepted one (`IOpenSSLServerConnectionCreator`)."""
-        return GateConnection(self._contexts[0])
+        connection = GateConnection(self._contexts[0])
+        if isinstance(protocol, HalfClosingTransport):
+            connection.on_end = protocol.on_end
+        return connection
 
     def _verify(
         self, connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int

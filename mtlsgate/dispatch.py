@@ -151,6 +151,7 @@ class Dispatcher(Protocol):
         self._stop_timing()
         received, self._reader = bytes(self._reader.received), ClientHelloReader()
         self._tls = factory.admit(self._address, Arrival(self._began, hello.server_name))
+        assert self.transport is not None
         self._tls.makeConnection(self.transport)
         self._tls.dataReceived(received)
 

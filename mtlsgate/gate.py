@@ -22,7 +22,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
-from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -33,6 +33,7 @@ from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.names import same_name
 from mtlsgate.peer import VerifiedPeer, address_text
 from mtlsgate.reasons import Reason
+from mtlsgate.transport import HalfClosingTransport
 from mtlsgate.verification import handshake_rejection
 
 _log = Logger("mtlsgate.gate")
@@ -88,7 +89,7 @@ class GateServer:
     pins_used: PinsUsed = field(factory=PinsUsed, eq=False)
 
 
-class GateTransport(BufferingTLSTransport):
+class GateTransport(HalfClosingTransport):
     """
     The TLS transport that an application's protocol gets.
 

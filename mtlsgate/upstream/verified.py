@@ -26,12 +26,13 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
-from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtlsgate.server_identity import as_address, name_problem, path_problem
 from mtlsgate.text import printable
+from mtlsgate.transport import HalfClosingConnection, HalfClosingTransport
 
 _log = Logger("mtlsgate.upstream")
 
@@ -54,7 +55,7 @@ def said(error: Exception) -> str:
     return "; ".join(str(entry[-1]) for entry in queue) or "no reason given"
 
 
-class ServerConnection(SSL.Connection):
+class ServerConnection(HalfClosingConnection):
     """
     A connection to a server, with what came of verifying it.
 
@@ -85,6 +86,8 @@ class ServerConnector:
     def clientConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> ServerConnection:
         """Make a connection (`IOpenSSLClientConnectionCreator`)."""
         connection = ServerConnection(self._context, self.server_name)
+        if isinstance(protocol, HalfClosingTransport):
+            connection.on_end = protocol.on_end
         if as_address(self.server_name) is None:
             # An address is no server name (RFC 6066, 3).
             connection.set_tlsext_host_name(self.server_name.removesuffix(".").encode("ascii"))
@@ -137,7 +140,7 @@ class TlsEndpoint:
             `HandshakeFailed`, or as the endpoint's own ``connect`` does.
         """
         attempt = _Attempt(factory)
-        below = TLSMemoryBIOFactory(self._connector, True, attempt, self._clock)
+        below = _TlsFactory(self._connector, True, attempt, self._clock)
 
         def failed(failure: Failure) -> None:
             if not attempt.done:
@@ -154,6 +157,10 @@ class TlsEndpoint:
         dialling = self._endpoint.connect(below)
         dialling.addErrback(failed)
         return outcome
+
+
+class _TlsFactory(TLSMemoryBIOFactory):
+    protocol = HalfClosingTransport
 
 
 class _Attempt(Factory):
@@ -205,7 +212,7 @@ class _Attempt(Factory):
 class _Listener(Protocol):
     """Stands where the application's protocol will stand once the server is verified."""
 
-    transport: BufferingTLSTransport
+    transport: HalfClosingTransport
 
     def __init__(self, attempt: _Attempt, address: IAddress) -> None:
         self._attempt = attempt

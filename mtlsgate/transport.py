@@ -1,0 +1,174 @@
+"""
+What Twisted's transports leave to be wished for between two streams: writes
+that go out at once, and TLS that ends in one direction at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import cast
+
+from OpenSSL import SSL
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    ITransport,
+)
+from twisted.internet.tcp import Connection
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides, implementer, providedBy
+
+#: More than TLS adds to what is written at once.
+_OVERHEAD = 1024
+
+
+class HalfClosingConnection(SSL.Connection):
+    """
+    An OpenSSL connection that asks what the other side's close_notify means.
+
+    :ivar on_end: called when it has come; answers whether the connection goes
+        on in the other direction.
+    """
+
+    on_end: Callable[[], bool] | None = None
+
+    def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
+        """
+        :raises SSL.ZeroReturnError: if the connection is over.
+        """
+        try:
+            return super().recv(bufsiz, flags)
+        except SSL.ZeroReturnError:
+            if self.on_end is not None and self.on_end():
+                raise SSL.WantReadError from None
+            raise
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfClosingTransport(BufferingTLSTransport):
+    """
+    TLS whose two directions end one by one, as those of TCP do, for an
+    application protocol that provides `IHalfCloseableProtocol`.
+
+    Such a protocol is told of the other side's close_notify by
+    ``readConnectionLost`` and may go on writing; for any other, the connection
+    is then over, as ever in Twisted.  A TCP connection that ends without a
+    close_notify was cut off, and is lost for both.
+
+    :ivar _ended: the application was told that no more will come.
+    """
+
+    _ended = False
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """Connect to what carries the TLS records."""
+        super().makeConnection(prompt(transport))
+
+    def write_at_once(self, data: bytes) -> None:
+        """Write without waiting for more to come in the same turn of the
+        reactor, and all of it in one go."""
+        self._aggregator.flush()
+        connection: SSL.Connection | None = self._tlsConnection
+        if connection is None or self.disconnecting or self._appSendBuffer:
+            TLSMemoryBIOProtocol.write(self, data)
+            return
+        try:
+            connection.send(data)
+        except SSL.Error:
+            TLSMemoryBIOProtocol.write(self, data)
+            return
+        size = len(data) + _OVERHEAD
+        sealed = connection.bio_read(size)
+        cast(ITransport, self.transport).write(sealed)
+        if len(sealed) == size:
+            self._flushSendBIO()
+
+    def loseWriteConnection(self) -> None:
+        """
+        Send close_notify after what was written.  What the other side still
+        sends is delivered, until it ends, too.
+        """
+        self.loseConnection()
+
+    def abortConnection(self) -> None:
+        """Reset the connection; nothing more is sent, not even a close_notify,
+        which would make what is cut off look whole."""
+        mute = getattr(self.transport, "mute", None)
+        if mute is not None:
+            mute()
+        super().abortConnection()
+
+    def readConnectionLost(self) -> None:
+        """The TCP connection brings no more."""
+        if not self._ended:
+            cast(Connection, self.transport).connectionLost(Failure(ConnectionDone()))
+
+    def writeConnectionLost(self) -> None:
+        """Not called: this never ends one direction of TCP alone."""
+
+    def on_end(self) -> bool:
+        """:returns: whether the connection goes on after the other side's close_notify."""
+        connection: SSL.Connection | None = self._tlsConnection
+        application = self.wrappedProtocol
+        if connection is None or not IHalfCloseableProtocol.providedBy(application):
+            return False
+        if not self._ended:
+            self._ended = True
+            application.readConnectionLost()
+        return not connection.get_shutdown() & SSL.SENT_SHUTDOWN
+
+
+def prompt(transport: ITransport) -> ITransport:
+    """:returns: the transport, made prompt if it is that of a socket."""
+    if not isinstance(transport, Connection):
+        return transport
+    return cast(ITransport, PromptTransport(transport))
+
+
+class PromptTransport:
+    """
+    A socket's transport, but for its writes, which go out at once as far as
+    the system takes them.
+
+    Twisted's own wait for the reactor to find the socket writable, which costs
+    a turn of the reactor, and two changes to what it watches, for each write.
+
+    :ivar _muted: nothing is to be sent any more.
+    """
+
+    _muted = False
+
+    def __init__(self, transport: Connection) -> None:
+        self._transport = transport
+        directlyProvides(self, providedBy(transport))
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send, and leave to the transport what the system does not take."""
+        transport = self._transport
+        if self._muted:
+            return
+        # Not past what is still waiting there.  Both are empty once all is
+        # sent; the one without a public name is what the next write would fill.
+        if data and not (
+            transport._tempDataBuffer or transport.dataBuffer or not transport.connected
+        ):
+            sent = transport.writeSomeData(data)
+            if not isinstance(sent, int):
+                # The reactor will meet the same error, and knows what to do about it.
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        transport.write(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Send all of it."""
+        self.write(b"".join(data))
+
+    def mute(self) -> None:
+        """Send nothing any more."""
+        self._muted = True
