@@ -27,6 +27,10 @@ _OPTIONS = (
 #: configured, and do not complete it out of the CAs that the other side is judged by.
 _NO_AUTO_CHAIN = 0x8
 
+#: SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets: a write of several records
+#: would need a call for each, though in memory there is room for all.
+_PARTIAL_WRITE = 0x1
+
 
 def new_context(method: int, min_version: MinVersion = "1.2") -> SSL.Context:
     """
@@ -39,6 +43,7 @@ def new_context(method: int, min_version: MinVersion = "1.2") -> SSL.Context:
     context.set_min_proto_version(_VERSIONS[min_version])
     context.set_options(_OPTIONS)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS | _NO_AUTO_CHAIN)
+    context.clear_mode(_PARTIAL_WRITE)
     context.set_cipher_list(_CIPHERS)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     return context

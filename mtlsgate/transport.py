@@ -6,6 +6,7 @@ that go out at once, and TLS that ends in one direction at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import cast
 
 from OpenSSL import SSL
@@ -73,16 +74,25 @@ class HalfClosingTransport(BufferingTLSTransport):
         if connection is None or self.disconnecting or self._appSendBuffer:
             TLSMemoryBIOProtocol.write(self, data)
             return
+        sent = 0
         try:
-            connection.send(data)
+            # One call for all of it, where the context was made by `new_context`.
+            while sent < len(data):
+                sent += connection.send(memoryview(data)[sent:] if sent else data)
         except SSL.Error:
-            TLSMemoryBIOProtocol.write(self, data)
+            # Into memory it never stops for want of room: TLS is over.
+            TLSMemoryBIOProtocol.write(self, data[sent:])
             return
         size = len(data) + _OVERHEAD
         sealed = connection.bio_read(size)
         cast(ITransport, self.transport).write(sealed)
         if len(sealed) == size:
-            self._flushSendBIO()
+            self._flush_rest()
+
+    def _flush_rest(self) -> None:
+        with suppress(SSL.WantReadError):
+            while True:
+                cast(ITransport, self.transport).write(self.getHandle().bio_read(_OVERHEAD))
 
     def loseWriteConnection(self) -> None:
         """
