@@ -9,9 +9,15 @@ known to another.
 from __future__ import annotations
 
 from attrs import frozen
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IReactorTime,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mtlsgate import events
 from mtlsgate.admission import Rejection
@@ -20,6 +26,7 @@ from mtlsgate.gate import Arrival, GateFactory, GateTransport
 from mtlsgate.names import NameTable
 from mtlsgate.reasons import Reason
 from mtlsgate.text import printable
+from mtlsgate.transport import no_more
 
 
 @frozen
@@ -90,6 +97,7 @@ class DispatchingFactory(Factory):
         return Dispatcher(self.choice, self.clock, address, began)
 
 
+@implementer(IHalfCloseableProtocol)
 class Dispatcher(Protocol):
     """
     Reads a connection's ClientHello, and then passes everything on to the TLS
@@ -134,6 +142,14 @@ class Dispatcher(Protocol):
             self._end(
                 Rejection(Reason.PEER_GONE, "the client went away before its ClientHello was whole")
             )
+
+    def readConnectionLost(self) -> None:
+        """The client's TCP will bring no more."""
+        assert self.transport is not None
+        no_more(self._tls, self.transport)
+
+    def writeConnectionLost(self) -> None:
+        """Not called: no direction of TCP is ended alone."""
 
     def _pass_on(self, hello: ClientHello) -> None:
         factory = self._choice.choose(hello.server_name)

@@ -16,6 +16,7 @@ from attrs import frozen
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
+    IHalfCloseableProtocol,
     IProtocol,
     IProtocolFactory,
     IReactorTime,
@@ -23,12 +24,13 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import directlyProvides, providedBy
+from zope.interface import directlyProvides, implementer, providedBy
 
 from mtlsgate import events
 from mtlsgate.admission import Rejection
 from mtlsgate.proxyprotocol import Header, HeaderReader
 from mtlsgate.reasons import Reason
+from mtlsgate.transport import no_more, prompt
 from mtlsgate.trusted import TrustedProxies
 
 
@@ -98,15 +100,18 @@ class ProxiedFactory(Factory):
         return HeaderKeeper(self.door, self.clock, addr)
 
 
+@implementer(IHalfCloseableProtocol)
 class HeaderKeeper(Protocol):
     """
     Reads a connection's PROXY header, and then makes room for TLS.
 
     :ivar _address: the other end's: the proxy's, where it is one.
     :ivar _timeout: ends the wait for the header; None once there is a verdict.
+    :ivar _inner: what does TLS, once the header was read.
     """
 
     _timeout: IDelayedCall | None = None
+    _inner: IProtocol | None = None
 
     def __init__(self, door: ProxyDoor, clock: IReactorTime, address: IAddress) -> None:
         self._door = door
@@ -138,6 +143,14 @@ class HeaderKeeper(Protocol):
         if self._timeout is not None:
             self._reject(Reason.PEER_GONE, "it went away before its PROXY header was whole")
 
+    def readConnectionLost(self) -> None:
+        """The TCP connection will bring no more."""
+        assert self.transport is not None
+        no_more(self._inner, self.transport)
+
+    def writeConnectionLost(self) -> None:
+        """Not called: no direction of TCP is ended alone."""
+
     def _make_room(self, header: Header) -> None:
         assert self.transport is not None
         transport: ITransport = self.transport
@@ -145,9 +158,9 @@ class HeaderKeeper(Protocol):
         if header.source is not None and header.destination is not None:
             client = header.source
             # It provides what that one does.
-            proxied = ProxiedTransport(transport, client, header.destination)
+            proxied = ProxiedTransport(prompt(transport), client, header.destination)
             transport = cast(ITransport, proxied)
-        inner = self._door.inner.arrive(client, self._began)
+        self._inner = inner = self._door.inner.arrive(client, self._began)
         rest, self._reader = self._reader.rest, HeaderReader()
         # What the connection has to say it says to its protocol, which stays
         # this object: whatever kind of transport it is, it need not know better.

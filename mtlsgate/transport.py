@@ -24,6 +24,21 @@ from zope.interface import directlyProvides, implementer, providedBy
 _OVERHEAD = 1024
 
 
+def no_more(protocol: object, transport: ITransport) -> None:
+    """
+    Say that a TCP connection brings no more.
+
+    :param protocol: what handles the connection's bytes, or None.
+    :param transport: the connection's, which is lost if that protocol cannot
+        tell its directions apart, as it is in Twisted.
+    """
+    half = IHalfCloseableProtocol(protocol, None)
+    if half is None:
+        cast(Connection, transport).connectionLost(Failure(ConnectionDone()))
+    else:
+        half.readConnectionLost()
+
+
 class HalfClosingConnection(SSL.Connection):
     """
     An OpenSSL connection that asks what the other side's close_notify means.
@@ -112,7 +127,7 @@ class HalfClosingTransport(BufferingTLSTransport):
     def readConnectionLost(self) -> None:
         """The TCP connection brings no more."""
         if not self._ended:
-            cast(Connection, self.transport).connectionLost(Failure(ConnectionDone()))
+            no_more(None, cast(ITransport, self.transport))
 
     def writeConnectionLost(self) -> None:
         """Not called: this never ends one direction of TCP alone."""
