@@ -86,7 +86,7 @@ class HalfClosingTransport(BufferingTLSTransport):
         reactor, and all of it in one go."""
         self._aggregator.flush()
         connection: SSL.Connection | None = self._tlsConnection
-        if connection is None or self.disconnecting or self._appSendBuffer:
+        if not data or connection is None or self.disconnecting or self._appSendBuffer:
             TLSMemoryBIOProtocol.write(self, data)
             return
         sent = 0

@@ -56,10 +56,14 @@ class Keys:
         return cls(authority, client)
 
 
-def configuration(servers: dict[str, str]) -> str:
-    """:returns: a file of servers, each with these attributes in its protocol block."""
+def configuration(servers: dict[str, str], of_server: str = "") -> str:
+    """
+    :param of_server: further attributes of the servers.
+    :returns: a file of servers, each with these attributes in its protocol block.
+    """
     return "".join(
-        f'\nserver "{name}" {{\n  hosts = ["127.0.0.1:0"]\n  protocol "proxy" {{\n{attributes}\n'
+        f'\nserver "{name}" {{\n  hosts = ["127.0.0.1:0"]\n{of_server}\n'
+        f'  protocol "proxy" {{\n{attributes}\n'
         '  }\n  tls {\n    server_certificate {\n      public_key_file = "server.crt"\n'
         '      private_key_file = "server.key"\n    }\n'
         '    client_certificate "fleet" {\n      ca_certificate_file = "ca.crt"\n    }\n  }\n}\n'
@@ -68,10 +72,10 @@ def configuration(servers: dict[str, str]) -> str:
 
 
 @contextmanager
-def proxy(directory: Path, servers: dict[str, str]) -> Iterator[RunningGate]:
+def proxy(directory: Path, servers: dict[str, str], of_server: str = "") -> Iterator[RunningGate]:
     """Run a gate with these servers until the block ends."""
     config = directory / "gate.hcl"
-    config.write_text(configuration(servers))
+    config.write_text(configuration(servers, of_server))
     with gate(config) as running:
         yield running
 
@@ -117,7 +121,10 @@ class TlsSocket:
     :ivar socket: what carries the TLS records.
     """
 
-    def __init__(self, port: int, keys: Keys, version: Version | None = None) -> None:
+    def __init__(
+        self, port: int, keys: Keys, version: Version | None = None, preface: bytes = b""
+    ) -> None:
+        """:param preface: what to send before TLS."""
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         if version is not None:
             context.set_min_proto_version(_VERSIONS[version])
@@ -133,6 +140,7 @@ class TlsSocket:
         limit = struct.pack("ll", _TIMEOUT, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.sendall(preface)
         self.connection = SSL.Connection(context, self.socket)
         self.connection.set_connect_state()
         self.connection.set_tlsext_host_name(b"localhost")

@@ -457,6 +457,12 @@ def block(attributes: str) -> str:
     return server_block(protocol=f'protocol "proxy" {{\n{attributes}\n}}')
 
 
+def test_alpn(tmp_path: Path) -> None:
+    """``alpn`` names the application protocols that clients may negotiate."""
+    epoch = site(tmp_path).load(block('target = "127.0.0.1:80"\nalpn = ["postgresql", "x"]'))
+    assert epoch.servers[0].gate.context.policy.alpn == (b"postgresql", b"x")
+
+
 @pytest.mark.parametrize(
     "attributes",
     [
@@ -511,6 +517,7 @@ def test_blocks(attributes: str, tmp_path: Path) -> None:
             'target = "127.0.0.1:80"\nproxy_protocol_certificate = true',
             '5:1: protocol "proxy": proxy_protocol_certificate needs proxy_protocol = "v2"',
         ),
+        ('target = "127.0.0.1:80"\nalpn = [""]', '5:1: protocol "proxy": alpn: each name must be'),
         ('target = "127.0.0.1:80"\nidle_timeout = "0s"', "5:16: protocol \"proxy\": idle_timeou"),
     ],
 )  # fmt: skip

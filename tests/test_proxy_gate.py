@@ -112,6 +112,47 @@ def test_client_half_closes_tcp_too(field: Field, version: Version) -> None:
         assert client.receive_all() == b"answer"
 
 
+_TRUST = 'proxy_protocol = "required"\n  trusted_proxies = ["127.0.0.1"]'
+_HEADER = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n"
+
+
+@pytest.mark.parametrize(
+    ("of_server", "preface"),
+    [
+        ('server_names = ["localhost"]', b""),
+        (_TRUST, _HEADER),
+        (f'server_names = ["localhost"]\n{_TRUST}', _HEADER),
+    ],
+    ids=["chosen by name", "by way of a proxy", "both"],
+)
+def test_half_closes_whatever_is_before(
+    tmp_path: Path, of_server: str, preface: bytes, version: Version
+) -> None:
+    """Directions end one by one, and resets are resets, where servers share an address or a
+    proxy connects, too."""
+    keys = Keys.write(tmp_path)
+    with (
+        Target() as listening,
+        proxy(tmp_path, {"p": f'target = "127.0.0.1:{listening.port}"'}, of_server) as gate,
+    ):
+        with TlsSocket(gate.port("p"), keys, version, preface) as client:
+            target = listening.accept()
+            client.send(b"question")
+            client.end()
+            client.socket.shutdown(socket.SHUT_WR)
+            assert read_all(target) == b"question"
+            target.sendall(b"answer")
+            target.close()
+            assert client.receive_all() == b"answer"
+        with TlsSocket(gate.port("p"), keys, version, preface) as client:
+            target = listening.accept()
+            target.sendall(b"half of")
+            assert client.receive() == b"half of"
+            reset(target)
+            assert client.ending() == "ECONNRESET"
+        assert "Traceback" not in gate.stop()
+
+
 def test_target_half_closes(field: Field, version: Version) -> None:
     """A target that ends its stream hears the rest of the client's: the client gets a
     close_notify, and what it still sends arrives."""

@@ -6,12 +6,17 @@ A verified client's bytes go to a target, and the target's to the client.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocolFactory,
+    IProtocolNegotiationFactory,
+    IReactorTime,
+)
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -42,6 +47,8 @@ class ProxyConfiguration:
     :ivar unsafe_target: whether plaintext may leave the machine.
     :ivar proxy_protocol: which version's header begins the target's connection.
     :ivar proxy_protocol_certificate: whether it holds the client's certificate.
+    :ivar alpn: the application protocols that clients may negotiate by ALPN,
+        the preferred one first; none leaves the extension unanswered.
     :ivar tls: speaks TLS to the target.
     """
 
@@ -53,6 +60,7 @@ class ProxyConfiguration:
     unsafe_target: bool = False
     proxy_protocol: Literal["v1", "v2"] | None = None
     proxy_protocol_certificate: bool = False
+    alpn: tuple[str, ...] = ()
     tls: TargetTls | None = None
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
@@ -63,6 +71,8 @@ class ProxyConfiguration:
                 'proxy_protocol_certificate needs proxy_protocol = "v2": no other header has '
                 "room for a certificate",
             )
+        if not all(name.isascii() and 0 < len(name) < 256 for name in self.alpn):
+            yield "alpn", "alpn: each name must be of 1 to 255 ASCII characters"
 
     def targets(self) -> tuple[Target, ...]:
         """
@@ -91,6 +101,7 @@ class ProxyConfiguration:
         return Misconfigured(self.target.at, f"target: {text}")
 
 
+@implementer(IProtocolNegotiationFactory)
 class ProxyFactory(Factory):
     """
     The factory of a server's connections to its targets.
@@ -108,13 +119,22 @@ class ProxyFactory(Factory):
         clock: IReactorTime,
         limits: Limits,
         announcement: Announcement | None = None,
+        alpn: Sequence[str] = (),
     ) -> None:
-        """:param announcement: tells the target who connects."""
+        """
+        :param announcement: tells the target who connects.
+        :param alpn: the application protocols that clients may negotiate.
+        """
         self.server = server
         self.backends = backends
         self.clock = clock
         self.limits = limits
         self.announcement = announcement
+        self._alpn = [name.encode("ascii") for name in alpn]
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """:returns: the application protocols that clients may negotiate."""
+        return self._alpn
 
     def buildProtocol(self, addr: IAddress | None) -> ProxyClient:
         """:returns: the client's end of a connection."""
@@ -257,6 +277,7 @@ class ProxyPlugin:
             None
             if version is None
             else Announcement(version, configuration.proxy_protocol_certificate),
+            configuration.alpn,
         )
 
 
