@@ -122,7 +122,7 @@ def whole(sample: Sample) -> str:
     """:returns: the sample, with what is around it."""
     if "inside server" in sample.note:
         rest = "" if "protocol " in sample.text else '  protocol "echo" {}\n'
-        if "tls {" not in sample.text:
+        if not re.search(r"^  tls \{", sample.text, re.MULTILINE):
             rest += '  tls {\n    client_certificate { ca_certificate_file = "ca.crt" }\n  }\n'
         return f'server {{\n  hosts = ["127.0.0.1:0"]\n{rest}{sample.text}}}\n'
     if "inside rule" in sample.note:
@@ -156,7 +156,7 @@ def make_files(directory: Path, text: str) -> None:
             content = crl(authority)
         elif folder:
             content = issue("one").pem
-        elif re.search(r"^server\b|-server\.", name):
+        elif re.search(r"^server\b|-server\.|^gate\.", name):
             server = servers.setdefault(path.stem, _server(path.stem))
             content = server.key_pem if name.endswith(".key") else server.pem
         elif re.search(r"(?:^|-)ca\.", name):

@@ -305,6 +305,7 @@ def test_unreachable(version: Version, log: Log, events: list[LogEvent]) -> None
     assert proxy.door.log.only["fingerprint"] in text
     assert "127.0.0.1:50000" in text
     assert event["fingerprint"] == log.only["fingerprint"]
+    assert event["targets"] == ["127.0.0.1:9000"]
     assert proxy.clock.getDelayedCalls() == []
 
 

@@ -25,7 +25,7 @@ from zope.interface import implementer
 from mtlsgate.config import Duration, Located, Misconfigured
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin, IVerifiedPeer
 from mtlsgate.peer import address_text
-from mtlsgate.text import quoted
+from mtlsgate.text import printable, quoted
 from mtlsgate.upstream.announce import Announcement
 from mtlsgate.upstream.backends import Backends, Dialled, Unreachable
 from mtlsgate.upstream.relay import End, Limits, Relay
@@ -199,14 +199,17 @@ class ProxyClient(End):
         self._dialling = None
         if failure.check(CancelledError):
             return
-        if failure.check(Unreachable):
-            self._give_up(str(failure.value))
+        if isinstance(failure.value, Unreachable):
+            targets = [printable(one.target.text) for one in failure.value.attempts]
+            self._give_up(str(failure.value), targets)
         else:
             self._log(_log.failure, "dialling a target failed", failure=failure)
             self.reset()
 
-    def _give_up(self, problem: str) -> None:
-        self._log(_log.warn, "no target could be reached: {problem}", problem=problem)
+    def _give_up(self, problem: str, targets: Sequence[str] = ()) -> None:
+        self._log(
+            _log.warn, "no target could be reached: {problem}", problem=problem, targets=targets
+        )
         self.relay.give_up(self)
 
     def _on_limit(self, limit: str) -> None:

@@ -54,7 +54,7 @@ class Attempt:
     problem: str
 
     def __str__(self) -> str:
-        return f"{self.target}: {self.problem}"
+        return f"{printable(self.target.text)}: {self.problem}"
 
 
 class Unreachable(Exception):
