@@ -122,7 +122,8 @@ def whole(sample: Sample) -> str:
     """:returns: the sample, with what is around it."""
     if "inside server" in sample.note:
         rest = "" if "protocol " in sample.text else '  protocol "echo" {}\n'
-        if not re.search(r"^  tls \{", sample.text, re.MULTILINE):
+        # At the margin, or indented as in a server; deeper, it is that of a protocol.
+        if not re.search(r"^(?:  )?tls \{", sample.text, re.MULTILINE):
             rest += '  tls {\n    client_certificate { ca_certificate_file = "ca.crt" }\n  }\n'
         return f'server {{\n  hosts = ["127.0.0.1:0"]\n{rest}{sample.text}}}\n'
     if "inside rule" in sample.note:
