@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import cast
+from typing import NoReturn, cast
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
@@ -18,8 +18,12 @@ from twisted.internet.interfaces import (
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
-from zope.interface import directlyProvides, implementer, providedBy
+from zope.interface import implementer, providedBy
 
+#: What a TLS record holds at most, and how much of several records is handed
+#: on as one piece.
+_RECORD = 2**14
+_GATHER = 2**16
 #: More than TLS adds to what is written at once.
 _OVERHEAD = 1024
 
@@ -45,20 +49,46 @@ class HalfClosingConnection(SSL.Connection):
 
     :ivar on_end: called when it has come; answers whether the connection goes
         on in the other direction.
+    :ivar _met: what reading met behind data that was handed out before it.
     """
 
     on_end: Callable[[], bool] | None = None
+    _met: SSL.Error | None = None
 
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
         """
+        :returns: what has come, of as many records as `_GATHER` bytes take;
+            OpenSSL gives one record at a time.
         :raises SSL.ZeroReturnError: if the connection is over.
         """
+        if self._met is not None:
+            self._raise_met()
         try:
-            return super().recv(bufsiz, flags)
-        except SSL.ZeroReturnError:
-            if self.on_end is not None and self.on_end():
-                raise SSL.WantReadError from None
-            raise
+            data = super().recv(bufsiz, flags)
+        except SSL.ZeroReturnError as error:
+            self._met = error
+            self._raise_met()
+        if len(data) < _RECORD:
+            return data
+        records, size = [data], len(data)
+        try:
+            while size < _GATHER and len(data) == _RECORD:
+                data = super().recv(bufsiz, flags)
+                records.append(data)
+                size += len(data)
+        except SSL.WantReadError:
+            pass
+        except SSL.Error as error:
+            # For the next call, after the data before it.
+            self._met = error
+        return b"".join(records)
+
+    def _raise_met(self) -> NoReturn:
+        met, self._met = self._met, None
+        assert met is not None
+        if isinstance(met, SSL.ZeroReturnError) and self.on_end is not None and self.on_end():
+            raise SSL.WantReadError
+        raise met
 
 
 @implementer(IHalfCloseableProtocol)
@@ -166,7 +196,12 @@ class PromptTransport:
 
     def __init__(self, transport: Connection) -> None:
         self._transport = transport
-        directlyProvides(self, providedBy(transport))
+
+    @property
+    def __providedBy__(self) -> object:
+        # What zope.interface asks; to declare it of each object costs as much
+        # as a good part of a handshake.
+        return providedBy(self._transport)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._transport, name)

@@ -288,6 +288,24 @@ def _digest(data: bytes | bytearray) -> tuple[int, str]:
     return len(data), hashlib.sha256(data).hexdigest()
 
 
+def test_stopping(tmp_path: Path) -> None:
+    """A gate that is stopped while bytes pass says nothing but that."""
+    keys = Keys.write(tmp_path)
+    limits = 'idle_timeout = "1h"\nmax_lifetime = "1h"'
+    with (
+        Target() as listening,
+        proxy(tmp_path, {"p": f'target = "127.0.0.1:{listening.port}"\n{limits}'}) as gate,
+        TlsSocket(gate.port("p"), keys) as client,
+    ):
+        target = listening.accept()
+        target.sendall(b"x")
+        assert client.receive() == b"x"
+        rest = gate.stop()
+        assert "Traceback" not in rest
+        assert "Unhandled" not in rest
+        assert ending(target)[0] == b""
+
+
 _STALLED = 16
 
 

@@ -293,6 +293,43 @@ def test_write_at_once(log: Log, version: Version, size: int) -> None:
     assert seat.client.receive() == b"before" + data[:size]
 
 
+class Sized(Half):
+    """:ivar sizes: of the pieces that came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self.sizes.append(len(data))
+        super().dataReceived(data)
+
+
+@pytest.mark.parametrize("end", ["nothing", "close_notify", "damage"])
+@pytest.mark.parametrize("size", [16_384, 65_535, 65_536, 200_000])
+def test_records_are_gathered(log: Log, version: Version, size: int, end: str) -> None:
+    """Records that came together are handed on together, up to 64 KiB; what comes behind them
+    comes after them, and is not forgotten."""
+    protocol = Sized()
+    seat = Seat(log, protocol, version)
+    data = bytes(range(256)) * (size // 256 + 1)
+    seat.client.connection.sendall(data[:size])
+    if end == "close_notify":
+        seat.client.connection.shutdown()
+    sealed = bytearray(seat.client.take_outgoing())
+    if end == "damage":
+        sealed += b"\x17\x03\x03\x00\x20" + bytes(32)
+    seat.client.raw_send(bytes(sealed))
+    seat.client.pump()
+    assert protocol.received == data[:size]
+    assert max(protocol.sizes) == min(size, 65_536)
+    assert protocol.ends == (1 if end == "close_notify" else 0)
+    assert (protocol.lost is not None) == (end == "damage")
+    if end == "nothing":
+        seat.client.send(b"more")
+        assert protocol.received == data[:size] + b"more"
+
+
 def test_abort_says_nothing(log: Log, version: Version) -> None:
     """Aborting sends no close_notify, which would make what came look whole."""
     protocol = RecordingProtocol()

@@ -140,7 +140,9 @@ class End(Protocol):
         """End the stream to this end, after what was written to it."""
         if not self.lost:
             self.transport.unregisterProducer()
-            self.transport.loseWriteConnection()
+            # Not every kind of endpoint has transports that can.
+            end = getattr(self.transport, "loseWriteConnection", self.transport.loseConnection)
+            end()
 
     def close(self) -> None:
         """End the connection after what was written to it; what still comes from
