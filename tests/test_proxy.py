@@ -29,9 +29,11 @@ from mtlsgate.upstream.announce import CERTIFICATE_TLV, Announcement
 from mtlsgate.upstream.backends import Backends
 from mtlsgate.upstream.relay import Limits
 from mtlsgate.upstream.targets import parse_target
+from mtlsgate.upstream.tls import TlsClient
 from tests.gatekit import Door, Log, admitted, rule
 from tests.pki import server as server_block
 from tests.pki import site
+from tests.upstreamkit import MemoryServer
 
 GATE = IPv4Address("TCP", "127.0.0.1", 8443)
 TARGET = IPv4Address("TCP", "127.0.0.1", 9000)
@@ -387,6 +389,50 @@ def test_max_lifetime(version: Version, log: Log, events: list[LogEvent]) -> Non
     assert client.aborted
     [event] = events
     assert "max_lifetime ends the connection" in formatEvent(event)
+
+
+def test_lifetime_ends_while_dialling(log: Log, events: list[LogEvent]) -> None:
+    """A lifetime that ends before the target is there ends the wait for it, too."""
+    proxy = Proxy(log, Limits(max_lifetime=1.0))
+    proxy.line.hanging = True
+    client = proxy.connect()
+    client.handshake()
+    proxy.clock.advance(1)
+    client.pump()
+    assert client.disconnected
+    assert proxy.clock.getDelayedCalls() == []
+    [event] = events
+    assert event["limit"] == "max_lifetime"
+
+
+def test_target_that_breaks_off(version: Version, log: Log, events: list[LogEvent]) -> None:
+    """A target that does not take the gate for a client says so to the log: in TLS 1.2 there
+    is no connection then, in TLS 1.3 one that ends at once."""
+    proxy = Proxy(log)
+    authority = Authority.create("Backend CA")
+    credential = authority.issue("x", dns_names=["x"], usages=["server_auth"])
+    target = MemoryServer(credential, proxy.clock, version, demand=True)
+    backends = Backends(
+        [parse_target("127.0.0.1:9000")],
+        MemoryReactorClock(),
+        clock=proxy.clock,
+        tls=TlsClient([authority.certificate], server_name="x"),
+        endpoint=lambda *_: target,
+    )
+    assert isinstance(proxy.door.application, ProxyFactory)
+    proxy.door.application.backends = backends
+    client = proxy.connect()
+    client.handshake()
+    target.pump()
+    assert target.transport is not None
+    target.transport.finish()
+    client.pump()
+    assert client.disconnected
+    [event] = events
+    text = formatEvent(event)
+    assert "127.0.0.1:9000" in text
+    assert "alert" in text
+    assert event["log_level"] is LogLevel.warn
 
 
 def header(proxy: Proxy) -> Header:

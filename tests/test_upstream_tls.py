@@ -70,7 +70,7 @@ class Call:
         preface: bytes = b"",
     ) -> None:
         self.clock = Clock()
-        self.server = MemoryServer(credential, self.clock, version, ask, len(preface))
+        self.server = MemoryServer(credential, self.clock, version, ask, preface=len(preface))
         self.factory = RecordingFactory()
         self.outcome: list[object] = []
         client = client or TlsClient([authority().certificate])

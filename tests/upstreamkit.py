@@ -38,10 +38,12 @@ class MemoryServer:
         clock: Clock,
         version: Version | None = None,
         ask: bool = False,
+        demand: bool = False,
         preface: int = 0,
     ) -> None:
         """
         :param ask: ask for a client certificate, and take any.
+        :param demand: take no client without one.
         :param preface: how many bytes come before TLS.
         """
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
@@ -55,6 +57,8 @@ class MemoryServer:
         context.use_privatekey(credential.private_key)
         if ask:
             context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
+        if demand:
+            context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True)
         self._context = context
         self._clock = clock
         self._preface = preface

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from attrs import frozen
+from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -31,6 +32,7 @@ from mtlsgate.upstream.backends import Backends, Dialled, Unreachable
 from mtlsgate.upstream.relay import End, Limits, Relay
 from mtlsgate.upstream.targets import Target, parse_target
 from mtlsgate.upstream.tls import TargetTls
+from mtlsgate.upstream.verified import said
 
 _log = Logger("mtlsgate.proxy")
 
@@ -168,7 +170,7 @@ class ProxyClient(End):
         except ValueError as error:
             self._give_up(str(error))
             return
-        ends = _TargetFactory(self.relay)
+        ends = _TargetFactory(self)
         dialling = factory.backends.dial(ends, preface).addCallback(self._reached)
         self._dialling = dialling.addErrback(self._not_reached)
 
@@ -189,7 +191,8 @@ class ProxyClient(End):
     def _reached(self, dialled: Dialled) -> None:
         self._dialling = None
         target = dialled.protocol
-        assert isinstance(target, End)
+        assert isinstance(target, ProxyTarget)
+        target.name = dialled.target.text
         if self.lost:
             target.reset()
         else:
@@ -214,6 +217,18 @@ class ProxyClient(End):
 
     def _on_limit(self, limit: str) -> None:
         self._log(_log.info, "{limit} ends the connection", limit=limit)
+        if self._dialling is not None:
+            self._dialling.cancel()
+
+    def target_refused(self, target: str, problem: str) -> None:
+        """Log that a target ended TLS with an error, as it does in TLS 1.3 if it does not
+        take the gate's certificate."""
+        self._log(
+            _log.warn,
+            "{target} broke off: {problem}",
+            target=printable(target),
+            problem=printable(problem),
+        )
 
     def _log(self, emit: Any, text: str, **values: object) -> None:
         peer = IVerifiedPeer(self.transport, None)
@@ -226,15 +241,35 @@ class ProxyClient(End):
         )
 
 
+class ProxyTarget(End):
+    """
+    The target's end.
+
+    :ivar name: the target, as it was written.
+    """
+
+    name = ""
+
+    def __init__(self, client: ProxyClient) -> None:
+        super().__init__(client.relay)
+        self._client = client
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Say what the target had against it, if it said so."""
+        if isinstance(reason.value, SSL.Error):
+            self._client.target_refused(self.name, said(reason.value))
+        super().connectionLost(reason)
+
+
 @implementer(IProtocolFactory)
 @frozen
 class _TargetFactory:
-    """Builds the target's end of one relay."""
+    """Builds the target's end for one client."""
 
-    _relay: Relay
+    _client: ProxyClient
 
-    def buildProtocol(self, addr: IAddress) -> End:
-        return End(self._relay)
+    def buildProtocol(self, addr: IAddress) -> ProxyTarget:
+        return ProxyTarget(self._client)
 
     def doStart(self) -> None:
         pass
