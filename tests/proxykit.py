@@ -5,9 +5,10 @@ certificates for them.
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -162,6 +163,38 @@ class TlsSocket:
         received = bytearray()
         while data := self.receive():
             received += data
+        return bytes(received)
+
+    def exchange(self, pieces: Sequence[bytes]) -> bytes:
+        """
+        Send and receive at the same time, and end the client's own stream after the last.
+
+        :returns: all that comes until the gate's close_notify.
+        """
+        self.socket.setblocking(False)
+        received, left, ended = bytearray(), list(reversed(pieces)), False
+        while True:
+            with suppress(SSL.WantReadError):
+                while data := self.receive():
+                    received += data
+                # The gate has ended its stream, and this side may go on.
+                break
+            if not left and not ended:
+                self.end()
+                ended = True
+            with suppress(SSL.WantWriteError, SSL.WantReadError):
+                while left:
+                    piece = left[-1]
+                    sent = self.connection.send(piece)
+                    left[-1:] = [piece[sent:]] if sent < len(piece) else []
+            writing = [self.socket] if left else []
+            ready = select.select([self.socket], writing, [], _TIMEOUT)
+            assert any(ready), "nothing moves"
+        self.socket.setblocking(True)
+        for piece in reversed(left):
+            self.send(piece)
+        if not ended:
+            self.end()
         return bytes(received)
 
     def ending(self) -> str:

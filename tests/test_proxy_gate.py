@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 from OpenSSL import SSL
+from twisted.internet.address import IPv4Address
 
+from mtlsgate.proxyprotocol import Header, HeaderReader
 from mtlsgate.testing import Version
 from tests.proxykit import Keys, Target, TlsSocket, ending, proxy, read_all, reset, resident
 from tests.running import RunningGate
@@ -50,7 +52,14 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     directory = tmp_path_factory.mktemp("proxy")
     keys = Keys.write(directory)
     with Target() as target:
-        servers = {"plain": f'target = "127.0.0.1:{target.port}"'}
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            dead = f"127.0.0.1:{unused.getsockname()[1]}"
+        servers = {
+            "plain": f'target = "127.0.0.1:{target.port}"',
+            "by_name": f'target = "localhost:{target.port}"',
+            "several": f'target = ["{dead}", "127.0.0.1:{target.port}"]',
+        }
         with proxy(directory, servers) as gate:
             yield Field(gate, keys, target, directory)
             gate.stop()
@@ -77,6 +86,16 @@ def test_target_speaks_first(field: Field, version: Version) -> None:
     with client:
         target.sendall(b"220 ready\r\n")
         assert client.receive() == b"220 ready\r\n"
+
+
+@pytest.mark.parametrize("server", ["by_name", "several"])
+def test_other_targets(field: Field, server: str) -> None:
+    """A host name is looked up; of several targets one that refuses is passed over."""
+    for _ in range(3):
+        client, target = field.connect(server=server)
+        with client:
+            client.send(b"question")
+            assert target.recv(100) == b"question"
 
 
 def test_client_half_closes(field: Field, version: Version) -> None:
@@ -151,6 +170,28 @@ def test_half_closes_whatever_is_before(
             reset(target)
             assert client.ending() == "ECONNRESET"
         assert "Traceback" not in gate.stop()
+
+
+@pytest.mark.parametrize("proxy_protocol", ["v1", "v2"])
+def test_onward_header(tmp_path: Path, proxy_protocol: str) -> None:
+    """The header that goes to the target tells the client's address as the proxy before the
+    gate told it, and what the client connected to."""
+    keys = Keys.write(tmp_path)
+    with Target() as listening:
+        onward = f'target = "127.0.0.1:{listening.port}"\nproxy_protocol = "{proxy_protocol}"'
+        with (
+            proxy(tmp_path, {"p": onward}, _TRUST) as gate,
+            TlsSocket(gate.port("p"), keys, None, _HEADER) as client,
+        ):
+            target = listening.accept()
+            client.send(b"question")
+            client.end()
+            reader = HeaderReader()
+            header = reader.feed(read_all(target))
+            assert isinstance(header, Header)
+            assert header.source == IPv4Address("TCP", "192.0.2.7", 4711)
+            assert header.destination == IPv4Address("TCP", "198.51.100.1", 443)
+            assert reader.rest == b"question"
 
 
 def test_target_half_closes(field: Field, version: Version) -> None:
@@ -265,19 +306,7 @@ def test_nothing_is_lost(field: Field, version: Version, seed: int) -> None:
     for thread in threads:
         thread.start()
     with client:
-        # One direction after the other on this side: OpenSSL's objects are not for two threads.
-        if chance.random() < 0.5 or len(upwards) > 2 * _MIB:
-            answer = bytearray()
-            client.socket.setblocking(True)
-            for chunk in chunks_up:
-                client.send(chunk)
-            client.end()
-            answer += client.receive_all()
-        else:
-            answer = bytearray(client.receive_all())
-            for chunk in chunks_up:
-                client.send(chunk)
-            client.end()
+        answer = client.exchange(chunks_up)
         for thread in threads:
             thread.join()
     assert _digest(answer) == _digest(downwards)
