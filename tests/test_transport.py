@@ -295,6 +295,17 @@ def test_write_at_once(log: Log, version: Version, size: int) -> None:
     assert seat.client.receive() == b"before" + data[:size]
 
 
+def test_one_call_for_many_records(log: Log, version: Version) -> None:
+    """OpenSSL takes all that is written in one call, as pyOpenSSL's own contexts do not."""
+    protocol = RecordingProtocol()
+    seat = Seat(log, protocol, version)
+    assert protocol.transport is not None
+    connection = protocol.transport.getHandle()  # type: ignore[attr-defined]
+    assert connection.send(bytes(100_000)) == 100_000
+    assert len(connection.bio_read(2**20)) > 100_000
+    seat.client.reset()
+
+
 class Sized(Half):
     """:ivar sizes: of the pieces that came."""
 
