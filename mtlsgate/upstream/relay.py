@@ -37,7 +37,7 @@ from mtlsgate.transport import HalfClosingTransport, prompt
 
 Writer = Callable[[bytes], None]
 
-#: How long, in seconds, an end is given to take what is underway to it, and to
+#: For how long, in seconds, an end may take nothing of what is underway to it, nor
 #: end its own side, when all else is over.
 _LINGER = 30.0
 #: How often, in seconds, it is looked whether it took it.
@@ -193,19 +193,18 @@ def _ignore(data: bytes) -> None:
 
 
 def unsent(end: End) -> int:
-    """:returns: how many bytes the system knows of that have not reached an end yet;
-    0 where it does not tell."""
+    """:returns: how many bytes wait here and in the system, which have not reached an end
+    yet; as far as they tell."""
     transport = end.transport
     if isinstance(transport, HalfClosingTransport):
         transport = cast(StreamTransport, transport.transport)
+    kept = (getattr(transport, "dataBuffer", b""), *getattr(transport, "_tempDataBuffer", ()))
+    waiting = sum(map(len, kept)) - getattr(transport, "offset", 0)
     try:
-        waiting = getattr(transport, "dataBuffer", b""), getattr(transport, "_tempDataBuffer", ())
-        if any(waiting):
-            return 1
         underway = fcntl.ioctl(transport.fileno(), termios.TIOCOUTQ, bytes(4))
     except (AttributeError, OSError, ValueError):
-        return 0
-    return int.from_bytes(underway, sys.byteorder)
+        return waiting
+    return waiting + int.from_bytes(underway, sys.byteorder)
 
 
 class Relay:
@@ -289,8 +288,9 @@ class Relay:
             # Cut off, or gone before it had the whole answer: so that the other
             # end does not take it for all right, it is reset.  But first it
             # gets what was sent to it while all was well.
+            self._stop_timing()
             other.stop_reading()
-            self._after("linger", _LINGER, other.reset)
+            self._linger()
             self._reset_when_delivered(other)
 
     def _reset_when_delivered(self, end: End) -> None:
@@ -303,16 +303,27 @@ class Relay:
 
     def _close(self) -> None:
         """End what is left of both in good order, or after a while without."""
-        self._after("linger", _LINGER, self._reset)
-        for end in self._ends():
+        self._stop_timing()
+        self._linger()
+        for end in self._left():
             end.close()
 
-    def _reset(self) -> None:
-        for end in self._ends():
-            end.reset()
+    def _linger(self, before: int | None = None) -> None:
+        """
+        Reset what is left, once it has taken nothing for a while.
 
-    def _ends(self) -> list[End]:
-        return [self.client] if self.target is None else [self.client, self.target]
+        :param before: how much was underway when it was last looked.
+        """
+        underway = sum(map(unsent, self._left()))
+        if before is None or underway < before:
+            self._after("linger", _LINGER, self._linger, underway)
+        else:
+            for end in self._left():
+                end.reset()
+
+    def _left(self) -> list[End]:
+        """:returns: the ends that are still connected."""
+        return [one for one in (self.client, self.target) if one is not None and not one.lost]
 
     def _look(self) -> None:
         limit = self._limits.idle_timeout
