@@ -176,13 +176,13 @@ class _Loader:
     def _go_on(self) -> None:
         """Look for problems in what could be read of a file that is in error."""
         unplaced = [
-            (where, one)
-            for where, found in self.decoder.unplaced
+            (where, name, one)
+            for where, name, found in self.decoder.unplaced
             for one in (found if isinstance(found, tuple) else (found,))
         ]
-        servers = [one for _, one in unplaced if isinstance(one, model.Server)]
+        servers = [one for *_, one in unplaced if isinstance(one, model.Server)]
         self._servers(servers, model.Settings())
-        for where, one in unplaced:
+        for where, name, one in unplaced:
             match one:
                 case model.Tls():
                     for block in one.server_certificate:
@@ -199,7 +199,7 @@ class _Loader:
                     self.materials.read(one, where)
                 case model.Pin():
                     self.materials.certificates(one.leaf_certificate, one.heading)
-                case Located():
+                case Located() if name == "hosts":
                     self._host(one, where)
 
     def _servers(

@@ -42,7 +42,9 @@ class IVerifiedPeer(Interface):
     group = Attribute("The key exchange group, in OpenSSL's spelling, or None.")
     alpn = Attribute("The negotiated application protocol, a str, or None.")
     resumed = Attribute("Whether it resumed a session, and was judged again when it did.")
-    address = Attribute("Where the client connects from, an IAddress.")
+    address = Attribute(
+        "Where the client connects from, an IAddress; behind a proxy what the PROXY header says."
+    )
 
     def to_dict() -> dict[str, object]:
         """

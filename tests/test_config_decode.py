@@ -449,9 +449,9 @@ def test_a_block_with_a_broken_block_in_it_is_not_built_and_what_was_read_is_not
     decoder = Decoder(Scope({}, _no_files), report)
     assert decoder.decode(NeedsBlocks, body, START, "file") is None
     assert [str(one) for one in report.errors] == ["f:3:1: leaf: x is missing"]
-    found = [one for _, one in decoder.unplaced]
-    assert Bare(1) in found
-    assert Leaf(2, Position(2, 1)) in found
+    found = [(name, one) for _, name, one in decoder.unplaced]
+    assert ("one", Bare(1)) in found
+    assert ("leaf", Leaf(2, Position(2, 1))) in found
 
 
 def test_everything_is_reported_in_one_go() -> None:

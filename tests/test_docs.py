@@ -121,7 +121,7 @@ def test_there_are_samples() -> None:
 def whole(sample: Sample) -> str:
     """:returns: the sample, with what is around it."""
     if "inside server" in sample.note:
-        rest = "" if "protocol " in sample.text else '  protocol "echo" {}\n'
+        rest = "" if 'protocol "' in sample.text else '  protocol "echo" {}\n'
         # At the margin, or indented as in a server; deeper, it is that of a protocol.
         if not re.search(r"^(?:  )?tls \{", sample.text, re.MULTILINE):
             rest += '  tls {\n    client_certificate { ca_certificate_file = "ca.crt" }\n  }\n'

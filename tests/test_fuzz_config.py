@@ -38,6 +38,8 @@ server "a" {
   hosts = ["127.0.0.1:0"]
   server_names = ["a.example", "*.b.example"]
   default_server = true
+  proxy_protocol = "required"
+  trusted_proxies = ["10.0.0.0/8", "2001:db8::1"]
   protocol "echo" {}
   tls {
     min_version = "1.3"

@@ -4,6 +4,7 @@ Connections by way of a proxy: whose address they have, and who may say so.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ STRANGER = Authority.create("Other").issue("stranger")
 PROXY = IPv4Address("TCP", "10.1.2.3", 40000)
 GATE = IPv4Address("TCP", "10.9.9.9", 8443)
 CLIENT, PUBLIC = IPv4Address("TCP", "192.0.2.7", 56324), IPv4Address("TCP", "198.51.100.1", 443)
+UDP = IPv4Address("UDP", "192.0.2.8", 443)
 CLIENT6, PUBLIC6 = IPv6Address("TCP", "2001:db8::7", 1), IPv6Address("TCP", "2001:db8::1", 443)
 TIMEOUT = 7.5
 
@@ -41,6 +43,7 @@ HEADERS = [
     (V2, CLIENT, PUBLIC),
     (encode_v1(CLIENT6, PUBLIC6), CLIENT6, PUBLIC6),
     (encode_v2(CLIENT6, PUBLIC6, [alpn_tlv(b"x")], checksum=True), CLIENT6, PUBLIC6),
+    (encode_v2(UDP, PUBLIC), UDP, IPv4Address("UDP", PUBLIC.host, PUBLIC.port)),
     # These tell of nobody: the addresses are the connection's own.
     (b"PROXY UNKNOWN\r\n", PROXY, GATE),
     (b"PROXY UNKNOWN 192.0.2.7 198.51.100.1 1 2\r\n", PROXY, GATE),
@@ -517,3 +520,28 @@ def test_a_failing_application_costs_its_connection_alone(log: Log) -> None:
     client.send(b"x")
     assert client.disconnected
     log.expect_failure(ZeroDivisionError)
+
+
+def test_noise(log: Log) -> None:
+    """Whatever comes, in whatever pieces: no exception, and nobody in who is not by rights."""
+    choose = random.Random(7)
+    reasons = set()
+    for _ in range(400):
+        site = Site(log, choose.choice(SHAPES))
+        client = site.connect(b"", credential=None)
+        data = bytearray(choose.choice([V1, V2, encode_local()]) + client.take_outgoing()[:40])
+        for _ in range(choose.randrange(1, 4)):
+            at = choose.randrange(len(data))
+            data[at : at + choose.randrange(2)] = choose.randbytes(choose.randrange(3))
+        while data and not client.disconnected:
+            size = choose.randrange(1, 60)
+            client.raw_send(bytes(data[:size]))
+            del data[:size]
+        site.door.clock.advance(TIMEOUT)
+        reasons.add(site.refused(client)[0])
+    assert reasons >= {
+        Reason.PROXY_PROTOCOL_ERROR,
+        Reason.HANDSHAKE_TIMEOUT,
+        Reason.NOT_TLS,
+        Reason.PROTOCOL_ERROR,
+    }

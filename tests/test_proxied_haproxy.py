@@ -251,3 +251,92 @@ def test_the_transport_on_a_real_socket(demo: Path, header: bool) -> None:
             sender.join()
             received.close()
         assert echoed == data
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "proxy-protocol.md"
+
+
+def on_the_page(beginning: str) -> str:
+    """:returns: the page's sample that begins like that."""
+    if not PAGE.exists():
+        pytest.skip("installed without its docs")
+    [text] = re.findall(
+        rf"```text\n({beginning}.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert isinstance(text, str)
+    return text
+
+
+def test_haproxy_takes_the_pages_sample(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    timeouts = "defaults\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\n"
+    config.write_text(timeouts + on_the_page("frontend"))
+    status, output = run(program("haproxy"), "-c", "-f", config)
+    assert status == 0, output
+    assert "WARNING" not in output
+
+
+def test_nginx_takes_the_pages_sample(tmp_path: Path) -> None:
+    # Debian has it as a module.
+    module = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+    config = tmp_path / "nginx.conf"
+    config.write_text(
+        (f"load_module {module};\n" if module.exists() else "")
+        + f"pid {tmp_path}/pid;\nerror_log stderr;\nevents {{}}\n"
+        + on_the_page("stream").replace("listen 8443", f"listen unix:{tmp_path}/s")
+    )
+    status, output = run(program("nginx"), "-t", "-p", tmp_path, "-c", config)
+    assert status == 0, output
+
+
+SERVER = """
+server "{label}" {{
+  hosts          = ["unix:shared:mode=600"]
+  server_names   = ["{label}.example"]
+  proxy_protocol = "required"
+  protocol "whoami" {{}}
+  tls {{
+    server_certificate {{
+      public_key_file  = "server.crt"
+      private_key_file = "server.key"
+    }}
+    client_certificate "of-{label}" {{ ca_certificate_file = "ca.crt" }}
+  }}
+}}
+"""
+
+
+def test_servers_on_one_address(demo: Path) -> None:
+    """The header comes first, then the name, then TLS; on a unix socket anybody is a proxy."""
+    config = demo / "shared.hcl"
+    config.write_text(SERVER.format(label="a") + SERVER.format(label="b"))
+    context = ssl.create_default_context(cafile=str(demo / "ca.crt"))
+    context.check_hostname = False
+    context.load_cert_chain(demo / "client.crt", demo / "client.key")
+
+    def connect(header: bytes, name: str) -> ssl.SSLSocket:
+        plain = socket.socket(socket.AF_UNIX)
+        try:
+            plain.settimeout(60)
+            plain.connect(str(demo / "shared"))
+            plain.sendall(header)
+            return context.wrap_socket(plain, server_hostname=name)
+        except OSError:
+            plain.close()
+            raise
+
+    with gate(config) as running:
+        for label in ("a", "b"):
+            with connect(encode_v2(*ENDS), f"{label}.example") as client:
+                client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                answer = b"".join(iter(lambda: client.recv(4096), b""))
+            known = json.loads(answer.partition(b"\r\n\r\n")[2])
+            assert (known["rule"], known["address"]) == (f"of-{label}", "192.0.2.7:56324")
+        with pytest.raises(OSError):  # noqa: PT011
+            connect(encode_v2(*ENDS), "c.example")
+        line = running.read_until(": rejected ")
+        assert "unix:shared:mode=600: rejected 192.0.2.7:56324: unknown_server_name: " in line
+        with pytest.raises(OSError):  # noqa: PT011
+            connect(b"", "a.example")
+        line = running.read_until(": rejected ")
+        assert "unix:shared:mode=600: rejected unix:: proxy_protocol_error: " in line

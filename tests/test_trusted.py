@@ -201,6 +201,12 @@ def test_twisteds_own(here: Site) -> None:
     ] == ("3:1: server: a haproxy: endpoint takes a PROXY header from anybody: listen without it")
 
 
+def test_of_a_server_in_error(here: Site) -> None:
+    """Lists of a server that lacks a block are not taken for its hosts."""
+    text = 'server_names = ["a.example"]\ntrusted_proxies = ["10.0.0.0/8"]'
+    assert here.problems(server(protocol=text)) == ["1:1: server: the protocol block is missing"]
+
+
 SHARED = '["127.0.0.1:7443"]'
 
 

@@ -33,13 +33,13 @@ class Decoder:
     :ivar scope: what expressions may see.
     :ivar report: where problems go.
     :ivar unplaced: what was read of blocks that could not be built, each with
-        its block's heading; for who goes on after an error.
+        its block's heading and its name in it; for who goes on after an error.
     """
 
     def __init__(self, scope: Scope, report: Report) -> None:
         self.scope = scope
         self.report = report
-        self.unplaced: list[tuple[str, object]] = []
+        self.unplaced: list[tuple[str, str, object]] = []
 
     def decode(
         self,
@@ -73,7 +73,7 @@ class Decoder:
         if labels and not any(one.source == "label" for one in fields):
             self.report.error(at, where, "takes no label")
         if not complete:
-            self.unplaced += [(where, found) for found in arguments.values()]
+            self.unplaced += [(where, name, found) for name, found in arguments.items()]
             return None
         try:
             instance = cls(**arguments)
@@ -210,7 +210,9 @@ class _Reading:
         decoded = [self._decode_block(one.hint, block) for block in blocks]
         if _BROKEN not in decoded:
             return tuple(decoded)
-        self.decoder.unplaced += [(self.where, one) for one in decoded if one is not _BROKEN]
+        self.decoder.unplaced += [
+            (self.where, one.name, found) for found in decoded if found is not _BROKEN
+        ]
         return _BROKEN
 
     def _value(self, name: str) -> Value | None:
