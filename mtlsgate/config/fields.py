@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 import attrs
 from attrs import field, frozen
 
+from mtlsgate.config.peer import PeerText
 from mtlsgate.config.tree import Body
 from mtlsgate.errors import Position
 
@@ -88,6 +89,23 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def parse_size(text: str) -> int:
+    """
+    :param text: a whole number and a unit, as ``64KiB``, ``10MiB`` or ``1GiB``;
+        ``B`` for bytes.
+    :returns: bytes, greater than zero.
+    :raises ValueError: if it is anything else.
+    """
+    units = {"B": 0, "KiB": 10, "MiB": 20, "GiB": 30}
+    found = re.fullmatch(r"([0-9]{1,12})(B|KiB|MiB|GiB)", text)
+    if found is None:
+        raise ValueError('not a size; write it as "512B", "64KiB", "10MiB" or "1GiB"')
+    size = int(found[1]) << units[found[2]]
+    if size == 0:
+        raise ValueError("a size must be greater than zero")
+    return size
+
+
 def parse_instant(text: str) -> datetime:
     """
     :param text: date, time and offset as RFC 3339 has them,
@@ -111,6 +129,9 @@ Instant = Annotated[datetime, Parsed(parse_instant)]
 
 #: Seconds, written as ``"250ms"``, ``"10s"``, ``"5m"`` or ``"1h"``.
 Duration = Annotated[float, Parsed(parse_duration)]
+
+#: Bytes, written as ``"512B"``, ``"64KiB"``, ``"10MiB"`` or ``"1GiB"``.
+Size = Annotated[int, Parsed(parse_size)]
 
 
 def label(**options: Any) -> Any:
@@ -179,7 +200,7 @@ class Field:
     :ivar name: its name in the block.
     :ivar hint: its type without None.
     :ivar source: ``label``, ``position``, ``body``, ``remainder``, ``block``,
-        ``blocks``, ``material`` or ``attribute``.
+        ``blocks``, ``material``, ``peer_text``, ``peer_texts`` or ``attribute``.
     :ivar required: whether it must be given.
     """
 
@@ -198,7 +219,17 @@ def without_none(hint: Any) -> Any:
 
 
 def _is_block(hint: Any) -> bool:
-    return isinstance(hint, type) and attrs.has(hint) and hint not in (Material, Body, Remainder)
+    return (
+        isinstance(hint, type)
+        and attrs.has(hint)
+        and hint
+        not in (
+            Material,
+            Body,
+            PeerText,
+            Remainder,
+        )
+    )
 
 
 def fields_of(cls: type) -> Iterator[Field]:
@@ -216,6 +247,10 @@ def fields_of(cls: type) -> Iterator[Field]:
             source = "remainder"
         elif hint is Material:
             source = "material"
+        elif hint is PeerText:
+            source = "peer_text"
+        elif typing.get_origin(hint) in (dict, Mapping) and arguments[1:] == (PeerText,):
+            source = "peer_texts"
         elif _is_block(hint):
             source = "block"
         elif typing.get_origin(hint) is tuple and arguments and _is_block(arguments[0]):
