@@ -26,11 +26,11 @@ from zope.interface import implementer
 from mtlsgate.config import Duration, Located, Misconfigured
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin, IVerifiedPeer
 from mtlsgate.peer import address_text
-from mtlsgate.text import printable, quoted
+from mtlsgate.text import printable
 from mtlsgate.upstream.announce import Announcement
 from mtlsgate.upstream.backends import Backends, Dialled, Unreachable
 from mtlsgate.upstream.relay import End, Limits, Relay
-from mtlsgate.upstream.targets import Target, parse_target
+from mtlsgate.upstream.targets import Target, parse_target, parse_targets, refuse_plaintext
 from mtlsgate.upstream.tls import TargetTls
 from mtlsgate.upstream.verified import said
 
@@ -81,26 +81,14 @@ class ProxyConfiguration:
         :returns: at least one.
         :raises Misconfigured: if one of them cannot be meant.
         """
-        written = self.target.value
-        texts = written if isinstance(written, (list, tuple)) else [written]
-        if not texts or not all(isinstance(text, str) for text in texts):
-            raise self._wrong("must be a string, or a list of strings that is not empty")
         try:
-            targets = tuple(map(parse_target, texts))
+            targets = parse_targets(self.target.value, parse_target)
+            if self.tls is None and not self.unsafe_target:
+                for target in targets:
+                    refuse_plaintext(target)
         except ValueError as error:
-            raise self._wrong(str(error)) from None
-        for number, target in enumerate(targets):
-            if target in targets[:number]:
-                raise self._wrong(f"{quoted(target.text)} stands there twice")
-            if not (target.is_local or self.tls is not None or self.unsafe_target):
-                raise self._wrong(
-                    f"{quoted(target.text)} is not on this machine, and would be spoken to in "
-                    "plaintext: add a tls block, or set unsafe_target = true"
-                )
-        return targets
-
-    def _wrong(self, text: str) -> Misconfigured:
-        return Misconfigured(self.target.at, f"target: {text}")
+            raise Misconfigured(self.target.at, f"target: {error}") from None
+        return tuple(targets)
 
 
 @implementer(IProtocolNegotiationFactory)

@@ -130,13 +130,16 @@ class Backends:
         """
         return self.dial(factory).addCallback(lambda dialled: dialled.protocol)
 
-    def dial(self, factory: IProtocolFactory, preface: bytes = b"") -> Deferred[Dialled]:
+    def dial(
+        self, factory: IProtocolFactory, preface: bytes = b"", first: Target | None = None
+    ) -> Deferred[Dialled]:
         """
         :param preface: what to send before anything else, TLS included.
+        :param first: the target to begin with; by default the rotation's next.
         :returns: the protocol, connected, and to what; fails with
             `Unreachable`.  Cancelling it stops the attempt underway.
         """
-        return _Dialling(self, factory, preface).outcome
+        return _Dialling(self, factory, preface, first).outcome
 
     def attempt(
         self, target: Target, factory: IProtocolFactory, preface: bytes
@@ -172,10 +175,17 @@ class _Dialling:
     :ivar outcome: what comes of it.
     """
 
-    def __init__(self, backends: Backends, factory: IProtocolFactory, preface: bytes) -> None:
+    def __init__(
+        self,
+        backends: Backends,
+        factory: IProtocolFactory,
+        preface: bytes,
+        first: Target | None = None,
+    ) -> None:
         self._backends = backends
         self._factory = factory
         self._preface = preface
+        self._first = first
         self._attempts: list[Attempt] = []
         self._underway: Deferred[None] | None = None
         self._cancelled = False
@@ -190,7 +200,9 @@ class _Dialling:
     def _next(self) -> None:
         backends = self._backends
         tried = [one.target for one in self._attempts]
-        target = backends.rotation.choose(backends.now(), tried)
+        target, self._first = self._first, None
+        if target is None:
+            target = backends.rotation.choose(backends.now(), tried)
         if target is None:
             self.outcome.errback(Unreachable(self._attempts))
             return

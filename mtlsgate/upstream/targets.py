@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from attrs import frozen
 from twisted.internet.endpoints import (
@@ -24,6 +25,8 @@ from twisted.plugin import getPlugins
 
 from mtlsgate.server_identity import as_address
 from mtlsgate.text import quoted
+
+T = TypeVar("T")
 
 _HOST_PORT = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*):(?P<port>[0-9]+)")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
@@ -75,6 +78,35 @@ class Target:
             return HostnameEndpoint(reactor, self.host, self.port, timeout)
         kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
         return kind(reactor, self.host, self.port, timeout)
+
+
+def parse_targets(written: object, parse: Callable[[str], T]) -> list[T]:
+    """
+    :param written: what a ``target`` attribute holds: a string, or a list of them.
+    :param parse: reads one; raises ValueError with what is wrong.
+    :returns: at least one, no two the same.
+    :raises ValueError: with what is wrong, in one line.
+    """
+    entries: list[object] = list(written) if isinstance(written, list | tuple) else [written]
+    texts = [entry for entry in entries if isinstance(entry, str)]
+    if not texts or len(texts) < len(entries):
+        raise ValueError("must be a string, or a list of strings that is not empty")
+    targets = [parse(text) for text in texts]
+    for number, target in enumerate(targets):
+        if target in targets[:number]:
+            raise ValueError(f"{quoted(texts[number])} stands there twice")
+    return targets
+
+
+def refuse_plaintext(target: Target) -> None:
+    """
+    :raises ValueError: if what is sent to the target leaves this machine.
+    """
+    if not target.is_local:
+        raise ValueError(
+            f"{quoted(target.text)} is not on this machine, and would be spoken to in "
+            "plaintext: add a tls block, or set unsafe_target = true"
+        )
 
 
 def parse_target(text: str) -> Target:
