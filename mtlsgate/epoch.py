@@ -224,7 +224,8 @@ class _Loader:
         credentials = tuple(self._server_credentials(server, hosts))
         rules = tuple(self.rules.rules(server.tls))
         deny = tuple(self.rules.conditions(server.tls.deny, "deny"))
-        application = self._application(server.protocol, server.name)
+        names = tuple(name.value for name in server.server_names)
+        application = self._application(server.protocol, server.name, names)
         judged = server.tls.client_authentication == "required"
         complete = len(rules) == len(server.tls.client_certificate) and bool(rules) == judged
         if len(self.report.errors) != errors_before or application is None or not complete:
@@ -308,7 +309,9 @@ class _Loader:
                 return None
         return credential
 
-    def _application(self, block: model.Protocol, server: str) -> _Application | None:
+    def _application(
+        self, block: model.Protocol, server: str, server_names: tuple[str, ...] = ()
+    ) -> _Application | None:
         where = heading("protocol", block.name)
         errors_before = len(self.report.errors)
         try:
@@ -318,7 +321,8 @@ class _Loader:
             unread = any(one.where == where for one in self.report.errors)
             if configuration is None or unread or len(self.report.errors) != errors_before:
                 return None
-            built = plugin.build(configuration, ProtocolEnvironment(server, self.directory))
+            environment = ProtocolEnvironment(server, self.directory, server_names=server_names)
+            built = plugin.build(configuration, environment)
             if not IProtocolFactory.providedBy(built):
                 raise PluginError(f"the plugin built a {type(built).__name__}, not a factory")
             return _Application(built, _alpn(built))
