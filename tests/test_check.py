@@ -120,7 +120,7 @@ def test_problems_go_to_stderr_and_the_exit_code_is_1(tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
         f'{path}:3:1: protocol "ecko": no protocol plugin "ecko"; did you mean "echo"? '
-        "(installed: custom, echo, proxy, whoami)\n"
+        "(installed: custom, echo, http, proxy, whoami)\n"
         f'{path}:5:26: client_certificate "A": ca_certificate_file: "nosuch.crt" no such file\n'
     )
 

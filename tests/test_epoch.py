@@ -641,7 +641,7 @@ server "c" {
         '20:5: client_certificate "A": this label is taken by the block in line 16',
         '23:1: server "a": this label is taken by the block in line 5',
         '25:3: protocol "ecko": no protocol plugin "ecko"; did you mean "echo"? (installed: '
-        "custom, echo, proxy, whoami)",
+        "custom, echo, http, proxy, whoami)",
         '28:7: client_certificate: ca_certificate_file: "client.crt" the certificate is not a CA '
         "(CA:FALSE): to admit exactly it, write leaf_certificate",
         "29:7: client_certificate: leaf_certificate: is neither PEM nor DER nor base64 of DER",
