@@ -48,6 +48,8 @@ from mtlsgate.config.fields import fields_of
 from mtlsgate.epoch import load
 from mtlsgate.errors import ConfigError
 from mtlsgate.gate import GateFactory
+from mtlsgate.protocols.http.configuration import HttpConfiguration
+from mtlsgate.protocols.http.refusal import REASONS
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, self_signed
 from tests.running import BIN, program
@@ -564,6 +566,20 @@ def test_every_attribute_is_in_the_reference(heading: str, block: type) -> None:
             assert f"| `{one.name}`" in text
         if one.hint is Material:
             assert f"`{one.name}_file`" in text
+
+
+def test_every_attribute_of_the_http_gate_is_described() -> None:
+    """http.md has them all, with what they are by default."""
+    text = sections(DOCS / "http.md", 2)["Attributes"]
+    for one in fields_of(HttpConfiguration):
+        assert re.search(rf"^\| `{one.name}` \|", text, re.MULTILINE), one.name
+    assert text.count("\n| `") == len(list(fields_of(HttpConfiguration)))
+
+
+def test_the_http_gates_own_status_codes_are_described() -> None:
+    """http.md has all of them and no others."""
+    text = sections(DOCS / "http.md", 2)["Status codes"]
+    assert set(map(int, re.findall(r"^\| ([0-9]{3}) \|", text, re.MULTILINE))) == set(REASONS)
 
 
 def test_every_block_is_in_the_reference() -> None:
