@@ -128,7 +128,9 @@ class Client:
             connection.set_alpn_protos([each.encode("ascii") for each in alpn])
         if session is not None:
             connection.set_session(session.ticket)
-            session.holders.append(connection)
+        # What it resumes, and is given to resume by, may be one and the same.
+        self._holders = [] if session is None else session.holders
+        self._holders.append(connection)
         self.transport = MemoryTransport(clock, host, address, piece_size)
         self.refused = not self.transport.accept(factory)
 
@@ -300,7 +302,7 @@ class Client:
         ticket = self.connection.get_session()
         if ticket is None:
             return None
-        return Session(ticket, self.connection.get_context(), [self.connection])
+        return Session(ticket, self.connection.get_context(), self._holders)
 
     # How it is done.
 

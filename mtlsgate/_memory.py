@@ -15,6 +15,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import (
     IConsumer,
+    IHalfCloseableProtocol,
     IProducer,
     IProtocol,
     IProtocolFactory,
@@ -45,7 +46,9 @@ class MemoryTransport:
     :ivar aborted: ``abortConnection`` was called.
     :ivar _to_client: written and not yet taken.
     :ivar _to_server: delivered, and held back while reading is paused.
+    :ivar write_ended: ``loseWriteConnection`` was called.
     :ivar _finished: the other end will send no more.
+    :ivar _told: the protocol heard of that.
     :ivar _reading: the protocol wants bytes.
     :ivar _producer_paused: the producer waits for :meth:`take`.
     """
@@ -73,9 +76,11 @@ class MemoryTransport:
         self.connected = True
         self.disconnecting = False
         self.aborted = False
+        self.write_ended = False
         self._to_client = bytearray()
         self._to_server = bytearray()
         self._finished = False
+        self._told = False
         self._reading = True
         self._streaming = False
         self._producer_paused = False
@@ -140,8 +145,13 @@ class MemoryTransport:
             del self._to_server[:size]
             assert self.protocol is not None
             self._call(self.protocol.dataReceived, piece)
-        if self._may_read() and self._finished:
-            self.lose(ConnectionDone())
+        if self._may_read() and self._finished and not self._told:
+            self._told = True
+            half = IHalfCloseableProtocol(self.protocol, None)
+            if half is None:
+                self.lose(ConnectionDone())
+            else:
+                self._call(half.readConnectionLost)
 
     def _may_read(self) -> bool:
         return self._reading and self.connected and not self.disconnecting
@@ -186,7 +196,12 @@ class MemoryTransport:
             self._clock.callLater(0, self._drained)
 
     def loseWriteConnection(self) -> None:
-        raise NotImplementedError("half-closing: TLS in Twisted never asks for it")
+        self.write_ended = True
+
+    def connectionLost(self, reason: Failure) -> None:
+        """End it, as the reactor ends a connection that it finds lost."""
+        assert isinstance(reason.value, Exception)
+        self.lose(reason.value)
 
     def abortConnection(self) -> None:
         if self.connected and not self.aborted:

@@ -63,9 +63,12 @@ class ApplicationReader:
         # What a thousand servers name is looked for once.
         self._find_plugin = cache(find_plugin)
 
-    def application(self, block: model.Protocol, server: str) -> Application | None:
+    def application(
+        self, block: model.Protocol, server: str, server_names: tuple[str, ...] = ()
+    ) -> Application | None:
         """
         :param server: its name.
+        :param server_names: that it declares.
         :returns: what the block builds, or None if the report says why not.
         """
         where = heading("protocol", block.name)
@@ -77,7 +80,7 @@ class ApplicationReader:
             unread = any(one.where == where for one in self.report.errors)
             if configuration is None or unread or len(self.report.errors) != errors_before:
                 return None
-            built = plugin.build(configuration, self._environment(server))
+            built = plugin.build(configuration, self._environment(server, server_names))
             if not IProtocolFactory.providedBy(built):
                 raise PluginError(f"the plugin built a {type(built).__name__}, not a factory")
             return Application(built, _alpn(built))
@@ -92,13 +95,14 @@ class ApplicationReader:
             self.report.error(block.at, where, f"the plugin failed to build: {text}")
         return None
 
-    def _environment(self, server: str) -> ProtocolEnvironment:
+    def _environment(self, server: str, server_names: tuple[str, ...]) -> ProtocolEnvironment:
         reactor = self.reactor
         return ProtocolEnvironment(
             server,
             self.materials.directory,
             installed_reactor if reactor is None else lambda: reactor,
             read_file=self.materials.read_file,
+            server_names=server_names,
         )
 
     def authorizer(self, server: model.Server) -> Authorizer | None:

@@ -1,11 +1,11 @@
 """
 The TLS side of a server: one `SSL.Context`, its options and its callbacks.
 
-The only module that sets OpenSSL options.  The verify callback never
-overrides an OpenSSL error: it records the path that OpenSSL verified, hands it
-to the `Judge` at depth 0 and answers with the verdict.  Only where the verdict
-hangs on certificates that OpenSSL did not use, and does not show yet, and
-where a session is resumed, is it given when the handshake is done.
+The verify callback never overrides an OpenSSL error: it records the path that
+OpenSSL verified, hands it to the `Judge` at depth 0 and answers with the
+verdict.  Only where the verdict hangs on certificates that OpenSSL did not use,
+and does not show yet, and where a session is resumed, is it given when the
+handshake is done.
 """
 
 from __future__ import annotations
@@ -37,29 +37,15 @@ from mtlsgate.authority import self_signed
 from mtlsgate.credentials import MAX_REMEMBERED, UNPARSABLE, ServerCredential
 from mtlsgate.judge import Judge
 from mtlsgate.names import certificate_names, first_by_name
+from mtlsgate.openssl import new_context
 from mtlsgate.reasons import Reason
+from mtlsgate.transport import HalfClosingConnection, HalfClosingTransport
 from mtlsgate.verification import verification_rejection
-
-#: TLS 1.2: ephemeral ECDH with AEAD only; 112 bits of security at least
-#: (OpenSSL's level 2, which is said here so that no build's default matters).
-_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
-
-_OPTIONS = (
-    SSL.OP_NO_COMPRESSION  # CRIME, CVE-2012-4929
-    | SSL.OP_NO_RENEGOTIATION  # CVE-2009-3555, CVE-2011-1473
-    | SSL.OP_CIPHER_SERVER_PREFERENCE
-    | SSL.OP_SINGLE_ECDH_USE
-)
 
 #: The names of CAs in a CertificateRequest, in bytes, from which on none are
 #: sent: the field holds 65,535 bytes, and clients take less.
 _MAX_CA_NAMES = 32 * 1024
 
-#: SSL_MODE_NO_AUTO_CHAIN, for which pyOpenSSL has no name: send the chain as
-#: configured, and do not complete it out of the CAs that clients are judged by.
-_NO_AUTO_CHAIN = 0x8
-
-_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 
 _log = Logger("mtlsgate.context")
 
@@ -122,7 +108,7 @@ class Handshake:
         return tuple(self.certificates[at] for at in range(len(self.certificates)))
 
 
-class GateConnection(SSL.Connection):
+class GateConnection(HalfClosingConnection):
     """
     An OpenSSL connection that carries its `Handshake`, and counts.
 
@@ -249,7 +235,10 @@ class GateContext:
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> GateConnection:
         """Make the connection for an accepted one (`IOpenSSLServerConnectionCreator`)."""
-        return GateConnection(self._contexts[0])
+        connection = GateConnection(self._contexts[0])
+        if isinstance(protocol, HalfClosingTransport):
+            connection.on_end = protocol.on_end
+        return connection
 
     def _verify(
         self, connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
@@ -334,13 +323,9 @@ def _interned(certificate: x509.Certificate) -> x509.Certificate:
 
 
 def _new_context(policy: TlsPolicy, credential: ServerCredential) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.set_min_proto_version(_VERSIONS[policy.min_version])
-    context.set_options(_OPTIONS)
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS | _NO_AUTO_CHAIN)
-    context.set_cipher_list(_CIPHERS)
+    context = new_context(SSL.TLS_SERVER_METHOD, policy.min_version)
+    context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
     # Tickets or nothing: no session is kept here.
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     if policy.session_lifetime is None:
         # Together with the cache being off: either alone leaves a way to resume.
         context.set_options(SSL.OP_NO_TICKET)

@@ -9,9 +9,10 @@ known to another.
 from __future__ import annotations
 
 from attrs import frozen
-from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mtlsgate.admission import Rejection
 from mtlsgate.clienthello import Alert, ClientHello, ClientHelloReader, NoClientHello, alert_record
@@ -20,6 +21,7 @@ from mtlsgate.gate import GateFactory, GateTransport
 from mtlsgate.names import NameTable
 from mtlsgate.reasons import Reason
 from mtlsgate.text import printable
+from mtlsgate.transport import no_more
 from mtlsgate.visits import Terms, Visit
 
 
@@ -102,6 +104,7 @@ class DispatchingFactory(Factory):
         return Dispatcher(choice, self.connections, visit) if moved else None
 
 
+@implementer(IHalfCloseableProtocol)
 class Dispatcher(Protocol):
     """
     Reads a connection's ClientHello, and then passes everything on to the TLS
@@ -151,6 +154,14 @@ class Dispatcher(Protocol):
         if not self._visit.ended:
             self._connections.leave(self._visit)
 
+    def readConnectionLost(self) -> None:
+        """The client's TCP will bring no more."""
+        assert self.transport is not None
+        no_more(self._tls, self.transport)
+
+    def writeConnectionLost(self) -> None:
+        """Not called: no direction of TCP is ended alone."""
+
     def _pass_on(self, hello: ClientHello) -> None:
         factory = self._choice.choose(hello.server_name)
         if factory is None:
@@ -166,10 +177,10 @@ class Dispatcher(Protocol):
             return
         self._stop_timing()
         received, self._reader = bytes(self._reader.received), ClientHelloReader()
+        assert self.transport is not None
         self._tls = factory.arrive(self._visit, hello=hello)
         if self._tls is None:
             # A limit of the server keeps it out.
-            assert self.transport is not None
             self.transport.loseConnection()
             return
         self._tls.makeConnection(self.transport)

@@ -272,7 +272,8 @@ class _Loader:
         credentials = tuple(self._server_credentials(server, hosts))
         deny = tuple(self.rules.conditions(server.tls.deny, "deny"))
         rules = tuple(self.rules.rules(server.tls, deny))
-        application = self.applications.application(server.protocol, server.name)
+        names = tuple(name.value for name in server.server_names)
+        application = self.applications.application(server.protocol, server.name, names)
         authorizer = self.applications.authorizer(server)
         judged = server.tls.client_authentication == "required"
         complete = len(rules) == len(server.tls.client_certificate) and bool(rules) == judged

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from attrs import field, frozen
 from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
-from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from mtlsgate.admission import Pin, Rejection
@@ -26,6 +26,7 @@ from mtlsgate.doorkeeper import Doorkeeper
 from mtlsgate.events import HumanLog
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.peer import VerifiedPeer
+from mtlsgate.transport import HalfClosingTransport
 from mtlsgate.visits import RECORD_HEADER, Terms, Visit
 
 __all__ = ["GateFactory", "GateServer"]
@@ -70,7 +71,7 @@ class GateServer:
     pins_used: PinsUsed = field(factory=PinsUsed, eq=False)
 
 
-class GateTransport(BufferingTLSTransport):
+class GateTransport(HalfClosingTransport):
     """
     The TLS transport that an application's protocol gets.
 

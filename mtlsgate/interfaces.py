@@ -59,6 +59,9 @@ class IProtocolEnvironment(Interface):
     """What the gate tells a protocol plugin besides its own attributes."""
 
     server = Attribute("The name of the server block, a str.")
+    server_names = Attribute(
+        "The names that the server declares, a tuple of str; ``*.`` in front stands for one label."
+    )
     directory = Attribute(
         "The configuration file's directory, a `pathlib.Path`, which relative paths mean."
     )

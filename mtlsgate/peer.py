@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from mtlsgate.credentials import sha256
 from mtlsgate.interfaces import IVerifiedPeer
-from mtlsgate.text import printable
+from mtlsgate.text import address_text as address_text
 
 __all__ = ["VerifiedPeer"]
 
@@ -142,13 +142,3 @@ class VerifiedPeer:
             "resumed": self.resumed,
             "address": address_text(self.address),
         }
-
-
-def address_text(address: IAddress) -> str:
-    """:returns: ``host:port``, ``[host]:port``, or what the address has to say of itself."""
-    host, port = getattr(address, "host", None), getattr(address, "port", None)
-    if host is None or port is None:
-        name = getattr(address, "name", None)
-        # A proxy may say whatever it likes.
-        return f"unix:{printable(name.decode(errors='replace')) if name else ''}"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

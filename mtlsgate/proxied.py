@@ -16,18 +16,20 @@ from attrs import frozen
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
+    IHalfCloseableProtocol,
     IProtocol,
     IProtocolFactory,
     ITransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import directlyProvides, providedBy
+from zope.interface import directlyProvides, implementer, providedBy
 
 from mtlsgate.admission import Rejection
 from mtlsgate.connections import Connections
 from mtlsgate.proxyprotocol import Header, HeaderReader
 from mtlsgate.reasons import Reason
+from mtlsgate.transport import no_more, prompt
 from mtlsgate.trusted import TrustedProxies
 from mtlsgate.visits import Terms, Visit
 
@@ -106,6 +108,7 @@ class ProxiedFactory(Factory):
         return None if visit is None else HeaderKeeper(door, self.connections, visit)
 
 
+@implementer(IHalfCloseableProtocol)
 class HeaderKeeper(Protocol):
     """
     Reads a connection's PROXY header, and then makes room for TLS.
@@ -113,9 +116,11 @@ class HeaderKeeper(Protocol):
     :ivar _visit: the connection; its address is the other end's until a header
         says otherwise: the proxy's, where it is one.
     :ivar _timeout: ends the wait for the header; None once there is a verdict.
+    :ivar _inner: what does TLS, once the header was read.
     """
 
     _timeout: IDelayedCall | None = None
+    _inner: IProtocol | None = None
 
     def __init__(self, door: ProxyDoor, connections: Connections, visit: Visit) -> None:
         self._door = door
@@ -151,6 +156,14 @@ class HeaderKeeper(Protocol):
         if not self._visit.ended:
             self._connections.leave(self._visit)
 
+    def readConnectionLost(self) -> None:
+        """The TCP connection will bring no more."""
+        assert self.transport is not None
+        no_more(self._inner, self.transport)
+
+    def writeConnectionLost(self) -> None:
+        """Not called: no direction of TCP is ended alone."""
+
     def _make_room(self, header: Header) -> None:
         assert self.transport is not None
         transport: ITransport = self.transport
@@ -158,9 +171,9 @@ class HeaderKeeper(Protocol):
         if header.source is not None and header.destination is not None:
             client = header.source
             # It provides what that one does.
-            proxied = ProxiedTransport(transport, client, header.destination)
+            proxied = ProxiedTransport(prompt(transport), client, header.destination)
             transport = cast(ITransport, proxied)
-        inner = self._door.inner.arrive(self._visit, client)
+        self._inner = inner = self._door.inner.arrive(self._visit, client)
         if inner is None:
             transport.abortConnection()  # type: ignore[attr-defined]
             return

@@ -4,6 +4,8 @@ Text that came from outside, made safe to print on one line.
 
 from __future__ import annotations
 
+from twisted.internet.interfaces import IAddress
+
 
 def printable(text: str) -> str:
     """
@@ -33,3 +35,13 @@ def shown(text: str) -> str:
 def quoted(text: str) -> str:
     """:returns: the text in double quotes, printable and on one line."""
     return '"' + printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def address_text(address: IAddress) -> str:
+    """:returns: ``host:port``, ``[host]:port``, or what the address has to say of itself."""
+    host, port = getattr(address, "host", None), getattr(address, "port", None)
+    if host is None or port is None:
+        name = getattr(address, "name", None)
+        # A proxy may say whatever it likes.
+        return f"unix:{printable(name.decode(errors='replace')) if name else ''}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

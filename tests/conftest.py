@@ -8,6 +8,7 @@ import pytest
 
 from mtlsgate.testing import Version
 from tests.gatekit import VERSIONS, Log, logging
+from tests.httpkit import HttpGate, HttpLog, observe, stop_observing
 
 
 @pytest.fixture(params=VERSIONS)
@@ -22,3 +23,12 @@ def log() -> Iterator[Log]:
     """What the gate logs.  At the end no failure may be unaccounted for."""
     with logging() as captured:
         yield captured
+
+
+@pytest.fixture
+def http(log: Log) -> Iterator[HttpGate]:
+    """An HTTP gate that is to be configured."""
+    captured = HttpLog()
+    observe(captured)
+    yield HttpGate(log, captured)
+    stop_observing(captured)

@@ -239,7 +239,9 @@ SUPPORTED = (
 )
 DIRECTIVE = "template directives are not supported; a literal %{ is written %%{"
 ESCAPE = "this is not an escape; these are"
-ONLY_ENV = 'is only supported as env.NAME or env["NAME"]'
+ONLY_ENV = (
+    'is only supported as env.NAME or env["NAME"], and as peer.NAME where an attribute takes it'
+)
 
 
 @pytest.mark.parametrize(

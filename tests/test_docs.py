@@ -48,6 +48,8 @@ from mtlsgate.config.fields import fields_of
 from mtlsgate.epoch import load
 from mtlsgate.errors import ConfigError
 from mtlsgate.gate import GateFactory
+from mtlsgate.protocols.http.configuration import HttpConfiguration
+from mtlsgate.protocols.http.refusal import REASONS
 from mtlsgate.protocols.web import WebConfiguration
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Client, Credential, self_signed
@@ -123,7 +125,8 @@ def whole(sample: Sample) -> str:
     """:returns: the sample, with what is around it."""
     if "inside server" in sample.note:
         rest = "" if 'protocol "' in sample.text else '  protocol "echo" {}\n'
-        if "tls {" not in sample.text:
+        # At the margin, or indented as in a server; deeper, it is that of a protocol.
+        if not re.search(r"^(?:  )?tls \{", sample.text, re.MULTILINE):
             rest += '  tls {\n    client_certificate { ca_certificate_file = "ca.crt" }\n  }\n'
         return f'server {{\n  hosts = ["127.0.0.1:0"]\n{rest}{sample.text}}}\n'
     if "inside rule" in sample.note:
@@ -159,7 +162,7 @@ def make_files(directory: Path, text: str) -> None:
             content = crl(authority)
         elif folder:
             content = issue("one").pem
-        elif re.search(r"^server\b|-server\.", name):
+        elif re.search(r"^server\b|-server\.|^gate\.", name):
             server = servers.setdefault(path.stem, _server(path.stem))
             content = server.key_pem if name.endswith(".key") else server.pem
         elif re.search(r"(?:^|-)ca\.", name):
@@ -593,6 +596,20 @@ def test_every_attribute_of_the_web_protocol_is_described() -> None:
     text = sections(DOCS / "web.md", 2)["Attributes"]
     for one in fields_of(WebConfiguration):
         assert f"| `{one.name}`" in text
+
+
+def test_every_attribute_of_the_http_gate_is_described() -> None:
+    """http.md has them all, with what they are by default."""
+    text = sections(DOCS / "http.md", 2)["Attributes"]
+    for one in fields_of(HttpConfiguration):
+        assert re.search(rf"^\| `{one.name}` \|", text, re.MULTILINE), one.name
+    assert text.count("\n| `") == len(list(fields_of(HttpConfiguration)))
+
+
+def test_the_http_gates_own_status_codes_are_described() -> None:
+    """http.md has all of them and no others."""
+    text = sections(DOCS / "http.md", 2)["Status codes"]
+    assert set(map(int, re.findall(r"^\| ([0-9]{3}) \|", text, re.MULTILINE))) == set(REASONS)
 
 
 def test_every_block_is_in_the_reference() -> None:

@@ -105,6 +105,24 @@ server {
   }
 }
 """,
+    "http": """\
+server {
+  hosts = ["127.0.0.1:0"]
+  protocol "http" {
+    target = ["127.0.0.1:1", "unix:/x"]
+    x_forwarded_client_cert = ["Hash"]
+    max_body_size = "1MiB"
+    headers {
+      X-CN = default(peer.common_name, env.X, "-")
+      X-Who = "${peer.rule}: ${join(",", peer.dns_names)}"
+      X-List = [peer.serial, trim("a")]
+    }
+  }
+  tls {
+    client_certificate { ca_certificate_file = "issuing.crt" }
+  }
+}
+""",
     "names": """\
 server {
   hosts = ["127.0.0.1:0"]

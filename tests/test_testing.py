@@ -17,6 +17,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IConsumer,
+    IHalfCloseableProtocol,
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
     IPushProducer,
@@ -947,10 +948,29 @@ class TestTransport:
         assert why(only(app)) is ConnectionDone
 
     def test_half_close(self) -> None:
-        """Half-closing is not pretended."""
-        _, transport = self.transport(RecordingFactory())
-        with pytest.raises(NotImplementedError):
-            transport.loseWriteConnection()
+        """Either direction can end by itself, for a protocol that can tell them apart."""
+
+        @implementer(IHalfCloseableProtocol)
+        class Half(RecordingProtocol):
+            ends = 0
+
+            def readConnectionLost(self) -> None:
+                self.ends += 1
+
+            def writeConnectionLost(self) -> None:
+                pass
+
+        protocol = Half()
+        factory = RecordingFactory()
+        factory.buildProtocol = lambda addr: protocol  # type: ignore[method-assign]
+        clock, transport = self.transport(factory)
+        transport.finish()
+        transport.resumeProducing()
+        clock.advance(0)
+        assert (protocol.ends, protocol.lost) == (1, None)
+        transport.loseWriteConnection()
+        assert transport.write_ended
+        assert transport.connected
 
 
 class TestRecording:

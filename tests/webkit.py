@@ -99,6 +99,7 @@ class Environment:
     reactor: Clock
     directory: Path = Path()
     server: str = "door"
+    server_names: tuple[str, ...] = ()
 
     def read(self, material: Material) -> bytes:
         raise AssertionError("there is none")

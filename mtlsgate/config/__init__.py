@@ -2,8 +2,8 @@
 The configuration language: HCL text to frozen, checked values.
 
 For protocol plugins, this package is what annotates the attributes of their
-configuration class: `Duration`, `Located`, `Material`, `Parsed`, `Remainder`, `Size`;
-and `Misconfigured` tells where one of them is wrong.
+configuration class: `Duration`, `Located`, `Material`, `Parsed`, `PeerText`,
+`Remainder`, `Size`; and `Misconfigured` tells where one of them is wrong.
 """
 
 from mtlsgate.config.fields import (
@@ -18,6 +18,7 @@ from mtlsgate.config.fields import (
     parse_duration,
     parse_size,
 )
+from mtlsgate.config.peer import PeerText
 
 __all__ = [
     "AlreadyReported",
@@ -26,6 +27,7 @@ __all__ = [
     "Material",
     "Misconfigured",
     "Parsed",
+    "PeerText",
     "Remainder",
     "Size",
     "parse_duration",

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from mtlsgate.config.convert import Mismatch, convert
 from mtlsgate.config.expressions import ExpressionErrors, Scope, Value, evaluate
 from mtlsgate.config.fields import AlreadyReported, Field, Material, Remainder, fields_of
-from mtlsgate.config.tree import Attribute, Block, Body
+from mtlsgate.config.peer import PeerText, peer_text
+from mtlsgate.config.tree import Attribute, Block, Body, Expression, ObjectExpression
 from mtlsgate.errors import Position, Report, did_you_mean
 from mtlsgate.text import quoted
 
@@ -24,6 +25,10 @@ T = TypeVar("T")
 _ABSENT = object()
 #: What a field reads as whose block is there, but could not be built.
 _BROKEN = object()
+
+#: Sources of fields that are written as an attribute, and as a block.
+_ATTRIBUTES = ("attribute", "material", "peer_text", "peer_texts")
+_BLOCKS = ("block", "blocks", "peer_texts")
 
 
 class Decoder:
@@ -157,6 +162,10 @@ class _Reading:
                 return self._blocks(one)
             case "material":
                 return self._material(one)
+            case "peer_text":
+                return self._peer_text(one)
+            case "peer_texts":
+                return self._peer_texts(one)
             case _:
                 return self._attribute(one)
 
@@ -184,14 +193,16 @@ class _Reading:
             if one.required and one.name not in self.attributes:
                 self.report.error(self.at, self.where, f"the {one.name} block is missing")
             return _ABSENT
+        self._refuse_others(one.name, blocks)
+        return self._decode_block(one.hint, blocks[0])
+
+    def _refuse_others(self, name: str, blocks: list[Block]) -> None:
         for block in blocks[1:]:
             self.report.error(
                 block.at,
                 block.heading,
-                f"only one {one.name} block is allowed here; the first is in line "
-                f"{blocks[0].at.line}",
+                f"only one {name} block is allowed here; the first is in line {blocks[0].at.line}",
             )
-        return self._decode_block(one.hint, blocks[0])
 
     def _blocks(self, one: Field) -> object:
         blocks = self._named(one.name)
@@ -276,10 +287,62 @@ class _Reading:
             self.report.error(self.at, self.where, f"{inline} or {file} is missing")
         return given[0] if given else _ABSENT
 
+    def _text_of(
+        self, name: str, expression: Expression, at: Position, where: str
+    ) -> PeerText | None:
+        try:
+            return peer_text(expression, self.decoder.scope, at)
+        except ExpressionErrors as errors:
+            self.failed = True
+            for place, text in errors.errors:
+                self.report.error(place, where, f"{name}: {text}")
+            return None
+
+    def _peer_text(self, one: Field) -> object:
+        attribute = self.attributes.get(one.name)
+        if attribute is None:
+            if one.required:
+                self.report.error(self.at, self.where, f"{one.name} is missing")
+            return _ABSENT
+        found = self._text_of(one.name, attribute.expression, attribute.at, self.where)
+        return _ABSENT if found is None else found
+
+    def _peer_texts(self, one: Field) -> object:
+        """A block whose attributes have any names, or an object."""
+        attribute, blocks = self.attributes.get(one.name), self._named(one.name)
+        where = self.where
+        entries: list[tuple[str, Position, Expression]] = []
+        if attribute is not None and not isinstance(attribute.expression, ObjectExpression):
+            self.failed = True
+            text = f"{one.name}: must be an object: {{ Name = value }}"
+            self.report.error(attribute.at, where, text)
+            return _ABSENT
+        if attribute is not None and isinstance(attribute.expression, ObjectExpression):
+            entries = [(str(key.value), key.at, item) for key, item in attribute.expression.items]
+        elif blocks:
+            self._refuse_others(one.name, blocks)
+            block, where = blocks[0], blocks[0].heading
+            entries = [(each.name, each.at, each.expression) for each in block.body.attributes]
+            for inner in block.body.blocks:
+                self.failed = True
+                self.report.error(inner.at, where, f"unknown block {quoted(inner.type)}")
+            if block.labels:
+                self.failed = True
+                self.report.error(block.at, where, "takes no label")
+        elif one.required:
+            self.report.error(self.at, where, f"the {one.name} block is missing")
+            return _ABSENT
+        else:
+            return _ABSENT
+        found = {
+            name: self._text_of(name, expression, at, where) for name, at, expression in entries
+        }
+        return {name: text for name, text in found.items() if text is not None}
+
     def _known(self) -> tuple[set[str], set[str]]:
         """:returns: the names of the attributes and of the blocks that fields read."""
-        blocks = {one.name for one in self.fields if one.source in ("block", "blocks")}
-        attributes = {one.name for one in self.fields if one.source in ("attribute", "material")}
+        blocks = {one.name for one in self.fields if one.source in _BLOCKS}
+        attributes = {one.name for one in self.fields if one.source in _ATTRIBUTES}
         attributes |= {f"{one.name}_file" for one in self.fields if one.source == "material"}
         return attributes, blocks
 
@@ -297,20 +360,20 @@ class _Reading:
             return
         attributes, blocks = self._known()
         for attribute in self.body.attributes:
+            if attribute.name in attributes:
+                continue
             if attribute.name in blocks:
                 text = f"{attribute.name} is a block: write {attribute.name} {{ … }}"
-            elif attribute.name not in attributes:
+            else:
                 hint = did_you_mean(attribute.name, attributes | blocks)
                 text = f"unknown attribute {quoted(attribute.name)}{hint}"
-            else:
-                continue
             self.report.error(attribute.at, self.where, text)
         for block in self.body.blocks:
+            if block.type in blocks:
+                continue
             if block.type in attributes:
                 text = f"{block.type} is an attribute: write {block.type} = …"
-            elif block.type not in blocks:
+            else:
                 hint = did_you_mean(block.type, attributes | blocks)
                 text = f"unknown block {quoted(block.type)}{hint}"
-            else:
-                continue
             self.report.error(block.at, self.where, text)

@@ -22,6 +22,7 @@ from mtlsgate.config.tree import (
     ListExpression,
     Literal,
     ObjectExpression,
+    PeerField,
     Template,
     Variable,
 )
@@ -75,8 +76,10 @@ class Scope:
 
 
 @frozen
-class _Fault:
+class Fault:
     """
+    What is wrong with an expression.
+
     :ivar unset: whether this is an unset variable, for which ``default`` helps.
     """
 
@@ -89,21 +92,22 @@ class ExpressionErrors(Exception):
     """
     An expression that stands for nothing.
 
-    :ivar errors: where and what, all there are; empty if the expression was
-        reported as invalid before.
+    :ivar faults: all there are; none if the expression was reported as invalid
+        before.
+    :ivar errors: where they are, and their texts.
     """
 
-    def __init__(self, faults: Iterable[_Fault] = ()) -> None:
-        self._faults = tuple(faults)
+    def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self.faults = tuple(faults)
         self.errors: tuple[tuple[Position, str], ...] = tuple(
-            (fault.at, fault.text) for fault in self._faults
+            (fault.at, fault.text) for fault in self.faults
         )
         super().__init__(*(text for _, text in self.errors))
 
     @property
     def unset(self) -> bool:
         """Whether nothing is wrong but that variables are not set."""
-        return bool(self._faults) and all(fault.unset for fault in self._faults)
+        return bool(self.faults) and all(fault.unset for fault in self.faults)
 
 
 def evaluate(expression: Expression, scope: Scope) -> Value:
@@ -123,7 +127,7 @@ def evaluate(expression: Expression, scope: Scope) -> Value:
             name = shown(name)
             raise ExpressionErrors(
                 [
-                    _Fault(
+                    Fault(
                         at,
                         f"environment variable {name} is not set; set it, or give a fallback"
                         f' with default(env.{name}, "...")',
@@ -131,8 +135,11 @@ def evaluate(expression: Expression, scope: Scope) -> Value:
                     )
                 ]
             )
+        case PeerField(name, at):
+            text = f"peer.{shown(name)} differs from client to client, and this must not"
+            raise ExpressionErrors([Fault(at, text)])
         case Template(parts, at):
-            return Value(_texts(_all(parts, scope), "a template"), at)
+            return Value(joined(_all(parts, scope), "a template"), at)
         case ListExpression(items, at):
             return Value(_all(items, scope), at)
         case ObjectExpression(items, at):
@@ -145,7 +152,7 @@ def evaluate(expression: Expression, scope: Scope) -> Value:
             raise ExpressionErrors
 
 
-def _all(expressions: Iterable[Expression], scope: Scope, *faults: _Fault) -> tuple[Value, ...]:
+def _all(expressions: Iterable[Expression], scope: Scope, *faults: Fault) -> tuple[Value, ...]:
     """
     Evaluate every expression, so that all their faults are known.
 
@@ -159,7 +166,7 @@ def _all(expressions: Iterable[Expression], scope: Scope, *faults: _Fault) -> tu
             values.append(evaluate(expression, scope))
         except ExpressionErrors as errors:
             failed = True
-            found += errors._faults
+            found += errors.faults
     if failed:
         raise ExpressionErrors(found)
     return tuple(values)
@@ -181,8 +188,13 @@ def _kind(value: Value) -> str:
             return "an object"
 
 
-def _texts(values: Iterable[Value], where: str, separator: str = "") -> str:
-    """Join values as HCL does: numbers and booleans become text."""
+def joined(values: Iterable[Value], where: str, separator: str = "") -> str:
+    """
+    Join values as HCL does: numbers and booleans become text.
+
+    :param where: what they become part of, for messages.
+    :raises ExpressionErrors: for values that are neither.
+    """
     texts = []
     faults = []
     for value in values:
@@ -199,7 +211,7 @@ def _texts(values: Iterable[Value], where: str, separator: str = "") -> str:
                 texts.append(text.rstrip("0").rstrip(".") if "." in text else text)
             case _:
                 faults.append(
-                    _Fault(
+                    Fault(
                         value.at,
                         f"{_kind(value)} cannot be part of {where}; use text or numbers",
                     )
@@ -224,7 +236,7 @@ def _call(call: Call, scope: Scope) -> Value:
     if call.function not in known:
         names = sorted([*known, "default"])
         hint = did_you_mean(call.function, names) or f"; there are {', '.join(names)}"
-        fault = _Fault(call.at, f"there is no function {shown(call.function)}{hint}")
+        fault = Fault(call.at, f"there is no function {shown(call.function)}{hint}")
         return _refused(call, scope, fault)
 
     function, parameters = known[call.function]
@@ -232,11 +244,11 @@ def _call(call: Call, scope: Scope) -> Value:
     if len(call.arguments) != len(parameters):
         count = len(call.arguments)
         given = f"{count or 'no'} argument{'' if count == 1 else 's'}"
-        return _refused(call, scope, _Fault(call.at, f"write {usage}; {given} given here"))
+        return _refused(call, scope, Fault(call.at, f"write {usage}; {given} given here"))
 
     values = _all(call.arguments, scope)
     faults = [
-        _Fault(value.at, f"write {usage}; the {name} here is {_kind(value)}, not {_KINDS[type]}")
+        Fault(value.at, f"write {usage}; the {name} here is {_kind(value)}, not {_KINDS[type]}")
         for value, (name, type) in zip(values, parameters, strict=True)
         if not isinstance(value.data, type)
     ]
@@ -245,7 +257,7 @@ def _call(call: Call, scope: Scope) -> Value:
     return Value(function(*values), call.at)
 
 
-def _refused(call: Call, scope: Scope, fault: _Fault) -> NoReturn:
+def _refused(call: Call, scope: Scope, fault: Fault) -> NoReturn:
     """Report a call, together with what is wrong in its arguments."""
     _all(call.arguments, scope, fault)
     raise AssertionError("a fault was given")
@@ -255,7 +267,7 @@ def _default(call: Call, scope: Scope) -> Value:
     """The first argument that is set; what comes after it is not evaluated."""
     fallback: Value | None = None
     nothing = "write default(env.NAME, fallback); no arguments given here"
-    missing = ExpressionErrors([_Fault(call.at, nothing)])
+    missing = ExpressionErrors([Fault(call.at, nothing)])
     for argument in call.arguments:
         try:
             fallback = evaluate(argument, scope)
@@ -296,7 +308,7 @@ def _file(scope: Scope, path: Value) -> Data:
 
 def _join(separator: Value, items: Value) -> Data:
     assert isinstance(items.data, tuple)
-    return _texts(items.data, "what is joined", str(separator.data))
+    return joined(items.data, "what is joined", str(separator.data))
 
 
 def _split(separator: Value, text: Value) -> Data:
@@ -310,4 +322,4 @@ def _trim(text: Value) -> Data:
 
 
 def _failure(value: Value, text: str) -> ExpressionErrors:
-    return ExpressionErrors([_Fault(value.at, text)])
+    return ExpressionErrors([Fault(value.at, text)])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 import attrs
 from attrs import field, frozen
 
+from mtlsgate.config.peer import PeerText
 from mtlsgate.config.tree import Body
 from mtlsgate.errors import Position
 
@@ -211,7 +212,7 @@ class Field:
     :ivar name: its name in the block.
     :ivar hint: its type without None.
     :ivar source: ``label``, ``position``, ``body``, ``remainder``, ``block``,
-        ``blocks``, ``material`` or ``attribute``.
+        ``blocks``, ``material``, ``peer_text``, ``peer_texts`` or ``attribute``.
     :ivar required: whether it must be given.
     """
 
@@ -230,7 +231,17 @@ def without_none(hint: Any) -> Any:
 
 
 def _is_block(hint: Any) -> bool:
-    return isinstance(hint, type) and attrs.has(hint) and hint not in (Material, Body, Remainder)
+    return (
+        isinstance(hint, type)
+        and attrs.has(hint)
+        and hint
+        not in (
+            Material,
+            Body,
+            PeerText,
+            Remainder,
+        )
+    )
 
 
 def fields_of(cls: type) -> tuple[Field, ...]:
@@ -257,6 +268,10 @@ def _fields(cls: type) -> Iterator[Field]:
             source = "remainder"
         elif hint is Material:
             source = "material"
+        elif hint is PeerText:
+            source = "peer_text"
+        elif typing.get_origin(hint) in (dict, Mapping) and arguments[1:] == (PeerText,):
+            source = "peer_texts"
         elif _is_block(hint):
             source = "block"
         elif typing.get_origin(hint) is tuple and arguments and _is_block(arguments[0]):

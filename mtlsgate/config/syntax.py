@@ -29,6 +29,7 @@ from mtlsgate.config.tree import (
     ListExpression,
     Literal,
     ObjectExpression,
+    PeerField,
     Template,
     Variable,
     heading,
@@ -329,17 +330,24 @@ class _Reader:
 
     def variable(self, tree: Node, at: Position) -> Expression:
         root, access = _nodes(tree)
-        if [_word(node) for node in _nodes(root) if node.data == "identifier"] == ["env"]:
+        kinds: dict[str, type[Variable | PeerField]] = {"env": Variable, "peer": PeerField}
+        names = [_word(node) for node in _nodes(root) if node.data == "identifier"]
+        kind = kinds.get(names[0]) if len(names) == 1 else None
+        if kind is not None:
             if access.data == "get_attr":
-                return Variable(_word(_nodes(access)[0]), at)
+                return kind(_word(_nodes(access)[0]), at)
             if any(node.data == "string" for index in _nodes(access) for node in _nodes(index)):
                 match self.expression(_nodes(access)[0]):
                     case Literal(value=str() as name):
-                        return Variable(name, at)
+                        return kind(name, at)
                     case Invalid():
                         return Invalid(at)
         what = _REFUSED[tree.data]
-        return self.refuse(at, f'{what} is only supported as env.NAME or env["NAME"]')
+        return self.refuse(
+            at,
+            f'{what} is only supported as env.NAME or env["NAME"], and as peer.NAME where an '
+            "attribute takes it",
+        )
 
     def string(self, tree: Node) -> Expression:
         """A quoted string, or a heredoc, which is masked as one."""

@@ -70,6 +70,19 @@ class Variable:
 
 
 @frozen
+class PeerField:
+    """
+    ``peer.NAME`` or ``peer["NAME"]``, which only some attributes take.
+
+    :ivar name: the attribute of the client, as ``NAME``; whether there is such
+        a one, `mtlsgate.config.peer` finds out.
+    """
+
+    name: str
+    at: Position
+
+
+@frozen
 class Call:
     """
     ``function(arguments)``; whether there is such a function, the evaluation
@@ -89,7 +102,7 @@ class Invalid:
 
 
 Expression: TypeAlias = (
-    Literal | Template | ListExpression | ObjectExpression | Variable | Call | Invalid
+    Literal | Template | ListExpression | ObjectExpression | Variable | PeerField | Call | Invalid
 )
 
 

@@ -8,7 +8,6 @@ is an `Outcome`, which `describe` puts into words and `to_dict` into JSON.
 from mtlsgate.probe.arguments import ProbeError, load_identity, load_trust, parse_target
 from mtlsgate.probe.client import probe
 from mtlsgate.probe.document import to_dict
-from mtlsgate.probe.names import name_problem
 from mtlsgate.probe.outcome import (
     CertificateFacts,
     Ending,
@@ -19,6 +18,7 @@ from mtlsgate.probe.outcome import (
     Verdict,
 )
 from mtlsgate.probe.words import ALERTS, alert_name, describe, problem_text
+from mtlsgate.server_identity import name_problem
 
 __all__ = [
     "ALERTS",

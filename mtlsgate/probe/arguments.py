@@ -21,8 +21,8 @@ from mtlsgate.credentials import (
 )
 from mtlsgate.errors import CredentialError, GateError
 from mtlsgate.names import canonical
-from mtlsgate.probe.names import as_address
 from mtlsgate.probe.outcome import Target
+from mtlsgate.server_identity import as_address
 from mtlsgate.text import printable, quoted
 
 T = TypeVar("T")

@@ -25,7 +25,6 @@ from OpenSSL.crypto import X509, X509StoreFlags
 from mtlsgate.context import utc_now
 from mtlsgate.credentials import UNPARSABLE, ServerCredential
 from mtlsgate.probe.arguments import ProbeError
-from mtlsgate.probe.names import as_address, name_problem
 from mtlsgate.probe.outcome import (
     CertificateFacts,
     Ending,
@@ -36,6 +35,7 @@ from mtlsgate.probe.outcome import (
     name_text,
 )
 from mtlsgate.probe.session import End, Session, converse, reason
+from mtlsgate.server_identity import as_address, name_problem
 
 T = TypeVar("T")
 

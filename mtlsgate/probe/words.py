@@ -15,6 +15,7 @@ from mtlsgate.probe.outcome import (
     Stage,
     Verdict,
 )
+from mtlsgate.server_identity import path_problem
 from mtlsgate.text import printable
 
 #: How many CAs are listed before the rest is counted.
@@ -60,28 +61,6 @@ ALERTS = {
 
 #: What servers also say, and in TLS 1.2 must say, to a client without a certificate.
 _ABOUT_THE_CERTIFICATE = (40, 42, 43, 44, 45, 46, 48, 49)
-
-#: By OpenSSL's number (X509_V_ERR_…): what is wrong with the server's certificate path.
-_PROBLEMS = {
-    1: "OpenSSL did not judge it to the end",
-    7: "the signature is not the issuer's",
-    9: "not yet valid",
-    10: "expired",
-    18: "self-signed, and not in --ca",
-    19: "the chain ends in a CA that is not in --ca",
-    20: "the issuer is unknown, neither in --ca nor sent along",
-    23: "revoked",
-    24: "the issuer is not a CA",
-    25: "more intermediates than the CA allows",
-    26: "not meant for TLS servers (extended key usage)",
-    34: "a critical extension that OpenSSL does not know",
-    47: "a name that the CA is not allowed to certify",
-    48: "a name that the CA is not allowed to certify",
-    66: "the key is too weak",
-    67: "the CA's key is too weak",
-    68: "the signature's digest is too weak",
-    79: "the issuer is not a CA, or an invalid one",
-}
 
 
 def describe(outcome: Outcome) -> list[str]:
@@ -211,7 +190,7 @@ def verdict_lines(outcome: Outcome) -> list[str]:
 
 def problem_text(problem: PathProblem) -> str:
     """:returns: the objection, with whose certificate it is about; not yet printable."""
-    what = _PROBLEMS.get(problem.number, f"OpenSSL's verification error {problem.number}")
+    what = path_problem(problem.number, "--ca")
     if problem.certificate is None:
         return what
     if problem.number in (19, 20):

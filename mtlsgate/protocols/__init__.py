@@ -47,12 +47,14 @@ class ProtocolEnvironment:
 
     :ivar server: the name of the server block.
     :ivar directory: the configuration file's directory.
+    :ivar server_names: the names that the server declares.
     """
 
     server: str
     directory: Path
     _get_reactor: Callable[[], object] = field(default=installed_reactor, repr=False)
     _read_file: Callable[[Path], bytes] = field(default=read_file, repr=False, kw_only=True)
+    server_names: tuple[str, ...] = field(default=(), kw_only=True)
 
     @cached_property
     def reactor(self) -> object:

@@ -1,5 +1,6 @@
 """
-Whether a server's certificate is that of the name it should have (RFC 9525).
+Whether a server is the one that was meant: what is wrong with its certificate's
+path, in words, and whether the certificate is that of its name (RFC 9525).
 """
 
 from __future__ import annotations
@@ -15,6 +16,28 @@ from service_identity.cryptography import (
 
 from mtlsgate.credentials import UNPARSABLE
 
+#: X509_V_ERR_… to what is wrong.
+_PATH_PROBLEMS = {
+    1: "OpenSSL did not judge it to the end",
+    7: "the signature is not the issuer's",
+    9: "not yet valid",
+    10: "expired",
+    18: "self-signed, and not in {trust}",
+    19: "the chain ends in a CA that is not in {trust}",
+    20: "the issuer is unknown, neither in {trust} nor sent along",
+    23: "revoked",
+    24: "the issuer is not a CA",
+    25: "more intermediates than the CA allows",
+    26: "not meant for TLS servers (extended key usage)",
+    34: "a critical extension that OpenSSL does not know",
+    47: "a name that the CA is not allowed to certify",
+    48: "a name that the CA is not allowed to certify",
+    66: "the key is too weak",
+    67: "the CA's key is too weak",
+    68: "the signature's digest is too weak",
+    79: "the issuer is not a CA, or an invalid one",
+}
+
 #: How many of a certificate's names are listed before the rest is counted.
 _NAMES = 5
 
@@ -25,6 +48,16 @@ def as_address(text: str) -> str | None:
         return str(ipaddress.ip_address(text.partition("%")[0]))
     except ValueError:
         return None
+
+
+def path_problem(number: int, trust: str) -> str:
+    """
+    :param number: X509_V_ERR_….
+    :param trust: what to call the place where the trusted CAs are.
+    :returns: what is wrong with the certificate, in words.
+    """
+    words = _PATH_PROBLEMS.get(number, f"OpenSSL's verification error {number}")
+    return words.format(trust=trust)
 
 
 def name_problem(certificate: x509.Certificate, name: str) -> str | None:

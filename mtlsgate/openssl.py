@@ -1,0 +1,49 @@
+"""
+What every `SSL.Context` of the gate has in common, towards clients and towards
+targets: versions, cipher suites, options.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from OpenSSL import SSL
+
+MinVersion = Literal["1.2", "1.3"]
+
+_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+
+#: TLS 1.2: ephemeral ECDH with AEAD only; 112 bits of security at least
+#: (OpenSSL's level 2, which is said here so that no build's default matters).
+_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
+
+_OPTIONS = (
+    SSL.OP_NO_COMPRESSION  # CRIME, CVE-2012-4929
+    | SSL.OP_NO_RENEGOTIATION  # CVE-2009-3555, CVE-2011-1473
+    | SSL.OP_SINGLE_ECDH_USE
+)
+
+#: SSL_MODE_NO_AUTO_CHAIN, for which pyOpenSSL has no name: send the chain as
+#: configured, and do not complete it out of the CAs that the other side is judged by.
+_NO_AUTO_CHAIN = 0x8
+
+#: SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets: a write of several records
+#: would need a call for each, though in memory there is room for all.
+_PARTIAL_WRITE = 0x1
+
+
+def new_context(method: int, min_version: MinVersion = "1.2") -> SSL.Context:
+    """
+    :param method: ``SSL.TLS_SERVER_METHOD`` or ``SSL.TLS_CLIENT_METHOD``.
+    :param min_version: the oldest TLS version that is spoken.
+    :returns: a context that keeps no sessions, and has no certificate and no
+        verification yet.
+    """
+    context = SSL.Context(method)
+    context.set_min_proto_version(_VERSIONS[min_version])
+    context.set_options(_OPTIONS)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS | _NO_AUTO_CHAIN)
+    context.clear_mode(_PARTIAL_WRITE)
+    context.set_cipher_list(_CIPHERS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    return context

@@ -1,0 +1,128 @@
+"""
+What a request asks for: its target, its ``Host``, and whether that is the
+server which the client's TLS is for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+
+from attrs import frozen
+
+from mtlsgate.names import same_name
+from mtlsgate.protocols.http.refusal import Refusal
+
+#: Stricter than RFC 3986, 3.2.2: no name that a certificate can have needs more.
+_AUTHORITY = re.compile(
+    rb"(?P<host>[0-9A-Za-z_](?:[0-9A-Za-z._-]*)|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
+)
+#: Visible ASCII without "#": a fragment is the client's own (RFC 9112, 3.2).
+_TARGET = re.compile(rb"[\x21\x22\x24-\x7e]+")
+_ABSOLUTE = re.compile(rb"https?://(?P<authority>[^/?]*)(?P<rest>.*)", re.IGNORECASE)
+#: CONNECT asks for a tunnel, and TRACE would show the client what the gate added.
+_METHODS = (b"CONNECT", b"TRACE")
+
+
+@frozen
+class Asked:
+    """
+    What a request is for.
+
+    :ivar target: in origin form, or ``*``.
+    :ivar authority: the host, with the port if it is said; empty for an
+        HTTP/1.0 request that says none.
+    """
+
+    target: bytes
+    authority: bytes
+
+    @property
+    def host(self) -> str | None:
+        """The host without the port, an IPv6 address without its brackets."""
+        found = _AUTHORITY.fullmatch(self.authority)
+        return None if found is None else found["host"].strip(b"[]").decode("ascii")
+
+
+def ask(method: bytes, target: bytes, hosts: Sequence[bytes], version: bytes) -> Asked:
+    """
+    :param method: the request's.
+    :param target: as the request line has it.
+    :param hosts: the values of its ``Host`` fields.
+    :param version: ``HTTP/1.1`` or ``HTTP/1.0``.
+    :raises Refusal: if it is not clear what it asks for, or it cannot be had.
+    """
+    if method in _METHODS:
+        raise Refusal(501, f"{method.decode('ascii')} is not for a gate")
+    if _TARGET.fullmatch(target) is None:
+        raise Refusal(400, "the request target holds a character that it cannot")
+    if len(hosts) > 1:
+        raise Refusal(400, "several Host fields")
+    if not hosts and version != b"HTTP/1.0":
+        raise Refusal(400, "no Host field")
+    authority = _checked(hosts[0]) if hosts else b""
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is not None:
+        named = _checked(absolute["authority"])
+        if hosts and named.lower() != authority.lower():
+            raise Refusal(400, "the request target and Host name different hosts")
+        rest = absolute["rest"]
+        if method == b"OPTIONS" and not rest:
+            # RFC 9112, 3.2.4.
+            return Asked(b"*", named)
+        authority, target = named, rest if rest.startswith(b"/") else b"/" + rest
+    elif target == b"*":
+        if method != b"OPTIONS":
+            raise Refusal(400, 'the request target "*" is for OPTIONS alone')
+    elif not target.startswith(b"/"):
+        raise Refusal(400, "the request target is neither a path nor a URI")
+    return Asked(target, authority)
+
+
+def _checked(authority: bytes) -> bytes:
+    found = _AUTHORITY.fullmatch(authority)
+    if found is None or int(found["port"] or 0) >= 2**16:
+        raise Refusal(400, "Host is not a host name with or without a port")
+    return authority
+
+
+def check_server(
+    host: str | None, server_name: str | None, serves: Callable[[str], bool] | None
+) -> None:
+    """
+    Compare who a request is for with who the TLS connection is for: a client
+    that one server let in is not thereby let in by another.
+
+    :param host: of the request, or None for an HTTP/1.0 request that says none.
+    :param server_name: of the ClientHello, or None.
+    :param serves: whether the server declares a name as its own; None if it
+        declares none.
+    :raises Refusal: with 421, unless it is the server's.
+    """
+    if host is None or same_name(host, server_name):
+        return
+    if serves is not None and serves(host):
+        return
+    if server_name is None and (serves is None or _is_address(host)):
+        # Without a server name there is nothing to compare with; an address is
+        # no other server's name.
+        return
+    raise Refusal(421, "Host is not the server that the TLS connection is for")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_authority(text: str) -> bool:
+    """:returns: whether it is a host name or an IP address, with or without a port."""
+    try:
+        _checked(text.encode("ascii"))
+    except (Refusal, UnicodeEncodeError):
+        return False
+    return True

@@ -1,0 +1,178 @@
+"""
+The attributes of ``protocol "http"``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from attrs import Factory, frozen
+
+from mtlsgate.config import Duration, Located, Misconfigured, PeerText, Size
+from mtlsgate.protocols.http.authority import is_authority
+from mtlsgate.protocols.http.fields import HOP_BY_HOP, OWN, folded, is_token, is_value
+from mtlsgate.protocols.http.identity import Detail
+from mtlsgate.text import quoted
+from mtlsgate.upstream.targets import Target, parse_target, parse_targets, refuse_plaintext
+from mtlsgate.upstream.tls import TargetTls
+
+_URL = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#@]*)(?P<rest>.*)", re.IGNORECASE)
+_PORTS = {"http": 80, "https": 443}
+#: What frames or routes a request is never an operator's to set.
+_FRAMING = HOP_BY_HOP | {b"content-length", b"expect", b"host", b"trailer"}
+_INSTEAD = {
+    b"client-cert": "client_cert = true",
+    b"client-cert-chain": "client_cert_chain = true",
+    b"host": 'host = "…"',
+    b"x-forwarded-client-cert": "x_forwarded_client_cert = […]",
+}
+
+
+@frozen(kw_only=True)
+class HttpConfiguration:
+    """
+    :ivar target: where requests go, one or several in turn.
+    :ivar unsafe_target: whether they may go there in the clear over a network.
+    :ivar tls: TLS to the target.
+    :ivar connect_timeout: seconds to connect to one target.
+    :ivar retry_after: seconds for which a target that failed is passed over.
+    :ivar response_timeout: seconds in which a target says or takes nothing.
+    :ivar target_connections: free connections to keep to each target.
+    :ivar target_keepalive: seconds to keep them.
+    :ivar host: what ``Host`` is at the target; by default what the client sent.
+    :ivar forwarded: what becomes of ``X-Forwarded-…`` and ``Forwarded``.
+    :ivar client_cert: whether to send ``Client-Cert``.
+    :ivar client_cert_chain: whether to send ``Client-Cert-Chain``.
+    :ivar x_forwarded_client_cert: the keys of ``X-Forwarded-Client-Cert``.
+    :ivar headers: fields of one's own, which may name the client.
+    :ivar websockets: whether clients may switch to the WebSocket protocol.
+    :ivar max_header_size: of a request's head, in bytes.
+    :ivar max_body_size: of a request's body, in bytes.
+    :ivar header_timeout: seconds for a request's head.
+    :ivar body_timeout: seconds in which a client sends or takes nothing.
+    :ivar keepalive_timeout: seconds between two requests.
+    :ivar websocket_timeout: seconds without a byte after a switch.
+    :ivar max_requests: requests at a time, of all clients.
+    """
+
+    target: Located[Any]
+    unsafe_target: bool = False
+    tls: TargetTls | None = None
+    connect_timeout: Duration = 5.0
+    retry_after: Duration = 10.0
+    response_timeout: Duration = 60.0
+    target_connections: int = 32
+    target_keepalive: Duration = 60.0
+    host: str | None = None
+    forwarded: Literal["set", "append", "off"] = "set"
+    client_cert: bool = False
+    client_cert_chain: bool = False
+    x_forwarded_client_cert: tuple[Detail, ...] = ()
+    headers: dict[str, PeerText] = Factory(dict)
+    websockets: bool = True
+    max_header_size: Size = 32 * 1024
+    max_body_size: Size = 10 << 30
+    header_timeout: Duration = 10.0
+    body_timeout: Duration = 60.0
+    keepalive_timeout: Duration = 60.0
+    websocket_timeout: Duration = 3600.0
+    max_requests: int = 1000
+
+    def problems(self) -> Iterator[tuple[str | None, str]]:
+        """Yield (attribute or None, text) for what is wrong with the block as a whole."""
+        if self.target_connections < 0:
+            yield "target_connections", "target_connections must be 0 or more"
+        if self.max_requests < 1:
+            yield "max_requests", "max_requests must be 1 or more"
+        if self.max_header_size < 1024:
+            yield "max_header_size", 'max_header_size must be "1KiB" or more'
+        if self.host is not None and not is_authority(self.host):
+            yield "host", "host must be a host name or an IP address, with or without a port"
+        if len(set(self.x_forwarded_client_cert)) < len(self.x_forwarded_client_cert):
+            yield "x_forwarded_client_cert", "x_forwarded_client_cert names a key twice"
+
+    def targets(self) -> list[HttpTarget]:
+        """
+        :returns: at least one.
+        :raises Misconfigured: if one of them cannot be meant.
+        """
+        try:
+            targets = parse_targets(self.target.value, http_target)
+            for one in targets:
+                if one.tls and self.tls is None:
+                    raise ValueError("https:// needs a tls block that says which CA to trust")
+                if one.tls is False and self.tls is not None:
+                    raise ValueError("http:// and a tls block contradict each other; remove one")
+                if self.tls is None and not self.unsafe_target:
+                    refuse_plaintext(one.target)
+        except ValueError as error:
+            raise Misconfigured(self.target.at, f"target: {error}") from None
+        return targets
+
+    def header_problems(self) -> Iterator[tuple[PeerText, str]]:
+        """Yield (header, text) for what is wrong with ``headers``."""
+        seen: dict[bytes, str] = {}
+        for name, text in self.headers.items():
+            octets = name.encode(errors="surrogateescape")
+            as_cgi = folded(octets)
+            first = seen.setdefault(as_cgi, name)
+            if not is_token(octets):
+                yield text, f"{quoted(name)} is no name of a header: letters, digits and hyphens"
+            elif as_cgi in _FRAMING or as_cgi in OWN or as_cgi.startswith(b"x-forwarded-"):
+                instead = _INSTEAD.get(as_cgi)
+                hint = "the gate alone" if instead is None else f"the gate; write {instead}"
+                yield text, f"{quoted(name)} is set by {hint}"
+            elif first != name:
+                yield text, f"{quoted(name)} is {quoted(first)} to CGI and WSGI; remove one"
+            elif text.constant and not is_value(_constant(text)):
+                yield text, f"{quoted(name)} has a value that is no visible ASCII on one line"
+
+
+def _constant(text: PeerText) -> bytes:
+    value = text.of(None)
+    joined = ", ".join(value) if isinstance(value, tuple) else value or ""
+    return joined.encode("ascii", "replace") if joined.isascii() else b"\0"
+
+
+@frozen
+class HttpTarget:
+    """
+    :ivar target: where to connect to.
+    :ivar authority: what ``Host`` is if nobody says.
+    :ivar tls: whether TLS is asked for; None if the text does not say.
+    """
+
+    target: Target
+    authority: bytes
+    tls: bool | None
+
+
+def http_target(text: str) -> HttpTarget:
+    """
+    :param text: ``http://host:port``, ``https://host:port`` or what any
+        protocol takes as a target.
+    :raises ValueError: with what is wrong, in one line.
+    """
+    found = _URL.fullmatch(text)
+    if found is None:
+        target = parse_target(text)
+        return HttpTarget(target, _authority(target), None)
+    if found["rest"] not in ("", "/"):
+        raise ValueError(
+            f"{quoted(text)}: a target has no path: requests keep the one that they have"
+        )
+    scheme, authority = found["scheme"].lower(), found["authority"]
+    if not is_authority(authority):
+        raise ValueError(f"{quoted(text)}: after {scheme}:// comes a host, with or without a port")
+    if re.search(r":[0-9]+\Z", authority) is None:
+        authority = f"{authority}:{_PORTS[scheme]}"
+    return HttpTarget(parse_target(authority), authority.encode(), scheme == "https")
+
+
+def _authority(target: Target) -> bytes:
+    if target.host is None:
+        return b"localhost"
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    return f"{host}:{target.port}".encode()

@@ -1,0 +1,138 @@
+"""
+The connections to targets: which are open, which are free.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.protocol import Factory
+
+from mtlsgate.protocols.http.connection import TargetConnection
+from mtlsgate.upstream.backends import Backends, Dialled
+from mtlsgate.upstream.targets import Target
+
+#: A request that cannot be sent twice goes out on a connection that was in use
+#: so many seconds ago at most: no target closes one so soon.
+RECENT = 1.0
+#: Seconds for a connection that is ended to be over.
+_FAREWELL = 10.0
+
+
+class _ConnectionFactory(Factory):
+    noisy = False
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def buildProtocol(self, addr: IAddress | None) -> TargetConnection:
+        return TargetConnection(self._pool)
+
+
+class Pool:
+    """
+    Keeps connections, for each target those that were used last.
+
+    :ivar backends: connects.
+    """
+
+    def __init__(
+        self, backends: Backends, clock: IReactorTime, *, keep: int, keep_for: float
+    ) -> None:
+        """
+        :param keep: how many free connections to keep to each target.
+        :param keep_for: for how many seconds.
+        """
+        self.backends = backends
+        self._clock = clock
+        self._keep = keep
+        self._keep_for = keep_for
+        self._free: dict[Target, list[TargetConnection]] = {}
+        self._farewells: dict[TargetConnection, IDelayedCall] = {}
+        self._sweep: IDelayedCall | None = None
+        self._stopped = False
+
+    def take(
+        self, *, fresh: bool, replayable: bool
+    ) -> TargetConnection | Deferred[TargetConnection]:
+        """
+        :param fresh: whether to make a new one in any case.
+        :param replayable: whether the request can be sent again.
+        :returns: a connection to the target whose turn it is; the Deferred
+            fails with `Unreachable`.
+        """
+        target = self.backends.rotation.choose(self._clock.seconds())
+        if not fresh and target is not None:
+            free = self._free.get(target, [])
+            while free:
+                found = free.pop()
+                if not found.usable:
+                    continue
+                if not replayable and self._clock.seconds() - found.idle_since > RECENT:
+                    free.append(found)
+                    break
+                return found
+        dialling = self.backends.dial(_ConnectionFactory(self), first=target)
+        return dialling.addCallback(self._connected)
+
+    def _connected(self, dialled: Dialled) -> TargetConnection:
+        connection = dialled.protocol
+        assert isinstance(connection, TargetConnection)
+        connection.target = dialled.target
+        return connection
+
+    def put(self, connection: TargetConnection) -> None:
+        """Take a connection back that is free again."""
+        free = self._free.setdefault(connection.target, [])
+        if self._stopped or self._keep == 0:
+            connection.close()
+            return
+        if len(free) >= self._keep:
+            free.pop(0).close()
+        connection.idle_since = self._clock.seconds()
+        free.append(connection)
+        if self._sweep is None:
+            self._sweep = self._clock.callLater(self._keep_for, self._close_old)
+
+    def remove(self, connection: TargetConnection) -> None:
+        """Forget a connection that is over."""
+        farewell = self._farewells.pop(connection, None)
+        if farewell is not None and farewell.active():
+            farewell.cancel()
+        for free in self._free.values():
+            if connection in free:
+                free.remove(connection)
+
+    def ending(self, connection: TargetConnection) -> None:
+        """Make sure that a connection that is ended comes to an end."""
+        if connection not in self._farewells:
+            end = partial(connection.transport.abortConnection)
+            self._farewells[connection] = self._clock.callLater(_FAREWELL, end)
+
+    def _close_old(self) -> None:
+        self._sweep = None
+        now = self._clock.seconds()
+        left: list[float] = []
+        for free in self._free.values():
+            while free and free[0].idle_since + self._keep_for <= now:
+                free.pop(0).close()
+            left += [one.idle_since for one in free[:1]]
+        if left:
+            again = max(0.0, min(left) + self._keep_for - now)
+            self._sweep = self._clock.callLater(again, self._close_old)
+
+    def start(self) -> None:
+        """Keep connections."""
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Close what is free, and keep no more."""
+        self._stopped = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for free in self._free.values():
+            while free:
+                free.pop().close()

@@ -1,0 +1,310 @@
+"""
+``protocol "proxy"``: the gate in front of any TCP service.
+
+A verified client's bytes go to a target, and the target's to the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from attrs import frozen
+from OpenSSL import SSL
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocolFactory,
+    IProtocolNegotiationFactory,
+    IReactorTime,
+)
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mtlsgate.config import Duration, Located, Misconfigured
+from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin, IVerifiedPeer
+from mtlsgate.peer import address_text
+from mtlsgate.text import printable
+from mtlsgate.upstream.announce import Announcement
+from mtlsgate.upstream.backends import Backends, Dialled, Unreachable
+from mtlsgate.upstream.relay import End, Limits, Relay
+from mtlsgate.upstream.targets import Target, parse_target, parse_targets, refuse_plaintext
+from mtlsgate.upstream.tls import TargetTls
+from mtlsgate.upstream.verified import said
+
+_log = Logger("mtlsgate.proxy")
+
+
+@frozen(kw_only=True)
+class ProxyConfiguration:
+    """
+    :ivar target: where to, or a list of several to take in turn.
+    :ivar retry_after: how long a target that could not be reached is passed
+        over, in seconds.
+    :ivar connect_timeout: how long each target may take to answer, TLS and all.
+    :ivar idle_timeout: how long nothing may pass in either direction.
+    :ivar max_lifetime: how long a connection may last.
+    :ivar unsafe_target: whether plaintext may leave the machine.
+    :ivar proxy_protocol: which version's header begins the target's connection.
+    :ivar proxy_protocol_certificate: whether it holds the client's certificate.
+    :ivar alpn: the application protocols that clients may negotiate by ALPN,
+        the preferred one first; none leaves the extension unanswered.
+    :ivar tls: speaks TLS to the target.
+    """
+
+    target: Located[Any]
+    retry_after: Duration = 10.0
+    connect_timeout: Duration = 5.0
+    idle_timeout: Duration | None = None
+    max_lifetime: Duration | None = None
+    unsafe_target: bool = False
+    proxy_protocol: Literal["v1", "v2"] | None = None
+    proxy_protocol_certificate: bool = False
+    alpn: tuple[str, ...] = ()
+    tls: TargetTls | None = None
+
+    def problems(self) -> Iterator[tuple[str | None, str]]:
+        """Yield (attribute or None, text) for what is wrong with the block as a whole."""
+        if self.proxy_protocol_certificate and self.proxy_protocol != "v2":
+            yield (
+                "proxy_protocol_certificate",
+                'proxy_protocol_certificate needs proxy_protocol = "v2": no other header has '
+                "room for a certificate",
+            )
+        if not all(name.isascii() and 0 < len(name) < 256 for name in self.alpn):
+            yield "alpn", "alpn: each name must be of 1 to 255 ASCII characters"
+
+    def targets(self) -> tuple[Target, ...]:
+        """
+        :returns: at least one.
+        :raises Misconfigured: if one of them cannot be meant.
+        """
+        try:
+            targets = parse_targets(self.target.value, parse_target)
+            if self.tls is None and not self.unsafe_target:
+                for target in targets:
+                    refuse_plaintext(target)
+        except ValueError as error:
+            raise Misconfigured(self.target.at, f"target: {error}") from None
+        return tuple(targets)
+
+
+@implementer(IProtocolNegotiationFactory)
+class ProxyFactory(Factory):
+    """
+    The factory of a server's connections to its targets.
+
+    :ivar server: its name, for the log.
+    :ivar backends: the targets.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        server: str,
+        backends: Backends,
+        clock: IReactorTime,
+        limits: Limits,
+        announcement: Announcement | None = None,
+        alpn: Sequence[str] = (),
+    ) -> None:
+        """
+        :param announcement: tells the target who connects.
+        :param alpn: the application protocols that clients may negotiate.
+        """
+        self.server = server
+        self.backends = backends
+        self.clock = clock
+        self.limits = limits
+        self.announcement = announcement
+        self._alpn = [name.encode("ascii") for name in alpn]
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """:returns: the application protocols that clients may negotiate."""
+        return self._alpn
+
+    def buildProtocol(self, addr: IAddress | None) -> ProxyClient:
+        """:returns: the client's end of a connection."""
+        assert addr is not None
+        return ProxyClient(self, addr)
+
+
+class ProxyClient(End):
+    """
+    The client's end: has a target dialled, and waits for it.
+
+    :ivar _dialling: while it does.
+    """
+
+    _dialling: Deferred[None] | None = None
+
+    def __init__(self, factory: ProxyFactory, address: IAddress) -> None:
+        super().__init__(Relay(factory.clock, factory.limits, self._on_limit))
+        self._factory = factory
+        self._address = address
+
+    def connectionMade(self) -> None:
+        """Dial; what the client sends meanwhile is left in its socket."""
+        super().connectionMade()
+        self.transport.pauseProducing()
+        self.relay.client = self
+        self.relay.live()
+        factory = self._factory
+        try:
+            preface = self._preface()
+        except ValueError as error:
+            self._give_up(str(error))
+            return
+        ends = _TargetFactory(self)
+        dialling = factory.backends.dial(ends, preface).addCallback(self._reached)
+        self._dialling = dialling.addErrback(self._not_reached)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Give up the target's connection, too."""
+        super().connectionLost(reason)
+        if self._dialling is not None:
+            self._dialling.cancel()
+
+    def _preface(self) -> bytes:
+        announcement = self._factory.announcement
+        if announcement is None:
+            return b""
+        peer = IVerifiedPeer(self.transport, None)
+        host = self.transport.getHost()
+        return announcement.header(peer, self._address, host)
+
+    def _reached(self, dialled: Dialled) -> None:
+        self._dialling = None
+        target = dialled.protocol
+        assert isinstance(target, ProxyTarget)
+        target.name = dialled.target.text
+        if self.lost:
+            target.reset()
+        else:
+            self.relay.join(self, target)
+
+    def _not_reached(self, failure: Failure) -> None:
+        self._dialling = None
+        if failure.check(CancelledError):
+            return
+        if isinstance(failure.value, Unreachable):
+            targets = [printable(one.target.text) for one in failure.value.attempts]
+            self._give_up(str(failure.value), targets)
+        else:
+            self._log(_log.failure, "dialling a target failed", failure=failure)
+            self.reset()
+
+    def _give_up(self, problem: str, targets: Sequence[str] = ()) -> None:
+        self._log(
+            _log.warn, "no target could be reached: {problem}", problem=problem, targets=targets
+        )
+        self.relay.give_up(self)
+
+    def _on_limit(self, limit: str) -> None:
+        self._log(_log.info, "{limit} ends the connection", limit=limit)
+        if self._dialling is not None:
+            self._dialling.cancel()
+
+    def target_refused(self, target: str, problem: str) -> None:
+        """Log that a target ended TLS with an error, as it does in TLS 1.3 if it does not
+        take the gate's certificate."""
+        self._log(
+            _log.warn,
+            "{target} broke off: {problem}",
+            target=printable(target),
+            problem=printable(problem),
+        )
+
+    def _log(self, emit: Any, text: str, **values: object) -> None:
+        peer = IVerifiedPeer(self.transport, None)
+        emit(
+            "{server}: {peer_address} [sha256={fingerprint}]: " + text,
+            server=self._factory.server,
+            peer_address=address_text(self._address),
+            fingerprint=None if peer is None else peer.sha256,
+            **values,
+        )
+
+
+class ProxyTarget(End):
+    """
+    The target's end.
+
+    :ivar name: the target, as it was written.
+    """
+
+    name = ""
+
+    def __init__(self, client: ProxyClient) -> None:
+        super().__init__(client.relay)
+        self._client = client
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Say what the target had against it, if it said so."""
+        if isinstance(reason.value, SSL.Error):
+            self._client.target_refused(self.name, said(reason.value))
+        super().connectionLost(reason)
+
+
+@implementer(IProtocolFactory)
+@frozen
+class _TargetFactory:
+    """Builds the target's end for one client."""
+
+    _client: ProxyClient
+
+    def buildProtocol(self, addr: IAddress) -> ProxyTarget:
+        return ProxyTarget(self._client)
+
+    def doStart(self) -> None:
+        pass
+
+    def doStop(self) -> None:
+        pass
+
+
+@implementer(IProtocolPlugin)
+@frozen
+class ProxyPlugin:
+    """The plugin behind ``protocol "proxy"``."""
+
+    name: str = "proxy"
+    configuration: type = ProxyConfiguration
+
+    def build(
+        self, configuration: ProxyConfiguration, environment: IProtocolEnvironment
+    ) -> IProtocolFactory:
+        """
+        :returns: a factory of connections to the targets.
+        :raises Misconfigured: if the targets cannot be had.
+        """
+        targets, tls = configuration.targets(), configuration.tls
+        version = configuration.proxy_protocol
+        try:
+            backends = Backends(
+                targets,
+                environment.reactor,
+                tls=None if tls is None else tls.client(environment),
+                connect_timeout=configuration.connect_timeout,
+                retry_after=configuration.retry_after,
+            )
+        except Misconfigured:
+            raise
+        except ValueError as error:
+            raise Misconfigured(configuration.target.at, f"target: {error}") from None
+        return ProxyFactory(
+            environment.server,
+            backends,
+            environment.reactor,
+            Limits(configuration.idle_timeout, configuration.max_lifetime),
+            None
+            if version is None
+            else Announcement(version, configuration.proxy_protocol_certificate),
+            configuration.alpn,
+        )
+
+
+plugin = ProxyPlugin()

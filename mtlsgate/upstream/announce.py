@@ -1,0 +1,70 @@
+"""
+The PROXY header that tells a target whom a connection is from.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from attrs import frozen
+from cryptography.hazmat.primitives.serialization import Encoding
+from twisted.internet.interfaces import IAddress
+
+from mtlsgate.interfaces import IVerifiedPeer
+from mtlsgate.proxyprotocol import (
+    Tlv,
+    alpn_tlv,
+    authority_tlv,
+    encode_v1,
+    encode_v2,
+    ssl_tlv,
+)
+
+#: The type of the TLV that holds the client's certificate, in DER; one of those
+#: that applications may use as they like (PROXY protocol, 2.2.8).
+CERTIFICATE_TLV = 0xE0
+
+
+@frozen
+class Announcement:
+    """
+    How a target is told.
+
+    :ivar version: of the PROXY protocol.
+    :ivar certificate: whether the client's certificate is part of it.
+    """
+
+    version: Literal["v1", "v2"]
+    certificate: bool = False
+
+    def header(self, peer: IVerifiedPeer | None, source: IAddress, destination: IAddress) -> bytes:
+        """
+        :param peer: who connects, or None where no certificate is asked for.
+        :param source: where from.
+        :param destination: the gate's address that they connected to.
+        :raises ValueError: if it does not fit into a header.
+        """
+        if self.version == "v1":
+            return encode_v1(source, destination)
+        tlvs = () if peer is None else self._tlvs(peer)
+        return encode_v2(source, destination, tlvs)
+
+    def _tlvs(self, peer: IVerifiedPeer) -> list[Tlv]:
+        tlvs: list[Tlv] = []
+        if peer.alpn is not None:
+            tlvs.append(alpn_tlv(peer.alpn.encode("ascii", "backslashreplace")))
+        if peer.server_name is not None:
+            tlvs.append(authority_tlv(peer.server_name))
+        tlvs.append(
+            ssl_tlv(
+                version=peer.tls_version,
+                cipher=peer.cipher,
+                common_name=peer.common_name,
+                presented=True,
+                verified=True,
+                resumed=peer.resumed,
+            )
+        )
+        if self.certificate:
+            tlvs.append((CERTIFICATE_TLV, peer.leaf.public_bytes(Encoding.DER)))
+        return tlvs

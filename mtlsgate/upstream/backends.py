@@ -1,0 +1,251 @@
+"""
+Connecting to one of several targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from attrs import frozen
+from twisted.internet import error
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mtlsgate.text import printable
+from mtlsgate.upstream.preface import PrefacedEndpoint
+from mtlsgate.upstream.rotation import Rotation
+from mtlsgate.upstream.targets import Target
+from mtlsgate.upstream.tls import TlsClient
+from mtlsgate.upstream.verified import HandshakeFailed
+
+#: What an attempt may fail with, so that the next target is tried.  Anything
+#: else is the caller's own failure, as is a factory that builds no protocol.
+_FAILURES = (
+    error.ConnectError,
+    error.ConnectingCancelledError,
+    error.DNSLookupError,
+    error.ConnectionClosed,
+    HandshakeFailed,
+    OSError,
+)
+
+_TIMEOUTS = (TimeoutError, error.TimeoutError, error.TCPTimedOutError)
+
+
+@frozen
+class Attempt:
+    """
+    A target that could not be reached.
+
+    :ivar timed_out: whether it did not answer in time.
+    :ivar problem: why, in words.
+    """
+
+    target: Target
+    timed_out: bool
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{printable(self.target.text)}: {self.problem}"
+
+
+class Unreachable(Exception):
+    """
+    None of the targets could be reached; the text says why, of each.
+
+    :ivar attempts: at least one, in order.
+    """
+
+    def __init__(self, attempts: Sequence[Attempt]) -> None:
+        super().__init__("; ".join(map(str, attempts)))
+        self.attempts = tuple(attempts)
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether no target answered in time, and none did anything else."""
+        return all(one.timed_out for one in self.attempts)
+
+
+@frozen
+class Dialled:
+    """
+    :ivar protocol: what was connected.
+    :ivar target: to what.
+    """
+
+    protocol: IProtocol
+    target: Target
+
+
+@implementer(IStreamClientEndpoint)
+class Backends:
+    """
+    An endpoint that connects to the next target that can be reached.
+
+    :ivar rotation: the targets and their state.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        reactor: object,
+        *,
+        tls: TlsClient | None = None,
+        connect_timeout: float = 5.0,
+        retry_after: float = 10.0,
+        clock: IReactorTime | None = None,
+        endpoint: Callable[[Target, object, float], IStreamClientEndpoint] = Target.endpoint,
+    ) -> None:
+        """
+        :param targets: at least one.
+        :param reactor: what connects.
+        :param tls: speaks TLS to the targets.
+        :param connect_timeout: seconds for each target, with TLS.
+        :param retry_after: seconds for which a target that failed is passed over.
+        :param clock: by default the reactor.
+        :param endpoint: what dials a target.
+        :raises ValueError: in one line, if a target cannot be dialled in this way.
+        """
+        self._clock: IReactorTime = reactor if clock is None else clock  # type: ignore[assignment]
+        self._tls = tls
+        self._connect_timeout = connect_timeout
+        self.rotation = Rotation(tuple(dict.fromkeys(targets)), retry_after)
+        self._endpoints: dict[Target, IStreamClientEndpoint] = {}
+        for target in targets:
+            self._endpoints[target] = endpoint(target, reactor, connect_timeout)
+            self._endpoint(target, b"")
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        :returns: the protocol, connected; fails with `Unreachable`
+            (`IStreamClientEndpoint`).
+        """
+        return self.dial(factory).addCallback(lambda dialled: dialled.protocol)
+
+    def dial(
+        self, factory: IProtocolFactory, preface: bytes = b"", first: Target | None = None
+    ) -> Deferred[Dialled]:
+        """
+        :param preface: what to send before anything else, TLS included.
+        :param first: the target to begin with; by default the rotation's next.
+        :returns: the protocol, connected, and to what; fails with
+            `Unreachable`.  Cancelling it stops the attempt underway.
+        """
+        return _Dialling(self, factory, preface, first).outcome
+
+    def attempt(
+        self, target: Target, factory: IProtocolFactory, preface: bytes
+    ) -> Deferred[IProtocol]:
+        """:returns: the protocol, connected to that very target in time."""
+        dialling = self._endpoint(target, preface).connect(factory)
+        return dialling.addTimeout(self._connect_timeout, self._clock, _timed_out)
+
+    def _endpoint(self, target: Target, preface: bytes) -> IStreamClientEndpoint:
+        endpoint = self._endpoints[target]
+        if preface:
+            endpoint = PrefacedEndpoint(endpoint, preface)
+        if self._tls is not None:
+            endpoint = self._tls.wrap(endpoint, target.host, self._clock)
+        return endpoint
+
+    def describe(self, target: Target, failure: Failure) -> Attempt:
+        """:returns: a failed attempt, in words."""
+        cause = failure.value
+        late = isinstance(cause, _TIMEOUTS)
+        text = f"no answer within {self._connect_timeout:g} s" if late else _words(cause)
+        return Attempt(target, late, printable(text))
+
+    def now(self) -> float:
+        """:returns: the clock's time."""
+        return self._clock.seconds()
+
+
+class _Dialling:
+    """
+    One call of `Backends.dial`.
+
+    :ivar outcome: what comes of it.
+    """
+
+    def __init__(
+        self,
+        backends: Backends,
+        factory: IProtocolFactory,
+        preface: bytes,
+        first: Target | None = None,
+    ) -> None:
+        self._backends = backends
+        self._factory = factory
+        self._preface = preface
+        self._first = first
+        self._attempts: list[Attempt] = []
+        self._underway: Deferred[None] | None = None
+        self._cancelled = False
+        self.outcome: Deferred[Dialled] = Deferred(self._cancel)
+        self._next()
+
+    def _cancel(self, _: object) -> None:
+        self._cancelled = True
+        if self._underway is not None:
+            self._underway.cancel()
+
+    def _next(self) -> None:
+        backends = self._backends
+        tried = [one.target for one in self._attempts]
+        target, self._first = self._first, None
+        if target is None:
+            target = backends.rotation.choose(backends.now(), tried)
+        if target is None:
+            self.outcome.errback(Unreachable(self._attempts))
+            return
+        underway = backends.attempt(target, self._factory, self._preface)
+        self._underway = underway.addCallbacks(
+            partial(self._connected, target), partial(self._failed, target)
+        ).addErrback(self._broken)
+
+    def _connected(self, target: Target, protocol: IProtocol) -> None:
+        self._backends.rotation.answered(target)
+        self.outcome.callback(Dialled(protocol, target))
+
+    def _failed(self, target: Target, failure: Failure) -> None:
+        if self._cancelled:
+            return
+        failure.trap(*_FAILURES, TimeoutError)
+        backends = self._backends
+        backends.rotation.failed(target, backends.now())
+        self._attempts.append(backends.describe(target, failure))
+        self._next()
+
+    def _broken(self, failure: Failure) -> None:
+        if not self.outcome.called:
+            self.outcome.errback(failure)
+
+
+def _timed_out(result: IProtocol | Failure, seconds: float) -> IProtocol | Failure:
+    # What an endpoint fails with when it is cancelled is its own affair.
+    return Failure(TimeoutError()) if isinstance(result, Failure) else result
+
+
+def _words(cause: BaseException | None) -> str:
+    match cause:
+        case HandshakeFailed():
+            return str(cause)
+        case error.ConnectionRefusedError():
+            return "connection refused"
+        case error.DNSLookupError():
+            return "the host name does not resolve"
+        case error.NoRouteError():
+            return "no route to it"
+        case error.ConnectError() if cause.args and cause.args[-1]:
+            return str(cause.args[-1]).lower()
+        case OSError() if cause.strerror:
+            return cause.strerror.lower()
+    return f"{type(cause).__name__}: {cause}"

@@ -1,0 +1,240 @@
+"""
+What a ``target`` attribute says, and the endpoint that dials it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from attrs import frozen
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+    clientFromString,
+)
+from twisted.internet.interfaces import (
+    IStreamClientEndpoint,
+    IStreamClientEndpointStringParserWithReactor,
+)
+from twisted.plugin import getPlugins
+
+from mtlsgate.server_identity import as_address
+from mtlsgate.text import quoted
+
+T = TypeVar("T")
+
+_HOST_PORT = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*):(?P<port>[0-9]+)")
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+#: What ``sun_path`` holds on Linux, and its final NUL (unix(7)).
+_MAX_PATH = 107
+#: One character of an endpoint string, which a backslash makes an ordinary one.
+_CHARACTER = re.compile(r"\\(.)|(.)", re.DOTALL)
+
+
+@frozen
+class Target:
+    """
+    Where to connect to.
+
+    :ivar text: as it was written.
+    :ivar is_local: whether what is sent there cannot leave this machine: a
+        loopback address, ``localhost`` or a unix socket.
+    :ivar host: a host name or an IP address, or None.
+    :ivar port: the TCP port, or None.
+    :ivar path: the unix socket's path, or None.
+    :ivar description: the Twisted endpoint string, where it takes one to dial.
+    """
+
+    text: str
+    is_local: bool
+    host: str | None = None
+    port: int | None = None
+    path: str | None = None
+    description: str | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+    def endpoint(self, reactor: object, timeout: float) -> IStreamClientEndpoint:
+        """
+        :param reactor: what connects.
+        :param timeout: seconds for one attempt; a Twisted endpoint string says its own.
+        :returns: what dials.  A host name is looked up when it does.
+        :raises ValueError: in one line, if the endpoint string is in error.
+        """
+        if self.description is not None:
+            return _from_string(reactor, self.description)
+        if self.path is not None:
+            return UNIXClientEndpoint(reactor, self.path, timeout)
+        assert self.host is not None
+        assert self.port is not None
+        address = as_address(self.host)
+        if address is None:
+            return HostnameEndpoint(reactor, self.host, self.port, timeout)
+        kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
+        return kind(reactor, self.host, self.port, timeout)
+
+
+def parse_targets(written: object, parse: Callable[[str], T]) -> list[T]:
+    """
+    :param written: what a ``target`` attribute holds: a string, or a list of them.
+    :param parse: reads one; raises ValueError with what is wrong.
+    :returns: at least one, no two the same.
+    :raises ValueError: with what is wrong, in one line.
+    """
+    entries: list[object] = list(written) if isinstance(written, list | tuple) else [written]
+    texts = [entry for entry in entries if isinstance(entry, str)]
+    if not texts or len(texts) < len(entries):
+        raise ValueError("must be a string, or a list of strings that is not empty")
+    targets = [parse(text) for text in texts]
+    for number, target in enumerate(targets):
+        if target in targets[:number]:
+            raise ValueError(f"{quoted(texts[number])} stands there twice")
+    return targets
+
+
+def refuse_plaintext(target: Target) -> None:
+    """
+    :raises ValueError: if what is sent to the target leaves this machine.
+    """
+    if not target.is_local:
+        raise ValueError(
+            f"{quoted(target.text)} is not on this machine, and would be spoken to in "
+            "plaintext: add a tls block, or set unsafe_target = true"
+        )
+
+
+def parse_target(text: str) -> Target:
+    """
+    :param text: ``host:port``, ``[IPv6]:port``, ``unix:/path`` or a Twisted
+        client endpoint string.  Nothing is looked up.
+    :raises ValueError: with what is wrong, in one line.
+    """
+    found = _HOST_PORT.fullmatch(text)
+    if found is not None:
+        host = _host(found["host"])
+        return Target(text, _is_loopback(host), host=host, port=_port(found["port"]))
+    kind, colon, rest = text.partition(":")
+    if kind == "unix" and rest.startswith("/") and not re.search(r"[:=\\]", rest):
+        return Target(text, is_local=True, path=_path(rest))
+    if not colon:
+        raise ValueError(f"{quoted(text)}: {_FORMS}")
+    return _described(text, kind)
+
+
+_FORMS = (
+    'write "host:port", "[::1]:port" for IPv6, "unix:/path" or a Twisted client endpoint string'
+)
+
+
+def _host(text: str) -> str:
+    if text.startswith("["):
+        inside = text[1:-1]
+        address = as_address(inside)
+        if address is None or ":" not in address:
+            raise ValueError(f"{quoted(text)} is not an IPv6 address")
+        return inside
+    if as_address(text) is not None:
+        return text
+    labels = text.removesuffix(".").split(".")
+    if not all(map(_LABEL.fullmatch, labels)) or len(text) > 253:
+        raise ValueError(
+            f"{quoted(text)} is not a host name"
+            + ("" if text.isascii() else ": write its A-labels")
+        )
+    if labels[-1].isdecimal():
+        raise ValueError(f"{quoted(text)} is neither an IPv4 address nor a host name")
+    return text
+
+
+def _port(text: str) -> int:
+    port = int(text) if len(text) <= 5 else 0
+    if not 0 < port < 2**16:
+        raise ValueError(f"the port is {text[:12]}: it must be from 1 to 65535")
+    return port
+
+
+def _path(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("the path of the unix socket holds a NUL character")
+    length = len(text.encode(errors="surrogateescape"))
+    if length > _MAX_PATH:
+        raise ValueError(
+            f"the path of the unix socket is {length} bytes long; the system takes {_MAX_PATH}"
+        )
+    return text
+
+
+def _is_loopback(host: str) -> bool:
+    address = as_address(host)
+    if address is None:
+        return host.lower().removesuffix(".") == "localhost"
+    return ipaddress.ip_address(address).is_loopback
+
+
+def _described(text: str, kind: str) -> Target:
+    match kind.lower():
+        case "tls" | "ssl":
+            # They bring trust settings of their own, the system's for one.
+            raise ValueError(
+                f'{quoted(text)}: write "host:port" and a tls block that says which CA to trust'
+            )
+        case "tcp":
+            host, port = _arguments(text, "host", "port")
+            if host is None or port is None or not port.isdecimal():
+                raise ValueError(f"{quoted(text)}: a tcp endpoint needs a host and a port")
+            checked = _host(f"[{host}]" if ":" in host else host)
+            local = _is_loopback(checked)
+            return Target(text, local, host=checked, port=_port(port), description=text)
+        case "unix":
+            (path,) = _arguments(text, "path")
+            if path is None or not path.startswith("/"):
+                raise ValueError(f"{quoted(text)}: a unix socket's path must begin with /")
+            return Target(text, is_local=True, path=_path(path), description=text)
+    known = {one.prefix for one in getPlugins(IStreamClientEndpointStringParserWithReactor)}
+    if kind.lower() not in {one.lower() for one in known}:
+        raise ValueError(f"{quoted(text)}: {_FORMS}")
+    return Target(text, is_local=False, description=text)
+
+
+def _arguments(text: str, *names: str) -> tuple[str | None, ...]:
+    """:returns: an endpoint string's arguments of these names, or else at these places."""
+    given: dict[str, str] = {}
+    in_order: list[str] = []
+    for name, value in _fields(text):
+        if name is None:
+            in_order.append(value)
+        else:
+            given[name] = value
+    places = iter(in_order[1:])
+    return tuple(given[name] if name in given else next(places, None) for name in names)
+
+
+def _fields(text: str) -> Iterator[tuple[str | None, str]]:
+    """Yield (name or None, value) as `clientFromString` splits them."""
+    name, value = None, ""
+    for found in _CHARACTER.finditer(text):
+        escaped, plain = found.groups()
+        if plain == ":":
+            yield name, value
+            name, value = None, ""
+        elif plain == "=" and name is None:
+            name, value = value, ""
+        else:
+            value += escaped or plain
+    yield name, value
+
+
+def _from_string(reactor: object, description: str) -> IStreamClientEndpoint:
+    try:
+        return clientFromString(reactor, description)  # type: ignore[no-any-return]
+    except (ValueError, TypeError, KeyError, StopIteration, RuntimeError) as error:
+        raise ValueError(
+            f"{quoted(description)} is no endpoint that Twisted understands: "
+            f"{type(error).__name__}: {error}"
+        ) from None

@@ -1,0 +1,192 @@
+"""
+TLS to a target: the nested ``tls`` block of a protocol, and the client's side
+that is built from it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from attrs import field, frozen
+from cryptography import x509
+from OpenSSL import SSL, crypto
+from OpenSSL.crypto import X509, X509StoreFlags
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+
+from mtlsgate.config import Located, Material, Misconfigured
+from mtlsgate.config.fields import position
+from mtlsgate.credentials import (
+    ServerCredential,
+    pair,
+    parse_certificates,
+    parse_private_key,
+)
+from mtlsgate.errors import CredentialError, Position
+from mtlsgate.interfaces import IProtocolEnvironment
+from mtlsgate.materials import unusable
+from mtlsgate.openssl import new_context
+from mtlsgate.server_identity import as_address
+from mtlsgate.upstream.verified import ServerConnector, TlsEndpoint, said, verify
+
+_SYSTEM = Path("system")
+
+
+@frozen(kw_only=True)
+class TargetTls:
+    """
+    The ``tls`` block of a protocol that dials a target.
+
+    :ivar server_ca_certificate: the CAs, each of them trusted; the file
+        ``system`` is the system's trust store.
+    :ivar client_certificate: what the gate shows of itself, leaf first.
+    :ivar client_private_key: its key.
+    :ivar client_private_key_passphrase: for an encrypted key.
+    :ivar server_name: the DNS name or IP address that the server's certificate
+        must be for; by default the target's host.
+    """
+
+    at: Position = position()
+    server_ca_certificate: Material | None = None
+    client_certificate: Material | None = None
+    client_private_key: Material | None = None
+    client_private_key_passphrase: str | None = field(default=None, repr=False)
+    server_name: Located[str] | None = None
+
+    def problems(self) -> Iterator[tuple[str | None, str]]:
+        """Yield (attribute or None, text) for what is wrong with the block as a whole."""
+        if self.server_ca_certificate is None:
+            yield (
+                None,
+                "no CA to verify the target with: set server_ca_certificate(_file), or "
+                'server_ca_certificate_file = "system" for the system\'s trust store',
+            )
+        if self.client_certificate is not None and self.client_private_key is None:
+            yield self.client_certificate.attribute, "client_certificate needs client_private_key"
+        if self.client_private_key is not None and self.client_certificate is None:
+            yield self.client_private_key.attribute, "client_private_key needs client_certificate"
+        if self.client_private_key is None and self.client_private_key_passphrase is not None:
+            yield "client_private_key_passphrase", "there is no client_private_key to decrypt"
+        if self.server_name is not None and not _is_server_name(self.server_name.value):
+            yield "server_name", "server_name must be a DNS name (ASCII) or an IP address"
+
+    def client(self, environment: IProtocolEnvironment, alpn: Sequence[bytes] = ()) -> TlsClient:
+        """
+        :param environment: reads the files.
+        :param alpn: the application protocols to offer.
+        :returns: what makes connections to any server.
+        :raises Misconfigured: at what cannot be used.
+        """
+        trust = self.server_ca_certificate
+        assert trust is not None  # or `problems` said so
+        anchors = None if trust.path == _SYSTEM else _certificates(trust, environment)
+        if anchors is None and not any(_system_store()):
+            raise Misconfigured(
+                trust.at,
+                f"{trust.attribute}: this system has no trust store where Python's ssl looks "
+                "for it: name a file",
+            )
+        name = None if self.server_name is None else self.server_name.value
+        try:
+            return TlsClient(anchors, self._credential(environment), name, alpn)
+        except (SSL.Error, crypto.Error) as error:
+            raise Misconfigured(self.at, f"OpenSSL refuses it: {said(error)}") from None
+
+    def _credential(self, environment: IProtocolEnvironment) -> ServerCredential | None:
+        certificate, key = self.client_certificate, self.client_private_key
+        if certificate is None or key is None:
+            return None
+        chain = _certificates(certificate, environment)
+        data = environment.read(key)
+        try:
+            return pair(chain, parse_private_key(data, self.client_private_key_passphrase))
+        except CredentialError as error:
+            text = str(error).replace("private_key_passphrase", "client_private_key_passphrase")
+            raise unusable(key, CredentialError(text)) from None
+
+
+def _certificates(
+    material: Material, environment: IProtocolEnvironment
+) -> tuple[x509.Certificate, ...]:
+    try:
+        return parse_certificates(environment.read(material))
+    except CredentialError as error:
+        raise unusable(material, error) from None
+
+
+def _is_server_name(text: str) -> bool:
+    labels = text.removesuffix(".").split(".")
+    ordinary = text.isascii() and all(
+        0 < len(one) <= 63 and one.replace("-", "").replace("_", "").isalnum() for one in labels
+    )
+    return as_address(text) is not None or (ordinary and not labels[-1].isdecimal())
+
+
+def _system_store() -> tuple[str | None, str | None]:
+    """:returns: file and directory of the system's trust store, where they exist."""
+    paths = ssl.get_default_verify_paths()
+    return paths.cafile or None, paths.capath or None
+
+
+class TlsClient:
+    """
+    Makes TLS connections to servers whose path and name are verified.
+
+    :ivar server_name: what every server must be called, or None for the name
+        that its target has.
+    """
+
+    def __init__(
+        self,
+        anchors: Sequence[x509.Certificate] | None,
+        credential: ServerCredential | None = None,
+        server_name: str | None = None,
+        alpn: Sequence[bytes] = (),
+    ) -> None:
+        """
+        :param anchors: the trusted certificates; one that is no CA is trusted
+            for itself alone.  None is the system's trust store.
+        :param credential: what to show if the server asks.
+        :raises SSL.Error: if OpenSSL refuses any of it.
+        """
+        self.server_name = server_name
+        self._context = context = new_context(SSL.TLS_CLIENT_METHOD)
+        # Nothing is resumed: each connection verifies its server anew.
+        context.set_options(SSL.OP_NO_TICKET)
+        context.set_verify(SSL.VERIFY_PEER, verify)
+        if anchors is None:
+            context.load_verify_locations(*_system_store())
+        else:
+            store = context.get_cert_store()
+            assert store is not None
+            # Each is trusted, also one with others above it.
+            store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
+            for anchor in anchors:
+                store.add_cert(X509.from_cryptography(anchor))
+        if credential is not None:
+            context.use_certificate(credential.chain[0])
+            for intermediate in credential.chain[1:]:
+                context.add_extra_chain_cert(intermediate)
+            context.use_privatekey(credential.private_key)
+            context.check_privatekey()
+        if alpn:
+            context.set_alpn_protos(list(alpn))
+
+    def connect_as(self, server_name: str) -> ServerConnector:
+        """:returns: what makes connections to the server of that name."""
+        return ServerConnector(self._context, server_name)
+
+    def wrap(
+        self, endpoint: IStreamClientEndpoint, host: str | None, clock: IReactorTime
+    ) -> TlsEndpoint:
+        """
+        :param endpoint: what dials the server.
+        :param host: its name, where the block does not say one.
+        :returns: what dials it with TLS.
+        :raises ValueError: if there is no name to verify.
+        """
+        name = self.server_name or host
+        if name is None:
+            raise ValueError("the target has no host name: set server_name in the tls block")
+        return TlsEndpoint(endpoint, self.connect_as(name), clock)

@@ -1,0 +1,151 @@
+"""
+The ``tls`` block of a protocol that dials a target: what it needs, and what is
+said where that is not there.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+)
+
+from mtlsgate.config import Misconfigured
+from mtlsgate.config.decode import Decoder
+from mtlsgate.config.expressions import Scope
+from mtlsgate.config.syntax import parse
+from mtlsgate.errors import START, ConfigError, Report
+from mtlsgate.protocols import ProtocolEnvironment
+from mtlsgate.testing import Authority
+from mtlsgate.upstream.tls import TargetTls, TlsClient
+from tests.pki import base64_of, der, pki
+
+
+@frozen
+class _Holder:
+    tls: TargetTls
+
+
+def build(directory: Path, text: str) -> TlsClient:
+    """:returns: what a ``tls`` block of this text makes.  Its first line is line 2."""
+    report = Report("gate.hcl")
+    body = parse(f"tls {{\n{text}\n}}\n".encode(), report)
+    assert body is not None, report.errors
+    decoded = Decoder(Scope({}, lambda name: (directory / name).read_bytes()), report).decode(
+        _Holder, body, START, "protocol"
+    )
+    report.raise_errors()
+    assert decoded is not None
+    return decoded.tls.client(ProtocolEnvironment("server", directory))
+
+
+def problem(directory: Path, text: str) -> str:
+    """:returns: why it is refused, as ``line:column: problem``."""
+    with pytest.raises((Misconfigured, ConfigError)) as caught:
+        build(directory, text)
+    assert str(caught.value).isprintable()
+    if isinstance(caught.value, Misconfigured):
+        at = caught.value.at
+        return f"{at.line}:{at.column}: {caught.value.text}"
+    return str(caught.value).removeprefix("gate.hcl:")
+
+
+CA = 'server_ca_certificate_file = "root.crt"\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CA,
+        'server_ca_certificate_file = "bundle.crt"',
+        f'server_ca_certificate = "{base64_of(der(pki().root))}"',
+        'server_ca_certificate_file = "client.crt"',
+        CA + 'server_name = "db.example"',
+        CA + 'server_name = "127.0.0.1"',
+        CA + 'client_certificate_file = "client.crt"\nclient_private_key_file = "client.key"',
+    ],
+)
+def test_taken(text: str, tmp_path: Path) -> None:
+    """What is complete is taken, inline or as files."""
+    pki().write(tmp_path)
+    assert isinstance(build(tmp_path, text), TlsClient)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "1:1: tls: no CA to verify the target with: set server_ca_certificate(_file)"),
+        ('server_ca_certificate_file = "nowhere"', '2:1: server_ca_certificate_file: "nowhere" no'),
+        ('server_ca_certificate_file = "client.key"', '2:1: server_ca_certificate_file: "client.k'),
+        ('server_ca_certificate = "system"', "2:1: server_ca_certificate: is neither PEM nor DER"),
+        (
+            CA + 'client_certificate_file = "client.crt"',
+            "3:1: tls: client_certificate needs client_private_key",
+        ),
+        (
+            CA + 'client_private_key_file = "client.key"',
+            "3:1: tls: client_private_key needs client_certificate",
+        ),
+        (CA + 'client_private_key_passphrase = "x"', "3:1: tls: there is no client_private_key"),
+        (
+            CA + 'client_certificate_file = "client.crt"\nclient_private_key_file = "server.key"',
+            '4:1: client_private_key_file: "server.key" the private key is not that of the',
+        ),
+        (
+            CA + 'client_certificate_file = "client.crt"\nclient_private_key_file = "locked.key"',
+            '4:1: client_private_key_file: "locked.key" the key is encrypted: set '
+            "client_private_key_passphrase",
+        ),
+        (CA + 'server_name = "a b"', "3:1: tls: server_name must be a DNS name"),
+        (CA + 'server_name = ""', "3:1: tls: server_name must be a DNS name"),
+        (CA + 'server_name = "bücher.example"', "3:1: tls: server_name must be a DNS name"),
+        (CA + 'verify = "no"', '3:1: tls: unknown attribute "verify"'),
+    ],
+)
+def test_refused(text: str, expected: str, tmp_path: Path) -> None:
+    """What is missing or unfit is said at its place."""
+    pki().write(tmp_path)
+    locked = pki().client.private_key.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+    )
+    (tmp_path / "locked.key").write_bytes(locked)
+    assert problem(tmp_path, text).startswith(expected)
+
+
+def test_encrypted_key(tmp_path: Path) -> None:
+    """An encrypted key is read with its passphrase."""
+    pki().write(tmp_path)
+    locked = pki().client.private_key.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+    )
+    (tmp_path / "locked.key").write_bytes(locked)
+    text = CA + (
+        'client_certificate_file = "client.crt"\nclient_private_key_file = "locked.key"\n'
+        'client_private_key_passphrase = "{}"'
+    )
+    assert build(tmp_path, text.format("secret"))
+    assert "passphrase is wrong" in problem(tmp_path, text.format("other"))
+
+
+def test_system_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only ``server_ca_certificate_file = "system"`` means the system's trust store; where
+    there is none, that is an error."""
+    store = tmp_path / "store.pem"
+    store.write_bytes(Authority.create().pem)
+
+    def paths(file: str) -> ssl.DefaultVerifyPaths:
+        return ssl.DefaultVerifyPaths(file, "", "", "", "", "")
+
+    text = 'server_ca_certificate_file = "system"'
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths(str(store)))
+    assert build(tmp_path, text)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths(""))
+    assert problem(tmp_path, text).startswith(
+        "2:1: server_ca_certificate_file: this system has no trust store"
+    )

@@ -1,0 +1,152 @@
+"""
+A TLS server in memory, for tests of what the gate dials.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from cryptography import x509
+from OpenSSL import SSL
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from mtlsgate.testing import Credential, MemoryTransport, Version
+
+_ADDRESS = IPv4Address("TCP", "127.0.0.1", 9000)
+_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+
+
+@implementer(IStreamClientEndpoint)
+class MemoryServer:
+    """
+    An endpoint to a server that speaks TLS.
+
+    :ivar client: the certificate that the client showed.
+    :ivar asked_for: the name that it asked for (SNI).
+    :ivar received: what it sent, decrypted.
+    :ivar plain: what it sent before TLS, as far as `preface` says.
+    :ivar error: OpenSSL's reason for the failure of this end.
+    """
+
+    def __init__(
+        self,
+        credential: Credential,
+        clock: Clock,
+        version: Version | None = None,
+        ask: bool = False,
+        demand: bool = False,
+        preface: int = 0,
+    ) -> None:
+        """
+        :param ask: ask for a client certificate, and take any.
+        :param demand: take no client without one.
+        :param preface: how many bytes come before TLS.
+        """
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
+        if version is not None:
+            context.set_min_proto_version(_VERSIONS[version])
+            context.set_max_proto_version(_VERSIONS[version])
+        context.use_certificate(credential.certificate)
+        for intermediate in credential.intermediates:
+            context.add_extra_chain_cert(intermediate)
+        context.use_privatekey(credential.private_key)
+        if ask:
+            context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
+        if demand:
+            context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True)
+        self._context = context
+        self._clock = clock
+        self._preface = preface
+        self.client: x509.Certificate | None = None
+        self.asked_for: str | None = None
+        self.received = b""
+        self.plain = b""
+        self.error: str | None = None
+        self.transport: MemoryTransport | None = None
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        self.connection = SSL.Connection(self._context, None)
+        self.connection.set_accept_state()
+        self.transport = transport = MemoryTransport(self._clock, _ADDRESS, _ADDRESS)
+        assert transport.accept(factory)
+        assert transport.protocol is not None
+        return succeed(transport.protocol)
+
+    def pump(self) -> None:
+        """Carry bytes until both sides are quiet."""
+        for _ in range(100):
+            self._clock.advance(0)
+            if not self._step():
+                return
+        raise AssertionError("the connection never falls quiet")
+
+    def _step(self) -> bool:
+        assert self.transport is not None
+        data = self.transport.take()
+        missing = self._preface - len(self.plain)
+        self.plain += data[:missing]
+        if data[missing:]:
+            self.connection.bio_write(data[missing:])
+        if self.error is None:
+            try:
+                self.connection.do_handshake()
+                self.client = self.connection.get_peer_certificate(as_cryptography=True)
+                self.received += self.connection.recv(2**16)
+            except SSL.WantReadError:
+                pass
+            except SSL.ZeroReturnError:
+                self.connection.shutdown()
+            except SSL.Error as error:
+                self.error = error.args[0][-1][-1] if error.args else "closed"
+        name = self.connection.get_servername()
+        self.asked_for = None if name is None else name.decode()
+        sent = bytearray()
+        with suppress(SSL.WantReadError):
+            while True:
+                sent += self.connection.bio_read(2**16)
+        if sent:
+            self.transport.deliver(bytes(sent))
+        return bool(data or sent)
+
+    def send(self, data: bytes) -> None:
+        """Send application bytes."""
+        self.connection.sendall(data)
+        self.pump()
+
+
+@implementer(IStreamClientEndpoint)
+class ScriptedEndpoint:
+    """
+    An endpoint that does what a test says.
+
+    :ivar waiting: connections that are neither made nor failed yet.
+    :ivar calls: how often it was asked to connect.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Deferred[IProtocol], IProtocolFactory]] = []
+        self.outcome: Exception | None = None
+        self.hangs = False
+        self.calls = 0
+        self.cancelled = 0
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        self.calls += 1
+        if self.hangs:
+
+            def cancel(_: object) -> None:
+                self.cancelled += 1
+
+            waiting: Deferred[IProtocol] = Deferred(cancel)
+            self.waiting.append((waiting, factory))
+            return waiting
+        if isinstance(self.outcome, Exception):
+            return fail(self.outcome)
+        protocol = factory.buildProtocol(_ADDRESS)
+        assert protocol is not None
+        return succeed(protocol)
