@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import TypeVar
 
 from attrs import evolve, frozen
@@ -46,7 +47,7 @@ class RecentRejections:
 
     def __iter__(self) -> Iterator[RejectionFacts]:
         """The latest first."""
-        return map(_rejection, reversed(self._kept))
+        return (kept.facts for kept in reversed(self._kept))
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -84,11 +85,16 @@ class RecentRejections:
         """Nothing to remember."""
 
 
-@frozen
+@frozen(slots=False)
 class _Kept:
     refusal: Refusal
     number: int | None
     digest: str | None
+
+    @cached_property
+    def facts(self) -> RejectionFacts:
+        """What there is to tell, worked out when somebody asks."""
+        return _rejection(self)
 
 
 def _rejection(kept: _Kept) -> RejectionFacts:

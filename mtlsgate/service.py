@@ -19,7 +19,7 @@ from mtlsgate.audit import AuditLog
 from mtlsgate.changes import changes
 from mtlsgate.connections import Connections
 from mtlsgate.descriptors import Descriptors
-from mtlsgate.epoch import Epoch, LoadedServer
+from mtlsgate.epoch import Epoch
 from mtlsgate.errors import GateError
 from mtlsgate.events import HumanLog
 from mtlsgate.handover import Handover
@@ -177,18 +177,20 @@ class GateService(Service):
             _log.warn("{problem}", problem=str(problem))
 
     def _say_servers(self) -> None:
+        addresses = self.addresses()
         for server in self.epoch.servers:
-            where = self.addresses_of(server)
-            _log.info("{description}", description=describe(server, where))
+            description = describe(server, addresses.get(id(server), ()))
+            _log.info("{description}", description=description)
 
-    def addresses_of(self, server: LoadedServer) -> list[str]:
-        """:returns: where a server of the epoch in force listens."""
-        return [
-            address_text(self._open[entrance.place.key].port.getHost())
-            for entrance in self._entrances.values()
-            if entrance.place.key in self._open
-            and any(one is server for one in entrance.place.servers)
-        ]
+    def addresses(self) -> dict[int, list[str]]:
+        """:returns: where the servers of the epoch in force listen, by their `id`."""
+        found: dict[int, list[str]] = {}
+        for key, entrance in self._entrances.items():
+            if key in self._open:
+                where = address_text(self._open[key].port.getHost())
+                for server in entrance.place.servers:
+                    found.setdefault(id(server), []).append(where)
+        return found
 
     @property
     def not_ready(self) -> str | None:

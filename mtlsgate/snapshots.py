@@ -5,7 +5,7 @@ Takes snapshots of a gate.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import cast
@@ -103,6 +103,7 @@ class Snapshots:
         gate, process = self.gate, self.process
         clock = gate.connections.clock.seconds()
         why = gate.not_ready
+        addresses = gate.addresses()
         expiries = {(one.kind, one.server, one.rule): one for one in gate.epoch.expiries}
         tallies = gate.connections.tallies.values()
         return Status(
@@ -120,7 +121,9 @@ class Snapshots:
             admitted=sum(tally.counts["admitted"] for tally in tallies),
             handshakes=sum(tally.counts["handshakes"] for tally in tallies),
             rejected=self.gate.recent.count,
-            servers=tuple(self._server(server, now, expiries) for server in gate.epoch.servers),
+            servers=tuple(
+                self._server(server, now, addresses, expiries) for server in gate.epoch.servers
+            ),
             warnings=tuple(map(str, gate.epoch.warnings)),
             last_reload=None if gate.last_reload is None else reload_facts(gate.last_reload),
         )
@@ -129,6 +132,7 @@ class Snapshots:
         self,
         server: LoadedServer,
         now: datetime,
+        addresses: Mapping[int, Sequence[str]],
         expiries: Mapping[tuple[Kind, str, str | None], Expiry],
     ) -> ServerFacts:
         model, gate, policy = server.model, server.gate, server.gate.context.policy
@@ -138,7 +142,7 @@ class Snapshots:
             name=printable(gate.name),
             protocol=printable(model.protocol.name),
             hosts=tuple(printable(host.text) for host in server.hosts),
-            listening=tuple(map(printable, self.gate.addresses_of(server))),
+            listening=tuple(map(printable, addresses.get(id(server), ()))),
             server_names=tuple(printable(name.value) for name in model.server_names),
             client_authentication=model.tls.client_authentication,
             rules=tuple(

@@ -29,6 +29,11 @@ class Gone(CtlError):
     """Nobody answers there."""
 
 
+class TurnedAway(CtlError):
+    """The connection was ended before there was an answer, as the gate does with
+    clients that it does not admit."""
+
+
 class _SocketConnection(HTTPConnection):
     """HTTP over a unix socket."""
 
@@ -133,7 +138,7 @@ class Remote:
                     f"{self.place}: this is not who it should be: {printable(error.verify_message)}"
                 )
             case ssl.SSLError() | RemoteDisconnected() | ConnectionError() if self.place.is_tls:
-                return CtlError(
+                return TurnedAway(
                     f"{self.place}: turned away ({_reason(error)}): mtlsgate probe tells more"
                 )
             case RemoteDisconnected() | ConnectionError():

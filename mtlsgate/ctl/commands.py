@@ -168,7 +168,7 @@ def drain(wait: bool, as_json: bool, **said: Any) -> None:
 
     They have until the drain_timeout of the configuration.
     """
-    from mtlsgate.ctl.client import Gone
+    from mtlsgate.ctl.client import Gone, TurnedAway
     from mtlsgate.ctl.words import counted
 
     remote = _remote(said)
@@ -177,7 +177,8 @@ def drain(wait: bool, as_json: bool, **said: Any) -> None:
         _json(facts)
     else:
         click.echo(f"draining: {counted(facts['admitted'], 'client')} still connected")
-    with suppress(Gone):
+    # Just when it ends, it may look like the latter.
+    with suppress(Gone, TurnedAway):
         while wait:
             remote.get("/status")
             sleep(_POLL)
