@@ -4,6 +4,7 @@ What stands behind a server: its protocol's factory, and who authorizes clients.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,13 +17,14 @@ from mtlsgate.config import AlreadyReported, Misconfigured, model
 from mtlsgate.config.decode import Decoder
 from mtlsgate.config.tree import heading
 from mtlsgate.errors import did_you_mean
-from mtlsgate.interfaces import IAuthorizer
+from mtlsgate.interfaces import IAuthorizer, IGate
 from mtlsgate.materials import Materials
 from mtlsgate.protocols import (
     PluginError,
     ProtocolEnvironment,
     find_plugin,
     installed_reactor,
+    no_gate,
 )
 from mtlsgate.protocols.importing import resolve
 from mtlsgate.text import quoted
@@ -51,24 +53,35 @@ class ApplicationReader:
     :ivar decoder: reads the blocks.
     :ivar materials: reads the files.
     :ivar reactor: what plugins get for theirs, if not the installed one.
+    :ivar gate: where protocols find the gate once it runs.
     """
 
     def __init__(
-        self, decoder: Decoder, materials: Materials, reactor: object | None = None
+        self,
+        decoder: Decoder,
+        materials: Materials,
+        reactor: object | None = None,
+        gate: Callable[[], IGate] = no_gate,
     ) -> None:
         self.decoder = decoder
         self.materials = materials
         self.reactor = reactor
+        self.gate = gate
         self.report = decoder.report
         # What a thousand servers name is looked for once.
         self._find_plugin = cache(find_plugin)
 
     def application(
-        self, block: model.Protocol, server: str, server_names: tuple[str, ...] = ()
+        self,
+        block: model.Protocol,
+        server: str,
+        server_names: tuple[str, ...] = (),
+        client_authentication: str = "required",
     ) -> Application | None:
         """
         :param server: its name.
         :param server_names: that it declares.
+        :param client_authentication: as it says in its ``tls`` block.
         :returns: what the block builds, or None if the report says why not.
         """
         where = heading("protocol", block.name)
@@ -80,7 +93,8 @@ class ApplicationReader:
             unread = any(one.where == where for one in self.report.errors)
             if configuration is None or unread or len(self.report.errors) != errors_before:
                 return None
-            built = plugin.build(configuration, self._environment(server, server_names))
+            environment = self._environment(server, server_names, client_authentication)
+            built = plugin.build(configuration, environment)
             if not IProtocolFactory.providedBy(built):
                 raise PluginError(f"the plugin built a {type(built).__name__}, not a factory")
             return Application(built, _alpn(built))
@@ -95,7 +109,9 @@ class ApplicationReader:
             self.report.error(block.at, where, f"the plugin failed to build: {text}")
         return None
 
-    def _environment(self, server: str, server_names: tuple[str, ...]) -> ProtocolEnvironment:
+    def _environment(
+        self, server: str, server_names: tuple[str, ...], client_authentication: str
+    ) -> ProtocolEnvironment:
         reactor = self.reactor
         return ProtocolEnvironment(
             server,
@@ -103,6 +119,8 @@ class ApplicationReader:
             installed_reactor if reactor is None else lambda: reactor,
             read_file=self.materials.read_file,
             server_names=server_names,
+            client_authentication=client_authentication,
+            gate=self.gate,
         )
 
     def authorizer(self, server: model.Server) -> Authorizer | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from mtlsgate.admin.endpoint import AdminEndpoint
 from mtlsgate.admission import Pin, Rule
 from mtlsgate.credentials import sha256
 from mtlsgate.epoch import Epoch, LoadedServer
@@ -29,6 +30,14 @@ def changes(before: Epoch, after: Epoch) -> Iterator[str]:
         else:
             for line in _server(old[name], server):
                 yield printable(f"server {name}: {line}")
+    yield from map(printable, _admin(before.admin, after.admin))
+
+
+def _admin(before: AdminEndpoint | None, after: AdminEndpoint | None) -> Iterator[str]:
+    if str(before) != str(after):
+        yield "no admin endpoint" if after is None else f"admin endpoint at {after}"
+    elif before != after:
+        yield f"admin endpoint at {after}, which is another"
 
 
 def _server(before: LoadedServer, after: LoadedServer) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import click
 
+from mtlsgate.ctl.commands import ctl
 from mtlsgate.errors import GateError
 
 _FILE = click.Path(path_type=Path)
@@ -31,6 +32,9 @@ def main(context: click.Context) -> None:
     # it takes a tenth of its time.
     gc.disable()
     context.call_on_close(gc.enable)
+
+
+main.add_command(ctl)
 
 
 @main.command()

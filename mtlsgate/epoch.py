@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from OpenSSL import SSL, crypto
 
 from mtlsgate import lint
 from mtlsgate.addresses import refuse_names, refuse_overlaps
+from mtlsgate.admin.endpoint import AdminEndpoint, read_admin
 from mtlsgate.admission import AdmissionPolicy
 from mtlsgate.applications import ApplicationReader
 from mtlsgate.authority import self_signed
@@ -38,9 +39,11 @@ from mtlsgate.errors import START, CredentialError, Problem, Report
 from mtlsgate.expiry import Expiry, expiries_of
 from mtlsgate.gate import GateServer
 from mtlsgate.hosts import Host, HostError, parse_host
+from mtlsgate.interfaces import IGate
 from mtlsgate.limits import Limits
 from mtlsgate.materials import Materials, looks_like_material
 from mtlsgate.patience import patience
+from mtlsgate.protocols import no_gate
 from mtlsgate.rulebook import RuleReader
 from mtlsgate.text import quoted
 from mtlsgate.trusted import TrustedProxies, trusted_proxies
@@ -91,7 +94,7 @@ class Epoch:
     path: str
     servers: tuple[LoadedServer, ...]
     settings: model.Settings
-    admin: model.Admin | None
+    admin: AdminEndpoint | None
     warnings: tuple[Problem, ...]
     expiries: tuple[Expiry, ...] = ()
 
@@ -105,6 +108,7 @@ def load(
     say: Callable[[str], object] | None = None,
     seen: dict[Path, Stamp] | None = None,
     reactor: object | None = None,
+    gate: Callable[[], IGate] = no_gate,
 ) -> Epoch:
     """
     :param path: the configuration file; relative paths in it start at its directory.
@@ -117,12 +121,13 @@ def load(
     :param seen: gets the files and directories that were read, or looked for, in
         the state in which they were then; also if the load fails.
     :param reactor: what protocol plugins get for theirs; by default the installed one.
+    :param gate: where protocols find the gate once it runs.
     :returns: everything that is needed to listen.
     :raises ConfigError: with all that keeps the gate from starting.
     """
     with _no_collection():
         watched = {} if seen is None else seen
-        return _Loader(path, environ, now, offline, say, watched, reactor).load()
+        return _Loader(path, environ, now, offline, say, watched, reactor, gate).load()
 
 
 @contextmanager
@@ -157,6 +162,7 @@ class _Loader:
         say: Callable[[str], object] | None,
         seen: dict[Path, Stamp],
         reactor: object | None,
+        gate: Callable[[], IGate],
     ) -> None:
         self.report = Report(path)
         self.say = say
@@ -168,7 +174,7 @@ class _Loader:
         self.rules = RuleReader(self.materials, self.report, now)
         scope = Scope(environ, lambda name: self.materials.read_file(self.directory / name))
         self.decoder = Decoder(scope, self.report)
-        self.applications = ApplicationReader(self.decoder, self.materials, reactor)
+        self.applications = ApplicationReader(self.decoder, self.materials, reactor, gate)
         # What a thousand servers name is looked for once.
         self._credentials: dict[object, ServerCredential] = {}
 
@@ -195,11 +201,12 @@ class _Loader:
             found = self._servers(decoded.server, decoded.settings)
         servers = tuple(server for server in found if server is not None)
         self._refuse_audit_of_input(decoded.settings.audit)
+        admin = self._admin(decoded.admin, servers)
         return Epoch(
             self.report.path,
             servers,
             decoded.settings,
-            decoded.admin,
+            admin,
             tuple(sorted(set(self.report.warnings))),
             tuple(
                 expiry
@@ -245,10 +252,21 @@ class _Loader:
                     self.applications.application(one, "")
                 case Material():
                     self.materials.read(one, where)
+                case model.Admin():
+                    self._admin(one, ())
                 case model.Pin():
                     self.materials.certificates(one.leaf_certificate, one.heading)
                 case Located() if name == "hosts":
                     self._host(one, where)
+
+    def _admin(
+        self, block: model.Admin | None, servers: Iterable[LoadedServer]
+    ) -> AdminEndpoint | None:
+        hosts = [host for server in servers for host in server.hosts]
+        taken = [address for host in hosts for address in host.addresses]
+        if block is None:
+            return None
+        return read_admin(block, self.materials, self.report, taken, offline=self.offline)
 
     def _servers(
         self, servers: Sequence[model.Server], settings: model.Settings
@@ -273,7 +291,9 @@ class _Loader:
         deny = tuple(self.rules.conditions(server.tls.deny, "deny"))
         rules = tuple(self.rules.rules(server.tls, deny))
         names = tuple(name.value for name in server.server_names)
-        application = self.applications.application(server.protocol, server.name, names)
+        application = self.applications.application(
+            server.protocol, server.name, names, server.tls.client_authentication
+        )
         authorizer = self.applications.authorizer(server)
         judged = server.tls.client_authentication == "required"
         complete = len(rules) == len(server.tls.client_certificate) and bool(rules) == judged

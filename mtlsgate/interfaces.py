@@ -65,6 +65,13 @@ class IProtocolEnvironment(Interface):
     directory = Attribute(
         "The configuration file's directory, a `pathlib.Path`, which relative paths mean."
     )
+    client_authentication = Attribute(
+        'Whether the server\'s clients are verified: "required", or "none" if anyone comes in.'
+    )
+    gate = Attribute(
+        "A callable without arguments that returns the running gate, an `IGate`; it raises "
+        "LookupError while none runs, as in `build`."
+    )
     reactor = Attribute(
         "The reactor, for clocks and connections; installed on first use, so do not touch it "
         "at import time."
@@ -105,6 +112,44 @@ class IProtocolPlugin(Interface):
         :raises ValueError: with one line for the person who wrote the block,
             if it asks for what cannot be had; `mtlsgate.config.Misconfigured`
             names the place, too.
+        """
+
+
+class IGate(Interface):
+    """
+    The running gate, for protocols that show it or steer it.
+
+    ``who`` is for the log: who asked.  What is returned has ``to_dict()``.
+    """
+
+    not_ready = Attribute("Why no connection is accepted, in a few words, or None.")
+
+    def snapshot(selection: Any = ...) -> Any:
+        """
+        :param selection: which connections to tell of, a
+            `mtlsgate.snapshot.Selection`; by default none.
+        :returns: how the gate is now, a `mtlsgate.snapshot.Snapshot`.
+        """
+
+    def exposition() -> tuple[str, bytes]:
+        """:returns: the media type of the metrics, and the metrics."""
+
+    def reload(who: str, *, is_trial: bool = False) -> Any:
+        """
+        Load the configuration anew.
+
+        :param is_trial: only tell what would change.
+        :returns: a Deferred of what came of it, a `mtlsgate.snapshot.ReloadFacts`.
+        """
+
+    def drain(who: str) -> None:
+        """Accept no more, let connections end, and end the gate."""
+
+    def close(number: int, who: str) -> bool:
+        """
+        End a connection at once.
+
+        :returns: whether there was one of that number.
         """
 
 

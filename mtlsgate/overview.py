@@ -76,6 +76,8 @@ def overview(epoch: Epoch, now: datetime) -> Iterator[str]:
                 for what, certificate in _certificates(server)
             ],
         )
+    if epoch.admin is not None:
+        yield printable(f"admin endpoint at {epoch.admin}")
 
 
 def _table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:

@@ -37,6 +37,7 @@ from mtlsgate.metrics import Metrics
 from mtlsgate.overview import describe
 from mtlsgate.peer import address_text
 from mtlsgate.reasons import Cause
+from mtlsgate.recent import RecentRejections
 from mtlsgate.selftest import self_test
 from mtlsgate.text import printable
 from mtlsgate.threads import InThread, in_thread
@@ -70,9 +71,15 @@ class GateService(Service):
     :ivar audit: the observer that writes the audit log, if there is to be one.
     :ivar metrics: the observer that counts; ``metrics.exposition()`` is what
         Prometheus gets, as `mtlsgate.metrics.CONTENT_TYPE`.
+    :ivar recent: the observer that remembers the latest rejections.
     :ivar is_draining: whether no more are accepted, because the gate ends.
     :ivar last_reload: what came of the latest attempt, or None.
+    :ivar prepare: called with an epoch that is about to take over, once nothing
+        else can fail; raises `GateError` if it cannot, and returns what to call
+        when it has.
     """
+
+    prepare: Callable[[Epoch], Callable[[], object]] | None = None
 
     def __init__(
         self,
@@ -100,8 +107,9 @@ class GateService(Service):
         self.log = HumanLog(epoch.settings.quiet)
         self.audit = AuditLog() if audit is None else audit
         self.metrics = Metrics(self)
+        self.recent = RecentRejections(epoch.settings.quiet)
         self.connections = (
-            Connections(reactor, [self.audit, self.log, self.metrics])
+            Connections(reactor, [self.audit, self.log, self.metrics, self.recent])
             if connections is None
             else connections
         )
@@ -169,13 +177,29 @@ class GateService(Service):
             _log.warn("{problem}", problem=str(problem))
 
     def _say_servers(self) -> None:
+        addresses = self.addresses()
         for server in self.epoch.servers:
-            where = [
-                address_text(self._open[entrance.place.key].port.getHost())
-                for entrance in self._entrances.values()
-                if any(one is server for one in entrance.place.servers)
-            ]
-            _log.info("{description}", description=describe(server, where))
+            description = describe(server, addresses.get(id(server), ()))
+            _log.info("{description}", description=description)
+
+    def addresses(self) -> dict[int, list[str]]:
+        """:returns: where the servers of the epoch in force listen, by their `id`."""
+        found: dict[int, list[str]] = {}
+        for key, entrance in self._entrances.items():
+            if key in self._open:
+                where = address_text(self._open[key].port.getHost())
+                for server in entrance.place.servers:
+                    found.setdefault(id(server), []).append(where)
+        return found
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why no connection is accepted, in a few words, or None."""
+        if self.is_draining:
+            return "draining"
+        if not self.running:
+            return "starting"
+        return "out of file descriptors" if self._descriptors.is_scarce else None
 
     def _sweep(self) -> None:
         self.connections.sweep()
@@ -263,8 +287,11 @@ class GateService(Service):
                 self._listen_on(waiting[0], entrances)
                 undo.callback(self._close, key)
                 del waiting[0]
+            follow = None if self.prepare is None else self.prepare(epoch)
             # From here on nothing can fail.
             undo.pop_all()
+        if follow is not None:
+            follow()
         self._handover = handover = Handover(epoch)
         for key, old in self._entrances.items():
             for gate in old.gates:
@@ -276,6 +303,7 @@ class GateService(Service):
         self.epoch, self._entrances = epoch, entrances
         self.audit.turn_to(audit)
         self.log.quiet = epoch.settings.quiet
+        self.recent.quiet = epoch.settings.quiet
         self.number += 1
         self.since = self._reactor.seconds()
         self._say_warnings()

@@ -10,6 +10,7 @@ import pwd
 import sys
 from contextlib import suppress
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, Signals
 from typing import Any
@@ -18,14 +19,18 @@ from twisted.application.service import IService, MultiService
 from twisted.internet.error import ReactorNotRunning
 from twisted.python import usage
 
+from mtlsgate.admin.service import AdminService
+from mtlsgate.admin.sockets import take
 from mtlsgate.appending import NOBODY_ELSE, Owner
 from mtlsgate.audit import AuditLog
+from mtlsgate.control import Control, GateHandle
 from mtlsgate.epoch import Epoch, load
 from mtlsgate.errors import GateError
 from mtlsgate.listening import bind
 from mtlsgate.selftest import self_test
 from mtlsgate.service import GateService
 from mtlsgate.signals import Handler, SignalService
+from mtlsgate.snapshots import Process, Snapshots
 from mtlsgate.watching import Stamp, Watcher
 
 
@@ -34,11 +39,13 @@ class Loader:
     Loads the configuration anew.
 
     :ivar path: the file, absolute.
+    :ivar gate: where protocols find the gate once it runs.
     :ivar seen: what the latest attempt has read.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.gate = GateHandle()
         self.seen: dict[Path, Stamp] = {}
 
     def load(self) -> Epoch:
@@ -50,7 +57,7 @@ class Loader:
         gc.unfreeze()
         seen: dict[Path, Stamp] = {}
         try:
-            return load(self.path, seen=seen)
+            return load(self.path, seen=seen, gate=self.gate)
         finally:
             self.seen = seen
 
@@ -76,14 +83,19 @@ class Options(usage.Options):
         self.loader = Loader(os.path.abspath(self["config"]))
         try:
             self.epoch = load(
-                self["config"], say=partial(print, file=sys.stderr), seen=self.loader.seen
+                self["config"],
+                say=partial(print, file=sys.stderr),
+                seen=self.loader.seen,
+                gate=self.loader.gate,
             )
             self_test(self.epoch)
             # It stays: the garbage collector need not look at it ever again.
             gc.freeze()
             audit = self["audit"] = AuditLog()
-            audit.turn_to(audit.prepare(self.epoch, _owner(self.parent)))
+            owner = _owner(self.parent)
+            audit.turn_to(audit.prepare(self.epoch, owner))
             self["listeners"] = bind(self.epoch, reactor)
+            self["admin"] = take(self.epoch.admin, owner=owner)
         except GateError as error:
             # usage.UsageError would bury the message under twistd's own help.
             print(error, file=sys.stderr)  # noqa: T201
@@ -117,6 +129,15 @@ def makeService(options: Options) -> IService:
         lambda: loader.seen if gate.epoch.settings.watch else {}, gate.reload, reactor
     )
     end = partial(_end, gate, reactor)
+    process = Process(
+        version=version("mtlsgate"),
+        config=loader.path,
+        started=gate.connections.now(),
+        began=gate.since,
+    )
+    loader.gate.gate = Control(Snapshots(gate, process), end)
+    admin = AdminService(loader.gate, options.epoch.admin, options["admin"], reactor, gate.drain)
+    gate.prepare = admin.prepare
     handlers: dict[Signals, Handler] = {
         SIGHUP: gate.reload,
         SIGUSR1: gate.audit.rotate,
@@ -124,7 +145,7 @@ def makeService(options: Options) -> IService:
         SIGINT: end,
     }
     # The signals first: a gate that listens can be told to end.
-    for service in (SignalService(handlers, reactor), gate, watcher):
+    for service in (SignalService(handlers, reactor), gate, watcher, admin):
         service.setServiceParent(services)
     return services
 

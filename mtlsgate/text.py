@@ -4,7 +4,11 @@ Text that came from outside, made safe to print on one line.
 
 from __future__ import annotations
 
-from twisted.internet.interfaces import IAddress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # Which takes a while to import, and every command waits for it.
+    from twisted.internet.interfaces import IAddress
 
 
 def printable(text: str) -> str:

@@ -114,6 +114,14 @@ class Visit:
         """Bytes that the client sent to the application so far, and got from it."""
         return (0, 0) if self.transport is None else self.transport.traffic
 
+    @property
+    def quiet_since(self) -> float | None:
+        """Since when no byte is known to have come or gone, in the clock's
+        seconds; None where nobody looks."""
+        if self.admitted_at is None or self.terms.idle_timeout is None:
+            return None
+        return self._traffic[1]
+
 
 @frozen(kw_only=True)
 class Refusal:

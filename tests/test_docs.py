@@ -4,8 +4,8 @@ The documentation is true: every sample in it is loaded or run.
 How a page is written so that it can be:
 
 - A ``hcl`` block is a whole file.  Where it is not, a comment in front of it says
-  so: ``<!-- hcl: inside tls -->`` (or ``inside server``, ``inside rule``, which has a
-  CA and nothing else) has the rest made around it,
+  so: ``<!-- hcl: inside tls -->`` (or ``beside a server``, ``inside server``,
+  ``inside rule``, which has a CA and nothing else) has the rest made around it,
   ``<!-- hcl: refused -->`` says that it is in error, as the ``text`` block after it
   says.  Files that it names are made for it.
 - A ``console`` or ``sh`` block is run, all of a page in order, in one directory.
@@ -129,6 +129,10 @@ def whole(sample: Sample) -> str:
         if not re.search(r"^(?:  )?tls \{", sample.text, re.MULTILINE):
             rest += '  tls {\n    client_certificate { ca_certificate_file = "ca.crt" }\n  }\n'
         return f'server {{\n  hosts = ["127.0.0.1:0"]\n{rest}{sample.text}}}\n'
+    if "beside a server" in sample.note:
+        rule = 'client_certificate { ca_certificate_file = "ca.crt" }'
+        server = f'hosts = ["127.0.0.1:0"]\nprotocol "echo" {{}}\ntls {{\n{rule}\n}}\n'
+        return f"{sample.text}server {{\n{server}}}\n"
     if "inside rule" in sample.note:
         inner = f'client_certificate {{\nca_certificate_file = "ca.crt"\n{sample.text}}}\n'
         return f'server {{\nhosts = ["127.0.0.1:0"]\nprotocol "echo" {{}}\ntls {{\n{inner}}}\n}}\n'
@@ -143,7 +147,7 @@ def whole(sample: Sample) -> str:
 def make_files(directory: Path, text: str) -> None:
     """
     Write what each name in the text stands for: a certificate, two in a
-    ``.pem``, a key, a revocation list, or a directory of such.
+    ``.pem``, a key, a token, a revocation list, or a directory of such.
     """
     directory.mkdir(exist_ok=True)
     for name in re.findall(r'\broot\s*= "([\w-]+)"', text):
@@ -160,6 +164,8 @@ def make_files(directory: Path, text: str) -> None:
         if folder == "crl" or name.endswith(".crl"):
             assert authority is not None
             content = crl(authority)
+        elif name.endswith(".token"):
+            content = b"0123456789abcdef\n"
         elif folder:
             content = issue("one").pem
         elif re.search(r"^server\b|-server\.|^gate\.", name):
@@ -179,7 +185,7 @@ def _names(text: str) -> Iterator[tuple[str, str]]:
     """Yield (what a directory is of, or "", and the name) for all files in the text."""
     for found in re.finditer(
         r'\b(?:(?P<of>leaf_certificate|crl)_dir\s*= "(?P<folder>[\w-]+)"'
-        r"|(?P<file>[\w-]+\.(?:crt|key|pem|crl))\b)",
+        r"|(?P<file>[\w-]+\.(?:crt|key|pem|crl|token))\b)",
         text,
     ):
         yield found["of"] or "", found["folder"] or found["file"]

@@ -22,7 +22,8 @@ from zope.interface import implementer
 
 from mtlsgate.config import Located, Material
 from mtlsgate.errors import START
-from mtlsgate.interfaces import IProtocolEnvironment
+from mtlsgate.interfaces import IGate, IProtocolEnvironment
+from mtlsgate.protocols import no_gate
 from mtlsgate.protocols.web import WebConfiguration, plugin, threads, wsgi
 from mtlsgate.testing import Authority, Client, Credential
 from tests.gatekit import Door, Log, rule
@@ -100,6 +101,8 @@ class Environment:
     directory: Path = Path()
     server: str = "door"
     server_names: tuple[str, ...] = ()
+    client_authentication: str = "required"
+    gate: Callable[[], IGate] = no_gate
 
     def read(self, material: Material) -> bytes:
         raise AssertionError("there is none")

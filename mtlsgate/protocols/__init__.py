@@ -22,7 +22,7 @@ from zope.interface.verify import verifyObject
 from mtlsgate.config import Material
 from mtlsgate.credentials import read_file
 from mtlsgate.errors import GateError, did_you_mean
-from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
+from mtlsgate.interfaces import IGate, IProtocolEnvironment, IProtocolPlugin
 from mtlsgate.materials import material_bytes
 from mtlsgate.text import printable, quoted
 
@@ -39,6 +39,11 @@ def installed_reactor() -> IReactorCore:
     return reactor
 
 
+def no_gate() -> IGate:
+    """:raises LookupError: always."""
+    raise LookupError("no gate is running")
+
+
 @implementer(IProtocolEnvironment)
 @frozen(slots=False)
 class ProtocolEnvironment:
@@ -48,6 +53,8 @@ class ProtocolEnvironment:
     :ivar server: the name of the server block.
     :ivar directory: the configuration file's directory.
     :ivar server_names: the names that the server declares.
+    :ivar client_authentication: of the server, ``required`` or ``none``.
+    :ivar gate: returns the running gate, or raises LookupError.
     """
 
     server: str
@@ -55,6 +62,8 @@ class ProtocolEnvironment:
     _get_reactor: Callable[[], object] = field(default=installed_reactor, repr=False)
     _read_file: Callable[[Path], bytes] = field(default=read_file, repr=False, kw_only=True)
     server_names: tuple[str, ...] = field(default=(), kw_only=True)
+    client_authentication: str = field(default="required", kw_only=True)
+    gate: Callable[[], IGate] = field(default=no_gate, repr=False, kw_only=True)
 
     @cached_property
     def reactor(self) -> object:

@@ -1,0 +1,190 @@
+"""
+Reading the ``admin`` block: where the endpoint is, and what it asks for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from attrs import field, frozen
+
+from mtlsgate.config import Misconfigured, Remainder, model
+from mtlsgate.config.decode import Decoder
+from mtlsgate.config.expressions import Scope
+from mtlsgate.config.syntax import parse
+from mtlsgate.credentials import read_file
+from mtlsgate.errors import START, Report
+from mtlsgate.hosts import HostError, SocketAddress, parse_host
+from mtlsgate.materials import Materials, looks_like_material, material_bytes
+from mtlsgate.text import quoted
+
+#: What a token must have at least, in characters.
+SHORTEST_TOKEN = 16
+#: RFC 6750, 2.1: what may follow "Bearer".
+_TOKEN = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
+#: What Linux has room for in a socket's address, in bytes.
+_LONGEST_PATH = 107
+_FORMS = 'write "unix:/run/mtlsgate.sock" or "127.0.0.1:9090"'
+
+
+@frozen
+class AdminEndpoint:
+    """
+    Where the gate can be asked and told.
+
+    :ivar text: ``listen``, as written.
+    :ivar path: of the unix socket, absolute; or None.
+    :ivar addresses: of the machine itself; empty where there is a socket.
+    :ivar token: what a client must present, or None.
+    """
+
+    text: str
+    path: Path | None = None
+    addresses: tuple[SocketAddress, ...] = ()
+    token: bytes | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.text}, with a token" if self.token else self.text
+
+    @property
+    def places(self) -> tuple[Path | SocketAddress, ...]:
+        """Where to listen."""
+        return self.addresses if self.path is None else (self.path,)
+
+
+def read_admin(
+    block: model.Admin,
+    materials: Materials,
+    report: Report,
+    taken: Iterable[SocketAddress] = (),
+    *,
+    offline: bool = False,
+) -> AdminEndpoint | None:
+    """
+    :param materials: reads the token.
+    :param report: where problems go.
+    :param taken: where servers listen.
+    :param offline: look no host name up.
+    :returns: the endpoint, or None if the report says what is wrong with it.
+    """
+    errors_before = len(report.errors)
+    path: Path | None = None
+    addresses: tuple[SocketAddress, ...] = ()
+    try:
+        if block.listen.value.startswith("unix:"):
+            path = _socket_path(block.listen.value, materials.directory)
+        else:
+            addresses = _loopback(block.listen.value, offline)
+            _refuse_overlaps(addresses, taken)
+            if block.token is None:
+                report.error(
+                    block.at,
+                    "admin",
+                    "over TCP a token is needed, because every user of this machine can connect: "
+                    'set token_file, or listen = "unix:/run/mtlsgate.sock"',
+                )
+    except ValueError as error:
+        name = "this" if looks_like_material(block.listen.value) else quoted(block.listen.value)
+        report.error(block.listen.at, "admin", f"listen: {name}: {error}")
+    token = None
+    if block.token is not None:
+        try:
+            token = _token(block, materials)
+        except Misconfigured as error:
+            report.error(error.at, "admin", error.text)
+    if len(report.errors) != errors_before:
+        return None
+    return AdminEndpoint(block.listen.value, path, addresses, token)
+
+
+@frozen
+class _AdminAlone:
+    """A file of which the rest does not matter."""
+
+    rest: Remainder
+    admin: model.Admin | None = None
+
+
+def endpoint_of(path: Path) -> AdminEndpoint | None:
+    """
+    Read the ``admin`` block of a configuration and nothing else of it: the rest
+    may be in error, and its keys and certificates out of reach.
+
+    :returns: the endpoint, or None if the file has none.
+    :raises CredentialError: if the file cannot be read, in words that follow its name.
+    :raises ConfigError: if the block is in error.
+    """
+    report = Report(str(path))
+    materials = Materials(path.absolute().parent, report, {})
+    body = parse(read_file(path), report)
+    endpoint = None
+    if body is not None:
+        # What is wrong elsewhere is the gate's to say.
+        report.errors.clear()
+        scope = Scope(os.environ, lambda name: materials.read_file(materials.directory / name))
+        decoded = Decoder(scope, report).decode(_AdminAlone, body, START, "configuration")
+        if decoded is not None and decoded.admin is not None:
+            endpoint = read_admin(decoded.admin, materials, report)
+    report.raise_errors()
+    return endpoint
+
+
+def _socket_path(text: str, directory: Path) -> Path:
+    """:raises ValueError: if no unix socket can be there."""
+    name = text.removeprefix("unix:")
+    if ":" in name:
+        raise ValueError("takes no options: the socket's mode is 0600, always")
+    if not name or name.startswith("@") or "\0" in name:
+        raise ValueError(f"a socket without a file is open to every user: {_FORMS}")
+    path = directory / name
+    if len(str(path).encode(errors="surrogateescape")) > _LONGEST_PATH:
+        raise ValueError(f"the path is too long for a socket: {_LONGEST_PATH} bytes at most")
+    return path
+
+
+def _loopback(text: str, offline: bool) -> tuple[SocketAddress, ...]:
+    """:raises ValueError: if it is anything but this machine's own."""
+    try:
+        host = parse_host(text, offline=offline)
+    except HostError as error:
+        raise ValueError(f"not a place for the admin endpoint ({error}): {_FORMS}") from None
+    if offline and host.endpoint is None:
+        return ()
+    if not host.addresses or not host.is_local:
+        raise ValueError(
+            "only a unix socket or a loopback address is safe without TLS: "
+            f'{_FORMS}; for others, put protocol "admin" into a server of its own'
+        )
+    return host.addresses
+
+
+def _refuse_overlaps(addresses: Iterable[SocketAddress], taken: Iterable[SocketAddress]) -> None:
+    """:raises ValueError: if a server listens there."""
+    others = tuple(taken)
+    for address in addresses:
+        if any(address.overlaps(other) for other in others):
+            raise ValueError("a server listens there")
+
+
+def _token(block: model.Admin, materials: Materials) -> bytes:
+    """:raises Misconfigured: if there is none that could be presented."""
+    material = block.token
+    assert material is not None
+    token = material_bytes(material, materials.directory, materials.read_file).strip()
+    materials.warn_if_exposed(material, "admin")
+    name = material.attribute
+    if len(token) < SHORTEST_TOKEN:
+        raise Misconfigured(
+            material.at,
+            f"{name}: {len(token)} characters are too few: {SHORTEST_TOKEN} at least, as "
+            "openssl rand -hex 32 makes them",
+        )
+    if _TOKEN.fullmatch(token) is None:
+        raise Misconfigured(
+            material.at,
+            f"{name}: letters, digits and -._~+/ only, as openssl rand -hex 32 makes them",
+        )
+    return token

@@ -1,0 +1,132 @@
+"""
+The Twisted service: the admin endpoint as long as the gate runs, and a little longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+
+from mtlsgate.admin.endpoint import AdminEndpoint
+from mtlsgate.admin.guard import Guard
+from mtlsgate.admin.resource import AdminResource
+from mtlsgate.admin.site import AdminSite
+from mtlsgate.admin.sockets import Taken, take
+from mtlsgate.epoch import Epoch
+from mtlsgate.hosts import SocketAddress
+from mtlsgate.interfaces import IGate
+from mtlsgate.peer import address_text
+from mtlsgate.text import printable
+
+_log = Logger("mtlsgate.admin")
+
+#: In seconds: how long the last answers may take to be read when the gate ends.
+_PATIENCE = 2.0
+
+
+@frozen
+class _Open:
+    port: IListeningPort
+    site: AdminSite
+
+
+class AdminService(Service):
+    """
+    Listens where the epoch in force says.
+
+    :ivar endpoint: where that is, or None.
+    :ivar _open: what is listened on, by place.
+    :ivar _sites: all that may still have connections.
+    """
+
+    def __init__(
+        self,
+        gate: Callable[[], IGate],
+        endpoint: AdminEndpoint | None,
+        taken: Iterable[Taken],
+        reactor: Any,
+        gone: Callable[[], Deferred[None]],
+    ) -> None:
+        """
+        :param gate: finds the running gate.
+        :param taken: what `mtlsgate.admin.sockets.take` made of the endpoint.
+        :param gone: fires when the gate has drained.
+        """
+        self.endpoint = endpoint
+        self._gate = gate
+        self._taken = tuple(taken)
+        self._reactor = reactor
+        self._gone = gone
+        self._open: dict[Path | SocketAddress, _Open] = {}
+        self._sites: list[AdminSite] = []
+        self._stopping: list[Deferred[None]] = []
+
+    def privilegedStartService(self) -> None:
+        """Listen."""
+        self._listen()
+
+    def startService(self) -> None:
+        """Listen, if that has not happened yet."""
+        super().startService()
+        self._listen()
+
+    def _listen(self) -> None:
+        taken, self._taken = self._taken, ()
+        for one in taken:
+            self._open_up(one)
+
+    def _open_up(self, taken: Taken) -> None:
+        guard = Guard(self._token, is_loopback=isinstance(taken.place, SocketAddress))
+        site = AdminSite(AdminResource(self._gate, guard), self._reactor)
+        port = taken.listen(site, self._reactor)
+        self._open[taken.place] = _Open(port, site)
+        self._sites.append(site)
+        _log.info(
+            "the admin endpoint answers at {where}", where=printable(address_text(port.getHost()))
+        )
+
+    def _token(self) -> bytes | None:
+        # That of the epoch in force, also where the place stays the same.
+        return None if self.endpoint is None else self.endpoint.token
+
+    def prepare(self, epoch: Epoch) -> Callable[[], object]:
+        """
+        :param epoch: that is about to take over.
+        :returns: what lets the endpoint follow it.
+        :raises AdminListenError: if a new place cannot be had.
+        """
+        taken = take(epoch.admin, frozenset(self._open))
+
+        def follow() -> None:
+            self.endpoint = endpoint = epoch.admin
+            for one in taken:
+                self._open_up(one)
+            wanted = () if endpoint is None else endpoint.places
+            for place in set(self._open).difference(wanted):
+                self._close(place)
+
+        return follow
+
+    def _close(self, place: Path | SocketAddress) -> None:
+        stopped = self._open.pop(place).port.stopListening()
+        if stopped is not None:
+            self._stopping.append(stopped)
+
+    def stopService(self) -> Deferred[list[None]]:
+        """Go on until the gate has drained, and then end."""
+        super().stopService()
+        return self._gone().addBoth(self._end)
+
+    def _end(self, _: object) -> Deferred[list[None]]:
+        for place in list(self._open):
+            self._close(place)
+        for one in self._taken:
+            one.give_back()
+        return gatherResults([*self._stopping, *(site.finish(_PATIENCE) for site in self._sites)])

@@ -1,0 +1,171 @@
+"""
+Asking the admin endpoint over HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection, RemoteDisconnected
+from typing import Any
+from urllib.parse import urlencode
+
+from attrs import frozen
+
+from mtlsgate.ctl.place import CtlError, NotThere, Place
+from mtlsgate.text import printable
+
+#: In seconds: to connect and to get an answer, and where the gate loads anew first.
+TIMEOUT, LONG_TIMEOUT = 10.0, 600.0
+#: In bytes; no answer of a gate is as large.
+_LARGEST_ANSWER = 64 * 1024 * 1024
+#: Answers that tell something besides what is wrong.
+_TELLING = frozenset({HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.UNPROCESSABLE_ENTITY})
+
+
+class Gone(CtlError):
+    """Nobody answers there."""
+
+
+class TurnedAway(CtlError):
+    """The connection was ended before there was an answer, as the gate does with
+    clients that it does not admit."""
+
+
+class _SocketConnection(HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+@frozen
+class Remote:
+    """
+    A gate that can be asked.
+
+    :ivar place: where.
+    """
+
+    place: Place
+
+    def get(self, path: str, **query: object) -> Any:
+        """
+        :returns: the answer, out of JSON.
+        :raises CtlError: if there is none, or it is a refusal.
+        """
+        return self._ask("GET", path, query, TIMEOUT)
+
+    def connections(self, server: str | None = None) -> list[Any]:
+        """
+        :param server: whose, or None for all.
+        :returns: the connections, in as many answers as it takes.
+        """
+        found: list[Any] = []
+        after: int | None = 0
+        while after is not None:
+            page = self.get("/connections", after=after, server=server)
+            found += page["connections"]
+            after = page["next"]
+        return found
+
+    def post(self, path: str, timeout: float = TIMEOUT, **query: object) -> Any:
+        """
+        :param timeout: in seconds.
+        :returns: the answer, out of JSON.
+        :raises CtlError: if there is none, or it is a refusal.
+        """
+        return self._ask("POST", path, query, timeout)
+
+    def _ask(self, method: str, path: str, query: dict[str, object], timeout: float) -> Any:
+        given = {name: value for name, value in query.items() if value is not None}
+        target = f"{path}?{urlencode(given)}" if given else path
+        headers = {"Accept": "application/json"}
+        if self.place.token is not None:
+            headers["Authorization"] = f"Bearer {self.place.token}"
+        connection = self._connection(timeout)
+        try:
+            connection.request(method, target, headers=headers)
+            reply = connection.getresponse()
+            data = reply.read(_LARGEST_ANSWER)
+            if reply.length:
+                raise RemoteDisconnected("cut short")
+        except (OSError, HTTPException) as error:
+            raise self._in_words(error, timeout) from error
+        finally:
+            connection.close()
+        return self._read(reply.status, data)
+
+    def _connection(self, timeout: float) -> HTTPConnection:
+        place = self.place
+        if place.path is not None:
+            return _SocketConnection(str(place.path), timeout)
+        if not place.is_tls:
+            return HTTPConnection(place.host, place.port, timeout=timeout)
+        try:
+            context = ssl.create_default_context(cafile=place.trust)
+            if place.certificate is not None:
+                context.load_cert_chain(place.certificate, place.key)
+        except OSError as error:
+            files = ", ".join(
+                str(one) for one in (place.trust, place.certificate, place.key) if one is not None
+            )
+            raise CtlError(f"{files}: {_reason(error)}") from None
+        return HTTPSConnection(place.host, place.port, timeout=timeout, context=context)
+
+    def _in_words(self, error: Exception, timeout: float) -> CtlError:
+        match error:
+            case FileNotFoundError():
+                return Gone(f"{self.place}: no such socket: is the gate running?")
+            case ConnectionRefusedError():
+                return Gone(f"{self.place}: nobody listens there: is the gate running?")
+            case PermissionError():
+                return CtlError(
+                    f"{self.place}: permission denied: only the gate's user and root may connect"
+                )
+            case TimeoutError():
+                return CtlError(f"{self.place}: no answer within {timeout:g} s")
+            case ssl.SSLCertVerificationError():
+                return CtlError(
+                    f"{self.place}: this is not who it should be: {printable(error.verify_message)}"
+                )
+            case ssl.SSLError() | RemoteDisconnected() | ConnectionError() if self.place.is_tls:
+                return TurnedAway(
+                    f"{self.place}: turned away ({_reason(error)}): mtlsgate probe tells more"
+                )
+            case RemoteDisconnected() | ConnectionError():
+                return Gone(f"{self.place}: the connection was closed before there was an answer")
+            case OSError():
+                return CtlError(f"{self.place}: {_reason(error)}")
+            case _:
+                return CtlError(f"{self.place}: this is not the admin endpoint of a gate")
+
+    def _read(self, status: int, data: bytes) -> Any:
+        try:
+            value = json.loads(data)
+        except ValueError:
+            value = None
+        if status in _TELLING and isinstance(value, dict):
+            return value
+        said = value.get("error") if isinstance(value, dict) else None
+        if status == HTTPStatus.UNAUTHORIZED:
+            said = f"{said or 'a token is needed'} (--token-file names one)"
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            said = "the gate is starting"
+        if not isinstance(said, str):
+            raise CtlError(f"{self.place}: this is not the admin endpoint of a gate")
+        kind = NotThere if status == HTTPStatus.NOT_FOUND else CtlError
+        raise kind(f"{self.place}: {printable(said)}")
+
+
+def _reason(error: Exception) -> str:
+    said = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+    return printable(str(said))

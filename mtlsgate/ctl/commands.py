@@ -1,0 +1,226 @@
+"""
+The commands of ``mtlsgate ctl``: options and output only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from time import sleep
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mtlsgate.ctl.place import NotThere
+from mtlsgate.errors import GateError
+from mtlsgate.text import printable
+
+if TYPE_CHECKING:
+    from mtlsgate.ctl.client import Remote
+
+_FILE = click.Path(path_type=Path)
+_PLACE = (
+    click.option("-c", "--config", type=_FILE, help="The configuration.  [default: gate.hcl]"),
+    click.option("--socket", type=_FILE, help="The gate's admin socket."),
+    click.option(
+        "--url", help="Its admin endpoint, as http://127.0.0.1:9090 or https://host:port."
+    ),
+    click.option("--token-file", type=_FILE, help="The token to present."),
+    click.option("--cert", type=_FILE, help="For https: the client's certificate."),
+    click.option("--key", type=_FILE, help="For https: its private key."),
+    click.option("--ca", type=_FILE, help="For https: the CAs to verify the gate with."),
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Say it in JSON.")
+
+#: The gate refuses; it cannot be asked.
+_REFUSED, _UNKNOWN = 1, 2
+#: In seconds, between two looks whether a gate has ended.
+_POLL = 0.2
+
+
+class _Group(click.Group):
+    """Says in one line why the gate cannot be asked."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GateError as error:
+            click.echo(str(error), err=True)
+            sys.exit(_UNKNOWN)
+
+
+def _place(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that name the gate."""
+    for option in reversed(_PLACE):
+        command = option(command)
+    return command
+
+
+def _remote(said: dict[str, Any]) -> Remote:
+    from mtlsgate.ctl.client import Remote
+    from mtlsgate.ctl.place import Given, find
+
+    # They may stand before the command's name, too.
+    before = click.get_current_context().obj or {}
+    return Remote(find(Given(**{name: said[name] or before.get(name) for name in said})))
+
+
+def _json(facts: Any) -> None:
+    click.echo(json.dumps(facts, indent=2))
+
+
+@click.group(cls=_Group)
+@_place
+@click.pass_context
+def ctl(context: click.Context, /, **said: Any) -> None:
+    """Ask a running gate how it is, and tell it what to do.
+
+    The gate is named by its configuration, of which only the admin block is
+    read, or by its socket or URL.
+
+    Exits 0 if the gate did as it was told, 1 if it refused, and 2 if it could
+    not be asked.
+    """
+    context.obj = said
+
+
+@ctl.command()
+@_place
+@_JSON
+def status(as_json: bool, **said: Any) -> None:
+    """Say how the gate is."""
+    facts = _remote(said).get("/status")
+    if as_json:
+        _json(facts)
+        return
+    from mtlsgate.ctl import tables
+
+    tables.say(tables.status(facts))
+
+
+@ctl.command()
+@_place
+@click.option("--server", help="Those of one server.")
+@_JSON
+def connections(server: str | None, as_json: bool, **said: Any) -> None:
+    """List the connections."""
+    found = _remote(said).connections(server)
+    if as_json:
+        _json({"connections": found})
+        return
+    from mtlsgate.ctl import tables
+
+    tables.say(tables.connections(found))
+
+
+@ctl.command()
+@_place
+@click.option("--pins", is_flag=True, help="Print HCL that pins those who were turned away.")
+@_JSON
+def rejections(pins: bool, as_json: bool, **said: Any) -> None:
+    """List who was turned away, the latest first."""
+    found = _remote(said).get("/rejections")
+    if as_json:
+        _json(found)
+        return
+    from mtlsgate.ctl import tables
+
+    if pins:
+        for line in tables.pins(found["rejections"]):
+            click.echo(line)
+    else:
+        tables.say(tables.rejections(found["rejections"]))
+
+
+@ctl.command()
+@_place
+@click.option("--dry-run", is_flag=True, help="Only say what would change, and who be dropped.")
+@_JSON
+def reload(dry_run: bool, as_json: bool, **said: Any) -> None:
+    """Load the configuration anew.
+
+    If anything in it is wrong, the gate goes on as it is, and this exits 1.
+    """
+    from mtlsgate.ctl.client import LONG_TIMEOUT
+    from mtlsgate.ctl.words import changes
+
+    facts = _remote(said).post("/reload", LONG_TIMEOUT, dry_run=int(dry_run))
+    if as_json:
+        _json(facts)
+    else:
+        for problem in facts["problems"]:
+            click.echo(printable(problem), err=True)
+        for line in changes(facts):
+            click.echo(line)
+    if not facts["succeeded"]:
+        sys.exit(_REFUSED)
+
+
+@ctl.command()
+@_place
+@click.option("--wait", is_flag=True, help="Wait until the gate has ended.")
+@_JSON
+def drain(wait: bool, as_json: bool, **said: Any) -> None:
+    """Accept no more connections, let those there are end, and end the gate.
+
+    They have until the drain_timeout of the configuration.
+    """
+    from mtlsgate.ctl.client import Gone, TurnedAway
+    from mtlsgate.ctl.words import counted
+
+    remote = _remote(said)
+    facts = remote.post("/drain")
+    if as_json:
+        _json(facts)
+    else:
+        click.echo(f"draining: {counted(facts['admitted'], 'client')} still connected")
+    # Just when it ends, it may look like the latter.
+    with suppress(Gone, TurnedAway):
+        while wait:
+            remote.get("/status")
+            sleep(_POLL)
+
+
+@ctl.command()
+@_place
+@click.argument("number", type=click.IntRange(1), metavar="NUMBER")
+@_JSON
+def close(number: int, as_json: bool, **said: Any) -> None:
+    """End a connection at once; ctl connections tells its NUMBER."""
+    try:
+        facts = _remote(said).post(f"/connections/{number}/close")
+    except NotThere as error:
+        click.echo(str(error), err=True)
+        sys.exit(_REFUSED)
+    if as_json:
+        _json(facts)
+    else:
+        click.echo(f"connection {number} is closed")
+
+
+def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) -> float:
+    from mtlsgate.config.fields import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@ctl.command()
+@_place
+@click.option(
+    "--every", default="2s", metavar="TIME", show_default=True, callback=_seconds,
+    help="How often to look.",
+)  # fmt: skip
+@click.option("--once", is_flag=True, help="Look once.")
+def top(every: float, once: bool, **said: Any) -> None:
+    """Show the gate at a glance, again and again, until Ctrl-C."""
+    from mtlsgate.ctl import tables
+    from mtlsgate.ctl import top as view
+
+    with suppress(KeyboardInterrupt):
+        view.show(_remote(said), tables.console(), every, once=once)

@@ -1,0 +1,216 @@
+"""
+The gate's answers as tables.
+
+What comes from a certificate, a client or the configuration is shown as it is and
+never read as markup, nor as something for the terminal.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mtlsgate.ctl.words import counted, duration, moment, size
+from mtlsgate.text import printable
+
+#: Of what is one of the gate's JSON objects.
+Facts = Mapping[str, Any]
+#: In columns, where nobody's terminal is that wide: lines stay whole in a file.
+_WIDE = 10_000
+_NOTHING = "-"
+#: From how many days on a certificate's end is near.
+_SOON = 30
+
+
+def console() -> Console:
+    """:returns: what prints to the terminal, or whatever standard output is."""
+    if hasattr(sys.stdout, "reconfigure"):
+        # A name that the terminal has no letters for is still shown.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    width = None if sys.stdout.isatty() else _WIDE
+    return Console(width=width, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def say(what: RenderableType) -> None:
+    """Print it, without blanks at the ends of lines."""
+    printer = console()
+    with printer.capture() as captured:
+        printer.print(what)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def text(value: object, style: str = "") -> Text:
+    """:returns: it, fit for a terminal."""
+    return Text(_NOTHING if value is None or value == "" else printable(str(value)), style=style)
+
+
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
+) -> Table:
+    """:param right: the headings of columns whose numbers stand below each other."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for heading in headings:
+        made.add_column(
+            Text(heading), justify="right" if heading in right else "left", overflow="fold"
+        )
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else text(cell) for cell in row))
+    return made
+
+
+def status(facts: Facts) -> RenderableType:
+    """:returns: the gate as a whole."""
+    return Group(heading(facts), Text(), servers(facts), *_warnings(facts))
+
+
+def heading(facts: Facts) -> Text:
+    """:returns: what there is to say before the servers."""
+    ready = (
+        text("ready", "bold green")
+        if facts["ready"]
+        else text(f"not ready: {facts['not_ready']}", "bold red")
+    )
+    lines = [
+        Text.assemble(
+            text(
+                f"mtlsgate {facts['version']}, process {facts['pid']}, "
+                f"up {duration(facts['uptime'])}: "
+            ),
+            ready,
+        ),
+        text(f"{facts['config']}: epoch {facts['epoch']}, for {duration(facts['epoch_age'])}"),
+        text(
+            f"{counted(facts['admitted'], 'client')} connected, "
+            f"{counted(facts['handshakes'], 'handshake')} in progress, "
+            f"{counted(facts['rejected'], 'connection')} turned away so far"
+        ),
+    ]
+    last = facts["last_reload"]
+    if last is not None and not last["succeeded"]:
+        lines.append(text(f"not loaded anew, {moment(last['at'])}:", "bold red"))
+        lines += [text(f"  {problem}", "red") for problem in last["problems"]]
+    return Text("\n").join(lines)
+
+
+def _warnings(facts: Facts) -> list[RenderableType]:
+    lines = [text(f"{warning} (warning)", "yellow") for warning in facts["warnings"]]
+    return [Text(), *lines] if lines else []
+
+
+def servers(facts: Facts) -> Table:
+    """:returns: a line for each server."""
+    return table(
+        (
+            "server",
+            "listening on",
+            "protocol",
+            "rules",
+            "pins",
+            "clients",
+            "handshakes",
+            "certificate",
+        ),
+        [
+            (
+                server["name"],
+                ", ".join(server["listening"]),
+                server["protocol"],
+                _rules(server),
+                sum(rule["pins"] for rule in server["rules"]),
+                _of(server["admitted"], server["limits"]["max_connections"]),
+                _of(server["handshakes"], server["limits"]["max_handshakes"]),
+                _days(server["certificates"]),
+            )
+            for server in facts["servers"]
+        ],
+        right=("pins", "clients", "handshakes"),
+    )
+
+
+def _rules(server: Facts) -> Text:
+    if server["client_authentication"] == "none":
+        return text("lets in anyone", "bold yellow")
+    return text(", ".join(rule["name"] for rule in server["rules"]))
+
+
+def _of(number: int, limit: int | None) -> str:
+    return str(number) if limit is None else f"{number}/{limit}"
+
+
+def _days(certificates: Sequence[Facts]) -> Text:
+    if not certificates:
+        return text(None)
+    left = min(one["days_left"] for one in certificates)
+    return text(counted(left, "day"), "bold red" if left < _SOON else "")
+
+
+def connections(found: Iterable[Facts]) -> Table:
+    """:returns: a line for each connection."""
+    return table(
+        (
+            "number", "server", "state", "address", "rule", "subject", "SHA-256", "for",
+            "idle", "received", "sent", "TLS", "name",
+        ),
+        [
+            (
+                one["number"],
+                one["server"],
+                one["state"],
+                one["address"],
+                one["rule"],
+                one["subject"],
+                None if one["sha256"] is None else one["sha256"][:16],
+                duration(one["seconds"]),
+                None if one["idle"] is None else duration(one["idle"]),
+                size(one["received"]),
+                size(one["sent"]),
+                _tls(one),
+                one["server_name"],
+            )
+            for one in found
+        ],
+        right=("number", "for", "idle", "received", "sent"),
+    )  # fmt: skip
+
+
+def _tls(one: Facts) -> str | None:
+    if one["tls_version"] is None:
+        return None
+    return f"{one['tls_version']}{' resumed' if one['resumed'] else ''}"
+
+
+def rejections(found: Iterable[Facts]) -> Table:
+    """:returns: a line for each rejection."""
+    return table(
+        ("time", "server", "address", "reason", "detail", "subject", "SHA-256"),
+        [
+            (
+                moment(one["at"]),
+                one["server"],
+                one["address"],
+                one["reason"],
+                one["detail"],
+                one["leaf"] and one["leaf"]["subject"],
+                one["leaf"] and one["leaf"]["sha256"][:16],
+            )
+            for one in found
+        ],
+    )
+
+
+def pins(found: Iterable[Facts]) -> list[str]:
+    """:returns: HCL: a pin for each client that may want one, the latest first."""
+    lines: dict[str, str] = {}
+    for one in found:
+        if one["pin_block"] is not None:
+            said = f"{one['leaf']['subject']}, turned away from {one['server']}: {one['reason']}"
+            lines.setdefault(printable(one["pin_block"]), f"# {printable(said)}")
+    return [line for block, comment in lines.items() for line in (comment, block)]

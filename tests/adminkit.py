@@ -1,0 +1,184 @@
+"""
+A gate that can be asked in memory: its epoch, its connections, its admin site.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.interfaces import IAddress
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+
+from mtlsgate.admin.guard import Guard
+from mtlsgate.admin.resource import AdminResource
+from mtlsgate.admin.site import AdminChannel, AdminSite
+from mtlsgate.connections import Connections
+from mtlsgate.control import Control, GateHandle
+from mtlsgate.gate import GateFactory
+from mtlsgate.interfaces import IGate
+from mtlsgate.listening import places_of
+from mtlsgate.service import GateService
+from mtlsgate.snapshots import Process, Snapshots
+from mtlsgate.testing import Client, Credential
+from tests.pki import NOW, Site, server, site
+
+PORT = 9090
+
+
+class Running:
+    """
+    A gate whose clock is a test's, and which listens nowhere.
+
+    :ivar site: its directory.
+    :ivar service: the gate.
+    :ivar recent: its rejections.
+    :ivar control: what the admin endpoint has of it.
+    :ivar ended: how often it was told to end.
+    """
+
+    def __init__(self, directory: Path, text: str = "", now: datetime = NOW) -> None:
+        self.site: Site = site(directory)
+        self.clock = Clock()
+        self.text = text or server(label='"door"')
+        epoch = self.site.load(self.text)
+        connections = Connections(self.clock, now=lambda: now)
+
+        def at_once(function: Callable[[], Any]) -> Deferred[Any]:
+            return execute(function)
+
+        self.service = GateService(
+            epoch,
+            (),
+            self.clock,
+            load=lambda: self.site.load(self.site.config.read_text()),
+            connections=connections,
+            in_thread=at_once,
+        )
+        self.recent = self.service.recent
+        connections.observers = (self.service.metrics, self.recent)
+        self.service.startService()
+        self.ended = 0
+        process = Process(
+            version="1.2.3", config=str(self.site.config), started=now, began=self.clock.seconds()
+        )
+        self.control = Control(Snapshots(self.service, process), self._end)
+
+    def _end(self) -> None:
+        self.ended += 1
+        self.service.drain()
+
+    def client(self, credential: Credential | None, index: int = 0, **options: Any) -> Client:
+        """:returns: a client of one of the servers, that has shaken hands."""
+        place = places_of(self.service.epoch)[index]
+        factory = GateFactory(
+            place.servers[0].gate, self.clock, self.service.connections, place.key
+        )
+        client = Client(factory, credential, clock=self.clock, **options)
+        client.handshake()
+        return client
+
+    def stop(self) -> None:
+        """End it, so that nothing is left in the air."""
+        self.service.stopService()
+
+
+class AbortableTransport(StringTransport):
+    """
+    What a connection writes to.
+
+    :ivar aborted: whether it was ended at once.
+    """
+
+    aborted = False
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+        super().abortConnection()
+
+
+@frozen
+class Reply:
+    """
+    :ivar status: of HTTP.
+    :ivar headers: by their names in lower case.
+    :ivar body: as it came.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def value(self) -> Any:
+        """The body, out of JSON."""
+        assert self.headers["content-type"] == "application/json"
+        return json.loads(self.body)
+
+
+@frozen
+class Endpoint:
+    """
+    An admin site in memory.
+
+    :ivar gate: finds the gate.
+    :ivar guard: says who is heard.
+    :ivar host: where it is; a unix socket where None.
+    """
+
+    gate: Callable[[], IGate]
+    guard: Guard = Guard()
+    clock: Clock = field(factory=Clock)
+    host: IAddress = field(factory=lambda: UNIXAddress(b"/run/gate.sock"))
+    admin: AdminSite = field(init=False)
+
+    @admin.default
+    def _site(self) -> AdminSite:
+        return AdminSite(AdminResource(self.gate, self.guard), self.clock)
+
+    def connect(self) -> tuple[AdminChannel, AbortableTransport]:
+        """:returns: a new connection, and what it writes to."""
+        channel = self.admin.buildProtocol(None)
+        assert channel is not None
+        transport = AbortableTransport(self.host, IPv4Address("TCP", "127.0.0.1", 40000))
+        channel.makeConnection(transport)
+        return channel, transport
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str | list[str]] | None = None,
+        body: bytes = b"",
+    ) -> Reply:
+        """:returns: the answer to one request, which is there at once."""
+        channel, transport = self.connect()
+        lines = [f"{method} {target} HTTP/1.1"]
+        for name, value in ({"Host": f"localhost:{PORT}"} | (headers or {})).items():
+            values = [value] if isinstance(value, str) else value
+            lines += [f"{name}: {one}" for one in values]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        channel.dataReceived("\r\n".join([*lines, "", ""]).encode() + body)
+        return reply(transport)
+
+
+def reply(transport: AbortableTransport) -> Reply:
+    """:returns: the answer that was written; the connection ends after it."""
+    assert transport.disconnecting
+    head, _, body = transport.value().partition(b"\r\n\r\n")
+    first, *rest = head.decode().split("\r\n")
+    pairs = (line.split(": ", 1) for line in rest)
+    return Reply(int(first.split()[1]), {name.lower(): value for name, value in pairs}, body)
+
+
+def running_handle(running: Running) -> GateHandle:
+    """:returns: a handle on it."""
+    return GateHandle(running.control)

@@ -1,0 +1,60 @@
+"""
+docs/admin.md describes every route and every field of every answer.
+"""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+import pytest
+
+from mtlsgate import snapshot
+from tests.test_docs import DOCS
+
+pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its docs")
+
+
+def sections() -> dict[str, str]:
+    """:returns: what stands under each heading, of whatever level."""
+    parts = re.split(r"^#+ (.*)$", (DOCS / "admin.md").read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("heading", "facts"),
+    [
+        ("Status", snapshot.Status),
+        ("A server", snapshot.ServerFacts),
+        ("A rule", snapshot.RuleFacts),
+        ("A certificate", snapshot.CertificateFacts),
+        ("Limits", snapshot.LimitFacts),
+        ("Connections", snapshot.ConnectionFacts),
+        ("Rejections", snapshot.RejectionFacts),
+        ("A leaf", snapshot.LeafFacts),
+        ("Reload", snapshot.ReloadFacts),
+    ],
+)
+def test_every_field_is_described(heading: str, facts: type[snapshot.Value]) -> None:
+    """Each field, under its heading; and no others, in a table."""
+    text = sections()[heading]
+    names = {one.name for one in attrs.fields(facts)}
+    assert {name for name in names if f"`{name}`" in text} == names
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) in (set(), names)
+
+
+def test_every_route_is_described() -> None:
+    """All that there are, with their methods."""
+    text = sections()["Routes"]
+    routes = re.findall(r"^\| `(\w+ /[^`]*)` \|", text, re.MULTILINE)
+    assert routes == [
+        "GET /healthz",
+        "GET /readyz",
+        "GET /metrics",
+        "GET /status",
+        "GET /connections",
+        "GET /rejections",
+        "POST /reload",
+        "POST /drain",
+        "POST /connections/NUMBER/close",
+    ]
