@@ -24,17 +24,11 @@ from mtlsgate.addresses import refuse_names, refuse_overlaps
 from mtlsgate.admin.endpoint import AdminEndpoint, read_admin
 from mtlsgate.admission import AdmissionPolicy
 from mtlsgate.applications import ApplicationReader
-from mtlsgate.authority import self_signed
 from mtlsgate.config import Located, Material, model
 from mtlsgate.config.decode import Decoder
 from mtlsgate.config.expressions import Scope
 from mtlsgate.config.syntax import parse
 from mtlsgate.context import GateContext, TlsPolicy, utc_now
-from mtlsgate.credentials import (
-    ServerCredential,
-    pair,
-    parse_private_key,
-)
 from mtlsgate.errors import START, CredentialError, Problem, Report
 from mtlsgate.expiry import Expiry, expiries_of
 from mtlsgate.gate import GateServer
@@ -42,9 +36,11 @@ from mtlsgate.hosts import Host, HostError, parse_host
 from mtlsgate.interfaces import IGate
 from mtlsgate.limits import Limits
 from mtlsgate.materials import Materials, looks_like_material
+from mtlsgate.openssl import reasons_of
 from mtlsgate.patience import patience
 from mtlsgate.protocols import no_gate
 from mtlsgate.rulebook import RuleReader
+from mtlsgate.server_certificates import CredentialReader
 from mtlsgate.text import quoted
 from mtlsgate.trusted import TrustedProxies, trusted_proxies
 from mtlsgate.visits import Terms
@@ -174,9 +170,8 @@ class _Loader:
         self.rules = RuleReader(self.materials, self.report, now)
         scope = Scope(environ, lambda name: self.materials.read_file(self.directory / name))
         self.decoder = Decoder(scope, self.report)
+        self.credentials = CredentialReader(self.materials)
         self.applications = ApplicationReader(self.decoder, self.materials, reactor, gate)
-        # What a thousand servers name is looked for once.
-        self._credentials: dict[object, ServerCredential] = {}
 
     def load(self) -> Epoch:
         configuration = self._configuration()
@@ -241,11 +236,11 @@ class _Loader:
             match one:
                 case model.Tls():
                     for block in one.server_certificate:
-                        self._credential_of(block)
+                        self.credentials.read(block)
                     for number, rule in enumerate(one.client_certificate, 1):
                         self.rules.rule(rule, number)
                 case model.ServerCertificate():
-                    self._credential_of(one)
+                    self.credentials.read(one)
                 case model.ClientCertificate():
                     self.rules.rule(one, 0)
                 case model.Protocol():
@@ -287,7 +282,7 @@ class _Loader:
         errors_before = len(self.report.errors)
         refuse_names(server, self.report)
         proxies = trusted_proxies(server, self.report)
-        credentials = tuple(self._server_credentials(server, hosts))
+        credentials = tuple(self.credentials.of(server, hosts))
         deny = tuple(self.rules.conditions(server.tls.deny, "deny"))
         rules = tuple(self.rules.rules(server.tls, deny))
         names = tuple(name.value for name in server.server_names)
@@ -327,7 +322,7 @@ class _Loader:
         try:
             return GateContext(policy, self.now)
         except (SSL.Error, crypto.Error) as error:
-            self.report.error(server.tls.at, "tls", f"OpenSSL refuses it: {_said(error)}")
+            self.report.error(server.tls.at, "tls", f"OpenSSL refuses it: {reasons_of(error)}")
             return None
 
     def _host(self, host: Located[str], where: str) -> Host | None:
@@ -337,61 +332,6 @@ class _Loader:
             name = "this" if looks_like_material(host.value) else quoted(host.value)
             self.report.error(host.at, where, f"hosts: {name}: {error}")
             return None
-
-    def _server_credentials(
-        self, server: model.Server, hosts: tuple[Host, ...]
-    ) -> Iterator[ServerCredential]:
-        blocks = server.tls.server_certificate
-        for block in blocks:
-            if (credential := self._credential_of(block)) is not None:
-                yield credential
-        if blocks:
-            return
-        if all(host.is_local for host in hosts):
-            made = self_signed(
-                "localhost",
-                dns_names=("localhost",),
-                ip_addresses=("127.0.0.1", "::1"),
-                usages=("server_auth",),
-            )
-            yield ServerCredential((made.certificate,), made.private_key)
-            return
-        self.report.error(
-            server.tls.at,
-            "tls",
-            "no server_certificate block: a self-signed one is made only where every host is "
-            "loopback; name a certificate and its key",
-        )
-
-    def _credential_of(self, block: model.ServerCertificate) -> ServerCredential | None:
-        self.materials.warn_if_exposed(block.private_key, block.heading)
-        chain, key = block.public_key, block.private_key
-        source = (chain.text, chain.path, key.text, key.path, block.private_key_passphrase)
-        credential = self._credentials.get(source) or self._new_credential(block)
-        if credential is not None:
-            self._credentials[source] = credential
-        return credential
-
-    def _new_credential(self, block: model.ServerCertificate) -> ServerCredential | None:
-        where = block.heading
-        chain = self.materials.certificates(block.public_key, where)
-        data = self.materials.read(block.private_key, where)
-        if data is None:
-            return None
-        try:
-            key = parse_private_key(data, block.private_key_passphrase)
-            credential = pair(chain, key) if chain else None
-        except CredentialError as error:
-            self.materials.refuse(block.private_key, where, error)
-            return None
-        if credential is not None:
-            try:
-                GateContext(TlsPolicy((credential,), admission=None))
-            except (SSL.Error, crypto.Error) as error:
-                text = f"OpenSSL refuses it: {_said(error)}; issue a stronger one"
-                self.report.error(block.at, where, text)
-                return None
-        return credential
 
 
 def _first(*values: T | None) -> T:
@@ -416,8 +356,3 @@ def _terms(server: model.Server, settings: model.Settings) -> Terms:
         judged_on_reload=said("on_reload") != "keep",
         revoke_grace=said("revoke_grace") or 0.0,
     )
-
-
-def _said(error: Exception) -> str:
-    """:returns: the reasons that OpenSSL gave."""
-    return "; ".join(entry[-1] for entry in error.args[0]) if error.args else "no reason given"

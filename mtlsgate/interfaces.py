@@ -11,7 +11,7 @@ from zope.interface import Attribute, Interface
 
 from mtlsgate.config import Material
 
-__all__ = ["IAuthorizer", "IProtocolEnvironment", "IProtocolPlugin", "IVerifiedPeer"]
+__all__ = ["IAuthorizer", "IGate", "IProtocolEnvironment", "IProtocolPlugin", "IVerifiedPeer"]
 
 
 class IVerifiedPeer(Interface):

@@ -47,3 +47,8 @@ def new_context(method: int, min_version: MinVersion = "1.2") -> SSL.Context:
     context.set_cipher_list(_CIPHERS)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     return context
+
+
+def reasons_of(error: Exception) -> str:
+    """:returns: the reasons that OpenSSL gave with an error."""
+    return "; ".join(entry[-1] for entry in error.args[0]) if error.args else "no reason given"

@@ -18,8 +18,10 @@ from zope.interface.interface import InterfaceClass
 from zope.interface.verify import verifyClass, verifyObject
 
 from mtlsgate import interfaces
+from mtlsgate.control import Control
 from mtlsgate.interfaces import (
     IAuthorizer,
+    IGate,
     IProtocolEnvironment,
     IProtocolPlugin,
     IVerifiedPeer,
@@ -87,6 +89,10 @@ def test_an_authorizer_is_what_the_interface_says() -> None:
     assert verifyClass(IAuthorizer, Doorman)
 
 
+def test_the_gate_that_plugins_can_ask_is_as_promised() -> None:
+    assert verifyClass(IGate, Control)
+
+
 def test_no_interface_is_without_such_a_test() -> None:
     """Whatever is added to the module is added here."""
     found = {
@@ -94,7 +100,13 @@ def test_no_interface_is_without_such_a_test() -> None:
         for name, one in vars(interfaces).items()
         if isinstance(one, InterfaceClass) and one.__module__ == interfaces.__name__
     }
-    assert found == {"IAuthorizer", "IProtocolEnvironment", "IProtocolPlugin", "IVerifiedPeer"}
+    assert found == {
+        "IAuthorizer",
+        "IGate",
+        "IProtocolEnvironment",
+        "IProtocolPlugin",
+        "IVerifiedPeer",
+    }
     assert Interface not in found
 
 
