@@ -569,6 +569,8 @@ def test_every_reason_has_a_section() -> None:
     assert set(described) == set(Reason)
     causes = sections(DOCS / "reasons.md", 2)["Why a connection ended"]
     assert set(re.findall(r"^\| `(\w+)` \|", causes, re.MULTILINE)) == set(Cause)
+    links = set(re.findall(r"\(reasons\.md#(\w+)\)", (DOCS / "logging.md").read_text()))
+    assert links == set(Reason)
     for name, text in described.items():
         for part in ("Client sees", "Check", "Do"):
             assert f"- **{part}:**" in text, (name, part)
