@@ -64,8 +64,8 @@ class Connections:
         self._tallies: dict[str, Tally] = {}
         self._numbers = count(1)
         self._waiting: list[Deferred[None]] = []
-        self._expiring = Deadlines[_Appointment](_stands)
-        self._idling = Deadlines[_Appointment](_stands)
+        self._expiring = Deadlines[_Appointment](self._stands)
+        self._idling = Deadlines[_Appointment](self._stands)
 
     def __iter__(self) -> Iterator[Visit]:
         """All connections, admitted or not, in the order in which they came."""
@@ -146,13 +146,14 @@ class Connections:
     def _see_to_the_end_of(self, visit: Visit) -> None:
         if visit.peer is not None and visit.terms.close_on_expiry:
             at, _ = _end(visit.peer, visit.pin)
-            self._expiring.add(at, (visit, visit._generation))
+            self._expiring.add(at, (visit.number, visit._generation))
         if visit.terms.idle_timeout is not None:
             visit._traffic = (sum(visit.traffic), self.clock.seconds())
             self._look_again(visit, visit.terms.idle_timeout)
 
     def _look_again(self, visit: Visit, limit: float) -> None:
-        self._idling.add(self.clock.seconds() + limit / _LOOKS, (visit, visit._generation))
+        at = self.clock.seconds() + limit / _LOOKS
+        self._idling.add(at, (visit.number, visit._generation))
 
     def adopt(self, visit: Visit, server: str, terms: Terms, pin: Pin | None) -> None:
         """Hold an admitted connection to what another epoch says."""
@@ -207,7 +208,7 @@ class Connections:
         self._tell_if_none()
 
     def _count_out(self, visit: Visit) -> None:
-        visit.ended = True
+        visit.ended, visit.abort = True, None
         _no_longer_revoked(visit)
         del self._visits[visit.number]
         self._tallies[visit.server].ended(
@@ -260,11 +261,17 @@ class Connections:
 
     def sweep(self) -> None:
         """End what has expired or been idle; to be called every second or so."""
-        for visit, _ in self._expiring.due(self.now().timestamp()):
+        for number, _ in self._expiring.due(self.now().timestamp()):
+            visit = self._visits[number]
             assert visit.peer is not None
             self.close(visit, _end(visit.peer, visit.pin)[1])
-        for visit, _ in self._idling.due(self.clock.seconds()):
-            self._look_whether_idle(visit)
+        for number, _ in self._idling.due(self.clock.seconds()):
+            self._look_whether_idle(self._visits[number])
+
+    def _stands(self, appointment: _Appointment) -> bool:
+        number, generation = appointment
+        visit = self._visits.get(number)
+        return visit is not None and visit._generation == generation
 
     def _look_whether_idle(self, visit: Visit) -> None:
         limit, now = visit.terms.idle_timeout, self.clock.seconds()
@@ -288,13 +295,9 @@ class Connections:
             observer.rejected(refusal)
 
 
-#: A connection, and the generation of the terms under which it was noted.
-_Appointment = tuple[Visit, int]
-
-
-def _stands(appointment: _Appointment) -> bool:
-    visit, generation = appointment
-    return not visit.ended and visit._generation == generation
+#: A connection's number, and the generation of the terms under which it was
+#: noted.  Not the connection: what is over is to be gone at once.
+_Appointment = tuple[int, int]
 
 
 def _no_longer_revoked(visit: Visit) -> None:

@@ -198,6 +198,9 @@ class GateFactory(TLSMemoryBIOFactory):
     def end(self, visit: Visit, why: Failure, received: int, sent: int) -> None:
         """A connection is over."""
         self.connections.end(visit, why, received, sent)
+        # Neither holds the other any longer, so that both are gone at once, and
+        # not when garbage is next collected.
+        visit.transport = None
         self._visits -= 1
         self._stop_if_alone()
 
