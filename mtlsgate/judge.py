@@ -29,7 +29,6 @@ from mtlsgate.admission import (
 from mtlsgate.admission.profile import profile_violation
 from mtlsgate.admission.second_opinion import (
     disagreement,
-    may_constrain_names,
     needs_second_opinion,
 )
 from mtlsgate.credentials import sha256
@@ -89,9 +88,6 @@ class Judge:
             self.flags |= X509StoreFlags.X509_STRICT
         self._now = now
         self._strict = strict
-        self._unconstrained = frozenset(
-            one for one in authorities_of(policy.rules) if not may_constrain_names(one)
-        )
         self._always_ask_twice = always_ask_twice
         self._other_paths = OtherPaths(authorities_of(policy.rules), self.flags)
         self._session_lifetime = session_lifetime
@@ -234,7 +230,7 @@ class Judge:
         violation = profile_violation(path) if self._strict else None
         if violation is not None:
             return violation
-        if self._always_ask_twice or needs_second_opinion(path, self._unconstrained):
+        if self._always_ask_twice or needs_second_opinion(path):
             why = disagreement(path, now)
             if why is not None:
                 # OpenSSL comes to name constraints last, and may have been about

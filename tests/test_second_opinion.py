@@ -289,8 +289,6 @@ def test_needs() -> None:
         (constrained.intermediate().issue("leaf"), constrained.intermediate(), True),
     ):
         assert needs_second_opinion(path_of(leaf, authority)) is needed
-        cleared = frozenset({plain.certificate})
-        assert needs_second_opinion(path_of(leaf, authority), cleared) is needed
     assert may_constrain_names(constrained.certificate)
     assert not may_constrain_names(plain.certificate)
 

@@ -9,7 +9,8 @@ only reject further.
 `AdmissionPolicy.judge` in `mtlsgate.admission.policy` is where to begin.
 """
 
-from mtlsgate.admission.policy import AdmissionPolicy, allows_client_authentication
+from mtlsgate.admission.facts import allows_client_authentication
+from mtlsgate.admission.policy import AdmissionPolicy
 from mtlsgate.admission.rules import Admitted, Pin, Rule, authorities_of, lone_pins_of
 from mtlsgate.admission.verdicts import Path, Rejection
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
+from mtlsgate.admission.facts import Facts, facts_of
 from mtlsgate.admission.patterns import (
     DnsPattern,
     UriPattern,
@@ -84,8 +85,14 @@ class Leaf:
     certificate: x509.Certificate
 
     @cached_property
+    def facts(self) -> Facts:
+        """What it is judged by, whatever the rules say.  Of what does not parse
+        there are none."""
+        return facts_of(self.certificate)
+
+    @cached_property
     def digest(self) -> bytes:
-        """SHA-256 of the DER, 32 bytes."""
+        """SHA-256 of the DER, 32 bytes; also of what does not parse."""
         return sha256(self.certificate)
 
     @cached_property

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from datetime import datetime
-from functools import lru_cache
 from heapq import merge
 
 from attrs import field, frozen
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mtlsgate.admission.conditions import Condition, Leaf
+from mtlsgate.admission.facts import Facts
 from mtlsgate.admission.rules import Admitted, Pin, Rule
 from mtlsgate.admission.shelf import Shelf
 from mtlsgate.admission.verdicts import Path, Rejection
-from mtlsgate.credentials import MAX_REMEMBERED, UNPARSABLE, is_ca, sha256
+from mtlsgate.credentials import UNPARSABLE, sha256
 from mtlsgate.reasons import Reason
 
 #: In the order in which a rule is gone through: of several rules that reject,
@@ -114,8 +113,7 @@ class AdmissionPolicy:
 
         :returns: why it cannot be admitted, or None.
         """
-        _parse(leaf.certificate)
-        return _unfit(leaf.certificate, now) or _denied(self.deny, leaf)
+        return _unfit(leaf.facts, now) or _denied(self.deny, leaf)
 
     def _judge(
         self,
@@ -126,9 +124,9 @@ class AdmissionPolicy:
     ) -> Admitted | Rejection:
         authorities = [sha256(one) for one in path[1:]]
         # No rule without pins admits a CA.
-        under = () if is_ca(leaf.certificate) else authorities
+        under = () if leaf.facts.is_ca else authorities
         shelves = [found for one in under if (found := self._by_authority.get(one))]
-        asked = set(self._by_pin.get(leaf.digest, ()))
+        asked = set(self._by_pin.get(leaf.facts.digest, ()))
         for shelf in shelves:
             asked.update(shelf.candidates(leaf))
         rejections = {}
@@ -153,7 +151,7 @@ class AdmissionPolicy:
                 rejections[place] = verdict
                 furthest = max(furthest, _stage(verdict))
         every = [rejections[place] for place in sorted(rejections)]
-        if is_ca(leaf.certificate):
+        if leaf.facts.is_ca:
             every.append(_ca_as_leaf())
         elif self._authorities.isdisjoint(authorities):
             every.append(_no_known_ca(path))
@@ -206,17 +204,11 @@ class AdmissionPolicy:
 
     def _may_be_hoped_of(self, leaf: Leaf, among: Set[bytes] | None) -> Iterable[int]:
         """:returns: the places of the rules to look at, in order."""
-        pinned = self._by_pin.get(leaf.digest, ())
+        pinned = self._by_pin.get(leaf.facts.digest, ())
         if among is None:
             return merge(pinned, self._without_pins.candidates(leaf))
         shelves = [found for one in among if (found := self._by_authority.get(one))]
         return sorted({*pinned, *(n for shelf in shelves for n in shelf.candidates(leaf))})
-
-
-@lru_cache(MAX_REMEMBERED)
-def _parse(leaf: x509.Certificate) -> None:
-    """What the log and the application will read must parse, too."""
-    _ = leaf.subject, leaf.issuer
 
 
 def _places(found: Iterable[tuple[int, Iterable[bytes]]]) -> dict[bytes, tuple[int, ...]]:
@@ -233,18 +225,13 @@ def verdict_of(rule: Rule, path: Path, leaf: Leaf, now: datetime) -> Admitted | 
     :param leaf: the leaf of the path.
     :returns: what one rule says of a path whose leaf is fit.
     """
-    position = None
-    if rule.authorities:
-        # At depth 1 or above; the nearest where there are several.
-        position = next(
-            (at for at in range(1, len(path)) if sha256(path[at]) in rule.authority_digests), None
-        )
-        if position is None:
-            return _no_known_ca(path)
-    pins = rule.pins_of(leaf.digest)
+    position = _position(rule, path) if rule.authorities else None
+    if rule.authorities and position is None:
+        return _no_known_ca(path)
+    pins = rule.pins_of(leaf.facts.digest)
     if rule.pins and not pins:
-        return _ca_as_leaf() if is_ca(leaf.certificate) else _stranger_to_its_ca()
-    if not rule.pins and is_ca(leaf.certificate):
+        return _ca_as_leaf() if leaf.facts.is_ca else _stranger_to_its_ca()
+    if not rule.pins and leaf.facts.is_ca:
         return _ca_as_leaf()
     denied = _denied(rule.deny, leaf)
     if denied is not None:
@@ -272,12 +259,20 @@ def verdict_of(rule: Rule, path: Path, leaf: Leaf, now: datetime) -> Admitted | 
     return Admitted(rule, path if rule.authorities else path[:1], pin)
 
 
+def _position(rule: Rule, path: Path) -> int | None:
+    """:returns: at which depth the rule's CA is, the nearest where there are several."""
+    for depth in range(1, len(path)):
+        if sha256(path[depth]) in rule.authority_digests:
+            return depth
+    return None
+
+
 def _may_hold(rule: Rule, leaf: Leaf, now: datetime) -> bool:
     """Whether nothing but the path keeps the rule from holding."""
-    pins = rule.pins_of(leaf.digest)
+    pins = rule.pins_of(leaf.facts.digest)
     if rule.pins and isinstance(_current(pins, now), Rejection):
         return False
-    if not rule.pins and is_ca(leaf.certificate):
+    if not rule.pins and leaf.facts.is_ca:
         return False
     return _denied(rule.deny, leaf) is None and (
         not rule.allow or any(condition.allows(leaf) for condition in rule.allow)
@@ -334,32 +329,19 @@ def _ca_as_leaf() -> Rejection:
     )
 
 
-def _unfit(leaf: x509.Certificate, now: datetime) -> Rejection | None:
+def _unfit(leaf: Facts, now: datetime) -> Rejection | None:
     """
     What is always checked, pinned or not (RFC 5280, 4.1.2.5 and 4.2.1.12).
 
     Validity counts in whole seconds, both ends included.
     """
     now = now.replace(microsecond=0)
-    if now > leaf.not_valid_after_utc:
-        return Rejection(Reason.EXPIRED, f"expired at {leaf.not_valid_after_utc.isoformat()}", 0)
-    if now < leaf.not_valid_before_utc:
-        return Rejection(
-            Reason.NOT_YET_VALID, f"valid from {leaf.not_valid_before_utc.isoformat()}", 0
-        )
-    if not allows_client_authentication(leaf):
+    if now > leaf.not_after:
+        return Rejection(Reason.EXPIRED, f"expired at {leaf.not_after.isoformat()}", 0)
+    if now < leaf.not_before:
+        return Rejection(Reason.NOT_YET_VALID, f"valid from {leaf.not_before.isoformat()}", 0)
+    if not leaf.is_for_clients:
         return Rejection(
             Reason.WRONG_PURPOSE, "its extended key usage does not include clientAuth", 0
         )
     return None
-
-
-def allows_client_authentication(certificate: x509.Certificate) -> bool:
-    """:returns: whether the extended key usage, where present, includes TLS
-    client authentication (RFC 5280, 4.2.1.12)."""
-    try:
-        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return True
-    # OpenSSL does not take anyExtendedKeyUsage for it, though RFC 5280 would.
-    return ExtendedKeyUsageOID.CLIENT_AUTH in usage

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 from itertools import pairwise
 
 from cryptography import x509
@@ -41,7 +42,7 @@ from cryptography.x509.verification import (
 )
 
 from mtlsgate.admission.verdicts import Path
-from mtlsgate.credentials import UNPARSABLE, is_ca
+from mtlsgate.credentials import MAX_REMEMBERED, UNPARSABLE, is_ca
 
 #: The DER of the object identifier 2.5.29.30 (RFC 5280, 4.2.1.10).
 _NAME_CONSTRAINTS = bytes.fromhex("0603551d1e")
@@ -81,6 +82,7 @@ _FOREIGN = frozenset(
 )
 
 
+@lru_cache(MAX_REMEMBERED)
 def may_constrain_names(authority: x509.Certificate) -> bool:
     """
     :returns: whether a CA carries name constraints.  Only the bytes are looked
@@ -89,16 +91,12 @@ def may_constrain_names(authority: x509.Certificate) -> bool:
     return _NAME_CONSTRAINTS in authority.tbs_certificate_bytes
 
 
-def needs_second_opinion(
-    path: Path, unconstrained: frozenset[x509.Certificate] = frozenset()
-) -> bool:
+def needs_second_opinion(path: Path) -> bool:
     """
     :param path: leaf first, its anchor last.
-    :param unconstrained: CAs that `may_constrain_names` cleared before, such
-        as the configured ones; to find one here is faster than to look again.
     :returns: whether a CA in the path carries name constraints.
     """
-    return any(one not in unconstrained and may_constrain_names(one) for one in path[1:])
+    return any(map(may_constrain_names, path[1:]))
 
 
 def disagreement(path: Path, now: datetime) -> str | None:
