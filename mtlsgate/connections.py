@@ -132,12 +132,13 @@ class Connections:
 
     def refuse_admission(self, visit: Visit, peer: VerifiedPeer | None) -> Rejection | None:
         """:returns: why a verified client cannot stay, or None."""
-        identity = None if peer is None else sha256(peer.leaf)
-        return self._tallies[visit.server].refuse_admission(visit.terms.limits, identity)
+        tally = self._tallies[visit.server]
+        return tally.refuse_admission(visit.terms.limits, _identity(peer))
 
     def admit(self, visit: Visit, peer: VerifiedPeer | None, pin: Pin | None = None) -> None:
         """Count a connection as admitted, and see to its end."""
-        visit.peer, visit.pin, visit.admitted_at = peer, pin, self.clock.seconds()
+        visit.peer, visit.identity, visit.pin = peer, _identity(peer), pin
+        visit.admitted_at = self.clock.seconds()
         self._tallies[visit.server].admitted(visit.identity)
         self._see_to_the_end_of(visit)
         for observer in self.observers:
@@ -298,6 +299,10 @@ class Connections:
 #: A connection's number, and the generation of the terms under which it was
 #: noted.  Not the connection: what is over is to be gone at once.
 _Appointment = tuple[int, int]
+
+
+def _identity(peer: VerifiedPeer | None) -> bytes | None:
+    return None if peer is None else sha256(peer.leaf)
 
 
 def _no_longer_revoked(visit: Visit) -> None:

@@ -4,8 +4,6 @@ Between TLS and the application: who waits for the verdict on one connection.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred
@@ -78,23 +76,20 @@ class Doorkeeper(Protocol):
     def handshakeCompleted(self) -> None:
         """Hand the connection over, if the verdict is to admit."""
         self._stop_timing()
-        with self._failing_closed():
-            self._judge(self._connection())
-
-    @contextmanager
-    def _failing_closed(self) -> Iterator[None]:
-        """Whatever it is that fails, it must not let anyone in."""
         try:
-            yield
-        except Exception:  # noqa: BLE001 -- see above
-            _log.failure("{server}: admitting a client failed", server=self._server.name)
-            if not self._is_settled:
-                self._tell(Rejection(Reason.INTERNAL_ERROR, "admitting the client failed"))
-            self.transport.abortConnection()
+            self._judge(self._connection())
+        except Exception:  # noqa: BLE001 -- whatever it is, it must not let anyone in
+            self._failed()
+
+    def _failed(self) -> None:
+        _log.failure("{server}: admitting a client failed", server=self._server.name)
+        if not self._is_settled:
+            self._tell(Rejection(Reason.INTERNAL_ERROR, "admitting the client failed"))
+        self.transport.abortConnection()
 
     def _judge(self, connection: GateConnection) -> None:
-        self.transport.visit.server_name = connection.server_name
-        if self.hello is not None and not same_name(self.hello.server_name, connection.server_name):
+        server_name = self.transport.visit.server_name = connection.server_name
+        if self.hello is not None and not same_name(self.hello.server_name, server_name):
             # The rules are those of the name that was read first; after a
             # HelloRetryRequest the client may have named another.
             self._turn_away(
@@ -105,7 +100,8 @@ class Doorkeeper(Protocol):
         else:
             verdict = self._server.context.conclude(connection)
             if isinstance(verdict, Admitted):
-                self._consider(_verified_peer(verdict, connection, self._address), verdict.pin)
+                peer = _verified_peer(verdict, connection, server_name, self._address)
+                self._consider(peer, verdict.pin)
             else:
                 self._turn_away(verdict)
 
@@ -128,9 +124,11 @@ class Doorkeeper(Protocol):
         if self._is_settled:
             return
         self.transport.resumeProducing()
-        with self._failing_closed():
+        try:
             # The epoch and the limits may have changed since.
             self._settle(objection or self._objection(peer), peer, pin)
+        except Exception:  # noqa: BLE001 -- whatever it is, it must not let anyone in
+            self._failed()
 
     def _objection(self, peer: VerifiedPeer | None) -> Rejection | None:
         factory, visit = self.transport.factory, self.transport.visit
@@ -258,13 +256,13 @@ class Doorkeeper(Protocol):
 
 
 def _verified_peer(
-    verdict: Admitted, connection: GateConnection, address: IAddress
+    verdict: Admitted, connection: GateConnection, server_name: str | None, address: IAddress
 ) -> VerifiedPeer:
     return VerifiedPeer(
         path=verdict.path,
         rule=verdict.rule.name,
         address=address,
-        server_name=connection.server_name,
+        server_name=server_name,
         tls_version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
         group=connection.get_group_name(),

@@ -66,7 +66,7 @@ class HumanLog:
         if peer is None:
             _admitted_anyone(visit)
             return
-        address, facts = address_text(visit.address), _facts(peer.leaf)
+        address, facts = address_text(visit.address), _facts_and_names(peer.leaf)
         _log.info(
             # Put together here: Twisted's own formatting of so many fields costs
             # more than the verdict.
@@ -82,7 +82,6 @@ class HumanLog:
             tls_version=peer.tls_version,
             resumed=peer.resumed,
             **facts,
-            **_names(peer.leaf),
         )
 
     def rejected(self, refusal: Refusal) -> None:
@@ -209,10 +208,11 @@ def _name(leaf: x509.Certificate, which: Literal["subject", "issuer"]) -> str:
 
 
 @lru_cache(MAX_REMEMBERED)
-def _names(leaf: x509.Certificate) -> Mapping[str, list[str]]:
-    """:returns: the fields of a log event that hold an admitted leaf's names."""
+def _facts_and_names(leaf: x509.Certificate) -> Mapping[str, str | list[str] | None]:
+    """:returns: the fields of a log event that name an admitted leaf, and hold its names."""
     names = Leaf(leaf)
     return {
+        **_facts(leaf),
         "dns_names": [printable(name) for name in names.dns_names()],
         "uris": [printable(name) for name in names.uris()],
     }

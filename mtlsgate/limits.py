@@ -108,8 +108,8 @@ class Tally:
     :ivar buckets: for the rate of handshakes.
     """
 
-    by_source: Counter[str] = field(factory=Counter)
-    by_identity: Counter[bytes] = field(factory=Counter)
+    by_source: dict[str, int] = field(factory=dict)
+    by_identity: dict[bytes, int] = field(factory=dict)
     counts: Counter[str] = field(factory=Counter)
     buckets: Buckets = field(factory=Buckets)
 
@@ -129,7 +129,7 @@ class Tally:
             return self._too_many_connections(limits)
         if source is None:
             return None
-        if _reached(self.by_source[source] - here, limits.max_connections_per_ip):
+        if _reached(self.by_source.get(source, 0) - here, limits.max_connections_per_ip):
             return Rejection(
                 Reason.TOO_MANY_FROM_ADDRESS,
                 f"{source} has {limits.max_connections_per_ip} connections, which is the limit",
@@ -149,7 +149,7 @@ class Tally:
         if _reached(self.counts["admitted"], limits.max_connections):
             return self._too_many_connections(limits)
         most = limits.max_connections_per_identity
-        if identity is not None and _reached(self.by_identity[identity], most):
+        if identity is not None and _reached(self.by_identity.get(identity, 0), most):
             return Rejection(
                 Reason.TOO_MANY_OF_IDENTITY,
                 f"its certificate is in use by {most} connections, which is the limit",
@@ -167,14 +167,14 @@ class Tally:
         """Count a connection that begins."""
         self.counts["handshakes"] += 1
         if source is not None:
-            self.by_source[source] += 1
+            _more(self.by_source, source)
 
     def admitted(self, identity: bytes | None) -> None:
         """Count a connection that was admitted, and no longer as a handshake."""
         self.counts["handshakes"] -= 1
         self.counts["admitted"] += 1
         if identity is not None:
-            self.by_identity[identity] += 1
+            _more(self.by_identity, identity)
 
     def ended(self, source: str | None, identity: bytes | None, *, admitted: bool) -> None:
         """Count a connection no more."""
@@ -189,7 +189,11 @@ def _reached(count: int, limit: int | None) -> bool:
     return limit is not None and count >= limit
 
 
-def _less(counter: Counter[T], key: T) -> None:
+def _more(counter: dict[T, int], key: T) -> None:
+    counter[key] = counter.get(key, 0) + 1
+
+
+def _less(counter: dict[T, int], key: T) -> None:
     # Without a trace of what is gone: memory must come back.
     if counter[key] > 1:
         counter[key] -= 1

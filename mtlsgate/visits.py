@@ -16,7 +16,6 @@ from cryptography import x509
 from twisted.internet.interfaces import IAddress, IDelayedCall
 
 from mtlsgate.admission import Pin, Rejection
-from mtlsgate.credentials import sha256
 from mtlsgate.limits import UNLIMITED, Limits
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause
@@ -69,6 +68,7 @@ class Visit:
     :ivar abort: ends it at once.
     :ivar peer: the verified client, once it is admitted; None also where the
         server asks for no certificate.
+    :ivar identity: the digest of the admitted leaf, or None.
     :ivar pin: by which it is admitted, or None.
     :ivar admitted_at: when it was admitted, in the clock's seconds, or None.
     :ivar cause: why the gate ends it, once it does.
@@ -94,6 +94,7 @@ class Visit:
     transport: GateTransport | None = None
     abort: Callable[[], object] | None = None
     peer: VerifiedPeer | None = None
+    identity: bytes | None = None
     pin: Pin | None = None
     admitted_at: float | None = None
     cause: Cause | None = None
@@ -103,11 +104,6 @@ class Visit:
     reprieve: IDelayedCall | None = None
     _generation: int = 0
     _traffic: tuple[int, float] = (0, 0.0)
-
-    @property
-    def identity(self) -> bytes | None:
-        """The digest of the admitted leaf, or None."""
-        return None if self.peer is None else sha256(self.peer.leaf)
 
     @property
     def traffic(self) -> tuple[int, int]:
