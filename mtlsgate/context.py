@@ -19,7 +19,7 @@ from typing import Literal
 from attrs import frozen
 from cryptography import x509
 from OpenSSL import SSL
-from OpenSSL.crypto import X509
+from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -105,7 +105,7 @@ class Handshake:
     def path(self) -> Path:
         """The path, leaf first.  OpenSSL goes from the anchor down, so at depth
         0 all of it is there."""
-        return tuple(self.certificates[at] for at in range(len(self.certificates)))
+        return tuple(map(self.certificates.__getitem__, range(len(self.certificates))))
 
 
 class GateConnection(HalfClosingConnection):
@@ -251,7 +251,7 @@ class GateContext:
             if isinstance(handshake.verdict, Rejection):
                 return False
             verdict = self._step(handshake, certificate, error, depth, bool(ok))
-            if not isinstance(verdict, Admitted | Rejection | None):
+            if not (verdict is None or isinstance(verdict, _VERDICTS)):
                 raise TypeError(f"{verdict!r} is no verdict")
         except Exception:  # noqa: BLE001 -- see above
             _log.failure("the verify callback failed")
@@ -268,7 +268,7 @@ class GateContext:
         if not ok:
             return verification_rejection(error, depth)
         try:
-            handshake.certificates[depth] = _interned(certificate.to_cryptography())
+            handshake.certificates[depth] = _parsed(dump_certificate(FILETYPE_ASN1, certificate))
         except UNPARSABLE as failed:
             return Rejection(Reason.MALFORMED_CERTIFICATE, str(failed).partition("\n")[0], depth)
         if depth > 0:
@@ -285,7 +285,7 @@ class GateContext:
         """
         try:
             verdict = self._conclude(connection)
-            return verdict if isinstance(verdict, Admitted | Rejection) else _NOT_JUDGED
+            return verdict if isinstance(verdict, _VERDICTS) else _NOT_JUDGED
         except Exception:  # noqa: BLE001 -- whatever it is, it must not let anyone in
             _log.failure("concluding a handshake failed")
             return Rejection(Reason.INTERNAL_ERROR, "concluding the handshake failed")
@@ -306,20 +306,23 @@ class GateContext:
         verdict: Admitted | Rejection | None = handshake.verdict
         if verdict is None:
             verdict = self.judge.on_presented(handshake.path, connection.presented_chain())
-        if isinstance(verdict, Admitted):
+        if self.policy.session_lifetime is not None and isinstance(verdict, Admitted):
             self.judge.remember(verdict, connection.server_name)
         return verdict
 
+
+#: What there is to be said of a client.
+_VERDICTS = (Admitted, Rejection)
 
 #: Nothing is known to lead here; whatever does is not let in.
 _NOT_JUDGED = Rejection(Reason.INTERNAL_ERROR, "the client was not judged")
 
 
 @lru_cache(MAX_REMEMBERED)
-def _interned(certificate: x509.Certificate) -> x509.Certificate:
-    """:returns: the one object for equal certificates, which makes the memory
-    of their facts quick to consult."""
-    return certificate
+def _parsed(der: bytes) -> x509.Certificate:
+    """:returns: the one object for equal bytes, which makes the memory of its
+    facts quick to consult."""
+    return x509.load_der_x509_certificate(der)
 
 
 def _new_context(policy: TlsPolicy, credential: ServerCredential) -> SSL.Context:
