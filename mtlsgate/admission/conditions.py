@@ -10,7 +10,7 @@ import base64
 import ipaddress
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from attrs import frozen
@@ -29,7 +29,7 @@ from mtlsgate.admission.patterns import (
     uri_keys,
     uri_pattern,
 )
-from mtlsgate.credentials import sha256
+from mtlsgate.credentials import MAX_REMEMBERED, sha256
 from mtlsgate.names import canonical
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -78,6 +78,7 @@ Pattern = DnsPattern | UriPattern | NetworkPattern
 class Leaf:
     """
     A leaf, and the values that conditions look at, each worked out on first use.
+    They follow from its bytes alone: `leaf_of` remembers them.
 
     :ivar certificate: the leaf.
     """
@@ -161,6 +162,12 @@ class Leaf:
         digest = hashes.Hash(hashes.SHA256())
         digest.update(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
         return digest.finalize().hex()
+
+
+@lru_cache(MAX_REMEMBERED)
+def leaf_of(certificate: x509.Certificate) -> Leaf:
+    """:returns: the leaf, with all that was worked out of it before."""
+    return Leaf(certificate)
 
 
 @frozen

@@ -1,27 +1,25 @@
 """
-What follows from a certificate's bytes alone.
+What a leaf is judged by, whatever the rules say.
 
-It is worked out once and remembered: a handshake asks for the same facts several
-times, and clients come back.  Nothing that depends on the time, on rules or on
-an epoch belongs here.
+It follows from the certificate's bytes alone, so that it may be remembered.
+Nothing that depends on the time, on rules or on an epoch belongs here.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from functools import lru_cache
 
 from attrs import frozen
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from mtlsgate.credentials import MAX_REMEMBERED, is_ca, sha256
+from mtlsgate.credentials import is_ca, sha256
 
 
 @frozen(eq=False)
 class Facts:
     """
-    What a leaf is judged by, whatever the rules say.
+    The facts of one leaf.
 
     :ivar digest: SHA-256 of the DER, 32 bytes.
     :ivar is_ca: whether it is a CA.
@@ -37,7 +35,6 @@ class Facts:
     not_after: datetime
 
 
-@lru_cache(MAX_REMEMBERED)
 def facts_of(leaf: x509.Certificate) -> Facts:
     """
     :returns: the facts.  What the log and the application will read of the

@@ -14,7 +14,7 @@ from heapq import merge
 from attrs import field, frozen
 from cryptography import x509
 
-from mtlsgate.admission.conditions import Condition, Leaf
+from mtlsgate.admission.conditions import Condition, Leaf, leaf_of
 from mtlsgate.admission.facts import Facts
 from mtlsgate.admission.rules import Admitted, Pin, Rule
 from mtlsgate.admission.shelf import Shelf
@@ -98,7 +98,7 @@ class AdmissionPolicy:
             rejection, too; nothing is raised for what a client sent.
         """
         try:
-            leaf = Leaf(path[0])
+            leaf = leaf_of(path[0])
             return self.unfit(leaf, now) or self._judge(path, leaf, now, objection)
         except UNPARSABLE as error:
             return Rejection(
@@ -126,11 +126,11 @@ class AdmissionPolicy:
         # No rule without pins admits a CA.
         under = () if leaf.facts.is_ca else authorities
         shelves = [found for one in under if (found := self._by_authority.get(one))]
-        asked = set(self._by_pin.get(leaf.facts.digest, ()))
-        for shelf in shelves:
-            asked.update(shelf.candidates(leaf))
+        asked: Iterable[int] = self._by_pin.get(leaf.facts.digest, ())
+        if shelves:
+            asked = sorted({*asked, *(n for shelf in shelves for n in shelf.candidates(leaf))})
         rejections = {}
-        for place in sorted(asked):
+        for place in asked:
             verdict = verdict_of(self.rules[place], path, leaf, now)
             if isinstance(verdict, Admitted):
                 against = objection(verdict.path)
@@ -168,14 +168,14 @@ class AdmissionPolicy:
             satisfy but another path to one of these might.
         """
         try:
-            return tuple(self._hopes(path, Leaf(path[0]), now, among))
+            return tuple(self._hopes(path, leaf_of(path[0]), now, among))
         except UNPARSABLE:
             return ()
 
     def is_hopeful(self, path: Path, now: datetime) -> bool:
         """:returns: whether there are any `hopes`."""
         try:
-            return any(True for _ in self._hopes(path, Leaf(path[0]), now, None))
+            return any(True for _ in self._hopes(path, leaf_of(path[0]), now, None))
         except UNPARSABLE:
             return False
 
