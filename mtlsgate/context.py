@@ -211,7 +211,8 @@ class GateContext:
         )
         # Also where there is no choice: without a callback, OpenSSL does not
         # tell the name that a resumed TLS 1.2 session was begun with.
-        self._contexts[0].set_tlsext_servername_callback(self._choose_certificate)
+        if len(self._contexts) > 1 or policy.session_lifetime is not None:
+            self._contexts[0].set_tlsext_servername_callback(self._choose_certificate)
 
     def _new_context(self, credential: ServerCredential) -> SSL.Context:
         context = _new_context(self.policy, credential)
