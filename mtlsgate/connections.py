@@ -325,4 +325,5 @@ def _end(peer: VerifiedPeer, pin: Pin | None) -> tuple[float, Cause]:
 def _cause(visit: Visit, why: Failure) -> Cause:
     if visit.is_left:
         return Cause.APPLICATION
-    return Cause.CLIENT if why.check(ConnectionDone) else Cause.CONNECTION_LOST
+    is_clean = isinstance(why.value, ConnectionDone)
+    return Cause.CLIENT if is_clean else Cause.CONNECTION_LOST
