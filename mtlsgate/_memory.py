@@ -40,7 +40,8 @@ class MemoryTransport:
 
     :cvar SEND_LIMIT: how many bytes may wait to be taken before a streaming
         producer is paused; the number that Twisted's transports have.
-    :ivar protocol: the server's protocol, once :meth:`accept` has one.
+    :ivar protocol: the server's protocol, from :meth:`accept` until the
+        connection is lost.
     :ivar connected: true until the connection is lost, for whatever reason.
     :ivar disconnecting: ``loseConnection`` was called.
     :ivar aborted: ``abortConnection`` was called.
@@ -136,7 +137,8 @@ class MemoryTransport:
             producer, self.producer = self.producer, None
             self._call(producer.stopProducing)
         if self.protocol is not None:
-            self._call(self.protocol.connectionLost, Failure(error))
+            protocol, self.protocol = self.protocol, None
+            self._call(protocol.connectionLost, Failure(error))
 
     def _read(self) -> None:
         while self._may_read() and self._to_server:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 from twisted.internet.address import IPv4Address
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 
 from mtlsgate.admission import Pin, Rule
@@ -14,6 +17,7 @@ from mtlsgate.connections import Connections
 from mtlsgate.context import utc_now
 from mtlsgate.events import HumanLog
 from mtlsgate.limits import Limits
+from mtlsgate.protocols.echo import Echo
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Client, Credential, Version
 from mtlsgate.visits import Ending, Refusal, Reload, Terms, Visit
@@ -383,3 +387,34 @@ def test_admitted_is_what_door_says(log: Log, version: Version) -> None:
     house = House(log, max_connections=100, max_handshakes=100, max_connections_per_ip=100)
     assert house.door.try_in(ALICE, version) == admitted()
     assert house.door.try_in(EVE, version).reason is Reason.UNKNOWN_CA
+
+
+def test_what_is_over_is_gone_at_once(log: Log, version: Version) -> None:
+    """A connection that is over leaves nothing for the garbage collector to find."""
+    clock = Clock()
+    connections = Connections(clock, [HumanLog()])
+    door = Door(
+        (rule(ca=CA),),
+        log,
+        Factory.forProtocol(Echo),
+        clock=clock,
+        connections=connections,
+        terms=Terms(idle_timeout=60),
+    )
+    client = door.connect(ALICE, version)
+    client.send(b"knock")
+    assert client.receive() == b"knock"
+    [visit] = connections
+    transport = visit.transport
+    assert transport is not None
+    parts = (visit, visit.peer, transport, transport.wrappedProtocol, transport.getHandle())
+    remains = [weakref.ref(one) for one in parts]
+    del visit, transport, parts
+    gc.collect()
+    gc.disable()
+    try:
+        client.close()
+        del client
+        assert [one() for one in remains] == [None] * len(remains)
+    finally:
+        gc.enable()
