@@ -112,6 +112,9 @@ class GateConnection(HalfClosingConnection):
     """
     An OpenSSL connection that carries its `Handshake`, and counts.
 
+    What runs for each record calls its base class by name: `super` is the
+    better part of what counting costs.
+
     :ivar received: bytes that the client sent to the application.
     :ivar sent: bytes that it got from it.
     """
@@ -124,13 +127,13 @@ class GateConnection(HalfClosingConnection):
 
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
         """Count what the client sent."""
-        data = super().recv(bufsiz, flags)
+        data = HalfClosingConnection.recv(self, bufsiz, flags)
         self.received += len(data)
         return data
 
     def send(self, buf: bytes | bytearray | memoryview, flags: int = 0) -> int:
         """Count what the client gets."""
-        sent = super().send(buf, flags)
+        sent = HalfClosingConnection.send(self, buf, flags)
         self.sent += sent
         return sent
 

@@ -104,7 +104,8 @@ class GateTransport(HalfClosingTransport):
                 assert isinstance(self.wrappedProtocol, Doorkeeper)
                 self.wrappedProtocol.too_much()
                 return
-        super().dataReceived(data)
+        # By name, as in GateConnection: this, too, runs for whatever comes.
+        HalfClosingTransport.dataReceived(self, data)
 
     def loseConnection(self) -> None:
         """End the connection in good order."""

@@ -67,7 +67,7 @@ class HalfClosingConnection(SSL.Connection):
         if self._met is not None:
             self._raise_met()
         try:
-            data = super().recv(bufsiz, flags)
+            data = SSL.Connection.recv(self, bufsiz, flags)
         except SSL.ZeroReturnError as error:
             self._met = error
             self._raise_met()
