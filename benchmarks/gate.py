@@ -32,6 +32,15 @@ SERVER_CORE, LOAD_CORE = 0, 1
 #: How long a server is under load at a time, in seconds.
 TURN = 0.2
 
+AUDIT = """\
+settings {
+  audit {
+    file = "audit.log"
+  }
+}
+
+"""
+
 ECHO_CONFIG = """\
 server "bench" {
   hosts = ["127.0.0.1:%(port)d"]
@@ -99,8 +108,9 @@ class Server:
 
 @contextlib.contextmanager
 def running(name, directory):
-    """Run a server, ``bare``, ``gate``, or ``quiet`` for a gate that logs no
-    connections, while the block lasts."""
+    """Run a server while the block lasts: ``bare``, ``gate``, ``quiet`` for a gate
+    that logs no connections, or ``audited`` for one that keeps an audit log, too.
+    Every gate counts for its metrics."""
     environment = dict(os.environ)
     if name == "bare":
         port_file = directory / "bare.port"
@@ -108,7 +118,7 @@ def running(name, directory):
         command = (sys.executable, str(HERE / "bare.py"), str(directory), str(port_file))
     else:
         config, log = directory / f"{name}.hcl", directory / f"{name}.log"
-        config.write_text(ECHO_CONFIG % {"port": 0})
+        config.write_text((AUDIT if name == "audited" else "") + ECHO_CONFIG % {"port": 0})
         log.unlink(missing_ok=True)
         command = twistd(directory, config)
         if name == "quiet":
@@ -329,10 +339,11 @@ def measure(directory, options):
             for version in ("1.3", "1.2"):
                 what = f"handshakes/s, TLS {version}"
                 compare(*comparison, what, 0.90, "handshakes", version)
-            with running("quiet", directory) as quiet:
-                comparison = (table, [bare, quiet], directory, options)
-                what = "handshakes/s, TLS 1.3, unlogged"
-                compare(*comparison, what, 0.90, "handshakes", "1.3")
+            for name, with_what in (("quiet", "unlogged"), ("audited", "audited")):
+                with running(name, directory) as other:
+                    comparison = (table, [bare, other], directory, options)
+                    what = f"handshakes/s, TLS 1.3, {with_what}"
+                    compare(*comparison, what, 0.90, "handshakes", "1.3")
             comparison = (table, [bare, gate], directory, options)
         if wanted("echo"):
             for connections in (1, 32):
