@@ -122,10 +122,11 @@ class AdmissionPolicy:
         now: datetime,
         objection: Callable[[Path], Rejection | None],
     ) -> Admitted | Rejection:
-        authorities = [sha256(one) for one in path[1:]]
+        shelves: list[Shelf] = []
         # No rule without pins admits a CA.
-        under = () if leaf.facts.is_ca else authorities
-        shelves = [found for one in under if (found := self._by_authority.get(one))]
+        if self._by_authority and not leaf.facts.is_ca:
+            above = map(self._by_authority.get, map(sha256, path[1:]))
+            shelves = [found for found in above if found is not None]
         asked: Iterable[int] = self._by_pin.get(leaf.facts.digest, ())
         if shelves:
             asked = sorted({*asked, *(n for shelf in shelves for n in shelf.candidates(leaf))})
@@ -153,7 +154,7 @@ class AdmissionPolicy:
         every = [rejections[place] for place in sorted(rejections)]
         if leaf.facts.is_ca:
             every.append(_ca_as_leaf())
-        elif self._authorities.isdisjoint(authorities):
+        elif self._authorities.isdisjoint(map(sha256, path[1:])):
             every.append(_no_known_ca(path))
         else:
             every.append(_stranger_to_its_ca())
