@@ -91,7 +91,12 @@ class HalfClosingConnection(SSL.Connection):
         assert met is not None
         if isinstance(met, SSL.ZeroReturnError) and self.on_end is not None and self.on_end():
             raise SSL.WantReadError
-        raise met
+        try:
+            raise met
+        finally:
+            # Or else the error holds this frame, which holds the error and, with
+            # its callers, the whole connection.
+            del met
 
 
 @implementer(IHalfCloseableProtocol)
