@@ -336,3 +336,18 @@ def test_values() -> None:
     assert AdmissionPolicy((ON_ROOT,)) != AdmissionPolicy((ON_LOWER,))
     assert "_by_pin" not in repr(AdmissionPolicy((ON_ROOT,)))
     assert Rejection(UNKNOWN, "x", 1) == Rejection(UNKNOWN, "x", 1)
+
+
+def test_what_is_remembered_of_a_leaf_is_no_verdict() -> None:
+    """The same client is judged by the time of now, and by the rules of now."""
+    last = A.certificate.not_valid_after_utc
+    first = A.certificate.not_valid_before_utc
+    second = timedelta(seconds=1)
+    for _ in range(2):
+        assert outcome([ON_ROOT], FULL) == "root"
+        assert outcome([ON_ROOT], FULL, last) == "root"
+        assert outcome([ON_ROOT], FULL, last + second) == (Reason.EXPIRED, 0)
+        assert outcome([ON_ROOT], FULL, first - second) == (Reason.NOT_YET_VALID, 0)
+        assert outcome([ON_OTHER], FULL) == (UNKNOWN, 2)
+        assert outcome([B_UNDER_ROOT], FULL) == (MISMATCH, 0)
+        assert outcome([A_UNDER_ROOT], FULL) == "a"
