@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ import pytest
 
 #: Where the console scripts of the environment under test are.
 BIN = Path(sys.executable).parent
+#: In seconds; far above what anything here takes.
+_PATIENCE = 180.0
 _LISTENING = re.compile(r"(?P<server>\S+): listening on (?P<where>[^;]*);")
 
 
@@ -111,9 +114,13 @@ def gate(
         if limits is not None:
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
         running = RunningGate(process)
+        # What it never says would be waited for without end.
+        watchdog = threading.Timer(_PATIENCE, process.kill)
+        watchdog.start()
         try:
             for _ in range(((cwd or Path()) / config).read_text().count("\nserver ")):
                 running.read_until(": listening on ")
             yield running
         finally:
+            watchdog.cancel()
             process.kill()

@@ -12,6 +12,7 @@ import signal
 import socket
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -24,12 +25,16 @@ from tests.watchkit import AUDITED, ROOT, server
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """A directory with certificates and a configuration; its gate listens on a port."""
+    return furnish(tmp_path)
+
+
+def furnish(directory: Path) -> Path:
     own = ROOT.issue("localhost", dns_names=["localhost"], usages=["server_auth"])
     for name, content in (("ca.crt", ROOT.pem), ("s.crt", own.pem), ("s.key", own.key_pem)):
-        (tmp_path / name).write_bytes(content)
-    (tmp_path / "s.key").chmod(0o600)
-    configure(tmp_path, "audit.log")
-    return tmp_path
+        (directory / name).write_bytes(content)
+    (directory / "s.key").chmod(0o600)
+    configure(directory, "audit.log")
+    return directory
 
 
 def configure(site: Path, audit: str) -> None:
@@ -146,23 +151,24 @@ def test_a_path_that_cannot_be_opened_is_one_plain_message(site: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
-def test_the_file_is_whose_the_gate_is(site: Path) -> None:
+def test_the_file_is_whose_the_gate_is() -> None:
     """With --uid: it is made before privileges drop, and rotated after."""
     nobody = pwd.getpwnam("nobody")
-    for path in (site, *site.parents):
-        if path.stat().st_mode & 0o5 != 0o5 and path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o5)
-    os.chown(site, nobody.pw_uid, -1)
     command = ("twistd", "-n", "--pidfile=", "--uid=nobody")
-    audit = site / "audit.log"
-    with gate(site / "gate.hcl", command) as running:
-        knock(running)
-        audit.rename(site / "audit.log.1")
-        running.process.send_signal(signal.SIGUSR1)
-        running.read_until("the audit log goes on")
-        knock(running)
-        running.stop()
-    assert "cannot be opened again" not in "".join(running.lines)
-    for path in (audit, site / "audit.log.1"):
-        assert path.stat().st_uid == nobody.pw_uid
-        assert len(lines(path)) == 1
+    # Not where pytest keeps things, which is root's alone.
+    with TemporaryDirectory() as name:
+        site = furnish(Path(name))
+        site.chmod(0o755)
+        os.chown(site, nobody.pw_uid, -1)
+        audit = site / "audit.log"
+        with gate(site / "gate.hcl", command) as running:
+            knock(running)
+            audit.rename(site / "audit.log.1")
+            running.process.send_signal(signal.SIGUSR1)
+            running.read_until("the audit log goes on")
+            knock(running)
+            running.stop()
+        assert "cannot be opened again" not in "".join(running.lines)
+        for path in (audit, site / "audit.log.1"):
+            assert path.stat().st_uid == nobody.pw_uid
+            assert len(lines(path)) == 1
