@@ -65,7 +65,7 @@ settings {
 }
 admin {
   listen = "unix:admin.sock"
-  token = "a token of some length, to be sure"
+  token = "0123456789abcdef0123456789abcdef"
 }
 server "limited" {
   hosts = ["127.0.0.1:0"]
