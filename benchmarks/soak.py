@@ -14,23 +14,19 @@ exactly once, if a file descriptor or more than 5 MB stays, or if anything went 
 
 import argparse
 import asyncio
-import os
 import random
-import re
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import soak_site
-from gate import script
 from soak_clients import PATIENCE, Crowd, Resident, Visitor, plan
+from soak_gate import RunningGate, free_ports
 from soak_site import BAD, FICKLE, SERVERS, STEADY, Policy
 
 #: The first warms up.
@@ -44,13 +40,6 @@ BAR = 5
 
 #: How many problems are printed in full.
 MOST_TOLD = 20
-
-_VERDICT = re.compile(
-    r"\[mtlsgate\.gate#(?:info|warn)\] \S+: (admitted|rejected) ([0-9.:]+)(?: by rule|: (\w+):)"
-    r"(.* resumed$)?"
-)
-_RELOAD = re.compile(r"\[mtlsgate\.reloads#\w+\] .*\bin force\b")
-_WRONG = re.compile(r"Traceback|Unhandled|internal_error|#critical|#failure|Exception")
 
 
 @dataclass
@@ -87,78 +76,22 @@ class Ledger:
         return {policy.admits(visitor.server, visitor.who) for policy in judges}
 
 
-class Log:
-    """
-    What the gate logs.
-
-    `verdicts` are what it told of each client's address, in order; `listening` and
-    `reloads` count, `wrong` are lines that should not be there.
-    """
-
-    def __init__(self, path):
-        self._stream = path.open()
-        self._rest = ""
-        self.verdicts = defaultdict(list)
-        self.listening = self.reloads = 0
-        self.wrong = []
-
-    def read(self):
-        """Take in what is new."""
-        *lines, self._rest = (self._rest + self._stream.read()).split("\n")
-        for line in lines:
-            if found := _VERDICT.search(line):
-                verdict, address, reason, resumed = found.groups()
-                self.verdicts[address].append((verdict, reason, bool(resumed)))
-            self.reloads += bool(_RELOAD.search(line))
-            self.listening += ": listening on " in line
-            if _WRONG.search(line):
-                self.wrong.append(line)
-
-    @property
-    def count(self):
-        """Return how many connections it told of."""
-        return sum(map(len, self.verdicts.values()))
-
-
-class Gate:
-    """The running gate, its configuration and its log."""
+class Gate(RunningGate):
+    """The gate, and the policies that it follows."""
 
     def __init__(self, directory):
-        self.directory = directory
         self.fingerprints = soak_site.issue(directory)
-        taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-        plain, shared, tickets = (one.getsockname()[1] for one in taken)
-        for one in taken:
-            one.close()
+        plain, shared, tickets = free_ports(3)
         self.ports = {"plain": plain, "alpha": shared, "beta": shared, "tickets": tickets}
+        self.directory = directory
         self.ledger = Ledger(Policy.base(0))
         self._write(soak_site.configuration(self.ledger.policies[0], self.ports, self.fingerprints))
-        path = directory / "gate.log"
-        with path.open("wb") as stream:
-            self.process = subprocess.Popen(
-                [
-                    *(script("twistd"), "--nodaemon", "--pidfile="),
-                    *("mtlsgate", f"--config={directory}/gate.hcl"),
-                ],
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-            )
-        self.log = Log(path)
+        super().__init__(directory)
 
     def _write(self, text):
         beside = self.directory / "gate.new"
         beside.write_text(text)
         beside.replace(self.directory / "gate.hcl")
-
-    async def started(self):
-        """Wait until it listens, and minds its signals."""
-        async with asyncio.timeout(PATIENCE):
-            while self.log.listening < len(self.ports):
-                if self.process.poll() is not None:
-                    raise ChildProcessError((self.directory / "gate.log").read_text())
-                await asyncio.sleep(0.05)
-                self.log.read()
 
     async def reload(self, policy):
         """Let another policy take over; None is one that cannot."""
@@ -176,20 +109,6 @@ class Gate:
                 self.log.read()
         if policy is not None:
             self.ledger.confirm()
-
-    def descriptors(self):
-        """Return how many files it has open."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
-
-    def memory(self):
-        """Return its resident memory in KB."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", text)[1])
-
-    def stop(self):
-        """Have it end."""
-        self.process.terminate()
-        self.process.wait(PATIENCE)
 
 
 class Soak:
@@ -212,7 +131,7 @@ class Soak:
         self._begun = time.monotonic()
 
     async def run(self):
-        await self.gate.started()
+        await self.gate.listens(len(SERVERS))
         for number in range(1, ROUNDS + 1):
             await self._round(number)
             await self._quiet(number)
@@ -294,7 +213,7 @@ class Soak:
         print(
             f"round {number}: {len(self.crowd.seen)} connections, {self.reloads} reloads, "
             f"{time.monotonic() - self._begun:.0f} s; at rest "
-            f"{self.measured[-1][0]} descriptors, {self.measured[-1][1] / 1024:.1f} MB",
+            f"{self.measured[-1][0]} descriptors, {self.measured[-1][1]:.1f} MB",
             flush=True,
         )
 
@@ -343,7 +262,7 @@ class Soak:
         found = Counter(one.bar for one in self.problems)
         descriptors = [one for one, _ in self.measured]
         spread = max(descriptors) - min(descriptors)
-        growth = (max(memory for _, memory in self.measured[1:]) - self.measured[0][1]) / 1024
+        growth = max(memory for _, memory in self.measured[1:]) - self.measured[0][1]
         lacking = abs(len(seen) - len(verdicts))
         bars = [
             ("wrong admissions", found["admitted"], 0),
@@ -378,16 +297,14 @@ def main():
     options = parse_arguments()
     print(f"seed {options.seed}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="mtlsgate-soak-"))
-    gate = Gate(directory)
-    soak = Soak(gate, options)
     try:
-        asyncio.run(soak.run())
-        gate.stop()
+        with Gate(directory) as gate:
+            soak = Soak(gate, options)
+            asyncio.run(soak.run())
+            gate.stop()
         soak.judge()
         good = soak.report()
     finally:
-        gate.process.kill()
-        gate.process.wait()
         shutil.rmtree(directory)
     sys.exit(0 if good else 1)
 

@@ -9,6 +9,7 @@ import ssl
 import struct
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 
 from soak_site import BAD, DEVICES, HANDSHAKE_TIMEOUT, SERVERS
 
@@ -92,6 +93,17 @@ def plan(random):
         yield visitor
 
 
+@cache
+def context_for(directory, who, version):
+    """Return the settings of somebody's client, one object for all of its connections."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = context.maximum_version = VERSIONS[version]
+    context.load_verify_locations(directory / "ca.crt")
+    if who != "nobody":
+        context.load_cert_chain(*(directory / f"{who}.{end}" for end in ("crt", "key")))
+    return context
+
+
 class Cut(Exception):
     """The client has sent as much as it means to."""
 
@@ -99,7 +111,7 @@ class Cut(Exception):
 class Wire:
     """A connection of one visitor, and TLS on it."""
 
-    def __init__(self, visitor, port, context, session=None):
+    def __init__(self, visitor, port, context, session=None, source=None):
         self._visitor, self._port = visitor, port
         self._loop = asyncio.get_running_loop()
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -110,7 +122,7 @@ class Wire:
         self._socket.setblocking(False)
         # The port is chosen when the other end is known, so that there are enough of them.
         self._socket.setsockopt(socket.IPPROTO_IP, 24, 1)
-        self._socket.bind((SERVERS[visitor.server][0], 0))
+        self._socket.bind((source or SERVERS[visitor.server][0], 0))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sent = 0
 
@@ -202,25 +214,12 @@ class Crowd:
     ledger: object
     seen: list = field(default_factory=list)
     sessions: dict = field(default_factory=dict)
-    _contexts: dict = field(default_factory=dict)
-
-    def _context(self, who, version):
-        context = self._contexts.get((who, version))
-        if context is None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.minimum_version = context.maximum_version = VERSIONS[version]
-            context.load_verify_locations(self.directory / "ca.crt")
-            if who != "nobody":
-                paths = (self.directory / f"{who}.{end}" for end in ("crt", "key"))
-                context.load_cert_chain(*paths)
-            self._contexts[who, version] = context
-        return context
 
     def wire(self, visitor, session=None):
         return Wire(
             visitor,
             self.ports[visitor.server],
-            self._context(visitor.who, visitor.version),
+            context_for(self.directory, visitor.who, visitor.version),
             session,
         )
 
