@@ -4,7 +4,7 @@ The gate among clients of every kind, while its configuration changes.
     python benchmarks/soak.py [--handshakes N] [--seconds S] [--seed N]
 
 A real ``twistd mtlsgate``, and clients in a process of their own: good, bad, reset, slow,
-stalled and resuming ones, and some that stay; now and then a reload.  Whom the gate may
+dawdling, stalled and resuming ones, and some that stay; now and then a reload.  Whom the gate may
 admit is told by what was in force from before a client came until after it was gone.
 
 Between rounds all is quiet, and what the gate holds is measured.  Exits 1 if a client
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import soak_site
-from soak_clients import PATIENCE, Crowd, Resident, Visitor, plan
+from soak_clients import IDLERS, PATIENCE, Crowd, Resident, Visitor, plan
 from soak_gate import RunningGate, free_ports
 from soak_site import BAD, FICKLE, SERVERS, STEADY, Policy
 
@@ -70,10 +70,17 @@ class Ledger:
     def confirm(self):
         self.first = self.last
 
-    def admits(self, visitor):
-        """Return what the policies say that may have judged it: a set of booleans."""
-        judges = self.policies[visitor.first : visitor.last + 1]
-        return {policy.admits(visitor.server, visitor.who) for policy in judges}
+    def may_admit(self, visitor):
+        """Return whether a policy lets somebody in that may have had the last word."""
+        return any(self._verdicts(visitor, visitor.final))
+
+    def must_admit(self, visitor):
+        """Return whether all policies do that may have been in force meanwhile."""
+        return all(self._verdicts(visitor, visitor.first))
+
+    def _verdicts(self, visitor, first):
+        judges = self.policies[first : visitor.last + 1]
+        return [policy.admits(visitor.server, visitor.who) for policy in judges]
 
 
 class Gate(RunningGate):
@@ -127,7 +134,7 @@ class Soak:
         self.measured = []
         self.residents = set()
         self.reloads = 0
-        self._stalling = set()
+        self._idling = set()
         self._begun = time.monotonic()
 
     async def run(self):
@@ -146,16 +153,15 @@ class Soak:
         staying = [asyncio.create_task(self._inhabit(leaving)) for _ in range(RESIDENTS)]
         await asyncio.gather(*(self._come_and_go(count, end) for _ in range(WORKERS)))
         leaving.set()
-        await asyncio.gather(changing, *staying, *self._stalling)
+        await asyncio.gather(changing, *staying, *self._idling)
 
     async def _come_and_go(self, count, end):
         while len(self.crowd.seen) < count and time.monotonic() < end:
             visitor = next(self.visitors)
-            if visitor.kind == "stalled":
-                # It takes its time, and none of the others'.
+            if visitor.kind in IDLERS:
                 task = asyncio.create_task(self.crowd.visit(visitor))
-                self._stalling.add(task)
-                task.add_done_callback(self._stalling.discard)
+                self._idling.add(task)
+                task.add_done_callback(self._idling.discard)
             else:
                 await self.crowd.visit(visitor)
 
@@ -233,12 +239,12 @@ class Soak:
             yield "log", "says nothing of it"
             return
         verdict, reason, _ = told
-        expected = self.gate.ledger.admits(visitor)
-        if (visitor.echoed or verdict == "admitted") and True not in expected:
+        ledger = self.gate.ledger
+        if (visitor.echoed or verdict == "admitted") and not ledger.may_admit(visitor):
             yield "admitted", f"{verdict} in the log, {'' if visitor.echoed else 'not '}by the echo"
         if visitor.echoed and verdict != "admitted":
             yield "log", f"was let in, and logged as {reason}"
-        if expected == {True} and visitor.was_turned_away:
+        if visitor.was_turned_away and ledger.must_admit(visitor):
             yield "refused", f"{verdict} in the log: {reason}"
         if visitor.kind == "bad" and reason not in BAD[visitor.who]:
             yield "reasons", f"rejected as {reason}"

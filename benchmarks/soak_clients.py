@@ -7,9 +7,10 @@ import asyncio
 import socket
 import ssl
 import struct
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
 from soak_site import BAD, DEVICES, HANDSHAKE_TIMEOUT, SERVERS
 
@@ -20,10 +21,24 @@ PATIENCE = 60
 #: The error of somebody who stayed as long as it wanted.
 LEFT = "none, it left"
 
+#: Seconds that those who dawdle do so in the middle of their handshake, at most.
+REST = 3
+
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 #: How many of each there are of a hundred; a probe comes and goes without a byte.
-KINDS = {"good": 46, "bad": 20, "reset": 14, "resuming": 14, "stalled": 3, "slow": 2, "probe": 1}
+KINDS = {
+    "good": 44,
+    "bad": 20,
+    "reset": 14,
+    "resuming": 14,
+    "stalled": 3,
+    "dawdling": 2,
+    "slow": 2,
+    "probe": 1,
+}
+#: Those that take their time, and none of the others'.
+IDLERS = ("stalled", "dawdling")
 
 #: More than a client sends before the gate has told its verdict.
 _WHOLE_HANDSHAKE = 2600
@@ -37,8 +52,9 @@ class Visitor:
     One connection: what is planned, and what becomes of it.
 
     `first` and `last` are the oldest and the newest policy that may have been in force
-    meanwhile.  `came` says that TCP connected, `echoed` that the application answered, which
-    is what it means to be let in.
+    meanwhile, `final` is the oldest that may have had the last word.  `cut` says after how many
+    bytes it breaks off, `echoed` that the application answered, which is what it means to
+    be let in.
     """
 
     kind: str
@@ -49,6 +65,7 @@ class Visitor:
     is_slow: bool = False
     is_polite: bool = True
     first: int = 0
+    final: int = 0
     last: int = 0
     address: str = ""
     echoed: bool = False
@@ -80,7 +97,7 @@ def plan(random):
             is_slow=kind == "slow",
             is_polite=random.random() < 0.7,
         )
-        if kind == "bad" or (kind in ("reset", "slow") and random.random() < 0.3):
+        if kind == "bad" or (kind in ("reset", "slow", "dawdling") and random.random() < 0.3):
             visitor.who = random.choice(list(BAD))
         if kind == "resuming":
             visitor.server = "tickets"
@@ -111,8 +128,9 @@ class Cut(Exception):
 class Wire:
     """A connection of one visitor, and TLS on it."""
 
-    def __init__(self, visitor, port, context, session=None, source=None):
-        self._visitor, self._port = visitor, port
+    def __init__(self, visitor, port, context, session=None, source=None, rest=None):
+        """`rest` is awaited once, in the middle of the handshake."""
+        self._visitor, self._port, self._rest = visitor, port, rest
         self._loop = asyncio.get_running_loop()
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(
@@ -167,6 +185,11 @@ class Wire:
         cut = self._visitor.cut
         if cut is not None:
             data = data[: max(0, cut - self._sent)]
+        if self._rest is not None and self._sent + len(data) > _HALF_HANDSHAKE:
+            rest, self._rest, half = self._rest, None, _HALF_HANDSHAKE - self._sent
+            await self._loop.sock_sendall(self._socket, data[:half])
+            await rest()
+            self._sent, data = _HALF_HANDSHAKE, data[half:]
         self._sent += len(data)
         if self._visitor.is_slow:
             for byte in data:
@@ -216,16 +239,25 @@ class Crowd:
     sessions: dict = field(default_factory=dict)
 
     def wire(self, visitor, session=None):
+        """Return a connection for somebody, which is yet to be made."""
         return Wire(
             visitor,
             self.ports[visitor.server],
             context_for(self.directory, visitor.who, visitor.version),
             session,
+            rest=partial(self._rest, visitor) if visitor.kind == "dawdling" else None,
         )
+
+    async def _rest(self, visitor):
+        """Wait until two other policies have come; the last word is theirs."""
+        begun, end = self.ledger.first, time.monotonic() + REST
+        while self.ledger.first < begun + 2 and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+        visitor.final = self.ledger.first
 
     async def visit(self, visitor):
         """Come, and go."""
-        visitor.first = self.ledger.first
+        visitor.first = visitor.final = self.ledger.first
         key = visitor.who, visitor.version
         wire = self.wire(visitor, self.sessions.get(key) if visitor.kind == "resuming" else None)
         try:
@@ -271,7 +303,7 @@ class Resident:
     async def stay(self, leaving):
         """Stay until `leaving` says to go, or the gate closes the door."""
         visitor, ledger = self.visitor, self.crowd.ledger
-        visitor.first = ledger.first
+        visitor.first = visitor.final = ledger.first
         wire = self.crowd.wire(visitor)
         try:
             async with asyncio.timeout(PATIENCE):

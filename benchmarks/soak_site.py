@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from mtlsgate.authority import Authority
 
 #: Seconds that a client has for its handshake.
-HANDSHAKE_TIMEOUT = 6
+HANDSHAKE_TIMEOUT = 8
 
 #: The address that a server's clients come from, and the name that they ask for.
 SERVERS = {
