@@ -27,8 +27,9 @@ from soak_site import SERVERS, STEADY, issue
 
 #: Seconds that the flood stands, at least, once it has risen.
 HANDSHAKE_TIMEOUT = 20
-#: Bars: seconds for a good client, and MB that may stay.
-SECONDS, MEGABYTES = 1.0, 5.0
+#: Bars: seconds for a good client; the part of its memory that may stay of a first flood, for
+#: what is made once; MB that may stay of a second one.
+SECONDS, PART, MEGABYTES = 1.0, 0.2, 5.0
 
 #: The address that the flood comes from.
 FLOOD = "127.0.0.99"
@@ -181,7 +182,10 @@ async def measure(table, directory, limit, count, *, is_refusing):
         for number, (during, after) in enumerate(held, 1):
             table.row(f"MB during flood {number}", during)
             table.row(f"MB after flood {number}", after)
-        table.row("MB that stayed of the first", held[0][1] - before)
+        (during, after), *_ = held
+        table.row(
+            "part of that of the first that stayed", (after - before) / (during - before), PART
+        )
         table.row("MB that stayed of the second", held[1][1] - held[0][1], MEGABYTES)
 
 

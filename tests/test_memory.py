@@ -238,3 +238,34 @@ def test_what_reading_raises_is_raised() -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match=str(small.serial_number)):
             read(small)
+
+
+# Giving back
+
+
+def test_what_an_old_epoch_took_is_given_back(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once live connections are judged again, and not for an attempt that failed."""
+    given: list[None] = []
+    monkeypatch.setattr("mtlsgate.service.give_back", lambda: given.append(None))
+    house = House(tmp_path, a_server())
+    house.reload("server {")
+    assert given == []
+    house.reload(a_server(rules=PINNED))
+    assert given == [None]
+
+
+def test_what_a_flood_took_is_given_back(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second the gate looks at how many there are."""
+    looks: list[int] = []
+    monkeypatch.setattr("mtlsgate.trimming.Trimmer.look", lambda _, count: looks.append(count))
+    house = House(tmp_path, a_server())
+    clients = [house.connect(None) for _ in range(3)]
+    house.reactor.advance(1)
+    for client in clients:
+        client.reset()
+    house.reactor.advance(1)
+    assert looks == [3, 0]
