@@ -141,7 +141,7 @@ def makeService(options: Options) -> IService:
         began=gate.since,
     )
     loader.gate.gate = Control(Snapshots(gate, process), end)
-    admin = AdminService(loader.gate, options.epoch.admin, options["admin"], reactor, gate.drain)
+    admin = AdminService(loader.gate, epoch.admin, options["admin"], reactor, gate.drain)
     gate.prepare = admin.prepare
     handlers: dict[Signals, Handler] = {
         SIGHUP: gate.reload,
