@@ -101,8 +101,12 @@ class Gate(RunningGate):
         beside.replace(self.directory / "gate.hcl")
 
     async def reload(self, policy):
-        """Let another policy take over; None is one that cannot."""
-        seen = self.log.reloads
+        """
+        Let another policy take over; None is one that cannot.
+
+        Return whether what should have become of it did.
+        """
+        seen = len(self.log.reloads)
         if policy is None:
             current = self.directory / "gate.hcl"
             self._write(current.read_text().replace("ca.crt", "nowhere.crt"))
@@ -111,11 +115,13 @@ class Gate(RunningGate):
             self.ledger.announce(policy)
         self.process.send_signal(signal.SIGHUP)
         async with asyncio.timeout(PATIENCE):
-            while self.log.reloads == seen:
+            while len(self.log.reloads) == seen:
                 await asyncio.sleep(0.02)
                 self.log.read()
-        if policy is not None:
+        took_over = self.log.reloads[-1]
+        if took_over:
             self.ledger.confirm()
+        return took_over is (policy is not None)
 
 
 class Soak:
@@ -189,7 +195,8 @@ class Soak:
 
     async def _reload(self, policy):
         self.reloads += 1
-        await self.gate.reload(policy)
+        if not await self.gate.reload(policy):
+            self.problems.append(Problem("reloads", f"not as it should have been: {policy}"))
         if policy is None:
             return
         for one in list(self.residents):
@@ -273,10 +280,12 @@ class Soak:
         bars = [
             ("wrong admissions", found["admitted"], 0),
             ("good clients refused", found["refused"], 0),
+            ("clients that could not connect", len(self.crowd.kept_out), 0),
             ("rejected for a wrong reason", found["reasons"], 0),
             ("left without an answer", found["hung"], 0),
             ("connections without a log event, or with two", lacking, 0),
             ("wrong lines in the log", found["log"], 0),
+            ("reloads that were not as they should be", found["reloads"], 0),
             ("file descriptors, most less fewest", spread, 0),
             ("MB more than after the warm-up", round(growth, 1), BAR),
             ("exit status of the gate", self.gate.process.returncode, 0),

@@ -228,14 +228,15 @@ class Crowd:
     """
     Those who come and go.
 
-    `ports` are the gate's, by the names of servers.  `seen` are all that came, `sessions`
-    what can be resumed: by client and version.
+    `ports` are the gate's, by the names of servers.  `seen` are all that came, `kept_out`
+    those whose TCP connection failed, `sessions` what can be resumed: by client and version.
     """
 
     directory: object
     ports: dict
     ledger: object
     seen: list = field(default_factory=list)
+    kept_out: list = field(default_factory=list)
     sessions: dict = field(default_factory=dict)
 
     def wire(self, visitor, session=None):
@@ -247,6 +248,15 @@ class Crowd:
             session,
             rest=partial(self._rest, visitor) if visitor.kind == "dawdling" else None,
         )
+
+    async def connect(self, visitor, wire):
+        """Let somebody arrive."""
+        try:
+            await wire.connect()
+        except OSError:
+            self.kept_out.append(visitor)
+            raise
+        self.seen.append(visitor)
 
     async def _rest(self, visitor):
         """Wait until two other policies have come; the last word is theirs."""
@@ -262,8 +272,7 @@ class Crowd:
         wire = self.wire(visitor, self.sessions.get(key) if visitor.kind == "resuming" else None)
         try:
             async with asyncio.timeout(PATIENCE):
-                await wire.connect()
-                self.seen.append(visitor)
+                await self.connect(visitor, wire)
                 await self._behave(visitor, wire)
         except Cut:
             if visitor.kind == "stalled":
@@ -307,8 +316,7 @@ class Resident:
         wire = self.crowd.wire(visitor)
         try:
             async with asyncio.timeout(PATIENCE):
-                await wire.connect()
-                self.crowd.seen.append(visitor)
+                await self.crowd.connect(visitor, wire)
                 await wire.handshake()
             while True:
                 async with asyncio.timeout(PATIENCE):

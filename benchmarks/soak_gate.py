@@ -17,7 +17,7 @@ _VERDICT = re.compile(
     r"\[mtlsgate\.gate#(?:info|warn)\] \S+: (admitted|rejected) ([0-9.:]+)(?: by rule|: (\w+):)"
     r"(.* resumed$)?"
 )
-_RELOAD = re.compile(r"\[mtlsgate\.reloads#\w+\] .*\bin force\b")
+_RELOAD = re.compile(r"\[mtlsgate\.reloads#\w+\] .*\bepoch \d+ (is|stays) in force\b")
 _WRONG = re.compile(r"Traceback|Unhandled|internal_error|#critical|#failure|Exception")
 
 
@@ -34,8 +34,9 @@ class Log:
     """
     What the gate logs, to the file `path`.
 
-    `verdicts` are what it told of each client's address, in order; `listening` and
-    `reloads` count, `wrong` are lines that should not be there.
+    `verdicts` are what it told of each client's address, in order; `listening` counts
+    servers, `reloads` are whether a new configuration took over, `wrong` are lines that should
+    not be there.
     """
 
     def __init__(self, path):
@@ -43,7 +44,8 @@ class Log:
         self._stream = path.open()
         self._rest = ""
         self.verdicts = defaultdict(list)
-        self.listening = self.reloads = 0
+        self.listening = 0
+        self.reloads = []
         self.wrong = []
 
     def read(self):
@@ -53,7 +55,8 @@ class Log:
             if found := _VERDICT.search(line):
                 verdict, address, reason, resumed = found.groups()
                 self.verdicts[address].append((verdict, reason, bool(resumed)))
-            self.reloads += bool(_RELOAD.search(line))
+            if found := _RELOAD.search(line):
+                self.reloads.append(found[1] == "is")
             self.listening += ": listening on " in line
             if _WRONG.search(line):
                 self.wrong.append(line)
