@@ -115,12 +115,14 @@ class GateConnection(HalfClosingConnection):
     What runs for each record calls its base class by name: `super` is the
     better part of what counting costs.
 
+    :ivar gate: what made it, and answers OpenSSL's questions about it.
     :ivar received: bytes that the client sent to the application.
     :ivar sent: bytes that it got from it.
     """
 
-    def __init__(self, context: SSL.Context) -> None:
+    def __init__(self, context: SSL.Context, gate: GateContext) -> None:
         super().__init__(context, None)
+        self.gate = gate
         self.handshake = Handshake()
         self.received = self.sent = 0
         self._begun = False
@@ -215,7 +217,7 @@ class GateContext:
         # Also where there is no choice: without a callback, OpenSSL does not
         # tell the name that a resumed TLS 1.2 session was begun with.
         if len(self._contexts) > 1 or policy.session_lifetime is not None:
-            self._contexts[0].set_tlsext_servername_callback(self._choose_certificate)
+            self._contexts[0].set_tlsext_servername_callback(_on_server_name)
 
     def _new_context(self, credential: ServerCredential) -> SSL.Context:
         context = _new_context(self.policy, credential)
@@ -225,31 +227,29 @@ class GateContext:
                 _name_authorities(context, self.judge.policy)
             context.set_verify(
                 SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT | SSL.VERIFY_CLIENT_ONCE,
-                self._verify,
+                _on_certificate,
             )
         return context
 
-    def _choose_certificate(self, connection: SSL.Connection) -> None:
+    def _choose_certificate(self, connection: GateConnection) -> None:
         # All contexts are alike but for the certificate, so what was begun
         # under the first one's verify settings goes on under the same.
-        assert isinstance(connection, GateConnection)
         context = self._by_name.find(connection.server_name)
         if context is not None and context is not self._contexts[0]:
             connection.set_context(context)
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> GateConnection:
         """Make the connection for an accepted one (`IOpenSSLServerConnectionCreator`)."""
-        connection = GateConnection(self._contexts[0])
+        connection = GateConnection(self._contexts[0], self)
         if isinstance(protocol, HalfClosingTransport):
             connection.on_end = protocol.on_end
         return connection
 
     def _verify(
-        self, connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
+        self, connection: GateConnection, certificate: X509, error: int, depth: int, ok: int
     ) -> bool:
         # An exception would leave the handshake without an alert, and a truthy
         # answer that is no bool would admit: everything ends in True or False.
-        assert isinstance(connection, GateConnection)
         handshake = connection.handshake
         try:
             if isinstance(handshake.verdict, Rejection):
@@ -313,6 +313,23 @@ class GateContext:
         if self.policy.session_lifetime is not None and isinstance(verdict, Admitted):
             self.judge.remember(verdict, connection.server_name)
         return verdict
+
+
+# An `SSL.Context` has these for callbacks, and not the methods of a `GateContext`: the
+# two would hold each other, and an old epoch, with all that OpenSSL keeps of it, would
+# stay until garbage is collected, which may be many epochs later.
+
+
+def _on_certificate(
+    connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
+) -> bool:
+    assert isinstance(connection, GateConnection)
+    return connection.gate._verify(connection, certificate, error, depth, ok)
+
+
+def _on_server_name(connection: SSL.Connection) -> None:
+    assert isinstance(connection, GateConnection)
+    connection.gate._choose_certificate(connection)
 
 
 #: What there is to be said of a client.

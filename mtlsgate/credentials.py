@@ -14,7 +14,7 @@ import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,6 +56,8 @@ UNPARSABLE = (
 #: Certificates whose facts are remembered: a handshake asks for the same ones
 #: several times, and CAs come up again and again.
 MAX_REMEMBERED = 4096
+#: ... of at most so many bytes: strangers show what they like.
+_MAX_REMEMBERED_BYTES = 4096
 
 _PEM_BEGIN = re.compile(rb"-----BEGIN ")
 _PEM_BLOCK = re.compile(
@@ -303,7 +305,37 @@ def signature_weakness(certificate: x509.Certificate) -> str | None:
     return f"is signed with {digest.name}: OpenSSL refuses digests so weak"
 
 
-@lru_cache(MAX_REMEMBERED)
+class _TooLarge(Exception):
+    pass
+
+
+def remembered(
+    read: Callable[[x509.Certificate], T],
+) -> Callable[[x509.Certificate], T]:
+    """
+    :param read: reads something off a certificate, anybody's.
+    :returns: the same with a memory, but for certificates of a size that could
+        fill it.
+    """
+
+    @lru_cache(MAX_REMEMBERED)
+    def small(certificate: x509.Certificate) -> T:
+        if len(certificate.tbs_certificate_bytes) > _MAX_REMEMBERED_BYTES:
+            # What raises is not remembered.
+            raise _TooLarge
+        return read(certificate)
+
+    @wraps(read)
+    def remember(certificate: x509.Certificate) -> T:
+        try:
+            return small(certificate)
+        except _TooLarge:
+            return read(certificate)
+
+    return remember
+
+
+@remembered
 def sha256(certificate: x509.Certificate) -> bytes:
     """:returns: the SHA-256 digest of the DER, 32 bytes."""
     return certificate.fingerprint(hashes.SHA256())

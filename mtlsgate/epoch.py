@@ -168,7 +168,9 @@ class _Loader:
         self.directory = Path(path).absolute().parent
         self.materials = Materials(self.directory, self.report, seen)
         self.rules = RuleReader(self.materials, self.report, now)
-        scope = Scope(environ, lambda name: self.materials.read_file(self.directory / name))
+        # Not of the loader, which would then hold itself, and all that was read.
+        directory, materials = self.directory, self.materials
+        scope = Scope(environ, lambda name: materials.read_file(directory / name))
         self.decoder = Decoder(scope, self.report)
         self.credentials = CredentialReader(self.materials)
         self.applications = ApplicationReader(self.decoder, self.materials, reactor, gate)

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from mtlsgate.admission import Pin
 from mtlsgate.admission.conditions import Leaf
 from mtlsgate.context import GateConnection
-from mtlsgate.credentials import MAX_REMEMBERED, UNPARSABLE, sha256
+from mtlsgate.credentials import MAX_REMEMBERED, UNPARSABLE, remembered, sha256
 from mtlsgate.peer import address_text
 from mtlsgate.reasons import Reason
 from mtlsgate.text import printable
@@ -99,7 +99,7 @@ class HumanLog:
             depth=rejection.depth,
             sni=_printable(refusal.server_name),
             tls_version=refusal.tls_version,
-            **_facts(leaf),
+            **(_NO_FACTS if leaf is None else _facts(leaf)),
         )
         if leaf is not None and is_pinnable(refusal):
             _pins_log.debug(
@@ -124,7 +124,7 @@ class HumanLog:
             cause=ending.cause.value,
             detail=f": {printable(ending.detail)}" if ending.detail else "",
             rule=None if visit.peer is None else visit.peer.rule,
-            **_facts(None if visit.peer is None else visit.peer.leaf),
+            **(_NO_FACTS if visit.peer is None else _facts(visit.peer.leaf)),
         )
 
     def reloaded(self, reload: Reload) -> None:
@@ -186,11 +186,12 @@ def _printable(name: str | None) -> str | None:
     return None if name is None else printable(name)
 
 
-@lru_cache(MAX_REMEMBERED)
-def _facts(leaf: x509.Certificate | None) -> Mapping[str, str | None]:
+_NO_FACTS = dict.fromkeys(("subject", "issuer", "serial", "fingerprint"))
+
+
+@remembered
+def _facts(leaf: x509.Certificate) -> Mapping[str, str | None]:
     """:returns: the fields of a log event that name a leaf, safe to print."""
-    if leaf is None:
-        return {"subject": None, "issuer": None, "serial": None, "fingerprint": None}
     return {
         "subject": _name(leaf, "subject"),
         "issuer": _name(leaf, "issuer"),

@@ -15,6 +15,7 @@ from twisted.internet.task import Cooperator, LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mtlsgate.admission import Rejection
 from mtlsgate.audit import AuditLog
 from mtlsgate.changes import changes
 from mtlsgate.connections import Connections
@@ -35,13 +36,14 @@ from mtlsgate.listening import (
 )
 from mtlsgate.metrics import Metrics
 from mtlsgate.overview import describe
-from mtlsgate.peer import address_text
+from mtlsgate.peer import VerifiedPeer, address_text
 from mtlsgate.reasons import Cause
 from mtlsgate.recent import RecentRejections
 from mtlsgate.selftest import self_test
 from mtlsgate.text import printable
 from mtlsgate.threads import InThread, in_thread
-from mtlsgate.visits import Reload
+from mtlsgate.trimming import Trimmer, give_back
+from mtlsgate.visits import Reload, Visit
 
 _log = Logger("mtlsgate.service")
 
@@ -115,17 +117,18 @@ class GateService(Service):
         )
         self.is_draining = False
         self.last_reload: Reload | None = None
-        self._listeners = tuple(listeners)
+        self._listeners: list[Listener] = list(listeners)
         self._reactor = reactor
         self._load = load
         self._in_thread = in_thread
         self._reloading = DeferredLock()
-        self._handover: Handover | None = None
         self._open: dict[str, _Open] = {}
         self._entrances: dict[str, Entrance] = {}
+        self._handover = Handover(epoch)
         self._patience: IDelayedCall | None = None
         self._stopping: list[Deferred[None]] = []
         self._descriptors = Descriptors(lambda: [one.port for one in self._open.values()])
+        self._trimmer = Trimmer()
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = reactor
         self._cooperator = Cooperator(scheduler=lambda step: reactor.callLater(0, step))
@@ -155,7 +158,9 @@ class GateService(Service):
     def _listen(self) -> None:
         self._say_warnings()
         self._entrances = self._new_entrances(self.epoch)
-        for listener in self._listeners:
+        # What is listened on is not kept twice: this epoch is to go one day.
+        while self._listeners:
+            listener = self._listeners.pop(0)
             try:
                 self._listen_on(listener, self._entrances)
             except ListenError as error:
@@ -204,6 +209,7 @@ class GateService(Service):
     def _sweep(self) -> None:
         self.connections.sweep()
         self._descriptors.look()
+        self._trimmer.look(len(self.connections))
 
     # Loading anew.
 
@@ -295,7 +301,7 @@ class GateService(Service):
         self._handover = handover = Handover(epoch)
         for key, old in self._entrances.items():
             for gate in old.gates:
-                gate.again = handover.again
+                gate.again = self._again
             if key in entrances:
                 self._open[key].switch.turn_to(entrances[key].factory)
             else:
@@ -308,7 +314,14 @@ class GateService(Service):
         self.since = self._reactor.seconds()
         self._say_warnings()
         self._say_servers()
-        self._cooperator.coiterate(self._settle(handover))
+        settled = self._cooperator.coiterate(self._settle(handover))
+        # By then what only the old epoch needed is free.
+        settled.addCallback(lambda _: give_back())
+
+    def _again(self, visit: Visit, peer: VerifiedPeer | None) -> Rejection | None:
+        # Whichever epoch a handshake began under: what counts is the one in
+        # force when it is done, and not the one that came next.
+        return self._handover.again(visit, peer)
 
     def _settle(self, handover: Handover) -> Iterator[None]:
         for _ in handover.settle(self.connections):

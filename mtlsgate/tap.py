@@ -53,8 +53,10 @@ class Loader:
         :returns: what the file says now.
         :raises ConfigError: with all that is wrong with it.
         """
-        # What was frozen is to go one day.
-        gc.unfreeze()
+        if gc.get_freeze_count():
+            # What was frozen is to go one day; what of it was garbage then, now.
+            gc.unfreeze()
+            gc.collect()
         seen: dict[Path, Stamp] = {}
         try:
             return load(self.path, seen=seen, gate=self.gate)
@@ -118,9 +120,12 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     loader, services = options.loader, MultiService()
+    # twistd keeps the options for as long as it runs; the first epoch is to go one day.
+    epoch, listeners = options.epoch, options.pop("listeners")
+    del options.epoch
     gate = GateService(
-        options.epoch,
-        options["listeners"],
+        epoch,
+        listeners,
         reactor,
         load=loader.load,
         audit=options["audit"],
@@ -136,7 +141,7 @@ def makeService(options: Options) -> IService:
         began=gate.since,
     )
     loader.gate.gate = Control(Snapshots(gate, process), end)
-    admin = AdminService(loader.gate, options.epoch.admin, options["admin"], reactor, gate.drain)
+    admin = AdminService(loader.gate, epoch.admin, options["admin"], reactor, gate.drain)
     gate.prepare = admin.prepare
     handlers: dict[Signals, Handler] = {
         SIGHUP: gate.reload,

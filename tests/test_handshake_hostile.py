@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
 from mtlsgate.admission import AdmissionPolicy, Path
@@ -442,7 +441,7 @@ def test_a_rejection_stands(log: Log, version: Version, monkeypatch: pytest.Monk
 
     def go_on(
         self: GateContext,
-        connection: SSL.Connection,
+        connection: GateConnection,
         certificate: X509,
         error: int,
         depth: int,

@@ -130,6 +130,21 @@ def test_handshakes_under_way_are_judged_by_what_is_in_force(
     assert Reason.LEAF_MISMATCH in [event.get("reason") for event in log.events]
 
 
+def test_handshakes_under_way_are_judged_by_the_newest_of_several(
+    tmp_path: Path, log: Log, version: Version
+) -> None:
+    """... and not by the one that came next after that under which they began."""
+    house = House(tmp_path, a_server())
+    client = house.connect(pki().other, min_version=version, max_version=version)
+    client.step()
+    client.step()
+    house.reload(a_server(rest='idle_timeout = "1h"'))
+    house.reload(a_server(rules=PINNED))
+    client.send(b"knock")
+    assert client.receive() == b""
+    assert log.events[-1]["reason"] == Reason.LEAF_MISMATCH
+
+
 def test_handshakes_under_way_at_an_address_that_goes(tmp_path: Path, log: Log) -> None:
     house = House(tmp_path, a_server("one") + a_server("two"))
     client = house.connect(pki().client, "two")

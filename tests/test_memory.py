@@ -1,0 +1,271 @@
+"""
+What must not stay: epochs that are over, and connections that are.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from weakref import ref
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from mtlsgate.admission import AdmissionPolicy
+from mtlsgate.authority import Authority, self_signed
+from mtlsgate.context import GateConnection, GateContext, Handshake, TlsPolicy
+from mtlsgate.credentials import remembered, sha256
+from mtlsgate.dispatch import Dispatcher
+from mtlsgate.doorkeeper import Doorkeeper
+from mtlsgate.epoch import Epoch
+from mtlsgate.gate import GateFactory, GateTransport
+from mtlsgate.testing import Client, Version
+from mtlsgate.visits import Visit
+from tests.gatekit import Log, localhost, rule
+from tests.housekit import ISSUING, PINNED, House, a_server
+from tests.pki import NOW, pki
+
+#: What there is one of for each connection.
+PER_CONNECTION = (Dispatcher, Doorkeeper, GateConnection, GateTransport, Handshake, Visit)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Nothing is freed but by the last reference to it."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def alive(*kinds: type) -> dict[str, int]:
+    """:returns: how many objects there are of each class, once garbage is gone."""
+    gc.collect()
+    return Counter(type(one).__name__ for one in gc.get_objects() if isinstance(one, kinds))
+
+
+# Epochs
+
+
+def test_a_context_needs_no_garbage_collection() -> None:
+    """OpenSSL's copies of everything are freed with the last reference."""
+    authority = Authority.create("CA")
+    policy = TlsPolicy((localhost(),), AdmissionPolicy((rule(ca=authority),)))
+    with uncollected():
+        context = GateContext(policy)
+        connection = context.serverConnectionForTLS(None)  # type: ignore[arg-type]
+        gone = ref(context), ref(context._contexts[0])
+        del context
+        # It answers for its connections as long as there are any.
+        assert all(one() is not None for one in gone)
+        del connection
+        assert [one() for one in gone] == [None, None]
+
+
+@pytest.mark.parametrize("rest", ["", 'server_names = ["localhost"]'])
+def test_old_epochs_are_garbage(tmp_path: Path, log: Log, version: Version, rest: str) -> None:
+    """... as soon as nobody is there who came under them, whatever came after them."""
+    texts = [a_server(rules=rules, rest=rest) for rules in (ISSUING, PINNED)]
+    house = House(tmp_path, texts[0])
+    options = {"min_version": version, "max_version": version, "server_name": "localhost"}
+    epochs: list[ref[Epoch]] = []
+    contexts: list[ref[GateContext]] = []
+    clients: list[Client] = []
+
+    def note() -> None:
+        epochs.append(ref(house.service.epoch))
+        contexts.append(ref(house.service.epoch.servers[0].gate.context))
+
+    note()
+    # One that stays from the first on, and one that is half way in.
+    clients += house.enter(pki().client, **options), house.connect(pki().client, **options)
+    clients[1].step()
+    for number in range(1, 6):
+        house.enter(pki().client, **options).close()
+        house.connect(pki().stranger, **options).send(b"knock")
+        assert house.reload(texts[number % 2]).problems == ()
+        note()
+    gc.collect()
+    assert [one() is not None for one in epochs] == [False] * 5 + [True]
+    assert [one() is not None for one in contexts] == [True] + [False] * 4 + [True]
+    clients[0].send(b"still")
+    assert clients[0].receive() == b"still"
+    while clients:
+        clients.pop().reset()
+    gc.collect()
+    assert [one() is not None for one in contexts] == [False] * 5 + [True]
+    assert alive(GateFactory) == {"GateFactory": 1}
+
+
+def test_what_could_not_take_over_is_garbage(tmp_path: Path, log: Log) -> None:
+    house = House(tmp_path, a_server())
+    for _ in range(3):
+        assert house.reload(a_server() + a_server(rules="")).problems
+        assert not house.reload(a_server(rules=PINNED), is_trial=True).problems
+    assert alive(Epoch, GateContext) == {"Epoch": 1, "GateContext": 1}
+
+
+# Connections
+
+
+def come_and_go(client: Client) -> None:
+    client.send(b"knock")
+    client.close()
+
+
+def reset(client: Client) -> None:
+    client.step()
+    client.reset()
+
+
+def end(client: Client) -> None:
+    client.reset()
+
+
+@pytest.mark.parametrize("who", ["client", "stranger", "nobody"])
+@pytest.mark.parametrize("leave", [come_and_go, reset, end])
+@pytest.mark.parametrize("rest", ["", 'server_names = ["localhost"]'])
+def test_nothing_is_left_of_connections(
+    tmp_path: Path,
+    log: Log,
+    version: Version,
+    who: str,
+    leave: Callable[[Client], None],
+    rest: str,
+) -> None:
+    """Admitted, rejected or broken off: what they were made of goes with them."""
+    house = House(tmp_path, a_server(rest=rest + '\n  idle_timeout = "1h"'))
+    credential = None if who == "nobody" else getattr(pki(), who)
+    for _ in range(5):
+        client = house.connect(
+            credential, min_version=version, max_version=version, server_name="localhost"
+        )
+        leave(client)
+        del client
+    assert len(house.connections) == 0
+    left = alive(*PER_CONNECTION)
+    # When to look whether they are idle is noted of those that were admitted.
+    if who == "client" and leave is come_and_go:
+        assert left.pop("Visit") == 5
+    assert left == {}
+
+
+def test_nothing_grows_with_strangers(tmp_path: Path, log: Log, version: Version) -> None:
+    """
+    A hundred leave as little behind as ten: those that were here before, and
+    those that show another certificate each, as large as they like.
+    """
+    house = House(tmp_path, a_server())
+    known, key = pki().stranger, ec.generate_private_key(ec.SECP256R1())
+    names = [f"{number}.example" for number in range(500)]
+
+    def strangers(count: int) -> int:
+        for number in range(count):
+            other = self_signed(str(number), dns_names=names, key=key, now=NOW)
+            for credential in (known, other):
+                come_and_go(house.connect(credential, min_version=version, max_version=version))
+        log.events.clear()
+        gc.collect()
+        return len(gc.get_objects())
+
+    # Twisted's log keeps the last few hundred events.
+    strangers(150)
+    before = strangers(10)
+    assert strangers(100) - before < 100
+
+
+def test_accounts_do_not_grow(tmp_path: Path, log: Log) -> None:
+    """Of those that have been there the tables that count hold nothing."""
+    house = House(tmp_path, a_server(rest='max_connections_per_ip = 10\n idle_timeout = "1h"'))
+    for _ in range(3):
+        come_and_go(house.connect(pki().client))
+        come_and_go(house.connect(pki().stranger))
+    [tally] = house.connections.tallies.values()
+    assert (dict(tally.by_source), dict(tally.by_identity)) == ({}, {})
+    assert set(tally.counts.values()) == {0}
+
+
+def test_what_is_noted_of_the_ended_is_small(tmp_path: Path, log: Log) -> None:
+    """Neither their transport nor how to end them, so that no epoch hangs on it."""
+    house = House(tmp_path, a_server())
+    client = house.enter(pki().client)
+    [visit] = house.connections
+    client.close()
+    assert (visit.ended, visit.transport, visit.abort) == (True, None, None)
+    house.connections.close(visit, None)  # type: ignore[arg-type]  # nothing happens
+
+
+# What is remembered of certificates
+
+
+def test_facts_are_remembered_of_certificates_of_a_sensible_size() -> None:
+    """A stranger cannot fill the memory with what it shows."""
+    asked: list[x509.Certificate] = []
+
+    @remembered
+    def read(certificate: x509.Certificate) -> int:
+        """Reads something."""
+        asked.append(certificate)
+        return certificate.serial_number
+
+    small = self_signed("small").certificate
+    names = [f"{number}.example" for number in range(1000)]
+    large = self_signed("large", dns_names=names).certificate
+    for one in (small, small, large, large):
+        assert read(one) == one.serial_number
+    assert asked == [small, large, large]
+    assert (read.__name__, read.__doc__) == ("read", "Reads something.")
+    for one in (small, large):
+        assert sha256(one) == one.fingerprint(hashes.SHA256())
+
+
+def test_what_reading_raises_is_raised() -> None:
+    """... and is not remembered."""
+
+    @remembered
+    def read(certificate: x509.Certificate) -> Any:
+        raise ValueError(certificate.serial_number)
+
+    small = self_signed("small").certificate
+    for _ in range(2):
+        with pytest.raises(ValueError, match=str(small.serial_number)):
+            read(small)
+
+
+# Giving back
+
+
+def test_what_an_old_epoch_took_is_given_back(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once live connections are judged again, and not for an attempt that failed."""
+    given: list[None] = []
+    monkeypatch.setattr("mtlsgate.service.give_back", lambda: given.append(None))
+    house = House(tmp_path, a_server())
+    house.reload("server {")
+    assert given == []
+    house.reload(a_server(rules=PINNED))
+    assert given == [None]
+
+
+def test_what_a_flood_took_is_given_back(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second the gate looks at how many there are."""
+    looks: list[int] = []
+    monkeypatch.setattr("mtlsgate.trimming.Trimmer.look", lambda _, count: looks.append(count))
+    house = House(tmp_path, a_server())
+    clients = [house.connect(None) for _ in range(3)]
+    house.reactor.advance(1)
+    for client in clients:
+        client.reset()
+    house.reactor.advance(1)
+    assert looks == [3, 0]
