@@ -37,7 +37,6 @@ def pin(lasts: int, retire: int | None = None) -> Pin:
         ([pin(-5, -10), pin(50)], 50),
         ([pin(-5, 10), pin(50)], -5),
     ],
-    ids=str,
 )
 def test_pins(pins: list[Pin], first: int | None) -> None:
     """The first to expire or be retired; one that was retired does not count, one that
