@@ -268,7 +268,6 @@ class FailingOffer(Negotiating):
         (Factory, "the plugin built a type, not a factory"),
         (FailingOffer(), "the plugin failed to build: RuntimeError: no offer"),
     ],
-    ids=repr,
 )
 def test_a_plugin_that_fails_to_build_is_an_error_at_its_block(
     here: Site, install: Install, monkeypatch: pytest.MonkeyPatch, result: Any, expected: str
