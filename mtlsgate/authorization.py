@@ -11,7 +11,6 @@ from collections.abc import Callable, Coroutine
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
-from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -54,8 +53,33 @@ class Authorizer:
             return self._failed(Failure())
         if not isinstance(answer, Deferred):
             return self._judged(answer)
-        answer.addTimeout(self.timeout, clock)
-        return answer.addCallbacks(self._judged, self._failed)
+        return self._in_time(answer, clock)
+
+    def _in_time(self, answer: Deferred[object], clock: IReactorTime) -> Deferred[Rejection | None]:
+        """
+        :returns: what is made of the answer, or of none in time.  When time is up,
+            or the client gone, that is final: the answer is cancelled then, but
+            not every authorizer can be, and a coroutine may just try again.
+        """
+        heard: Deferred[Rejection | None] = Deferred(lambda _: give_up("was not heard to the end"))
+
+        def give_up(why: str) -> None:
+            conclude(Rejection(Reason.AUTHORIZER_FAILED, f"{self.name} {why}", 0))
+            try:
+                answer.cancel()
+            except Exception:  # noqa: BLE001 -- it is not ours, and is not waited for any more
+                _log.failure("{name} failed when it was cancelled", name=self.name)
+
+        def conclude(objection: Rejection | None) -> None:
+            if limit.active():
+                limit.cancel()
+            if not heard.called:
+                heard.callback(objection)
+
+        why = f"did not answer within {self.timeout:g} s"
+        limit = clock.callLater(self.timeout, give_up, why)
+        answer.addCallbacks(self._judged, self._failed).addCallback(conclude)
+        return heard
 
     def _judged(self, answer: object) -> Rejection | None:
         if answer is True:
@@ -69,9 +93,7 @@ class Authorizer:
         )
 
     def _failed(self, failure: Failure) -> Rejection:
-        if failure.check(TimedOut):
-            text = f"{self.name} did not answer within {self.timeout:g} s"
-        elif failure.check(CancelledError):
+        if failure.check(CancelledError):
             text = f"{self.name} was not heard to the end"
         else:
             _log.failure("{name} failed", failure=failure, name=self.name)

@@ -55,7 +55,7 @@ class Doorkeeper(Protocol):
     _is_settled = False
     _timeout: IDelayedCall | None = None
     _farewell: IDelayedCall | None = None
-    _asking: Deferred[None] | None = None
+    _asking: Deferred[Rejection | None] | None = None
     _rejection: Rejection | None = None
 
     def __init__(self, server: GateServer, clock: IReactorTime, address: IAddress) -> None:
@@ -113,7 +113,9 @@ class Doorkeeper(Protocol):
         if isinstance(objection, Deferred):
             # Its time limit is the authorizer's own.
             self.transport.pauseProducing()
-            self._asking = objection.addCallback(self._answered, peer, pin)
+            # First, for the answer may be there already.
+            self._asking = objection
+            objection.addCallback(self._answered, peer, pin)
         else:
             self._settle(objection, peer, pin)
 

@@ -5,9 +5,11 @@ from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 
 from mtlsgate.authorization import Authorizer
+from mtlsgate.doorkeeper import Doorkeeper
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Version
@@ -146,6 +148,105 @@ def test_a_client_that_goes_away_meanwhile(log: Log, version: Version) -> None:
         assert gate.recorder.protocols == []
         assert len(gate.factory.connections) == 0
         assert gate.clock.getDelayedCalls() == []
+
+
+def _refuses_to_be_cancelled(waiting: Deferred[bool]) -> None:
+    raise RuntimeError("cannot be cancelled")
+
+
+def _says_yes_when_cancelled(waiting: Deferred[bool]) -> None:
+    waiting.callback(True)
+
+
+async def _tries_again(waiting: list[Deferred[bool]]) -> bool:
+    while True:
+        try:
+            waiting.append(Deferred())
+            return await waiting[-1]
+        except Exception:  # noqa: BLE001 -- as people write it
+            continue
+
+
+STUBBORN: list[tuple[Callable[[IVerifiedPeer], object], list[type[BaseException]]]] = [
+    (lambda peer: Deferred(_refuses_to_be_cancelled), [RuntimeError]),
+    (lambda peer: Deferred(_says_yes_when_cancelled), []),
+    (lambda peer: succeed(None).addCallback(lambda _: Deferred(_says_yes_when_cancelled)), []),
+    (lambda peer: _tries_again([]), []),
+]
+
+
+@pytest.mark.parametrize(("ask", "failures"), STUBBORN)
+def test_the_time_limit_needs_no_consent(
+    log: Log,
+    version: Version,
+    ask: Callable[[IVerifiedPeer], object],
+    failures: list[type[BaseException]],
+) -> None:
+    """Whatever an authorizer makes of being cancelled, the client goes when time is up."""
+    gate = door(log, ask)
+    client = gate.connect(ALICE, version)
+    client.send(b"knock")
+    gate.clock.advance(6)
+    client.pump()
+    log.expect_failure(*failures)
+    assert gate.verdict() == FAILED
+    assert log.only["detail"] == "ask did not answer within 5 s"
+    gate.check_turned_away(client)
+    assert len(gate.factory.connections) == 0
+
+
+@pytest.mark.parametrize(("ask", "failures"), STUBBORN)
+def test_going_away_needs_no_consent(
+    log: Log,
+    version: Version,
+    ask: Callable[[IVerifiedPeer], object],
+    failures: list[type[BaseException]],
+) -> None:
+    """... and one that goes away meanwhile is counted no more."""
+    gate = door(log, ask)
+    client = gate.connect(ALICE, version)
+    client.send(b"knock")
+    client.reset()
+    log.expect_failure(*failures)
+    assert gate.verdict() == rejected(Reason.PEER_GONE, None)
+    assert gate.recorder.protocols == []
+    assert len(gate.factory.connections) == 0
+    assert gate.clock.getDelayedCalls() == []
+
+
+def test_an_answer_after_time_is_up(log: Log, version: Version) -> None:
+    """... lets nobody in, however it comes about."""
+    waiting: list[Deferred[bool]] = []
+    gate = door(log, lambda peer: _tries_again(waiting))
+    client = gate.connect(ALICE, version)
+    client.send(b"knock")
+    gate.clock.advance(6)
+    waiting[-1].callback(True)
+    client.pump()
+    assert gate.verdict() == FAILED
+    gate.check_turned_away(client)
+
+
+def test_nothing_is_kept_of_whom_the_application_declines(log: Log, version: Version) -> None:
+    """... though the authorizer let it in, and it goes on sending."""
+
+    class Declining(Factory):
+        def buildProtocol(self, addr: object) -> None:
+            return None
+
+    authorizer = Authorizer("ask", lambda peer: succeed(True), 5.0)
+    gate = Door((rule(ca=CA),), log, application=Declining(), authorizer=authorizer)
+    client = gate.connect(ALICE, version, answer_close=False)
+    for _ in range(20):
+        client.send(b"x" * 16_000)
+    [visit] = gate.factory.connections
+    assert visit.transport is not None
+    doorkeeper = visit.transport.wrappedProtocol
+    assert isinstance(doorkeeper, Doorkeeper)
+    assert doorkeeper._early == []
+    gate.clock.advance(11)
+    client.pump()
+    assert client.disconnected
 
 
 def test_resumed_sessions_are_asked_about(log: Log, version: Version) -> None:
