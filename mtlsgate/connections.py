@@ -16,6 +16,7 @@ from cryptography import x509
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mtlsgate.admission import Pin, Rejection
@@ -26,6 +27,8 @@ from mtlsgate.limits import Tally, source_of
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause
 from mtlsgate.visits import Ending, Observer, Refusal, Reload, Terms, Visit
+
+_log = Logger("mtlsgate.connections")
 
 #: How many times within its time limit an idle connection is looked at.
 _LOOKS = 4
@@ -141,8 +144,10 @@ class Connections:
         visit.admitted_at = self.clock.seconds()
         self._tallies[visit.server].admitted(visit.identity)
         self._see_to_the_end_of(visit)
-        for observer in self.observers:
-            observer.admitted(visit)
+        failed = self._tell(lambda observer: observer.admitted(visit))
+        if failed is not None:
+            # Nobody comes in who might not stand in the audit log.
+            raise failed
 
     def _see_to_the_end_of(self, visit: Visit) -> None:
         if visit.peer is not None and visit.terms.close_on_expiry:
@@ -249,8 +254,7 @@ class Connections:
             received=received,
             sent=sent,
         )
-        for observer in self.observers:
-            observer.ended(ending)
+        self._tell(lambda observer: observer.ended(ending))
 
     def close(self, visit: Visit, cause: Cause, detail: str = "") -> None:
         """End a connection at once; closing it twice is once."""
@@ -258,7 +262,12 @@ class Connections:
             return
         visit.cause, visit.detail = cause, detail
         if visit.abort is not None:
-            visit.abort()
+            try:
+                visit.abort()
+            except Exception:  # noqa: BLE001 -- there are others to be ended
+                _log.failure("{server}: a connection cannot be ended", server=visit.server)
+                # So that it is tried again when there is another cause.
+                visit.cause, visit.detail = None, ""
 
     def sweep(self) -> None:
         """End what has expired or been idle; to be called every second or so."""
@@ -288,12 +297,26 @@ class Connections:
 
     def tell_reloaded(self, reload: Reload) -> None:
         """Tell observers that the configuration was loaded anew, or not."""
-        for observer in self.observers:
-            observer.reloaded(reload)
+        self._tell(lambda observer: observer.reloaded(reload))
 
     def _tell_rejected(self, refusal: Refusal) -> None:
+        self._tell(lambda observer: observer.rejected(refusal))
+
+    def _tell(self, tell: Callable[[Observer], None]) -> Exception | None:
+        """
+        Tell every observer; one that fails, as none must, keeps nothing from the
+        others, and does not keep a connection from being over.
+
+        :returns: the first failure, or None.
+        """
+        first = None
         for observer in self.observers:
-            observer.rejected(refusal)
+            try:
+                tell(observer)
+            except Exception as error:  # noqa: BLE001 -- see above
+                _log.failure("{observer} failed", observer=type(observer).__name__)
+                first = first or error
+        return first
 
 
 #: A connection's number, and the generation of the terms under which it was

@@ -126,8 +126,11 @@ class GateTransport(HalfClosingTransport):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Account for the connection, once everybody else knows."""
         connection = self.getHandle()
-        super().connectionLost(reason)
-        self.factory.end(self.visit, reason, connection.received, connection.sent)
+        try:
+            super().connectionLost(reason)
+        finally:
+            # Also if the application fails at it, which would be counted for ever.
+            self.factory.end(self.visit, reason, connection.received, connection.sent)
 
 
 class GateFactory(TLSMemoryBIOFactory):

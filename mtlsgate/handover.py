@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from attrs import field, frozen
+from twisted.logger import Logger
 
 from mtlsgate.admission import Admitted, Pin, Rejection
 from mtlsgate.connections import Connections
@@ -18,6 +19,8 @@ from mtlsgate.listening import Place, places_of
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.visits import Visit
+
+_log = Logger("mtlsgate.handover")
 
 
 @frozen
@@ -87,7 +90,12 @@ class Handover:
         """
         for visit in connections:
             if visit.admitted_at is not None and not visit.ended:
-                self._settle(visit, connections)
+                try:
+                    self._settle(visit, connections)
+                except Exception:  # noqa: BLE001 -- whatever it is, nobody stays for it
+                    _log.failure("{server}: judging a client again failed", server=visit.server)
+                    detail = f"{Reason.INTERNAL_ERROR}: judging it again failed"
+                    connections.close(visit, Cause.NO_LONGER_ADMITTED, detail)
                 yield
 
     def _settle(self, visit: Visit, connections: Connections) -> None:

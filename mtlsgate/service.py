@@ -207,8 +207,13 @@ class GateService(Service):
         return "out of file descriptors" if self._descriptors.is_scarce else None
 
     def _sweep(self) -> None:
-        self.connections.sweep()
-        self._descriptors.look()
+        for look in (self.connections.sweep, self._descriptors.look, self._trim):
+            try:
+                look()
+            except Exception:  # noqa: BLE001 -- or else nobody would look ever again
+                _log.failure("looking after connections failed")
+
+    def _trim(self) -> None:
         self._trimmer.look(len(self.connections))
 
     # Loading anew.

@@ -1,0 +1,203 @@
+"""
+What fails beside the gate, in an application or an observer, costs what it must
+and no more: nobody is let in by it, nobody is counted for ever, and the gate
+goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from mtlsgate.connections import Connections
+from mtlsgate.judge import Judge
+from mtlsgate.reasons import Cause
+from mtlsgate.testing import Authority, Version
+from mtlsgate.visits import Ending, Refusal, Reload, Terms, Visit
+from tests.gatekit import Door, Log, rule
+from tests.housekit import PINNED, House, a_server
+from tests.pki import pki
+
+CA = Authority.create("Root")
+ALICE, BOB, EVE = CA.issue("alice"), CA.issue("bob"), Authority.create("Other").issue("eve")
+STRANGERS = 'client_certificate { leaf_certificate_file = "stranger.crt" }'
+
+
+class Oops(Exception):
+    """What code that is not ours could raise."""
+
+
+class FailsToEnd(Protocol):
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        raise Oops
+
+
+class FailsToRead(Protocol):
+    def dataReceived(self, data: bytes) -> None:
+        raise Oops
+
+
+@pytest.mark.parametrize("kind", [FailsToEnd, FailsToRead])
+@pytest.mark.parametrize("how", ["close", "reset", "abort"])
+def test_an_application_that_fails_at_the_end(
+    log: Log, version: Version, kind: type[Protocol], how: str
+) -> None:
+    """Its connection is over all the same, and is counted no more."""
+    door = Door((rule(ca=CA),), log, Factory.forProtocol(kind), terms=Terms())
+    client = door.connect(ALICE, version)
+    client.handshake()
+    [visit] = door.factory.connections
+    gone = door.factory.connections.gone()
+
+    def end() -> None:
+        if how == "abort":
+            door.factory.connections.close(visit, Cause.DRAINED)
+            client.pump()
+        elif how == "close":
+            client.send(b"last words")
+            client.close()
+        else:
+            client.reset()
+
+    end()
+    if kind is FailsToEnd or how == "close":
+        log.expect_failure(Oops)
+    assert gone.called
+    assert door.factory.connections.tallies["door"].counts["admitted"] == 0
+
+
+class Fails:
+    """An observer that fails wherever it is told to."""
+
+    def __init__(self, *where: str) -> None:
+        self.where = where
+
+    def _fail(self, where: str) -> None:
+        if where in self.where:
+            raise Oops
+
+    def admitted(self, visit: Visit) -> None:
+        self._fail("admitted")
+
+    def rejected(self, refusal: Refusal) -> None:
+        self._fail("rejected")
+
+    def ended(self, ending: Ending) -> None:
+        self._fail("ended")
+
+    def reloaded(self, reload: Reload) -> None:
+        self._fail("reloaded")
+
+
+class Remembers(Fails):
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def _fail(self, where: str) -> None:
+        self.told.append(where)
+
+
+def watched(log: Log, *where: str) -> tuple[Door, Remembers]:
+    """:returns: a door with an observer that fails, and one behind it."""
+    remembers = Remembers()
+    door = Door((rule(ca=CA),), log)
+    connections = Connections(door.clock, [Fails(*where), remembers])
+    return Door((rule(ca=CA),), log, clock=door.clock, connections=connections), remembers
+
+
+@pytest.mark.parametrize("where", ["rejected", "ended"])
+def test_an_observer_that_fails(log: Log, version: Version, where: str) -> None:
+    """The others are told, and the connection is over."""
+    door, remembers = watched(log, where)
+    gone = None
+    for who in (ALICE, EVE):
+        client = door.connect(who, version)
+        client.send(b"knock")
+        client.close()
+        gone = door.factory.connections.gone()
+        assert gone.called
+    assert remembers.told == ["admitted", "ended", "rejected"]
+    log.expect_failure(Oops)
+
+
+def test_an_observer_that_fails_at_an_admission(log: Log, version: Version) -> None:
+    """Nobody is let in of whom it is not known that it stands in the audit log."""
+    door, remembers = watched(log, "admitted")
+    client = door.connect(ALICE, version)
+    client.send(b"knock")
+    door.check_turned_away(client)
+    assert len(door.factory.connections) == 0
+    assert remembers.told == ["admitted", "rejected", "ended"]
+    log.expect_failure(Oops, Oops)
+
+
+def test_an_observer_that_fails_at_a_reload(tmp_path: Path, log: Log) -> None:
+    """What came of it is told as it is."""
+    house = House(tmp_path, a_server(), observers=(Fails("reloaded"),))
+    report = house.reload(a_server(rules=PINNED))
+    assert (report.problems, report.number) == ((), 2)
+    log.expect_failure(Oops)
+
+
+@pytest.fixture
+def stuck(tmp_path: Path, log: Log) -> Iterator[House]:
+    """A gate with two clients, the first of which cannot be ended."""
+    house = House(tmp_path, a_server(rest='idle_timeout = "4s"'))
+    clients = house.enter(pki().client), house.enter(pki().other)
+    first, _ = house.connections
+
+    def fail() -> None:
+        raise Oops
+
+    first.abort = fail
+    yield house
+    clients[1].pump()
+    assert clients[1].disconnected
+    assert [visit.number for visit in house.connections] == [1]
+    # The gate looks after others still.
+    another = house.enter(pki().client)
+    house.reactor.pump([1.0] * 8)
+    another.pump()
+    assert another.disconnected
+    assert set(log.failures) == {Oops}
+    log.failures.clear()
+
+
+def test_idle_ones_are_ended(stuck: House) -> None:
+    """... whatever becomes of one of them, now and later."""
+    stuck.reactor.pump([1.0] * 8)
+
+
+def test_all_are_ended_when_the_gate_is_to_end(stuck: House) -> None:
+    stuck.service.close_all()
+    stuck.reactor.pump([0.0] * 4)
+
+
+def test_all_are_judged_again(stuck: House) -> None:
+    stuck.reload(a_server(rules=STRANGERS, rest='idle_timeout = "4s"'))
+    stuck.reload(a_server(rest='idle_timeout = "4s"'))
+
+
+def test_whom_no_one_can_judge(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who cannot be judged again is not kept, and the others are judged."""
+    house = House(tmp_path, a_server())
+    clients = house.enter(pki().client), house.enter(pki().other)
+    original = Judge.again
+
+    def again(self: Judge, path: Any) -> Any:
+        if path[0] == pki().client.certificate:
+            raise Oops
+        return original(self, path)
+
+    monkeypatch.setattr(Judge, "again", again)
+    assert house.reload(a_server(rules=PINNED)).problems == ()
+    for client in clients:
+        client.pump()
+        assert client.disconnected
+    log.expect_failure(Oops)
