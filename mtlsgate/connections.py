@@ -177,9 +177,11 @@ class Connections:
 
     def revoke(self, visit: Visit, grace: float, cause: Cause, detail: str) -> None:
         """:param grace: seconds after which to end the connection, if it is not
-        adopted before."""
+        adopted before; one that was to be ended sooner still is."""
+        if visit.reprieve is not None:
+            grace = min(grace, visit.reprieve.getTime() - self.clock.seconds())
         _no_longer_revoked(visit)
-        if grace == 0:
+        if grace <= 0:
             self.close(visit, cause, detail)
         else:
             visit.reprieve = self.clock.callLater(grace, self.close, visit, cause, detail)

@@ -148,6 +148,8 @@ class Doorkeeper(Protocol):
     def _let_in(self, peer: VerifiedPeer | None, pin: Pin | None) -> None:
         server, transport = self._server, self.transport
         transport.factory.connections.admit(transport.visit, peer, pin)
+        if transport.factory.follow is not None:
+            transport.factory.follow(transport.visit)
         self._is_settled = True
         if pin is not None and peer is not None and server.pins_used.note(pin):
             events.pin_first_used(server.name, peer.rule, pin)

@@ -142,12 +142,14 @@ class GateFactory(TLSMemoryBIOFactory):
     :ivar connections: where its connections are accounted for.
     :ivar again: once another epoch is in force, what that makes of a client
         that this one admits; None before.
+    :ivar follow: likewise, what holds a client to that once it came in.
     :ivar _visits: how many of its connections are not over.
     :ivar _leaving: how often it was told to stop, and has not yet.
     """
 
     protocol = GateTransport
     again: Callable[[Visit, VerifiedPeer | None], Rejection | None] | None = None
+    follow: Callable[[Visit], object] | None = None
 
     def __init__(
         self,

@@ -54,8 +54,23 @@ class Handover:
         return {place.key: place for place in places_of(self.epoch)}
 
     def again(self, visit: Visit, peer: VerifiedPeer | None) -> Rejection | None:
-        """:returns: why a client that an earlier epoch admits does not come in, or None."""
-        return self.judge(visit, peer).objection
+        """
+        :param visit: a handshake that began under an earlier epoch, and is held to
+            what this one says from now on.
+        :returns: why the client does not come in, or None.
+        """
+        found = self.judge(visit, peer)
+        if found.server is not None:
+            visit.terms = found.server.gate.terms
+        return found.objection
+
+    def follow(self, visit: Visit, connections: Connections) -> None:
+        """Count a client that came in so as that of the server that it would reach
+        now, and by the pin that it is admitted by now."""
+        found = self.judge(visit, visit.peer)
+        if found.server is not None and found.objection is None:
+            gate = found.server.gate
+            connections.adopt(visit, gate.name, gate.terms, found.pin)
 
     def judge(self, visit: Visit, peer: VerifiedPeer | None) -> Continuation:
         """:param peer: who it is; None where no certificate was asked for."""
@@ -101,6 +116,9 @@ class Handover:
     def _settle(self, visit: Visit, connections: Connections) -> None:
         found = self.judge(visit, visit.peer)
         if found.server is not None and not found.server.gate.terms.judged_on_reload:
+            if visit.reprieve is not None and found.objection is not None:
+                # It is to go already, and nothing of this lets it stay.
+                return
             connections.adopt(visit, found.server.gate.name, found.server.gate.terms, visit.pin)
         elif found.server is not None and found.objection is None:
             connections.adopt(visit, found.server.gate.name, found.server.gate.terms, found.pin)

@@ -307,6 +307,7 @@ class GateService(Service):
         for key, old in self._entrances.items():
             for gate in old.gates:
                 gate.again = self._again
+                gate.follow = self._follow
             if key in entrances:
                 self._open[key].switch.turn_to(entrances[key].factory)
             else:
@@ -327,6 +328,9 @@ class GateService(Service):
         # Whichever epoch a handshake began under: what counts is the one in
         # force when it is done, and not the one that came next.
         return self._handover.again(visit, peer)
+
+    def _follow(self, visit: Visit) -> None:
+        self._handover.follow(visit, self.connections)
 
     def _settle(self, handover: Handover) -> Iterator[None]:
         for _ in handover.settle(self.connections):

@@ -13,12 +13,16 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from mtlsgate import service
 from mtlsgate.listening import Listener, ListenError, Switch, listen
 from mtlsgate.reasons import Reason
-from mtlsgate.testing import Version
+from mtlsgate.testing import Client, Version
 from tests.gatekit import Log
 from tests.housekit import ISSUING, PINNED, House, a_server
 from tests.pki import NOW, pki
 from tests.test_revocation import crl, der
 
+PIN = (
+    'client_certificate "c" { ca_certificate_file = "issuing.crt"\n'
+    'pin "a" { leaf_certificate_file = "client.crt"%s }}'
+)
 STRANGERS = 'client_certificate "strangers" { leaf_certificate_file = "stranger.crt" }'
 
 
@@ -334,13 +338,96 @@ def test_grace(tmp_path: Path, log: Log) -> None:
     house.reload(denied)
     house.reactor.advance(20)
     house.reload(a_server(rules=PINNED, rest='revoke_grace = "30s"'))
-    house.reactor.advance(29)
+    house.reactor.advance(9)
     one.pump()
     assert not one.disconnected
     house.reactor.advance(2)
     one.pump()
     two.pump()
     assert (one.disconnected, two.disconnected) == (True, False)
+
+
+def test_grace_is_not_given_twice(tmp_path: Path, log: Log) -> None:
+    """However often the configuration is loaded anew meanwhile, and says so again."""
+    house = House(tmp_path, a_server())
+    client = house.enter(pki().client)
+    for grace in ("30s", "31s", "32s", "1h"):
+        house.reload(a_server(rules=STRANGERS, rest=f'revoke_grace = "{grace}"'))
+        assert not client.disconnected
+        house.reactor.advance(9)
+    house.reactor.advance(0)
+    client.pump()
+    assert client.disconnected
+
+
+def test_grace_may_be_cut_short(tmp_path: Path, log: Log) -> None:
+    house = House(tmp_path, a_server())
+    client = house.enter(pki().client)
+    house.reload(a_server(rules=STRANGERS, rest='revoke_grace = "1h"'))
+    house.reload(a_server(rules=STRANGERS, rest='revoke_grace = "2s"'))
+    house.reactor.advance(3)
+    client.pump()
+    assert client.disconnected
+
+
+@pytest.mark.parametrize("rules", [STRANGERS, ISSUING])
+def test_who_is_to_go_is_not_kept(tmp_path: Path, log: Log, rules: str) -> None:
+    """... by an epoch that judges nobody, unless it does admit them."""
+    house = House(tmp_path, a_server())
+    client = house.enter(pki().client)
+    house.reload(a_server(rules=STRANGERS, rest='revoke_grace = "30s"'))
+    house.reactor.advance(10)
+    house.reload(a_server(rules=rules, rest='on_reload = "keep"'))
+    house.reactor.advance(19)
+    client.pump()
+    assert not client.disconnected
+    house.reactor.advance(2)
+    client.pump()
+    assert client.disconnected is (rules == STRANGERS)
+
+
+def under_way(house: House, version: Version) -> Client:
+    """:returns: a client in the middle of its handshake."""
+    client = house.connect(pki().client, min_version=version, max_version=version)
+    client.step()
+    client.step()
+    return client
+
+
+@pytest.mark.parametrize("on_reload", ["judge", "keep"])
+def test_handshakes_under_way_are_held_to_what_is_in_force(
+    tmp_path: Path, log: Log, version: Version, on_reload: str
+) -> None:
+    """The pin's new end, and the new limits, count for them, too."""
+    house = House(tmp_path, a_server(rules=PIN % ""))
+    client = under_way(house, version)
+    end = NOW + timedelta(seconds=30)
+    rest = f'on_reload = "{on_reload}"\nidle_timeout = "1h"'
+    rules = PIN % f'\nretire_after = "{end.isoformat()}"'
+    house.reload(a_server("other", rules=rules, rest=rest).replace("other.sock", "door.sock"))
+    client.send(b"knock")
+    assert client.receive() == b"knock"
+    [visit] = house.connections
+    assert (visit.server, visit.terms.idle_timeout) == ("other", 3600.0)
+    assert house.connections.tallies["other"].counts == {"handshakes": 0, "admitted": 1}
+    house.now = lambda: end + timedelta(seconds=1)
+    house.reactor.advance(1.0)
+    client.pump()
+    assert client.disconnected
+    assert house.connections.tallies["other"].counts == {"handshakes": 0, "admitted": 0}
+    assert house.connections.tallies["door"].counts == {"handshakes": 0, "admitted": 0}
+
+
+def test_handshakes_under_way_when_limits_are_lowered(
+    tmp_path: Path, log: Log, version: Version
+) -> None:
+    house = House(tmp_path, a_server())
+    house.enter(pki().client)
+    client = under_way(house, version)
+    house.reload(a_server(rest="max_connections_per_identity = 1"))
+    client.send(b"knock")
+    assert client.receive() == b""
+    assert log.events[-1]["reason"] == Reason.TOO_MANY_OF_IDENTITY
 
 
 def test_on_reload_keep(tmp_path: Path, log: Log) -> None:
@@ -364,12 +451,10 @@ def test_settings_are_what_servers_say_nothing_else_than(tmp_path: Path, log: Lo
 
 def test_a_pin_that_is_to_end_earlier(tmp_path: Path, log: Log) -> None:
     """New terms count for clients that are connected."""
-    pin = 'pin "a" { leaf_certificate_file = "client.crt"%s }'
-    rules = 'client_certificate "c" { ca_certificate_file = "issuing.crt"\n' + pin + "}"
-    house = House(tmp_path, a_server(rules=rules % ""))
+    house = House(tmp_path, a_server(rules=PIN % ""))
     client = house.enter(pki().client)
     end = NOW + timedelta(seconds=30)
-    house.reload(a_server(rules=rules % f'\nretire_after = "{end.isoformat()}"'))
+    house.reload(a_server(rules=PIN % f'\nretire_after = "{end.isoformat()}"'))
     house.now = lambda: end + timedelta(seconds=1)
     house.reactor.advance(1.0)
     client.pump()
