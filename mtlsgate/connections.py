@@ -25,7 +25,7 @@ from mtlsgate.credentials import sha256
 from mtlsgate.deadlines import Deadlines
 from mtlsgate.limits import Tally, source_of
 from mtlsgate.peer import VerifiedPeer
-from mtlsgate.reasons import Cause
+from mtlsgate.reasons import Cause, Reason
 from mtlsgate.visits import Ending, Observer, Refusal, Reload, Terms, Visit
 
 _log = Logger("mtlsgate.connections")
@@ -195,7 +195,11 @@ class Connections:
         server_name: str | None = None,
         tls_version: str | None = None,
     ) -> None:
-        """Tell that a connection is turned away; it ends by itself."""
+        """Tell that a connection is turned away; it ends by itself.  Of one that
+        the gate ended, that is told and not what it looks like from inside."""
+        if visit.cause is not None:
+            detail = f": {visit.detail}" if visit.detail else ""
+            rejection = Rejection(Reason.CLOSED_BY_GATE, f"{visit.cause}{detail}")
         self._tell_rejected(
             Refusal(
                 at=self.now(),

@@ -66,6 +66,7 @@ class Reason(StrEnum):
 
     # What the gate itself gave cause for.
     SERVER_REMOVED = "server_removed"
+    CLOSED_BY_GATE = "closed_by_gate"
     INTERNAL_ERROR = "internal_error"
 
 

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall
 from mtlsgate.admission import Pin, Rejection
 from mtlsgate.limits import UNLIMITED, Limits
 from mtlsgate.peer import VerifiedPeer
-from mtlsgate.reasons import Cause
+from mtlsgate.reasons import Cause, Reason
 
 if TYPE_CHECKING:
     from mtlsgate.gate import GateTransport
@@ -148,7 +148,12 @@ class Refusal:
     @property
     def is_health_check(self) -> bool:
         """Whether it came and went without a byte, as health checks do."""
-        return self.visit is not None and self.visit.received_in_handshake == 0
+        return (
+            self.visit is not None
+            and self.visit.received_in_handshake == 0
+            # It went, and was not sent away.
+            and self.rejection.reason is Reason.PEER_GONE
+        )
 
 
 @frozen(kw_only=True)

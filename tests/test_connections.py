@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from attrs import evolve
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 
 from mtlsgate.admission import Pin, Rule
+from mtlsgate.authorization import Authorizer
 from mtlsgate.connections import Connections
 from mtlsgate.context import utc_now
 from mtlsgate.events import HumanLog
@@ -56,6 +58,9 @@ class Witness:
         return last
 
 
+CLIENT_ADDRESS = IPv4Address("TCP", "192.0.2.1", 50000)
+
+
 class House:
     """A door whose connections are watched."""
 
@@ -72,6 +77,9 @@ class House:
             connections=self.connections,
             terms=Terms(limits=Limits(**limits), **terms),
         )
+
+    def refusals(self) -> list[Refusal]:
+        return [one for one in self.witness.told if isinstance(one, Refusal)]
 
     def connect(
         self, who: Credential | None, version: Version | None = None, host: str = "192.0.2.1"
@@ -152,6 +160,43 @@ def test_quiet_says_nothing_of_health_checks(log: Log) -> None:
     client.step()
     client.reset()
     assert reason_of(log) is Reason.PEER_GONE
+
+
+def test_who_is_kept_out_by_a_limit_is_no_health_check(log: Log) -> None:
+    """... though no byte of it was read by the server that it moved to; nor is one
+    that says nothing until the time is up."""
+    house = House(log, handshakes_per_second_per_ip=1.0)
+    visit = house.connections.arrive("place", "place", Terms(), CLIENT_ADDRESS)
+    assert visit is not None
+    visit.received_in_handshake = 500
+    terms = Terms(limits=Limits(max_connections_per_ip=0))
+    assert not house.connections.move(visit, "door", terms)
+    late = house.connect(None)
+    house.clock.advance(11)
+    late.pump()
+    assert [(one.rejection.reason, one.is_health_check) for one in house.refusals()] == [
+        (Reason.TOO_MANY_FROM_ADDRESS, False),
+        (Reason.HANDSHAKE_TIMEOUT, False),
+    ]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_who_the_gate_ends_is_not_said_to_have_gone(
+    log: Log, version: Version, waits: bool
+) -> None:
+    """A handshake that the operator closes, or that is in the way of the gate's end."""
+    house = House(log)
+    authorizer = Authorizer("ask", lambda peer: Deferred(), 5.0) if waits else None
+    door = evolve(house.door, authorizer=authorizer)
+    client = door.connect(ALICE, version)
+    client.send(b"knock") if waits else client.step()
+    [visit] = house.connections
+    house.connections.close(visit, Cause.CLOSED_BY_OPERATOR, "asked for by somebody")
+    client.pump()
+    [refusal] = house.refusals()
+    assert refusal.rejection.reason is Reason.CLOSED_BY_GATE
+    assert refusal.rejection.detail == "closed_by_operator: asked for by somebody"
+    assert not refusal.is_health_check
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from cryptography import x509
 from twisted.internet.address import IPv4Address, UNIXAddress
 from zope.interface.verify import verifyObject
@@ -214,10 +215,11 @@ def test_health_checks_are_not_worth_remembering_if_quiet() -> None:
     """As in the log."""
     visit = Visit(3, "x", "door", UNIXAddress(None), 0.0, NOW, Terms(), None)
     recent = RecentRejections(quiet=True)
-    recent.rejected(refusal(visit=visit))
+    gone = evolve(refusal(visit=visit), rejection=Rejection(Reason.PEER_GONE, "", None))
+    recent.rejected(gone)
     assert (len(recent), recent.count) == (0, 0)
     recent.quiet = False
-    recent.rejected(refusal(visit=visit))
+    recent.rejected(gone)
     assert (len(recent), recent.count) == (1, 1)
 
 
