@@ -8,9 +8,11 @@ known to another.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -20,6 +22,7 @@ from mtlsgate.connections import Connections
 from mtlsgate.gate import GateFactory, GateTransport
 from mtlsgate.names import NameTable
 from mtlsgate.reasons import Reason
+from mtlsgate.stopping import ReadingFactory
 from mtlsgate.text import printable
 from mtlsgate.transport import no_more
 from mtlsgate.visits import Terms, Visit
@@ -51,7 +54,7 @@ class ServerChoice:
         return self.by_name.find(server_name) or self.otherwise
 
 
-class DispatchingFactory(Factory):
+class DispatchingFactory(ReadingFactory):
     """
     The factory to listen with where servers share an address.
 
@@ -79,9 +82,8 @@ class DispatchingFactory(Factory):
             factory.doStart()
         super().doStart()
 
-    def doStop(self) -> None:
+    def stop_what_follows(self) -> None:
         """Stop the factories of all servers."""
-        super().doStop()
         for factory in self._factories.values():
             factory.doStop()
 
@@ -91,7 +93,7 @@ class DispatchingFactory(Factory):
         assert addr is not None
         choice = self.choice
         visit = self.connections.arrive(choice.place, choice.name, choice.terms, addr)
-        return None if visit is None else Dispatcher(choice, self.connections, visit)
+        return None if visit is None else self._dispatcher(visit)
 
     def arrive(self, visit: Visit, address: IAddress | None = None) -> Dispatcher | None:
         """
@@ -101,7 +103,11 @@ class DispatchingFactory(Factory):
         """
         choice = self.choice
         moved = self.connections.move(visit, choice.name, choice.terms, address)
-        return Dispatcher(choice, self.connections, visit) if moved else None
+        return self._dispatcher(visit) if moved else None
+
+    def _dispatcher(self, visit: Visit) -> Dispatcher:
+        self.begin()
+        return Dispatcher(self.choice, self.connections, visit, self.finish)
 
 
 @implementer(IHalfCloseableProtocol)
@@ -116,8 +122,16 @@ class Dispatcher(Protocol):
     _tls: GateTransport | None = None
     _timeout: IDelayedCall | None = None
 
-    def __init__(self, choice: ServerChoice, connections: Connections, visit: Visit) -> None:
+    def __init__(
+        self,
+        choice: ServerChoice,
+        connections: Connections,
+        visit: Visit,
+        finish: Callable[[], object],
+    ) -> None:
+        """:param finish: called once, when the connection is over or a server's."""
         self._choice = choice
+        self._finish = finish
         self._clock = connections.clock
         self._connections = connections
         self._visit = visit
@@ -153,6 +167,7 @@ class Dispatcher(Protocol):
             )
         if not self._visit.ended:
             self._connections.leave(self._visit)
+        self._finish()
 
     def readConnectionLost(self) -> None:
         """The client's TCP will bring no more."""
@@ -183,6 +198,7 @@ class Dispatcher(Protocol):
             # A limit of the server keeps it out.
             self.transport.loseConnection()
             return
+        self._finish()
         self._tls.makeConnection(self.transport)
         self._tls.dataReceived(received)
 

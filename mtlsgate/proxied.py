@@ -9,6 +9,7 @@ a transport whose `getPeer` and `getHost` are what the header says.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol as Structure
 from typing import cast
 
@@ -21,7 +22,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     ITransport,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
@@ -29,6 +30,7 @@ from mtlsgate.admission import Rejection
 from mtlsgate.connections import Connections
 from mtlsgate.proxyprotocol import Header, HeaderReader
 from mtlsgate.reasons import Reason
+from mtlsgate.stopping import ReadingFactory
 from mtlsgate.transport import no_more, prompt
 from mtlsgate.trusted import TrustedProxies
 from mtlsgate.visits import Terms, Visit
@@ -70,7 +72,7 @@ class ProxyDoor:
     terms: Terms = Terms()
 
 
-class ProxiedFactory(Factory):
+class ProxiedFactory(ReadingFactory):
     """
     The factory to listen with where proxies connect.
 
@@ -94,9 +96,8 @@ class ProxiedFactory(Factory):
         self.door.inner.doStart()
         super().doStart()
 
-    def doStop(self) -> None:
+    def stop_what_follows(self) -> None:
         """Stop the factory behind it."""
-        super().doStop()
         self.door.inner.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> HeaderKeeper | None:
@@ -105,7 +106,10 @@ class ProxiedFactory(Factory):
         assert addr is not None
         door = self.door
         visit = self.connections.arrive(door.place, door.name, door.terms, addr)
-        return None if visit is None else HeaderKeeper(door, self.connections, visit)
+        if visit is None:
+            return None
+        self.begin()
+        return HeaderKeeper(door, self.connections, visit, self.finish)
 
 
 @implementer(IHalfCloseableProtocol)
@@ -122,8 +126,16 @@ class HeaderKeeper(Protocol):
     _timeout: IDelayedCall | None = None
     _inner: IProtocol | None = None
 
-    def __init__(self, door: ProxyDoor, connections: Connections, visit: Visit) -> None:
+    def __init__(
+        self,
+        door: ProxyDoor,
+        connections: Connections,
+        visit: Visit,
+        finish: Callable[[], object],
+    ) -> None:
+        """:param finish: called once, when the connection is over or made room for TLS."""
         self._door = door
+        self._finish = finish
         self._connections = connections
         self._visit = visit
         self._reader = HeaderReader()
@@ -155,6 +167,7 @@ class HeaderKeeper(Protocol):
             self._reject(Reason.PEER_GONE, "it went away before its PROXY header was whole")
         if not self._visit.ended:
             self._connections.leave(self._visit)
+        self._finish()
 
     def readConnectionLost(self) -> None:
         """The TCP connection will bring no more."""
@@ -182,6 +195,7 @@ class HeaderKeeper(Protocol):
         # this object: whatever kind of transport it is, it need not know better.
         self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
         self.connectionLost = inner.connectionLost  # type: ignore[method-assign,assignment]
+        self._finish()
         inner.makeConnection(transport)
         if rest:
             inner.dataReceived(rest)

@@ -122,6 +122,7 @@ class GateService(Service):
         self._load = load
         self._in_thread = in_thread
         self._reloading = DeferredLock()
+        self._asked: list[Deferred[Reload]] = []
         self._open: dict[str, _Open] = {}
         self._entrances: dict[str, Entrance] = {}
         self._handover = Handover(epoch)
@@ -221,12 +222,27 @@ class GateService(Service):
     def reload(self, *, is_trial: bool = False) -> Deferred[Reload]:
         """
         Load the configuration anew, and let it take over if nothing is wrong
-        with it; one at a time.
+        with it; one at a time.  All who ask while one is under way get the same next.
 
         :param is_trial: only tell what would change.
         :returns: what came of it.  Never fails for what is in the file.
         """
-        return self._reloading.run(self._reload, is_trial)
+        if is_trial:
+            return self._reloading.run(self._reload, is_trial)
+        answer: Deferred[Reload] = Deferred()
+        self._asked.append(answer)
+        if len(self._asked) == 1:
+            self._reloading.run(self._reload_for_all)
+        return answer
+
+    def _reload_for_all(self) -> Deferred[None]:
+        asked, self._asked = self._asked, []
+
+        def tell(report: Reload | Failure) -> None:
+            for one in asked:
+                one.callback(report)
+
+        return self._reload(is_trial=False).addBoth(tell)
 
     def _reload(self, is_trial: bool) -> Deferred[Reload]:
         began = self._reactor.seconds()

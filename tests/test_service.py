@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
@@ -14,6 +15,7 @@ from mtlsgate import service
 from mtlsgate.listening import Listener, ListenError, Switch, listen
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Client, Version
+from mtlsgate.visits import Reload
 from tests.gatekit import Log
 from tests.housekit import ISSUING, PINNED, House, a_server
 from tests.pki import NOW, pki
@@ -255,6 +257,92 @@ def test_a_protocol_that_fails_to_stop(tmp_path: Path, log: Log) -> None:
     assert house.reload(a_server(rules=PINNED)).problems == ()
     house.enter(pki().client)
     log.expect_failure(RuntimeError)
+
+
+def test_asked_again_and_again(tmp_path: Path, log: Log) -> None:
+    """However often it is asked for while one is under way, there is one more, of which
+    all are told who asked since the first began."""
+    house = House(tmp_path, a_server())
+    loads: list[tuple[Callable[[], object], Deferred[object]]] = []
+
+    def later(function: Callable[[], object]) -> Deferred[object]:
+        loads.append((function, Deferred()))
+        return loads[-1][1]
+
+    house.service._in_thread = later  # type: ignore[assignment]
+    reports: list[Reload] = []
+    for number in range(50):
+        if number == 30:
+            house.site.write("gate.hcl", a_server(rules=PINNED))
+        house.service.reload().addCallback(reports.append)
+    assert len(loads) == 1
+    for count in (1, 50):
+        function, loading = loads[-1]
+        loading.callback(function())
+        assert len(reports) == count
+    assert len(loads) == 2
+    assert {report.number for report in reports[1:]} == {3}
+    house.service.reload().addCallback(reports.append)
+    assert len(loads) == 3
+    loads[-1][1].callback(loads[-1][0]())
+    assert reports[-1].number == 4
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "",
+        'proxy_protocol = "required"\ntrusted_proxies = ["127.0.0.1"]',
+        'server_names = ["a.example"]\ndefault_server = true',
+    ],
+)
+def test_a_protocol_is_not_stopped_before_its_last_connection(
+    tmp_path: Path, log: Log, rest: str
+) -> None:
+    """... is over, nor before those are of which nothing was read yet."""
+    house = House(tmp_path, a_server(rest=rest))
+    stopped: list[str] = []
+    application: Any = house.service.epoch.servers[0].gate.application
+    application.stopFactory = lambda: stopped.append("stopped")
+    header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n" if "proxy" in rest else b""
+    clients = [house.connect(pki().client), house.connect(pki().client)]
+    house.reload(a_server(rest=rest + "\nmax_connections = 77"))
+    assert not stopped
+    for client in clients:
+        if header:
+            client.raw_send(header)
+        client.send(b"knock")
+        assert client.receive() == b"knock"
+    assert not stopped
+    for client in clients:
+        assert not stopped
+        client.close()
+    assert stopped == ["stopped"]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "",
+        'proxy_protocol = "required"\ntrusted_proxies = ["127.0.0.1"]',
+        'server_names = ["a.example"]\ndefault_server = true',
+    ],
+)
+def test_a_protocol_is_stopped_where_nobody_gets_that_far(
+    tmp_path: Path, log: Log, rest: str
+) -> None:
+    house = House(tmp_path, a_server(rest=rest))
+    stopped: list[str] = []
+    application: Any = house.service.epoch.servers[0].gate.application
+    application.stopFactory = lambda: stopped.append("stopped")
+    gone, wrong = house.connect(pki().client), house.connect(pki().client)
+    house.reload(a_server(rest=rest + "\nmax_connections = 77"))
+    assert not stopped
+    gone.reset()
+    assert not stopped
+    wrong.raw_send(b"GET / HTTP/1.1\r\n\r\n")
+    wrong.pump()
+    assert stopped == ["stopped"]
 
 
 # Clients that are connected
