@@ -4,6 +4,7 @@ Taking, keeping and giving back the place of the admin endpoint.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -244,6 +245,47 @@ def test_a_place_that_cannot_be_had_changes_nothing(tmp_path: Path, reactor: Any
         service.follow(at(tmp_path / "gone" / "gate.sock"))
     assert connects(path)
     assert service.admin.endpoint == at(path)
+    service.stop()
+
+
+@pytest.mark.parametrize("following", ["without a token", "none"])
+def test_who_came_before_needs_the_token_still(
+    tmp_path: Path, reactor: Any, following: str
+) -> None:
+    """A connection that waits for the token to be dropped with its place gains nothing."""
+    first, second = tmp_path / "first.sock", tmp_path / "second.sock"
+    service = Service(at(first, TOKEN), reactor)
+    with socket.socket(socket.AF_UNIX) as waiting:
+        waiting.connect(str(first))
+        turn(reactor)
+        service.follow(None if following == "none" else at(second))
+        waiting.sendall(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
+        turn(reactor)
+        assert waiting.recv(12) == b"HTTP/1.1 401"
+    service.follow(at(first))
+    assert service.ask(first) == b"HTTP/1.1 503"
+    service.stop()
+
+
+def test_a_place_that_cannot_be_listened_on_changes_nothing(
+    tmp_path: Path, reactor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... though it could be taken; it is given back before the epoch takes over."""
+    first, second = tmp_path / "first.sock", tmp_path / "second.sock"
+    service = Service(at(first), reactor)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Port, "startListening", fail)
+        with pytest.raises(OSError, match="Too many open files"):
+            service.follow(at(second))
+    assert not second.exists()
+    assert service.ask(first) == b"HTTP/1.1 503"
+    service.follow(at(second))
+    assert not first.exists()
+    assert service.ask(second) == b"HTTP/1.1 503"
     service.stop()
 
 

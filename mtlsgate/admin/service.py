@@ -5,10 +5,11 @@ The Twisted service: the admin endpoint as long as the gate runs, and a little l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import define, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IListeningPort
@@ -31,10 +32,20 @@ _log = Logger("mtlsgate.admin")
 _PATIENCE = 2.0
 
 
+@define
+class _Token:
+    """
+    :ivar value: what clients of one place must present: that of the epoch in force,
+        and once the place is left, that of the last epoch that had it.
+    """
+
+    value: bytes | None
+
+
 @frozen
 class _Open:
     port: IListeningPort
-    site: AdminSite
+    token: _Token
 
 
 class AdminService(Service):
@@ -80,21 +91,18 @@ class AdminService(Service):
     def _listen(self) -> None:
         taken, self._taken = self._taken, ()
         for one in taken:
-            self._open_up(one)
+            self._open_up(one, self.endpoint)
 
-    def _open_up(self, taken: Taken) -> None:
-        guard = Guard(self._token, is_loopback=isinstance(taken.place, SocketAddress))
+    def _open_up(self, taken: Taken, endpoint: AdminEndpoint | None) -> None:
+        token = _Token(None if endpoint is None else endpoint.token)
+        guard = Guard(lambda: token.value, is_loopback=isinstance(taken.place, SocketAddress))
         site = AdminSite(AdminResource(self._gate, guard), self._reactor)
         port = taken.listen(site, self._reactor)
-        self._open[taken.place] = _Open(port, site)
+        self._open[taken.place] = _Open(port, token)
         self._sites.append(site)
         _log.info(
             "the admin endpoint answers at {where}", where=printable(address_text(port.getHost()))
         )
-
-    def _token(self) -> bytes | None:
-        # That of the epoch in force, also where the place stays the same.
-        return None if self.endpoint is None else self.endpoint.token
 
     def prepare(self, epoch: Epoch) -> Callable[[], object]:
         """
@@ -102,15 +110,21 @@ class AdminService(Service):
         :returns: what lets the endpoint follow it.
         :raises AdminListenError: if a new place cannot be had.
         """
-        taken = take(epoch.admin, frozenset(self._open))
+        taken = list(take(epoch.admin, frozenset(self._open)))
+        with ExitStack() as undo:
+            undo.callback(_give_back, taken)
+            while taken:
+                self._open_up(taken[0], epoch.admin)
+                undo.callback(self._close, taken.pop(0).place)
+            undo.pop_all()
 
         def follow() -> None:
             self.endpoint = endpoint = epoch.admin
-            for one in taken:
-                self._open_up(one)
-            wanted = () if endpoint is None else endpoint.places
-            for place in set(self._open).difference(wanted):
-                self._close(place)
+            for place in set(self._open):
+                if endpoint is not None and place in endpoint.places:
+                    self._open[place].token.value = endpoint.token
+                else:
+                    self._close(place)
 
         return follow
 
@@ -127,6 +141,10 @@ class AdminService(Service):
     def _end(self, _: object) -> Deferred[list[None]]:
         for place in list(self._open):
             self._close(place)
-        for one in self._taken:
-            one.give_back()
+        _give_back(self._taken)
         return gatherResults([*self._stopping, *(site.finish(_PATIENCE) for site in self._sites)])
+
+
+def _give_back(taken: Iterable[Taken]) -> None:
+    for one in taken:
+        one.give_back()
