@@ -9,6 +9,7 @@ known to another.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from attrs import frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol
@@ -77,9 +78,12 @@ class DispatchingFactory(ReadingFactory):
         return self.choice.name
 
     def doStart(self) -> None:
-        """Start the factories of all servers."""
-        for factory in self._factories.values():
-            factory.doStart()
+        """Start the factories of all servers, or none if one of them fails to."""
+        with ExitStack() as undo:
+            for factory in self._factories.values():
+                factory.doStart()
+                undo.callback(factory.doStop)
+            undo.pop_all()
         super().doStart()
 
     def stop_what_follows(self) -> None:

@@ -15,8 +15,11 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 from mtlsgate.threads import InThread, in_thread
+
+_log = Logger("mtlsgate.watching")
 
 #: Tells one state of a file or directory from another; None where there is none.
 Stamp = tuple[int, int, int, int] | None
@@ -79,8 +82,11 @@ class Watcher(Service):
         paths = tuple(self._read())
         if not paths:
             return None
-        return self._in_thread(lambda: {path: stamp(path) for path in paths}).addCallback(
-            self._compare
+        return (
+            self._in_thread(lambda: {path: stamp(path) for path in paths})
+            .addCallback(self._compare)
+            # Or else this would have been the last look.
+            .addErrback(lambda failure: _log.failure("looking at files failed", failure))
         )
 
     def _compare(self, now: Mapping[Path, Stamp]) -> None:

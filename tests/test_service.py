@@ -9,10 +9,12 @@ from typing import Any, cast
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from mtlsgate import service
 from mtlsgate.listening import Listener, ListenError, Switch, listen
+from mtlsgate.protocols.echo import Echo
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Client, Version
 from mtlsgate.visits import Reload
@@ -286,6 +288,35 @@ def test_asked_again_and_again(tmp_path: Path, log: Log) -> None:
     assert len(loads) == 3
     loads[-1][1].callback(loads[-1][0]())
     assert reports[-1].number == 4
+
+
+def test_protocols_that_started_in_vain_are_stopped(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that share an address with one that fails to start."""
+    text = "".join(
+        a_server(name, rest=f'server_names = ["{name}.example"]').replace(f"{name}.sock", "x.sock")
+        for name in ("one", "two", "three")
+    )
+    house = House(tmp_path, text)
+    calls: list[str] = []
+
+    def start(self: Any) -> None:
+        if self.protocol is Echo:
+            calls.append("start")
+            if len(calls) == 3:
+                raise RuntimeError("boom")
+
+    def stop(self: Any) -> None:
+        if self.protocol is Echo:
+            calls.append("stop")
+
+    monkeypatch.setattr(Factory, "startFactory", start)
+    monkeypatch.setattr(Factory, "stopFactory", stop)
+    [problem] = house.reload(text.replace("one.example", "1.example")).problems
+    assert problem.endswith("a protocol failed to start: RuntimeError: boom")
+    assert calls == ["start", "start", "start", "stop", "stop"]
+    log.expect_failure(RuntimeError)
 
 
 @pytest.mark.parametrize(

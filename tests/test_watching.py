@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from mtlsgate.epoch import load
 from mtlsgate.errors import ConfigError
 from mtlsgate.watching import INTERVAL, Stamp, Watcher, stamp
+from tests.gatekit import Log
 from tests.pki import NOW, Site, server, site
 
 
@@ -174,3 +175,19 @@ def test_also_if_it_is_in_error(here: Site) -> None:
     with pytest.raises(ConfigError):
         load(str(here.config), {}, lambda: NOW, seen=seen)
     assert seen[here.directory / "missing.crt"] is None
+
+
+def test_a_look_that_fails_is_not_the_last(one: Path, log: Log) -> None:
+    """Whatever goes wrong, the next look is a second later."""
+    watch = Watch(one)
+
+    def fail() -> None:
+        raise RuntimeError("boom")
+
+    watch.watcher._changed = fail
+    put(one, "22")
+    watch.calls_after(3)
+    log.expect_failure(RuntimeError)
+    watch.watcher._changed = Watch.changed.__get__(watch)
+    put(one, "333")
+    assert watch.calls_after(3) == 1
