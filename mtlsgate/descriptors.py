@@ -65,6 +65,11 @@ class Descriptors:
         if self._accepted % _EVERY == 0:
             self.look()
 
+    def opened(self, port: IListeningPort) -> None:
+        """Let another port wait, too, if the others do."""
+        if self.is_scarce:
+            _call(port, "stopReading")
+
     def look(self) -> None:
         """Pause or resume the ports; to be called now and then, too."""
         free = self._next_one()
@@ -73,10 +78,7 @@ class Descriptors:
             return
         self.is_scarce = is_scarce
         for port in self._ports():
-            if is_scarce:
-                port.stopReading()  # type: ignore[attr-defined]
-            else:
-                port.startReading()  # type: ignore[attr-defined]
+            _call(port, "stopReading" if is_scarce else "startReading")
         if is_scarce:
             _log.warn(
                 "{count} file descriptors are in use: no connection is accepted until some end; "
@@ -85,3 +87,10 @@ class Descriptors:
             )
         else:
             _log.info("file descriptors are there again: connections are accepted")
+
+
+def _call(port: IListeningPort, name: str) -> None:
+    # Which ports of sockets have, but not everything that an endpoint may make.
+    method: Callable[[], object] | None = getattr(port, name, None)
+    if method is not None:
+        method()

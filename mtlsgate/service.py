@@ -176,7 +176,9 @@ class GateService(Service):
     def _listen_on(self, listener: Listener, entrances: dict[str, Entrance]) -> None:
         key = listener.place.key
         switch = Switch(entrances[key].factory, self._descriptors.accepted)
-        self._open[key] = _Open(listen(listener, switch), switch)
+        port = listen(listener, switch)
+        self._open[key] = _Open(port, switch)
+        self._descriptors.opened(port)
 
     def _say_warnings(self) -> None:
         for problem in self.epoch.warnings:

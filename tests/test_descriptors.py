@@ -117,3 +117,36 @@ def test_a_gate_looks_now_and_then(
     monkeypatch.setattr(descriptors, "_next_one", lambda: 5)
     house.reactor.advance(1)
     assert looks == ["stopReading", "startReading"]
+
+
+def test_a_port_that_is_opened_meanwhile(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... by a new configuration waits like the others, and resumes with them."""
+    house = House(tmp_path, a_server())
+    looks: list[tuple[str, str]] = []
+    port = house.service._open["unix:door.sock"].port
+    for name in ("stopReading", "startReading"):
+
+        def look(self: Any, name: str = name) -> None:
+            [key] = [key for key, one in house.service._open.items() if one.port is self]
+            looks.append((name, key))
+
+        monkeypatch.setattr(type(port), name, look, raising=False)
+    monkeypatch.setattr(house.service._descriptors, "_next_one", lambda: None)
+    house.reactor.advance(1)
+    assert house.reload(a_server() + a_server("new")).problems == ()
+    assert looks == [("stopReading", "unix:door.sock"), ("stopReading", "unix:new.sock")]
+    monkeypatch.setattr(house.service._descriptors, "_next_one", lambda: 5)
+    house.reactor.advance(1)
+    assert looks[2:] == [("startReading", "unix:door.sock"), ("startReading", "unix:new.sock")]
+
+
+def test_a_port_that_cannot_be_paused() -> None:
+    """... as an endpoint of another kind may have, keeps the others from nothing."""
+    watched, paused = Watched(), Port()
+    ports: Any = [object(), paused]
+    watched.descriptors = Descriptors(lambda: ports, lambda: None, 1000)
+    watched.descriptors.look()
+    assert watched.descriptors.is_scarce
+    assert not paused.reading
