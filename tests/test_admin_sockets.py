@@ -57,6 +57,31 @@ def test_its_mode_is_the_owners(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_nothing_but_the_socket_changes_hands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even if somebody who may write to its directory puts a link in its place
+    before it gets its owner."""
+    path, victim = tmp_path / "gate.sock", tmp_path / "victim"
+    victim.write_text("")
+    victim.chmod(0o644)
+    changed: list[Path] = []
+
+    def swap() -> None:
+        path.unlink()
+        path.symlink_to(victim)
+
+    def chown(name: Path, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
+        swap()
+        changed.append(name.resolve() if follow_symlinks else name)
+
+    monkeypatch.setattr(os, "chown", chown)
+    [taken] = take(at(path), owner=(12345, 12345))
+    taken.give_back()
+    assert changed == [path]
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o644
+
+
 def test_a_dead_process_socket_is_replaced(tmp_path: Path) -> None:
     """What nobody listens on is removed."""
     path = tmp_path / "gate.sock"

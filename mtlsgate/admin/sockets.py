@@ -102,11 +102,11 @@ def _bind(path: Path, owner: Owner) -> socket.socket:
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _clear(path)
+        # Before it has a name, which may lead to something else a moment later.
+        os.fchmod(bound.fileno(), MODE)
         bound.bind(str(path))
-        # Until it listens nobody can connect, whatever its mode.
-        path.chmod(MODE)
         if owner != NOBODY_ELSE:
-            os.chown(path, *owner)
+            os.chown(path, *owner, follow_symlinks=False)
         bound.listen()
         # As the reactor needs it.
         bound.setblocking(False)
