@@ -414,6 +414,9 @@ class GateService(Service):
     def stopService(self) -> Deferred[None]:
         """Drain, and end."""
         super().stopService()
+        return self.drain().addCallback(self._stopped)
+
+    def _stopped(self, _: None) -> None:
         if self._sweeping.running:
             self._sweeping.stop()
-        return self.drain().addCallback(lambda _: self.audit.close())
+        self.audit.close()

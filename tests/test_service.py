@@ -625,6 +625,19 @@ def test_draining_nobody(tmp_path: Path, log: Log) -> None:
     assert house.reactor.getDelayedCalls() == []
 
 
+def test_time_goes_on_while_it_drains(tmp_path: Path, log: Log) -> None:
+    """A certificate that expires meanwhile ends its connection all the same."""
+    house = House(tmp_path, 'settings { drain_timeout = "1h" }' + a_server())
+    client = house.enter(pki().client)
+    done = house.stop()
+    house.now = lambda: pki().client.certificate.not_valid_after_utc + timedelta(seconds=2)
+    house.reactor.advance(1.0)
+    client.pump()
+    assert client.disconnected
+    assert done
+    assert house.reactor.getDelayedCalls() == []
+
+
 def test_the_second_time_at_once(tmp_path: Path, log: Log, events: list[LogEvent]) -> None:
     house = House(tmp_path, 'settings { drain_timeout = "1h" }' + a_server())
     client, knocking = house.enter(pki().client), house.connect(pki().client)
