@@ -128,11 +128,10 @@ class Handover:
             detail = f"{found.objection.reason}: {found.objection.detail}"
             connections.revoke(visit, terms.revoke_grace, Cause.NO_LONGER_ADMITTED, detail)
 
-    def dropped(self, connections: Connections) -> Iterator[tuple[Visit, Rejection]]:
-        """:returns: who would be dropped if the epoch took over."""
+    def dropped(self, connections: Connections) -> Iterator[tuple[Visit, Rejection | None]]:
+        """:returns: each client, and why it would be dropped if the epoch took over, or None."""
         for visit in connections:
-            if visit.admitted_at is not None:
+            if visit.admitted_at is not None and not visit.ended:
                 found = self.judge(visit, visit.peer)
                 keeps = found.server is not None and not found.server.gate.terms.judged_on_reload
-                if found.objection is not None and not keeps:
-                    yield visit, found.objection
+                yield visit, None if keeps else found.objection

@@ -250,8 +250,6 @@ class GateService(Service):
         began = self._reactor.seconds()
 
         def loaded(epoch: Epoch) -> Reload:
-            if is_trial:
-                return self._tell(self._trial(epoch), began, is_trial)
             report = Reload(
                 at=self.connections.now(),
                 number=self.number + 1,
@@ -268,7 +266,10 @@ class GateService(Service):
             report = Reload(at=self.connections.now(), number=self.number, problems=problems)
             return self._tell(report, began, is_trial)
 
-        return self._in_thread(self._loaded).addCallback(loaded).addErrback(failed)
+        loading = self._in_thread(self._loaded)
+        if is_trial:
+            return loading.addCallback(self._trial, began).addErrback(failed)
+        return loading.addCallback(loaded).addErrback(failed)
 
     def _loaded(self) -> Epoch:
         if self._load is None:
@@ -277,17 +278,28 @@ class GateService(Service):
         self_test(epoch)
         return epoch
 
-    def _trial(self, epoch: Epoch) -> Reload:
-        dropped = [
-            printable(f"{visit.server}: {address_text(visit.address)}: {why.reason}: {why.detail}")
-            for visit, why in Handover(epoch).dropped(self.connections)
-        ]
-        return Reload(
-            at=self.connections.now(),
-            number=self.number,
-            changes=tuple(changes(self.epoch, epoch)),
-            dropped=tuple(dropped),
-        )
+    def _trial(self, epoch: Epoch, began: float) -> Deferred[Reload]:
+        dropped: list[str] = []
+
+        def look() -> Iterator[None]:
+            for visit, why in Handover(epoch).dropped(self.connections):
+                if why is not None:
+                    address = address_text(visit.address)
+                    line = f"{visit.server}: {address}: {why.reason}: {why.detail}"
+                    dropped.append(printable(line))
+                yield
+
+        def told(_: object) -> Reload:
+            report = Reload(
+                at=self.connections.now(),
+                number=self.number,
+                changes=tuple(changes(self.epoch, epoch)),
+                dropped=tuple(dropped),
+            )
+            return self._tell(report, began, is_trial=True)
+
+        # A step each: of ten thousand clients it takes seconds.
+        return self._cooperator.coiterate(look()).addCallback(told)
 
     def _tell(self, report: Reload, began: float, is_trial: bool) -> Reload:
         seconds = self._reactor.seconds() - began

@@ -599,6 +599,20 @@ def test_a_trial_changes_nothing(tmp_path: Path, log: Log) -> None:
     assert house.service.last_reload is None
 
 
+def test_a_trial_does_not_hold_others_up(tmp_path: Path, log: Log) -> None:
+    """Clients are judged in turn with whatever else there is to do."""
+    house = House(tmp_path, a_server())
+    house.enter(pki().client)
+    house.enter(pki().other)
+    found: list[Reload] = []
+    house.site.write("gate.hcl", a_server(rules=PINNED))
+    house.service.reload(is_trial=True).addCallback(found.append)
+    assert found == []
+    house.reactor.pump([0.0] * 5)
+    [report] = found
+    assert len(report.dropped) == 1
+
+
 # Ending
 
 
