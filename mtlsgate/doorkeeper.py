@@ -123,7 +123,9 @@ class Doorkeeper(Protocol):
         self, objection: Rejection | None, peer: VerifiedPeer | None, pin: Pin | None
     ) -> None:
         self._asking = None
-        if self._is_settled:
+        is_ending = self._rejection is not None or self.transport.visit.cause is not None
+        if self._is_settled or is_ending:
+            # That it is over comes a turn of the reactor after that it is to be.
             return
         self.transport.resumeProducing()
         try:

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from mtlsgate.authorization import Authorizer
 from mtlsgate.doorkeeper import Doorkeeper
 from mtlsgate.interfaces import IVerifiedPeer
-from mtlsgate.reasons import Reason
+from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Version
 from tests.gatekit import Door, Log, admitted, rejected, rule
 from tests.pki import Site, server
@@ -225,6 +225,21 @@ def test_an_answer_after_time_is_up(log: Log, version: Version) -> None:
     client.pump()
     assert gate.verdict() == FAILED
     gate.check_turned_away(client)
+
+
+def test_an_answer_for_whom_the_gate_ends(log: Log, version: Version) -> None:
+    """... in the same turn of the reactor does not let it in after all."""
+    waiting: Deferred[bool] = Deferred()
+    gate = door(log, lambda peer: waiting)
+    client = gate.connect(ALICE, version)
+    client.send(b"knock")
+    [visit] = gate.factory.connections
+    gate.factory.connections.close(visit, Cause.CLOSED_BY_OPERATOR)
+    waiting.callback(True)
+    client.pump()
+    assert gate.recorder.protocols == []
+    assert gate.verdict() == rejected(Reason.CLOSED_BY_GATE, None)
+    assert len(gate.factory.connections) == 0
 
 
 def test_nothing_is_kept_of_whom_the_application_declines(log: Log, version: Version) -> None:
