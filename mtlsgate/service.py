@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 from attrs import evolve, frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock, gatherResults
+from twisted.internet.defer import Deferred, DeferredLock, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
 from twisted.internet.task import Cooperator, LoopingCall
 from twisted.logger import Logger
@@ -127,7 +128,7 @@ class GateService(Service):
         self._entrances: dict[str, Entrance] = {}
         self._handover = Handover(epoch)
         self._patience: IDelayedCall | None = None
-        self._stopping: list[Deferred[None]] = []
+        self._stopping: list[Deferred[Any]] = []
         self._descriptors = Descriptors(lambda: [one.port for one in self._open.values()])
         self._trimmer = Trimmer()
         self._sweeping = LoopingCall(self._sweep)
@@ -348,11 +349,11 @@ class GateService(Service):
         self.recent.quiet = epoch.settings.quiet
         self.number += 1
         self.since = self._reactor.seconds()
-        self._say_warnings()
-        self._say_servers()
         settled = self._cooperator.coiterate(self._settle(handover))
         # By then what only the old epoch needed is free.
         settled.addCallback(lambda _: give_back())
+        self._say_warnings()
+        self._say_servers()
 
     def _again(self, visit: Visit, peer: VerifiedPeer | None) -> Rejection | None:
         # Whichever epoch a handshake began under: what counts is the one in
@@ -380,8 +381,10 @@ class GateService(Service):
             ) from error
 
     def _close(self, key: str) -> None:
-        stopped = self._open.pop(key).port.stopListening()
-        if stopped is not None:
+        # Whatever an endpoint's port makes of it: there are others to be closed.
+        stopped = maybeDeferred(self._open.pop(key).port.stopListening)
+        stopped.addErrback(lambda why: _log.failure("{place} failed to close", why, place=key))
+        if not stopped.called:
             self._stopping.append(stopped)
 
     # Ending.

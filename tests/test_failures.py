@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import fail as failed
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -200,4 +202,35 @@ def test_whom_no_one_can_judge(tmp_path: Path, log: Log, monkeypatch: pytest.Mon
     for client in clients:
         client.pump()
         assert client.disconnected
+    log.expect_failure(Oops)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_port_that_fails_to_close(tmp_path: Path, log: Log, later: bool) -> None:
+    """The epoch is in force all the same, everywhere and for everybody, and the gate
+    ends when it is to."""
+    house = House(tmp_path, a_server("gone") + a_server("door"))
+    clients = house.enter(pki().other, "gone"), house.enter(pki().other, "door")
+
+    def fail() -> Deferred[None]:
+        if later:
+            return failed(Oops())
+        raise Oops
+
+    for one in house.service._open.values():
+        one.port.stopListening = fail  # type: ignore[method-assign]
+    report = house.reload(a_server("door", rules=PINNED))
+    assert (report.problems, report.number) == ((), 2)
+    for client in clients:
+        client.pump()
+        assert client.disconnected
+    house.enter(pki().client)
+    out = house.connect(pki().other)
+    out.send(b"knock")
+    assert out.receive() == b""
+    log.expect_failure(Oops)
+    stopped = house.stop()
+    house.service.close_all()
+    house.reactor.pump([0.0] * 5)
+    assert stopped
     log.expect_failure(Oops)
