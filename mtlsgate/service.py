@@ -8,17 +8,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
 from twisted.internet.task import Cooperator, LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from mtlsgate.admission import Rejection
 from mtlsgate.audit import AuditLog
-from mtlsgate.changes import changes
 from mtlsgate.connections import Connections
 from mtlsgate.descriptors import Descriptors
 from mtlsgate.epoch import Epoch
@@ -40,8 +38,7 @@ from mtlsgate.overview import describe
 from mtlsgate.peer import VerifiedPeer, address_text
 from mtlsgate.reasons import Cause
 from mtlsgate.recent import RecentRejections
-from mtlsgate.selftest import self_test
-from mtlsgate.text import printable
+from mtlsgate.reloading import Reloader
 from mtlsgate.threads import InThread, in_thread
 from mtlsgate.trimming import Trimmer, give_back
 from mtlsgate.visits import Reload, Visit
@@ -120,10 +117,6 @@ class GateService(Service):
         self.last_reload: Reload | None = None
         self._listeners: list[Listener] = list(listeners)
         self._reactor = reactor
-        self._load = load
-        self._in_thread = in_thread
-        self._reloading = DeferredLock()
-        self._asked: list[Deferred[Reload]] = []
         self._open: dict[str, _Open] = {}
         self._entrances: dict[str, Entrance] = {}
         self._handover = Handover(epoch)
@@ -134,6 +127,7 @@ class GateService(Service):
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = reactor
         self._cooperator = Cooperator(scheduler=lambda step: reactor.callLater(0, step))
+        self._reloader = Reloader(self, load, in_thread, self._cooperator)
 
     @property
     def is_accepting_paused(self) -> bool:
@@ -230,87 +224,9 @@ class GateService(Service):
         :param is_trial: only tell what would change.
         :returns: what came of it.  Never fails for what is in the file.
         """
-        if is_trial:
-            return self._reloading.run(self._reload, is_trial)
-        answer: Deferred[Reload] = Deferred()
-        self._asked.append(answer)
-        if len(self._asked) == 1:
-            self._reloading.run(self._reload_for_all)
-        return answer
+        return self._reloader.try_out() if is_trial else self._reloader.reload()
 
-    def _reload_for_all(self) -> Deferred[None]:
-        asked, self._asked = self._asked, []
-
-        def tell(report: Reload | Failure) -> None:
-            for one in asked:
-                one.callback(report)
-
-        return self._reload(is_trial=False).addBoth(tell)
-
-    def _reload(self, is_trial: bool) -> Deferred[Reload]:
-        began = self._reactor.seconds()
-
-        def loaded(epoch: Epoch) -> Reload:
-            report = Reload(
-                at=self.connections.now(),
-                number=self.number + 1,
-                changes=tuple(changes(self.epoch, epoch)),
-            )
-            self._take_over(epoch)
-            return self._tell(report, began, is_trial)
-
-        def failed(failure: Failure) -> Reload:
-            if not failure.check(GateError):
-                _log.failure("loading the configuration anew failed", failure=failure)
-            lines = str(failure.value) if failure.check(GateError) else repr(failure.value)
-            problems = tuple(map(printable, lines.split("\n")))
-            report = Reload(at=self.connections.now(), number=self.number, problems=problems)
-            return self._tell(report, began, is_trial)
-
-        loading = self._in_thread(self._loaded)
-        if is_trial:
-            return loading.addCallback(self._trial, began).addErrback(failed)
-        return loading.addCallback(loaded).addErrback(failed)
-
-    def _loaded(self) -> Epoch:
-        if self._load is None:
-            raise GateError("this gate was not told how to load its configuration anew")
-        epoch = self._load()
-        self_test(epoch)
-        return epoch
-
-    def _trial(self, epoch: Epoch, began: float) -> Deferred[Reload]:
-        dropped: list[str] = []
-
-        def look() -> Iterator[None]:
-            for visit, why in Handover(epoch).dropped(self.connections):
-                if why is not None:
-                    address = address_text(visit.address)
-                    line = f"{visit.server}: {address}: {why.reason}: {why.detail}"
-                    dropped.append(printable(line))
-                yield
-
-        def told(_: object) -> Reload:
-            report = Reload(
-                at=self.connections.now(),
-                number=self.number,
-                changes=tuple(changes(self.epoch, epoch)),
-                dropped=tuple(dropped),
-            )
-            return self._tell(report, began, is_trial=True)
-
-        # A step each: of ten thousand clients it takes seconds.
-        return self._cooperator.coiterate(look()).addCallback(told)
-
-    def _tell(self, report: Reload, began: float, is_trial: bool) -> Reload:
-        seconds = self._reactor.seconds() - began
-        report = evolve(report, seconds=seconds, is_trial=is_trial)
-        if not is_trial:
-            self.last_reload = report
-        self.connections.tell_reloaded(report)
-        return report
-
-    def _take_over(self, epoch: Epoch) -> None:
+    def take_over(self, epoch: Epoch) -> None:
         """:raises GateError: if an address or a file cannot be had; nothing has changed then."""
         if self.is_draining:
             raise GateError("the gate is ending")

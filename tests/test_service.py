@@ -271,7 +271,7 @@ def test_asked_again_and_again(tmp_path: Path, log: Log) -> None:
         loads.append((function, Deferred()))
         return loads[-1][1]
 
-    house.service._in_thread = later  # type: ignore[assignment]
+    house.service._reloader._in_thread = later  # type: ignore[assignment]
     reports: list[Reload] = []
     for number in range(50):
         if number == 30:
