@@ -19,7 +19,12 @@ from twisted.internet.protocol import ServerFactory
 from zope.interface import implementer
 
 from mtlsgate.config import Misconfigured
-from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin, IVerifiedPeer
+from mtlsgate.interfaces import (
+    IProtocolEnvironment,
+    IProtocolPlugin,
+    IRetirable,
+    IVerifiedPeer,
+)
 from mtlsgate.names import first_by_name
 from mtlsgate.protocols.http.access import AccessLog
 from mtlsgate.protocols.http.channel import GateChannel
@@ -99,7 +104,7 @@ def _uris(certificate: x509.Certificate) -> list[str]:
     return found.value.get_values_for_type(x509.UniformResourceIdentifier)
 
 
-@implementer(IProtocolNegotiationFactory)
+@implementer(IProtocolNegotiationFactory, IRetirable)
 class HttpFactory(ServerFactory):
     """
     Serves clients' connections.
@@ -122,8 +127,12 @@ class HttpFactory(ServerFactory):
         self.gate.pool.start()
 
     def stopFactory(self) -> None:
+        """Keep none any longer."""
+        self.retire()
+
+    def retire(self) -> None:
         """Keep none any longer, neither to targets nor to clients: what is
-        underway ends, and with it its connection."""
+        underway ends, and with it its connection (`IRetirable`)."""
         self.gate.stopping = True
         for channel in tuple(self.gate.channels):
             channel.retire()
