@@ -21,7 +21,7 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES, HTTPChannel
+from twisted.web.http import RESPONSES
 from twisted.web.http import Request as BaseRequest
 from twisted.web.iweb import INonQueuedRequestFactory
 from twisted.web.resource import IResource
@@ -29,6 +29,7 @@ from twisted.web.server import Request, Site
 from zope.interface import implementer, provider
 
 from mtlsgate.interfaces import IRetirable, IVerifiedPeer
+from mtlsgate.protocols.pipelining import PatientChannel
 from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.web")
@@ -56,7 +57,7 @@ class Limits:
     send_timeout: float = 60.0
 
 
-class WebChannel(HTTPChannel):
+class WebChannel(PatientChannel):
     """
     A connection.
 
