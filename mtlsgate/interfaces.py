@@ -69,6 +69,10 @@ class IProtocolEnvironment(Interface):
     server_names = Attribute(
         "The names that the server declares, a tuple of str; ``*.`` in front stands for one label."
     )
+    names_elsewhere = Attribute(
+        "Names that such a ``*.`` would stand for, but another server on the same address "
+        "declares, a tuple of str."
+    )
     directory = Attribute(
         "The configuration file's directory, a `pathlib.Path`, which relative paths mean."
     )

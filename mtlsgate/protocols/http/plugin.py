@@ -172,7 +172,7 @@ class HttpPlugin:
         except ValueError as error:
             raise Misconfigured(configuration.target.at, f"target: {error}") from None
         names = environment.server_names
-        table = first_by_name([(names, True)])
+        table = first_by_name([(environment.names_elsewhere, False), (names, True)])
         own = {name.encode("ascii"): text for name, text in configuration.headers.items()}
         gate = Gate(
             clock=clock,
@@ -186,7 +186,7 @@ class HttpPlugin:
             reserved=reserved(own),
             host=None if configuration.host is None else configuration.host.encode("ascii"),
             default_host=targets[0].authority,
-            serves=(lambda name: table.find(name) is not None) if names else None,
+            serves=(lambda name: bool(table.find(name))) if names else None,
             rules=IdentityRules(
                 configuration.client_cert,
                 configuration.client_cert_chain,
