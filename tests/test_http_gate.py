@@ -529,6 +529,33 @@ def test_stopping_closes_what_is_free(http: HttpGate) -> None:
     assert not second.open
 
 
+def test_a_pipelined_request_is_underway_too(http: HttpGate) -> None:
+    """One that came with another, which the gate answered itself."""
+    http.configure()
+    client = http.connect(server_name="a.example")
+    client.send(GET.replace(b"a.example", b"b.example") + GET)
+    http.factory.retire()
+    client.pump()
+    assert not client.close_notified
+    http.backend.send(OK)
+    assert client.receive().endswith(b"ok")
+    assert client.close_notified
+
+
+def test_what_waits_for_its_client_is_not_cut_off_when_the_gate_stops(http: HttpGate) -> None:
+    """It is taken to its end, and then the connection ends."""
+    http.configure()
+    client = http.connect()
+    client.pause_reading()
+    client.send(GET)
+    http.backend.send(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000)
+    client.pump()
+    http.factory.retire()
+    client.resume_reading()
+    assert client.receive().count(b"x") == 200_000
+    assert client.close_notified
+
+
 def test_a_response_underway_goes_on_when_the_gate_stops(http: HttpGate) -> None:
     """It is complete, and only then its connection ends; what was just made serves one more."""
     http.configure()

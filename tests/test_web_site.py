@@ -486,3 +486,51 @@ def test_who_does_not_take_the_end_of_an_answer(serve: Serve) -> None:
     web.clock.advance(60)
     client.pump()
     assert not client.transport.connected
+
+
+class Twofold(Resource):
+    """
+    Answers one path at once, and others when it is told to.
+
+    :ivar waiting: the latter.
+    """
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Request] = []
+
+    def render(self, request: Request) -> bytes | int:
+        if request.path == b"/now":
+            return b"now"
+        self.waiting.append(request)
+        return NOT_DONE_YET
+
+
+def test_a_pipelined_request_goes_on_when_the_gate_ends(serve: Serve) -> None:
+    """And only then its connection ends."""
+    resource = Twofold()
+    web = serve(resource)
+    client = web.client()
+    client.send(request("/now") + request("/later"))
+    web.site.retire()  # type: ignore[attr-defined]
+    client.pump()
+    assert not client.close_notified
+    resource.waiting[0].write(b"later")
+    resource.waiting[0].finish()
+    assert [one.body for one in parse(client.receive())] == [b"now", b"later"]
+    assert client.close_notified
+
+
+def test_what_waits_for_its_client_is_not_cut_off_when_the_gate_ends(serve: Serve) -> None:
+    """It is taken to its end."""
+    web = serve(Large())
+    client = web.client()
+    client.pause_reading()
+    client.send(request())
+    web.site.retire()  # type: ignore[attr-defined]
+    client.resume_reading()
+    (answer,) = parse(client.receive())
+    assert len(answer.body) == 100_000
+    assert client.close_notified

@@ -308,7 +308,9 @@ class GateChannel(PatientChannel):
 
     def retire(self) -> None:
         """Take no further request, and end the connection if none is underway."""
-        if self._idle and not self.ended:
+        if self.requests:
+            self.persistent = False
+        elif self._idle and not self.ended:
             self.loseConnection()
 
     def forceAbortClient(self) -> None:

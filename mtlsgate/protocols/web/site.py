@@ -144,8 +144,10 @@ class WebChannel(PatientChannel):
         self.leave()
 
     def retire(self) -> None:
-        """End the connection if nothing is underway."""
-        if self._idle:
+        """End the connection, after what is underway."""
+        if self.requests:
+            self.persistent = False
+        elif self._idle:
             self.leave()
 
     def leave(self) -> None:
