@@ -157,6 +157,35 @@ def _problem(use: _Use, other: _Use) -> str:
     return f"has a server for {quoted(min(both))} already: see {there}"
 
 
+def names_elsewhere(
+    servers: Sequence[tuple[model.Server, tuple[Host | None, ...]]],
+) -> list[tuple[str, ...]]:
+    """
+    :param servers: each with what its hosts mean, None where that is in error.
+    :returns: for each, the names that one of its wildcards would stand for, but
+        another server on the same address declares: there that one comes first.
+    """
+    owners: dict[str, list[tuple[str, int]]] = {}
+    places: list[set[str]] = []
+    for number, (server, hosts) in enumerate(servers):
+        found = [host for host in hosts if host is not None]
+        places.append({str(one) for host in found for one in host.addresses or (host.text,)})
+        for name in _canonical(server.server_names):
+            owners.setdefault(name.partition(".")[2], []).append((name, number))
+    return [
+        tuple(
+            sorted(
+                name
+                for wildcard in _canonical(server.server_names)
+                if wildcard.startswith("*.")
+                for name, owner in owners[wildcard[2:]]
+                if owner != number and places[owner] & places[number]
+            )
+        )
+        for number, (server, _) in enumerate(servers)
+    ]
+
+
 def _proxies(server: model.Server) -> tuple[str | None, set[str]]:
     return server.proxy_protocol, {one.value for one in server.trusted_proxies or ()}
 

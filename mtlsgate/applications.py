@@ -77,10 +77,12 @@ class ApplicationReader:
         server: str,
         server_names: tuple[str, ...] = (),
         client_authentication: str = "required",
+        names_elsewhere: tuple[str, ...] = (),
     ) -> Application | None:
         """
         :param server: its name.
         :param server_names: that it declares.
+        :param names_elsewhere: those of its names that another server has.
         :param client_authentication: as it says in its ``tls`` block.
         :returns: what the block builds, or None if the report says why not.
         """
@@ -93,7 +95,9 @@ class ApplicationReader:
             unread = any(one.where == where for one in self.report.errors)
             if configuration is None or unread or len(self.report.errors) != errors_before:
                 return None
-            environment = self._environment(server, server_names, client_authentication)
+            environment = self._environment(
+                server, server_names, client_authentication, names_elsewhere
+            )
             built = plugin.build(configuration, environment)
             if not IProtocolFactory.providedBy(built):
                 raise PluginError(f"the plugin built a {type(built).__name__}, not a factory")
@@ -110,7 +114,11 @@ class ApplicationReader:
         return None
 
     def _environment(
-        self, server: str, server_names: tuple[str, ...], client_authentication: str
+        self,
+        server: str,
+        server_names: tuple[str, ...],
+        client_authentication: str,
+        names_elsewhere: tuple[str, ...],
     ) -> ProtocolEnvironment:
         reactor = self.reactor
         return ProtocolEnvironment(
@@ -119,6 +127,7 @@ class ApplicationReader:
             installed_reactor if reactor is None else lambda: reactor,
             read_file=self.materials.read_file,
             server_names=server_names,
+            names_elsewhere=names_elsewhere,
             client_authentication=client_authentication,
             gate=self.gate,
         )

@@ -20,7 +20,7 @@ from attrs import frozen
 from OpenSSL import SSL, crypto
 
 from mtlsgate import lint
-from mtlsgate.addresses import refuse_names, refuse_overlaps
+from mtlsgate.addresses import names_elsewhere, refuse_names, refuse_overlaps
 from mtlsgate.admin.endpoint import AdminEndpoint, read_admin
 from mtlsgate.admission import AdmissionPolicy
 from mtlsgate.applications import ApplicationReader
@@ -273,13 +273,18 @@ class _Loader:
         ]
         if not self.offline:
             refuse_overlaps(list(zip(servers, hosts, strict=True)), self.report)
+        elsewhere = names_elsewhere(list(zip(servers, hosts, strict=True)))
         return [
-            self._server(server, tuple(host for host in found if host is not None), settings)
-            for server, found in zip(servers, hosts, strict=True)
+            self._server(server, tuple(host for host in found if host is not None), settings, names)
+            for server, found, names in zip(servers, hosts, elsewhere, strict=True)
         ]
 
     def _server(
-        self, server: model.Server, hosts: tuple[Host, ...], settings: model.Settings
+        self,
+        server: model.Server,
+        hosts: tuple[Host, ...],
+        settings: model.Settings,
+        elsewhere: tuple[str, ...],
     ) -> LoadedServer | None:
         errors_before = len(self.report.errors)
         refuse_names(server, self.report)
@@ -289,7 +294,7 @@ class _Loader:
         rules = tuple(self.rules.rules(server.tls, deny))
         names = tuple(name.value for name in server.server_names)
         application = self.applications.application(
-            server.protocol, server.name, names, server.tls.client_authentication
+            server.protocol, server.name, names, server.tls.client_authentication, elsewhere
         )
         authorizer = self.applications.authorizer(server)
         judged = server.tls.client_authentication == "required"

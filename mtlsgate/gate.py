@@ -14,6 +14,7 @@ from collections.abc import Callable
 from attrs import field, frozen
 from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
@@ -24,10 +25,12 @@ from mtlsgate.connections import Connections
 from mtlsgate.context import GateContext
 from mtlsgate.doorkeeper import Doorkeeper
 from mtlsgate.events import HumanLog
-from mtlsgate.interfaces import IVerifiedPeer
+from mtlsgate.interfaces import IRetirable, IVerifiedPeer
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.transport import HalfClosingTransport
 from mtlsgate.visits import RECORD_HEADER, Terms, Visit
+
+_log = Logger("mtlsgate")
 
 __all__ = ["GateFactory", "GateServer"]
 
@@ -213,7 +216,17 @@ class GateFactory(TLSMemoryBIOFactory):
     def doStop(self) -> None:
         """Stop the application's factory, but not before its last connection is over."""
         self._leaving += 1
+        if self._leaving == self.numPorts:
+            self._retire()
         self._stop_if_alone()
+
+    def _retire(self) -> None:
+        application = self.server.application
+        if IRetirable.providedBy(application):
+            try:
+                application.retire()
+            except Exception:  # noqa: BLE001 -- a protocol's own; it is stopped all the same
+                _log.failure("{server}: a protocol failed to retire", server=self.server.name)
 
     def _stop_if_alone(self) -> None:
         while self._leaving and (self.numPorts > 1 or self._visits == 0):

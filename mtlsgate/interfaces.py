@@ -11,7 +11,14 @@ from zope.interface import Attribute, Interface
 
 from mtlsgate.config import Material
 
-__all__ = ["IAuthorizer", "IGate", "IProtocolEnvironment", "IProtocolPlugin", "IVerifiedPeer"]
+__all__ = [
+    "IAuthorizer",
+    "IGate",
+    "IProtocolEnvironment",
+    "IProtocolPlugin",
+    "IRetirable",
+    "IVerifiedPeer",
+]
 
 
 class IVerifiedPeer(Interface):
@@ -61,6 +68,10 @@ class IProtocolEnvironment(Interface):
     server = Attribute("The name of the server block, a str.")
     server_names = Attribute(
         "The names that the server declares, a tuple of str; ``*.`` in front stands for one label."
+    )
+    names_elsewhere = Attribute(
+        "Names that such a ``*.`` would stand for, but another server on the same address "
+        "declares, a tuple of str."
     )
     directory = Attribute(
         "The configuration file's directory, a `pathlib.Path`, which relative paths mean."
@@ -112,6 +123,20 @@ class IProtocolPlugin(Interface):
         :raises ValueError: with one line for the person who wrote the block,
             if it asks for what cannot be had; `mtlsgate.config.Misconfigured`
             names the place, too.
+        """
+
+
+class IRetirable(Interface):
+    """
+    What a protocol's factory may provide besides, if its connections could go on for
+    ever, as those of HTTP do.
+    """
+
+    def retire() -> None:
+        """
+        No more connections come, because the gate ends or another epoch took
+        over.  Those there are may end as soon as nothing is underway on them; when the
+        last one has, the factory is stopped.
         """
 
 

@@ -330,6 +330,7 @@ def test_trailers_that_could_be_taken_for_headers_do_not_pass() -> None:
         for name in (
             b"X-Checksum",
             b"Content-Length",
+            b"Content_Length",
             b"host",
             b"Authorization",
             b"x_client_cn",
@@ -381,6 +382,23 @@ def test_lines(line: bytes, expected: tuple[bytes, bytes]) -> None:
 def test_forwarded(host: str | None, authority: bytes, expected: list[bytes]) -> None:
     """RFC 7239: IPv6 in brackets and quotes, ports in quotes, no address is unknown."""
     assert [value for _, value in forwarded(Hop(host, authority))] == expected
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ([b'for="[::1]"'], True),
+        ([b'for="a\\"b"', b"for=c"], True),
+        ([b'for="'], False),
+        ([b'for="a\\"'], False),
+        ([b"for=a", b'for="b'], False),
+    ],
+)
+def test_an_open_quote_does_not_swallow_the_gates_own(sent: list[bytes], kept: bool) -> None:
+    """What is appended stands for itself; before it what cannot be read is left out."""
+    lines = dict(forwarded(Hop("192.0.2.1", b"a"), {b"forwarded": sent}))
+    own = b"for=192.0.2.1;proto=https;host=a"
+    assert lines[b"Forwarded"] == (b", ".join([*sent, own]) if kept else own)
 
 
 def test_forwarded_is_appended_where_that_is_asked_for() -> None:

@@ -203,6 +203,26 @@ def test_a_break_that_http_1_0_could_take_for_the_end(http: HttpGate) -> None:
     assert not client.close_notified
 
 
+def test_interim_responses_have_no_length(http: HttpGate) -> None:
+    """Nor has a switch: a client that believed one would take the response for a body."""
+    http.configure()
+    _, answer = http.exchange(
+        GET, b"HTTP/1.1 103 Early Hints\r\nContent-Length: 9\r\nA: b\r\n\r\n" + OK
+    )
+    assert answer.startswith(b"HTTP/1.1 103 Early Hints\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\n")
+
+
+def test_interim_responses_are_not_long(http: HttpGate) -> None:
+    """All of them together are of the size of one head: none waits for the client's reading."""
+    http.configure()
+    client = http.connect()
+    client.send(GET)
+    for _ in range(3):
+        http.backend.send(b"HTTP/1.1 103 Early Hints\r\nA: " + b"b" * 60_000 + b"\r\n\r\n")
+    assert client.receive().count(b"HTTP/1.1 103") == 2
+    assert http.http_log.requests[0]["status"] == 502
+
+
 def test_interim_responses_pass(http: HttpGate) -> None:
     """103 reaches an HTTP/1.1 client; 100, for which it did not ask, does not."""
     http.configure()
@@ -507,6 +527,33 @@ def test_stopping_closes_what_is_free(http: HttpGate) -> None:
     assert response["connection"] == "close"
     assert other.close_notified
     assert not second.open
+
+
+def test_a_pipelined_request_is_underway_too(http: HttpGate) -> None:
+    """One that came with another, which the gate answered itself."""
+    http.configure()
+    client = http.connect(server_name="a.example")
+    client.send(GET.replace(b"a.example", b"b.example") + GET)
+    http.factory.retire()
+    client.pump()
+    assert not client.close_notified
+    http.backend.send(OK)
+    assert client.receive().endswith(b"ok")
+    assert client.close_notified
+
+
+def test_what_waits_for_its_client_is_not_cut_off_when_the_gate_stops(http: HttpGate) -> None:
+    """It is taken to its end, and then the connection ends."""
+    http.configure()
+    client = http.connect()
+    client.pause_reading()
+    client.send(GET)
+    http.backend.send(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000)
+    client.pump()
+    http.factory.retire()
+    client.resume_reading()
+    assert client.receive().count(b"x") == 200_000
+    assert client.close_notified
 
 
 def test_a_response_underway_goes_on_when_the_gate_stops(http: HttpGate) -> None:

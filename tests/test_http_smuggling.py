@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+import socket
 from urllib.parse import unquote
 
 import pytest
@@ -375,6 +376,34 @@ def test_bytes_after_a_response_poison_the_connection(http: HttpGate) -> None:
     received = client.receive()
     assert received.endswith(b"ok")
     assert b"EVIL" not in received
+
+
+@pytest.mark.parametrize("sent", [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL", b""])
+def test_what_has_yet_to_be_read_poisons_it_too(http: HttpGate, sent: bytes) -> None:
+    """Bytes that the system has already, and the gate has not, are no answer to the next
+    request; nor is that sent on a connection whose end waits there."""
+    http.configure()
+    client = http.connect()
+    ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    client.send(b"POST /1 HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\n\r\n")
+    first = http.backend
+    gates, targets = socket.socketpair()
+    with gates, targets:
+        first.transport.fileno = gates.fileno  # type: ignore[attr-defined]
+        first.send(ok)
+        client.send(b"POST /2 HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\n\r\n")
+        assert b"/2" in http.backend.received()
+        first.send(ok)
+        if sent:
+            targets.send(sent)
+        else:
+            targets.close()
+        client.send(b"POST /3 HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\n\r\n")
+    _, second = http.reactor.backends
+    second.send(ok)
+    assert client.receive().count(b"\r\n\r\nok") == 3
+    assert b"/3" not in first.received()
+    assert not first.open
 
 
 def converse(http: HttpGate, raw: bytes, piece: int) -> tuple[list[bytes], bytes]:

@@ -87,7 +87,7 @@ def test_a_client_that_does_not_read_stops_the_target(http: HttpGate, chunked: b
 
 
 def test_a_pipelined_response_waits_too(http: HttpGate) -> None:
-    """The second of two large responses is not buffered behind the first."""
+    """The second of two large responses is not asked for before the first was taken."""
     http.configure()
     client = http.connect()
     client.pause_reading()
@@ -97,15 +97,61 @@ def test_a_pipelined_response_waits_too(http: HttpGate) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
     backend.send(head + b"1" * size)
     client.pump()
+    assert backend.requests == 1
+    client.resume_reading()
+    assert client.receive().endswith(b"1" * PIECE)
+    assert backend.requests == 2
+    client.pause_reading()
+    backend.send(head)
     for _ in range(20):
-        backend.send((head if _ == 0 else b"") + b"2" * PIECE)
+        backend.send(b"2" * PIECE)
         client.pump()
-    assert len(client.transport._to_client) < BOUND + size
+    assert len(client.transport._to_client) < BOUND
     assert len(backend.transport._to_server) > 10 * PIECE
     client.resume_reading()
-    answer = client.receive()
-    assert answer.count(b"2" * 100) > 0
-    assert answer.endswith(b"2" * PIECE)
+    assert client.receive().endswith(b"2" * PIECE)
+
+
+def test_pipelined_responses_do_not_add_up(http: HttpGate) -> None:
+    """Whoever asks much at once and reads nothing gets little."""
+    http.configure()
+    client = http.connect()
+    client.pause_reading()
+    client.send(get("/") * 30)
+    backend, body = http.backend, b"x" * 60_000
+    answered = 0
+    while backend.requests > answered:
+        backend.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        client.pump()
+        answered += 1
+    assert answered < 5
+    client.resume_reading()
+    received = client.receive()
+    while backend.requests > answered:
+        backend.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        received += client.receive()
+        answered += 1
+    assert answered == 30
+    assert received.count(b"x") == 30 * len(body)
+
+
+def test_who_does_not_take_the_end_of_a_response(http: HttpGate) -> None:
+    """Has as long as between two requests, whatever else it sends."""
+    http.configure(keepalive_timeout=60.0, header_timeout=10.0)
+    client = http.connect()
+    client.pause_reading()
+    client.send(get("/1"))
+    http.backend.send(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000)
+    client.send(get("/2"))
+    client.pump()
+    http.reactor.advance(59)
+    [channel] = http.factory.gate.channels
+    assert not channel.ended
+    http.reactor.advance(1)
+    assert channel.ended
+    http.reactor.advance(60)
+    assert http.factory.gate.channels == set()
+    assert len(http.http_log.requests) == 1
 
 
 def test_pipelined_requests_are_not_read_without_end(http: HttpGate) -> None:
@@ -118,6 +164,24 @@ def test_pipelined_requests_are_not_read_without_end(http: HttpGate) -> None:
     assert len(client.transport._to_server) > 200_000
     http.backend.send(OK)
     client.pump()
+    assert b"GET /000" in http.backend.received()
+
+
+def test_nor_are_those_of_a_client_that_does_not_read(http: HttpGate) -> None:
+    """The same while the answer waits for the client."""
+    http.configure()
+    client = http.connect(piece_size=PIECE)
+    client.pause_reading()
+    client.send(get("/slow"))
+    size = 300_000
+    http.backend.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * 200_000)
+    client.pump()
+    for number in range(3000):
+        client.send(get(f"/{number:0100}"))
+    assert len(client.transport._to_server) > 200_000
+    client.resume_reading()
+    http.backend.send(b"x" * 100_000)
+    assert client.receive().endswith(b"x" * 100_000)
     assert b"GET /000" in http.backend.received()
 
 

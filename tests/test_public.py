@@ -105,6 +105,7 @@ def test_no_interface_is_without_such_a_test() -> None:
         "IGate",
         "IProtocolEnvironment",
         "IProtocolPlugin",
+        "IRetirable",
         "IVerifiedPeer",
     }
     assert Interface not in found

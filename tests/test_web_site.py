@@ -443,3 +443,94 @@ def test_a_client_without_a_certificate_is_logged_without(serve: Serve, events: 
 def test_the_log_of_requests_can_be_off(serve: Serve, events: Events) -> None:
     serve(Echo(), access_log=False).ask()
     assert events == []
+
+
+class Large(Resource):
+    """
+    :ivar asked: how often.
+    """
+
+    isLeaf = True
+    asked = 0
+
+    def render(self, request: Request) -> bytes:
+        self.asked += 1
+        return b"x" * 100_000
+
+
+def test_pipelined_answers_do_not_add_up(serve: Serve) -> None:
+    """Whoever asks much at once and reads nothing gets little, and is read no further."""
+    resource = Large()
+    web = serve(resource)
+    client = web.client(piece_size=4096)
+    client.pause_reading()
+    client.send(request() * 10)
+    assert resource.asked == 1
+    for number in range(30):
+        client.send(request(f"/{number:01000}"))
+    assert len(client.transport._to_server) > 10_000
+    client.resume_reading()
+    assert len(parse(client.receive())) == resource.asked == 40
+
+
+def test_who_does_not_take_the_end_of_an_answer(serve: Serve) -> None:
+    """Has as long as between two requests."""
+    web = serve(Large(), keep_alive_timeout=60.0)
+    client = web.client()
+    client.pause_reading()
+    client.send(request() * 2)
+    web.clock.advance(59)
+    client.pump()
+    assert client.transport.connected
+    web.clock.advance(1)
+    web.clock.advance(60)
+    client.pump()
+    assert not client.transport.connected
+
+
+class Twofold(Resource):
+    """
+    Answers one path at once, and others when it is told to.
+
+    :ivar waiting: the latter.
+    """
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Request] = []
+
+    def render(self, request: Request) -> bytes | int:
+        if request.path == b"/now":
+            return b"now"
+        self.waiting.append(request)
+        return NOT_DONE_YET
+
+
+def test_a_pipelined_request_goes_on_when_the_gate_ends(serve: Serve) -> None:
+    """And only then its connection ends."""
+    resource = Twofold()
+    web = serve(resource)
+    client = web.client()
+    client.send(request("/now") + request("/later"))
+    web.site.retire()  # type: ignore[attr-defined]
+    client.pump()
+    assert not client.close_notified
+    resource.waiting[0].write(b"later")
+    resource.waiting[0].finish()
+    assert [one.body for one in parse(client.receive())] == [b"now", b"later"]
+    assert client.close_notified
+
+
+def test_what_waits_for_its_client_is_not_cut_off_when_the_gate_ends(serve: Serve) -> None:
+    """It is taken to its end."""
+    web = serve(Large())
+    client = web.client()
+    client.pause_reading()
+    client.send(request())
+    web.site.retire()  # type: ignore[attr-defined]
+    client.resume_reading()
+    (answer,) = parse(client.receive())
+    assert len(answer.body) == 100_000
+    assert client.close_notified

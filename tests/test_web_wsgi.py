@@ -609,6 +609,25 @@ def test_a_factory_that_starts_again_before_its_threads_stopped_keeps_them() -> 
     assert pool.running
 
 
+def test_a_connection_that_comes_after_all_has_threads() -> None:
+    """One whose handshake had only begun when the factory stopped."""
+    pools: list[NoThreads] = []
+
+    def make() -> NoThreads:
+        pools.append(NoThreads())
+        return pools[-1]
+
+    workers = Workers(ThreadlessClock(), make)  # type: ignore[arg-type]
+    workers.start()
+    workers.stop()
+    calls: list[int] = []
+    workers.connected()
+    workers.callInThread(calls.append, 1)
+    workers.disconnected()
+    assert calls == [1]
+    assert [one.running for one in pools] == [False, False]
+
+
 def test_the_threads_keep_no_process_from_ending() -> None:
     pool = threads.make_pool(2, "web")
     assert isinstance(pool, ThreadPool)

@@ -101,6 +101,7 @@ class Environment:
     directory: Path = Path()
     server: str = "door"
     server_names: tuple[str, ...] = ()
+    names_elsewhere: tuple[str, ...] = ()
     client_authentication: str = "required"
     gate: Callable[[], IGate] = no_gate
 

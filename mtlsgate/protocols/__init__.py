@@ -53,6 +53,7 @@ class ProtocolEnvironment:
     :ivar server: the name of the server block.
     :ivar directory: the configuration file's directory.
     :ivar server_names: the names that the server declares.
+    :ivar names_elsewhere: those of its names that another server has.
     :ivar client_authentication: of the server, ``required`` or ``none``.
     :ivar gate: returns the running gate, or raises LookupError.
     """
@@ -62,6 +63,7 @@ class ProtocolEnvironment:
     _get_reactor: Callable[[], object] = field(default=installed_reactor, repr=False)
     _read_file: Callable[[Path], bytes] = field(default=read_file, repr=False, kw_only=True)
     server_names: tuple[str, ...] = field(default=(), kw_only=True)
+    names_elsewhere: tuple[str, ...] = field(default=(), kw_only=True)
     client_authentication: str = field(default="required", kw_only=True)
     gate: Callable[[], IGate] = field(default=no_gate, repr=False, kw_only=True)
 

@@ -19,6 +19,7 @@ from mtlsgate.protocols.http.access import Record, who
 from mtlsgate.protocols.http.exchange import Exchange
 from mtlsgate.protocols.http.fields import folded, parse_line, tokens
 from mtlsgate.protocols.http.refusal import own_response
+from mtlsgate.protocols.pipelining import PatientChannel
 
 if TYPE_CHECKING:
     from mtlsgate.protocols.http.plugin import Gate
@@ -67,7 +68,7 @@ class GateRequest(http.Request):
         self.exchange.client_left()
 
 
-class GateChannel(http.HTTPChannel):
+class GateChannel(PatientChannel):
     """
     A client's connection.
 
@@ -138,7 +139,7 @@ class GateChannel(http.HTTPChannel):
     @property
     def requests_underway(self) -> bool:
         """Whether the head of a request is complete, and its response is not."""
-        return any(request.exchange.began for request in self.requests)
+        return self._held is None and any(request.exchange.began for request in self.requests)
 
     # Receiving.
 
@@ -149,7 +150,7 @@ class GateChannel(http.HTTPChannel):
             return
         if self.ended:
             return
-        if self._idle:
+        if self._idle and self._held is None:
             self._idle = False
             self._arm(self.gate.header_timeout)
         if self.line_mode:
@@ -307,7 +308,9 @@ class GateChannel(http.HTTPChannel):
 
     def retire(self) -> None:
         """Take no further request, and end the connection if none is underway."""
-        if self._idle and not self.ended:
+        if self.requests:
+            self.persistent = False
+        elif self._idle and not self.ended:
             self.loseConnection()
 
     def forceAbortClient(self) -> None:

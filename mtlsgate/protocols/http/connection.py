@@ -4,6 +4,7 @@ A connection to a target, for one request after the other.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from typing import Protocol as Shape
@@ -77,8 +78,17 @@ class TargetConnection(Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether it can carry a request."""
-        return not self._lost and self._owner is None
+        """Whether it can carry a request, and nothing waits to be read that would
+        be taken for the answer."""
+        return not self._lost and self._owner is None and not self._is_readable()
+
+    def _is_readable(self) -> bool:
+        fileno = getattr(self.transport, "fileno", None)
+        if fileno is None:
+            return False
+        poll = select.poll()
+        poll.register(fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     # Sending.
 

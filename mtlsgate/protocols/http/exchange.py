@@ -214,10 +214,12 @@ class Exchange:
             return
         if head.status == 100:
             self._expecting = False
-        self._write_head(head, end_to_end(head.lines, head.values(b"connection")))
+        self._write_head(head)
 
-    def _write_head(self, head: Head, lines: Iterable[Line]) -> None:
-        fields = b"".join(b"%s: %s\r\n" % line for line in lines)
+    def _write_head(self, head: Head, more: Iterable[Line] = ()) -> None:
+        """Write a head that no body comes after, and that so has no length (RFC 9110, 8.6)."""
+        passed = end_to_end(head.lines, [*head.values(b"connection"), b"content-length"])
+        fields = b"".join([b"%s: %s\r\n" % line for line in (*passed, *more)])
         reason = head.reason or http.RESPONSES.get(head.status, b"")
         self._channel.write(b"HTTP/1.1 %d %s\r\n%s\r\n" % (head.status, reason, fields))
 
@@ -232,9 +234,7 @@ class Exchange:
         self._responding = True
         self.record.status = 101
         self.record.first_byte = self._progress = self._gate.clock.seconds()
-        lines = list(end_to_end(head.lines, head.values(b"connection")))
-        lines += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-        self._write_head(head, lines)
+        self._write_head(head, [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")])
         connection.switch()
         self._tunnel = tunnel = Tunnel(self, channel, connection)
         channel.registerProducer(Download(self), True)

@@ -56,6 +56,7 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: RFC 9110, 5.5; the whitespace around it is not part of a value.
 _VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 _SEPARATORS = re.compile(rb"[^0-9a-z]")
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
 def is_token(name: bytes) -> bool:
@@ -119,7 +120,7 @@ def end_to_end(lines: Iterable[Line], connection: Iterable[bytes]) -> Iterator[L
 def trailers(lines: Iterable[Line], own: Reserved) -> Iterator[Line]:
     """Yield the trailer fields that may pass."""
     for name, value in lines:
-        if name.lower() not in _NO_TRAILER and name not in own:
+        if folded(name) not in _NO_TRAILER and name not in own:
             yield name, value
 
 
@@ -164,4 +165,7 @@ def forwarded(hop: Hop, earlier: dict[bytes, list[bytes]] | None = None) -> list
     lines.append((b"Forwarded", element))
     if earlier is None:
         return lines
+    if b'"' in _QUOTED.sub(b"", b", ".join(earlier.get(b"forwarded", ()))):
+        # What is appended would be within quotes that the client began.
+        earlier = {**earlier, b"forwarded": []}
     return [(name, b", ".join([*earlier.get(name.lower(), ()), value])) for name, value in lines]

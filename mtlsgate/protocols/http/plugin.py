@@ -19,7 +19,12 @@ from twisted.internet.protocol import ServerFactory
 from zope.interface import implementer
 
 from mtlsgate.config import Misconfigured
-from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin, IVerifiedPeer
+from mtlsgate.interfaces import (
+    IProtocolEnvironment,
+    IProtocolPlugin,
+    IRetirable,
+    IVerifiedPeer,
+)
 from mtlsgate.names import first_by_name
 from mtlsgate.protocols.http.access import AccessLog
 from mtlsgate.protocols.http.channel import GateChannel
@@ -99,7 +104,7 @@ def _uris(certificate: x509.Certificate) -> list[str]:
     return found.value.get_values_for_type(x509.UniformResourceIdentifier)
 
 
-@implementer(IProtocolNegotiationFactory)
+@implementer(IProtocolNegotiationFactory, IRetirable)
 class HttpFactory(ServerFactory):
     """
     Serves clients' connections.
@@ -122,8 +127,12 @@ class HttpFactory(ServerFactory):
         self.gate.pool.start()
 
     def stopFactory(self) -> None:
+        """Keep none any longer."""
+        self.retire()
+
+    def retire(self) -> None:
         """Keep none any longer, neither to targets nor to clients: what is
-        underway ends, and with it its connection."""
+        underway ends, and with it its connection (`IRetirable`)."""
         self.gate.stopping = True
         for channel in tuple(self.gate.channels):
             channel.retire()
@@ -163,7 +172,7 @@ class HttpPlugin:
         except ValueError as error:
             raise Misconfigured(configuration.target.at, f"target: {error}") from None
         names = environment.server_names
-        table = first_by_name([(names, True)])
+        table = first_by_name([(environment.names_elsewhere, False), (names, True)])
         own = {name.encode("ascii"): text for name, text in configuration.headers.items()}
         gate = Gate(
             clock=clock,
@@ -177,7 +186,7 @@ class HttpPlugin:
             reserved=reserved(own),
             host=None if configuration.host is None else configuration.host.encode("ascii"),
             default_host=targets[0].authority,
-            serves=(lambda name: table.find(name) is not None) if names else None,
+            serves=(lambda name: bool(table.find(name))) if names else None,
             rules=IdentityRules(
                 configuration.client_cert,
                 configuration.client_cert_chain,

@@ -69,6 +69,7 @@ class Pool:
             while free:
                 found = free.pop()
                 if not found.usable:
+                    found.close()
                     continue
                 if not replayable and self._clock.seconds() - found.idle_since > RECENT:
                     free.append(found)

@@ -23,7 +23,8 @@ from twisted.web.http import (
 from mtlsgate.protocols.http.fields import Line, parse_line, tokens
 
 MAX_HEAD = 128 * 1024
-#: Interim responses to one request.
+#: Interim responses to one request, whose heads are no longer in all than one may be:
+#: nothing else keeps a target from sending more than the client takes.
 MAX_INTERIM = 64
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -91,7 +92,7 @@ class ResponseReader:
         self._method = method
         self._handler = handler
         self._buffer = b""
-        self._interim = 0
+        self._interim = self._interim_size = 0
         self._head: Head | None = None
         self._decoder: _ChunkedTransferDecoder | _IdentityTransferDecoder | None = None
         self.received = False
@@ -139,7 +140,8 @@ class ResponseReader:
             return b""
         if head.status < 200:
             self._interim += 1
-            if self._interim > MAX_INTERIM:
+            self._interim_size += len(raw)
+            if self._interim > MAX_INTERIM or self._interim_size > MAX_HEAD:
                 raise BadResponse("it has too many interim responses")
             self._handler.interim(head)
             return rest

@@ -21,14 +21,15 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES, HTTPChannel
+from twisted.web.http import RESPONSES
 from twisted.web.http import Request as BaseRequest
 from twisted.web.iweb import INonQueuedRequestFactory
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from zope.interface import implementer, provider
 
-from mtlsgate.interfaces import IVerifiedPeer
+from mtlsgate.interfaces import IRetirable, IVerifiedPeer
+from mtlsgate.protocols.pipelining import PatientChannel
 from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.web")
@@ -56,7 +57,7 @@ class Limits:
     send_timeout: float = 60.0
 
 
-class WebChannel(HTTPChannel):
+class WebChannel(PatientChannel):
     """
     A connection.
 
@@ -67,6 +68,7 @@ class WebChannel(HTTPChannel):
     :ivar _farewell: ends a connection that was told to end and does not.
     :ivar _producing: an answer is being produced as it is read.
     :ivar _pull: asks its producer for it, if that wants to be asked.
+    :ivar _idle: a request was answered, and no byte of the next one has come.
     """
 
     site: WebSite
@@ -77,10 +79,12 @@ class WebChannel(HTTPChannel):
     _farewell: IDelayedCall | None = None
     _producing = False
     _pull: Pull | None = None
+    _idle = False
 
     def connectionMade(self) -> None:
         """Take the site's limits for one's own."""
         self.totalHeadersSize = self.MAX_LENGTH = self.site.limits.header
+        self.site.channels.add(self)
         self.site.connected()
         super().connectionMade()
 
@@ -93,6 +97,7 @@ class WebChannel(HTTPChannel):
         self._stop_timing_answer()
         if self._farewell is not None and self._farewell.active():
             self._farewell.cancel()
+        self.site.channels.discard(self)
         self.site.disconnected()
 
     # Requests
@@ -101,6 +106,7 @@ class WebChannel(HTTPChannel):
         """Read on, unless the connection is over."""
         if self.transport.disconnecting:
             return
+        self._idle = False
         if self.line_mode and self._head is None:
             limit = self.site.limits.header_timeout
             self._head = self.callLater(limit, lambda: self.refuse(408))
@@ -137,13 +143,30 @@ class WebChannel(HTTPChannel):
         )
         self.leave()
 
+    def retire(self) -> None:
+        """End the connection, after what is underway."""
+        if self.requests:
+            self.persistent = False
+        elif self._idle:
+            self.leave()
+
     def leave(self) -> None:
         """End the connection in good order, or if the client does not, without."""
         self.loseConnection()
         self._insist(self.abortTimeout)
 
+    def checkPersistence(self, request: BaseRequest, version: bytes) -> bool:
+        """:returns: whether the connection may stay open after this request."""
+        persistent: bool = super().checkPersistence(request, version)
+        if self.site.retired:
+            request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+        return persistent and not self.site.retired
+
     def requestDone(self, request: BaseRequest) -> None:
         """Go on to the next one, or if this was the last, see that the client leaves."""
+        self._idle = True
+        if self.site.retired:
+            self.persistent = False
         super().requestDone(request)
         if self.transport.disconnecting:
             # There may be some of the answer left to read.
@@ -309,12 +332,15 @@ class WebRequest(Request):
         super().finish()
 
 
+@implementer(IRetirable)
 class WebSite(Site):
     """
     The factory of connections.
 
     :ivar name: the server's, for logs.
     :ivar limits: of size and time.
+    :ivar channels: the connections.
+    :ivar retired: no more of them come, so that none should be kept.
     """
 
     noisy = False
@@ -346,6 +372,8 @@ class WebSite(Site):
         self.name = name
         self.limits = limits
         self._access_log = access_log
+        self.channels: set[WebChannel] = set()
+        self.retired = False
 
     def acceptableProtocols(self) -> list[bytes]:
         """:returns: what is offered by ALPN."""
@@ -356,6 +384,12 @@ class WebSite(Site):
 
     def stopFactory(self) -> None:
         """Without twisted.web's log file."""
+
+    def retire(self) -> None:
+        """End each connection after what is underway on it (`IRetirable`)."""
+        self.retired = True
+        for channel in tuple(self.channels):
+            channel.retire()
 
     def connected(self) -> None:
         """A connection has come."""

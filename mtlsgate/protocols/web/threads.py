@@ -64,6 +64,9 @@ class Workers:
     def start(self) -> None:
         """Have a pool."""
         self._stopping = False
+        self._have_pool()
+
+    def _have_pool(self) -> None:
         if self._pool is None:
             self._pool = self._make()
             self._pool.start()
@@ -75,8 +78,9 @@ class Workers:
         self.stop_if_unused()
 
     def connected(self) -> None:
-        """A connection has come."""
+        """A connection has come, be it that its handshake had begun before the factory stopped."""
         self._connections += 1
+        self._have_pool()
 
     def disconnected(self) -> None:
         """One is over."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
-from twisted.protocols.basic import LineOnlyReceiver
+from twisted.protocols.basic import LineReceiver
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
@@ -18,7 +18,7 @@ from mtlsgate.interfaces import IVerifiedPeer
 _NOTHING = Access()
 
 
-class KeyValueProtocol(LineOnlyReceiver, TimeoutMixin):
+class KeyValueProtocol(LineReceiver, TimeoutMixin):
     """
     One connection.
 
@@ -39,9 +39,12 @@ class KeyValueProtocol(LineOnlyReceiver, TimeoutMixin):
 
     def connectionMade(self) -> None:
         """The gate let somebody in: see who it is, once for the connection."""
+        assert self.transport is not None
         peer = IVerifiedPeer(self.transport)
         self.owner = peer.sha256
         self.access = self._factory.access.get(peer.rule, _NOTHING)
+        # Answers that nobody reads would pile up: while they do, no command is read.
+        self.transport.registerProducer(self, True)  # type: ignore[attr-defined]
         self.setTimeout(self._factory.idle_timeout)
         self.sendLine(f"HELLO {peer.rule}".encode())
 
@@ -54,6 +57,23 @@ class KeyValueProtocol(LineOnlyReceiver, TimeoutMixin):
         self.resetTimeout()
         for answer in self._answers(line.rstrip(b"\r")):
             self.sendLine(answer.encode())
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """That is no command."""
+        self._leave()
+
+    def timeoutConnection(self) -> None:
+        """The client was silent for too long, or has not read."""
+        self._leave()
+
+    def _leave(self) -> None:
+        assert self.transport is not None
+        if self.paused:
+            # It would be waited for until it reads.
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+        else:
+            self.transport.unregisterProducer()  # type: ignore[attr-defined]
+            self.transport.loseConnection()
 
     def _answers(self, line: bytes) -> Iterator[str]:
         try:
@@ -75,8 +95,7 @@ class KeyValueProtocol(LineOnlyReceiver, TimeoutMixin):
                 yield "OK"
             case "QUIT":
                 yield "BYE"
-                assert self.transport is not None
-                self.transport.loseConnection()
+                self._leave()
             case _:
                 yield "ERROR commands are GET, SET, DEL, KEYS and QUIT"
 

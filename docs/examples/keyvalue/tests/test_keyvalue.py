@@ -140,6 +140,26 @@ def test_who_is_silent_has_to_go(connect: Connect, machines: Authority, clock: C
     assert press.close_notified
 
 
+def test_who_does_not_read_is_not_read_from(
+    connect: Connect, machines: Authority, screens: Authority, clock: Clock
+) -> None:
+    """Its answers do not pile up: further commands wait until it reads."""
+    press, mill = connect(machines.issue("press")), connect(machines.issue("mill"))
+    screen = connect(screens.issue("hall"))
+    for one in (press, mill):
+        assert ask(one, f"SET machine/a {'x' * 60}") == ["OK"]
+        one.pause_reading()
+        one.send(b"GET machine/a\n" * 3000 + b"SET machine/b read\n")
+    assert ask(screen, "GET machine/b") == ["NONE"]
+    press.resume_reading()
+    answers = press.receive().decode().splitlines()
+    assert answers == [f"VALUE {'x' * 60}"] * 3000 + ["OK"]
+    assert ask(screen, "GET machine/b") == ["VALUE read"]
+    clock.advance(61)
+    mill.pump()
+    assert mill.aborted
+
+
 def test_what_is_no_command_is_said_to_be_none(connect: Connect, machines: Authority) -> None:
     press = connect(machines.issue("press"))
     told = "ERROR commands are GET, SET, DEL, KEYS and QUIT"
