@@ -21,10 +21,11 @@ from twisted.logger import Logger
 
 from mtlsgate.admission.conditions import Leaf
 from mtlsgate.appending import NOBODY_ELSE, AppendFile, Owner
-from mtlsgate.context import GateConnection, utc_now
+from mtlsgate.context import utc_now
 from mtlsgate.credentials import MAX_REMEMBERED, UNPARSABLE, sha256
 from mtlsgate.epoch import Epoch
 from mtlsgate.errors import ConfigError, Problem
+from mtlsgate.handshake import GateConnection
 from mtlsgate.peer import address_text
 from mtlsgate.text import printable, shown
 from mtlsgate.visits import Ending, Refusal, Reload, Visit

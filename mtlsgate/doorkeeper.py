@@ -22,7 +22,7 @@ from zope.interface import implementer
 from mtlsgate import events
 from mtlsgate.admission import Admitted, Pin, Rejection
 from mtlsgate.clienthello import ClientHello
-from mtlsgate.context import GateConnection
+from mtlsgate.handshake import GateConnection
 from mtlsgate.names import same_name
 from mtlsgate.peer import VerifiedPeer, address_text
 from mtlsgate.reasons import Reason

@@ -16,8 +16,8 @@ from twisted.logger import Logger
 
 from mtlsgate.admission import Pin
 from mtlsgate.admission.conditions import Leaf
-from mtlsgate.context import GateConnection
 from mtlsgate.credentials import MAX_REMEMBERED, UNPARSABLE, remembered, sha256
+from mtlsgate.handshake import GateConnection
 from mtlsgate.peer import address_text
 from mtlsgate.reasons import Reason
 from mtlsgate.text import printable

@@ -14,10 +14,10 @@ import attrs
 from attrs import frozen
 from cryptography import x509
 
-from mtlsgate.context import GateConnection
 from mtlsgate.credentials import sha256
 from mtlsgate.epoch import LoadedServer
 from mtlsgate.expiry import Expiry, Kind
+from mtlsgate.handshake import GateConnection
 from mtlsgate.limits import Tally
 from mtlsgate.overview import describe_rule
 from mtlsgate.peer import VerifiedPeer, address_text

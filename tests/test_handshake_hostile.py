@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL.crypto import X509
 
 from mtlsgate.admission import AdmissionPolicy, Path
-from mtlsgate.context import GateConnection, GateContext
+from mtlsgate.context import GateContext
+from mtlsgate.handshake import GateConnection
 from mtlsgate.judge import Judge
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, Version

@@ -14,7 +14,8 @@ from attrs import evolve
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from mtlsgate.context import GateConnection, GateContext
+from mtlsgate.context import GateContext
+from mtlsgate.handshake import GateConnection
 from mtlsgate.judge import Judge
 from mtlsgate.paths import MAX_TARGETS, OtherPaths
 from mtlsgate.reasons import Reason

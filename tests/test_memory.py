@@ -19,12 +19,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mtlsgate.admission import AdmissionPolicy
 from mtlsgate.authority import Authority, self_signed
-from mtlsgate.context import GateConnection, GateContext, Handshake, TlsPolicy
+from mtlsgate.context import GateContext, TlsPolicy
 from mtlsgate.credentials import remembered, sha256
 from mtlsgate.dispatch import Dispatcher
 from mtlsgate.doorkeeper import Doorkeeper
 from mtlsgate.epoch import Epoch
 from mtlsgate.gate import GateFactory, GateTransport
+from mtlsgate.handshake import GateConnection, Handshake
 from mtlsgate.testing import Client, Version
 from mtlsgate.visits import Visit
 from tests.gatekit import Log, localhost, rule
@@ -33,6 +34,15 @@ from tests.pki import NOW, pki
 
 #: What there is one of for each connection.
 PER_CONNECTION = (Dispatcher, Doorkeeper, GateConnection, GateTransport, Handshake, Visit)
+
+
+@pytest.fixture(autouse=True)
+def _what_others_left_behind() -> Iterator[None]:
+    """... of other tests in this process is not looked at."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @contextmanager

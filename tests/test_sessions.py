@@ -17,9 +17,10 @@ from mtlsgate import judge
 from mtlsgate.admission import AdmissionPolicy, Pin, Rejection, Rule
 from mtlsgate.admission.revocation import Revocation, parse_crls
 from mtlsgate.connections import Connections
-from mtlsgate.context import GateContext, Handshake, TlsPolicy
+from mtlsgate.context import GateContext, TlsPolicy
 from mtlsgate.dispatch import DispatchingFactory
 from mtlsgate.doorkeeper import Doorkeeper
+from mtlsgate.handshake import Handshake
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.judge import Judge
 from mtlsgate.listening import Entrance, places_of
