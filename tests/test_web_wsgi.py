@@ -340,7 +340,7 @@ def test_the_last_piece_is_sent_while_the_application_goes_on(
     def wait(*arguments: object) -> None:
         raise AssertionError("a thread would wait")
 
-    got = []
+    got: list[Any] = []
 
     def answer(environ: Environ, start_response: Start) -> Iterable[bytes]:
         write = start_response("201 Made", [("X-Kind", "whole"), ("Content-Length", "5")])
