@@ -198,7 +198,8 @@ def report(session):
     if session.memory:
         print("", "KB per idle connection:", sep="\n")
         print(", ".join(f"{name} {kb:.1f}" for name, kb in session.memory.items()))
-    print("", floors(session.measured), sep="\n")
+    if session.measured:
+        print("", floors(session.measured), sep="\n")
     return any(verdict.missed for one in session.measured for verdict in judge(one))
 
 

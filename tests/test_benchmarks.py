@@ -43,7 +43,7 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 @pytest.fixture
 def place(peers: ModuleType, tmp_path: Path) -> Any:
     """Where servers run, with what they need there."""
-    write_setup(tmp_path, days=1, hosts=(), clients=("client",), now=datetime.now(UTC))
+    write_setup(tmp_path, days=365, hosts=(), clients=("client",), now=datetime.now(UTC))
     (tmp_path / "files").mkdir()
     parts = [(tmp_path / f"server.{part}").read_bytes() for part in ("key", "crt")]
     (tmp_path / "server.pem").write_bytes(b"".join(parts))
