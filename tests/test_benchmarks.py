@@ -144,9 +144,19 @@ def test_a_ratio_is_that_of_neighbouring_turns(peers: ModuleType) -> None:
     """A machine that was slower for a while was so for both."""
     one = measured(peers, gate=[50.0, 5.0, 60.0], nginx=[100.0, 10.0, 100.0])
     found = peers.ratios([one])
-    assert "| 0.50 (0.50 to 0.55) " in found
+    assert "| 0.50 (0.50 to 0.55) | 0.50 (0.50 to 0.55) " in found
     assert one.speed("gate") == 50.0
     assert one.pace("nginx") == 35.0
+
+
+def test_speed_is_by_the_servers_own_time(peers: ModuleType) -> None:
+    """And what was done by the clock is said beside it."""
+    report = sys.modules["peers_report"]
+    quick, busy = report.Turn(100.0, 1.0, 0.25), report.Turn(100.0, 2.0, 0.5)
+    assert report.ratio([quick] * 2, [busy] * 2).median == 2.0
+    busier = report.Turn(100.0, 4.0, 0.25)
+    assert report.ratio([quick] * 2, [busier] * 2).median == 1.0
+    assert report.ratio([quick] * 2, [busier] * 2, report.by_the_clock).median == 4.0
 
 
 def test_a_floor_is_about_the_best_of_those_that_are_there(peers: ModuleType) -> None:
