@@ -25,10 +25,11 @@ import tempfile
 from pathlib import Path
 
 import gate
-import peers_servers
 from peers_apps import BODY
+from peers_plans import Place, plan
 from peers_plot import svg
 from peers_report import Comparison, Floor, Measured, floors, judge, panels, ratios, speeds
+from peers_servers import running
 
 #: How long a server is under load at a time, in seconds.
 TURN = 0.25
@@ -124,7 +125,7 @@ def memory(directory, port, names, connections=1000):
     """Return what a connection costs each server that does nothing, in KB."""
     figures = {}
     for name in names:
-        with peers_servers.running(name, directory, port, False) as server:
+        with running(name, directory, port, False) as server:
             warm = Comparison("memory", "", "handshakes", "1.3", (name,))
             measure(warm, directory, [server], 2 * TURN)
             before = server.rss()
@@ -165,27 +166,27 @@ class Session:
         return self.options.only in (None, key)
 
     def _is_installed(self, name):
-        place = peers_servers.Place(self.directory, 1, self.port)
-        return peers_servers.plan(name, place) is not None
+        place = Place(self.directory, 1, self.port)
+        return plan(name, place) is not None
 
-    def _compare(self, there, servers, logged):
-        """Run all comparisons of some servers."""
+    def _compare(self, there, among, logged):
+        """Run all comparisons of those servers that are there."""
         wanted = [
             one
             for one in COMPARISONS
-            if self._wanted(one.key) and one.logged == logged and set(one.servers) <= set(servers)
+            if self._wanted(one.key) and one.logged == logged and set(one.servers) <= set(among)
         ]
         if not wanted:
             return
         with contextlib.ExitStack() as stack:
-            running = [
-                stack.enter_context(peers_servers.running(name, self.directory, self.port, logged))
+            servers = [
+                stack.enter_context(running(name, self.directory, self.port, logged))
                 for name in there
                 if any(name in one.servers for one in wanted)
             ]
             for one in wanted:
                 print(f"{one.title} ...", file=sys.stderr, flush=True)
-                its = [server for server in running if server.name in one.servers]
+                its = [server for server in servers if server.name in one.servers]
                 self.measured.append(measure(one, self.directory, its, self.options.seconds))
 
 

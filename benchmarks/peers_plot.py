@@ -14,18 +14,21 @@ _TITLE, _BAR, _PITCH, _LABEL, _VALUE = 34, 14, 20, 92, 62
 _TOP = 58
 
 _STYLE = """\
-  svg { --paper: #ffffff; --ink: #1f2430; --faint: #5b6472; --gate: #1766a6; --peer: #a9b4c2; }
-  @media (prefers-color-scheme: dark) {
-    svg { --paper: #16191f; --ink: #e8ebf0; --faint: #a3adba; --gate: #5db0f0; --peer: #56606e; }
-  }
-  text { font: 12px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: var(--ink); }
+  text { font: 12px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2430; }
   .head { font-size: 16px; font-weight: 600; }
   .title { font-size: 13px; font-weight: 600; }
-  .faint { fill: var(--faint); font-size: 11px; font-weight: 400; }
+  .faint { font-size: 11px; fill: #5b6472; }
   .mine { font-weight: 600; }
-  .paper { fill: var(--paper); }
-  .gate { fill: var(--gate); }
-  .peer { fill: var(--peer); }
+  .paper { fill: #ffffff; }
+  .gate { fill: #1766a6; }
+  .peer { fill: #a9b4c2; }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #e8ebf0; }
+    .faint { fill: #a3adba; }
+    .paper { fill: #16191f; }
+    .gate { fill: #5db0f0; }
+    .peer { fill: #56606e; }
+  }
 """
 
 

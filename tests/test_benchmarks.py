@@ -47,12 +47,12 @@ def place(peers: ModuleType, tmp_path: Path) -> Any:
     (tmp_path / "files").mkdir()
     parts = [(tmp_path / f"server.{part}").read_bytes() for part in ("key", "crt")]
     (tmp_path / "server.pem").write_bytes(b"".join(parts))
-    servers = peers.peers_servers
-    return servers.Place(tmp_path, servers.free_port(), servers.free_port())
+    port, backend = (sys.modules["peers_servers"].free_port() for _ in range(2))
+    return peers.Place(tmp_path, port, backend)
 
 
 def planned(peers: ModuleType, place: Any, name: str) -> Any:
-    plan = peers.peers_servers.plan(name, place)
+    plan = peers.plan(name, place)
     for file, text in plan.files.items():
         (place.directory / file).write_text(text)
     return plan
@@ -75,7 +75,7 @@ def measured(peers: ModuleType, **speeds: list[float]) -> Any:
 def test_the_gates_configurations_load(
     peers: ModuleType, place: Any, name: str, logged: bool
 ) -> None:
-    place = peers.peers_servers.Place(place.directory, place.port, place.backend, logged)
+    place = peers.Place(place.directory, place.port, place.backend, logged)
     planned(peers, place, name)
     (config,) = place.directory.glob("*-[0-9]*.hcl")
     epoch = load(str(config))
@@ -101,7 +101,7 @@ def test_the_peers_take_their_configurations(
 def test_servers_listen_on_loopback_alone_and_demand_certificates(
     peers: ModuleType, place: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers.peers_servers, "installed", lambda name: name)
+    monkeypatch.setattr(sys.modules["peers_plans"], "installed", lambda name: name)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
     demand = re.compile(
         "ssl_verify_client on|verify required|verifyChain = yes|client-verify = required"
@@ -109,9 +109,9 @@ def test_servers_listen_on_loopback_alone_and_demand_certificates(
     )
     for name in (
         *peers.PEERS,
-        *(one for one in peers.WEBS if one not in peers.peers_servers.GATES),
+        *(one for one in peers.WEBS if one not in sys.modules["peers_plans"].GATES),
     ):
-        plan = peers.peers_servers.plan(name, place)
+        plan = peers.plan(name, place)
         text = "\n".join([*plan.files.values(), *plan.command])
         assert demand.search(text), name
         assert "127.0.0.1" in text
@@ -121,12 +121,12 @@ def test_servers_listen_on_loopback_alone_and_demand_certificates(
 def test_what_is_not_installed_is_left_out(
     peers: ModuleType, place: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers.peers_servers, "installed", lambda name: None)
+    monkeypatch.setattr(sys.modules["peers_plans"], "installed", lambda name: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     there = [
         name
         for name in dict.fromkeys((*peers.PROXIES, *peers.WEBS))
-        if peers.peers_servers.plan(name, place) is not None
+        if peers.plan(name, place) is not None
     ]
     assert there == ["gate", "web, WSGI", "web, files", "http"]
 
