@@ -14,20 +14,21 @@ _TITLE, _BAR, _PITCH, _LABEL, _VALUE = 34, 14, 20, 92, 62
 _TOP = 58
 
 _STYLE = """\
-  text { font: 12px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2430; }
+  text { font-family: "Segoe UI", "DejaVu Sans", Helvetica, Arial, sans-serif; font-size: 12px; }
+  text { fill: #1f2430; }
   .head { font-size: 16px; font-weight: 600; }
   .title { font-size: 13px; font-weight: 600; }
   .faint { font-size: 11px; fill: #5b6472; }
   .mine { font-weight: 600; }
   .paper { fill: #ffffff; }
   .gate { fill: #1766a6; }
-  .peer { fill: #a9b4c2; }
+  .peer { fill: #7f8b9a; }
   @media (prefers-color-scheme: dark) {
     text { fill: #e8ebf0; }
     .faint { fill: #a3adba; }
     .paper { fill: #16191f; }
     .gate { fill: #5db0f0; }
-    .peer { fill: #56606e; }
+    .peer { fill: #727e8e; }
   }
 """
 

@@ -146,7 +146,7 @@ def judge(measured):
 def figure(value):
     """Return a number with as many digits as matter."""
     if value >= 100:
-        return f"{value:,.0f}".replace(",", " ")
+        return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 

@@ -176,7 +176,7 @@ def test_tables_are_markdown(peers: ModuleType) -> None:
         assert rows
         assert {row.count("|") for row in (head, line, *rows)} == {head.count("|")}
         assert set(line) == {"|", "-"}
-    assert "| 1 234; 617 " in peers.speeds([one])
+    assert "| 1,234; 617 " in peers.speeds([one])
     assert "| 9.88; 4.94 " in peers.speeds([one])
 
 
