@@ -486,7 +486,8 @@ def test_a_protocol_of_ones_own_needs_no_packaging(
     assert getattr(loaded.gate.application, "told") == told  # noqa: B009 -- not in its interface
 
 
-def test_any_plain_twisted_factory_will_do(here: Site) -> None:
+def test_any_plain_twisted_factory_will_do(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twisted.web.http.H2_ENABLED", False)
     (loaded,) = here.load(custom(here, "my_gate_protocol:site")).servers
     assert loaded.gate.context.policy.alpn == (b"http/1.1",)
 
