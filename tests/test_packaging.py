@@ -84,6 +84,7 @@ def test_what_the_sdist_holds(sdist: Path) -> None:
         "README.md", "CHANGELOG.md", "LICENSE", "SECURITY.md", "tests/test_packaging.py",
         "docs/conf.py", "docs/examples/keyvalue/setup.cfg",
         "docs/examples/keyvalue/gate_keyvalue/py.typed", "benchmarks/gate.py", ".ci/run",
+        "benchmarks/peers.py", "docs/images/peers.svg",
         "ruff.toml",
         "twisted/plugins/mtlsgate_plugin.py", "mtlsgate/py.typed",
     } <= names  # fmt: skip

@@ -323,6 +323,15 @@ def test_what_a_factory_negotiates_is_offered(
     assert loaded.gate.context.policy.alpn == (b"one", b"two")
 
 
+def test_whoami_is_http_1_wherever_there_is_http_2(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is installed beside the gate does not make clients strangers."""
+    monkeypatch.setattr("twisted.web.http.H2_ENABLED", True)
+    (loaded,) = here.load(server(protocol='protocol "whoami" {}')).servers
+    assert loaded.gate.context.policy.alpn == (b"http/1.1",)
+
+
 def test_the_environment_tells_a_plugin_where_it_is(tmp_path: Path) -> None:
     """... and installs no reactor before one is asked for."""
     asked: list[str] = []
@@ -477,7 +486,8 @@ def test_a_protocol_of_ones_own_needs_no_packaging(
     assert getattr(loaded.gate.application, "told") == told  # noqa: B009 -- not in its interface
 
 
-def test_any_plain_twisted_factory_will_do(here: Site) -> None:
+def test_any_plain_twisted_factory_will_do(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twisted.web.http.H2_ENABLED", False)
     (loaded,) = here.load(custom(here, "my_gate_protocol:site")).servers
     assert loaded.gate.context.policy.alpn == (b"http/1.1",)
 

@@ -332,6 +332,57 @@ def test_more_than_content_length_is_not_sent(serve: Serve) -> None:
     assert [web.ask(client=client).body for _ in range(2)] == [b"hello", b"hello"]
 
 
+def test_the_last_piece_is_sent_while_the_application_goes_on(
+    serve: Serve, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No thread waits for it, and it waits for nobody."""
+
+    def wait(*arguments: object) -> None:
+        raise AssertionError("a thread would wait")
+
+    got: list[Any] = []
+
+    def answer(environ: Environ, start_response: Start) -> Iterable[bytes]:
+        write = start_response("201 Made", [("X-Kind", "whole"), ("Content-Length", "5")])
+        if environ["PATH_INFO"] == "/write":
+            write(b"hello")
+        else:
+            yield b"hello"
+        (received,) = parse(client.receive())
+        got.append(received)
+        if environ["PATH_INFO"] == "/error":
+            raise LookupError("after all was said")
+
+    web = serve(answer)
+    # The application must not run within what the client does.
+    web.pool.later = True
+    monkeypatch.setattr("twisted.web.wsgi.blockingCallFromThread", wait)
+    client = web.client()
+    for path in ("/", "/write"):
+        client.send(request(path))
+        web.pool.work()
+    for one in got:
+        assert (one.status, one.body, one.header("X-Kind")) == (201, b"hello", "whole")
+    assert len(got) == 2
+    assert client.receive() == b""
+    client.send(request("/error"))
+    web.pool.work()
+    assert got[2:] == got[:1]
+    log.expect_failure(LookupError)
+    assert client.aborted
+
+
+def test_the_last_of_several_pieces_comes_after_the_others(serve: Serve) -> None:
+    pieces = [b"a" * PIECE, b"b" * (PIECE + 1), b"c"]
+    length = ("Content-Length", str(sum(map(len, pieces))))
+    web = serve(answering(*pieces, headers=[length]))
+    client = web.client()
+    for _ in range(2):
+        answer = web.ask(client=client)
+        assert answer.body == b"".join(pieces)
+        assert answer.header("Content-Length") == length[1]
+
+
 def test_less_than_content_length_does_not_pass_for_all(serve: Serve, log: Log) -> None:
     """The connection is cut."""
     client = serve(answering(b"hel", headers=[("Content-Length", "5")])).client()
@@ -473,6 +524,7 @@ def wrong(status: Any = "200 OK", headers: Any = PLAIN, data: Any = (b"",)) -> A
         (wrong(status="OK"), ValueError),
         (wrong(status="100 Continue"), ValueError),
         (wrong(status="200 OK\r\nX: y"), ValueError),
+        (wrong(status="200 日"), UnicodeEncodeError),
         (wrong(status=200), TypeError),
         (wrong(headers=[("X", "a\r\nSet-Cookie: b")]), ValueError),
         (wrong(headers=[("X Y", "a")]), ValueError),

@@ -41,6 +41,17 @@ class WhoAmI(Resource):
         return json.dumps(known, indent=2).encode() + b"\n"
 
 
+class WhoAmISite(Site):
+    """The factory of its connections."""
+
+    noisy = False
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """:returns: HTTP/1.1 alone.  In twisted.web's HTTP/2, which there is as soon as
+        anything installs h2, a request does not know whose connection it came on."""
+        return [b"http/1.1"]
+
+
 def _refusal(request: Request, status: int, text: bytes) -> bytes:
     request.setResponseCode(status)
     request.setHeader(b"content-type", b"text/plain; charset=utf-8")
@@ -64,9 +75,7 @@ class WhoAmIPlugin:
         self, configuration: WhoAmIConfiguration, environment: IProtocolEnvironment
     ) -> IProtocolFactory:
         """:returns: a twisted.web site of one resource."""
-        site = Site(WhoAmI(), reactor=environment.reactor)
-        site.noisy = False
-        return site
+        return WhoAmISite(WhoAmI(), reactor=environment.reactor)
 
 
 plugin = WhoAmIPlugin()

@@ -40,6 +40,9 @@ Writer = Callable[[bytes], None]
 #: For how long, in seconds, an end may take nothing of what is underway to it, nor
 #: end its own side, when all else is over.
 _LINGER = 30.0
+#: When that is first looked at: most ends are gone by then, and asking the system
+#: takes longer than all else that ending a relay does.
+_GONE = 1.0
 #: How often, in seconds, it is looked whether it took it.
 _LOOK = 0.05
 
@@ -290,7 +293,7 @@ class Relay:
             # gets what was sent to it while all was well.
             self._stop_timing()
             other.stop_reading()
-            self._linger()
+            self._after("linger", _GONE, self._linger)
             self._reset_when_delivered(other)
 
     def _reset_when_delivered(self, end: End) -> None:
@@ -304,7 +307,7 @@ class Relay:
     def _close(self) -> None:
         """End what is left of both in good order, or after a while without."""
         self._stop_timing()
-        self._linger()
+        self._after("linger", _GONE, self._linger)
         for end in self._left():
             end.close()
 

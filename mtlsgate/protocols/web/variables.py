@@ -8,8 +8,9 @@ https://httpd.apache.org/docs/2.4/mod/mod_ssl.html#envvars
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -77,7 +78,7 @@ def connection_variables(
         told["SSL_CLIENT_VERIFY"] = "SUCCESS"
         told["SSL_TLS_SNI"] = peer.server_name or ""
         told["SSL_SESSION_RESUMED"] = "Resumed" if peer.resumed else "Initial"
-        told |= _path_variables(peer.path)
+        told.update(_path_variables(peer.path))
         told |= _numbered("SSL_CLIENT_SAN_DNS", peer.dns_names)
         told |= _numbered("SSL_CLIENT_SAN_Email", peer.email_addresses)
     return told
@@ -89,7 +90,8 @@ def days_left(until: datetime, now: datetime | None = None) -> str:
     return str(max(left.days + 1, 0))
 
 
-def _path_variables(path: tuple[x509.Certificate, ...]) -> dict[str, object]:
+@lru_cache(maxsize=256)
+def _path_variables(path: tuple[x509.Certificate, ...]) -> Mapping[str, object]:
     leaf, *issuers = path
     return {
         "SSL_CLIENT_CERT": _pem(leaf),

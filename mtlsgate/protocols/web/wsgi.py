@@ -31,6 +31,7 @@ from mtlsgate.text import printable
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]
+Head = tuple[str, list[tuple[str, str]]]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _log = Logger("mtlsgate.web")
@@ -140,6 +141,7 @@ class WsgiApplication:
             self._environ(request),
             flow,
             partial(self._reactor.callFromThread, _abort, request),
+            partial(self._reactor.callFromThread, _send_last, request),
             f"{self.server}: the application failed on {_described(request)}",
             request.method != b"HEAD",
         )
@@ -210,11 +212,30 @@ def _abort(request: WebRequest) -> None:
         request.channel.transport.abortConnection()
 
 
+def _send_last(request: WebRequest, head: Head | None, data: bytes) -> None:
+    """
+    Send what completes an answer.
+
+    :param head: its status and headers, unless they were sent before.
+    """
+    if request.channel is None:
+        return
+    if head is not None:
+        status, headers = head
+        code, _, words = status.partition(" ")
+        request.setResponseCode(int(code), words.encode("latin-1"))
+        for name, value in headers:
+            # As in twisted.web, these are the server's.
+            if name.lower() not in ("server", "date"):
+                request.responseHeaders.addRawHeader(name.encode("ascii"), value.encode("latin-1"))
+    request.write(data)
+
+
 class Exchange:
     """
     One call of the application, made by twisted.web in a thread.
 
-    :ivar _started: the application called ``start_response``.
+    :ivar _head: what the application called ``start_response`` with, or None.
     :ivar _begun: something of the body was handed on, so that the status is beyond change.
     :ivar _left: how many bytes the application still owes by its Content-Length, or None.
     """
@@ -225,12 +246,14 @@ class Exchange:
         environ: Environ,
         flow: Flow,
         abort: Callable[[], object],
+        send_last: Callable[[Head | None, bytes], object],
         failed: str,
         has_body: bool,
     ) -> None:
         """
         :param environ: what is to be in the environ besides what twisted.web puts there.
         :param abort: ends the connection.
+        :param send_last: sends what completes the answer, without waiting for it.
         :param failed: says in the log what went wrong.
         :param has_body: whether this method's answers have a body.
         """
@@ -238,9 +261,10 @@ class Exchange:
         self._environ = environ
         self._flow = flow
         self._abort = abort
+        self._send_last = send_last
         self._failed = failed
         self._has_body = has_body
-        self._started = False
+        self._head: Head | None = None
         self._begun = False
         self._left: int | None = None
 
@@ -252,7 +276,7 @@ class Exchange:
         environ.update(self._environ)
         try:
             yield from self._answer(environ)
-            if not self._started:
+            if self._head is None:
                 raise RuntimeError("the application did not call start_response")
             if self._left and not self._flow.gone:
                 raise RuntimeError(f"{self._left} bytes are missing by its own Content-Length")
@@ -289,11 +313,12 @@ class Exchange:
         if exc_info is not None:
             if self._begun:
                 raise exc_info[1].with_traceback(exc_info[2])
-        elif self._started:
+        elif self._head is not None:
             raise RuntimeError("the application called start_response twice")
         found = _STATUS.fullmatch(status)
         if found is None:
             raise ValueError(f"not a status: {status!r}")
+        status.encode("latin-1")
         length: int | None = None
         kept = []
         for name, value in headers:
@@ -304,8 +329,8 @@ class Exchange:
                 kept.append((name, value))
         bodiless = found[1] in ("204", "304") or not self._has_body
         self._left = None if bodiless else length
-        write = self._start_response(f"{found[1]} {found[2] or 'Unknown'}", kept)
-        self._started = True
+        self._head = f"{found[1]} {found[2] or 'Unknown'}", kept
+        write = self._start_response(*self._head)
 
         def write_pieces(data: bytes) -> None:
             for piece in self._pieces(data):
@@ -317,7 +342,7 @@ class Exchange:
         """Yield what is to be sent, each piece when there is room for it."""
         if not isinstance(data, bytes):
             raise TypeError(f"the application answers in {type(data).__name__}, not in bytes")
-        if data and not self._started:
+        if data and self._head is None:
             raise RuntimeError("the application did not call start_response")
         if self._left is not None:
             if len(data) > self._left:
@@ -328,8 +353,14 @@ class Exchange:
             self._flow.wait()
             if self._flow.gone:
                 return
-            self._begun = True
-            yield data[start : start + PIECE]
+            begun, self._begun = self._begun, True
+            piece = data[start : start + PIECE]
+            if self._left == 0 and start + PIECE >= len(data):
+                # Nothing more comes that would have to wait for it, and for a thread to wait
+                # for the reactor takes as long as all else that it does.
+                self._send_last(None if begun else self._head, piece)
+            else:
+                yield piece
 
 
 def _check_header(name: str, value: str) -> None:
