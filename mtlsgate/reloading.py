@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 _log = Logger("mtlsgate.service")
 
+#: Loads the configuration anew, or raises `GateError`; told whether that is only
+#: to tell what would change.
+Load = Callable[[bool], Epoch]
+
 
 class Reloader:
     """
@@ -40,13 +44,13 @@ class Reloader:
     def __init__(
         self,
         gate: GateService,
-        load: Callable[[], Epoch] | None,
+        load: Load | None,
         in_thread: InThread,
         cooperator: Cooperator,
     ) -> None:
         """
         :param gate: what an epoch takes over.
-        :param load: loads the configuration anew; raises `GateError`.
+        :param load: loads the configuration anew.
         :param in_thread: where that is done.
         :param cooperator: for what goes on in the reactor, a step at a time.
         """
@@ -87,14 +91,14 @@ class Reloader:
             seconds = self._gate.connections.clock.seconds() - began
             return self._tell(evolve(report, seconds=seconds, is_trial=is_trial))
 
-        loading: Deferred[Epoch] = self._in_thread(self._loaded)
+        loading: Deferred[Epoch] = self._in_thread(lambda: self._loaded(is_trial))
         made: Deferred[Reload] = loading.addCallback(go_on)
         return made.addErrback(self._failed).addCallback(tell)
 
-    def _loaded(self) -> Epoch:
+    def _loaded(self, is_trial: bool) -> Epoch:
         if self._load is None:
             raise GateError("this gate was not told how to load its configuration anew")
-        epoch = self._load()
+        epoch = self._load(is_trial)
         self_test(epoch)
         return epoch
 

@@ -38,7 +38,7 @@ from mtlsgate.overview import describe
 from mtlsgate.peer import VerifiedPeer, address_text
 from mtlsgate.reasons import Cause
 from mtlsgate.recent import RecentRejections
-from mtlsgate.reloading import Reloader
+from mtlsgate.reloading import Load, Reloader
 from mtlsgate.threads import InThread, in_thread
 from mtlsgate.trimming import Trimmer, give_back
 from mtlsgate.visits import Reload, Visit
@@ -87,7 +87,7 @@ class GateService(Service):
         listeners: Iterable[Listener],
         reactor: IReactorTime,
         *,
-        load: Callable[[], Epoch] | None = None,
+        load: Load | None = None,
         connections: Connections | None = None,
         audit: AuditLog | None = None,
         in_thread: InThread = in_thread,
@@ -95,7 +95,7 @@ class GateService(Service):
         """
         :param listeners: what `bind` made of the epoch.
         :param reactor: for time limits.
-        :param load: loads the configuration anew; raises `GateError`.
+        :param load: loads the configuration anew.
         :param connections: by default, some that the gate's own log, audit log and
             metrics observe.
         :param audit: by default, one that is not open.

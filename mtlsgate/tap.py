@@ -48,8 +48,10 @@ class Loader:
         self.gate = GateHandle()
         self.seen: dict[Path, Stamp] = {}
 
-    def load(self) -> Epoch:
+    def load(self, is_trial: bool = False) -> Epoch:
         """
+        :param is_trial: whether it is only to tell what would change, after which
+            a change of what was read is still one.
         :returns: what the file says now.
         :raises ConfigError: with all that is wrong with it.
         """
@@ -61,7 +63,8 @@ class Loader:
         try:
             return load(self.path, seen=seen, gate=self.gate)
         finally:
-            self.seen = seen
+            if not is_trial:
+                self.seen = seen
 
 
 class Options(usage.Options):

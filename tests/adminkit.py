@@ -58,7 +58,7 @@ class Running:
             epoch,
             (),
             self.clock,
-            load=lambda: self.site.load(self.site.config.read_text()),
+            load=lambda is_trial: self.site.load(self.site.config.read_text()),
             connections=connections,
             in_thread=at_once,
         )

@@ -77,7 +77,7 @@ class House:
             # As a real port does.
             factory.doStart()
 
-    def _load(self) -> Epoch:
+    def _load(self, is_trial: bool = False) -> Epoch:
         return load(str(self.site.config), {}, lambda: self.now())
 
     def reload(self, text: str | None = None, *, is_trial: bool = False) -> Reload:

@@ -109,6 +109,17 @@ def test_a_token_file_must_hold_one(tmp_path: Path, content: bytes) -> None:
         find(Given(socket=Path("x"), token_file=tmp_path / "token"))
 
 
+def test_a_configuration_that_does_not_parse_is_told(tmp_path: Path) -> None:
+    """... and how to ask a gate that runs what it said before."""
+    config = tmp_path / "gate.hcl"
+    config.write_text("server {")
+    with pytest.raises(CtlError) as caught:
+        find(Given(config=config))
+    problem, hint = str(caught.value).splitlines()
+    assert problem.startswith(f"{config}:1:")
+    assert "--socket or --url" in hint
+
+
 def test_a_configuration_without_an_endpoint_is_told(tmp_path: Path) -> None:
     """With what to add."""
     config = tmp_path / "gate.hcl"
@@ -119,7 +130,9 @@ def test_a_configuration_without_an_endpoint_is_told(tmp_path: Path) -> None:
     config.write_text(f'admin {{\nlisten = "127.0.0.1:0"\ntoken = "{TOKEN}"\n}}\n')
     assert "the port is the system's choice" in ctl("status", "-c", config).output
     config.write_text("admin {}\n")
-    assert ctl("status", "-c", config).output == f"{config}:1:1: admin: listen is missing\n"
+    problem, hint = ctl("status", "-c", config).output.splitlines()
+    assert problem == f"{config}:1:1: admin: listen is missing"
+    assert "--socket" in hint
 
 
 # Asking

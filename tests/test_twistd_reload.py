@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import RunningGate, gate
+from tests.running import BIN, RunningGate, gate, run
 from tests.test_twistd import demo as demo  # a fixture
 
 
@@ -98,6 +98,17 @@ def test_watch(here: Path) -> None:
         assert "epoch 2 is in force" in running.read_until("epoch")
         with connect(here, running, "not-pinned") as client:
             assert echoes(client)
+
+
+def test_watch_after_a_trial(here: Path) -> None:
+    """To have been told what would change is not to have it changed."""
+    change(here, "settings {", 'admin { listen = "unix:admin.sock" }\nsettings {\n  watch = true')
+    ctl = (BIN / "mtlsgate", "ctl", "reload", "--dry-run", "--config", here / "gate.hcl")
+    with gate(here / "gate.hcl") as running:
+        change(here, "admitted.crt", "not-pinned.crt")
+        status, output = run(*ctl)
+        assert (status, "a trial: epoch 1 stays in force" in output) == (0, True), output
+        assert "epoch 2 is in force" in running.read_until("epoch 2")
 
 
 def test_a_daemon_loads_anew_from_its_old_directory(here: Path) -> None:

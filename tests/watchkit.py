@@ -76,7 +76,7 @@ class MemoryGate:
             epoch,
             bind(epoch, self.reactor),
             self.reactor,
-            load=lambda: load(self.config),
+            load=lambda is_trial: load(self.config),
             audit=audit,
             in_thread=here,
         )

@@ -19,8 +19,14 @@ from mtlsgate.text import quoted
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
+#: The file may be in error while the gate runs what it said before.
+_UNKNOWN_PLACE = (
+    "so its admin block cannot be read; if a gate runs, name where it answers by --socket or --url"
+)
+
+
 class CtlError(GateError):
-    """The gate cannot be asked, in one line."""
+    """The gate cannot be asked, and why."""
 
 
 class NotThere(CtlError):
@@ -129,10 +135,12 @@ def _of_url(url: str, given: Given, token: str | None) -> Place:
 def _of_config(path: Path, token: str | None) -> Place:
     # Here, because it takes a while, and who names the socket does not wait for it.
     from mtlsgate.admin.endpoint import endpoint_of
-    from mtlsgate.errors import CredentialError
+    from mtlsgate.errors import ConfigError, CredentialError
 
     try:
         endpoint = endpoint_of(path)
+    except ConfigError as error:
+        raise CtlError(f"{error}\n{_UNKNOWN_PLACE}") from None
     except CredentialError as error:
         raise CtlError(f"{path}: {error}; name the gate by --config, --socket or --url") from None
     if endpoint is None:
