@@ -1,5 +1,5 @@
 """
-HCL text to a located tree; the only importer of ``hcl2`` and ``lark``.
+HCL text to a located tree; the only importer of ``hcl2``.
 
 The text is read in three steps.  :mod:`~mtlsgate.config.masking` makes
 characters of bytes, and of these a text of the same shape in which strings,
@@ -34,12 +34,12 @@ from mtlsgate.config.tree import (
     Variable,
     heading,
 )
+from mtlsgate.config.unexpected import unexpected
 from mtlsgate.errors import START, Position, Report
 from mtlsgate.text import shown
 
 if TYPE_CHECKING:
     from lark import Token, Tree
-    from lark.exceptions import UnexpectedInput
 
     Node: TypeAlias = Tree[Token]
 
@@ -78,63 +78,10 @@ def _tree(text: str) -> Node:
     try:
         tree: Node = hcl2.parses_to_tree(masked)
     except UnexpectedInput as error:
-        raise _unexpected(Source(text), masked, error) from None
+        raise unexpected(Source(text), masked, error) from None
     except (LarkError, RuntimeError):
         raise UnreadableError(START, "the file cannot be read; simplify it") from None
     return tree
-
-
-def _unexpected(source: Source, masked: str, error: UnexpectedInput) -> UnreadableError:
-    """Say what is at the place of the error, without what the person wrote there."""
-    from lark.exceptions import UnexpectedCharacters, UnexpectedToken
-
-    text = source.text
-    if isinstance(error, UnexpectedToken):
-        ended = error.token.type == "$END"
-        offset = len(text) if ended else error.token.start_pos or 0
-        expected = set(error.expected)
-    elif isinstance(error, UnexpectedCharacters):
-        offset, expected = error.pos_in_stream, set(error.allowed or ())
-    else:
-        offset, expected = len(text), set()
-    offset += len(masked[offset:]) - len(masked[offset:].lstrip(" \t"))
-    if expected == {"LBRACE"} and masked[:offset].rstrip(" \t").endswith("\n"):
-        # The grammar takes a "{" in a later line too; what is missing is missing in this one.
-        offset = len(masked[:offset].rstrip())
-
-    found = text[offset : offset + 1]
-    if not masked[offset:].strip():
-        what = "end of file"
-    elif masked[offset] in " \t\n":
-        what = "end of line"
-    elif found == '"':
-        what = "string"
-    elif text.startswith("<<", offset):
-        what = "heredoc"
-    elif found.isascii() and (found.isalpha() or found == "_"):
-        what = "name"
-    elif found.isascii() and found.isdigit():
-        what = "number"
-    elif found.isascii() and found.isprintable():
-        what = f'"{found}"'
-    else:
-        what = f"character U+{ord(found):04X}"
-
-    if found in {"'", "“", "”", "‘", "’"}:  # noqa: RUF001
-        hint = '; strings are written in "double quotes"'
-    elif expected == {"COLONS"} or text.startswith("::", offset):
-        hint = "; functions have no namespace here"
-    elif found == "~":
-        hint = "; strip markers are not supported"
-    elif {"EQ", "LBRACE"} <= expected or expected == {"LBRACE"}:
-        hint = '; after a name comes "=" and a value, or "{" and a block'
-    elif {"COMMA", "RSQB"} <= expected or {"COMMA", "RPAR"} <= expected:
-        hint = '; a "," may be missing'
-    elif "LSQB" in expected and what.startswith("end of"):
-        hint = "; a value is missing"
-    else:
-        hint = ""
-    return source.unreadable(offset, f"unexpected {what}{hint}")
 
 
 # Lark's tree to ours
