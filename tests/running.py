@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -31,11 +32,15 @@ def program(name: str) -> str:
     """
     found = shutil.which(name)
     if found is None:
-        why = f"{name} is not installed"
-        if os.environ.get("CI") == "true":
-            pytest.fail(why)
-        pytest.skip(why)
+        lacking(f"{name} is not installed")
     return found
+
+
+def lacking(why: str) -> NoReturn:
+    """Skip the test for want of something outside, or in CI fail it."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(why)
+    pytest.skip(why)
 
 
 def run(*command: str | Path, data: bytes = b"", cwd: Path | None = None) -> tuple[int, str]:

@@ -21,7 +21,7 @@ from twisted.internet.address import IPv4Address
 
 from mtlsgate.cli import main
 from mtlsgate.proxyprotocol import alpn_tlv, encode_v2, ssl_tlv
-from tests.running import RunningGate, gate, program, run
+from tests.running import RunningGate, gate, lacking, program, run
 
 HAPROXY = """
 defaults
@@ -279,6 +279,8 @@ def test_haproxy_takes_the_pages_sample(tmp_path: Path) -> None:
 def test_nginx_takes_the_pages_sample(tmp_path: Path) -> None:
     # Debian has it as a module.
     module = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+    if not module.exists() and "--with-stream " not in run(program("nginx"), "-V")[1]:
+        lacking("nginx has no stream module")
     config = tmp_path / "nginx.conf"
     config.write_text(
         (f"load_module {module};\n" if module.exists() else "")
