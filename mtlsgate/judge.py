@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 
 from attrs import frozen
 from cryptography import x509
-from OpenSSL.crypto import X509StoreContextError, X509StoreFlags
+from OpenSSL.crypto import X509Store, X509StoreContextError, X509StoreFlags
 
 from mtlsgate.admission import (
     AdmissionPolicy,
@@ -33,7 +33,7 @@ from mtlsgate.admission.second_opinion import (
 )
 from mtlsgate.credentials import sha256
 from mtlsgate.names import canonical
-from mtlsgate.paths import OtherPaths, handshake_objection, unusable_key, verified_path
+from mtlsgate.paths import OtherPaths, handshake_objection, trust_store, unusable_key, verified_path
 from mtlsgate.reasons import Reason
 from mtlsgate.verification import verification_rejection
 
@@ -173,7 +173,21 @@ class Judge:
         :param path: on which a client was admitted under other rules.
         :returns: the verdict of now, for which the path is verified again.
         """
-        return self.on_chain(path, self._now())
+        now, leaf = self._now(), path[0]
+        # Put together once for all clients, but for the pins without a CA: of
+        # these a client can only be its own.
+        verdict = self._on_anchors(path, self._trusted, now)
+        if not isinstance(verdict, Admitted) and self._is_lone_pin(leaf):
+            verdict = self._on_anchors(path, (leaf,), now)
+        return verdict
+
+    @cached_property
+    def _trusted(self) -> X509Store:
+        return trust_store(authorities_of(self.policy.rules), self.flags)
+
+    def _is_lone_pin(self, leaf: x509.Certificate) -> bool:
+        digest = sha256(leaf)
+        return any(not rule.authorities and rule.pins_of(digest) for rule in self.policy.rules)
 
     def on_chain(self, chain: Sequence[x509.Certificate], at: datetime) -> Admitted | Rejection:
         """
@@ -183,8 +197,16 @@ class Judge:
         :param at: the time to judge by.
         :returns: the verdict.
         """
+        return self._on_anchors(chain, self.anchors, at)
+
+    def _on_anchors(
+        self,
+        chain: Sequence[x509.Certificate],
+        anchors: Sequence[x509.Certificate] | X509Store,
+        at: datetime,
+    ) -> Admitted | Rejection:
         leaf, *presented = chain
-        found = verified_path(leaf, presented, self.anchors, self.flags, at)
+        found = verified_path(leaf, presented, anchors, self.flags, at)
         if isinstance(found, X509StoreContextError):
             return unusable_key(leaf) or _verification_rejection(found)
         return handshake_objection(found) or self._on_presented(found, presented, at)

@@ -184,10 +184,22 @@ def _link(certificate: x509.Certificate) -> _Link:
     return _Link(certificate, sha256(certificate), subject, issuer, key_id, signer_id)
 
 
+def trust_store(anchors: Sequence[x509.Certificate], flags: int) -> X509Store:
+    """
+    :param flags: OpenSSL's verification flags, `X509StoreFlags`.
+    :returns: what OpenSSL has of them; for `verified_path`.
+    """
+    store = X509Store()
+    store.set_flags(flags)
+    for anchor in anchors:
+        store.add_cert(X509.from_cryptography(anchor))
+    return store
+
+
 def verified_path(
     leaf: x509.Certificate,
     intermediates: Sequence[x509.Certificate],
-    anchors: Sequence[x509.Certificate],
+    anchors: Sequence[x509.Certificate] | X509Store,
     flags: int,
     at: datetime,
 ) -> Path | X509StoreContextError:
@@ -196,14 +208,13 @@ def verified_path(
     at what certificates are for, nor at the strength of keys and signatures:
     `handshake_objection` does.
 
+    :param anchors: what is trusted; a `trust_store` of it where it is many, or
+        asked for often.
     :param flags: OpenSSL's verification flags, `X509StoreFlags`.
     :param at: the time to verify by.
     """
-    store = X509Store()
-    store.set_flags(flags)
+    store = anchors if isinstance(anchors, X509Store) else trust_store(anchors, flags)
     store.set_time(at)
-    for anchor in anchors:
-        store.add_cert(X509.from_cryptography(anchor))
     chain = [X509.from_cryptography(one) for one in intermediates]
     context = X509StoreContext(store, X509.from_cryptography(leaf), chain)
     try:

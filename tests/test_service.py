@@ -449,6 +449,28 @@ def test_revocation_ends_connections(tmp_path: Path, log: Log) -> None:
     assert (going.disconnected, staying.disconnected) == (True, False)
 
 
+LONE = 'client_certificate "lone" { leaf_certificate_file = "%s" }'
+
+
+@pytest.mark.parametrize(
+    ("rules", "stays"),
+    [
+        (LONE % "client.crt", True),
+        (LONE % "stranger.crt", False),
+        (LONE % "clients.crt" + "\n" + PINNED.replace("client.crt", "stranger.crt"), True),
+        (ISSUING.replace("issuing.crt", "root.crt"), True),
+        (LONE % "client.crt" + '\ndeny { common_names = ["client"] }', False),
+    ],
+)
+def test_pins_without_a_ca_judge_again(tmp_path: Path, log: Log, rules: str, stays: bool) -> None:
+    """By the path that was kept, which ends in the CA of that time."""
+    house = House(tmp_path, a_server())
+    client = house.enter(pki().client)
+    assert house.reload(a_server(rules=rules)).problems == ()
+    client.pump()
+    assert client.disconnected is not stays
+
+
 def test_grace(tmp_path: Path, log: Log) -> None:
     """Who is admitted again meanwhile stays."""
     house = House(tmp_path, a_server())
