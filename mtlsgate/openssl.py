@@ -50,5 +50,8 @@ def new_context(method: int, min_version: MinVersion = "1.2") -> SSL.Context:
 
 
 def reasons_of(error: Exception) -> str:
-    """:returns: the reasons that OpenSSL gave with an error."""
-    return "; ".join(entry[-1] for entry in error.args[0]) if error.args else "no reason given"
+    """:returns: the reasons that OpenSSL, or the system below it, gave with an error."""
+    queue = error.args[0] if error.args else ()
+    if isinstance(error, SSL.SysCallError) or not isinstance(queue, list):
+        return str(error.args[-1]) if error.args else "no reason given"
+    return "; ".join(str(entry[-1]) for entry in queue) or "no reason given"

@@ -319,7 +319,8 @@ def test_protocols_that_started_in_vain_are_stopped(
     log.expect_failure(RuntimeError)
 
 
-@pytest.mark.parametrize(
+#: Whatever stands between the port and TLS.
+whatever_is_in_front = pytest.mark.parametrize(
     "rest",
     [
         "",
@@ -327,6 +328,9 @@ def test_protocols_that_started_in_vain_are_stopped(
         'server_names = ["a.example"]\ndefault_server = true',
     ],
 )
+
+
+@whatever_is_in_front
 def test_a_protocol_is_not_stopped_before_its_last_connection(
     tmp_path: Path, log: Log, rest: str
 ) -> None:
@@ -351,14 +355,7 @@ def test_a_protocol_is_not_stopped_before_its_last_connection(
     assert stopped == ["stopped"]
 
 
-@pytest.mark.parametrize(
-    "rest",
-    [
-        "",
-        'proxy_protocol = "required"\ntrusted_proxies = ["127.0.0.1"]',
-        'server_names = ["a.example"]\ndefault_server = true',
-    ],
-)
+@whatever_is_in_front
 def test_a_protocol_is_stopped_where_nobody_gets_that_far(
     tmp_path: Path, log: Log, rest: str
 ) -> None:

@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from mtlsgate.config import Duration, Located, Misconfigured
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin, IVerifiedPeer
+from mtlsgate.openssl import reasons_of
 from mtlsgate.peer import address_text
 from mtlsgate.text import printable
 from mtlsgate.upstream.announce import Announcement
@@ -32,7 +33,6 @@ from mtlsgate.upstream.backends import Backends, Dialled, Unreachable
 from mtlsgate.upstream.relay import End, Limits, Relay
 from mtlsgate.upstream.targets import Target, parse_target, parse_targets, refuse_plaintext
 from mtlsgate.upstream.tls import TargetTls
-from mtlsgate.upstream.verified import said
 
 _log = Logger("mtlsgate.proxy")
 
@@ -245,7 +245,7 @@ class ProxyTarget(End):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Say what the target had against it, if it said so."""
         if isinstance(reason.value, SSL.Error):
-            self._client.target_refused(self.name, said(reason.value))
+            self._client.target_refused(self.name, reasons_of(reason.value))
         super().connectionLost(reason)
 
 

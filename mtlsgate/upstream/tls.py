@@ -26,9 +26,9 @@ from mtlsgate.credentials import (
 from mtlsgate.errors import CredentialError, Position
 from mtlsgate.interfaces import IProtocolEnvironment
 from mtlsgate.materials import unusable
-from mtlsgate.openssl import new_context
+from mtlsgate.openssl import new_context, reasons_of
 from mtlsgate.server_identity import as_address
-from mtlsgate.upstream.verified import ServerConnector, TlsEndpoint, said, verify
+from mtlsgate.upstream.verified import ServerConnector, TlsEndpoint, verify
 
 _SYSTEM = Path("system")
 
@@ -91,7 +91,7 @@ class TargetTls:
         try:
             return TlsClient(anchors, self._credential(environment), name, alpn)
         except (SSL.Error, crypto.Error) as error:
-            raise Misconfigured(self.at, f"OpenSSL refuses it: {said(error)}") from None
+            raise Misconfigured(self.at, f"OpenSSL refuses it: {reasons_of(error)}") from None
 
     def _credential(self, environment: IProtocolEnvironment) -> ServerCredential | None:
         certificate, key = self.client_certificate, self.client_private_key

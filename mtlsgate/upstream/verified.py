@@ -30,6 +30,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mtlsgate.openssl import reasons_of
 from mtlsgate.server_identity import as_address, name_problem, path_problem
 from mtlsgate.text import printable
 from mtlsgate.transport import HalfClosingConnection, HalfClosingTransport
@@ -45,14 +46,6 @@ class HandshakeFailed(Exception):
 
 class NotVerified(HandshakeFailed):
     """A server did not prove to be the one that was meant; the text says how."""
-
-
-def said(error: Exception) -> str:
-    """:returns: the reasons that OpenSSL gave."""
-    queue = error.args[0] if error.args else ()
-    if isinstance(error, SSL.SysCallError) or not isinstance(queue, list):
-        return str(error.args[-1]) if error.args else "no reason given"
-    return "; ".join(str(entry[-1]) for entry in queue) or "no reason given"
 
 
 class ServerConnection(HalfClosingConnection):
@@ -251,7 +244,7 @@ class _Listener(Protocol):
         if problem is not None:
             return NotVerified(printable(problem))
         if isinstance(error, SSL.Error) and error.args:
-            return HandshakeFailed(printable(f"the TLS handshake failed: {said(error)}"))
+            return HandshakeFailed(printable(f"the TLS handshake failed: {reasons_of(error)}"))
         if isinstance(error, SSL.Error | ConnectionClosed):
             return HandshakeFailed("it closed the connection in the TLS handshake")
         return HandshakeFailed(f"the TLS handshake failed: {type(error).__name__}")
