@@ -16,10 +16,10 @@ from twisted.internet.interfaces import IOpenSSLContextFactory
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
-from mtlsgate import context as gate_context
 from mtlsgate.admission import AdmissionPolicy, Rule
-from mtlsgate.credentials import pair, parse_certificates, parse_private_key
-from mtlsgate.judge import Judge
+from mtlsgate.certificates.parsing import pair, parse_certificates, parse_private_key
+from mtlsgate.tls import server as gate_context
+from mtlsgate.tls.judge import Judge
 
 
 class Echo(Protocol):

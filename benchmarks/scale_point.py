@@ -18,11 +18,11 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.logger import globalLogBeginner
 
-from mtlsgate.connections import Connections
-from mtlsgate.credentials import parse_certificates, parse_private_key
-from mtlsgate.epoch import load
-from mtlsgate.events import HumanLog
-from mtlsgate.listening import Entrance, places_of
+from mtlsgate.certificates.parsing import parse_certificates, parse_private_key
+from mtlsgate.gate.registry import Connections
+from mtlsgate.load.epoch import load
+from mtlsgate.observe.human_log import HumanLog
+from mtlsgate.run.listening import Entrance, places_of
 from mtlsgate.testing import Client, Credential
 
 

@@ -9,7 +9,7 @@ knows whom it admits.
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from mtlsgate.authority import Authority
+from mtlsgate.certificates.development_ca import Authority
 
 #: Seconds that a client has for its handshake.
 HANDSHAKE_TIMEOUT = 8

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 
 from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.admission.conditions import Condition, clause, read_value
-from mtlsgate.judge import Judge
 from mtlsgate.testing import Authority
+from mtlsgate.tls.judge import Judge
 
 #: Seconds of CPU that each figure is the mean of.
 SECONDS = 0.5

@@ -152,8 +152,8 @@ class IGate(Interface):
     def snapshot(selection: Any = ...) -> Any:
         """
         :param selection: which connections to tell of, a
-            `mtlsgate.snapshot.Selection`; by default none.
-        :returns: how the gate is now, a `mtlsgate.snapshot.Snapshot`.
+            `mtlsgate.observe.status.Selection`; by default none.
+        :returns: how the gate is now, a `mtlsgate.observe.status.Snapshot`.
         """
 
     def exposition() -> tuple[str, bytes]:
@@ -164,7 +164,7 @@ class IGate(Interface):
         Load the configuration anew.
 
         :param is_trial: only tell what would change.
-        :returns: a Deferred of what came of it, a `mtlsgate.snapshot.ReloadFacts`.
+        :returns: a Deferred of what came of it, a `mtlsgate.observe.status.ReloadFacts`.
         """
 
     def drain(who: str) -> None:

@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
-from mtlsgate.credentials import sha256
+from mtlsgate.certificates.parsing import sha256
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.text import address_text as address_text
 

@@ -21,17 +21,17 @@ from twisted.python import usage
 
 from mtlsgate.admin.service import AdminService
 from mtlsgate.admin.sockets import take
-from mtlsgate.appending import NOBODY_ELSE, Owner
-from mtlsgate.audit import AuditLog
-from mtlsgate.control import Control, GateHandle
-from mtlsgate.epoch import Epoch, load
 from mtlsgate.errors import GateError
-from mtlsgate.listening import bind
-from mtlsgate.selftest import self_test
-from mtlsgate.service import GateService
-from mtlsgate.signals import Handler, SignalService
-from mtlsgate.snapshots import Process, Snapshots
-from mtlsgate.watching import Stamp, Watcher
+from mtlsgate.load.epoch import Epoch, load
+from mtlsgate.observe.audit import AuditLog
+from mtlsgate.observe.log_file import NOBODY_ELSE, Owner
+from mtlsgate.run.control import Control, GateHandle
+from mtlsgate.run.file_watcher import Stamp, Watcher
+from mtlsgate.run.listening import bind
+from mtlsgate.run.selftest import self_test
+from mtlsgate.run.service import GateService
+from mtlsgate.run.signals import Handler, SignalService
+from mtlsgate.run.status_taker import Process, Snapshots
 
 
 class Loader:

@@ -20,13 +20,13 @@ from twisted.internet.testing import StringTransport
 from mtlsgate.admin.guard import Guard
 from mtlsgate.admin.resource import AdminResource
 from mtlsgate.admin.site import AdminChannel, AdminSite
-from mtlsgate.connections import Connections
-from mtlsgate.control import Control, GateHandle
-from mtlsgate.gate import GateFactory
+from mtlsgate.gate.factory import GateFactory
+from mtlsgate.gate.registry import Connections
 from mtlsgate.interfaces import IGate
-from mtlsgate.listening import places_of
-from mtlsgate.service import GateService
-from mtlsgate.snapshots import Process, Snapshots
+from mtlsgate.run.control import Control, GateHandle
+from mtlsgate.run.listening import places_of
+from mtlsgate.run.service import GateService
+from mtlsgate.run.status_taker import Process, Snapshots
 from mtlsgate.testing import Client, Credential
 from tests.pki import NOW, Site, server, site
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL
 
-from mtlsgate.authority import PrivateKey
+from mtlsgate.certificates.development_ca import PrivateKey
 from mtlsgate.testing import Authority, Credential
 
 _ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")

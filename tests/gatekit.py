@@ -24,14 +24,14 @@ from zope.interface import implementer
 
 from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.admission.conditions import Condition, clause, read_value
-from mtlsgate.authorization import Authorizer
-from mtlsgate.connections import Connections
-from mtlsgate.context import GateContext, TlsPolicy, utc_now
-from mtlsgate.credentials import ServerCredential
-from mtlsgate.gate import GateFactory, GateServer
+from mtlsgate.certificates.parsing import ServerCredential
+from mtlsgate.gate.authorizer import Authorizer
+from mtlsgate.gate.connection import Terms
+from mtlsgate.gate.factory import GateFactory, GateServer
+from mtlsgate.gate.registry import Connections
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, RecordingFactory, Version, self_signed
-from mtlsgate.visits import Terms
+from mtlsgate.tls.server import GateContext, TlsPolicy, utc_now
 
 VERSIONS: tuple[Version, Version] = ("1.2", "1.3")
 

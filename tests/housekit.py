@@ -13,13 +13,13 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.testing import MemoryReactorClock
 
-from mtlsgate.connections import Connections
-from mtlsgate.epoch import Epoch, load
-from mtlsgate.events import HumanLog
-from mtlsgate.listening import bind
-from mtlsgate.service import GateService
+from mtlsgate.gate.connection import Observer, Reload
+from mtlsgate.gate.registry import Connections
+from mtlsgate.load.epoch import Epoch, load
+from mtlsgate.observe.human_log import HumanLog
+from mtlsgate.run.listening import bind
+from mtlsgate.run.service import GateService
 from mtlsgate.testing import Client, Credential
-from mtlsgate.visits import Observer, Reload
 from tests.pki import NOW, site
 
 #: A server on an endpoint; the rules, and what else is in it.

@@ -24,13 +24,13 @@ from twisted.internet.task import Clock
 
 from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.admission.revocation import Revocation, parse_crls
-from mtlsgate.authority import PrivateKey
-from mtlsgate.context import GateContext, TlsPolicy, utc_now
-from mtlsgate.credentials import is_ca, parse_certificates
+from mtlsgate.certificates.development_ca import PrivateKey
+from mtlsgate.certificates.parsing import is_ca, parse_certificates
 from mtlsgate.errors import CredentialError
-from mtlsgate.gate import GateFactory, GateServer
+from mtlsgate.gate.factory import GateFactory, GateServer
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Client, Credential, RecordingFactory
+from mtlsgate.tls.server import GateContext, TlsPolicy, utc_now
 from tests.gatekit import localhost, logging
 
 Verification = Literal["strict", "compatible", "double"]

@@ -18,9 +18,9 @@ import pytest
 from attrs import frozen
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mtlsgate.authority import Authority, Credential, self_signed
-from mtlsgate.epoch import Epoch, load
+from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
 from mtlsgate.errors import ConfigError
+from mtlsgate.load.epoch import Epoch, load
 from mtlsgate.protocols import GROUP
 
 #: As a message lists the protocols that there are.

@@ -21,8 +21,8 @@ from click.testing import CliRunner
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
-from mtlsgate.cli import main
-from mtlsgate.credentials import ServerCredential
+from mtlsgate.certificates.parsing import ServerCredential
+from mtlsgate.commands.cli import main
 from mtlsgate.probe import Outcome, Target, parse_target, probe
 from mtlsgate.testing import Authority, Credential
 

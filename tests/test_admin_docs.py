@@ -9,7 +9,7 @@ import re
 import attrs
 import pytest
 
-from mtlsgate import snapshot
+from mtlsgate.observe import status as snapshot
 from tests.test_docs import DOCS
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its docs")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from mtlsgate.admin.endpoint import AdminEndpoint, endpoint_of
-from mtlsgate.changes import changes
 from mtlsgate.errors import ConfigError, CredentialError
-from mtlsgate.hosts import SocketAddress
-from mtlsgate.overview import overview
+from mtlsgate.load.listen_addresses import SocketAddress
+from mtlsgate.load.overview import overview
+from mtlsgate.run.epoch_diff import changes
 from tests.pki import NOW, server, site
 
 TOKEN = "0123456789abcdef"
@@ -210,7 +210,7 @@ def test_the_protocol_needs_verified_clients(tmp_path: Path) -> None:
         '3:1: protocol "admin": whoever comes in may end the gate: the server needs '
         'client_certificate rules, not client_authentication = "none"'
     )
-    custom = 'protocol "custom" { factory = "mtlsgate.protocols.admin:plugin" }'
+    custom = 'protocol "custom" { factory = "mtlsgate.admin.protocol:plugin" }'
     [problem] = site(tmp_path).problems(server('client_authentication = "none"', protocol=custom))
     assert "whoever comes in may end the gate" in problem
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from mtlsgate.cli import main
+from mtlsgate.commands.cli import main
 from mtlsgate.testing import Version
 from tests.running import BIN, RunningGate, gate, program, run
 

@@ -19,10 +19,10 @@ from mtlsgate.admin.site import (
     MOST_CONNECTIONS,
     REQUEST_TIMEOUT,
 )
-from mtlsgate.control import Control, GateHandle
-from mtlsgate.metrics import CONTENT_TYPE
+from mtlsgate.observe.metrics import CONTENT_TYPE
+from mtlsgate.observe.status import ReloadFacts
 from mtlsgate.reasons import Cause
-from mtlsgate.snapshot import ReloadFacts
+from mtlsgate.run.control import Control, GateHandle
 from tests.adminkit import PORT, Endpoint, Running, reply, running_handle
 from tests.gatekit import Log
 from tests.pki import pki, server

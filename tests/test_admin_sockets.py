@@ -20,9 +20,9 @@ from twisted.internet.unix import Port
 from mtlsgate.admin.endpoint import AdminEndpoint
 from mtlsgate.admin.service import AdminService
 from mtlsgate.admin.sockets import AdminListenError, take
-from mtlsgate.control import GateHandle
-from mtlsgate.epoch import Epoch
-from mtlsgate.hosts import SocketAddress
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.listen_addresses import SocketAddress
+from mtlsgate.run.control import GateHandle
 from mtlsgate.testing import RecordingFactory
 
 TOKEN = b"0123456789abcdef"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 
-from mtlsgate.appending import AppendFile
+from mtlsgate.observe.log_file import AppendFile
 
 
 def gap(count: int) -> bytes:

@@ -18,17 +18,17 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.logger import capturedLogs
 
-from mtlsgate import audit
 from mtlsgate.admission import Rejection
-from mtlsgate.appending import AppendFile
-from mtlsgate.audit import MAX_LINE, MAX_TEXT, AuditLog
-from mtlsgate.connections import Connections
-from mtlsgate.epoch import load
 from mtlsgate.errors import ConfigError
+from mtlsgate.gate.connection import Ending, Refusal, Reload, Terms, Visit
+from mtlsgate.gate.registry import Connections
+from mtlsgate.load.epoch import load
+from mtlsgate.observe import audit
+from mtlsgate.observe.audit import MAX_LINE, MAX_TEXT, AuditLog
+from mtlsgate.observe.log_file import AppendFile
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Credential, Version, self_signed
-from mtlsgate.visits import Ending, Refusal, Reload, Terms, Visit
 from tests.forgery import edited, present
 from tests.gatekit import Door, Log, rule
 from tests.test_docs import DOCS, sections

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 
-from mtlsgate.authority import Authority, Credential, PrivateKey, self_signed
+from mtlsgate.certificates.development_ca import Authority, Credential, PrivateKey, self_signed
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 
-from mtlsgate.authorization import Authorizer
-from mtlsgate.doorkeeper import Doorkeeper
+from mtlsgate.gate.admission import Doorkeeper
+from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Version

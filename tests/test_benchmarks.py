@@ -18,8 +18,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mtlsgate.epoch import load
-from mtlsgate.initialize import write_setup
+from mtlsgate.commands.init import write_setup
+from mtlsgate.load.epoch import load
 from tests.running import program
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mtlsgate.changes import changes
+from mtlsgate.run.epoch_diff import changes
 from tests.housekit import ISSUING, PINNED, a_server
 from tests.pki import site
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mtlsgate.authority import Authority, Credential, self_signed
-from mtlsgate.cli import main
+from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
+from mtlsgate.commands.cli import main
 from tests.pki import INSTALLED, server
 
 BIN = Path(sys.executable).parent
@@ -53,7 +53,7 @@ leaf_certificate_file = "pins.crt"
 
 
 def fingerprints(directory: Path) -> list[str]:
-    from mtlsgate.credentials import parse_certificates, sha256
+    from mtlsgate.certificates.parsing import parse_certificates, sha256
 
     return [
         sha256(one).hex()
@@ -210,7 +210,7 @@ def test_it_needs_no_reactor_and_binds_nothing(config: Path) -> None:
         "def refuse(*_): raise AssertionError('listened')\n"
         "socket.socket.listen = refuse\n"
         "from click.testing import CliRunner\n"
-        "from mtlsgate.cli import main\n"
+        "from mtlsgate.commands.cli import main\n"
         f"result = CliRunner().invoke(main, ['check', '--config', {str(config)!r}])\n"
         "assert result.exit_code == 0, result.output\n"
     )

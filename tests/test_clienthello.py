@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
-from mtlsgate.clienthello import (
+from mtlsgate.reasons import Reason
+from mtlsgate.testing import Authority, Version
+from mtlsgate.tls.clienthello import (
     MAX_BYTES,
     MAX_HELLO,
     UNEXPECTED_HEADER,
@@ -20,8 +22,6 @@ from mtlsgate.clienthello import (
     NoClientHello,
     alert_record,
 )
-from mtlsgate.reasons import Reason
-from mtlsgate.testing import Authority, Version
 
 VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 NAMES = [None, "a.example", "A.eXaMpLe", "a.example.", "192.0.2.1", "x" * 63 + ".example"]

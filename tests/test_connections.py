@@ -14,15 +14,15 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 
 from mtlsgate.admission import Pin, Rule
-from mtlsgate.authorization import Authorizer
-from mtlsgate.connections import Connections
-from mtlsgate.context import utc_now
-from mtlsgate.events import HumanLog
-from mtlsgate.limits import Limits
+from mtlsgate.gate.authorizer import Authorizer
+from mtlsgate.gate.connection import Ending, Refusal, Reload, Terms, Visit
+from mtlsgate.gate.limits import Limits
+from mtlsgate.gate.registry import Connections
+from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.protocols.echo import Echo
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Client, Credential, Version
-from mtlsgate.visits import Ending, Refusal, Reload, Terms, Visit
+from mtlsgate.tls.server import utc_now
 from tests.gatekit import Door, Log, admitted, rejected, rule
 
 CA = Authority.create("Root")

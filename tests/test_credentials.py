@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from mtlsgate.authority import self_signed
-from mtlsgate.credentials import (
+from mtlsgate.certificates.development_ca import self_signed
+from mtlsgate.certificates.parsing import (
     MAX_FILE_BYTES,
     PrivateKey,
     ServerCredential,

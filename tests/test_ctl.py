@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from mtlsgate.cli import main
+from mtlsgate.commands.cli import main
 from mtlsgate.ctl import tables, top
 from mtlsgate.ctl.client import Gone, Remote
 from mtlsgate.ctl.place import CtlError, Given, NotThere, Place, find
@@ -250,7 +250,7 @@ def test_options_may_come_first(tmp_path: Path) -> None:
 def test_help_is_quick(arguments: list[str]) -> None:
     """It does not wait for what only some commands need."""
     program = (
-        "import sys; from mtlsgate.cli import main\n"
+        "import sys; from mtlsgate.commands.cli import main\n"
         "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
         "slow = {'rich', 'twisted.internet', 'hcl2', 'cryptography', 'prometheus_client'}\n"
         "sys.exit(str(sorted(slow & set(sys.modules)) or ''))"
@@ -287,7 +287,7 @@ class InMemory(Remote):
         object.__setattr__(self, "running", running)
 
     def get(self, path: str, **query: object) -> Any:
-        from mtlsgate.snapshot import Selection
+        from mtlsgate.observe.status import Selection
 
         snapshot = self.running.control.snapshot(Selection()).to_dict()  # type: ignore[attr-defined]
         answers = {

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.interfaces import IListeningPort
 
-from mtlsgate.descriptors import Descriptors, lowest_free
+from mtlsgate.run.descriptors import Descriptors, lowest_free
 from tests.gatekit import Log
 from tests.housekit import House, a_server
 from tests.pki import pki

@@ -13,13 +13,13 @@ from attrs import field, frozen
 from twisted.internet.task import Clock
 
 from mtlsgate.admission import Rule
-from mtlsgate.clienthello import MAX_BYTES
-from mtlsgate.connections import Connections
-from mtlsgate.dispatch import DispatchingFactory, ServerChoice
-from mtlsgate.events import HumanLog
-from mtlsgate.names import first_by_name
+from mtlsgate.certificates.server_names import first_by_name
+from mtlsgate.gate.by_server_name import DispatchingFactory, ServerChoice
+from mtlsgate.gate.registry import Connections
+from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, Version
+from mtlsgate.tls.clienthello import MAX_BYTES
 from tests.forgery import ask_with_group_first, name_nobody
 from tests.gatekit import (
     Door,

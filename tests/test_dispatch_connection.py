@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
-from mtlsgate.dispatch import Dispatcher
+from mtlsgate.gate.by_server_name import Dispatcher
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import RecordingFactory, Version

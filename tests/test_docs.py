@@ -45,9 +45,9 @@ from zope.interface.interface import InterfaceClass
 from mtlsgate import interfaces
 from mtlsgate.config import Material, model
 from mtlsgate.config.fields import fields_of
-from mtlsgate.epoch import load
 from mtlsgate.errors import ConfigError
-from mtlsgate.gate import GateFactory
+from mtlsgate.gate.factory import GateFactory
+from mtlsgate.load.epoch import load
 from mtlsgate.protocols.http.configuration import HttpConfiguration
 from mtlsgate.protocols.http.refusal import REASONS
 from mtlsgate.protocols.web import WebConfiguration

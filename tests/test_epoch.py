@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from twisted.internet.interfaces import IProtocolFactory
 
-from mtlsgate.authority import Authority, self_signed
-from mtlsgate.credentials import MAX_FILE_BYTES, parse_certificates
-from mtlsgate.epoch import Epoch, load
+from mtlsgate.certificates.development_ca import Authority, self_signed
+from mtlsgate.certificates.parsing import MAX_FILE_BYTES, parse_certificates
 from mtlsgate.errors import ConfigError
+from mtlsgate.load.epoch import Epoch, load
 from tests.pki import INSTALLED, NOW, Site, base64_of, der, pki, server, site
 
 COUPER = Path(__file__).parent / "data" / "couper"

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mtlsgate.admission import AdmissionPolicy, Pin, Rule
-from mtlsgate.context import TlsPolicy
-from mtlsgate.credentials import ServerCredential
-from mtlsgate.expiry import Expiry, Kind, expiries_of
+from mtlsgate.certificates.parsing import ServerCredential
+from mtlsgate.load.expiry import Expiry, Kind, expiries_of
 from mtlsgate.testing import Authority, self_signed
+from mtlsgate.tls.server import TlsPolicy
 
 NOW = datetime(2026, 6, 15, tzinfo=UTC)
 

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mtlsgate.authority import Authority, Credential
-from mtlsgate.cli import main
+from mtlsgate.certificates.development_ca import Authority, Credential
+from mtlsgate.commands.cli import main
 from tests.pki import NOW, Site, pki, server, site
 from tests.test_revocation import crl
 

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from mtlsgate.admission import Admitted, Rule
-from mtlsgate.authority import Authority, Credential, self_signed
-from mtlsgate.explain import explain
+from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
+from mtlsgate.commands.explain import explain
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Version
 from tests.forgery import key_usage, without

@@ -16,11 +16,11 @@ from twisted.internet.defer import fail as failed
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from mtlsgate.connections import Connections
-from mtlsgate.judge import Judge
+from mtlsgate.gate.connection import Ending, Refusal, Reload, Terms, Visit
+from mtlsgate.gate.registry import Connections
 from mtlsgate.reasons import Cause
 from mtlsgate.testing import Authority, Version
-from mtlsgate.visits import Ending, Refusal, Reload, Terms, Visit
+from mtlsgate.tls.judge import Judge
 from tests.gatekit import Door, Log, rule
 from tests.housekit import PINNED, House, a_server
 from tests.pki import pki

@@ -22,8 +22,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.config import model
-from mtlsgate.epoch import load
 from mtlsgate.errors import ConfigError
+from mtlsgate.load.epoch import load
 from tests.pki import NOW, pki
 from tests.test_revocation import crl
 

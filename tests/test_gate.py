@@ -24,8 +24,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mtlsgate.doorkeeper import Doorkeeper
-from mtlsgate.gate import GateTransport
+from mtlsgate.gate.admission import Doorkeeper
+from mtlsgate.gate.factory import GateTransport
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.protocols.echo import plugin as echo
 from mtlsgate.protocols.whoami import plugin as whoami

@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL.crypto import X509
 
 from mtlsgate.admission import AdmissionPolicy, Path
-from mtlsgate.context import GateContext
-from mtlsgate.handshake import GateConnection
-from mtlsgate.judge import Judge
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, Version
+from mtlsgate.tls.handshake import GateConnection
+from mtlsgate.tls.judge import Judge
+from mtlsgate.tls.server import GateContext
 from tests.gatekit import VERSIONS, Door, Log, admitted, rejected, rule
 
 ROOT = Authority.create("Root")

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
-from mtlsgate.credentials import ServerCredential
+from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Version, self_signed
 from tests.gatekit import (

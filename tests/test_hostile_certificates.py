@@ -18,10 +18,11 @@ import pytest
 from attrs import evolve
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from mtlsgate import judge, paths
 from mtlsgate.admission.second_opinion import disagreement
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Client, Credential, Version
+from mtlsgate.tls import judge
+from mtlsgate.tls import other_paths as paths
 from tests.forgery import present, present_also, raw
 from tests.gatekit import Door, Log, condition, rule
 from tests.hostile import (

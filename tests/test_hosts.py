@@ -10,9 +10,16 @@ import pytest
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint, UNIXServerEndpoint
 from twisted.internet.testing import MemoryReactorClock
 
-from mtlsgate import hosts
-from mtlsgate.hosts import Host, HostError, SocketAddress, adopt, endpoint_of, parse_host
-from mtlsgate.listening import ListenError, bind
+from mtlsgate.load import listen_addresses as hosts
+from mtlsgate.load.listen_addresses import (
+    Host,
+    HostError,
+    SocketAddress,
+    adopt,
+    endpoint_of,
+    parse_host,
+)
+from mtlsgate.run.listening import ListenError, bind
 from tests.pki import server, site
 
 

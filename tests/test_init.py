@@ -20,10 +20,10 @@ from OpenSSL.crypto import (
     X509StoreFlags,
 )
 
-from mtlsgate.cli import main
-from mtlsgate.credentials import is_ca, pair, parse_certificates, parse_private_key
-from mtlsgate.epoch import load
-from mtlsgate.initialize import commands, is_pinned, write_setup
+from mtlsgate.certificates.parsing import is_ca, pair, parse_certificates, parse_private_key
+from mtlsgate.commands.cli import main
+from mtlsgate.commands.init import commands, is_pinned, write_setup
+from mtlsgate.load.epoch import load
 
 FILES = {
     *("gate.hcl", "admitted.crt", "ca.crt", "ca.key", "server.crt", "server.key"),

@@ -14,12 +14,12 @@ from attrs import evolve
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from mtlsgate.context import GateContext
-from mtlsgate.handshake import GateConnection
-from mtlsgate.judge import Judge
-from mtlsgate.paths import MAX_TARGETS, OtherPaths
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, Version, self_signed
+from mtlsgate.tls.handshake import GateConnection
+from mtlsgate.tls.judge import Judge
+from mtlsgate.tls.other_paths import MAX_TARGETS, OtherPaths
+from mtlsgate.tls.server import GateContext
 from tests.forgery import edited, present_also
 from tests.gatekit import Door, Log, admitted, condition, rejected, rule
 from tests.test_other_paths import (

@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
-from mtlsgate.limits import MAX_REMEMBERED, UNLIMITED, Buckets, Limits, Tally, source_of
+from mtlsgate.gate.limits import MAX_REMEMBERED, UNLIMITED, Buckets, Limits, Tally, source_of
 from mtlsgate.reasons import Reason
 
 

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mtlsgate.authority import Authority, Credential, self_signed
+from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
 from mtlsgate.errors import ConfigError
 from tests.pki import NOW, Site, pki, server, site
 

@@ -9,7 +9,7 @@ import certifi
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mtlsgate.authority import Authority, Credential, self_signed
+from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
 from tests.pki import NOW, Site, pki, server, site
 from tests.test_revocation import crl
 

@@ -10,10 +10,11 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
-from mtlsgate.connections import Connections
-from mtlsgate.dispatch import DispatchingFactory
-from mtlsgate.gate import GateFactory
-from mtlsgate.listening import (
+from mtlsgate.gate.behind_proxy import ProxiedFactory
+from mtlsgate.gate.by_server_name import DispatchingFactory
+from mtlsgate.gate.factory import GateFactory
+from mtlsgate.gate.registry import Connections
+from mtlsgate.run.listening import (
     Entrance,
     Listener,
     ListenError,
@@ -23,7 +24,6 @@ from mtlsgate.listening import (
     listen,
     places_of,
 )
-from mtlsgate.proxied import ProxiedFactory
 from tests.housekit import a_server
 from tests.pki import server, site
 
@@ -145,7 +145,7 @@ def test_an_endpoint_that_fails_after_all(tmp_path: Path) -> None:
     [place] = places(tmp_path, a_server().replace("unix:door.sock", f"unix:{tmp_path}/no/s"))
     from twisted.internet import reactor
 
-    from mtlsgate.hosts import endpoint_of
+    from mtlsgate.load.listen_addresses import endpoint_of
 
     listener = Listener(place, endpoint_of(str(place.address), reactor))
     with pytest.raises(ListenError, match="cannot listen on unix:"):

@@ -18,16 +18,16 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mtlsgate.admission import AdmissionPolicy
-from mtlsgate.authority import Authority, self_signed
-from mtlsgate.context import GateContext, TlsPolicy
-from mtlsgate.credentials import remembered, sha256
-from mtlsgate.dispatch import Dispatcher
-from mtlsgate.doorkeeper import Doorkeeper
-from mtlsgate.epoch import Epoch
-from mtlsgate.gate import GateFactory, GateTransport
-from mtlsgate.handshake import GateConnection, Handshake
+from mtlsgate.certificates.development_ca import Authority, self_signed
+from mtlsgate.certificates.parsing import remembered, sha256
+from mtlsgate.gate.admission import Doorkeeper
+from mtlsgate.gate.by_server_name import Dispatcher
+from mtlsgate.gate.connection import Visit
+from mtlsgate.gate.factory import GateFactory, GateTransport
+from mtlsgate.load.epoch import Epoch
 from mtlsgate.testing import Client, Version
-from mtlsgate.visits import Visit
+from mtlsgate.tls.handshake import GateConnection, Handshake
+from mtlsgate.tls.server import GateContext, TlsPolicy
 from tests.gatekit import Log, localhost, rule
 from tests.housekit import ISSUING, PINNED, House, a_server
 from tests.pki import NOW, pki
@@ -254,7 +254,7 @@ def test_what_an_old_epoch_took_is_given_back(
 ) -> None:
     """Once live connections are judged again, and not for an attempt that failed."""
     given: list[None] = []
-    monkeypatch.setattr("mtlsgate.service.give_back", lambda: given.append(None))
+    monkeypatch.setattr("mtlsgate.run.service.give_back", lambda: given.append(None))
     house = House(tmp_path, a_server())
     house.reload("server {")
     assert given == []
@@ -267,7 +267,9 @@ def test_what_a_flood_took_is_given_back(
 ) -> None:
     """Every second the gate looks at how many there are."""
     looks: list[int] = []
-    monkeypatch.setattr("mtlsgate.trimming.Trimmer.look", lambda _, count: looks.append(count))
+    monkeypatch.setattr(
+        "mtlsgate.run.memory_trim.Trimmer.look", lambda _, count: looks.append(count)
+    )
     house = House(tmp_path, a_server())
     clients = [house.connect(None) for _ in range(3)]
     house.reactor.advance(1)

@@ -12,8 +12,8 @@ from prometheus_client import REGISTRY, Counter
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.address import IPv4Address
 
-from mtlsgate.appending import AppendFile
-from mtlsgate.metrics import BUCKETS, CONTENT_TYPE
+from mtlsgate.observe.log_file import AppendFile
+from mtlsgate.observe.metrics import BUCKETS, CONTENT_TYPE
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Version, self_signed
 from tests.test_docs import DOCS, crl

@@ -6,7 +6,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from mtlsgate.names import canonical, certificate_names, first_by_name
+from mtlsgate.certificates.server_names import canonical, certificate_names, first_by_name
 from mtlsgate.testing import self_signed
 
 TABLE = first_by_name(

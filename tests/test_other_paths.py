@@ -18,12 +18,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL.crypto import X509StoreFlags
 
-from mtlsgate import judge, paths
 from mtlsgate.admission import Path, Pin, Rule
 from mtlsgate.admission.revocation import Revocation, parse_crls
-from mtlsgate.paths import MAX_CERTIFICATES, MAX_TARGETS, OtherPaths
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, Version
+from mtlsgate.tls import judge
+from mtlsgate.tls import other_paths as paths
+from mtlsgate.tls.other_paths import MAX_CERTIFICATES, MAX_TARGETS, OtherPaths
 from tests.forgery import key_usage
 from tests.gatekit import Door, Log, Verdict, admitted, condition, past, rejected, rule
 from tests.test_authority import sha1_signed

@@ -4,7 +4,7 @@ from threading import Event
 
 import pytest
 
-from mtlsgate.patience import patience
+from mtlsgate.load.progress import patience
 
 
 def test_it_says_so_once_it_takes_longer() -> None:

@@ -16,7 +16,7 @@ from mtlsgate.admission.patterns import (
     spiffe_pattern,
     uri_pattern,
 )
-from mtlsgate.names import canonical
+from mtlsgate.certificates.server_names import canonical
 
 
 def dns(pattern: str, name: str, wide: bool = False) -> bool:

@@ -8,10 +8,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.admission import Pin, Rule, lone_pins_of
-from mtlsgate.authority import Authority
-from mtlsgate.credentials import sha256
-from mtlsgate.epoch import Epoch
-from mtlsgate.overview import overview
+from mtlsgate.certificates.development_ca import Authority
+from mtlsgate.certificates.parsing import sha256
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.overview import overview
 from tests.forgery import raw
 from tests.pki import NOW, Site, pki, server, site
 

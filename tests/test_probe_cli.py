@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL
 
-from mtlsgate.cli import main
+from mtlsgate.commands.cli import main
 from mtlsgate.testing import Authority
 from tests.probekit import (
     Tls,
@@ -223,7 +223,7 @@ def test_other_commands_do_not_pay_for_it(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from click.testing import CliRunner\n"
-        "from mtlsgate.cli import main\n"
+        "from mtlsgate.commands.cli import main\n"
         f"result = CliRunner().invoke(main, ['check', '--config', {str(demo / 'gate.hcl')!r}])\n"
         "assert result.exit_code == 0, result.output\n"
         "assert not [one for one in sys.modules if one.startswith('mtlsgate.probe')]\n"

@@ -15,15 +15,20 @@ from twisted.internet.interfaces import IAddress, IConsumer, IPushProducer, ITCP
 from twisted.internet.protocol import Protocol
 from zope.interface import providedBy
 
-from mtlsgate.dispatch import DispatchingFactory, ServerChoice
+from mtlsgate.certificates.server_names import first_by_name
+from mtlsgate.gate.behind_proxy import (
+    HeaderKeeper,
+    ProxiedFactory,
+    ProxiedTransport,
+    behind_proxies,
+)
+from mtlsgate.gate.by_server_name import DispatchingFactory, ServerChoice
 from mtlsgate.interfaces import IVerifiedPeer
-from mtlsgate.names import first_by_name
+from mtlsgate.load.trusted_proxies import TrustedProxies, read_network
 from mtlsgate.peer import address_text
-from mtlsgate.proxied import HeaderKeeper, ProxiedFactory, ProxiedTransport, behind_proxies
 from mtlsgate.proxyprotocol import alpn_tlv, encode_local, encode_v1, encode_v2
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, MemoryTransport, RecordingFactory, Version
-from mtlsgate.trusted import TrustedProxies, read_network
 from tests.gatekit import Door, Log, admitted, rejected, rule
 
 CA = Authority.create("CA")

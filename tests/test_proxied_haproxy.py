@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from twisted.internet.address import IPv4Address
 
-from mtlsgate.cli import main
+from mtlsgate.commands.cli import main
 from mtlsgate.proxyprotocol import alpn_tlv, encode_v2, ssl_tlv
 from tests.running import RunningGate, gate, lacking, program, run
 

@@ -18,7 +18,6 @@ from zope.interface.interface import InterfaceClass
 from zope.interface.verify import verifyClass, verifyObject
 
 from mtlsgate import interfaces
-from mtlsgate.control import Control
 from mtlsgate.interfaces import (
     IAuthorizer,
     IGate,
@@ -28,6 +27,7 @@ from mtlsgate.interfaces import (
 )
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.protocols import GROUP, ProtocolEnvironment, find_plugin
+from mtlsgate.run.control import Control
 from mtlsgate.testing import Authority
 
 API = Path(__file__).parent.parent / "docs" / "api.md"

@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.admission import AdmissionPolicy, Admitted, Rejection, Rule
-from mtlsgate.epoch import Epoch
-from mtlsgate.overview import describe
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.overview import describe
 from mtlsgate.reasons import Reason
 from tests.pki import NOW, Site, pki, server, site
 

@@ -19,7 +19,7 @@ from mtlsgate.admission.second_opinion import (
     may_constrain_names,
     needs_second_opinion,
 )
-from mtlsgate.authority import PrivateKey
+from mtlsgate.certificates.development_ca import PrivateKey
 from mtlsgate.testing import Authority, Credential, self_signed
 
 NOW = datetime.now(UTC)

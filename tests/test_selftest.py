@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from mtlsgate.admission import AdmissionPolicy, Admitted
-from mtlsgate.context import GateContext
-from mtlsgate.selftest import SelfTestError, holes, intruders, self_test
+from mtlsgate.run.selftest import SelfTestError, holes, intruders, self_test
 from mtlsgate.testing import Authority
+from mtlsgate.tls.server import GateContext
 from tests.gatekit import Door, Log, rule
 from tests.housekit import ISSUING, PINNED, House, a_server
 from tests.pki import site

@@ -12,12 +12,12 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
-from mtlsgate import service
-from mtlsgate.listening import Listener, ListenError, Switch, listen
+from mtlsgate.gate.connection import Reload
 from mtlsgate.protocols.echo import Echo
 from mtlsgate.reasons import Reason
+from mtlsgate.run import service
+from mtlsgate.run.listening import Listener, ListenError, Switch, listen
 from mtlsgate.testing import Client, Version
-from mtlsgate.visits import Reload
 from tests.gatekit import Log
 from tests.housekit import ISSUING, PINNED, House, a_server
 from tests.pki import NOW, pki

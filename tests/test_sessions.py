@@ -13,19 +13,19 @@ from attrs import evolve
 from OpenSSL import SSL
 from twisted.internet.task import Clock
 
-from mtlsgate import judge
 from mtlsgate.admission import AdmissionPolicy, Pin, Rejection, Rule
 from mtlsgate.admission.revocation import Revocation, parse_crls
-from mtlsgate.connections import Connections
-from mtlsgate.context import GateContext, TlsPolicy
-from mtlsgate.dispatch import DispatchingFactory
-from mtlsgate.doorkeeper import Doorkeeper
-from mtlsgate.handshake import Handshake
+from mtlsgate.gate.admission import Doorkeeper
+from mtlsgate.gate.by_server_name import DispatchingFactory
+from mtlsgate.gate.registry import Connections
 from mtlsgate.interfaces import IVerifiedPeer
-from mtlsgate.judge import Judge
-from mtlsgate.listening import Entrance, places_of
 from mtlsgate.reasons import Reason
+from mtlsgate.run.listening import Entrance, places_of
 from mtlsgate.testing import Authority, Client, Credential, Session, Version, self_signed
+from mtlsgate.tls import judge
+from mtlsgate.tls.handshake import Handshake
+from mtlsgate.tls.judge import Judge
+from mtlsgate.tls.server import GateContext, TlsPolicy
 from tests.gatekit import (
     Door,
     Log,

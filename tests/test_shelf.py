@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from mtlsgate.admission import AdmissionPolicy, Admitted, Path, Rejection, Rule, policy
 from mtlsgate.admission.conditions import Condition, Leaf, clause, read_value
 from mtlsgate.admission.shelf import Shelf
-from mtlsgate.judge import Judge
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential
+from mtlsgate.tls.judge import Judge
 from tests.test_policy_depth import CONDITIONS, FILES, NOW, PATHS
 
 ROOT = Authority.create("root")

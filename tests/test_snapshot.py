@@ -18,15 +18,15 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from zope.interface.verify import verifyObject
 
 from mtlsgate.admission import Rejection
-from mtlsgate.control import GateHandle
-from mtlsgate.credentials import sha256
-from mtlsgate.epoch import load
+from mtlsgate.certificates.parsing import sha256
+from mtlsgate.gate.connection import Refusal, Reload, Terms, Visit
 from mtlsgate.interfaces import IGate
+from mtlsgate.load.epoch import load
+from mtlsgate.observe.recent_rejections import KEPT, RecentRejections
+from mtlsgate.observe.status import Selection
 from mtlsgate.reasons import Reason
-from mtlsgate.recent import KEPT, RecentRejections
-from mtlsgate.snapshot import Selection
+from mtlsgate.run.control import GateHandle
 from mtlsgate.testing import Authority, Version, self_signed
-from mtlsgate.visits import Refusal, Reload, Terms, Visit
 from tests.adminkit import Running
 from tests.gatekit import Log
 from tests.pki import NOW, pki, server

@@ -17,12 +17,12 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from mtlsgate.admission import Rejection
-from mtlsgate.connections import Connections
-from mtlsgate.limits import Limits, source_of
+from mtlsgate.gate.connection import Terms, Visit
+from mtlsgate.gate.limits import Limits, source_of
+from mtlsgate.gate.registry import Connections
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority
-from mtlsgate.visits import Terms, Visit
 
 CA = Authority.create("Root")
 ADDRESSES = st.sampled_from(

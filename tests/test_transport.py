@@ -23,7 +23,7 @@ from mtlsgate.testing import (
     RecordingProtocol,
     Version,
 )
-from mtlsgate.transport import PromptTransport, prompt
+from mtlsgate.tls.transport import PromptTransport, prompt
 from tests.gatekit import Door, Log, rule
 
 

@@ -4,7 +4,7 @@ import ctypes
 
 import pytest
 
-from mtlsgate.trimming import Trimmer, give_back
+from mtlsgate.run.memory_trim import Trimmer, give_back
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
-from mtlsgate.overview import describe
-from mtlsgate.trusted import TrustedProxies, read_network
+from mtlsgate.load.overview import describe
+from mtlsgate.load.trusted_proxies import TrustedProxies, read_network
 from tests.pki import Site, server, site
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mtlsgate.cli import main
+from mtlsgate.commands.cli import main
 from tests.running import BIN, RunningGate, gate, program, run
 
 

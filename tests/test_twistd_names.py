@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mtlsgate.authority import Authority
+from mtlsgate.certificates.development_ca import Authority
 from tests.running import RunningGate, gate, program, run
 
 CONFIG = """

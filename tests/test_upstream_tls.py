@@ -23,8 +23,8 @@ from twisted.internet.interfaces import (
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from mtlsgate.authority import CredentialOptions
-from mtlsgate.credentials import ServerCredential
+from mtlsgate.certificates.development_ca import CredentialOptions
+from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.testing import (
     Authority,
     Credential,

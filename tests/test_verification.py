@@ -11,10 +11,10 @@ from OpenSSL.crypto import Error as CryptoError
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
-from mtlsgate import verification
 from mtlsgate.admission import Rejection
 from mtlsgate.reasons import Reason
-from mtlsgate.verification import handshake_rejection, verification_rejection
+from mtlsgate.tls import openssl_errors as verification
+from mtlsgate.tls.openssl_errors import handshake_rejection, verification_rejection
 
 SOURCE = Path(__file__).parent.parent / "mtlsgate"
 

@@ -7,9 +7,9 @@ import pytest
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 
-from mtlsgate.epoch import load
 from mtlsgate.errors import ConfigError
-from mtlsgate.watching import INTERVAL, Stamp, Watcher, stamp
+from mtlsgate.load.epoch import load
+from mtlsgate.run.file_watcher import INTERVAL, Stamp, Watcher, stamp
 from tests.gatekit import Log
 from tests.pki import NOW, Site, server, site
 

@@ -14,7 +14,7 @@ from textwrap import dedent
 import pytest
 from click.testing import CliRunner
 
-from mtlsgate.cli import main
+from mtlsgate.commands.cli import main
 from tests.running import RunningGate, gate, program, run
 
 SIZE = 20_000_000

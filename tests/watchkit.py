@@ -13,12 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.testing import MemoryReactorClock
 
-from mtlsgate.audit import AuditLog
-from mtlsgate.epoch import load
-from mtlsgate.listening import bind
-from mtlsgate.service import GateService
+from mtlsgate.gate.connection import Reload
+from mtlsgate.load.epoch import load
+from mtlsgate.observe.audit import AuditLog
+from mtlsgate.run.listening import bind
+from mtlsgate.run.service import GateService
 from mtlsgate.testing import Authority, Client, Credential
-from mtlsgate.visits import Reload
 
 T = TypeVar("T")
 ROOT = Authority.create("Root", organization="Example")

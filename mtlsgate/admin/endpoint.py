@@ -11,14 +11,14 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from mtlsgate.certificates.parsing import read_file
 from mtlsgate.config import Misconfigured, Remainder, model
 from mtlsgate.config.decode import Decoder
 from mtlsgate.config.expressions import Scope
 from mtlsgate.config.syntax import parse
-from mtlsgate.credentials import read_file
 from mtlsgate.errors import START, Report
-from mtlsgate.hosts import HostError, SocketAddress, parse_host
-from mtlsgate.materials import Materials, looks_like_material, material_bytes
+from mtlsgate.load.files import Materials, looks_like_material, material_bytes
+from mtlsgate.load.listen_addresses import HostError, SocketAddress, parse_host
 from mtlsgate.text import quoted
 
 #: What a token must have at least, in characters.

@@ -24,9 +24,9 @@ from twisted.web.server import NOT_DONE_YET
 from mtlsgate.admin.guard import Guard
 from mtlsgate.admin.site import AdminRequest
 from mtlsgate.interfaces import IGate, IVerifiedPeer
+from mtlsgate.observe.recent_rejections import subject_of
+from mtlsgate.observe.status import MOST_CONNECTIONS, ReloadFacts, Selection, Value
 from mtlsgate.peer import address_text
-from mtlsgate.recent import subject_of
-from mtlsgate.snapshot import MOST_CONNECTIONS, ReloadFacts, Selection, Value
 from mtlsgate.text import shown
 
 _log = Logger("mtlsgate.admin")

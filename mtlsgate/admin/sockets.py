@@ -19,9 +19,9 @@ from twisted.internet.unix import Port as UnixPort
 from twisted.python.failure import Failure
 
 from mtlsgate.admin.endpoint import AdminEndpoint
-from mtlsgate.appending import NOBODY_ELSE, Owner
 from mtlsgate.errors import GateError
-from mtlsgate.hosts import HostError, SocketAddress, adopt
+from mtlsgate.load.listen_addresses import HostError, SocketAddress, adopt
+from mtlsgate.observe.log_file import NOBODY_ELSE, Owner
 
 #: Of the unix socket: its owner's alone.
 MODE = 0o600

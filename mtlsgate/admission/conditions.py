@@ -29,8 +29,8 @@ from mtlsgate.admission.patterns import (
     uri_keys,
     uri_pattern,
 )
-from mtlsgate.credentials import MAX_REMEMBERED, sha256
-from mtlsgate.names import canonical
+from mtlsgate.certificates.parsing import MAX_REMEMBERED, sha256
+from mtlsgate.certificates.server_names import canonical
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -13,7 +13,7 @@ from attrs import frozen
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from mtlsgate.credentials import is_ca, sha256
+from mtlsgate.certificates.parsing import is_ca, sha256
 
 
 @frozen(eq=False)
@@ -39,7 +39,7 @@ def facts_of(leaf: x509.Certificate) -> Facts:
     """
     :returns: the facts.  What the log and the application will read of the
         leaf does parse, too.
-    :raises: one of `mtlsgate.credentials.UNPARSABLE`.
+    :raises: one of `mtlsgate.certificates.parsing.UNPARSABLE`.
     """
     _ = leaf.subject, leaf.issuer
     return Facts(

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from mtlsgate.admission.conditions import Clause, Condition, Leaf
 from mtlsgate.admission.rules import Rule
-from mtlsgate.credentials import UNPARSABLE, sha256
+from mtlsgate.certificates.parsing import UNPARSABLE, sha256
 from mtlsgate.text import printable
 
 

@@ -19,7 +19,7 @@ from itertools import islice, takewhile
 
 from attrs import frozen
 
-from mtlsgate.names import canonical
+from mtlsgate.certificates.server_names import canonical
 
 #: scheme and authority, and the path after them (RFC 3986, 3).
 _URI = re.compile(r"(?P<front>[A-Za-z][A-Za-z0-9+.-]*:(?://[^/?#]*)?)(?P<path>.*)", re.DOTALL)

@@ -19,7 +19,7 @@ from mtlsgate.admission.facts import Facts
 from mtlsgate.admission.rules import Admitted, Pin, Rule
 from mtlsgate.admission.shelf import Shelf
 from mtlsgate.admission.verdicts import Path, Rejection
-from mtlsgate.credentials import UNPARSABLE, sha256
+from mtlsgate.certificates.parsing import UNPARSABLE, sha256
 from mtlsgate.reasons import Reason
 
 #: In the order in which a rule is gone through: of several rules that reject,

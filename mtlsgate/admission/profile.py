@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
 from mtlsgate.admission.verdicts import Path, Rejection
-from mtlsgate.credentials import MAX_REMEMBERED, UNPARSABLE
+from mtlsgate.certificates.parsing import MAX_REMEMBERED, UNPARSABLE
 from mtlsgate.reasons import Reason
 
 #: The DER of the object identifier 2.5.29.36 (RFC 5280, 4.2.1.11).

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
 from mtlsgate.admission.verdicts import Path, Rejection
-from mtlsgate.credentials import _PEM_BEGIN, UNPARSABLE, _from_base64, _pem_blocks, is_ca
+from mtlsgate.certificates.parsing import _PEM_BEGIN, UNPARSABLE, _from_base64, _pem_blocks, is_ca
 from mtlsgate.errors import CredentialError
 from mtlsgate.reasons import Reason
 from mtlsgate.text import quoted

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mtlsgate.admission.conditions import Condition
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.admission.verdicts import Path
-from mtlsgate.credentials import parse_again, sha256
+from mtlsgate.certificates.parsing import parse_again, sha256
 
 
 def _der(certificate: x509.Certificate) -> bytes:

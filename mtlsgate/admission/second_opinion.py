@@ -42,7 +42,7 @@ from cryptography.x509.verification import (
 )
 
 from mtlsgate.admission.verdicts import Path
-from mtlsgate.credentials import MAX_REMEMBERED, UNPARSABLE, is_ca
+from mtlsgate.certificates.parsing import MAX_REMEMBERED, UNPARSABLE, is_ca
 
 #: The DER of the object identifier 2.5.29.30 (RFC 5280, 4.2.1.10).
 _NAME_CONSTRAINTS = bytes.fromhex("0603551d1e")

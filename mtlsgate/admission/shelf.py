@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 
 from mtlsgate.admission.conditions import Clause, Condition, Leaf
 from mtlsgate.admission.rules import Rule
-from mtlsgate.credentials import UNPARSABLE
+from mtlsgate.certificates.parsing import UNPARSABLE
 
 _Key = tuple[str, Hashable]
 

@@ -5,6 +5,7 @@
 is an `Outcome`, which `describe` puts into words and `to_dict` into JSON.
 """
 
+from mtlsgate.certificates.server_identity import name_problem
 from mtlsgate.probe.arguments import ProbeError, load_identity, load_trust, parse_target
 from mtlsgate.probe.client import probe
 from mtlsgate.probe.document import to_dict
@@ -18,7 +19,6 @@ from mtlsgate.probe.outcome import (
     Verdict,
 )
 from mtlsgate.probe.words import ALERTS, alert_name, describe, problem_text
-from mtlsgate.server_identity import name_problem
 
 __all__ = [
     "ALERTS",

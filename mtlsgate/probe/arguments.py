@@ -12,17 +12,17 @@ from typing import TypeVar
 from attrs import frozen
 from cryptography import x509
 
-from mtlsgate.credentials import (
+from mtlsgate.certificates.parsing import (
     ServerCredential,
     pair,
     parse_certificates,
     parse_private_key,
     read_file,
 )
+from mtlsgate.certificates.server_identity import as_address
+from mtlsgate.certificates.server_names import canonical
 from mtlsgate.errors import CredentialError, GateError
-from mtlsgate.names import canonical
 from mtlsgate.probe.outcome import Target
-from mtlsgate.server_identity import as_address
 from mtlsgate.text import printable, quoted
 
 T = TypeVar("T")

@@ -22,8 +22,8 @@ from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509StoreFlags
 
-from mtlsgate.context import utc_now
-from mtlsgate.credentials import UNPARSABLE, ServerCredential
+from mtlsgate.certificates.parsing import UNPARSABLE, ServerCredential
+from mtlsgate.certificates.server_identity import as_address, name_problem
 from mtlsgate.probe.arguments import ProbeError
 from mtlsgate.probe.outcome import (
     CertificateFacts,
@@ -35,7 +35,7 @@ from mtlsgate.probe.outcome import (
     name_text,
 )
 from mtlsgate.probe.session import End, Session, converse, reason
-from mtlsgate.server_identity import as_address, name_problem
+from mtlsgate.tls.server import utc_now
 
 T = TypeVar("T")
 

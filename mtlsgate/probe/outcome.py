@@ -10,7 +10,7 @@ from enum import Enum
 from attrs import frozen
 from cryptography import x509
 
-from mtlsgate.credentials import sha256
+from mtlsgate.certificates.parsing import sha256
 
 
 class Verdict(Enum):

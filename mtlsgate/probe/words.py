@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from mtlsgate.certificates.server_identity import path_problem
 from mtlsgate.probe.outcome import (
     CertificateFacts,
     Ending,
@@ -15,7 +16,6 @@ from mtlsgate.probe.outcome import (
     Stage,
     Verdict,
 )
-from mtlsgate.server_identity import path_problem
 from mtlsgate.text import printable
 
 #: How many CAs are listed before the rest is counted.

@@ -19,11 +19,11 @@ from zope.interface import implementer
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
+from mtlsgate.certificates.parsing import read_file
 from mtlsgate.config import Material
-from mtlsgate.credentials import read_file
 from mtlsgate.errors import GateError, did_you_mean
 from mtlsgate.interfaces import IGate, IProtocolEnvironment, IProtocolPlugin
-from mtlsgate.materials import material_bytes
+from mtlsgate.load.files import material_bytes
 from mtlsgate.text import printable, quoted
 
 GROUP = "mtlsgate.protocols"

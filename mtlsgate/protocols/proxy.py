@@ -25,9 +25,9 @@ from zope.interface import implementer
 
 from mtlsgate.config import Duration, Located, Misconfigured
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin, IVerifiedPeer
-from mtlsgate.openssl import reasons_of
 from mtlsgate.peer import address_text
 from mtlsgate.text import printable
+from mtlsgate.tls.contexts import reasons_of
 from mtlsgate.upstream.announce import Announcement
 from mtlsgate.upstream.backends import Backends, Dialled, Unreachable
 from mtlsgate.upstream.relay import End, Limits, Relay

@@ -23,7 +23,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
-from mtlsgate.server_identity import as_address
+from mtlsgate.certificates.server_identity import as_address
 from mtlsgate.text import quoted
 
 T = TypeVar("T")

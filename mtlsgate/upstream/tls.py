@@ -15,19 +15,19 @@ from OpenSSL import SSL, crypto
 from OpenSSL.crypto import X509, X509StoreFlags
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
-from mtlsgate.config import Located, Material, Misconfigured
-from mtlsgate.config.fields import position
-from mtlsgate.credentials import (
+from mtlsgate.certificates.parsing import (
     ServerCredential,
     pair,
     parse_certificates,
     parse_private_key,
 )
+from mtlsgate.certificates.server_identity import as_address
+from mtlsgate.config import Located, Material, Misconfigured
+from mtlsgate.config.fields import position
 from mtlsgate.errors import CredentialError, Position
 from mtlsgate.interfaces import IProtocolEnvironment
-from mtlsgate.materials import unusable
-from mtlsgate.openssl import new_context, reasons_of
-from mtlsgate.server_identity import as_address
+from mtlsgate.load.files import unusable
+from mtlsgate.tls.contexts import new_context, reasons_of
 from mtlsgate.upstream.verified import ServerConnector, TlsEndpoint, verify
 
 _SYSTEM = Path("system")

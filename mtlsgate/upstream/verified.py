@@ -30,10 +30,10 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtlsgate.openssl import reasons_of
-from mtlsgate.server_identity import as_address, name_problem, path_problem
+from mtlsgate.certificates.server_identity import as_address, name_problem, path_problem
 from mtlsgate.text import printable
-from mtlsgate.transport import HalfClosingConnection, HalfClosingTransport
+from mtlsgate.tls.contexts import reasons_of
+from mtlsgate.tls.transport import HalfClosingConnection, HalfClosingTransport
 
 _log = Logger("mtlsgate.upstream")
 

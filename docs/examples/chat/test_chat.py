@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from mtlsgate.epoch import load
-from mtlsgate.gate import GateFactory
+from mtlsgate.gate.factory import GateFactory
+from mtlsgate.load.epoch import load
 from mtlsgate.testing import Authority, Client, Credential
 
 Connect = Callable[[Credential], Client]

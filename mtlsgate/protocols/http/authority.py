@@ -11,7 +11,7 @@ from ipaddress import ip_address
 
 from attrs import frozen
 
-from mtlsgate.names import same_name
+from mtlsgate.certificates.server_names import same_name
 from mtlsgate.protocols.http.refusal import Refusal
 
 #: Stricter than RFC 3986, 3.2.2: no name that a certificate can have needs more.

@@ -18,6 +18,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import ServerFactory
 from zope.interface import implementer
 
+from mtlsgate.certificates.server_names import first_by_name
 from mtlsgate.config import Misconfigured
 from mtlsgate.interfaces import (
     IProtocolEnvironment,
@@ -25,7 +26,6 @@ from mtlsgate.interfaces import (
     IRetirable,
     IVerifiedPeer,
 )
-from mtlsgate.names import first_by_name
 from mtlsgate.protocols.http.access import AccessLog
 from mtlsgate.protocols.http.channel import GateChannel
 from mtlsgate.protocols.http.configuration import HttpConfiguration

@@ -1,0 +1,94 @@
+"""
+Whether a server is the one that was meant: what is wrong with its certificate's
+path, in words, and whether the certificate is that of its name (RFC 9525).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+from cryptography import x509
+from service_identity import CertificateError, VerificationError
+from service_identity.cryptography import (
+    verify_certificate_hostname,
+    verify_certificate_ip_address,
+)
+
+from mtlsgate.certificates.parsing import UNPARSABLE
+
+#: X509_V_ERR_… to what is wrong.
+_PATH_PROBLEMS = {
+    1: "OpenSSL did not judge it to the end",
+    7: "the signature is not the issuer's",
+    9: "not yet valid",
+    10: "expired",
+    18: "self-signed, and not in {trust}",
+    19: "the chain ends in a CA that is not in {trust}",
+    20: "the issuer is unknown, neither in {trust} nor sent along",
+    23: "revoked",
+    24: "the issuer is not a CA",
+    25: "more intermediates than the CA allows",
+    26: "not meant for TLS servers (extended key usage)",
+    34: "a critical extension that OpenSSL does not know",
+    47: "a name that the CA is not allowed to certify",
+    48: "a name that the CA is not allowed to certify",
+    66: "the key is too weak",
+    67: "the CA's key is too weak",
+    68: "the signature's digest is too weak",
+    79: "the issuer is not a CA, or an invalid one",
+}
+
+#: How many of a certificate's names are listed before the rest is counted.
+_NAMES = 5
+
+
+def as_address(text: str) -> str | None:
+    """:returns: the IP address without its zone, or None if it is none."""
+    try:
+        return str(ipaddress.ip_address(text.partition("%")[0]))
+    except ValueError:
+        return None
+
+
+def path_problem(number: int, trust: str) -> str:
+    """
+    :param number: X509_V_ERR_….
+    :param trust: what to call the place where the trusted CAs are.
+    :returns: what is wrong with the certificate, in words.
+    """
+    words = _PATH_PROBLEMS.get(number, f"OpenSSL's verification error {number}")
+    return words.format(trust=trust)
+
+
+def name_problem(certificate: x509.Certificate, name: str) -> str | None:
+    """
+    :param name: the DNS name or IP address that the server should have.
+    :returns: why the certificate is not that server's (RFC 9525), or None.
+        The common name is not looked at.
+    """
+    verify = (
+        verify_certificate_hostname if as_address(name) is None else verify_certificate_ip_address
+    )
+    try:
+        verify(certificate, name)
+    except (VerificationError, CertificateError) as error:
+        names = _names(certificate)
+        if not names:
+            return "the certificate has neither DNS name nor IP address (a common name is none)"
+        if isinstance(error, VerificationError):
+            return f"the certificate is for {', '.join(names)}"
+        return f"the certificate's names cannot be used: {error}"
+    except UNPARSABLE as error:
+        return f"the names cannot be compared: {error}"
+    return None
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    """:returns: the first names of a certificate whose extensions parse."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    names = found.get_values_for_type(x509.DNSName)
+    names += map(str, found.get_values_for_type(x509.IPAddress))
+    return names if len(names) <= _NAMES else [*names[:_NAMES], f"{len(names) - _NAMES} more"]

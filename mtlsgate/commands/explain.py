@@ -1,0 +1,157 @@
+"""
+``mtlsgate explain``: why a certificate would be let in or not, without a
+connection.
+
+The chain goes through the very code that judges handshakes; what is said
+beside the verdict comes from `mtlsgate.admission.near_miss`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+from attrs import frozen
+from cryptography import x509
+
+from mtlsgate.admission import Admitted, Rejection, Rule
+from mtlsgate.admission.near_miss import near_misses
+from mtlsgate.certificates.parsing import parse_certificates, read_file, sha256
+from mtlsgate.errors import CredentialError, did_you_mean
+from mtlsgate.gate.factory import GateServer
+from mtlsgate.load.epoch import load
+from mtlsgate.text import printable, quoted
+
+
+@frozen
+class RuleOpinion:
+    """
+    What one rule makes of a chain.
+
+    :ivar rule: which.
+    :ivar verdict: what it would be if there were no other rule.
+    :ivar hints: what the chain almost satisfies, the likeliest first.
+    """
+
+    rule: Rule
+    verdict: Admitted | Rejection
+    hints: tuple[str, ...]
+
+
+@frozen
+class Explanation:
+    """
+    What a server makes of a chain.
+
+    :ivar server: its name.
+    :ivar leaf: the chain's.
+    :ivar verdict: what a handshake at that time would have ended with.
+    :ivar opinions: rule by rule, in file order.
+    """
+
+    server: str
+    leaf: x509.Certificate
+    verdict: Admitted | Rejection
+    opinions: tuple[RuleOpinion, ...]
+
+    @property
+    def admitted(self) -> bool:
+        """Whether the client would be let in."""
+        return isinstance(self.verdict, Admitted)
+
+    def to_dict(self) -> dict[str, object]:
+        """:returns: all of it as what JSON can hold."""
+        return {
+            "server": self.server,
+            "subject": self.leaf.subject.rfc4514_string(),
+            "fingerprint_sha256": sha256(self.leaf).hex(),
+            **_verdict(self.verdict),
+            "rules": [
+                {"rule": one.rule.name, **_verdict(one.verdict), "hints": list(one.hints)}
+                for one in self.opinions
+            ],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """:returns: all of it in words."""
+        subject = printable(self.leaf.subject.rfc4514_string())
+        yield f"{self.server}: {subject} sha256={sha256(self.leaf).hex()}"
+        yield f"  {_words(self.verdict)}"
+        for one in self.opinions:
+            yield f"  rule {printable(one.rule.name)}: {_words(one.verdict)}"
+            for hint in one.hints:
+                yield f"    {hint}"
+
+
+def _verdict(verdict: Admitted | Rejection) -> dict[str, object]:
+    if isinstance(verdict, Admitted):
+        return {"admitted": True, "by": verdict.rule.name}
+    return {
+        "admitted": False,
+        "reason": verdict.reason.value,
+        "depth": verdict.depth,
+        "detail": verdict.detail,
+    }
+
+
+def _words(verdict: Admitted | Rejection) -> str:
+    if isinstance(verdict, Admitted):
+        return f"admitted by rule {printable(verdict.rule.name)}"
+    depth = "" if verdict.depth is None else f" at depth {verdict.depth}"
+    return f"rejected: {verdict.reason}{depth}: {printable(verdict.detail)}"
+
+
+def explain(server: GateServer, chain: tuple[x509.Certificate, ...], at: datetime) -> Explanation:
+    """
+    :param server: one that judges clients.
+    :param chain: as a client would present it, the leaf first.
+    :param at: the time to judge by.
+    """
+    judge = server.context.judge
+    assert judge is not None
+    opinions = tuple(
+        RuleOpinion(rule, one, () if isinstance(one, Admitted) else _hints(rule, chain, at))
+        for rule, one in judge.by_rule(chain, at)
+    )
+    verdict = judge.on_chain(chain, at)
+    return Explanation(server.name, chain[0], verdict, opinions)
+
+
+def _hints(rule: Rule, chain: tuple[x509.Certificate, ...], at: datetime) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(near_misses(rule, chain, at)))
+
+
+def choose_server(config: str, name: str | None) -> GateServer:
+    """
+    :param name: of a server, or None where there is but one.
+    :raises ConfigError: if the configuration is in error.
+    :raises ValueError: if there is no such server, or it asks for no certificate.
+    """
+    servers = [one.gate for one in load(config, offline=True).servers]
+    names = ", ".join(quoted(one.name) for one in servers)
+    chosen = [one for one in servers if name in (None, one.name)]
+    if not chosen:
+        hint = did_you_mean(name or "", [one.name for one in servers])
+        raise ValueError(f"{config} has no server {quoted(name or '')}{hint}: {names}")
+    if len(chosen) > 1 and name is None:
+        raise ValueError(f"{config} has several servers: name one with --server: {names}")
+    if len(chosen) > 1:
+        raise ValueError(f"{config} has several servers {quoted(name or '')}: give them labels")
+    if chosen[0].context.judge is None:
+        raise ValueError(f"server {quoted(chosen[0].name)} lets in anyone: it judges nobody")
+    return chosen[0]
+
+
+def read_chain(files: Iterable[str]) -> tuple[x509.Certificate, ...]:
+    """
+    :param files: the leaf's first; PEM or DER.
+    :raises ValueError: if one cannot be read or does not parse.
+    """
+    chain: list[x509.Certificate] = []
+    for name in files:
+        try:
+            chain += parse_certificates(read_file(Path(name)))
+        except CredentialError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return tuple(chain)

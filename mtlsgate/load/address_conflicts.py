@@ -1,0 +1,194 @@
+"""
+Which servers may listen where, and which answers to which name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from attrs import frozen
+
+from mtlsgate.admission.patterns import dns_pattern
+from mtlsgate.certificates.server_names import canonical
+from mtlsgate.config import Located, model
+from mtlsgate.errors import Position, Report
+from mtlsgate.load.listen_addresses import Host, SocketAddress
+from mtlsgate.text import quoted
+
+
+def refuse_names(server: model.Server, report: Report) -> None:
+    """Report what cannot be a server name, and what stands there twice."""
+    seen: dict[str, Position] = {}
+    for name in server.server_names:
+        try:
+            dns_pattern(name.value)
+        except ValueError as error:
+            report.error(name.at, server.heading, f"server_names: {quoted(name.value)} {error}")
+            continue
+        first = seen.setdefault(canonical(name.value), name.at)
+        if first != name.at:
+            report.error(
+                name.at, server.heading, f"server_names: {quoted(name.value)} stands there twice"
+            )
+
+
+@frozen
+class _Use:
+    """
+    One address of one server.
+
+    :ivar server: whose.
+    :ivar host: the entry of ``hosts``.
+    :ivar address: one of its TCP addresses, or None for an endpoint.
+    :ivar at: where the entry stands.
+    """
+
+    server: model.Server
+    host: Host
+    address: SocketAddress | None
+    at: Position
+
+    @property
+    def group(self) -> int | str:
+        """Only uses of one group can clash: a port, or an endpoint."""
+        return self.host.text if self.address is None else self.address.port
+
+    def clashes(self, other: _Use) -> bool:
+        """:returns: whether both cannot be listened on with a socket each."""
+        if self.address is None or other.address is None:
+            return self.address is other.address
+        return self.address.overlaps(other.address)
+
+    def __str__(self) -> str:
+        return quoted(self.host.text) if self.address is None else str(self.address)
+
+
+class _Sharers:
+    """
+    The uses of one address, which has many servers where they have names.
+
+    :ivar first: of them all.
+    :ivar _nameless: the first of a server without names.
+    :ivar _default: the first of a default server.
+    :ivar _by_server: the first of each server, by its identity.
+    :ivar _by_name: the first for each server name, canonical.
+    """
+
+    def __init__(self, first: _Use) -> None:
+        self.first = first
+        self._nameless: _Use | None = None
+        self._default: _Use | None = None
+        self._by_server: dict[int, _Use] = {}
+        self._by_name: dict[str, _Use] = {}
+
+    def add(self, use: _Use) -> None:
+        """Note one more, that comes after all others."""
+        server = use.server
+        if not server.server_names:
+            self._nameless = self._nameless or use
+        if server.default_server:
+            self._default = self._default or use
+        self._by_server.setdefault(id(server), use)
+        for name in _canonical(server.server_names):
+            self._by_name.setdefault(name, use)
+
+    def suspects(self, use: _Use) -> Iterator[_Use]:
+        """:returns: the first of those that the use has each kind of problem with, if any."""
+        server = use.server
+        found = [self._nameless, self._by_server.get(id(server))]
+        if not server.server_names or _proxies(server) != _proxies(self.first.server):
+            found.append(self.first)
+        if server.default_server:
+            found.append(self._default)
+        found += map(self._by_name.get, _canonical(server.server_names))
+        return (one for one in found if one is not None)
+
+
+def refuse_overlaps(
+    servers: Sequence[tuple[model.Server, tuple[Host | None, ...]]], report: Report
+) -> None:
+    """
+    Report addresses that are taken twice, but for servers that share one and
+    the same address by their names.
+
+    :param servers: each with what its hosts mean, None where that is in error.
+    """
+    taken: dict[int | str, dict[SocketAddress | None, _Sharers]] = {}
+    for use in _uses(servers):
+        group = taken.setdefault(use.group, {})
+        others = [
+            other
+            for address, sharers in group.items()
+            if use.clashes(sharers.first)
+            for other in (sharers.suspects(use) if address == use.address else (sharers.first,))
+        ]
+        if others:
+            problem = _problem(use, min(others, key=lambda one: one.at))
+            report.error(use.at, use.server.heading, f"hosts: {use} {problem}")
+        group.setdefault(use.address, _Sharers(use)).add(use)
+
+
+def _uses(
+    servers: Sequence[tuple[model.Server, tuple[Host | None, ...]]],
+) -> Iterator[_Use]:
+    for server, hosts in servers:
+        for host, written in zip(hosts, server.hosts, strict=True):
+            if host is not None:
+                for address in host.addresses or (None,):
+                    yield _Use(server, host, address, written.at)
+
+
+def _problem(use: _Use, other: _Use) -> str:
+    """:returns: why two servers cannot share what both listen on."""
+    there = f"line {other.at.line}, column {other.at.column}"
+    mine, theirs = use.server, other.server
+    if mine is theirs or use.address != other.address:
+        return f"is taken: see {there}"
+    if _proxies(mine) != _proxies(theirs):
+        return (
+            f"is read with another proxy_protocol or other trusted_proxies: see {there}; servers "
+            "that share an address must agree on them"
+        )
+    if not (mine.server_names and theirs.server_names):
+        return f"is taken: see {there}; servers that share an address need server_names each"
+    if mine.default_server and theirs.default_server:
+        return f"has a default_server already: see {there}"
+    both = _canonical(mine.server_names) & _canonical(theirs.server_names)
+    return f"has a server for {quoted(min(both))} already: see {there}"
+
+
+def names_elsewhere(
+    servers: Sequence[tuple[model.Server, tuple[Host | None, ...]]],
+) -> list[tuple[str, ...]]:
+    """
+    :param servers: each with what its hosts mean, None where that is in error.
+    :returns: for each, the names that one of its wildcards would stand for, but
+        another server on the same address declares: there that one comes first.
+    """
+    owners: dict[str, list[tuple[str, int]]] = {}
+    places: list[set[str]] = []
+    for number, (server, hosts) in enumerate(servers):
+        found = [host for host in hosts if host is not None]
+        places.append({str(one) for host in found for one in host.addresses or (host.text,)})
+        for name in _canonical(server.server_names):
+            owners.setdefault(name.partition(".")[2], []).append((name, number))
+    return [
+        tuple(
+            sorted(
+                name
+                for wildcard in _canonical(server.server_names)
+                if wildcard.startswith("*.")
+                for name, owner in owners[wildcard[2:]]
+                if owner != number and places[owner] & places[number]
+            )
+        )
+        for number, (server, _) in enumerate(servers)
+    ]
+
+
+def _proxies(server: model.Server) -> tuple[str | None, set[str]]:
+    return server.proxy_protocol, {one.value for one in server.trusted_proxies or ()}
+
+
+def _canonical(names: Sequence[Located[str]]) -> set[str]:
+    return {canonical(name.value) for name in names}

@@ -1,0 +1,181 @@
+"""
+What stands behind a server: its protocol's factory, and who authorizes clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from attrs import frozen
+from twisted.internet.interfaces import IProtocolFactory, IProtocolNegotiationFactory
+
+from mtlsgate.config import AlreadyReported, Misconfigured, model
+from mtlsgate.config.decode import Decoder
+from mtlsgate.config.tree import heading
+from mtlsgate.errors import did_you_mean
+from mtlsgate.gate.authorizer import Authorizer
+from mtlsgate.interfaces import IAuthorizer, IGate
+from mtlsgate.load.files import Materials
+from mtlsgate.protocols import (
+    PluginError,
+    ProtocolEnvironment,
+    find_plugin,
+    installed_reactor,
+    no_gate,
+)
+from mtlsgate.protocols.importing import resolve
+from mtlsgate.text import quoted
+
+#: The entry points that name authorizers.
+AUTHORIZERS = "mtlsgate.authorizers"
+#: In seconds, where the configuration says nothing.
+_AUTHORIZE_TIMEOUT = 5.0
+
+
+@frozen
+class Application:
+    """
+    :ivar factory: what a plugin built.
+    :ivar alpn: the application protocols that it offers.
+    """
+
+    factory: IProtocolFactory
+    alpn: tuple[bytes, ...]
+
+
+class ApplicationReader:
+    """
+    Builds what the servers of one load name.
+
+    :ivar decoder: reads the blocks.
+    :ivar materials: reads the files.
+    :ivar reactor: what plugins get for theirs, if not the installed one.
+    :ivar gate: where protocols find the gate once it runs.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        materials: Materials,
+        reactor: object | None = None,
+        gate: Callable[[], IGate] = no_gate,
+    ) -> None:
+        self.decoder = decoder
+        self.materials = materials
+        self.reactor = reactor
+        self.gate = gate
+        self.report = decoder.report
+        # What a thousand servers name is looked for once.
+        self._find_plugin = cache(find_plugin)
+
+    def application(
+        self,
+        block: model.Protocol,
+        server: str,
+        server_names: tuple[str, ...] = (),
+        client_authentication: str = "required",
+        names_elsewhere: tuple[str, ...] = (),
+    ) -> Application | None:
+        """
+        :param server: its name.
+        :param server_names: that it declares.
+        :param names_elsewhere: those of its names that another server has.
+        :param client_authentication: as it says in its ``tls`` block.
+        :returns: what the block builds, or None if the report says why not.
+        """
+        where = heading("protocol", block.name)
+        errors_before = len(self.report.errors)
+        try:
+            plugin = self._find_plugin(block.name)
+            configuration = self.decoder.decode(plugin.configuration, block.body, block.at, where)
+            # An expression that cannot be read was reported with the syntax.
+            unread = any(one.where == where for one in self.report.errors)
+            if configuration is None or unread or len(self.report.errors) != errors_before:
+                return None
+            environment = self._environment(
+                server, server_names, client_authentication, names_elsewhere
+            )
+            built = plugin.build(configuration, environment)
+            if not IProtocolFactory.providedBy(built):
+                raise PluginError(f"the plugin built a {type(built).__name__}, not a factory")
+            return Application(built, _alpn(built))
+        except AlreadyReported:
+            return None
+        except Misconfigured as error:
+            self.report.error(error.at, where, error.text)
+        except (PluginError, ValueError) as error:
+            self.report.error(block.at, where, str(error))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- a plugin may raise anything
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            self.report.error(block.at, where, f"the plugin failed to build: {text}")
+        return None
+
+    def _environment(
+        self,
+        server: str,
+        server_names: tuple[str, ...],
+        client_authentication: str,
+        names_elsewhere: tuple[str, ...],
+    ) -> ProtocolEnvironment:
+        reactor = self.reactor
+        return ProtocolEnvironment(
+            server,
+            self.materials.directory,
+            installed_reactor if reactor is None else lambda: reactor,
+            read_file=self.materials.read_file,
+            server_names=server_names,
+            names_elsewhere=names_elsewhere,
+            client_authentication=client_authentication,
+            gate=self.gate,
+        )
+
+    def authorizer(self, server: model.Server) -> Authorizer | None:
+        """:returns: whom the server asks about clients; None if nobody, or if
+        the report says why they cannot be had."""
+        if server.authorize is None:
+            return None
+        name = server.authorize.value
+        try:
+            found = _find_authorizer(name, self.materials.directory)
+        except ValueError as error:
+            self.report.error(server.authorize.at, server.heading, f"authorize: {error}")
+            return None
+        ask = found.authorize if IAuthorizer.providedBy(found) else found
+        if not callable(ask) or isinstance(ask, type):
+            kind = "a class" if isinstance(ask, type) else f"a {type(ask).__name__}"
+            self.report.error(
+                server.authorize.at,
+                server.heading,
+                f"authorize: {quoted(name)} is {kind}; name a function or what provides "
+                "IAuthorizer",
+            )
+            return None
+        return Authorizer(name, ask, server.authorize_timeout or _AUTHORIZE_TIMEOUT)
+
+
+def _find_authorizer(name: str, directory: Path) -> object:
+    """
+    :param name: ``package.module:attribute``, or what an entry point is called.
+    :raises ValueError: if there is no such thing.
+    """
+    if ":" in name:
+        return resolve(name, directory)
+    installed = entry_points(group=AUTHORIZERS)
+    named = {one.value for one in installed if one.name == name}
+    if len(named) != 1:
+        known = {one.name for one in installed}
+        count = "several authorizers" if named else "no authorizer"
+        raise ValueError(
+            f"{count} {quoted(name)}{did_you_mean(name, known)}; write "
+            '"package.module:function", or install one that announces itself'
+        )
+    return resolve(named.pop(), directory)
+
+
+def _alpn(application: IProtocolFactory) -> tuple[bytes, ...]:
+    if IProtocolNegotiationFactory.providedBy(application):
+        return tuple(application.acceptableProtocols())
+    return ()

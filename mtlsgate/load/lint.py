@@ -1,0 +1,308 @@
+"""
+What is legal but surely not meant: warnings, at load and in ``check``.
+
+Pure: certificates and a time in, warnings into a `Report`.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from functools import cache
+from typing import TypeVar
+
+import certifi
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from mtlsgate.admission import AdmissionPolicy, Pin, Rule, allows_client_authentication
+from mtlsgate.admission.conditions import Condition, Leaf
+from mtlsgate.certificates.parsing import ServerCredential, is_ca, key_weakness, signature_weakness
+from mtlsgate.config.model import ClientCertificate, Server
+from mtlsgate.errors import Position, Report
+from mtlsgate.text import printable
+
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
+
+#: How long before its end a certificate is warned of.
+SOON = timedelta(days=30)
+
+
+def server(
+    block: Server,
+    credentials: tuple[ServerCredential, ...],
+    policy: AdmissionPolicy | None,
+    now: datetime,
+    report: Report,
+) -> None:
+    """
+    Warn of what can admit nobody, soon will not, or admits other than it seems to.
+
+    :param block: the server as written.
+    :param credentials: what it shows, one for each of its server_certificate
+        blocks, or one made in memory.
+    :param policy: its rules, one for each of its client_certificate blocks.
+    """
+    for certificate_block, credential in zip(
+        block.tls.server_certificate, credentials, strict=False
+    ):
+        for place, one in enumerate(credential.chain):
+            for text in (
+                *_validity(one, now),
+                *_stated(key_weakness(one)),
+                *_stated(signature_weakness(one)),
+            ):
+                role = "intermediate certificate" if place else "certificate"
+                report.warn(certificate_block.at, certificate_block.heading, f"the {role} {text}")
+    if policy is None:
+        return
+    blocks = block.tls.client_certificate
+    for rule_block, rule in zip(blocks, policy.rules, strict=True):
+        for at, text in _rule(rule_block, rule, now):
+            report.warn(at, rule_block.heading, text)
+    for rule_block, text in (*_shadowed(blocks, policy.rules), *_doubled(blocks, policy.rules)):
+        report.warn(rule_block.at, rule_block.heading, text)
+
+
+def _rule(block: ClientCertificate, rule: Rule, now: datetime) -> Iterator[tuple[Position, str]]:
+    if block.ca_certificate is not None:
+        for authority in rule.authorities:
+            for text in (
+                *_validity(authority, now),
+                *_stated(key_weakness(authority)),
+                *_public(authority),
+                *_reach(authority, rule),
+            ):
+                yield block.ca_certificate.at, f"the CA {_named(authority)} {text}"
+    if rule.revocation is not None:
+        lists = block.crl_file or block.crl_dir
+        assert lists is not None
+        for text in rule.revocation.problems(rule.authorities, now):
+            yield lists.at, text
+
+
+class PinLint:
+    """
+    Looks at the pins of one rule while they are read, since parsed they are
+    not kept.
+
+    :ivar _by_subject: the rule's CAs, by their subjects.
+    :ivar _unsatisfied: the ``allow`` blocks that no pin has satisfied so far.
+    :ivar _seen: whether there was a pin.
+    """
+
+    def __init__(
+        self,
+        block: ClientCertificate,
+        authorities: tuple[x509.Certificate, ...],
+        allow: tuple[Condition, ...],
+        deny: tuple[Condition, ...],
+        now: datetime,
+        report: Report,
+    ) -> None:
+        """
+        :param block: the rule as written.
+        :param authorities: its CAs.
+        :param allow: what its ``allow`` blocks say, in their order.
+        :param deny: what its ``deny`` blocks and its server's say.
+        """
+        self._heading = block.heading
+        self._named = {pin.label: pin.at for pin in block.pin}
+        otherwise = block.leaf_certificate or block.leaf_certificate_dir
+        self._at = block.at if otherwise is None else otherwise.at
+        self._by_subject: dict[x509.Name, list[x509.Certificate]] = {}
+        for authority in authorities:
+            self._by_subject.setdefault(authority.subject, []).append(authority)
+        self._no_intermediate = all(_path_length(one) == 0 for one in authorities)
+        self._deny = deny
+        # Where one of them is in error there is no telling which is which.
+        self._unsatisfied = list(zip(block.allow, allow, strict=False))
+        self._seen = False
+        self._now = now
+        self._report = report
+
+    def look(self, pin: Pin, certificate: x509.Certificate) -> None:
+        """Warn of what is odd about a pin."""
+        self._seen = True
+        leaf = Leaf(certificate)
+        for text in self._said(pin, leaf):
+            at = self._at if pin.name is None else self._named[pin.name]
+            self._report.warn(at, self._heading, f"the pin {_named(certificate)} {text}")
+        self._unsatisfied = [
+            (block, condition)
+            for block, condition in self._unsatisfied
+            if not condition.allows(leaf)
+        ]
+
+    def end(self) -> None:
+        """Warn of what can only be said of all pins."""
+        for block, _ in self._unsatisfied if self._seen else ():
+            text = "no pin of the rule satisfies this allow block"
+            self._report.warn(block.at, self._heading, text)
+
+    def _said(self, pin: Pin, leaf: Leaf) -> Iterator[str]:
+        certificate = leaf.certificate
+        yield from _validity(certificate, self._now)
+        yield from _stated(key_weakness(certificate))
+        if self._by_subject:
+            # Nobody looks at the signature of a pin that is its own anchor.
+            yield from _stated(signature_weakness(certificate))
+        if is_ca(certificate):
+            yield "is a CA (CA:TRUE): it is admitted itself, and nothing that it issued is"
+        if not allows_client_authentication(certificate):
+            yield "can never be admitted: its extended key usage does not include clientAuth"
+        if pin.retire_after is not None and self._now > pin.retire_after:
+            yield f"was retired on {pin.retire_after:%Y-%m-%d}"
+        if self._by_subject:
+            yield from self._issuer(certificate)
+        if any(condition.denies(leaf) for condition in self._deny):
+            yield "is denied by a deny block"
+
+    def _issuer(self, leaf: x509.Certificate) -> Iterator[str]:
+        namesakes = self._by_subject.get(leaf.issuer, ())
+        if any(_has_issued(one, leaf) for one in namesakes):
+            return
+        # Its issuer could be an intermediate of the rule's CAs where it is none of them.
+        if namesakes or leaf.issuer == leaf.subject:
+            yield "was not issued by any CA of its rule, so it can never be admitted"
+        elif self._no_intermediate:
+            yield (
+                "can never be admitted: no CA of its rule issued it, and by their path length "
+                "no intermediate can stand between"
+            )
+        else:
+            yield (
+                "was not issued by any CA of its rule: unless an intermediate stands between "
+                "them, it can never be admitted"
+            )
+
+
+def _has_issued(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """By the names, and by the key identifiers where both have one; else by the
+    signature, which a hundred thousand pins could not wait for."""
+    if certificate.issuer != authority.subject:
+        return False
+    named = _extension(certificate, x509.AuthorityKeyIdentifier)
+    own = _extension(authority, x509.SubjectKeyIdentifier)
+    if named is not None and named.key_identifier is not None and own is not None:
+        return named.key_identifier == own.digest
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, InvalidSignature):
+        return False
+    except (TypeError, UnsupportedAlgorithm):
+        # Not to be told from here: OpenSSL decides.
+        return True
+    return True
+
+
+def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _path_length(authority: x509.Certificate) -> int | None:
+    constraints = _extension(authority, x509.BasicConstraints)
+    return None if constraints is None else constraints.path_length
+
+
+def _reach(authority: x509.Certificate, rule: Rule) -> Iterator[str]:
+    """A CA that its own issuer's path length keeps from being an intermediate."""
+    for upper in rule.authorities:
+        if upper != authority and _path_length(upper) == 0 and _has_issued(upper, authority):
+            yield (
+                f"cannot be reached from the CA {_named(upper)}, whose path length is 0: it "
+                "counts by itself only"
+            )
+
+
+def _public(authority: x509.Certificate) -> Iterator[str]:
+    """A root that anybody on the Internet gets certificates from."""
+    body = b64encode(authority.public_bytes(Encoding.DER))
+    if body in _public_roots():
+        yield (
+            "is a public (WebPKI) root: whoever can get a certificate under it is a client; "
+            "name a CA of your own"
+        )
+
+
+@cache
+def _public_roots() -> bytes:
+    """:returns: the certificates of Mozilla's root store, without line ends."""
+    return certifi.contents().encode("ascii").replace(b"\n", b"")
+
+
+def _validity(certificate: x509.Certificate, now: datetime) -> Iterator[str]:
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now > ends:
+        yield f"expired on {ends:%Y-%m-%d}"
+    elif now < begins:
+        yield f"is not valid before {begins:%Y-%m-%d}"
+    elif ends - now < SOON:
+        yield f"expires soon, on {ends:%Y-%m-%d}"
+
+
+def _stated(weakness: str | None) -> tuple[str, ...]:
+    return () if weakness is None else (weakness,)
+
+
+def _shadowed(
+    blocks: tuple[ClientCertificate, ...], rules: tuple[Rule, ...]
+) -> Iterator[tuple[ClientCertificate, str]]:
+    """A rule whose every leaf another rule admits anyway."""
+    free = [
+        (block, rule)
+        for block, rule in zip(blocks, rules, strict=True)
+        if not (rule.allow or rule.deny or rule.revocation or rule.max_depth is not None)
+    ]
+    wide = {
+        digest: block for block, rule in free if not rule.pins for digest in rule.authority_digests
+    }
+    lone = {digest for _, rule in free if not rule.authorities for digest in _lasting_pins(rule)}
+    for block, rule in zip(blocks, rules, strict=True):
+        over = [wide.get(digest, block) for digest in rule.authority_digests]
+        others = [one for one in over if one is not block]
+        if others and len(others) == len(over):
+            first = min(others, key=lambda one: one.at)
+            yield (
+                block,
+                f"has no effect: {first.heading} in line {first.at.line} admits every leaf of "
+                "the same CA",
+            )
+        elif rule.authorities and rule.pins and lone.issuperset(rule.pin_digests):
+            yield block, "has no effect: a rule without a CA admits the same leaves"
+
+
+def _lasting_pins(rule: Rule) -> Iterator[bytes]:
+    for pin in rule.pins:
+        if pin.not_before is None and pin.retire_after is None:
+            yield pin.digest
+
+
+def _doubled(
+    blocks: tuple[ClientCertificate, ...], rules: tuple[Rule, ...]
+) -> Iterator[tuple[ClientCertificate, str]]:
+    """A rule that is another but for its label."""
+    seen: dict[object, ClientCertificate] = {}
+    for block, rule in zip(blocks, rules, strict=True):
+        same = (
+            rule.authority_digests,
+            frozenset((pin.not_before, pin.retire_after, pin.digest) for pin in rule.pins),
+            frozenset(rule.allow),
+            frozenset(rule.deny),
+            rule.max_depth,
+            None if rule.revocation is None else rule.revocation.scope,
+            block.crl_file and block.crl_file.value,
+            block.crl_dir and block.crl_dir.value,
+        )
+        first = seen.setdefault(same, block)
+        if first is not block:
+            yield block, f"is {first.heading} in line {first.at.line} but for its label"
+
+
+def _named(certificate: x509.Certificate) -> str:
+    return f"{printable(certificate.subject.rfc4514_string())!r}"

@@ -1,0 +1,99 @@
+"""
+What a configuration does, in words and as a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from cryptography import x509
+
+from mtlsgate.admission import Rule
+from mtlsgate.certificates.parsing import sha256
+from mtlsgate.load.epoch import Epoch, LoadedServer
+from mtlsgate.text import printable
+
+#: How many CAs a line names before it counts the rest.
+_NAMED = 3
+
+
+def describe(server: LoadedServer, where: Iterable[str]) -> str:
+    """
+    :param where: the addresses it listens on.
+    :returns: what the gate does for one server, in one line.
+    """
+    admission = server.gate.context.admission
+    if admission is None:
+        rules = "lets in anyone"
+    else:
+        rules = "admits by " + ", ".join(map(describe_rule, admission.rules))
+    return printable(
+        f"{server.gate.name}: listening on {', '.join(where)}; {_proxies(server)}{rules}; "
+        f"protocol {server.model.protocol.name}"
+    )
+
+
+def _proxies(server: LoadedServer) -> str:
+    if server.proxies is None:
+        return ""
+    networks = " or ".join(map(str, server.proxies.networks)) or "its unix socket"
+    return f"for clients of proxies at {networks}; "
+
+
+def describe_rule(rule: Rule) -> str:
+    """:returns: a rule's label and what it demands, in one line."""
+    names = [printable(one.subject.rfc4514_string()) for one in rule.authorities[:_NAMED]]
+    if len(rule.authorities) > _NAMED:
+        names.append(f"{len(rule.authorities) - _NAMED} more")
+    demands = []
+    if names:
+        demands.append(f"CA {' or '.join(names)}")
+    if rule.pins:
+        demands.append(f"{len(rule.pins)} pin{'s' if len(rule.pins) > 1 else ''}")
+    demands += [word for word, blocks in (("allow", rule.allow), ("deny", rule.deny)) if blocks]
+    if rule.max_depth is not None:
+        demands.append(f"at most {rule.max_depth} intermediates")
+    if rule.revocation is not None:
+        demands.append("revocation")
+    return f"rule {printable(rule.name)} ({', '.join(demands)})"
+
+
+def overview(epoch: Epoch, now: datetime) -> Iterator[str]:
+    """:returns: what the gate would do, in lines: servers, addresses, rules, CAs
+    and pins."""
+    for server in epoch.servers:
+        yield describe(server, [host.text for host in server.hosts])
+        yield from _table(
+            ("what", "subject", "days left", "SHA-256"),
+            [
+                (
+                    what,
+                    printable(certificate.subject.rfc4514_string()),
+                    str((certificate.not_valid_after_utc - now).days),
+                    sha256(certificate).hex(),
+                )
+                for what, certificate in _certificates(server)
+            ],
+        )
+    if epoch.admin is not None:
+        yield printable(f"admin endpoint at {epoch.admin}")
+
+
+def _table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
+    for row in (heading, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield f"  {'  '.join(cells)}".rstrip()
+
+
+def _certificates(server: LoadedServer) -> Iterator[tuple[str, x509.Certificate]]:
+    policy = server.gate.context.policy
+    for credential in policy.credentials:
+        yield "server certificate", credential.chain[0]
+    for rule in policy.admission.rules if policy.admission else ():
+        for authority in rule.authorities:
+            yield f"rule {printable(rule.name)}: CA", authority
+        for pin in rule.pins:
+            name = "" if pin.name is None else f" {printable(pin.name)}"
+            yield f"rule {printable(rule.name)}: pin{name}", pin.certificate

@@ -1,0 +1,146 @@
+"""
+From ``client_certificate`` blocks to rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from functools import partial
+
+from cryptography import x509
+
+from mtlsgate.admission import Pin, Rule
+from mtlsgate.admission.conditions import Clause, Condition, clause, read_value
+from mtlsgate.admission.revocation import Revocation
+from mtlsgate.certificates.parsing import is_ca
+from mtlsgate.config import model
+from mtlsgate.errors import CredentialError, Report
+from mtlsgate.load.files import Materials
+from mtlsgate.load.lint import PinLint
+from mtlsgate.text import quoted
+
+
+class RuleReader:
+    """
+    Reads the rules of one load.
+
+    :ivar materials: reads the files.
+    :ivar report: where problems go.
+    :ivar now: the time that certificates are judged by.
+    """
+
+    def __init__(self, materials: Materials, report: Report, now: Callable[[], datetime]) -> None:
+        self.materials = materials
+        self.report = report
+        self.now = now
+
+    def rules(self, tls: model.Tls, deny: tuple[Condition, ...]) -> Iterator[Rule]:
+        """
+        :param deny: the conditions of the server, which are those of no rule.
+        :returns: the rules of a server, but for those of which nothing is left.
+        """
+        for number, block in enumerate(tls.client_certificate, 1):
+            strict = tls.verification != "compatible"
+            if (rule := self.rule(block, number, deny, strict)) is not None:
+                yield rule
+
+    def rule(
+        self,
+        block: model.ClientCertificate,
+        number: int,
+        server_deny: tuple[Condition, ...] = (),
+        strict: bool = True,
+    ) -> Rule | None:
+        """
+        :param number: of the block in its server, for one without a label.
+        :param server_deny: the conditions of the server, to warn of pins by.
+        :param strict: whether CRLs must keep to the RFC 5280 profile.
+        :returns: the rule, or None if the report says why there is none.
+        """
+        authorities = self._authorities(block)
+        allow = tuple(self.conditions(block.allow, "allow"))
+        deny = tuple(self.conditions(block.deny, "deny"))
+        lint = PinLint(block, authorities, allow, (*server_deny, *deny), self.now(), self.report)
+        pins = tuple(self._pins(block, lint))
+        lint.end()
+        lists = self.materials.revocation_lists(
+            block.crl_file, block.crl_dir, block.heading, strict
+        )
+        if not (authorities or pins):
+            return None
+        return Rule(
+            block.label or f"#{number}",
+            authorities,
+            pins,
+            allow=allow,
+            deny=deny,
+            max_depth=block.max_depth,
+            revocation=Revocation(lists, block.crl_scope or "path") if lists else None,
+        )
+
+    def _authorities(self, block: model.ClientCertificate) -> tuple[x509.Certificate, ...]:
+        authorities = self.materials.certificates(block.ca_certificate, block.heading)
+        for place, authority in enumerate(authorities, 1):
+            if block.ca_certificate is not None and not is_ca(authority):
+                count = len(authorities)
+                which = f"certificate {place} of {count}" if count > 1 else "the certificate"
+                self.materials.refuse(
+                    block.ca_certificate,
+                    block.heading,
+                    CredentialError(
+                        f"{which} is not a CA (CA:FALSE): to admit exactly it, write "
+                        "leaf_certificate"
+                    ),
+                )
+        return authorities
+
+    def _pins(self, block: model.ClientCertificate, lint: PinLint) -> Iterator[Pin]:
+        def keep(leaf: x509.Certificate, written: model.Pin | None = None) -> Pin:
+            if written is None:
+                pin = Pin(leaf)
+            else:
+                pin = Pin(leaf, written.label, written.not_before, written.retire_after)
+            lint.look(pin, leaf)
+            return pin
+
+        yield from self.materials.each_certificate(block.leaf_certificate, block.heading, keep)
+        yield from self.materials.each_certificate_in(
+            block.leaf_certificate_dir, block.heading, keep
+        )
+        for written in block.pin:
+            pins = self.materials.each_certificate(
+                written.leaf_certificate, written.heading, partial(keep, written=written)
+            )
+            if len(pins) > 1:
+                self.materials.refuse(
+                    written.leaf_certificate,
+                    written.heading,
+                    CredentialError(
+                        f"holds {len(pins)} certificates; a pin is one: name the leaf alone"
+                    ),
+                )
+            yield from pins
+
+    def conditions(self, blocks: Iterable[model.Condition], heading: str) -> Iterator[Condition]:
+        """
+        :param blocks: of ``allow`` or ``deny``.
+        :param heading: which of the two, for messages.
+        """
+        for block in blocks:
+            clauses = tuple(self._clauses(block, heading))
+            if clauses:
+                yield Condition(clauses)
+
+    def _clauses(self, block: model.Condition, heading: str) -> Iterator[Clause]:
+        for attribute, values in block.stated():
+            read = {}
+            for value in values:
+                try:
+                    read[value.value] = read_value(attribute, value.value)
+                except ValueError as error:
+                    self.report.error(
+                        value.at, heading, f"{attribute}: {quoted(value.value)} {error}"
+                    )
+            if read:
+                yield clause(attribute, read)

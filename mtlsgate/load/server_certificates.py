@@ -1,0 +1,91 @@
+"""
+From ``server_certificate`` blocks to what a server shows of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from OpenSSL import SSL, crypto
+
+from mtlsgate.certificates.development_ca import self_signed
+from mtlsgate.certificates.parsing import ServerCredential, pair, parse_private_key
+from mtlsgate.config import model
+from mtlsgate.errors import CredentialError
+from mtlsgate.load.files import Materials
+from mtlsgate.load.listen_addresses import Host
+from mtlsgate.tls.contexts import reasons_of
+from mtlsgate.tls.server import GateContext, TlsPolicy
+
+
+class CredentialReader:
+    """
+    Reads the certificates and keys of one load's servers.
+
+    :ivar materials: reads the files.
+    :ivar _known: by what names them: what a thousand servers name is read once.
+    """
+
+    def __init__(self, materials: Materials) -> None:
+        self.materials = materials
+        self.report = materials.report
+        self._known: dict[object, ServerCredential] = {}
+
+    def of(self, server: model.Server, hosts: tuple[Host, ...]) -> Iterator[ServerCredential]:
+        """
+        :param hosts: where the server listens.
+        :returns: what the server's blocks name, or without any a self-signed
+            one, where nobody else can come; the report says what is wrong.
+        """
+        blocks = server.tls.server_certificate
+        for block in blocks:
+            if (credential := self.read(block)) is not None:
+                yield credential
+        if blocks:
+            return
+        if all(host.is_local for host in hosts):
+            made = self_signed(
+                "localhost",
+                dns_names=("localhost",),
+                ip_addresses=("127.0.0.1", "::1"),
+                usages=("server_auth",),
+            )
+            yield ServerCredential((made.certificate,), made.private_key)
+            return
+        self.report.error(
+            server.tls.at,
+            "tls",
+            "no server_certificate block: a self-signed one is made only where every host is "
+            "loopback; name a certificate and its key",
+        )
+
+    def read(self, block: model.ServerCertificate) -> ServerCredential | None:
+        """:returns: what the block names, or None if the report says why not."""
+        self.materials.warn_if_exposed(block.private_key, block.heading)
+        chain, key = block.public_key, block.private_key
+        source = (chain.text, chain.path, key.text, key.path, block.private_key_passphrase)
+        credential = self._known.get(source) or self._new(block)
+        if credential is not None:
+            self._known[source] = credential
+        return credential
+
+    def _new(self, block: model.ServerCertificate) -> ServerCredential | None:
+        where = block.heading
+        chain = self.materials.certificates(block.public_key, where)
+        data = self.materials.read(block.private_key, where)
+        if data is None:
+            return None
+        try:
+            key = parse_private_key(data, block.private_key_passphrase)
+            credential = pair(chain, key) if chain else None
+        except CredentialError as error:
+            self.materials.refuse(block.private_key, where, error)
+            return None
+        if credential is not None:
+            try:
+                GateContext(TlsPolicy((credential,), admission=None))
+            except (SSL.Error, crypto.Error) as error:
+                text = f"OpenSSL refuses it: {reasons_of(error)}; issue a stronger one"
+                self.report.error(block.at, where, text)
+                return None
+        return credential

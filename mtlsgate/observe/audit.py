@@ -1,0 +1,384 @@
+"""
+The audit log: one JSON line for each thing that happened.
+
+``docs/audit.md`` is its schema.  Whatever a client sends is escaped and bounded,
+so that no line can be forged or broken, or be longer than `MAX_LINE`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from secrets import token_hex
+from typing import cast
+
+from attrs import frozen
+from cryptography import x509
+from twisted.logger import Logger
+
+from mtlsgate.admission.conditions import Leaf
+from mtlsgate.certificates.parsing import MAX_REMEMBERED, UNPARSABLE, sha256
+from mtlsgate.errors import ConfigError, Problem
+from mtlsgate.gate.connection import Ending, Refusal, Reload, Visit
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.observe.log_file import NOBODY_ELSE, AppendFile, Owner
+from mtlsgate.peer import address_text
+from mtlsgate.text import printable, shown
+from mtlsgate.tls.handshake import GateConnection
+from mtlsgate.tls.server import utc_now
+
+_log = Logger("mtlsgate.audit")
+
+#: The version of the schema.  New fields and events do not change it; a field
+#: that goes, or means something else, does.
+SCHEMA = 1
+
+#: Characters of a text, and of one list of names with its punctuation, at most.
+MAX_TEXT = 512
+MAX_NAMES = 1024
+#: Characters of a list of a reload's.
+MAX_REPORT = 8192
+#: Bytes of a line about a connection.
+MAX_LINE = 65536
+#: Bytes of a leaf that was turned away, from which on its names are not read:
+#: anybody can present one with thousands of them.
+MAX_STRANGER = 16384
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class AuditLog:
+    """
+    The observer that writes the audit log, where the configuration has one.
+
+    :ivar run: tells this run of the gate from others; connections are numbered
+        in each from 1.
+    :ivar epoch: the number of the one in force.
+    :ivar _file: where lines go, or None.
+    """
+
+    def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
+        self.run = token_hex(8)
+        self.epoch = 1
+        self._now = now
+        self._file: AppendFile | None = None
+        self._lost = 0
+
+    @property
+    def lost(self) -> int:
+        """How many lines could not be written."""
+        return self._lost + (0 if self._file is None else self._file.lost)
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the file cannot be written, or not be opened again."""
+        return self._file is not None and self._file.is_failing
+
+    # Where it goes.
+
+    def prepare(self, epoch: Epoch, owner: Owner = NOBODY_ELSE) -> AppendFile | None:
+        """
+        Open what an epoch wants to have open, if it is not open already.
+
+        :param owner: whose the file is to be if it is made.
+        :returns: for `turn_to` or `discard`.
+        :raises ConfigError: if it cannot be opened.
+        """
+        block = epoch.settings.audit
+        if block is None:
+            return None
+        path = Path(epoch.path).absolute().parent / block.file.value
+        if self._file is not None and self._file.path == path:
+            return self._file
+        try:
+            return AppendFile(path, self._gap, owner)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            text = f'file: "{shown(block.file.value)}" cannot be opened for writing: {why}'
+            raise ConfigError([Problem(epoch.path, block.file.at, "audit", text)]) from error
+
+    def turn_to(self, file: AppendFile | None) -> None:
+        """From now on write there, or nowhere."""
+        before, self._file = self._file, file
+        if before is not None and before is not file:
+            self._lost += before.lost
+            before.close()
+
+    def discard(self, file: AppendFile | None) -> None:
+        """Do not write there after all."""
+        if file is not None and file is not self._file:
+            file.close()
+
+    def reopen(self) -> bool:
+        """:returns: whether what has the file's name now is open, if there is to be one."""
+        return self._file is not None and self._file.reopen()
+
+    def rotate(self) -> None:
+        """Go on in what has the file's name now, and say so."""
+        if self.reopen():
+            assert self._file is not None
+            _log.info("the audit log goes on in {path}", path=printable(str(self._file.path)))
+
+    def close(self) -> None:
+        """Write no more, unless it is opened again."""
+        if self._file is not None:
+            self._file.close()
+
+    # What it says.
+
+    def admitted(self, visit: Visit) -> None:
+        """Write that a client was let in."""
+        if self._file is None:
+            return
+        peer, capped = visit.peer, _Capped()
+        if peer is None:
+            assert visit.transport is not None
+            connection = cast(GateConnection, visit.transport.getHandle())
+            alpn = connection.get_alpn_proto_negotiated().decode("ascii", "backslashreplace")
+            tls = {
+                "tls_version": connection.get_protocol_version_name(),
+                "cipher": connection.get_cipher_name(),
+                "group": connection.get_group_name(),
+                "alpn": capped.text(alpn or None),
+                "resumed": False,
+            }
+        else:
+            tls = {
+                "tls_version": peer.tls_version,
+                "cipher": peer.cipher,
+                "group": peer.group,
+                "alpn": capped.text(peer.alpn),
+                "resumed": peer.resumed,
+            }
+        assert visit.admitted_at is not None
+        self._write_visit(
+            self._now(),
+            "admitted",
+            visit,
+            capped,
+            {
+                **self._by(visit, capped),
+                "sni": capped.text(visit.server_name),
+                **tls,
+                "seconds": round(visit.admitted_at - visit.began, 6),
+            },
+            _facts_of(visit),
+        )
+
+    def rejected(self, refusal: Refusal) -> None:
+        """Write that a client was turned away."""
+        if self._file is None:
+            return
+        visit, rejection, leaf, capped = refusal.visit, refusal.rejection, refusal.leaf, _Capped()
+        facts = _NO_FACTS if leaf is None else _facts(leaf, MAX_STRANGER)
+        self._write(
+            {
+                **self._head("rejected", refusal.at),
+                "connection": None if visit is None else visit.number,
+                "server": capped.text(refusal.server),
+                "place": None if visit is None else capped.text(visit.place),
+                "peer_address": capped.text(address_text(refusal.address)),
+                "reason": rejection.reason.value,
+                "detail": capped.text(rejection.detail),
+                "depth": rejection.depth,
+                "sni": capped.text(refusal.server_name),
+                "tls_version": refusal.tls_version,
+                "health_check": refusal.is_health_check,
+                "seconds": round(refusal.seconds, 6),
+                "truncated": capped.is_cut or facts.is_cut,
+            },
+            facts.text,
+        )
+
+    def ended(self, ending: Ending) -> None:
+        """Write that an admitted client's connection is over."""
+        if self._file is None:
+            return
+        visit, capped = ending.visit, _Capped()
+        self._write_visit(
+            ending.at,
+            "closed",
+            visit,
+            capped,
+            {
+                **self._by(visit, capped),
+                "cause": ending.cause.value,
+                "detail": capped.text(ending.detail),
+                "seconds": round(ending.seconds, 6),
+                "bytes_received": ending.received,
+                "bytes_sent": ending.sent,
+            },
+            _facts_of(visit),
+        )
+
+    def reloaded(self, reload: Reload) -> None:
+        """Write what came of loading the configuration anew."""
+        self.epoch = reload.number
+        if self._file is None:
+            return
+        capped = _Capped()
+        self._write(
+            {
+                **self._head("reload", reload.at),
+                "result": "failed" if reload.problems else "ok",
+                "trial": reload.is_trial,
+                "seconds": round(reload.seconds, 6),
+                "problems": capped.texts(reload.problems, MAX_REPORT),
+                "changes": capped.texts(reload.changes, MAX_REPORT),
+                "dropped": capped.texts(reload.dropped, MAX_REPORT),
+                "truncated": capped.is_cut,
+            }
+        )
+
+    def _gap(self, count: int) -> bytes:
+        return _line({**self._head("lost", self._now()), "lines": count})
+
+    def _head(self, event: str, at: datetime) -> dict[str, object]:
+        return {
+            "schema": SCHEMA,
+            "event": event,
+            # RFC 3339, in UTC.
+            "time": at.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
+            "run": self.run,
+            "epoch": self.epoch,
+        }
+
+    @staticmethod
+    def _by(visit: Visit, capped: _Capped) -> dict[str, object]:
+        """By what it was let in."""
+        return {
+            "rule": None if visit.peer is None else capped.text(visit.peer.rule),
+            "pin": None if visit.pin is None else capped.text(visit.pin.name),
+        }
+
+    def _write_visit(
+        self,
+        at: datetime,
+        event: str,
+        visit: Visit,
+        capped: _Capped,
+        fields: dict[str, object],
+        facts: _Facts,
+    ) -> None:
+        self._write(
+            {
+                **self._head(event, at),
+                "connection": visit.number,
+                "server": capped.text(visit.server),
+                "place": capped.text(visit.place),
+                "peer_address": capped.text(address_text(visit.address)),
+                **fields,
+                "truncated": capped.is_cut or facts.is_cut,
+            },
+            facts.text,
+        )
+
+    def _write(self, fields: dict[str, object], facts: str = "") -> None:
+        assert self._file is not None
+        self._file.write(_line(fields, facts))
+
+
+def _line(fields: dict[str, object], facts: str = "") -> bytes:
+    """:param facts: more fields, as JSON without the braces."""
+    text = _encode(fields)
+    return f"{text[:-1]},{facts}}}\n".encode("ascii") if facts else f"{text}\n".encode("ascii")
+
+
+class _Capped:
+    """
+    Keeps texts to their sizes, and well-formed.
+
+    :ivar is_cut: whether anything had to be left out.
+    """
+
+    def __init__(self) -> None:
+        self.is_cut = False
+
+    def text(self, value: str | None, most: int = MAX_TEXT) -> str | None:
+        """:returns: the text, or its beginning."""
+        if value is None:
+            return None
+        if len(value) > most:
+            self.is_cut = True
+            value = value[:most]
+        # A surrogate alone is no character: not every reader of JSON takes it.
+        return value if value.isascii() else value.encode(errors="backslashreplace").decode()
+
+    def texts(self, values: Iterable[str], most: int) -> list[str]:
+        """:returns: the texts, or as many as have no more characters than that."""
+        found = []
+        for value in values:
+            text = self.text(value)
+            assert text is not None
+            # With the quotes and the comma, for names can be empty.
+            most -= len(text) + 3
+            if most < 0:
+                self.is_cut = True
+                break
+            found.append(text)
+        return found
+
+
+@frozen
+class _Facts:
+    """
+    What a leaf says, as JSON.
+
+    :ivar text: the fields without the braces around them.
+    :ivar is_cut: whether anything had to be left out.
+    """
+
+    text: str
+    is_cut: bool
+
+
+def _facts_of(visit: Visit) -> _Facts:
+    return _NO_FACTS if visit.peer is None else _facts_of_admitted(visit.peer.leaf)
+
+
+@lru_cache(MAX_REMEMBERED)
+def _facts_of_admitted(leaf: x509.Certificate) -> _Facts:
+    # Not so of strangers: they would make the memory as large as they like.
+    return _facts(leaf)
+
+
+def _facts(leaf: x509.Certificate, most: int | None = None) -> _Facts:
+    """:param most: bytes of a leaf whose names are read, or None."""
+    capped = _Capped()
+    fields: dict[str, object] = dict.fromkeys(_LEAF_FIELDS)
+    for name, read in _LEAF_FIELDS.items():
+        try:
+            fields[name] = capped.text(read(leaf))
+        except UNPARSABLE:
+            # Which its reason says as well.
+            continue
+    fields |= dict.fromkeys(_NAME_FIELDS)
+    if most is not None and len(leaf.tbs_certificate_bytes) > most:
+        capped.is_cut = True
+        return _Facts(_encode(fields)[1:-1], True)
+    names = Leaf(leaf)
+    for name, read_names in _NAME_FIELDS.items():
+        try:
+            fields[name] = capped.texts(read_names(names), MAX_NAMES)
+        except UNPARSABLE:
+            continue
+    return _Facts(_encode(fields)[1:-1], capped.is_cut)
+
+
+_LEAF_FIELDS: dict[str, Callable[[x509.Certificate], str]] = {
+    "subject": lambda leaf: leaf.subject.rfc4514_string(),
+    "issuer": lambda leaf: leaf.issuer.rfc4514_string(),
+    "serial": lambda leaf: f"{leaf.serial_number:x}",
+    "fingerprint": lambda leaf: sha256(leaf).hex(),
+    "not_after": lambda leaf: leaf.not_valid_after_utc.isoformat()[:-6] + "Z",
+}
+_NAME_FIELDS: dict[str, Callable[[Leaf], Iterable[str]]] = {
+    "dns_names": Leaf.dns_names,
+    "uris": Leaf.uris,
+    "email_addresses": Leaf.email_addresses,
+    "ip_addresses": lambda leaf: map(str, leaf.ip_addresses()),
+}
+_NO_FACTS = _Facts(_encode(dict.fromkeys((*_LEAF_FIELDS, *_NAME_FIELDS)))[1:-1], False)

@@ -1,0 +1,149 @@
+"""
+The latest rejections, remembered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import TypeVar
+
+from attrs import evolve, frozen
+from cryptography import x509
+
+from mtlsgate.admission.conditions import Leaf
+from mtlsgate.certificates.parsing import UNPARSABLE, sha256
+from mtlsgate.gate.connection import Ending, Refusal, Reload, Visit
+from mtlsgate.observe.human_log import is_pinnable, pin_block
+from mtlsgate.observe.status import LeafFacts, RejectionFacts
+from mtlsgate.peer import address_text
+from mtlsgate.text import printable
+
+T = TypeVar("T")
+
+#: How many are remembered.
+KEPT = 100
+#: The largest leaf, in bytes, of which more is kept than the digest.
+_LARGEST_LEAF = 4096
+#: In characters, of a rejection's detail, which may hold a client's own words.
+_LONGEST_DETAIL = 1000
+
+
+class RecentRejections:
+    """
+    The observer that remembers the latest rejections.
+
+    What it keeps of each is small, whatever clients send.
+
+    :ivar count: of all there were.
+    :ivar quiet: whether to forget connections that come and go without a byte.
+    """
+
+    def __init__(self, quiet: bool = False, most: int = KEPT) -> None:
+        self.count = 0
+        self.quiet = quiet
+        self._kept = deque[_Kept](maxlen=most)
+
+    def __iter__(self) -> Iterator[RejectionFacts]:
+        """The latest first."""
+        return (kept.facts for kept in reversed(self._kept))
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def admitted(self, visit: Visit) -> None:
+        """Nothing to remember."""
+
+    def rejected(self, refusal: Refusal) -> None:
+        """Remember one, and forget the oldest."""
+        if self.quiet and refusal.is_health_check:
+            return
+        self.count += 1
+        leaf, visit, rejection = refusal.leaf, refusal.visit, refusal.rejection
+        if len(rejection.detail) > _LONGEST_DETAIL:
+            rejection = evolve(rejection, detail=rejection.detail[:_LONGEST_DETAIL])
+        is_small = leaf is not None and len(leaf.tbs_certificate_bytes) <= _LARGEST_LEAF
+        self._kept.append(
+            _Kept(
+                # Without the connection, which is large and about to go.
+                evolve(
+                    refusal,
+                    visit=None,
+                    leaf=leaf if is_small else None,
+                    rejection=rejection,
+                ),
+                None if visit is None else visit.number,
+                None if leaf is None else sha256(leaf).hex(),
+            )
+        )
+
+    def ended(self, ending: Ending) -> None:
+        """Nothing to remember."""
+
+    def reloaded(self, reload: Reload) -> None:
+        """Nothing to remember."""
+
+
+@frozen(slots=False)
+class _Kept:
+    refusal: Refusal
+    number: int | None
+    digest: str | None
+
+    @cached_property
+    def facts(self) -> RejectionFacts:
+        """What there is to tell, worked out when somebody asks."""
+        return _rejection(self)
+
+
+def _rejection(kept: _Kept) -> RejectionFacts:
+    refusal, rejection = kept.refusal, kept.refusal.rejection
+    leaf = refusal.leaf
+    return RejectionFacts(
+        at=refusal.at,
+        number=kept.number,
+        server=printable(refusal.server),
+        address=printable(address_text(refusal.address)),
+        reason=rejection.reason.value,
+        detail=printable(rejection.detail),
+        depth=rejection.depth,
+        server_name=None if refusal.server_name is None else printable(refusal.server_name),
+        tls_version=refusal.tls_version,
+        seconds=refusal.seconds,
+        leaf=None if kept.digest is None else _leaf(kept.digest, leaf),
+        pin_block=pin_block(leaf) if leaf is not None and is_pinnable(refusal) else None,
+    )
+
+
+def _leaf(digest: str, leaf: x509.Certificate | None) -> LeafFacts:
+    if leaf is None:
+        return LeafFacts(sha256=digest)
+    names = Leaf(leaf)
+    # A stranger's certificate may hold anything, and much is parsed on first use.
+    return LeafFacts(
+        sha256=digest,
+        subject=subject_of(leaf),
+        issuer=_read(lambda: printable(leaf.issuer.rfc4514_string()), UNREADABLE),
+        serial_number=f"{leaf.serial_number:x}",
+        not_before=_read(lambda: leaf.not_valid_before_utc, None),
+        not_after=_read(lambda: leaf.not_valid_after_utc, None),
+        dns_names=_read(lambda: tuple(map(printable, names.dns_names())), ()),
+        uris=_read(lambda: tuple(map(printable, names.uris())), ()),
+    )
+
+
+#: Stands for a name that does not parse.
+UNREADABLE = "(does not parse)"
+
+
+def subject_of(certificate: x509.Certificate) -> str:
+    """:returns: the subject, fit to print."""
+    return _read(lambda: printable(certificate.subject.rfc4514_string()), UNREADABLE)
+
+
+def _read(what: Callable[[], T], otherwise: T) -> T:
+    try:
+        return what()
+    except UNPARSABLE:
+        return otherwise

@@ -1,0 +1,95 @@
+"""
+What whoever runs the gate may do with it: look, load anew, end.
+
+The one thing that the admin endpoint, and an ``admin`` protocol, have of the gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mtlsgate.interfaces import IGate
+from mtlsgate.observe.metrics import CONTENT_TYPE
+from mtlsgate.observe.status import NO_CONNECTIONS, ReloadFacts, Selection, Snapshot
+from mtlsgate.reasons import Cause
+from mtlsgate.run.service import GateService
+from mtlsgate.run.status_taker import Snapshots, reload_facts
+from mtlsgate.text import printable
+
+_log = Logger("mtlsgate.control")
+
+
+@implementer(IGate)
+@frozen
+class Control:
+    """
+    The running gate, as `IGate` documents it.
+
+    :ivar snapshots: takes snapshots of it.
+    """
+
+    snapshots: Snapshots
+    _end: Callable[[], object]
+
+    @property
+    def _gate(self) -> GateService:
+        return self.snapshots.gate
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why it accepts no connection, in a few words, or None."""
+        return self._gate.not_ready
+
+    def snapshot(self, selection: Selection = NO_CONNECTIONS) -> Snapshot:
+        """:returns: how it is now."""
+        return self.snapshots.take(selection)
+
+    def exposition(self) -> tuple[str, bytes]:
+        """:returns: the metrics' media type, and the metrics."""
+        return CONTENT_TYPE, self._gate.metrics.exposition()
+
+    def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadFacts]:
+        """:returns: what came of loading the configuration anew."""
+        if not is_trial:
+            _log.info("loading the configuration anew, asked for by {who}", who=printable(who))
+        return self._gate.reload(is_trial=is_trial).addCallback(reload_facts)
+
+    def drain(self, who: str) -> None:
+        """Accept no more, let connections end, and end; once is enough."""
+        if not self._gate.is_draining:
+            _log.info("draining, asked for by {who}", who=printable(who))
+            self._end()
+
+    def close(self, number: int, who: str) -> bool:
+        """:returns: whether there was such a connection; it is over then, or about to be."""
+        connections = self._gate.connections
+        visit = connections.get(number)
+        if visit is None:
+            return False
+        connections.close(visit, Cause.CLOSED_BY_OPERATOR, f"asked for by {printable(who)}")
+        return True
+
+
+@define
+class GateHandle:
+    """
+    Where protocols find the gate once it runs.
+
+    :ivar gate: it, or None before.
+    """
+
+    gate: Control | None = None
+
+    def __call__(self) -> Control:
+        """
+        :returns: the running gate.
+        :raises LookupError: if none runs, or not yet.
+        """
+        if self.gate is None:
+            raise LookupError("no gate is running")
+        return self.gate

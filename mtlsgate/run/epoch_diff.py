@@ -1,0 +1,106 @@
+"""
+What is different between two epochs, in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from mtlsgate.admin.endpoint import AdminEndpoint
+from mtlsgate.admission import Pin, Rule
+from mtlsgate.certificates.parsing import sha256
+from mtlsgate.load.epoch import Epoch, LoadedServer
+from mtlsgate.load.overview import describe_rule
+from mtlsgate.text import printable
+
+#: How many pins of a rule are named before the rest is counted.
+_NAMED = 10
+
+
+def changes(before: Epoch, after: Epoch) -> Iterator[str]:
+    """:returns: what changes for clients, in lines; servers and rules go by
+    their names."""
+    old = {server.gate.name: server for server in before.servers}
+    new = {server.gate.name: server for server in after.servers}
+    for name in sorted(old.keys() - new.keys()):
+        yield printable(f"server {name}: removed")
+    for name, server in new.items():
+        if name not in old:
+            yield printable(f"server {name}: added")
+        else:
+            for line in _server(old[name], server):
+                yield printable(f"server {name}: {line}")
+    yield from map(printable, _admin(before.admin, after.admin))
+
+
+def _admin(before: AdminEndpoint | None, after: AdminEndpoint | None) -> Iterator[str]:
+    if str(before) != str(after):
+        yield "no admin endpoint" if after is None else f"admin endpoint at {after}"
+    elif before != after:
+        yield f"admin endpoint at {after}, which is another"
+
+
+def _server(before: LoadedServer, after: LoadedServer) -> Iterator[str]:
+    old_hosts = [host.text for host in before.hosts]
+    new_hosts = [host.text for host in after.hosts]
+    if old_hosts != new_hosts:
+        yield f"listens on {', '.join(new_hosts)}, and no longer on {', '.join(old_hosts)}"
+    old_leaves = [one.chain[0] for one in before.gate.context.policy.credentials]
+    new_leaves = [one.chain[0] for one in after.gate.context.policy.credentials]
+    if old_leaves != new_leaves:
+        yield "another server certificate"
+    if before.gate.terms != after.gate.terms:
+        yield "other limits"
+    if before.model.protocol.name != after.model.protocol.name:
+        yield f"protocol {after.model.protocol.name}, and no longer {before.model.protocol.name}"
+    old_policy, new_policy = before.gate.context.admission, after.gate.context.admission
+    if (old_policy is None) != (new_policy is None):
+        yield "lets in anyone" if new_policy is None else "asks for a certificate"
+    elif old_policy and new_policy and old_policy.deny != new_policy.deny:
+        yield "another deny"
+    old_rules = {rule.name: rule for rule in (old_policy.rules if old_policy else ())}
+    new_rules = {rule.name: rule for rule in (new_policy.rules if new_policy else ())}
+    yield from _rules(old_rules, new_rules)
+
+
+def _rules(before: Mapping[str, Rule], after: Mapping[str, Rule]) -> Iterator[str]:
+    for name in sorted(before.keys() - after.keys()):
+        yield f"rule {name} removed"
+    for name, rule in after.items():
+        if name not in before:
+            yield f"{describe_rule(rule)} added"
+            continue
+        old = before[name]
+        pins = list(_pins(old, rule))
+        yield from (f"rule {name}: {line}" for line in pins)
+        if _but_for_pins(old) != _but_for_pins(rule):
+            yield f"{describe_rule(rule)} changed"
+
+
+def _but_for_pins(rule: Rule) -> tuple[object, ...]:
+    lists = rule.revocation
+    return (
+        rule.authority_digests,
+        rule.allow,
+        rule.deny,
+        rule.max_depth,
+        lists and (lists.scope, [(one.issuer, one.age) for one in lists.lists]),
+        {(pin.digest, pin.not_before, pin.retire_after) for pin in rule.pins if pin.name},
+    )
+
+
+def _pins(before: Rule, after: Rule) -> Iterator[str]:
+    old = {pin.digest: pin for pin in before.pins}
+    new = {pin.digest: pin for pin in after.pins}
+    yield from _listed("added", [pin for digest, pin in new.items() if digest not in old])
+    yield from _listed("removed", [pin for digest, pin in old.items() if digest not in new])
+
+
+def _listed(word: str, pins: Iterable[Pin]) -> Iterator[str]:
+    found = list(pins)
+    for pin in found[:_NAMED]:
+        subject = pin.certificate.subject.rfc4514_string()
+        name = f" {pin.name}" if pin.name else ""
+        yield f"pin{name} {word}: {subject} sha256={sha256(pin.certificate).hex()}"
+    if len(found) > _NAMED:
+        yield f"{len(found) - _NAMED} more pins {word}"

@@ -1,0 +1,100 @@
+"""
+Noticing that files have changed since they were read.
+
+By looking at them now and then: that works on every file system, for files that
+are renamed into place and for links that are turned elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from mtlsgate.run.threads import InThread, in_thread
+
+_log = Logger("mtlsgate.watching")
+
+#: Tells one state of a file or directory from another; None where there is none.
+Stamp = tuple[int, int, int, int] | None
+
+#: How often to look, in seconds.
+INTERVAL = 1.0
+
+
+def stamp(path: Path) -> Stamp:
+    """:returns: the state of what is there now."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
+
+
+class Watcher(Service):
+    """
+    Calls a function when files have changed.
+
+    :ivar _last: what was seen last.
+    :ivar _tried: what was seen when the function was last called.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Mapping[Path, Stamp]],
+        changed: Callable[[], object],
+        reactor: IReactorTime,
+        in_thread: InThread = in_thread,
+    ) -> None:
+        """
+        :param read: tells what was read by the latest attempt to load, in the
+            state in which it was read; empty if nothing is to be watched.
+        :param changed: what to call, once what has changed is settled: when it
+            has been the same for two looks.
+        :param in_thread: where to look at the files.
+        """
+        self._read = read
+        self._changed = changed
+        self._in_thread = in_thread
+        self._last: Mapping[Path, Stamp] = {}
+        self._tried: Mapping[Path, Stamp] = {}
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = reactor
+
+    def startService(self) -> None:
+        """Look from now on."""
+        super().startService()
+        self._looking.start(INTERVAL, now=False)
+
+    def stopService(self) -> None:
+        """Look no more."""
+        super().stopService()
+        if self._looking.running:
+            self._looking.stop()
+
+    def _look(self) -> Deferred[None] | None:
+        paths = tuple(self._read())
+        if not paths:
+            return None
+        return (
+            self._in_thread(lambda: {path: stamp(path) for path in paths})
+            .addCallback(self._compare)
+            # Or else this would have been the last look.
+            .addErrback(lambda failure: _log.failure("looking at files failed", failure))
+        )
+
+    def _compare(self, now: Mapping[Path, Stamp]) -> None:
+        read = self._read()
+        if not self.running or now.keys() != read.keys() or now in (read, self._tried):
+            self._last = now
+            return
+        is_settled, self._last = now == self._last, now
+        if is_settled:
+            self._tried = now
+            self._changed()

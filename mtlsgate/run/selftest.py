@@ -1,0 +1,114 @@
+"""
+Before an epoch takes over: the gate shakes hands with itself, as people would
+who should not get in.
+
+Each server is tried, in memory, without a certificate, with one of an unknown
+CA that has the name of a configured one, and for each rule with pins as a
+stranger who sends a pin along.  If any of them got in, the epoch is not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import evolve, frozen
+from cryptography import x509
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+
+from mtlsgate.admission import AdmissionPolicy, Rule
+from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
+from mtlsgate.errors import GateError
+from mtlsgate.gate.connection import Terms
+from mtlsgate.gate.factory import GateFactory, GateServer
+from mtlsgate.gate.registry import Connections
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.text import printable
+from mtlsgate.tls.memory_client import Client
+
+
+class SelfTestError(GateError):
+    """An epoch that would let in who should not get in; in lines."""
+
+
+@frozen
+class Intruder:
+    """
+    Somebody who should not get in.
+
+    :ivar words: who.
+    :ivar credential: what they present, or None.
+    :ivar chain: what they send along.
+    """
+
+    words: str
+    credential: Credential | None = None
+    chain: tuple[x509.Certificate, ...] = ()
+
+
+def self_test(epoch: Epoch) -> None:
+    """:raises SelfTestError: if somebody gets in who should not."""
+    problems = [
+        printable(f"{epoch.path}: {server.model.heading}: the self-test got in {words}")
+        for server in epoch.servers
+        for words in holes(server.gate)
+    ]
+    if problems:
+        raise SelfTestError("\n".join(problems))
+
+
+def holes(server: GateServer) -> Iterator[str]:
+    """:returns: as whom one gets in who should not."""
+    policy = server.context.admission
+    for intruder in () if policy is None else intruders(policy):
+        if _gets_in(server, intruder):
+            yield intruder.words
+
+
+def intruders(policy: AdmissionPolicy) -> Iterator[Intruder]:
+    """:returns: who is sent to try a server."""
+    yield Intruder("without a certificate")
+    stranger, seen = self_signed("self-test"), set[bytes]()
+    for rule in policy.rules:
+        for authority in rule.authorities[:1]:
+            name = authority.subject.public_bytes()
+            if name not in seen:
+                seen.add(name)
+                yield _namesake(rule, authority)
+        if rule.pins:
+            pin = rule.pins[0].certificate
+            yield Intruder(
+                f"as a stranger who sends the pin of rule {rule.name} along", stranger, (pin,)
+            )
+
+
+def _namesake(rule: Rule, authority: x509.Certificate) -> Intruder:
+    forged = Authority.create(subject=authority.subject)
+    return Intruder(
+        f"with an unknown CA that has the name of the CA of rule {rule.name}",
+        forged.issue("self-test"),
+        (forged.certificate,),
+    )
+
+
+class _Nobody(Factory):
+    """Stands for the application, and tells whether it was reached."""
+
+    noisy = False
+    reached = False
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        self.reached = True
+        return Protocol()
+
+
+def _gets_in(server: GateServer, intruder: Intruder) -> bool:
+    application, clock = _Nobody(), Clock()
+    # Of the limits nothing, and no observer: none of this happened.
+    alone = evolve(server, application=application, terms=Terms(), authorizer=None)
+    factory = GateFactory(alone, clock, Connections(clock))
+    client = Client(factory, intruder.credential, clock=clock, chain=intruder.chain)
+    client.send(b"self-test")
+    client.reset()
+    return application.reached

@@ -1,0 +1,238 @@
+"""
+Takes snapshots of a gate.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import cast
+
+import attrs
+from attrs import frozen
+from cryptography import x509
+
+from mtlsgate.certificates.parsing import sha256
+from mtlsgate.gate.connection import Reload, Visit
+from mtlsgate.gate.limits import Tally
+from mtlsgate.load.epoch import LoadedServer
+from mtlsgate.load.expiry import Expiry, Kind
+from mtlsgate.load.overview import describe_rule
+from mtlsgate.observe.recent_rejections import subject_of
+from mtlsgate.observe.status import (
+    NO_CONNECTIONS,
+    CertificateFacts,
+    ConnectionFacts,
+    LimitFacts,
+    ReloadFacts,
+    RuleFacts,
+    Selection,
+    ServerFacts,
+    Snapshot,
+    Status,
+)
+from mtlsgate.peer import VerifiedPeer, address_text
+from mtlsgate.run.service import GateService
+from mtlsgate.text import printable
+from mtlsgate.tls.handshake import GateConnection
+
+
+@frozen(kw_only=True)
+class Process:
+    """
+    What there is to say of the process.
+
+    :ivar version: of mtlsgate.
+    :ivar config: the configuration file, absolute.
+    :ivar started: when, as a date.
+    :ivar began: the same in the clock's seconds.
+    """
+
+    version: str
+    config: str
+    started: datetime
+    began: float
+
+
+@frozen
+class Snapshots:
+    """
+    Takes snapshots of a gate.
+
+    :ivar gate: which.
+    :ivar process: in which it runs.
+    """
+
+    gate: GateService
+    process: Process
+
+    def take(self, selection: Selection = NO_CONNECTIONS) -> Snapshot:
+        """
+        :param selection: which connections to tell of.
+        :returns: how the gate is now.
+        """
+        now = self.gate.connections.now()
+        connections, after = self._connections(selection)
+        return Snapshot(
+            at=now,
+            status=self._status(now),
+            connections=connections,
+            next=after,
+            rejections=tuple(self.gate.recent),
+        )
+
+    def _connections(self, selection: Selection) -> tuple[tuple[ConnectionFacts, ...], int | None]:
+        if not selection.limit:
+            return (), None
+        clock = self.gate.connections.clock.seconds()
+        found = (
+            visit
+            for visit in self.gate.connections
+            if visit.number > selection.after and selection.server in (None, visit.server)
+        )
+        chosen = list(islice(found, selection.limit))
+        is_last = next(found, None) is None
+        return (
+            tuple(_connection(visit, clock) for visit in chosen),
+            None if is_last else chosen[-1].number,
+        )
+
+    def _status(self, now: datetime) -> Status:
+        gate, process = self.gate, self.process
+        clock = gate.connections.clock.seconds()
+        why = gate.not_ready
+        addresses = gate.addresses()
+        expiries = {(one.kind, one.server, one.rule): one for one in gate.epoch.expiries}
+        tallies = gate.connections.tallies.values()
+        return Status(
+            version=process.version,
+            # Not before: a daemon gets another.
+            pid=os.getpid(),
+            started=process.started,
+            uptime=clock - process.began,
+            config=printable(process.config),
+            epoch=gate.number,
+            epoch_age=clock - gate.since,
+            ready=why is None,
+            not_ready=why,
+            draining=gate.is_draining,
+            admitted=sum(tally.counts["admitted"] for tally in tallies),
+            handshakes=sum(tally.counts["handshakes"] for tally in tallies),
+            rejected=self.gate.recent.count,
+            servers=tuple(
+                self._server(server, now, addresses, expiries) for server in gate.epoch.servers
+            ),
+            warnings=tuple(map(str, gate.epoch.warnings)),
+            last_reload=None if gate.last_reload is None else reload_facts(gate.last_reload),
+        )
+
+    def _server(
+        self,
+        server: LoadedServer,
+        now: datetime,
+        addresses: Mapping[int, Sequence[str]],
+        expiries: Mapping[tuple[Kind, str, str | None], Expiry],
+    ) -> ServerFacts:
+        model, gate, policy = server.model, server.gate, server.gate.context.policy
+        tally = self.gate.connections.tallies.get(gate.name, Tally())
+        limits = attrs.asdict(gate.terms.limits)
+        return ServerFacts(
+            name=printable(gate.name),
+            protocol=printable(model.protocol.name),
+            hosts=tuple(printable(host.text) for host in server.hosts),
+            listening=tuple(map(printable, addresses.get(id(server), ()))),
+            server_names=tuple(printable(name.value) for name in model.server_names),
+            client_authentication=model.tls.client_authentication,
+            rules=tuple(
+                RuleFacts(
+                    name=printable(rule.name),
+                    description=describe_rule(rule),
+                    authorities=tuple(_certificate(one, now) for one in rule.authorities),
+                    pins=len(rule.pins),
+                    pins_days_left=_days_left(expiries.get((Kind.PIN, gate.name, rule.name)), now),
+                    crl_days_left=_days_left(expiries.get((Kind.CRL, gate.name, rule.name)), now),
+                )
+                for rule in (policy.admission.rules if policy.admission else ())
+            ),
+            certificates=tuple(_certificate(one.chain[0], now) for one in policy.credentials),
+            admitted=tally.counts["admitted"],
+            handshakes=tally.counts["handshakes"],
+            limits=LimitFacts(
+                **limits,
+                handshake_timeout=gate.handshake_timeout,
+                idle_timeout=gate.terms.idle_timeout,
+            ),
+        )
+
+
+def reload_facts(reload: Reload) -> ReloadFacts:
+    """:returns: what came of loading the configuration anew."""
+    return ReloadFacts(
+        at=reload.at,
+        succeeded=not reload.problems,
+        is_trial=reload.is_trial,
+        epoch=reload.number,
+        seconds=reload.seconds,
+        problems=tuple(map(printable, reload.problems)),
+        changes=tuple(map(printable, reload.changes)),
+        dropped=tuple(map(printable, reload.dropped)),
+    )
+
+
+def _certificate(certificate: x509.Certificate, now: datetime) -> CertificateFacts:
+    return CertificateFacts(
+        subject=subject_of(certificate),
+        sha256=sha256(certificate).hex(),
+        not_after=certificate.not_valid_after_utc,
+        days_left=(certificate.not_valid_after_utc - now).days,
+    )
+
+
+def _days_left(expiry: Expiry | None, now: datetime) -> int | None:
+    at = None if expiry is None else expiry.next(now)
+    return None if at is None else (at - now).days
+
+
+def _connection(visit: Visit, clock: float) -> ConnectionFacts:
+    peer, quiet_since = visit.peer, visit.quiet_since
+    received, sent = visit.traffic
+    state = "handshake" if visit.admitted_at is None else "admitted"
+    version, cipher = _tls(visit, peer)
+    return ConnectionFacts(
+        number=visit.number,
+        state="closing" if visit.cause is not None else state,
+        server=printable(visit.server),
+        rule=None if peer is None else printable(peer.rule),
+        pin=_printable(None if visit.pin is None else visit.pin.name),
+        address=printable(address_text(visit.address)),
+        subject=None if peer is None else subject_of(peer.leaf),
+        sha256=None if peer is None else sha256(peer.leaf).hex(),
+        not_after=None if peer is None else peer.not_after,
+        since=visit.at,
+        seconds=clock - visit.began,
+        received=received,
+        sent=sent,
+        idle=None if quiet_since is None else clock - quiet_since,
+        server_name=_printable(visit.server_name),
+        tls_version=version,
+        cipher=cipher,
+        resumed=peer is not None and peer.resumed,
+    )
+
+
+def _tls(visit: Visit, peer: VerifiedPeer | None) -> tuple[str | None, str | None]:
+    """:returns: version and cipher, or None where they are not known."""
+    if peer is not None:
+        return peer.tls_version, peer.cipher
+    if visit.admitted_at is None or visit.transport is None:
+        return None, None
+    connection = cast("GateConnection | None", visit.transport.getHandle())
+    if connection is None:
+        return None, None
+    return connection.get_protocol_version_name(), connection.get_cipher_name()
+
+
+def _printable(text: str | None) -> str | None:
+    return None if text is None else printable(text)

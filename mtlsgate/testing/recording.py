@@ -1,0 +1,93 @@
+"""
+
+A gate from a configuration file, and a protocol that records what comes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from mtlsgate.gate.factory import GateFactory
+from mtlsgate.interfaces import IVerifiedPeer
+from mtlsgate.load.epoch import load
+
+__all__ = ["RecordingFactory", "RecordingProtocol", "gate"]
+
+
+def gate(config: str | Path, clock: Clock, server: str | None = None) -> GateFactory:
+    """
+    What a gate listens with, for a :class:`Client` to connect to.
+
+    :param config: the configuration file, which is loaded as the gate does.
+    :param clock: the reactor of the server and of the protocol behind it.
+    :param server: the label of the server, if there are several.
+    :raises ConfigError: if the configuration is in error.
+    :raises ValueError: if it has no such server.
+    """
+    servers = load(str(config), reactor=clock).servers
+    found = [one for one in servers if server is None or one.gate.name == server]
+    if len(found) != 1:
+        names = ", ".join(one.gate.name for one in servers)
+        raise ValueError(f"say which of these servers is meant: {names}")
+    return GateFactory(found[0].gate, clock)
+
+
+class RecordingProtocol(Protocol):
+    """
+    :ivar made: ``connectionMade`` was called.
+    :ivar received: every byte that came.
+    :ivar lost: why the connection was lost, or ``None`` while it is not.
+    :ivar peer: the :class:`~mtlsgate.interfaces.IVerifiedPeer` that the
+        transport gave at ``connectionMade``, or ``None``.
+    """
+
+    def __init__(self, echo: bool = False) -> None:
+        """
+        :param echo: send back what comes.
+        """
+        self._echo = echo
+        self.made = False
+        self.received = b""
+        self.lost: Failure | None = None
+        self.peer: IVerifiedPeer | None = None
+
+    def connectionMade(self) -> None:
+        self.made = True
+        self.peer = IVerifiedPeer(self.transport, None)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        if self._echo:
+            assert self.transport is not None
+            self.transport.write(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = reason
+
+
+class RecordingFactory(Factory):
+    """
+    A factory whose protocols record what happens to them.
+
+    :ivar protocols: every protocol built, in order.
+    """
+
+    noisy = False
+
+    def __init__(self, echo: bool = False) -> None:
+        """
+        :param echo: protocols send back what comes.
+        """
+        self.protocols: list[RecordingProtocol] = []
+        self._echo = echo
+
+    def buildProtocol(self, addr: IAddress | None) -> RecordingProtocol:
+        protocol = RecordingProtocol(self._echo)
+        protocol.factory = self
+        self.protocols.append(protocol)
+        return protocol

@@ -1,0 +1,320 @@
+"""
+The TLS side of a server: one `SSL.Context`, its options and its callbacks.
+
+The verify callback never overrides an OpenSSL error: it records the path that
+OpenSSL verified, hands it to the `Judge` at depth 0 and answers with the
+verdict.  Only where the verdict hangs on certificates that OpenSSL did not use,
+and does not show yet, and where a session is resumed, is it given when the
+handshake is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Literal
+
+from attrs import frozen
+from cryptography import x509
+from OpenSSL import SSL
+from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from mtlsgate.admission import (
+    AdmissionPolicy,
+    Admitted,
+    Rejection,
+    authorities_of,
+    lone_pins_of,
+)
+from mtlsgate.certificates.development_ca import self_signed
+from mtlsgate.certificates.parsing import MAX_REMEMBERED, UNPARSABLE, ServerCredential
+from mtlsgate.certificates.server_names import certificate_names, first_by_name
+from mtlsgate.reasons import Reason
+from mtlsgate.tls.contexts import new_context
+from mtlsgate.tls.handshake import GateConnection, Handshake
+from mtlsgate.tls.judge import Judge
+from mtlsgate.tls.openssl_errors import verification_rejection
+from mtlsgate.tls.transport import HalfClosingTransport
+
+#: The names of CAs in a CertificateRequest, in bytes, from which on none are
+#: sent: the field holds 65,535 bytes, and clients take less.
+_MAX_CA_NAMES = 32 * 1024
+
+_log = Logger("mtlsgate.context")
+
+
+def utc_now() -> datetime:
+    """:returns: the present, by the system's clock."""
+    return datetime.now(UTC)
+
+
+@frozen
+class TlsPolicy:
+    """
+    What a server's `SSL.Context` is built from.
+
+    :ivar credentials: what the gate shows of itself, at least one; the one
+        that bears the name a client asks for (SNI), or else the first.
+    :ivar admission: who is let in; None lets in anyone, without asking for a
+        certificate.
+    :ivar min_version: the oldest TLS version that is spoken.
+    :ivar strict: whether certificates must keep to the RFC 5280 profile.
+    :ivar always_ask_twice: whether every path needs the consent of the second
+        validator, and not only those with name constraints.
+    :ivar send_ca_names: whether the CertificateRequest names the CAs.
+    :ivar session_lifetime: for how many seconds a session can be resumed; None
+        if not at all.
+    :ivar alpn: the application protocols offered, the preferred first; empty
+        leaves the extension unanswered.
+    """
+
+    credentials: tuple[ServerCredential, ...]
+    admission: AdmissionPolicy | None
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    strict: bool = True
+    always_ask_twice: bool = False
+    send_ca_names: bool = True
+    session_lifetime: float | None = None
+    alpn: tuple[bytes, ...] = ()
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class GateContext:
+    """
+    Makes the OpenSSL connections of one server.
+
+    :ivar policy: what it was built from.
+    :ivar admission: who is let in, or None for anyone.
+    """
+
+    def __init__(self, policy: TlsPolicy, now: Callable[[], datetime] = utc_now) -> None:
+        """
+        :param now: the time that certificates are judged by.
+        :raises SSL.Error: if OpenSSL refuses the server's own certificate.
+        """
+        self.policy = policy
+        self.admission = policy.admission
+        self.judge = (
+            None
+            if policy.admission is None
+            else Judge(
+                policy.admission,
+                now,
+                strict=policy.strict,
+                always_ask_twice=policy.always_ask_twice,
+                session_lifetime=policy.session_lifetime,
+            )
+        )
+        self._contexts = [self._new_context(one) for one in policy.credentials]
+        self._by_name = first_by_name(
+            (certificate_names(one.chain[0]), context)
+            for one, context in zip(policy.credentials, self._contexts, strict=True)
+        )
+        # Also where there is no choice: without a callback, OpenSSL does not
+        # tell the name that a resumed TLS 1.2 session was begun with.
+        if len(self._contexts) > 1 or policy.session_lifetime is not None:
+            self._contexts[0].set_tlsext_servername_callback(_on_server_name)
+
+    def _new_context(self, credential: ServerCredential) -> SSL.Context:
+        context = _new_context(self.policy, credential)
+        if self.judge is not None:
+            _trust(context, self.judge)
+            if self.policy.send_ca_names:
+                _name_authorities(context, self.judge.policy)
+            context.set_verify(
+                SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT | SSL.VERIFY_CLIENT_ONCE,
+                _on_certificate,
+            )
+        return context
+
+    def _choose_certificate(self, connection: GateConnection) -> None:
+        # All contexts are alike but for the certificate, so what was begun
+        # under the first one's verify settings goes on under the same.
+        context = self._by_name.find(connection.server_name)
+        if context is not None and context is not self._contexts[0]:
+            connection.set_context(context)
+
+    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> GateConnection:
+        """Make the connection for an accepted one (`IOpenSSLServerConnectionCreator`)."""
+        connection = GateConnection(self._contexts[0], self)
+        if isinstance(protocol, HalfClosingTransport):
+            connection.on_end = protocol.on_end
+        return connection
+
+    def _verify(
+        self, connection: GateConnection, certificate: X509, error: int, depth: int, ok: int
+    ) -> bool:
+        # An exception would leave the handshake without an alert, and a truthy
+        # answer that is no bool would admit: everything ends in True or False.
+        handshake = connection.handshake
+        try:
+            if isinstance(handshake.verdict, Rejection):
+                return False
+            verdict = self._step(handshake, certificate, error, depth, bool(ok))
+            if not (verdict is None or isinstance(verdict, _VERDICTS)):
+                raise TypeError(f"{verdict!r} is no verdict")
+        except Exception:  # noqa: BLE001 -- see above
+            _log.failure("the verify callback failed")
+            verdict = Rejection(Reason.INTERNAL_ERROR, "the verify callback failed", depth)
+        handshake.verdict = verdict
+        return not isinstance(verdict, Rejection)
+
+    def _step(
+        self, handshake: Handshake, certificate: X509, error: int, depth: int, ok: bool
+    ) -> Admitted | Rejection | None:
+        """
+        :returns: the verdict at depth 0 or at an error; before that None.
+        """
+        if not ok:
+            return verification_rejection(error, depth)
+        try:
+            handshake.certificates[depth] = _parsed(dump_certificate(FILETYPE_ASN1, certificate))
+        except UNPARSABLE as failed:
+            return Rejection(Reason.MALFORMED_CERTIFICATE, str(failed).partition("\n")[0], depth)
+        if depth > 0:
+            return None
+        assert self.judge is not None
+        return self.judge.on_path(handshake.path)
+
+    def conclude(self, connection: GateConnection) -> Admitted | Rejection:
+        """
+        :param connection: whose handshake is complete.
+        :returns: the verdict.  It is there already, but for a resumed session,
+            which meets no verify callback, and for a path that OpenSSL did not
+            choose.
+        """
+        try:
+            verdict = self._conclude(connection)
+            return verdict if isinstance(verdict, _VERDICTS) else _NOT_JUDGED
+        except Exception:  # noqa: BLE001 -- whatever it is, it must not let anyone in
+            _log.failure("concluding a handshake failed")
+            return Rejection(Reason.INTERNAL_ERROR, "concluding the handshake failed")
+
+    def _conclude(self, connection: GateConnection) -> Admitted | Rejection:
+        handshake = connection.handshake
+        if isinstance(handshake.verdict, Rejection):
+            return handshake.verdict
+        if self.judge is None:
+            return _NOT_JUDGED
+        if not handshake.certificates:
+            # No verify callback ran: a session that was resumed, or nothing known.
+            leaf = connection.get_peer_certificate(as_cryptography=True)
+            if leaf is None or self.policy.session_lifetime is None:
+                return _NOT_JUDGED
+            handshake.resumed = True
+            return self.judge.on_resumed(leaf, connection.server_name)
+        verdict: Admitted | Rejection | None = handshake.verdict
+        if verdict is None:
+            verdict = self.judge.on_presented(handshake.path, connection.presented_chain())
+        if self.policy.session_lifetime is not None and isinstance(verdict, Admitted):
+            self.judge.remember(verdict, connection.server_name)
+        return verdict
+
+
+# An `SSL.Context` has these for callbacks, and not the methods of a `GateContext`: the
+# two would hold each other, and an old epoch, with all that OpenSSL keeps of it, would
+# stay until garbage is collected, which may be many epochs later.
+
+
+def _on_certificate(
+    connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
+) -> bool:
+    assert isinstance(connection, GateConnection)
+    return connection.gate._verify(connection, certificate, error, depth, ok)
+
+
+def _on_server_name(connection: SSL.Connection) -> None:
+    assert isinstance(connection, GateConnection)
+    connection.gate._choose_certificate(connection)
+
+
+#: What there is to be said of a client.
+_VERDICTS = (Admitted, Rejection)
+
+#: Nothing is known to lead here; whatever does is not let in.
+_NOT_JUDGED = Rejection(Reason.INTERNAL_ERROR, "the client was not judged")
+
+
+@lru_cache(MAX_REMEMBERED)
+def _parsed(der: bytes) -> x509.Certificate:
+    """:returns: the one object for equal bytes, which makes the memory of its
+    facts quick to consult."""
+    return x509.load_der_x509_certificate(der)
+
+
+def _new_context(policy: TlsPolicy, credential: ServerCredential) -> SSL.Context:
+    context = new_context(SSL.TLS_SERVER_METHOD, policy.min_version)
+    context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
+    # Tickets or nothing: no session is kept here.
+    if policy.session_lifetime is None:
+        # Together with the cache being off: either alone leaves a way to resume.
+        context.set_options(SSL.OP_NO_TICKET)
+    else:
+        context.set_timeout(max(1, int(policy.session_lifetime)))
+    # Without one, an attempt to resume would be an error and not a full handshake.
+    context.set_session_id(b"mtlsgate")
+    leaf, *intermediates = credential.chain
+    context.use_certificate(leaf)
+    for intermediate in intermediates:
+        context.add_extra_chain_cert(intermediate)
+    context.use_privatekey(credential.private_key)
+    context.check_privatekey()
+    if policy.alpn:
+        context.set_alpn_select_callback(_alpn_choice(policy.alpn))
+    return context
+
+
+_AlpnChoice = Callable[[SSL.Connection, list[bytes]], bytes | SSL._NoOverlappingProtocols]
+
+
+def _alpn_choice(ours: Sequence[bytes]) -> _AlpnChoice:
+    def choose(
+        connection: SSL.Connection, theirs: list[bytes]
+    ) -> bytes | SSL._NoOverlappingProtocols:
+        # An empty answer would end the handshake; this one leaves the extension out.
+        return next((one for one in ours if one in theirs), SSL.NO_OVERLAPPING_PROTOCOLS)
+
+    return choose
+
+
+def _trust(context: SSL.Context, judge: Judge) -> None:
+    """Fill the store with the CAs and the pins that are their own anchors."""
+    store = context.get_cert_store()
+    assert store is not None
+    store.set_flags(judge.flags)
+    for anchor in judge.anchors:
+        store.add_cert(X509.from_cryptography(anchor))
+
+
+def _name_authorities(context: SSL.Context, admission: AdmissionPolicy) -> None:
+    """Set the names for the CertificateRequest."""
+    for named in _requested(authorities_of(admission.rules), lone_pins_of(admission.rules)):
+        context.add_client_ca(named)
+
+
+def _requested(
+    authorities: Sequence[x509.Certificate], lone_pins: Sequence[x509.Certificate]
+) -> list[x509.Certificate]:
+    """
+    :returns: certificates whose subjects are the names for the
+        CertificateRequest: the CAs, and the issuers of lone pins, since a
+        client may not offer a certificate whose issuer is not named
+        (RFC 8446, 4.2.4).  None where that would not fit.
+    """
+    named: dict[bytes, x509.Certificate | x509.Name]
+    named = {one.subject.public_bytes(): one for one in authorities}
+    for pin in lone_pins:
+        named.setdefault(pin.issuer.public_bytes(), pin.issuer)
+    if sum(len(name) + 2 for name in named) > _MAX_CA_NAMES:
+        return []
+    return [_bearing(one) if isinstance(one, x509.Name) else one for one in named.values()]
+
+
+def _bearing(name: x509.Name) -> x509.Certificate:
+    """:returns: a certificate of that subject; OpenSSL takes names in no other form."""
+    return self_signed(None, subject=name).certificate
