@@ -15,9 +15,9 @@ from cryptography.x509 import DNSName, NameConstraints
 from mtlsgate.admission import Rule
 from mtlsgate.admission.revocation import Revocation, parse_crls
 from mtlsgate.testing import Authority
+from tests.admission.test_revocation import crl, der
 from tests.forgery import object_identifier, raw, tlv
 from tests.gatekit import condition, rule
-from tests.test_revocation import crl, der
 
 ROOT = Authority.create("Root")
 NARROW = Authority.create(
