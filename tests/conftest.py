@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from mtlsgate.testing import Version
-from tests.gatekit import VERSIONS, Log, logging
-from tests.httpkit import HttpGate, HttpLog, observe, stop_observing
+from tests.kits.gate import VERSIONS, Log, logging
+from tests.kits.http import HttpGate, HttpLog, observe, stop_observing
 
 
 @pytest.fixture(params=VERSIONS)

@@ -20,7 +20,7 @@ import pytest
 
 from mtlsgate.commands.init import write_setup
 from mtlsgate.load.epoch import load
-from tests.running import program
+from tests.kits.programs import program
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SVG = "{http://www.w3.org/2000/svg}"

@@ -18,7 +18,7 @@ import pytest
 from attrs import frozen
 
 from mtlsgate.reasons import Reason
-from tests.limbo import Case, Verification, load, verdict
+from tests.kits.limbo import Case, Verification, load, verdict
 
 VARIABLE = "MTLSGATE_LIMBO"
 PAGE = Path(__file__).parent.parent / "docs" / "conformance.md"

@@ -53,7 +53,7 @@ from mtlsgate.protocols.http.refusal import REASONS
 from mtlsgate.protocols.web import WebConfiguration
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Client, Credential, self_signed
-from tests.running import BIN, program
+from tests.kits.programs import BIN, program
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

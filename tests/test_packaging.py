@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import run
+from tests.kits.programs import run
 
 ROOT = Path(__file__).parent.parent
 

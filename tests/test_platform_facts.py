@@ -20,7 +20,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from mtlsgate.testing import Authority, Client, Credential, RecordingFactory, Version, self_signed
-from tests.gatekit import Log, localhost
+from tests.kits.gate import Log, localhost
 
 ROOT = Authority.create("Root")
 LOWER = ROOT.intermediate("Lower")

@@ -13,7 +13,7 @@ from mtlsgate.errors import ConfigError, CredentialError
 from mtlsgate.load.listen_addresses import SocketAddress
 from mtlsgate.load.overview import overview
 from mtlsgate.run.epoch_diff import changes
-from tests.pki import NOW, server, site
+from tests.kits.pki import NOW, server, site
 
 TOKEN = "0123456789abcdef"
 SERVER = server(label='"door"')

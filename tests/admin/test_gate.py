@@ -23,7 +23,7 @@ from click.testing import CliRunner
 
 from mtlsgate.commands.cli import main
 from mtlsgate.testing import Version
-from tests.running import BIN, RunningGate, gate, program, run
+from tests.kits.programs import BIN, RunningGate, gate, program, run
 
 TOKEN = "0123456789abcdef"
 SOCKET = 'admin { listen = "unix:gate.sock" }\n'

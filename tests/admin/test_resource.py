@@ -23,9 +23,9 @@ from mtlsgate.observe.metrics import CONTENT_TYPE
 from mtlsgate.observe.status import ReloadFacts
 from mtlsgate.reasons import Cause
 from mtlsgate.run.control import Control, GateHandle
-from tests.adminkit import PORT, Endpoint, Running, reply, running_handle
-from tests.gatekit import Log
-from tests.pki import pki, server
+from tests.kits.admin import PORT, Endpoint, Running, reply, running_handle
+from tests.kits.gate import Log
+from tests.kits.pki import pki, server
 
 TOKEN = b"0123456789abcdef"
 GETS = ["/healthz", "/readyz", "/metrics", "/status", "/connections", "/rejections"]

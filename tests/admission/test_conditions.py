@@ -17,8 +17,8 @@ from cryptography.x509.oid import NameOID
 from mtlsgate.admission.conditions import Condition, Leaf, clause, read_value
 from mtlsgate.config import model
 from mtlsgate.testing import Authority
-from tests.forgery import edited
-from tests.pki import Site, server, site
+from tests.kits.forgery import edited
+from tests.kits.pki import Site, server, site
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 SPIFFE = "spiffe://td.example/fleet/a"

@@ -23,8 +23,8 @@ from mtlsgate.admission import (
 )
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, self_signed
-from tests.forgery import edited
-from tests.gatekit import rule
+from tests.kits.forgery import edited
+from tests.kits.gate import rule
 
 NOW = datetime(2026, 6, 15, 12, 0, 0, tzinfo=UTC)
 

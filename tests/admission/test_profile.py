@@ -9,7 +9,7 @@ from mtlsgate.admission import Rejection
 from mtlsgate.admission.profile import profile_violation
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, self_signed
-from tests.forgery import tlv
+from tests.kits.forgery import tlv
 
 CONSTRAINTS = x509.NameConstraints([x509.DNSName("x.org")], None)
 

@@ -24,7 +24,7 @@ from mtlsgate.admission.revocation import Revocation, RevocationList, parse_crls
 from mtlsgate.errors import CredentialError
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, self_signed
-from tests.forgery import _ECDSA_SHA256, edited, tlv
+from tests.kits.forgery import _ECDSA_SHA256, edited, tlv
 
 NOW = datetime(2026, 6, 15, 12, 0, 0, tzinfo=UTC)
 

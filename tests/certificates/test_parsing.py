@@ -34,7 +34,7 @@ from mtlsgate.certificates.parsing import (
     sha256,
 )
 from mtlsgate.errors import CredentialError
-from tests.pki import der, pki
+from tests.kits.pki import der, pki
 
 PASSPHRASE = "correct horse ☃"
 

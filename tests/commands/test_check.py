@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
 from mtlsgate.commands.cli import main
-from tests.pki import INSTALLED, server
+from tests.kits.pki import INSTALLED, server
 
 BIN = Path(sys.executable).parent
 

@@ -20,8 +20,8 @@ from mtlsgate.commands.explain import explain
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Version
 from tests.certificates.test_development_ca import sha1_signed
-from tests.forgery import key_usage, without
-from tests.gatekit import Door, Log, Verdict, past, rule
+from tests.kits.forgery import key_usage, without
+from tests.kits.gate import Door, Log, Verdict, past, rule
 
 ROOT, OTHER = Authority.create("root"), Authority.create("other")
 MIDDLE = ROOT.intermediate("middle")

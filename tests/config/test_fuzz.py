@@ -25,7 +25,7 @@ from mtlsgate.config import model
 from mtlsgate.errors import ConfigError
 from mtlsgate.load.epoch import load
 from tests.admission.test_revocation import crl
-from tests.pki import NOW, pki
+from tests.kits.pki import NOW, pki
 
 INPUTS = int(os.environ.get("MTLSGATE_FUZZ_INPUTS", "20000"))
 SEED = os.environ.get("MTLSGATE_FUZZ_SEED", "1")

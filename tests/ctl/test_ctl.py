@@ -24,8 +24,8 @@ from mtlsgate.ctl import tables, top
 from mtlsgate.ctl.client import Gone, Remote
 from mtlsgate.ctl.place import CtlError, Given, NotThere, Place, find
 from mtlsgate.ctl.words import changes, counted, duration, moment, size
-from tests.adminkit import Running
-from tests.pki import pki, server
+from tests.kits.admin import Running
+from tests.kits.pki import pki, server
 
 TOKEN = "0123456789abcdef"
 HOSTILE = "[bold]x[/bold] :smile: \x1b[31m\u202e"

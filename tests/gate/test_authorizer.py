@@ -13,8 +13,8 @@ from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Version
-from tests.gatekit import Door, Log, admitted, rejected, rule
-from tests.pki import Site, server
+from tests.kits.gate import Door, Log, admitted, rejected, rule
+from tests.kits.pki import Site, server
 from tests.protocols.test_protocols import here as here  # a fixture
 
 CA = Authority.create("Root")

@@ -21,7 +21,7 @@ from twisted.internet.address import IPv4Address
 
 from mtlsgate.commands.cli import main
 from mtlsgate.proxyprotocol import alpn_tlv, encode_v2, ssl_tlv
-from tests.running import RunningGate, gate, lacking, program, run
+from tests.kits.programs import RunningGate, gate, lacking, program, run
 
 HAPROXY = """
 defaults

@@ -29,7 +29,7 @@ from mtlsgate.peer import address_text
 from mtlsgate.proxyprotocol import alpn_tlv, encode_local, encode_v1, encode_v2
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, MemoryTransport, RecordingFactory, Version
-from tests.gatekit import Door, Log, admitted, rejected, rule
+from tests.kits.gate import Door, Log, admitted, rejected, rule
 
 CA = Authority.create("CA")
 ALICE = CA.issue("alice")

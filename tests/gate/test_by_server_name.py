@@ -20,8 +20,8 @@ from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, Version
 from mtlsgate.tls.clienthello import MAX_BYTES
-from tests.forgery import ask_with_group_first, name_nobody
-from tests.gatekit import (
+from tests.kits.forgery import ask_with_group_first, name_nobody
+from tests.kits.gate import (
     Door,
     Log,
     Verdict,

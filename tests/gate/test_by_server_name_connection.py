@@ -15,7 +15,7 @@ from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import RecordingFactory, Version
 from tests.gate.test_by_server_name import ALICE, BOB, CA_A, Address, address
-from tests.gatekit import Door, Log, admitted, rejected, rule
+from tests.kits.gate import Door, Log, admitted, rejected, rule
 
 
 @pytest.mark.parametrize("lifetime", [None, 3600.0])

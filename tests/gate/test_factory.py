@@ -31,7 +31,7 @@ from mtlsgate.protocols.echo import plugin as echo
 from mtlsgate.protocols.whoami import plugin as whoami
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Version
-from tests.gatekit import Door, Log, rejected, rule
+from tests.kits.gate import Door, Log, rejected, rule
 
 ROOT = Authority.create("Root")
 ALICE, BOB = ROOT.issue("alice"), ROOT.issue("bob")

@@ -21,9 +21,9 @@ from mtlsgate.gate.registry import Connections
 from mtlsgate.reasons import Cause
 from mtlsgate.testing import Authority, Version
 from mtlsgate.tls.judge import Judge
-from tests.gatekit import Door, Log, rule
-from tests.housekit import PINNED, House, a_server
-from tests.pki import pki
+from tests.kits.gate import Door, Log, rule
+from tests.kits.pki import pki
+from tests.kits.service import PINNED, House, a_server
 
 CA = Authority.create("Root")
 ALICE, BOB, EVE = CA.issue("alice"), CA.issue("bob"), Authority.create("Other").issue("eve")

@@ -20,8 +20,8 @@ from mtlsgate.tls.handshake import GateConnection
 from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.other_paths import MAX_TARGETS, OtherPaths
 from mtlsgate.tls.server import GateContext
-from tests.forgery import edited, present_also
-from tests.gatekit import Door, Log, admitted, condition, rejected, rule
+from tests.kits.forgery import edited, present_also
+from tests.kits.gate import Door, Log, admitted, condition, rejected, rule
 from tests.tls.test_other_paths import (
     LEAF,
     LOWER,

@@ -23,7 +23,7 @@ from mtlsgate.protocols.echo import Echo
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Client, Credential, Version
 from mtlsgate.tls.server import utc_now
-from tests.gatekit import Door, Log, admitted, rejected, rule
+from tests.kits.gate import Door, Log, admitted, rejected, rule
 
 CA = Authority.create("Root")
 ALICE, BOB, EVE = CA.issue("alice"), CA.issue("bob"), Authority.create("Other").issue("eve")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pki import Site, server, site
+from tests.kits.pki import Site, server, site
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from mtlsgate.admission import Rejection, Rule
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.reasons import Reason
 from tests.admission.test_revocation import crl
-from tests.pki import NOW, Site, pki, server, site
+from tests.kits.pki import NOW, Site, pki, server, site
 
 
 @pytest.fixture

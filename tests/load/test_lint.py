@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
 from mtlsgate.errors import ConfigError
-from tests.pki import NOW, Site, pki, server, site
+from tests.kits.pki import NOW, Site, pki, server, site
 
 EXPIRED = {"not_before": NOW - timedelta(days=90), "not_after": NOW - timedelta(days=2)}
 FUTURE = {"not_before": NOW + timedelta(days=2), "not_after": NOW + timedelta(days=90)}

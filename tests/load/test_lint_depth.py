@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
 from tests.admission.test_revocation import crl
-from tests.pki import NOW, Site, pki, server, site
+from tests.kits.pki import NOW, Site, pki, server, site
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from mtlsgate.load.listen_addresses import (
     parse_host,
 )
 from mtlsgate.run.listening import ListenError, bind
-from tests.pki import server, site
+from tests.kits.pki import server, site
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from mtlsgate.certificates.development_ca import Authority
 from mtlsgate.certificates.parsing import sha256
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.overview import overview
-from tests.forgery import raw
-from tests.pki import NOW, Site, pki, server, site
+from tests.kits.forgery import raw
+from tests.kits.pki import NOW, Site, pki, server, site
 
 CLIENT, OTHER, STRANGER = pki().client, pki().other, pki().stranger
 

@@ -12,7 +12,7 @@ from mtlsgate.admission import AdmissionPolicy, Admitted, Rejection, Rule
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.overview import describe
 from mtlsgate.reasons import Reason
-from tests.pki import NOW, Site, pki, server, site
+from tests.kits.pki import NOW, Site, pki, server, site
 
 
 @pytest.fixture

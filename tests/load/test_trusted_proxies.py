@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IAddress
 
 from mtlsgate.load.overview import describe
 from mtlsgate.load.trusted_proxies import TrustedProxies, read_network
-from tests.pki import Site, server, site
+from tests.kits.pki import Site, server, site
 
 
 @pytest.fixture

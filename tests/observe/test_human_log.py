@@ -10,8 +10,8 @@ from twisted.logger import LogLevel, formatEvent
 
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, Version, self_signed
-from tests.forgery import edited, present
-from tests.gatekit import Door, Log, admitted, rejected, rule
+from tests.kits.forgery import edited, present
+from tests.kits.gate import Door, Log, admitted, rejected, rule
 
 ROOT = Authority.create("Root", organization="Example")
 ALICE = ROOT.issue(

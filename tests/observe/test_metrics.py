@@ -16,8 +16,8 @@ from mtlsgate.observe.log_file import AppendFile
 from mtlsgate.observe.metrics import BUCKETS, CONTENT_TYPE
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Version, self_signed
+from tests.kits.watch import ALICE, AUDITED, EVE, ROOT, RULE, MemoryGate, server
 from tests.test_docs import DOCS, crl
-from tests.watchkit import ALICE, AUDITED, EVE, ROOT, RULE, MemoryGate, server
 
 
 @pytest.fixture

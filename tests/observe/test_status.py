@@ -27,9 +27,9 @@ from mtlsgate.observe.status import Selection
 from mtlsgate.reasons import Reason
 from mtlsgate.run.control import GateHandle
 from mtlsgate.testing import Authority, Version, self_signed
-from tests.adminkit import Running
-from tests.gatekit import Log
-from tests.pki import NOW, pki, server
+from tests.kits.admin import Running
+from tests.kits.gate import Log
+from tests.kits.pki import NOW, pki, server
 
 ALL = Selection()
 TWO = server(

@@ -18,7 +18,7 @@ from OpenSSL import SSL
 
 from mtlsgate.commands.cli import main
 from mtlsgate.testing import Authority
-from tests.probekit import (
+from tests.kits.probe import (
     Tls,
     authority,
     both_versions,
@@ -31,7 +31,7 @@ from tests.probekit import (
     tls_server,
     write_demo,
 )
-from tests.running import BIN, gate
+from tests.kits.programs import BIN, gate
 
 
 def probe(*arguments: str | Path) -> Result:

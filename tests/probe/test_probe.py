@@ -30,7 +30,7 @@ from mtlsgate.probe import (
     to_dict,
 )
 from mtlsgate.testing import Authority, Credential
-from tests.probekit import (
+from tests.kits.probe import (
     LONG,
     SHORT,
     Tls,
@@ -46,7 +46,7 @@ from tests.probekit import (
     tls_server,
     write_demo,
 )
-from tests.running import RunningGate, gate
+from tests.kits.programs import RunningGate, gate
 
 # The real gate.
 

@@ -37,7 +37,7 @@ from mtlsgate.probe import (
     to_dict,
 )
 from mtlsgate.testing import Authority
-from tests.probekit import (
+from tests.kits.probe import (
     SHORT,
     authority,
     client_authority,

@@ -20,8 +20,8 @@ from mtlsgate.probe import (
     name_problem,
 )
 from mtlsgate.testing import Authority, Credential, self_signed
-from tests.forgery import edited, present
-from tests.probekit import (
+from tests.kits.forgery import edited, present
+from tests.kits.probe import (
     SHORT,
     Tls,
     authority,

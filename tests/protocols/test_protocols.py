@@ -22,7 +22,7 @@ from mtlsgate.protocols import PluginError, ProtocolEnvironment, find_plugin
 from mtlsgate.protocols.custom import CustomPlugin
 from mtlsgate.protocols.echo import EchoPlugin
 from mtlsgate.protocols.whoami import WhoAmIPlugin
-from tests.pki import Site, server, site
+from tests.kits.pki import Site, server, site
 
 
 @pytest.fixture

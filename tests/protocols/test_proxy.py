@@ -30,10 +30,10 @@ from mtlsgate.upstream.backends import Backends
 from mtlsgate.upstream.relay import Limits
 from mtlsgate.upstream.targets import parse_target
 from mtlsgate.upstream.tls import TlsClient
-from tests.gatekit import Door, Log, admitted, rule
-from tests.pki import server as server_block
-from tests.pki import site
-from tests.upstreamkit import MemoryServer
+from tests.kits.gate import Door, Log, admitted, rule
+from tests.kits.pki import server as server_block
+from tests.kits.pki import site
+from tests.kits.upstream import MemoryServer
 
 GATE = IPv4Address("TCP", "127.0.0.1", 8443)
 TARGET = IPv4Address("TCP", "127.0.0.1", 9000)

@@ -20,8 +20,8 @@ from twisted.internet.address import IPv4Address
 
 from mtlsgate.proxyprotocol import Header, HeaderReader
 from mtlsgate.testing import Version
-from tests.proxykit import Keys, Target, TlsSocket, ending, proxy, read_all, reset, resident
-from tests.running import RunningGate
+from tests.kits.programs import RunningGate
+from tests.kits.proxy import Keys, Target, TlsSocket, ending, proxy, read_all, reset, resident
 
 _MIB = 2**20
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from mtlsgate.testing import Version
-from tests.proxykit import Keys, TlsSocket, proxy
-from tests.running import program, run
+from tests.kits.programs import program, run
+from tests.kits.proxy import Keys, TlsSocket, proxy
 
 #: nginx and PostgreSQL live where Debian does not look for programs.
 _PLACES = "/usr/sbin:/usr/local/sbin:" + ":".join(

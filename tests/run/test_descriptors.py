@@ -11,9 +11,9 @@ import pytest
 from twisted.internet.interfaces import IListeningPort
 
 from mtlsgate.run.descriptors import Descriptors, lowest_free
-from tests.gatekit import Log
-from tests.housekit import House, a_server
-from tests.pki import pki
+from tests.kits.gate import Log
+from tests.kits.pki import pki
+from tests.kits.service import House, a_server
 
 
 class Port:

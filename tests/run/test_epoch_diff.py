@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from mtlsgate.run.epoch_diff import changes
-from tests.housekit import ISSUING, PINNED, a_server
-from tests.pki import site
+from tests.kits.pki import site
+from tests.kits.service import ISSUING, PINNED, a_server
 
 CLIENT = 'client_certificate "pinned" { ca_certificate_file = "issuing.crt"\n%s }'
 ONE = CLIENT % 'leaf_certificate_file = "client.crt"'

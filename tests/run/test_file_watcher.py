@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from mtlsgate.errors import ConfigError
 from mtlsgate.load.epoch import load
 from mtlsgate.run.file_watcher import INTERVAL, Stamp, Watcher, stamp
-from tests.gatekit import Log
-from tests.pki import NOW, Site, server, site
+from tests.kits.gate import Log
+from tests.kits.pki import NOW, Site, server, site
 
 
 class Watch:

@@ -24,8 +24,8 @@ from mtlsgate.run.listening import (
     listen,
     places_of,
 )
-from tests.housekit import a_server
-from tests.pki import server, site
+from tests.kits.pki import server, site
+from tests.kits.service import a_server
 
 
 def places(tmp_path: Path, text: str) -> list[Place]:

@@ -28,9 +28,9 @@ from mtlsgate.load.epoch import Epoch
 from mtlsgate.testing import Client, Version
 from mtlsgate.tls.handshake import GateConnection, Handshake
 from mtlsgate.tls.server import GateContext, TlsPolicy
-from tests.gatekit import Log, localhost, rule
-from tests.housekit import ISSUING, PINNED, House, a_server
-from tests.pki import NOW, pki
+from tests.kits.gate import Log, localhost, rule
+from tests.kits.pki import NOW, pki
+from tests.kits.service import ISSUING, PINNED, House, a_server
 
 #: What there is one of for each connection.
 PER_CONNECTION = (Dispatcher, Doorkeeper, GateConnection, GateTransport, Handshake, Visit)

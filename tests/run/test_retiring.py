@@ -13,10 +13,10 @@ from zope.interface.verify import verifyObject
 
 from mtlsgate.interfaces import IRetirable
 from mtlsgate.testing import Client
-from tests.gatekit import Log
-from tests.housekit import House, a_server
-from tests.pki import pki
-from tests.webkit import parse
+from tests.kits.gate import Log
+from tests.kits.pki import pki
+from tests.kits.service import House, a_server
+from tests.kits.web import parse
 
 HTTP = 'protocol "http" { target = "127.0.0.1:9000" }'
 WEB = 'protocol "web" { root = "files" }'

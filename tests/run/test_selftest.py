@@ -8,9 +8,9 @@ from mtlsgate.admission import AdmissionPolicy, Admitted
 from mtlsgate.run.selftest import SelfTestError, holes, intruders, self_test
 from mtlsgate.testing import Authority
 from mtlsgate.tls.server import GateContext
-from tests.gatekit import Door, Log, rule
-from tests.housekit import ISSUING, PINNED, House, a_server
-from tests.pki import site
+from tests.kits.gate import Door, Log, rule
+from tests.kits.pki import site
+from tests.kits.service import ISSUING, PINNED, House, a_server
 
 CA, OTHER = Authority.create("Root"), Authority.create("Other")
 ALICE = CA.issue("alice")

@@ -19,9 +19,9 @@ from mtlsgate.run import service
 from mtlsgate.run.listening import Listener, ListenError, Switch, listen
 from mtlsgate.testing import Client, Version
 from tests.admission.test_revocation import crl, der
-from tests.gatekit import Log
-from tests.housekit import ISSUING, PINNED, House, a_server
-from tests.pki import NOW, pki
+from tests.kits.gate import Log
+from tests.kits.pki import NOW, pki
+from tests.kits.service import ISSUING, PINNED, House, a_server
 
 PIN = (
     'client_certificate "c" { ca_certificate_file = "issuing.crt"\n'

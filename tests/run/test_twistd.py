@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from mtlsgate.commands.cli import main
-from tests.running import BIN, RunningGate, gate, program, run
+from tests.kits.programs import BIN, RunningGate, gate, program, run
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.running import BIN, RunningGate, gate, run
+from tests.kits.programs import BIN, RunningGate, gate, run
+from tests.kits.watch import AUDITED, ROOT, server
 from tests.test_docs import free_port
-from tests.watchkit import AUDITED, ROOT, server
 
 
 @pytest.fixture

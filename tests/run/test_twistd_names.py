@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mtlsgate.certificates.development_ca import Authority
-from tests.running import RunningGate, gate, program, run
+from tests.kits.programs import RunningGate, gate, program, run
 
 CONFIG = """
 server "a" {{

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kits.programs import BIN, RunningGate, gate, run
 from tests.run.test_twistd import demo as demo  # a fixture
-from tests.running import BIN, RunningGate, gate, run
 
 
 @pytest.fixture

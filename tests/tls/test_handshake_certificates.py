@@ -17,8 +17,8 @@ from mtlsgate.certificates.development_ca import PrivateKey
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, Version, self_signed
 from tests.certificates.test_development_ca import sha1_signed
-from tests.forgery import edited, key_usage, present, without
-from tests.gatekit import Door, Log, Verdict, admitted, openssl_x509, past, rejected, rule
+from tests.kits.forgery import edited, key_usage, present, without
+from tests.kits.gate import Door, Log, Verdict, admitted, openssl_x509, past, rejected, rule
 
 ROOT = Authority.create("Root")
 OTHER = Authority.create("Other")

@@ -20,7 +20,7 @@ from mtlsgate.testing import Authority, Client, Credential, Version
 from mtlsgate.tls.handshake import GateConnection
 from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.server import GateContext
-from tests.gatekit import VERSIONS, Door, Log, admitted, rejected, rule
+from tests.kits.gate import VERSIONS, Door, Log, admitted, rejected, rule
 
 ROOT = Authority.create("Root")
 ALICE, BOB = ROOT.intermediate().issue("alice"), ROOT.issue("bob")

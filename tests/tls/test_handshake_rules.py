@@ -15,8 +15,8 @@ from cryptography import x509
 from mtlsgate.admission import Rule
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, Version, self_signed
-from tests.forgery import key_usage, without
-from tests.gatekit import Door, Log, Verdict, admitted, openssl_x509, past, rejected, rule
+from tests.kits.forgery import key_usage, without
+from tests.kits.gate import Door, Log, Verdict, admitted, openssl_x509, past, rejected, rule
 
 #: CAs that could well do a TLS handshake, as far as their key usage goes.
 ABLE = [(key_usage("digital_signature", "key_cert_sign", "crl_sign"), True)]

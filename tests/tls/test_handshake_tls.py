@@ -13,7 +13,7 @@ from OpenSSL import SSL
 from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Version, self_signed
-from tests.gatekit import (
+from tests.kits.gate import (
     Door,
     Log,
     admitted,

@@ -23,9 +23,9 @@ from mtlsgate.reasons import Reason
 from mtlsgate.testing import Client, Credential, Version
 from mtlsgate.tls import judge
 from mtlsgate.tls import other_paths as paths
-from tests.forgery import present, present_also, raw
-from tests.gatekit import Door, Log, condition, rule
-from tests.hostile import (
+from tests.kits.forgery import present, present_also, raw
+from tests.kits.gate import Door, Log, condition, rule
+from tests.kits.hostile import (
     HOLDER,
     KEY,
     MODES,

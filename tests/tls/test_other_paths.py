@@ -27,8 +27,8 @@ from mtlsgate.tls import other_paths as paths
 from mtlsgate.tls.other_paths import MAX_CERTIFICATES, MAX_TARGETS, OtherPaths
 from tests.admission.test_revocation import crl, der
 from tests.certificates.test_development_ca import sha1_signed
-from tests.forgery import key_usage
-from tests.gatekit import Door, Log, Verdict, admitted, condition, past, rejected, rule
+from tests.kits.forgery import key_usage
+from tests.kits.gate import Door, Log, Verdict, admitted, condition, past, rejected, rule
 
 STRICT = X509StoreFlags.PARTIAL_CHAIN | X509StoreFlags.X509_STRICT
 MISMATCH = rejected(Reason.LEAF_MISMATCH)

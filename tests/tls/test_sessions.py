@@ -27,7 +27,7 @@ from mtlsgate.tls.handshake import Handshake
 from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.server import GateContext, TlsPolicy
 from tests.admission.test_revocation import crl, der
-from tests.gatekit import (
+from tests.kits.gate import (
     Door,
     Log,
     Verdict,
@@ -40,7 +40,7 @@ from tests.gatekit import (
     server_authority,
     server_credential,
 )
-from tests.pki import NOW, site
+from tests.kits.pki import NOW, site
 
 NOT_RESUMABLE = rejected(Reason.NOT_RESUMABLE, None)
 #: All that ends in these tests ends within a session's lifetime.

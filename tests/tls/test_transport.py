@@ -24,7 +24,7 @@ from mtlsgate.testing import (
     Version,
 )
 from mtlsgate.tls.transport import PromptTransport, prompt
-from tests.gatekit import Door, Log, rule
+from tests.kits.gate import Door, Log, rule
 
 
 class Readiness:

@@ -26,7 +26,7 @@ from mtlsgate.testing import RecordingFactory, RecordingProtocol
 from mtlsgate.upstream.backends import Backends, Dialled, Unreachable
 from mtlsgate.upstream.rotation import Rotation
 from mtlsgate.upstream.targets import Target, parse_target
-from tests.upstreamkit import ScriptedEndpoint
+from tests.kits.upstream import ScriptedEndpoint
 
 A, B, C = (parse_target(f"127.0.0.1:{port}") for port in (1, 2, 3))
 

@@ -24,7 +24,7 @@ from mtlsgate.errors import START, ConfigError, Report
 from mtlsgate.protocols import ProtocolEnvironment
 from mtlsgate.testing import Authority
 from mtlsgate.upstream.tls import TargetTls, TlsClient
-from tests.pki import base64_of, der, pki
+from tests.kits.pki import base64_of, der, pki
 
 
 @frozen

@@ -37,8 +37,8 @@ from mtlsgate.upstream import verified
 from mtlsgate.upstream.preface import PrefacedEndpoint
 from mtlsgate.upstream.tls import TlsClient
 from mtlsgate.upstream.verified import HandshakeFailed, NotVerified, ServerConnection
-from tests.gatekit import Log
-from tests.upstreamkit import MemoryServer, ScriptedEndpoint
+from tests.kits.gate import Log
+from tests.kits.upstream import MemoryServer, ScriptedEndpoint
 
 
 @cache

@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.error import ConnectionLost
 
 from mtlsgate.testing import Client
-from tests.httpkit import Backend, HttpGate
+from tests.kits.http import Backend, HttpGate
 
 BIG = 300_000
 

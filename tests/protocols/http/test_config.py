@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 from mtlsgate.interfaces import IProtocolPlugin
 from mtlsgate.protocols.http.configuration import HttpConfiguration, http_target
 from mtlsgate.protocols.http.plugin import HttpFactory, plugin
-from tests.pki import Site, server, site
+from tests.kits.pki import Site, server, site
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from twisted.internet.error import ConnectionLost
 
 from mtlsgate.protocols.http.pool import RECENT
-from tests.httpkit import HttpGate, fields_of, read_response
+from tests.kits.http import HttpGate, fields_of, read_response
 
 GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mtlsgate.testing import Client
-from tests.httpkit import HttpGate, read_response
+from tests.kits.http import HttpGate, read_response
 from tests.protocols.http.test_gate import GET, OK
 
 

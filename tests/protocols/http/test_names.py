@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.gatekit import Log
-from tests.housekit import House, a_server
-from tests.pki import pki
-from tests.webkit import parse
+from tests.kits.gate import Log
+from tests.kits.pki import pki
+from tests.kits.service import House, a_server
+from tests.kits.web import parse
 
 HTTP = 'protocol "http" { target = "127.0.0.1:1" \n retry_after = "1s" }'
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.kits.programs import RunningGate, gate, program, run
+from tests.kits.proxy import Keys, Target, configuration, resident
 from tests.protocols.test_proxy_programs import running
-from tests.proxykit import Keys, Target, configuration, resident
-from tests.running import RunningGate, gate, program, run
 
 MiB = 2**20
 

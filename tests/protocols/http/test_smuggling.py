@@ -16,7 +16,7 @@ from mtlsgate.config.expressions import Scope
 from mtlsgate.config.peer import peer_text
 from mtlsgate.config.syntax import parse
 from mtlsgate.errors import START, Report
-from tests.httpkit import HttpGate, fields_of, read_response
+from tests.kits.http import HttpGate, fields_of, read_response
 
 HOST = b"Host: a.example\r\n"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from mtlsgate.testing import Client
-from tests.httpkit import Backend, HttpGate, fields_of, read_response
+from tests.kits.http import Backend, HttpGate, fields_of, read_response
 from tests.protocols.http.test_gate import GET, OK, get
 
 UPGRADE = (

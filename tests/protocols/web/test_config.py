@@ -15,7 +15,7 @@ from mtlsgate.protocols.web import WebPlugin, plugin
 from mtlsgate.protocols.web.files import Files
 from mtlsgate.protocols.web.site import WebSite
 from mtlsgate.protocols.web.wsgi import WsgiSite
-from tests.pki import Site, server, site
+from tests.kits.pki import Site, server, site
 
 MODULE = """
     from twisted.web.resource import Resource

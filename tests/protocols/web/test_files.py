@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from twisted.web.http import datetimeToString
 
-from tests.gatekit import Log
-from tests.webkit import Answer, Web, parse, request
+from tests.kits.gate import Log
+from tests.kits.web import Answer, Web, parse, request
 
 Serve = Callable[..., Web]
 THEN = 1_700_000_000

@@ -20,8 +20,8 @@ from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.protocols.web.site import Pull
 from mtlsgate.protocols.web.wsgi import Flow
 from mtlsgate.testing import Client
-from tests.gatekit import Log
-from tests.webkit import Events, Web, logged, parse, request
+from tests.kits.gate import Log
+from tests.kits.web import Events, Web, logged, parse, request
 
 
 class Echo(Resource):

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from mtlsgate.commands.cli import main
-from tests.running import RunningGate, gate, program, run
+from tests.kits.programs import RunningGate, gate, program, run
 
 SIZE = 20_000_000
 

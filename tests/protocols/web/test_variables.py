@@ -17,7 +17,7 @@ from twisted.internet.address import IPv4Address
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.protocols.web.variables import connection_variables, days_left, distinguished_name
 from mtlsgate.testing import Authority, Credential
-from tests.running import program, run
+from tests.kits.programs import program, run
 
 PAGE = Path(__file__).parent.parent.parent.parent / "docs" / "web.md"
 

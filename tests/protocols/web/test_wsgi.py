@@ -21,8 +21,8 @@ from mtlsgate.protocols.web import threads, wsgi
 from mtlsgate.protocols.web.threads import Workers
 from mtlsgate.protocols.web.wsgi import PIECE
 from mtlsgate.testing import Version
-from tests.gatekit import Log
-from tests.webkit import NoThreads, ThreadlessClock, Web, logged, module, parse, request
+from tests.kits.gate import Log
+from tests.kits.web import NoThreads, ThreadlessClock, Web, logged, module, parse, request
 
 Environ = dict[str, Any]
 Start = Callable[..., Callable[[bytes], object]]

@@ -26,7 +26,7 @@ from mtlsgate.interfaces import IGate, IProtocolEnvironment
 from mtlsgate.protocols import no_gate
 from mtlsgate.protocols.web import WebConfiguration, plugin, threads, wsgi
 from mtlsgate.testing import Authority, Client, Credential
-from tests.gatekit import Door, Log, rule
+from tests.kits.gate import Door, Log, rule
 
 
 class ThreadlessClock(Clock):

@@ -18,7 +18,7 @@ from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
 from mtlsgate.testing import Authority, Credential, Version
-from tests.running import RunningGate, gate
+from tests.kits.programs import RunningGate, gate
 
 #: Nothing here takes so long; what does has failed.
 _TIMEOUT = 60

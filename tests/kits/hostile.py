@@ -16,8 +16,8 @@ from mtlsgate.admission import Rule
 from mtlsgate.admission.revocation import Revocation, parse_crls
 from mtlsgate.testing import Authority
 from tests.admission.test_revocation import crl, der
-from tests.forgery import object_identifier, raw, tlv
-from tests.gatekit import condition, rule
+from tests.kits.forgery import object_identifier, raw, tlv
+from tests.kits.gate import condition, rule
 
 ROOT = Authority.create("Root")
 NARROW = Authority.create(

@@ -20,7 +20,7 @@ from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.run.listening import bind
 from mtlsgate.run.service import GateService
 from mtlsgate.testing import Client, Credential
-from tests.pki import NOW, site
+from tests.kits.pki import NOW, site
 
 #: A server on an endpoint; the rules, and what else is in it.
 SERVER = """

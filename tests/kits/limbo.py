@@ -31,7 +31,7 @@ from mtlsgate.gate.factory import GateFactory, GateServer
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Client, Credential, RecordingFactory
 from mtlsgate.tls.server import GateContext, TlsPolicy, utc_now
-from tests.gatekit import localhost, logging
+from tests.kits.gate import localhost, logging
 
 Verification = Literal["strict", "compatible", "double"]
 

@@ -25,7 +25,7 @@ from mtlsgate.protocols import ProtocolEnvironment
 from mtlsgate.protocols.http.configuration import HttpConfiguration
 from mtlsgate.protocols.http.plugin import HttpFactory, plugin
 from mtlsgate.testing import Authority, Client, Credential, MemoryTransport
-from tests.gatekit import Door, Log, rule
+from tests.kits.gate import Door, Log, rule
 
 TARGET = "127.0.0.1:9000"
 

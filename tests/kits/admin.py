@@ -28,7 +28,7 @@ from mtlsgate.run.listening import places_of
 from mtlsgate.run.service import GateService
 from mtlsgate.run.status_taker import Process, Snapshots
 from mtlsgate.testing import Client, Credential
-from tests.pki import NOW, Site, server, site
+from tests.kits.pki import NOW, Site, server, site
 
 PORT = 9090
 
