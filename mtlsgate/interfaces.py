@@ -9,8 +9,6 @@ from typing import Any
 from twisted.internet.interfaces import IProtocolFactory
 from zope.interface import Attribute, Interface
 
-from mtlsgate.config import Material
-
 __all__ = [
     "IAuthorizer",
     "IGate",
@@ -88,10 +86,10 @@ class IProtocolEnvironment(Interface):
         "at import time."
     )
 
-    def read(material: Material) -> bytes:
+    def read(material: Any) -> bytes:
         """
-        :param material: the value of an attribute that is inline or a file; see
-            `mtlsgate.config`.
+        :param material: the value of an attribute that is inline or a file, a
+            `mtlsgate.config.Material`.
         :returns: what it holds.  Read files in this way, and the gate knows
             that it depends on them.
         :raises Misconfigured: at the attribute, if the file cannot be read.

@@ -23,10 +23,11 @@ from mtlsgate.admin.service import AdminService
 from mtlsgate.admin.sockets import take
 from mtlsgate.errors import GateError
 from mtlsgate.load.epoch import Epoch, load
+from mtlsgate.load.file_state import Stamp
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.log_file import NOBODY_ELSE, Owner
 from mtlsgate.run.control import Control, GateHandle
-from mtlsgate.run.file_watcher import Stamp, Watcher
+from mtlsgate.run.file_watcher import Watcher
 from mtlsgate.run.listening import bind
 from mtlsgate.run.selftest import self_test
 from mtlsgate.run.service import GateService

@@ -15,12 +15,12 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
-from mtlsgate.admin.endpoint import AdminEndpoint
 from mtlsgate.admin.guard import Guard
 from mtlsgate.admin.resource import AdminResource
 from mtlsgate.admin.site import AdminSite
 from mtlsgate.admin.sockets import Taken, take
 from mtlsgate.interfaces import IGate
+from mtlsgate.load.admin_endpoint import AdminEndpoint
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.listen_addresses import SocketAddress
 from mtlsgate.peer import address_text

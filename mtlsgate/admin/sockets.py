@@ -18,8 +18,8 @@ from twisted.internet.tcp import Port as TcpPort
 from twisted.internet.unix import Port as UnixPort
 from twisted.python.failure import Failure
 
-from mtlsgate.admin.endpoint import AdminEndpoint
 from mtlsgate.errors import GateError
+from mtlsgate.load.admin_endpoint import AdminEndpoint
 from mtlsgate.load.listen_addresses import HostError, SocketAddress, adopt
 from mtlsgate.observe.log_file import NOBODY_ELSE, Owner
 

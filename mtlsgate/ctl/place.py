@@ -134,8 +134,8 @@ def _of_url(url: str, given: Given, token: str | None) -> Place:
 
 def _of_config(path: Path, token: str | None) -> Place:
     # Here, because it takes a while, and who names the socket does not wait for it.
-    from mtlsgate.admin.endpoint import endpoint_of
     from mtlsgate.errors import ConfigError, CredentialError
+    from mtlsgate.load.admin_endpoint import endpoint_of
 
     try:
         endpoint = endpoint_of(path)

@@ -30,7 +30,7 @@ from mtlsgate.admission import Rejection
 from mtlsgate.gate.connection import Terms, Visit
 from mtlsgate.gate.lingering import ReadingFactory
 from mtlsgate.gate.registry import Connections
-from mtlsgate.load.trusted_proxies import TrustedProxies
+from mtlsgate.gate.trusted_proxies import TrustedProxies
 from mtlsgate.proxyprotocol import Header, HeaderReader
 from mtlsgate.reasons import Reason
 from mtlsgate.tls.transport import no_more, prompt

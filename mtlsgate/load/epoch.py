@@ -19,29 +19,31 @@ import attrs
 from attrs import frozen
 from OpenSSL import SSL, crypto
 
-from mtlsgate.admin.endpoint import AdminEndpoint, read_admin
 from mtlsgate.admission import AdmissionPolicy
 from mtlsgate.config import Located, Material, model
 from mtlsgate.config.decode import Decoder
 from mtlsgate.config.expressions import Scope
+from mtlsgate.config.material import looks_like_material
 from mtlsgate.config.syntax import parse
 from mtlsgate.errors import START, CredentialError, Problem, Report
 from mtlsgate.gate.connection import Terms
 from mtlsgate.gate.factory import GateServer
 from mtlsgate.gate.limits import Limits
+from mtlsgate.gate.trusted_proxies import TrustedProxies
 from mtlsgate.interfaces import IGate
 from mtlsgate.load import lint
 from mtlsgate.load.address_conflicts import names_elsewhere, refuse_names, refuse_overlaps
+from mtlsgate.load.admin_endpoint import AdminEndpoint, read_admin
 from mtlsgate.load.applications import ApplicationReader
 from mtlsgate.load.expiry import Expiry, expiries_of
-from mtlsgate.load.files import Materials, looks_like_material
+from mtlsgate.load.file_state import Stamp
+from mtlsgate.load.files import Materials
 from mtlsgate.load.listen_addresses import Host, HostError, parse_host
 from mtlsgate.load.progress import patience
 from mtlsgate.load.rules import RuleReader
 from mtlsgate.load.server_certificates import CredentialReader
-from mtlsgate.load.trusted_proxies import TrustedProxies, trusted_proxies
+from mtlsgate.load.trusted_proxies import trusted_proxies
 from mtlsgate.protocols import no_gate
-from mtlsgate.run.file_watcher import Stamp
 from mtlsgate.text import quoted
 from mtlsgate.tls.contexts import reasons_of
 from mtlsgate.tls.server import GateContext, TlsPolicy, utc_now

@@ -7,7 +7,6 @@ nothing is what is left of it.
 
 from __future__ import annotations
 
-import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -19,51 +18,15 @@ from cryptography import x509
 from mtlsgate.admission.revocation import RevocationList, parse_crls
 from mtlsgate.certificates.parsing import itself, parse_each, read_file
 from mtlsgate.config import Located, Material, Misconfigured
+from mtlsgate.config.material import material_bytes, unusable
 from mtlsgate.errors import CredentialError, Position, Report
-from mtlsgate.run.file_watcher import Stamp, stamp
+from mtlsgate.load.file_state import Stamp, stamp
 from mtlsgate.text import quoted
 
 T = TypeVar("T")
 
-_MATERIAL = re.compile(r"-----BEGIN |\A\s*M[A-Za-z0-9+/\s]{50,}=*\s*\Z")
-
 CERTIFICATE_ENDINGS = (".pem", ".crt", ".cer", ".der")
 CRL_ENDINGS = (".pem", ".crl", ".der")
-
-
-def looks_like_material(name: str) -> bool:
-    """:returns: whether what should be a name is PEM, or base64 of what may be
-    DER, which no message may repeat."""
-    return _MATERIAL.search(name) is not None
-
-
-def material_bytes(
-    material: Material, directory: Path, read: Callable[[Path], bytes] = read_file
-) -> bytes:
-    """
-    :param directory: where relative paths start.
-    :param read: reads a file; raises `CredentialError` in words that follow its name.
-    :returns: what the material holds, or the file that it names.
-    :raises Misconfigured: at its attribute, if the file cannot be read.
-    """
-    if material.text is not None:
-        # From the environment it may be any bytes.
-        return material.text.encode(errors="surrogateescape")
-    assert material.path is not None
-    if looks_like_material(str(material.path)):
-        inline = material.attribute.removesuffix("_file")
-        text = f"this is not the name of a file, but what is in one: write {inline}"
-        raise Misconfigured(material.at, f"{material.attribute}: {text}")
-    try:
-        return read(directory / material.path)
-    except CredentialError as error:
-        raise unusable(material, error) from error
-
-
-def unusable(material: Material, error: CredentialError) -> Misconfigured:
-    """:returns: what is wrong with material, at its attribute."""
-    name = f" {quoted(str(material.path))}" if material.path is not None else ""
-    return Misconfigured(material.at, f"{material.attribute}:{name} {error}")
 
 
 class Materials:

@@ -1,5 +1,5 @@
 """
-Which proxies may say for whom they connect.
+Reading ``trusted_proxies``: which proxies may say for whom they connect.
 """
 
 from __future__ import annotations
@@ -7,45 +7,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from attrs import frozen
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IAddress
-
 from mtlsgate.config import model
 from mtlsgate.errors import Report
+from mtlsgate.gate.trusted_proxies import Network, TrustedProxies
 from mtlsgate.text import quoted
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: IPv4 as an IPv6 socket shows it (RFC 4291, 2.5.5.2).
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
-
-
-@frozen
-class TrustedProxies:
-    """
-    :ivar networks: where they are; none of them is everywhere.
-    """
-
-    networks: tuple[Network, ...]
-
-    def trusts(self, address: IAddress) -> bool:
-        """
-        :param address: the other end of a connection.
-        :returns: whether it is a proxy's.  Whoever connects to a unix socket is
-            trusted: its mode and its directory say who can.
-        """
-        if isinstance(address, UNIXAddress):
-            return True
-        if not isinstance(address, IPv4Address | IPv6Address):
-            return False
-        try:
-            found = ipaddress.ip_address(address.host)
-        except ValueError:
-            return False
-        if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-            found = found.ipv4_mapped
-        return any(found in network for network in self.networks)
 
 
 def trusted_proxies(server: model.Server, report: Report) -> TrustedProxies | None:

@@ -21,9 +21,9 @@ from zope.interface.verify import verifyObject
 
 from mtlsgate.certificates.parsing import read_file
 from mtlsgate.config import Material
+from mtlsgate.config.material import material_bytes
 from mtlsgate.errors import GateError, did_you_mean
 from mtlsgate.interfaces import IGate, IProtocolEnvironment, IProtocolPlugin
-from mtlsgate.load.files import material_bytes
 from mtlsgate.text import printable, quoted
 
 GROUP = "mtlsgate.protocols"

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from mtlsgate.admin.endpoint import AdminEndpoint
 from mtlsgate.admission import Pin, Rule
 from mtlsgate.certificates.parsing import sha256
+from mtlsgate.load.admin_endpoint import AdminEndpoint
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.load.overview import describe_rule
 from mtlsgate.text import printable

@@ -7,7 +7,6 @@ are renamed into place and for links that are turned elsewhere.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,24 +16,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from mtlsgate.load.file_state import Stamp, stamp
 from mtlsgate.run.threads import InThread, in_thread
 
 _log = Logger("mtlsgate.watching")
 
-#: Tells one state of a file or directory from another; None where there is none.
-Stamp = tuple[int, int, int, int] | None
-
 #: How often to look, in seconds.
 INTERVAL = 1.0
-
-
-def stamp(path: Path) -> Stamp:
-    """:returns: the state of what is there now."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
 
 
 class Watcher(Service):

@@ -24,9 +24,9 @@ from mtlsgate.certificates.parsing import (
 from mtlsgate.certificates.server_identity import as_address
 from mtlsgate.config import Located, Material, Misconfigured
 from mtlsgate.config.fields import position
+from mtlsgate.config.material import unusable
 from mtlsgate.errors import CredentialError, Position
 from mtlsgate.interfaces import IProtocolEnvironment
-from mtlsgate.load.files import unusable
 from mtlsgate.tls.contexts import new_context, reasons_of
 from mtlsgate.upstream.verified import ServerConnector, TlsEndpoint, verify
 

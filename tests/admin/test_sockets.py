@@ -17,9 +17,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.unix import Port
 
-from mtlsgate.admin.endpoint import AdminEndpoint
 from mtlsgate.admin.service import AdminService
 from mtlsgate.admin.sockets import AdminListenError, take
+from mtlsgate.load.admin_endpoint import AdminEndpoint
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.listen_addresses import SocketAddress
 from mtlsgate.run.control import GateHandle

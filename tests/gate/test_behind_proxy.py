@@ -23,8 +23,9 @@ from mtlsgate.gate.behind_proxy import (
     behind_proxies,
 )
 from mtlsgate.gate.by_server_name import DispatchingFactory, ServerChoice
+from mtlsgate.gate.trusted_proxies import TrustedProxies
 from mtlsgate.interfaces import IVerifiedPeer
-from mtlsgate.load.trusted_proxies import TrustedProxies, read_network
+from mtlsgate.load.trusted_proxies import read_network
 from mtlsgate.peer import address_text
 from mtlsgate.proxyprotocol import alpn_tlv, encode_local, encode_v1, encode_v2
 from mtlsgate.reasons import Reason

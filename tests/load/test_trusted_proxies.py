@@ -8,8 +8,9 @@ import pytest
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
+from mtlsgate.gate.trusted_proxies import TrustedProxies
 from mtlsgate.load.overview import describe
-from mtlsgate.load.trusted_proxies import TrustedProxies, read_network
+from mtlsgate.load.trusted_proxies import read_network
 from tests.kits.pki import Site, server, site
 
 

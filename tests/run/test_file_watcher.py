@@ -9,7 +9,8 @@ from twisted.internet.task import Clock
 
 from mtlsgate.errors import ConfigError
 from mtlsgate.load.epoch import load
-from mtlsgate.run.file_watcher import INTERVAL, Stamp, Watcher, stamp
+from mtlsgate.load.file_state import Stamp, stamp
+from mtlsgate.run.file_watcher import INTERVAL, Watcher
 from tests.kits.gate import Log
 from tests.kits.pki import NOW, Site, server, site
 

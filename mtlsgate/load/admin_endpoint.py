@@ -15,9 +15,10 @@ from mtlsgate.certificates.parsing import read_file
 from mtlsgate.config import Misconfigured, Remainder, model
 from mtlsgate.config.decode import Decoder
 from mtlsgate.config.expressions import Scope
+from mtlsgate.config.material import looks_like_material, material_bytes
 from mtlsgate.config.syntax import parse
 from mtlsgate.errors import START, Report
-from mtlsgate.load.files import Materials, looks_like_material, material_bytes
+from mtlsgate.load.files import Materials
 from mtlsgate.load.listen_addresses import HostError, SocketAddress, parse_host
 from mtlsgate.text import quoted
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mtlsgate.admin.endpoint import AdminEndpoint, endpoint_of
 from mtlsgate.errors import ConfigError, CredentialError
+from mtlsgate.load.admin_endpoint import AdminEndpoint, endpoint_of
 from mtlsgate.load.listen_addresses import SocketAddress
 from mtlsgate.load.overview import overview
 from mtlsgate.run.epoch_diff import changes
