@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mtlsgate.testing import Version
 from tests.kits.gate import VERSIONS, Log, logging
 from tests.kits.http import HttpGate, HttpLog, observe, stop_observing
+from tests.kits.pki import Site, site
 
 
 @pytest.fixture(params=VERSIONS)
@@ -43,3 +46,17 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 #: Characters of a SHA-256 in base64.
 _DIGEST = 43
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Site]:
+    """A place for configurations and the modules beside them, which are
+    forgotten afterwards."""
+    modules, path = set(sys.modules), list(sys.path)
+    yield site(tmp_path)
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(
+            sys.modules[name].__file__
+        ):
+            del sys.modules[name]

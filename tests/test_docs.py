@@ -25,7 +25,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -53,13 +52,10 @@ from mtlsgate.protocols.http.refusal import REASONS
 from mtlsgate.protocols.web import WebConfiguration
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Client, Credential, self_signed
-from tests.kits.programs import BIN, program
+from tests.kits.docs import DOCS, PAGES, README, ROOT, sections
+from tests.kits.programs import BIN, free_port, program
 
-ROOT = Path(__file__).parent.parent
-DOCS = ROOT / "docs"
-README = ROOT / "README.md"
 CHAT = DOCS / "examples" / "chat"
-PAGES = [README, *sorted(DOCS.glob("*.md"))]
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its docs")
 
@@ -373,16 +369,6 @@ def is_test_command(command: str) -> bool:
     return "pip install" in command and "pytest" in command
 
 
-def free_port() -> int:
-    """:returns: a port whose digits do not hold those of the pages' own."""
-    while True:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            port: int = found.getsockname()[1]
-        if "8443" not in str(port):
-            return port
-
-
 class Shell:
     """
     What the reader of a page does in a terminal.
@@ -556,14 +542,6 @@ def test_the_systemd_unit_starts_a_gate(shell: Shell) -> None:
 
 
 # Nothing is left out
-
-
-def sections(page: Path, level: int) -> dict[str, str]:
-    """:returns: what stands under each heading of a level, by its text without backquotes."""
-    parts = re.split(rf"^{'#' * level} (.*)$", page.read_text(), flags=re.MULTILINE)
-    return {
-        title.replace("`", ""): body for title, body in zip(parts[1::2], parts[2::2], strict=True)
-    }
 
 
 def test_every_reason_has_a_section() -> None:

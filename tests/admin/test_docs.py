@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from mtlsgate.observe import status as snapshot
-from tests.test_docs import DOCS
+from tests.kits.docs import DOCS
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its docs")
 

@@ -16,7 +16,7 @@ from mtlsgate.admission.conditions import Condition, Leaf, clause, read_value
 from mtlsgate.admission.revocation import Revocation, parse_crls
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, self_signed
-from tests.admission.test_revocation import crl
+from tests.kits.revocation import crl
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 SECOND, TICK = timedelta(seconds=1), timedelta(microseconds=1)

@@ -9,13 +9,14 @@ from typing import TypeVar
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 
 from mtlsgate.certificates.development_ca import Authority, Credential, PrivateKey, self_signed
+from tests.kits.forgery import sha1_signed
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -36,22 +37,6 @@ T = TypeVar("T", bound=x509.ExtensionType)
 
 def extension(certificate: x509.Certificate, kind: type[T]) -> T:
     return certificate.extensions.get_extension_for_class(kind).value
-
-
-def sha1_signed(authority: Authority, credential: Credential) -> Credential:
-    """
-    The credential, signed with SHA-1 by an RSA authority instead: cryptography
-    no longer builds such a certificate, and both algorithm identifiers have
-    the same length.
-    """
-    sha256, sha1 = bytes.fromhex("2a864886f70d01010b"), bytes.fromhex("2a864886f70d010105")
-    assert isinstance(authority.private_key, rsa.RSAPrivateKey)
-    leaf = credential.certificate
-    content = leaf.tbs_certificate_bytes.replace(sha256, sha1)
-    signature = authority.private_key.sign(content, padding.PKCS1v15(), SHA1())
-    der = credential.der.replace(sha256, sha1).replace(leaf.signature, signature)
-    forged = x509.load_der_x509_certificate(der)
-    return Credential(forged, credential.private_key, credential.intermediates)
 
 
 class TestStrictness:

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.certificates.development_ca import Authority, Credential
 from mtlsgate.commands.cli import main
-from tests.admission.test_revocation import crl
 from tests.kits.pki import NOW, Site, pki, server, site
+from tests.kits.revocation import crl
 
 AT = "2026-06-15T12:00:00Z"
 

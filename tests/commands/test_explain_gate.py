@@ -19,8 +19,7 @@ from mtlsgate.certificates.development_ca import Authority, Credential, self_sig
 from mtlsgate.commands.explain import explain
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Version
-from tests.certificates.test_development_ca import sha1_signed
-from tests.kits.forgery import key_usage, without
+from tests.kits.forgery import key_usage, sha1_signed, without
 from tests.kits.gate import Door, Log, Verdict, past, rule
 
 ROOT, OTHER = Authority.create("root"), Authority.create("other")

@@ -23,27 +23,7 @@ from mtlsgate.config.fields import label, position
 from mtlsgate.config.syntax import parse
 from mtlsgate.config.tree import Body
 from mtlsgate.errors import START, Position, Report
-
-
-def _no_files(path: str) -> bytes:
-    raise AssertionError(path)
-
-
-def read(cls: type[Any], text: str) -> tuple[Any, list[str]]:
-    """:returns: the instance or None, and ``line:column: where: problem`` of each problem."""
-    report = Report("f")
-    body = parse(text.encode(), report)
-    assert body is not None
-    decoder = Decoder(Scope({"SET": "set"}, _no_files), report)
-    instance = decoder.decode(cls, body, START, "file")
-    problems = sorted(set(report.errors))
-    return instance, [str(one).removeprefix("f:") for one in problems]
-
-
-def good(cls: type[Any], text: str) -> Any:
-    instance, problems = read(cls, text)
-    assert problems == []
-    return instance
+from tests.kits.decoding import good, no_files, read
 
 
 def class_of(hint: Any) -> type[Any]:
@@ -446,7 +426,7 @@ def test_a_block_with_a_broken_block_in_it_is_not_built_and_what_was_read_is_not
     report = Report("f")
     body = parse(b"one { x = 1 }\nleaf { x = 2 }\nleaf {}\n", report)
     assert body is not None
-    decoder = Decoder(Scope({}, _no_files), report)
+    decoder = Decoder(Scope({}, no_files), report)
     assert decoder.decode(NeedsBlocks, body, START, "file") is None
     assert [str(one) for one in report.errors] == ["f:3:1: leaf: x is missing"]
     found = [(name, one) for _, name, one in decoder.unplaced]
@@ -553,7 +533,7 @@ def test_a_remainder_in_error_is_reported_once(text: str, expected: str | None) 
     report = Report("f")
     body = parse(f'known = "a"\n{text}'.encode(), report)
     assert body is not None
-    found = Decoder(Scope({}, _no_files), report).decode(Open, body, START, "file")
+    found = Decoder(Scope({}, no_files), report).decode(Open, body, START, "file")
     assert found is not None
     before = len(report.errors)
     with pytest.raises(AlreadyReported):
@@ -569,7 +549,7 @@ def test_a_remainder_that_does_not_fit_is_reported() -> None:
     report = Report("f")
     body = parse(b'known = "a"\ny = 1\n', report)
     assert body is not None
-    found = Decoder(Scope({}, _no_files), report).decode(Open, body, START, "file")
+    found = Decoder(Scope({}, no_files), report).decode(Open, body, START, "file")
     assert found is not None
     found.rest.decode(Bare)
     assert [str(one) for one in report.errors] == ['f:2:1: file: unknown attribute "y"']

@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mtlsgate.config import model
 from mtlsgate.errors import ConfigError
 from mtlsgate.load.epoch import load
-from tests.admission.test_revocation import crl
 from tests.kits.pki import NOW, pki
+from tests.kits.revocation import crl
 
 INPUTS = int(os.environ.get("MTLSGATE_FUZZ_INPUTS", "20000"))
 SEED = os.environ.get("MTLSGATE_FUZZ_SEED", "1")

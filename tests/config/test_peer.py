@@ -11,7 +11,7 @@ from mtlsgate.config.peer import PEER_FIELDS, peer_value
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.testing import Authority
-from tests.config.test_decode import good, read
+from tests.kits.decoding import good, read
 
 
 @frozen

@@ -15,7 +15,6 @@ from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Version
 from tests.kits.gate import Door, Log, admitted, rejected, rule
 from tests.kits.pki import Site, server
-from tests.protocols.test_protocols import here as here  # a fixture
 
 CA = Authority.create("Root")
 ALICE, EVE = CA.issue("alice"), Authority.create("Other").issue("eve")

@@ -6,135 +6,23 @@ judged by that server's rules alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
-from attrs import field, frozen
-from twisted.internet.task import Clock
 
-from mtlsgate.admission import Rule
-from mtlsgate.certificates.server_names import first_by_name
-from mtlsgate.gate.by_server_name import DispatchingFactory, ServerChoice
-from mtlsgate.gate.registry import Connections
-from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Reason
-from mtlsgate.testing import Authority, Client, Credential, Version
+from mtlsgate.testing import Client, Version
 from mtlsgate.tls.clienthello import MAX_BYTES
 from tests.kits.forgery import ask_with_group_first, name_nobody
 from tests.kits.gate import (
-    Door,
     Log,
-    Verdict,
     admitted,
     rejected,
-    rule,
     server_authority,
-    server_credential,
 )
+from tests.kits.shared_address import ALICE, BOB, TIMEOUT, Address, address
 
-TIMEOUT = 7.5
-CA_A, CA_B = Authority.create("A"), Authority.create("B")
-ALICE, BOB = CA_A.issue("alice"), CA_B.issue("bob")
 UNKNOWN_NAME = rejected(Reason.UNKNOWN_SERVER_NAME, None)
 ALERT_112 = "unrecognized name"
-
-
-@frozen(eq=False)
-class Address:
-    """
-    Servers that share an address.
-
-    :ivar doors: each with its rules, by the names it declares; the one without
-        a name is the default server.
-    """
-
-    log: Log
-    doors: dict[str, Door]
-    clock: Clock = field(factory=Clock)
-    connections: Connections = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "connections", Connections(self.clock, [HumanLog()]))
-        for door in self.doors.values():
-            door.factory.connections = self.connections
-
-    @property
-    def factory(self) -> DispatchingFactory:
-        choice = ServerChoice(
-            "shared",
-            first_by_name((names.split(), door.factory) for names, door in self.doors.items()),
-            self.doors[""].factory if "" in self.doors else None,
-            TIMEOUT,
-        )
-        return DispatchingFactory(choice, self.connections)
-
-    def connect(
-        self,
-        credential: Credential | None,
-        version: Version | None = None,
-        name: str | None = None,
-        **options: Any,
-    ) -> Client:
-        bounds = {} if version is None else {"min_version": version, "max_version": version}
-        return Client(
-            self.factory, credential, clock=self.clock, server_name=name, **(bounds | options)
-        )
-
-    def reached(self) -> list[str]:
-        """:returns: the names of the servers whose application was reached, once each time."""
-        return [names for names, door in self.doors.items() for _ in door.recorder.protocols]
-
-    def verdict(self) -> Verdict:
-        """:returns: what the one event says, which is then forgotten."""
-        [event] = self.log.events
-        self.log.events.clear()
-        reason = event.get("reason")
-        return Verdict(
-            event.get("rule"), None if reason is None else Reason(reason), event.get("depth")
-        )
-
-    def judge(self, client: Client) -> Verdict:
-        """Go on with a client to its end, or until it is in."""
-        before = len(self.reached())
-        client.send(b"knock")
-        verdict = self.verdict()
-        if verdict.reason is None:
-            assert len(self.reached()) == before + 1
-            assert client.receive() == b"knock"
-        else:
-            assert len(self.reached()) == before
-            assert not client.established
-            assert client.disconnected
-            assert client.receive() == b""
-        return verdict
-
-    def try_in(self, *args: Any, **options: Any) -> Verdict:
-        return self.judge(self.connect(*args, **options))
-
-
-def address(log: Log, default: bool = False, **options: Any) -> Address:
-    """:returns: server A, server B, and a default server that admits both's clients."""
-    clock = Clock()
-
-    def door(name: str, rules: list[Rule], certificate: str) -> Door:
-        credentials = [server_credential(certificate)]
-        return Door(
-            rules,
-            log,
-            clock=clock,
-            credentials=credentials,
-            handshake_timeout=TIMEOUT,
-            **options,
-        )
-
-    doors = {
-        "a.example": door("a", [rule("A", CA_A)], "a.example"),
-        "*.w.example x.v.example": door("b", [rule("B", CA_B)], "*.w.example"),
-        "one.w.example": door("c", [rule("C", [CA_A, CA_B])], "one.w.example"),
-    }
-    if default:
-        doors[""] = door("d", [rule("D", [CA_A, CA_B])], "default.example")
-    return Address(log, doors, clock)
 
 
 W = "*.w.example x.v.example"

@@ -14,8 +14,8 @@ from mtlsgate.gate.by_server_name import Dispatcher
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import RecordingFactory, Version
-from tests.gate.test_by_server_name import ALICE, BOB, CA_A, Address, address
 from tests.kits.gate import Door, Log, admitted, rejected, rule
+from tests.kits.shared_address import ALICE, BOB, CA_A, Address, address
 
 
 @pytest.mark.parametrize("lifetime", [None, 3600.0])

@@ -22,23 +22,19 @@ from mtlsgate.tls.other_paths import MAX_TARGETS, OtherPaths
 from mtlsgate.tls.server import GateContext
 from tests.kits.forgery import edited, present_also
 from tests.kits.gate import Door, Log, admitted, condition, rejected, rule
-from tests.tls.test_other_paths import (
-    LEAF,
-    LOWER,
-    MISMATCH,
-    ROOT,
-    UPPER,
-    Calls,
-    calls,
-    certificates,
-    renewed,
-)
+from tests.kits.paths import LEAF, LOWER, ROOT, UPPER, Calls, certificates, count_searches, renewed
 
-__all__ = ["calls"]
+MISMATCH = rejected(Reason.LEAF_MISMATCH)
 
 #: Has OpenSSL stop at the leaf's issuer, where the leaf is not the one.
 LOW = rule("low", LOWER, LOWER.issue("other"))
 PENDING = [LOW, rule("root", ROOT)]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """How often OpenSSL is asked for a path outside its handshakes."""
+    return count_searches(monkeypatch)
 
 
 @pytest.fixture

@@ -4,18 +4,18 @@ Certificates and messages that no honest tool makes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL
 
 from mtlsgate.certificates.development_ca import PrivateKey
 from mtlsgate.testing import Authority, Credential
 
-_ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
+ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
 
 
 def edited(issuer: Authority, credential: Credential, old: bytes, new: bytes) -> bytes:
@@ -27,7 +27,7 @@ def edited(issuer: Authority, credential: Credential, old: bytes, new: bytes) ->
     content = content.replace(old, new)
     assert isinstance(issuer.private_key, ec.EllipticCurvePrivateKey)
     signature = issuer.private_key.sign(content, ec.ECDSA(SHA256()))
-    return tlv(0x30, content + _ECDSA_SHA256 + tlv(0x03, b"\0" + signature))
+    return tlv(0x30, content + ECDSA_SHA256 + tlv(0x03, b"\0" + signature))
 
 
 def tlv(tag: int, body: bytes) -> bytes:
@@ -71,7 +71,7 @@ def raw(
         (
             version,
             tlv(0x02, serial),
-            _ECDSA_SHA256,
+            ECDSA_SHA256,
             issuer.certificate.subject.public_bytes(),
             tlv(0x30, b"".join(validity)),
             subject,
@@ -83,7 +83,7 @@ def raw(
     content = tlv(0x30, content)
     assert isinstance(issuer.private_key, ec.EllipticCurvePrivateKey)
     signature = issuer.private_key.sign(content, ec.ECDSA(SHA256()))
-    return tlv(0x30, content + _ECDSA_SHA256 + tlv(0x03, b"\0" + signature))
+    return tlv(0x30, content + ECDSA_SHA256 + tlv(0x03, b"\0" + signature))
 
 
 def _extension(oid: str, content: bytes) -> bytes:
@@ -182,3 +182,34 @@ def without(
     assert isinstance(issuer.private_key, ec.EllipticCurvePrivateKey)
     new = builder.sign(issuer.private_key, SHA256())
     return Credential(new, credential.private_key, credential.intermediates)
+
+
+def sha1_signed(authority: Authority, credential: Credential) -> Credential:
+    """
+    The credential, signed with SHA-1 by an RSA authority instead: cryptography
+    no longer builds such a certificate, and both algorithm identifiers have
+    the same length.
+    """
+    sha256, sha1 = bytes.fromhex("2a864886f70d01010b"), bytes.fromhex("2a864886f70d010105")
+    assert isinstance(authority.private_key, rsa.RSAPrivateKey)
+    leaf = credential.certificate
+    content = leaf.tbs_certificate_bytes.replace(sha256, sha1)
+    signature = authority.private_key.sign(content, padding.PKCS1v15(), SHA1())
+    der = credential.der.replace(sha256, sha1).replace(leaf.signature, signature)
+    forged = x509.load_der_x509_certificate(der)
+    return Credential(forged, credential.private_key, credential.intermediates)
+
+
+def records(data: bytes) -> Iterator[bytes]:
+    while data:
+        length = 5 + int.from_bytes(data[3:5], "big")
+        yield data[:length]
+        data = data[length:]
+
+
+def certificate_message(credential: Credential) -> bytes:
+    """The Certificate message of TLS 1.2 (RFC 5246, 7.4.2)."""
+    der = credential.der
+    entry = len(der).to_bytes(3, "big") + der
+    entries = len(entry).to_bytes(3, "big") + entry
+    return b"\x0b" + len(entries).to_bytes(3, "big") + entries

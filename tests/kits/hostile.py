@@ -15,9 +15,9 @@ from cryptography.x509 import DNSName, NameConstraints
 from mtlsgate.admission import Rule
 from mtlsgate.admission.revocation import Revocation, parse_crls
 from mtlsgate.testing import Authority
-from tests.admission.test_revocation import crl, der
 from tests.kits.forgery import object_identifier, raw, tlv
 from tests.kits.gate import condition, rule
+from tests.kits.revocation import crl, der
 
 ROOT = Authority.create("Root")
 NARROW = Authority.create(

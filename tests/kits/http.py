@@ -242,3 +242,12 @@ def observe(log: HttpLog) -> None:
 def stop_observing(log: HttpLog) -> None:
     """End it."""
     globalLogPublisher.removeObserver(log)
+
+
+GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n".encode()

@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -129,3 +130,34 @@ def gate(
         finally:
             watchdog.cancel()
             process.kill()
+
+
+@contextmanager
+def serving(command: list[str], ready: Path) -> Iterator[None]:
+    """Run a server until the block ends; its socket is there when the block begins."""
+    output = ready.with_suffix(".out")
+    with (
+        output.open("wb") as stream,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        try:
+            pause = threading.Event()
+            while not ready.exists():
+                assert process.poll() is None, output.read_text()
+                pause.wait(0.02)
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def free_port() -> int:
+    """:returns: a port whose digits do not hold those of the pages' own."""
+    while True:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            port: int = found.getsockname()[1]
+        if "8443" not in str(port):
+            return port

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mtlsgate.admission import Rejection, Rule
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.reasons import Reason
-from tests.admission.test_revocation import crl
 from tests.kits.pki import NOW, Site, pki, server, site
+from tests.kits.revocation import crl
 
 
 @pytest.fixture

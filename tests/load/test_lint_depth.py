@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
-from tests.admission.test_revocation import crl
 from tests.kits.pki import NOW, Site, pki, server, site
+from tests.kits.revocation import crl
 
 
 @pytest.fixture

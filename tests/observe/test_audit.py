@@ -29,10 +29,10 @@ from mtlsgate.observe.log_file import AppendFile
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Credential, Version, self_signed
+from tests.kits.docs import DOCS, sections
 from tests.kits.forgery import edited, present
 from tests.kits.gate import Door, Log, rule
 from tests.kits.watch import ALICE, AUDITED, EVE, ROOT, RULE, MemoryGate, server
-from tests.test_docs import DOCS, sections
 
 AT = datetime(2026, 6, 15, 12, 0, 0, 7000, tzinfo=UTC)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

@@ -16,8 +16,9 @@ from mtlsgate.observe.log_file import AppendFile
 from mtlsgate.observe.metrics import BUCKETS, CONTENT_TYPE
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Version, self_signed
+from tests.kits.docs import DOCS
+from tests.kits.revocation import crl, pem
 from tests.kits.watch import ALICE, AUDITED, EVE, ROOT, RULE, MemoryGate, server
-from tests.test_docs import DOCS, crl
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_expiries(tmp_path: Path) -> None:
     """When the first of each kind ends, by rule; what a rule does not have is missing."""
     pinned = self_signed("pinned", days=20)
     (tmp_path / "p.crt").write_bytes(pinned.pem)
-    (tmp_path / "ca.crl").write_bytes(crl(ROOT))
+    (tmp_path / "ca.crl").write_bytes(pem(crl(ROOT, now=datetime.now(UTC))))
     retire = (datetime.now(UTC) + timedelta(days=3)).replace(microsecond=0)
     rules = f"""
     client_certificate "fleet" {{

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from textwrap import dedent
@@ -22,21 +22,7 @@ from mtlsgate.protocols import PluginError, ProtocolEnvironment, find_plugin
 from mtlsgate.protocols.custom import CustomPlugin
 from mtlsgate.protocols.echo import EchoPlugin
 from mtlsgate.protocols.whoami import WhoAmIPlugin
-from tests.kits.pki import Site, server, site
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Site]:
-    """A place for configurations and the modules beside them, which are
-    forgotten afterwards."""
-    modules, path = set(sys.modules), list(sys.path)
-    yield site(tmp_path)
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(
-            sys.modules[name].__file__
-        ):
-            del sys.modules[name]
+from tests.kits.pki import Site, server
 
 
 @frozen

@@ -8,17 +8,14 @@ from __future__ import annotations
 import os
 import pwd
 import struct
-import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from mtlsgate.testing import Version
-from tests.kits.programs import program, run
+from tests.kits.programs import program, run, serving
 from tests.kits.proxy import Keys, TlsSocket, proxy
 
 #: nginx and PostgreSQL live where Debian does not look for programs.
@@ -39,27 +36,6 @@ def _find_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{os.environ['PATH']}:{_PLACES}")
 
 
-@contextmanager
-def running(command: list[str], ready: Path) -> Iterator[None]:
-    """Run a server until the block ends; its socket is there when the block begins."""
-    output = ready.with_suffix(".out")
-    with (
-        output.open("wb") as stream,
-        subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT
-        ) as process,
-    ):
-        try:
-            pause = threading.Event()
-            while not ready.exists():
-                assert process.poll() is None, output.read_text()
-                pause.wait(0.02)
-            yield
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-
 def test_redis(directory: Path) -> None:
     """Redis, with its own client: commands, a value of many megabytes, and a subscription
     that waits."""
@@ -70,7 +46,7 @@ def test_redis(directory: Path) -> None:
         "--save", "", "--appendonly", "no", "--dir", str(directory),
     ]  # fmt: skip
     with (
-        running(server, path),
+        serving(server, path),
         proxy(directory, {"redis": f'target = "unix:{path}"'}) as gate,
     ):
         client: tuple[str | Path, ...] = (
@@ -116,7 +92,7 @@ def test_postgresql(directory: Path) -> None:
     path = directory / ".s.PGSQL.5432"
     servers = {"sql": f'target = "unix:{path}"\nalpn = ["postgresql"]'}
     with (
-        running(server, path),
+        serving(server, path),
         proxy(directory, servers) as gate,
         TlsSocket(gate.port("sql"), keys) as client,
     ):
@@ -194,7 +170,7 @@ def test_haproxy_reads_the_header(directory: Path, proxy_protocol: str, version:
     target = f'target = "unix:{path}"\nproxy_protocol = "{proxy_protocol}"\n'
     servers = {"plain": target, "with_certificate": target + certificate}
     with (
-        running([program("haproxy"), "-db", "-f", str(directory / "haproxy.cfg")], path),
+        serving([program("haproxy"), "-db", "-f", str(directory / "haproxy.cfg")], path),
         proxy(directory, servers) as gate,
     ):
         for name in servers:
@@ -221,7 +197,7 @@ def test_haproxy_by_tls(directory: Path, version: Version) -> None:
     target = f'target = "unix:{path}"\nproxy_protocol = "v2"\n'
     servers = {"good": target + tls, "bad": target + tls.replace("target.example", "other")}
     with (
-        running([program("haproxy"), "-db", "-f", str(directory / "haproxy.cfg")], path),
+        serving([program("haproxy"), "-db", "-f", str(directory / "haproxy.cfg")], path),
         proxy(directory, servers) as gate,
     ):
         with TlsSocket(gate.port("good"), keys, version) as client:
@@ -266,7 +242,7 @@ def test_nginx_reads_the_header(directory: Path, version: Version) -> None:
     server = [program("nginx"), "-p", str(directory), "-c", str(directory / "nginx.conf")]
     target = f'target = "unix:{path}"\nproxy_protocol = "v2"\nproxy_protocol_certificate = true'
     with (
-        running(server, path),
+        serving(server, path),
         proxy(directory, {"web": target}) as gate,
         TlsSocket(gate.port("web"), keys, version) as client,
     ):

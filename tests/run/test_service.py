@@ -18,9 +18,9 @@ from mtlsgate.reasons import Reason
 from mtlsgate.run import service
 from mtlsgate.run.listening import Listener, ListenError, Switch, listen
 from mtlsgate.testing import Client, Version
-from tests.admission.test_revocation import crl, der
 from tests.kits.gate import Log
 from tests.kits.pki import NOW, pki
+from tests.kits.revocation import crl, der
 from tests.kits.service import ISSUING, PINNED, House, a_server
 
 PIN = (

@@ -11,21 +11,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from mtlsgate.commands.cli import main
 from tests.kits.programs import BIN, RunningGate, gate, program, run
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``mtlsgate init`` writes, on ports of the system's choice."""
-    directory = tmp_path_factory.mktemp("demo")
-    done = CliRunner().invoke(main, ["init", str(directory)])
-    assert done.exit_code == 0, done.output
-    config = directory / "gate.hcl"
-    config.write_text(config.read_text().replace("localhost:8443", "127.0.0.1:0"))
-    return directory
 
 
 def curl(demo: Path, running: RunningGate, client: str | None, *options: str) -> tuple[int, str]:

@@ -17,9 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.kits.programs import BIN, RunningGate, gate, run
+from tests.kits.programs import BIN, RunningGate, free_port, gate, run
 from tests.kits.watch import AUDITED, ROOT, server
-from tests.test_docs import free_port
 
 
 @pytest.fixture

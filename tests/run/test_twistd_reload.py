@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tests.kits.programs import BIN, RunningGate, gate, run
-from tests.run.test_twistd import demo as demo  # a fixture
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ from mtlsgate.testing import (
     gate,
     self_signed,
 )
-from tests.certificates.test_development_ca import sha1_signed
+from tests.kits.forgery import sha1_signed
 
 Verify = Callable[[SSL.Connection, X509, int, int, int], bool]
 

@@ -16,8 +16,7 @@ from cryptography.x509.oid import NameOID
 from mtlsgate.certificates.development_ca import PrivateKey
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, Version, self_signed
-from tests.certificates.test_development_ca import sha1_signed
-from tests.kits.forgery import edited, key_usage, present, without
+from tests.kits.forgery import edited, key_usage, present, sha1_signed, without
 from tests.kits.gate import Door, Log, Verdict, admitted, openssl_x509, past, rejected, rule
 
 ROOT = Authority.create("Root")

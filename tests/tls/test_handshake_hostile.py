@@ -16,10 +16,11 @@ from OpenSSL.crypto import X509
 
 from mtlsgate.admission import AdmissionPolicy, Path
 from mtlsgate.reasons import Reason
-from mtlsgate.testing import Authority, Client, Credential, Version
+from mtlsgate.testing import Authority, Client, Version
 from mtlsgate.tls.handshake import GateConnection
 from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.server import GateContext
+from tests.kits.forgery import certificate_message, records
 from tests.kits.gate import VERSIONS, Door, Log, admitted, rejected, rule
 
 ROOT = Authority.create("Root")
@@ -186,13 +187,6 @@ def test_flight_cut_off(door: Door, log: Log, version: Version) -> None:
     log.events.clear()
 
 
-def records(data: bytes) -> Iterator[bytes]:
-    while data:
-        length = 5 + int.from_bytes(data[3:5], "big")
-        yield data[:length]
-        data = data[length:]
-
-
 def test_wrong_key(log: Log) -> None:
     """A proof that is not of the leaf's key, on TLS 1.2, where it can be changed
     on its way: the last byte of each of the handshake's messages in turn."""
@@ -234,14 +228,6 @@ def test_somebody_elses_certificate(log: Log) -> None:
         assert log.only["fingerprint"] == BOB.sha256
         door.check_turned_away(client)
         log.events.clear()
-
-
-def certificate_message(credential: Credential) -> bytes:
-    """The Certificate message of TLS 1.2 (RFC 5246, 7.4.2)."""
-    der = credential.der
-    entry = len(der).to_bytes(3, "big") + der
-    entries = len(entry).to_bytes(3, "big") + entry
-    return b"\x0b" + len(entries).to_bytes(3, "big") + entries
 
 
 @pytest.mark.parametrize("steps", range(6))

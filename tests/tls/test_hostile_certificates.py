@@ -23,7 +23,7 @@ from mtlsgate.reasons import Reason
 from mtlsgate.testing import Client, Credential, Version
 from mtlsgate.tls import judge
 from mtlsgate.tls import other_paths as paths
-from tests.kits.forgery import present, present_also, raw
+from tests.kits.forgery import certificate_message, present, present_also, raw, records
 from tests.kits.gate import Door, Log, condition, rule
 from tests.kits.hostile import (
     HOLDER,
@@ -37,7 +37,6 @@ from tests.kits.hostile import (
     rules,
     shaped,
 )
-from tests.tls.test_handshake_hostile import certificate_message, records
 
 #: Of what cryptography lets pass, it warns.
 pytestmark = [

@@ -22,21 +22,15 @@ from mtlsgate.admission import Path, Pin, Rule
 from mtlsgate.admission.revocation import Revocation, parse_crls
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, Version
-from mtlsgate.tls import judge
-from mtlsgate.tls import other_paths as paths
 from mtlsgate.tls.other_paths import MAX_CERTIFICATES, MAX_TARGETS, OtherPaths
-from tests.admission.test_revocation import crl, der
-from tests.certificates.test_development_ca import sha1_signed
-from tests.kits.forgery import key_usage
+from tests.kits.forgery import key_usage, sha1_signed
 from tests.kits.gate import Door, Log, Verdict, admitted, condition, past, rejected, rule
+from tests.kits.paths import LEAF, LOWER, ROOT, UPPER, Calls, certificates, count_searches, renewed
+from tests.kits.revocation import crl, der
 
 STRICT = X509StoreFlags.PARTIAL_CHAIN | X509StoreFlags.X509_STRICT
 MISMATCH = rejected(Reason.LEAF_MISMATCH)
 
-ROOT = Authority.create("Root")
-UPPER = ROOT.intermediate("Upper")
-LOWER = UPPER.intermediate("Lower")
-LEAF = LOWER.issue("leaf", dns_names=["leaf.example"])
 
 #: One issuing CA that two roots vouch for, and a leaf of it.
 ONE, TWO = Authority.create("One"), Authority.create("Two")
@@ -45,26 +39,11 @@ BY_TWO = TWO.intermediate("Issuing", key=BY_ONE.private_key)
 CROSSED = BY_ONE.issue("crossed", dns_names=["crossed.example"])
 OF_ONE, OF_TWO = ONE.issue("one"), TWO.issue("two")
 
-Calls = list[tuple[int, int]]
-
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """What OpenSSL was asked beside its handshakes: numbers of intermediates and of
-    anchors."""
-    whole, found = paths.verified_path, Calls()
-
-    def count(leaf: Any, intermediates: Any, anchors: Any, *rest: Any) -> Any:
-        found.append((len(intermediates), len(anchors)))
-        return whole(leaf, intermediates, anchors, *rest)
-
-    for module in (judge, paths):
-        monkeypatch.setattr(module, "verified_path", count)
-    return found
-
-
-def certificates(*those: Authority) -> list[x509.Certificate]:
-    return [one.certificate for one in those]
+    """How often OpenSSL is asked for a path outside its handshakes."""
+    return count_searches(monkeypatch)
 
 
 def found(
@@ -80,12 +59,6 @@ def found(
 
 def path(credential: Credential, *above: Authority) -> Path:
     return (credential.certificate, *certificates(*above))
-
-
-def renewed(authority: Authority, **options: Any) -> Authority:
-    """:returns: a root of the same name and key."""
-    name = authority.certificate.subject
-    return Authority.create(subject=name, key=authority.private_key, **options)
 
 
 class TestSearch:

@@ -26,7 +26,6 @@ from mtlsgate.tls import judge
 from mtlsgate.tls.handshake import Handshake
 from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.server import GateContext, TlsPolicy
-from tests.admission.test_revocation import crl, der
 from tests.kits.gate import (
     Door,
     Log,
@@ -41,6 +40,7 @@ from tests.kits.gate import (
     server_credential,
 )
 from tests.kits.pki import NOW, site
+from tests.kits.revocation import crl, der
 
 NOT_RESUMABLE = rejected(Reason.NOT_RESUMABLE, None)
 #: All that ends in these tests ends within a session's lifetime.

@@ -5,15 +5,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from twisted.internet.error import ConnectionLost
 
 from mtlsgate.protocols.http.pool import RECENT
-from tests.kits.http import HttpGate, fields_of, read_response
+from tests.kits.http import GET, OK, HttpGate, fields_of, get, read_response
 
-GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 POST = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\nhello"
-
-
-def get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n".encode()
 
 
 # Requests and responses

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mtlsgate.testing import Client
-from tests.kits.http import HttpGate, read_response
-from tests.protocols.http.test_gate import GET, OK
+from tests.kits.http import GET, OK, HttpGate, read_response
 
 
 def post(length: int) -> bytes:

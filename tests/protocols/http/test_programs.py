@@ -16,9 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.programs import RunningGate, gate, program, run
+from tests.kits.programs import RunningGate, gate, program, run, serving
 from tests.kits.proxy import Keys, Target, configuration, resident
-from tests.protocols.test_proxy_programs import running
 
 MiB = 2**20
 
@@ -92,7 +91,7 @@ def nginx(directory: Path) -> Iterator[Path]:
     path = directory / "nginx.sock"
     (directory / "nginx.conf").write_text(NGINX.format(directory=directory, path=path))
     command = [program("nginx"), "-p", str(directory), "-c", str(directory / "nginx.conf")]
-    with running(command, path):
+    with serving(command, path):
         yield path
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 import pytest
 
 from mtlsgate.testing import Client
-from tests.kits.http import Backend, HttpGate, fields_of, read_response
-from tests.protocols.http.test_gate import GET, OK, get
+from tests.kits.http import GET, OK, Backend, HttpGate, fields_of, get, read_response
 
 UPGRADE = (
     b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n"
