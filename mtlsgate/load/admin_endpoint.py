@@ -18,7 +18,7 @@ from mtlsgate.config.expressions import Scope
 from mtlsgate.config.material import looks_like_material, material_bytes
 from mtlsgate.config.syntax import parse
 from mtlsgate.errors import START, Report
-from mtlsgate.load.files import Materials
+from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import HostError, SocketAddress, parse_host
 from mtlsgate.text import quoted
 
@@ -58,14 +58,14 @@ class AdminEndpoint:
 
 def read_admin(
     block: model.Admin,
-    materials: Materials,
+    files: CertificateFiles,
     report: Report,
     taken: Iterable[SocketAddress] = (),
     *,
     offline: bool = False,
 ) -> AdminEndpoint | None:
     """
-    :param materials: reads the token.
+    :param files: reads the token.
     :param report: where problems go.
     :param taken: where servers listen.
     :param offline: look no host name up.
@@ -76,7 +76,7 @@ def read_admin(
     addresses: tuple[SocketAddress, ...] = ()
     try:
         if block.listen.value.startswith("unix:"):
-            path = _socket_path(block.listen.value, materials.directory)
+            path = _socket_path(block.listen.value, files.directory)
         else:
             addresses = _loopback(block.listen.value, offline)
             _refuse_overlaps(addresses, taken)
@@ -93,7 +93,7 @@ def read_admin(
     token = None
     if block.token is not None:
         try:
-            token = _token(block, materials)
+            token = _token(block, files)
         except Misconfigured as error:
             report.error(error.at, "admin", error.text)
     if len(report.errors) != errors_before:
@@ -119,16 +119,16 @@ def endpoint_of(path: Path) -> AdminEndpoint | None:
     :raises ConfigError: if the block is in error.
     """
     report = Report(str(path))
-    materials = Materials(path.absolute().parent, report, {})
+    files = CertificateFiles(path.absolute().parent, report, {})
     body = parse(read_file(path), report)
     endpoint = None
     if body is not None:
         # What is wrong elsewhere is the gate's to say.
         report.errors.clear()
-        scope = Scope(os.environ, lambda name: materials.read_file(materials.directory / name))
+        scope = Scope(os.environ, lambda name: files.read_file(files.directory / name))
         decoded = Decoder(scope, report).decode(_AdminAlone, body, START, "configuration")
         if decoded is not None and decoded.admin is not None:
-            endpoint = read_admin(decoded.admin, materials, report)
+            endpoint = read_admin(decoded.admin, files, report)
     report.raise_errors()
     return endpoint
 
@@ -170,12 +170,12 @@ def _refuse_overlaps(addresses: Iterable[SocketAddress], taken: Iterable[SocketA
             raise ValueError("a server listens there")
 
 
-def _token(block: model.Admin, materials: Materials) -> bytes:
+def _token(block: model.Admin, files: CertificateFiles) -> bytes:
     """:raises Misconfigured: if there is none that could be presented."""
     material = block.token
     assert material is not None
-    token = material_bytes(material, materials.directory, materials.read_file).strip()
-    materials.warn_if_exposed(material, "admin")
+    token = material_bytes(material, files.directory, files.read_file).strip()
+    files.warn_if_exposed(material, "admin")
     name = material.attribute
     if len(token) < SHORTEST_TOKEN:
         raise Misconfigured(

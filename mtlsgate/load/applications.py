@@ -18,7 +18,7 @@ from mtlsgate.config.tree import heading
 from mtlsgate.errors import did_you_mean
 from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.interfaces import IAuthorizer, IGate
-from mtlsgate.load.files import Materials
+from mtlsgate.load.files import CertificateFiles
 from mtlsgate.protocols import (
     PluginError,
     ProtocolEnvironment,
@@ -51,7 +51,7 @@ class ApplicationReader:
     Builds what the servers of one load name.
 
     :ivar decoder: reads the blocks.
-    :ivar materials: reads the files.
+    :ivar files: reads the files.
     :ivar reactor: what plugins get for theirs, if not the installed one.
     :ivar gate: where protocols find the gate once it runs.
     """
@@ -59,12 +59,12 @@ class ApplicationReader:
     def __init__(
         self,
         decoder: Decoder,
-        materials: Materials,
+        files: CertificateFiles,
         reactor: object | None = None,
         gate: Callable[[], IGate] = no_gate,
     ) -> None:
         self.decoder = decoder
-        self.materials = materials
+        self.files = files
         self.reactor = reactor
         self.gate = gate
         self.report = decoder.report
@@ -123,9 +123,9 @@ class ApplicationReader:
         reactor = self.reactor
         return ProtocolEnvironment(
             server,
-            self.materials.directory,
+            self.files.directory,
             installed_reactor if reactor is None else lambda: reactor,
-            read_file=self.materials.read_file,
+            read_file=self.files.read_file,
             server_names=server_names,
             names_elsewhere=names_elsewhere,
             client_authentication=client_authentication,
@@ -139,7 +139,7 @@ class ApplicationReader:
             return None
         name = server.authorize.value
         try:
-            found = _find_authorizer(name, self.materials.directory)
+            found = _find_authorizer(name, self.files.directory)
         except ValueError as error:
             self.report.error(server.authorize.at, server.heading, f"authorize: {error}")
             return None

@@ -29,7 +29,7 @@ CERTIFICATE_ENDINGS = (".pem", ".crt", ".cer", ".der")
 CRL_ENDINGS = (".pem", ".crl", ".der")
 
 
-class Materials:
+class CertificateFiles:
     """
     Reads files and inline material for one load.
 

@@ -1,5 +1,5 @@
 """
-A word to the person who waits.
+Printing progress while a long load runs.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from threading import Timer
 
 
 @contextmanager
-def patience(
+def note_if_slow(
     say: Callable[[str], object] | None, path: str, seconds: float = 1.0
 ) -> Iterator[None]:
     """
-    Say once that a configuration is still being built, if it takes longer than
-    that; a fleet's pins do.
+    Print one line if building a configuration takes longer than that, as many
+    thousand pins do.
 
-    :param say: prints one line; called from another thread.  None if nobody waits.
+    :param say: prints one line; called from another thread.  None prints nothing.
     :param path: the configuration file.
     """
     if say is None:

@@ -16,7 +16,7 @@ from mtlsgate.admission.revocation import Revocation
 from mtlsgate.certificates.parsing import is_ca
 from mtlsgate.config import model
 from mtlsgate.errors import CredentialError, Report
-from mtlsgate.load.files import Materials
+from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.lint import PinLint
 from mtlsgate.text import quoted
 
@@ -25,13 +25,15 @@ class RuleReader:
     """
     Reads the rules of one load.
 
-    :ivar materials: reads the files.
+    :ivar files: reads the files.
     :ivar report: where problems go.
     :ivar now: the time that certificates are judged by.
     """
 
-    def __init__(self, materials: Materials, report: Report, now: Callable[[], datetime]) -> None:
-        self.materials = materials
+    def __init__(
+        self, files: CertificateFiles, report: Report, now: Callable[[], datetime]
+    ) -> None:
+        self.files = files
         self.report = report
         self.now = now
 
@@ -64,9 +66,7 @@ class RuleReader:
         lint = PinLint(block, authorities, allow, (*server_deny, *deny), self.now(), self.report)
         pins = tuple(self._pins(block, lint))
         lint.end()
-        lists = self.materials.revocation_lists(
-            block.crl_file, block.crl_dir, block.heading, strict
-        )
+        lists = self.files.revocation_lists(block.crl_file, block.crl_dir, block.heading, strict)
         if not (authorities or pins):
             return None
         return Rule(
@@ -80,12 +80,12 @@ class RuleReader:
         )
 
     def _authorities(self, block: model.ClientCertificate) -> tuple[x509.Certificate, ...]:
-        authorities = self.materials.certificates(block.ca_certificate, block.heading)
+        authorities = self.files.certificates(block.ca_certificate, block.heading)
         for place, authority in enumerate(authorities, 1):
             if block.ca_certificate is not None and not is_ca(authority):
                 count = len(authorities)
                 which = f"certificate {place} of {count}" if count > 1 else "the certificate"
-                self.materials.refuse(
+                self.files.refuse(
                     block.ca_certificate,
                     block.heading,
                     CredentialError(
@@ -104,16 +104,14 @@ class RuleReader:
             lint.look(pin, leaf)
             return pin
 
-        yield from self.materials.each_certificate(block.leaf_certificate, block.heading, keep)
-        yield from self.materials.each_certificate_in(
-            block.leaf_certificate_dir, block.heading, keep
-        )
+        yield from self.files.each_certificate(block.leaf_certificate, block.heading, keep)
+        yield from self.files.each_certificate_in(block.leaf_certificate_dir, block.heading, keep)
         for written in block.pin:
-            pins = self.materials.each_certificate(
+            pins = self.files.each_certificate(
                 written.leaf_certificate, written.heading, partial(keep, written=written)
             )
             if len(pins) > 1:
-                self.materials.refuse(
+                self.files.refuse(
                     written.leaf_certificate,
                     written.heading,
                     CredentialError(

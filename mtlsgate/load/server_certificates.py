@@ -12,7 +12,7 @@ from mtlsgate.certificates.development_ca import self_signed
 from mtlsgate.certificates.parsing import ServerCredential, pair, parse_private_key
 from mtlsgate.config import model
 from mtlsgate.errors import CredentialError
-from mtlsgate.load.files import Materials
+from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host
 from mtlsgate.tls.contexts import reasons_of
 from mtlsgate.tls.server import GateContext, TlsPolicy
@@ -22,13 +22,13 @@ class CredentialReader:
     """
     Reads the certificates and keys of one load's servers.
 
-    :ivar materials: reads the files.
+    :ivar files: reads the files.
     :ivar _known: by what names them: what a thousand servers name is read once.
     """
 
-    def __init__(self, materials: Materials) -> None:
-        self.materials = materials
-        self.report = materials.report
+    def __init__(self, files: CertificateFiles) -> None:
+        self.files = files
+        self.report = files.report
         self._known: dict[object, ServerCredential] = {}
 
     def of(self, server: model.Server, hosts: tuple[Host, ...]) -> Iterator[ServerCredential]:
@@ -61,7 +61,7 @@ class CredentialReader:
 
     def read(self, block: model.ServerCertificate) -> ServerCredential | None:
         """:returns: what the block names, or None if the report says why not."""
-        self.materials.warn_if_exposed(block.private_key, block.heading)
+        self.files.warn_if_exposed(block.private_key, block.heading)
         chain, key = block.public_key, block.private_key
         source = (chain.text, chain.path, key.text, key.path, block.private_key_passphrase)
         credential = self._known.get(source) or self._new(block)
@@ -71,15 +71,15 @@ class CredentialReader:
 
     def _new(self, block: model.ServerCertificate) -> ServerCredential | None:
         where = block.heading
-        chain = self.materials.certificates(block.public_key, where)
-        data = self.materials.read(block.private_key, where)
+        chain = self.files.certificates(block.public_key, where)
+        data = self.files.read(block.private_key, where)
         if data is None:
             return None
         try:
             key = parse_private_key(data, block.private_key_passphrase)
             credential = pair(chain, key) if chain else None
         except CredentialError as error:
-            self.materials.refuse(block.private_key, where, error)
+            self.files.refuse(block.private_key, where, error)
             return None
         if credential is not None:
             try:

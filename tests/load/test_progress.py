@@ -4,7 +4,7 @@ from threading import Event
 
 import pytest
 
-from mtlsgate.load.progress import patience
+from mtlsgate.load.progress import note_if_slow
 
 
 def test_it_says_so_once_it_takes_longer() -> None:
@@ -16,7 +16,7 @@ def test_it_says_so_once_it_takes_longer() -> None:
         said.append(text)
         heard.set()
 
-    with patience(say, "gate.hcl", 0.0):
+    with note_if_slow(say, "gate.hcl", 0.0):
         assert heard.wait(30)
     (line,) = said
     assert line.startswith("gate.hcl: still ")
@@ -25,8 +25,8 @@ def test_it_says_so_once_it_takes_longer() -> None:
 def test_it_says_nothing_of_quick_work() -> None:
     """Nothing comes late, also when the work fails."""
     said: list[str] = []
-    with patience(said.append, "gate.hcl", 3600):
+    with note_if_slow(said.append, "gate.hcl", 3600):
         pass
-    with pytest.raises(KeyError), patience(said.append, "gate.hcl", 3600):
+    with pytest.raises(KeyError), note_if_slow(said.append, "gate.hcl", 3600):
         raise KeyError
     assert said == []

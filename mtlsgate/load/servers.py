@@ -1,0 +1,186 @@
+"""
+From a ``server`` block to a gate: its rules, certificates and terms.
+
+A gate takes connections once it has an application, the factory to which
+verified connections are handed: `ServerBuilder.gate` builds the one,
+`ServerBuilder.serve` joins the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+import attrs
+from attrs import evolve, frozen
+from OpenSSL import SSL, crypto
+
+from mtlsgate.admission import AdmissionPolicy
+from mtlsgate.config import model
+from mtlsgate.errors import Report
+from mtlsgate.gate.authorizer import Authorizer
+from mtlsgate.gate.connection import Terms
+from mtlsgate.gate.factory import GateServer
+from mtlsgate.gate.limits import Limits
+from mtlsgate.gate.trusted_proxies import TrustedProxies
+from mtlsgate.load import lint
+from mtlsgate.load.address_conflicts import refuse_names
+from mtlsgate.load.applications import Application
+from mtlsgate.load.files import CertificateFiles
+from mtlsgate.load.listen_addresses import Host
+from mtlsgate.load.rules import RuleReader
+from mtlsgate.load.server_certificates import CredentialReader
+from mtlsgate.load.trusted_proxies import trusted_proxies
+from mtlsgate.tls.contexts import reasons_of
+from mtlsgate.tls.server import GateContext, TlsPolicy
+
+#: The defaults, in seconds and bytes.  OpenSSL takes no chain above 100 KiB.
+HANDSHAKE_TIMEOUT = 10.0
+HANDSHAKE_BYTES = 128 * 1024
+
+T = TypeVar("T")
+
+
+@frozen
+class LoadedServer:
+    """
+    One server and what was built for it.
+
+    :ivar model: its block.
+    :ivar hosts: where it listens.
+    :ivar gate: admits clients and hands them over.
+    :ivar proxies: who connects for the clients; None if they connect themselves.
+    """
+
+    model: model.Server
+    hosts: tuple[Host, ...]
+    gate: GateServer
+    proxies: TrustedProxies | None = None
+
+
+@frozen
+class GateParts:
+    """
+    The rules, certificates and terms of one server.
+
+    :ivar model: its block.
+    :ivar policy: its rules and certificates; the application protocols (ALPN)
+        are the application's to say.
+    :ivar handshake_timeout: seconds from connecting to a complete handshake.
+    :ivar terms: what connections are held to.
+    :ivar authorizer: who is asked after the rules, or None.
+    :ivar proxies: who connects for the clients, or None.
+    """
+
+    model: model.Server
+    policy: TlsPolicy
+    handshake_timeout: float
+    terms: Terms
+    authorizer: Authorizer | None
+    proxies: TrustedProxies | None
+
+
+class ServerBuilder:
+    """
+    Builds the servers of one load.
+
+    :ivar rules: reads ``client_certificate`` blocks.
+    :ivar credentials: reads ``server_certificate`` blocks.
+    """
+
+    def __init__(
+        self, files: CertificateFiles, report: Report, now: Callable[[], datetime]
+    ) -> None:
+        """
+        :param files: reads what the blocks name.
+        :param report: where problems go.
+        :param now: the time by which certificates are judged.
+        """
+        self.rules = RuleReader(files, report, now)
+        self.credentials = CredentialReader(files)
+        self._report = report
+        self._now = now
+
+    def gate(
+        self,
+        server: model.Server,
+        hosts: tuple[Host, ...],
+        settings: model.Settings,
+        authorizer: Authorizer | None,
+    ) -> GateParts | None:
+        """
+        :param hosts: where the server listens.
+        :param settings: hold where the server says nothing.
+        :returns: the server's gate, or None if the report says why there is none.
+        """
+        errors_before = len(self._report.errors)
+        tls = server.tls
+        refuse_names(server, self._report)
+        proxies = trusted_proxies(server, self._report)
+        credentials = tuple(self.credentials.of(server, hosts))
+        deny = tuple(self.rules.conditions(tls.deny, "deny"))
+        rules = tuple(self.rules.rules(tls, deny))
+        judged = tls.client_authentication == "required"
+        complete = len(rules) == len(tls.client_certificate) and bool(rules) == judged
+        if len(self._report.errors) != errors_before or not complete:
+            return None
+        policy = TlsPolicy(
+            credentials=credentials,
+            admission=AdmissionPolicy(rules, deny) if judged else None,
+            min_version=tls.min_version,
+            strict=tls.verification != "compatible",
+            always_ask_twice=tls.verification == "double",
+            send_ca_names=tls.send_ca_names,
+            session_lifetime=tls.resumption,
+        )
+        timeout = _first(server.handshake_timeout, settings.handshake_timeout, HANDSHAKE_TIMEOUT)
+        terms = terms_of(server, settings)
+        return GateParts(server, policy, timeout, terms, authorizer, proxies)
+
+    def serve(
+        self, gate: GateParts, hosts: tuple[Host, ...], application: Application
+    ) -> LoadedServer | None:
+        """:returns: the gate with an application behind it, or None if the
+        report says why OpenSSL refuses it."""
+        server, policy = gate.model, evolve(gate.policy, alpn=application.alpn)
+        lint.server(server, policy.credentials, policy.admission, self._now(), self._report)
+        try:
+            context = GateContext(policy, self._now)
+        except (SSL.Error, crypto.Error) as error:
+            text = f"OpenSSL refuses it: {reasons_of(error)}"
+            self._report.error(server.tls.at, "tls", text)
+            return None
+        ready = GateServer(
+            server.name,
+            context,
+            application.factory,
+            gate.handshake_timeout,
+            gate.terms,
+            gate.authorizer,
+        )
+        return LoadedServer(server, hosts, ready, gate.proxies)
+
+
+def terms_of(server: model.Server, settings: model.Settings) -> Terms:
+    """:returns: what the server says, or else the settings, or else the defaults."""
+
+    def stated(name: str) -> Any:
+        value = getattr(server, name)
+        return getattr(settings, name) if value is None else value
+
+    return Terms(
+        limits=Limits(
+            **{one.name: stated(one.name) for one in attrs.fields(Limits)}
+            | {"handshake_bytes": _first(stated("handshake_bytes"), HANDSHAKE_BYTES)}
+        ),
+        idle_timeout=stated("idle_timeout"),
+        close_on_expiry=stated("close_on_expiry") is not False,
+        judged_on_reload=stated("on_reload") != "keep",
+        revoke_grace=stated("revoke_grace") or 0.0,
+    )
+
+
+def _first(*values: T | None) -> T:
+    """:returns: the first that is not None."""
+    return next(value for value in values if value is not None)
