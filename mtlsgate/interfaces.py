@@ -15,6 +15,7 @@ __all__ = [
     "IProtocolEnvironment",
     "IProtocolPlugin",
     "IRetirable",
+    "ITlsFacts",
     "IVerifiedPeer",
 ]
 
@@ -58,6 +59,22 @@ class IVerifiedPeer(Interface):
         :returns: all of it as what JSON can hold, in Couper's field names
             where Couper has them.
         """
+
+
+class ITlsFacts(Interface):
+    """
+    What a TLS handshake agreed on, whether or not the client has a certificate.
+
+    A protocol gets it from its transport, ``ITlsFacts(self.transport)``, from
+    `connectionMade` on.  It stays the same after the connection is lost.
+    """
+
+    server_name = Attribute("The name the client asked for (SNI), a str, or None.")
+    tls_version = Attribute('"TLSv1.2" or "TLSv1.3".')
+    cipher = Attribute("The cipher suite, in OpenSSL's spelling.")
+    certificate = Attribute(
+        "The gate's own certificate on this connection, a `cryptography.x509.Certificate`, or None."
+    )
 
 
 class IProtocolEnvironment(Interface):

@@ -14,10 +14,10 @@ from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
 from mtlsgate.certificates.parsing import sha256
-from mtlsgate.interfaces import IVerifiedPeer
+from mtlsgate.interfaces import ITlsFacts, IVerifiedPeer
 from mtlsgate.text import address_text as address_text
 
-__all__ = ["VerifiedPeer"]
+__all__ = ["TlsFacts", "VerifiedPeer"]
 
 
 @implementer(IVerifiedPeer)
@@ -142,3 +142,14 @@ class VerifiedPeer:
             "resumed": self.resumed,
             "address": address_text(self.address),
         }
+
+
+@implementer(ITlsFacts)
+@frozen
+class TlsFacts:
+    """What a handshake agreed on, as `ITlsFacts` documents it."""
+
+    server_name: str | None
+    tls_version: str
+    cipher: str
+    certificate: x509.Certificate | None = None

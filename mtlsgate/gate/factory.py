@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attrs import field, frozen
+from OpenSSL import SSL
 from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
@@ -23,9 +24,9 @@ from mtlsgate.gate.admission import Doorkeeper
 from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.gate.connection import RECORD_HEADER, Terms, Visit
 from mtlsgate.gate.registry import Connections
-from mtlsgate.interfaces import IRetirable, IVerifiedPeer
+from mtlsgate.interfaces import IRetirable, ITlsFacts, IVerifiedPeer
 from mtlsgate.observe.human_log import HumanLog
-from mtlsgate.peer import VerifiedPeer
+from mtlsgate.peer import TlsFacts, VerifiedPeer
 from mtlsgate.tls.clienthello import ClientHello
 from mtlsgate.tls.server import GateContext
 from mtlsgate.tls.transport import HalfClosingTransport
@@ -87,7 +88,19 @@ class GateTransport(HalfClosingTransport):
     factory: GateFactory
 
     def __conform__(self, interface: object) -> object:
+        if interface is ITlsFacts:
+            return self._facts()
         return self.visit.peer if interface is IVerifiedPeer else None
+
+    def _facts(self) -> TlsFacts:
+        connection: SSL.Connection = self.getHandle()
+        name = connection.get_servername()
+        return TlsFacts(
+            None if name is None else name.decode("latin-1"),
+            connection.get_protocol_version_name(),
+            connection.get_cipher_name() or "",
+            connection.get_certificate(as_cryptography=True),
+        )
 
     @property
     def traffic(self) -> tuple[int, int]:
