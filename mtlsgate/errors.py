@@ -32,9 +32,16 @@ class Position:
     line: int
     column: int
 
+    @property
+    def reference(self) -> str:
+        """`` in line 5``; empty for what no file says."""
+        return f" in line {self.line}" if self.line else ""
+
 
 #: Where a problem of the file as a whole is reported.
 START = Position(1, 1)
+#: The place of what no file says, but Python.
+NOWHERE = Position(0, 0)
 
 
 @frozen(order=True)
@@ -54,8 +61,9 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
+        place = f"{self.path}:{self.at.line}:{self.at.column}" if self.at.line else self.path
         # One line, whatever a plugin or a file name brings along.
-        return printable(f"{self.path}:{self.at.line}:{self.at.column}: {self.where}: {self.text}")
+        return printable(": ".join(filter(None, (place, self.where, self.text))))
 
 
 def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:

@@ -270,7 +270,7 @@ def _shadowed(
             first = min(others, key=lambda one: one.at)
             yield (
                 block,
-                f"has no effect: {first.heading} in line {first.at.line} admits every leaf of "
+                f"has no effect: {first.heading}{first.at.reference} admits every leaf of "
                 "the same CA",
             )
         elif rule.authorities and rule.pins and lone.issuperset(rule.pin_digests):
@@ -301,7 +301,7 @@ def _doubled(
         )
         first = seen.setdefault(same, block)
         if first is not block:
-            yield block, f"is {first.heading} in line {first.at.line} but for its label"
+            yield block, f"is {first.heading}{first.at.reference} but for its label"
 
 
 def _named(certificate: x509.Certificate) -> str:
