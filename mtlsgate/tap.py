@@ -4,14 +4,12 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import pwd
 import sys
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, Signals
 from typing import Any
 
@@ -22,50 +20,26 @@ from twisted.python import usage
 from mtlsgate.admin.service import AdminService
 from mtlsgate.admin.sockets import take
 from mtlsgate.errors import GateError
-from mtlsgate.load.epoch import Epoch, load
-from mtlsgate.load.file_state import Stamp
+from mtlsgate.gate.registry import Connections
+from mtlsgate.load.epoch import Epoch
 from mtlsgate.observe.audit import AuditLog
+from mtlsgate.observe.counts import Counts
+from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.observe.log_file import NOBODY_ELSE, Owner
+from mtlsgate.observe.metrics import Metrics
+from mtlsgate.observe.observers import Observers
+from mtlsgate.observe.recent_rejections import RecentRejections
 from mtlsgate.run.control import Control, GateHandle
-from mtlsgate.run.file_watcher import Watcher
+from mtlsgate.run.epoch_runner import EpochRunner
+from mtlsgate.run.file_watcher import FileWatcher
+from mtlsgate.run.followers import ObserversFollower
 from mtlsgate.run.listening import bind
-from mtlsgate.run.selftest import self_test
+from mtlsgate.run.loader import Loader
+from mtlsgate.run.names import configured_names
+from mtlsgate.run.reloading import Reloader
 from mtlsgate.run.service import GateService
 from mtlsgate.run.signals import Handler, SignalService
 from mtlsgate.run.status_taker import Process, Snapshots
-
-
-class Loader:
-    """
-    Loads the configuration anew.
-
-    :ivar path: the file, absolute.
-    :ivar gate: where protocols find the gate once it runs.
-    :ivar seen: what the latest attempt has read.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.gate = GateHandle()
-        self.seen: dict[Path, Stamp] = {}
-
-    def load(self, is_trial: bool = False) -> Epoch:
-        """
-        :param is_trial: whether it is only to tell what would change, after which
-            a change of what was read is still one.
-        :returns: what the file says now.
-        :raises ConfigError: with all that is wrong with it.
-        """
-        if gc.get_freeze_count():
-            # What was frozen is to go one day; what of it was garbage then, now.
-            gc.unfreeze()
-            gc.collect()
-        seen: dict[Path, Stamp] = {}
-        try:
-            return load(self.path, seen=seen, gate=self.gate)
-        finally:
-            if not is_trial:
-                self.seen = seen
 
 
 class Options(usage.Options):
@@ -76,6 +50,7 @@ class Options(usage.Options):
     optParameters = [["config", "c", "gate.hcl", "The configuration file."]]
 
     epoch: Epoch
+    handle: GateHandle
     loader: Loader
 
     def postOptions(self) -> None:
@@ -85,21 +60,14 @@ class Options(usage.Options):
         """
         from twisted.internet import reactor
 
+        self.handle = GateHandle()
         # Before a daemon changes its directory.
-        self.loader = Loader(os.path.abspath(self["config"]))
+        self.loader = Loader(os.path.abspath(self["config"]), self.handle)
         try:
-            self.epoch = load(
-                self["config"],
-                say=partial(print, file=sys.stderr),
-                seen=self.loader.seen,
-                gate=self.loader.gate,
-            )
-            self_test(self.epoch)
-            # It stays: the garbage collector need not look at it ever again.
-            gc.freeze()
+            self.epoch = self.loader.first(self["config"], partial(print, file=sys.stderr))
             audit = self["audit"] = AuditLog()
             owner = _owner(self.parent)
-            audit.turn_to(audit.prepare(self.epoch, owner))
+            audit.turn_to(audit.prepare(self.epoch.path, self.epoch.settings.audit, owner))
             self["listeners"] = bind(self.epoch, reactor)
             self["admin"] = take(self.epoch.admin, owner=owner)
         except GateError as error:
@@ -123,46 +91,51 @@ def makeService(options: Options) -> IService:
     """:returns: the service that runs the configuration."""
     from twisted.internet import reactor
 
-    loader, services = options.loader, MultiService()
-    # twistd keeps the options for as long as it runs; the first epoch is to go one day.
+    loader, handle = options.loader, options.handle
+    # twistd keeps the options for as long as it runs; the first epoch is to be freed one day.
     epoch, listeners = options.epoch, options.pop("listeners")
     del options.epoch
-    gate = GateService(
-        epoch,
-        listeners,
-        reactor,
-        load=loader.load,
+    observers = Observers(
         audit=options["audit"],
+        log=HumanLog(epoch.settings.quiet),
+        counts=Counts(configured_names(epoch)),
+        recent=RecentRejections(epoch.settings.quiet),
     )
-    watcher = Watcher(
-        lambda: loader.seen if gate.epoch.settings.watch else {}, gate.reload, reactor
-    )
-    end = partial(_end, gate, reactor)
+    connections = Connections(reactor, observers.all)
+    admin = AdminService(handle, epoch.admin, options["admin"], reactor, connections.gone)
+    followers = (ObserversFollower(observers), admin)
+    runner = EpochRunner(epoch, listeners, reactor, connections, followers)
+    reloader = Reloader(runner, loader.again)
+    gate = GateService(runner, reloader, observers)
     process = Process(
         version=version("mtlsgate"),
         config=loader.path,
-        started=gate.connections.now(),
-        began=gate.since,
+        started=connections.now(),
+        began=runner.since,
     )
-    loader.gate.gate = Control(Snapshots(gate, process), end)
-    admin = AdminService(loader.gate, epoch.admin, options["admin"], reactor, gate.drain)
-    gate.prepare = admin.prepare
+    snapshots = Snapshots(gate, process)
+    end = partial(_end, runner, reactor)
+    handle.attach(Control(snapshots, Metrics(observers.counts, snapshots.state), end))
+    watcher = FileWatcher(
+        lambda: loader.seen if runner.epoch.settings.watch else {}, reloader.reload, reactor
+    )
     handlers: dict[Signals, Handler] = {
-        SIGHUP: gate.reload,
-        SIGUSR1: gate.audit.rotate,
+        SIGHUP: reloader.reload,
+        SIGUSR1: observers.audit.rotate,
         SIGTERM: end,
         SIGINT: end,
     }
+    services = MultiService()
     # The signals first: a gate that listens can be told to end.
     for service in (SignalService(handlers, reactor), gate, watcher, admin):
         service.setServiceParent(services)
     return services
 
 
-def _end(gate: GateService, reactor: Any) -> None:
+def _end(runner: EpochRunner, reactor: Any) -> None:
     """The first time, let connections end; the second time, end them."""
-    if gate.is_draining:
-        gate.close_all()
+    if runner.is_draining:
+        runner.close_all()
         return
 
     def stop(_: object) -> None:
@@ -170,4 +143,4 @@ def _end(gate: GateService, reactor: Any) -> None:
         with suppress(ReactorNotRunning):
             reactor.stop()
 
-    gate.drain().addBoth(stop)
+    runner.drain().addBoth(stop)

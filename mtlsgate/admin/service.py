@@ -24,6 +24,7 @@ from mtlsgate.load.admin_endpoint import AdminEndpoint
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.listen_addresses import SocketAddress
 from mtlsgate.peer import address_text
+from mtlsgate.run.followers import Change
 from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.admin")
@@ -68,7 +69,7 @@ class AdminService(Service):
         """
         :param gate: finds the running gate.
         :param taken: what `mtlsgate.admin.sockets.take` made of the endpoint.
-        :param gone: fires when the gate has drained.
+        :param gone: fires when no connection of the gate is left.
         """
         self.endpoint = endpoint
         self._gate = gate
@@ -104,7 +105,7 @@ class AdminService(Service):
             "the admin endpoint answers at {where}", where=printable(address_text(port.getHost()))
         )
 
-    def prepare(self, epoch: Epoch) -> Callable[[], object]:
+    def prepare(self, epoch: Epoch) -> Change:
         """
         :param epoch: that is about to take over.
         :returns: what lets the endpoint follow it.
@@ -116,7 +117,7 @@ class AdminService(Service):
             while taken:
                 self._open_up(taken[0], epoch.admin)
                 undo.callback(self._close, taken.pop(0).place)
-            undo.pop_all()
+            opened = undo.pop_all()
 
         def follow() -> None:
             self.endpoint = endpoint = epoch.admin
@@ -126,7 +127,7 @@ class AdminService(Service):
                 else:
                     self._close(place)
 
-        return follow
+        return Change(follow, opened.close)
 
     def _close(self, place: Path | SocketAddress) -> None:
         stopped = self._open.pop(place).port.stopListening()
@@ -134,7 +135,7 @@ class AdminService(Service):
             self._stopping.append(stopped)
 
     def stopService(self) -> Deferred[list[None]]:
-        """Go on until the gate has drained, and then end."""
+        """Go on until the gate's last connection has ended, and then end."""
         super().stopService()
         return self._gone().addBoth(self._end)
 

@@ -21,10 +21,10 @@ from twisted.logger import Logger
 
 from mtlsgate.admission.conditions import Leaf
 from mtlsgate.certificates.parsing import MAX_REMEMBERED, UNPARSABLE, sha256
+from mtlsgate.config import model
 from mtlsgate.errors import ConfigError, Problem
 from mtlsgate.gate.connection import Ending, Refusal, Reload, Visit
-from mtlsgate.load.epoch import Epoch
-from mtlsgate.observe.log_file import NOBODY_ELSE, AppendFile, Owner
+from mtlsgate.observe.log_file import NOBODY_ELSE, LogFile, Owner
 from mtlsgate.peer import address_text
 from mtlsgate.text import printable, shown
 from mtlsgate.tls.handshake import GateConnection
@@ -64,7 +64,7 @@ class AuditLog:
         self.run = token_hex(8)
         self.epoch = 1
         self._now = now
-        self._file: AppendFile | None = None
+        self._file: LogFile | None = None
         self._lost = 0
 
     @property
@@ -79,35 +79,37 @@ class AuditLog:
 
     # Where it goes.
 
-    def prepare(self, epoch: Epoch, owner: Owner = NOBODY_ELSE) -> AppendFile | None:
+    def prepare(
+        self, config: str, block: model.Audit | None, owner: Owner = NOBODY_ELSE
+    ) -> LogFile | None:
         """
-        Open what an epoch wants to have open, if it is not open already.
+        Open the file of an ``audit`` block, if it is not open already.
 
+        :param config: the configuration file.
         :param owner: whose the file is to be if it is made.
         :returns: for `turn_to` or `discard`.
         :raises ConfigError: if it cannot be opened.
         """
-        block = epoch.settings.audit
         if block is None:
             return None
-        path = Path(epoch.path).absolute().parent / block.file.value
+        path = Path(config).absolute().parent / block.file.value
         if self._file is not None and self._file.path == path:
             return self._file
         try:
-            return AppendFile(path, self._gap, owner)
+            return LogFile(path, self._gap, owner)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
             text = f'file: "{shown(block.file.value)}" cannot be opened for writing: {why}'
-            raise ConfigError([Problem(epoch.path, block.file.at, "audit", text)]) from error
+            raise ConfigError([Problem(config, block.file.at, "audit", text)]) from error
 
-    def turn_to(self, file: AppendFile | None) -> None:
+    def turn_to(self, file: LogFile | None) -> None:
         """From now on write there, or nowhere."""
         before, self._file = self._file, file
         if before is not None and before is not file:
             self._lost += before.lost
             before.close()
 
-    def discard(self, file: AppendFile | None) -> None:
+    def discard(self, file: LogFile | None) -> None:
         """Do not write there after all."""
         if file is not None and file is not self._file:
             file.close()

@@ -53,12 +53,16 @@ class HumanLog:
     """
     The observer that writes to Twisted's log, in words.
 
-    :ivar quiet: whether to say nothing of connections that come and go without
+    :ivar _quiet: whether to say nothing of connections that come and go without
         a byte, as health checks do.
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+        self._quiet = quiet
+
+    def set_quiet(self, quiet: bool) -> None:
+        """:param quiet: whether to leave out connections that come and go without a byte."""
+        self._quiet = quiet
 
     def admitted(self, visit: Visit) -> None:
         """Log that a client was let in."""
@@ -86,7 +90,7 @@ class HumanLog:
 
     def rejected(self, refusal: Refusal) -> None:
         """Log that a client was turned away, and at the debug level how to pin it."""
-        if self.quiet and refusal.is_health_check:
+        if self._quiet and refusal.is_health_check:
             return
         leaf, rejection = refusal.leaf, refusal.rejection
         _log.warn(

@@ -36,7 +36,7 @@ Owner = tuple[int, int]
 NOBODY_ELSE: Owner = (-1, -1)
 
 
-class AppendFile:
+class LogFile:
     """
     One file, open.
 

@@ -37,12 +37,12 @@ class RecentRejections:
     What it keeps of each is small, whatever clients send.
 
     :ivar count: of all there were.
-    :ivar quiet: whether to forget connections that come and go without a byte.
+    :ivar _quiet: whether to forget connections that come and go without a byte.
     """
 
     def __init__(self, quiet: bool = False, most: int = KEPT) -> None:
         self.count = 0
-        self.quiet = quiet
+        self._quiet = quiet
         self._kept = deque[_Kept](maxlen=most)
 
     def __iter__(self) -> Iterator[RejectionFacts]:
@@ -52,12 +52,16 @@ class RecentRejections:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def set_quiet(self, quiet: bool) -> None:
+        """:param quiet: whether to leave out connections that come and go without a byte."""
+        self._quiet = quiet
+
     def admitted(self, visit: Visit) -> None:
         """Nothing to remember."""
 
     def rejected(self, refusal: Refusal) -> None:
         """Remember one, and forget the oldest."""
-        if self.quiet and refusal.is_health_check:
+        if self._quiet and refusal.is_health_check:
             return
         self.count += 1
         leaf, visit, rejection = refusal.leaf, refusal.visit, refusal.rejection

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mtlsgate.interfaces import IGate
-from mtlsgate.observe.metrics import CONTENT_TYPE
+from mtlsgate.observe.metrics import CONTENT_TYPE, Metrics
 from mtlsgate.observe.status import NO_CONNECTIONS, ReloadFacts, Selection, Snapshot
 from mtlsgate.reasons import Cause
 from mtlsgate.run.service import GateService
@@ -31,14 +31,16 @@ class Control:
     The running gate, as `IGate` documents it.
 
     :ivar snapshots: takes snapshots of it.
+    :ivar metrics: tells the metrics.
     """
 
     snapshots: Snapshots
+    metrics: Metrics
     _end: Callable[[], object]
 
     @property
     def _gate(self) -> GateService:
-        return self.snapshots.gate
+        return self.snapshots.service
 
     @property
     def not_ready(self) -> str | None:
@@ -51,23 +53,23 @@ class Control:
 
     def exposition(self) -> tuple[str, bytes]:
         """:returns: the metrics' media type, and the metrics."""
-        return CONTENT_TYPE, self._gate.metrics.exposition()
+        return CONTENT_TYPE, self.metrics.exposition()
 
     def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadFacts]:
         """:returns: what came of loading the configuration anew."""
         if not is_trial:
             _log.info("loading the configuration anew, asked for by {who}", who=printable(who))
-        return self._gate.reload(is_trial=is_trial).addCallback(reload_facts)
+        return self._gate.reloader.reload(is_trial=is_trial).addCallback(reload_facts)
 
     def drain(self, who: str) -> None:
         """Accept no more, let connections end, and end; once is enough."""
-        if not self._gate.is_draining:
+        if not self._gate.runner.is_draining:
             _log.info("draining, asked for by {who}", who=printable(who))
             self._end()
 
     def close(self, number: int, who: str) -> bool:
         """:returns: whether there was such a connection; it is over then, or about to be."""
-        connections = self._gate.connections
+        connections = self._gate.runner.connections
         visit = connections.get(number)
         if visit is None:
             return False
@@ -78,18 +80,22 @@ class Control:
 @define
 class GateHandle:
     """
-    Where protocols find the gate once it runs.
+    Where protocols, which are built first, find the gate once it runs.
 
-    :ivar gate: it, or None before.
+    :ivar _control: of it, or None before.
     """
 
-    gate: Control | None = None
+    _control: Control | None = None
+
+    def attach(self, control: Control) -> None:
+        """Let protocols find the gate from now on."""
+        self._control = control
 
     def __call__(self) -> Control:
         """
         :returns: the running gate.
         :raises LookupError: if none runs, or not yet.
         """
-        if self.gate is None:
+        if self._control is None:
             raise LookupError("no gate is running")
-        return self.gate
+        return self._control

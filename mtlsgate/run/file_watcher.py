@@ -25,7 +25,7 @@ _log = Logger("mtlsgate.watching")
 INTERVAL = 1.0
 
 
-class Watcher(Service):
+class FileWatcher(Service):
     """
     Calls a function when files have changed.
 

@@ -22,7 +22,7 @@ def give_back() -> None:
         trim(0)
 
 
-class Trimmer:
+class MemoryTrim:
     """
     Gives memory back once a flood of connections is over.
 

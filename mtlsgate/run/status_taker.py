@@ -17,9 +17,11 @@ from cryptography import x509
 from mtlsgate.certificates.parsing import sha256
 from mtlsgate.gate.connection import Reload, Visit
 from mtlsgate.gate.limits import Tally
+from mtlsgate.gate.registry import Connections
 from mtlsgate.load.epoch import LoadedServer
 from mtlsgate.load.expiry import Expiry, Kind
 from mtlsgate.load.overview import describe_rule
+from mtlsgate.observe.metrics import Expiring, ServiceState
 from mtlsgate.observe.recent_rejections import subject_of
 from mtlsgate.observe.status import (
     NO_CONNECTIONS,
@@ -34,6 +36,8 @@ from mtlsgate.observe.status import (
     Status,
 )
 from mtlsgate.peer import VerifiedPeer, address_text
+from mtlsgate.run.epoch_runner import EpochRunner
+from mtlsgate.run.names import configured_names
 from mtlsgate.run.service import GateService
 from mtlsgate.text import printable
 from mtlsgate.tls.handshake import GateConnection
@@ -59,37 +63,68 @@ class Process:
 @frozen
 class Snapshots:
     """
-    Takes snapshots of a gate.
+    Takes snapshots of the service.
 
-    :ivar gate: which.
+    :ivar service: which.
     :ivar process: in which it runs.
     """
 
-    gate: GateService
+    service: GateService
     process: Process
+
+    @property
+    def _runner(self) -> EpochRunner:
+        return self.service.runner
+
+    @property
+    def _connections(self) -> Connections:
+        return self.service.runner.connections
+
+    def state(self) -> ServiceState:
+        """:returns: what metrics tell of the service now."""
+        runner, audit = self._runner, self.service.observers.audit
+        now = self._connections.now()
+        return ServiceState(
+            names=configured_names(runner.epoch),
+            arrivals=self._connections.arrivals,
+            tallies=self._connections.tallies,
+            connections=self._connections,
+            epoch=runner.number,
+            epoch_age=self._connections.clock.seconds() - runner.since,
+            last_reload=self.service.reloader.last,
+            expiring=tuple(
+                Expiring(kind=one.kind.value, server=one.server, rule=one.rule, at=at)
+                for one in runner.epoch.expiries
+                if (at := one.next(now)) is not None
+            ),
+            is_accepting_paused=runner.is_accepting_paused,
+            is_draining=runner.is_draining,
+            is_audit_failing=audit.is_failing,
+            lost_lines=audit.lost,
+        )
 
     def take(self, selection: Selection = NO_CONNECTIONS) -> Snapshot:
         """
         :param selection: which connections to tell of.
         :returns: how the gate is now.
         """
-        now = self.gate.connections.now()
-        connections, after = self._connections(selection)
+        now = self._connections.now()
+        connections, after = self._selected(selection)
         return Snapshot(
             at=now,
             status=self._status(now),
             connections=connections,
             next=after,
-            rejections=tuple(self.gate.recent),
+            rejections=tuple(self.service.observers.recent),
         )
 
-    def _connections(self, selection: Selection) -> tuple[tuple[ConnectionFacts, ...], int | None]:
+    def _selected(self, selection: Selection) -> tuple[tuple[ConnectionFacts, ...], int | None]:
         if not selection.limit:
             return (), None
-        clock = self.gate.connections.clock.seconds()
+        clock = self._connections.clock.seconds()
         found = (
             visit
-            for visit in self.gate.connections
+            for visit in self._connections
             if visit.number > selection.after and selection.server in (None, visit.server)
         )
         chosen = list(islice(found, selection.limit))
@@ -100,12 +135,14 @@ class Snapshots:
         )
 
     def _status(self, now: datetime) -> Status:
-        gate, process = self.gate, self.process
-        clock = gate.connections.clock.seconds()
-        why = gate.not_ready
-        addresses = gate.addresses()
-        expiries = {(one.kind, one.server, one.rule): one for one in gate.epoch.expiries}
-        tallies = gate.connections.tallies.values()
+        runner, process = self._runner, self.process
+        recent = self.service.observers.recent
+        clock = self._connections.clock.seconds()
+        last = self.service.reloader.last
+        why = self.service.not_ready
+        addresses = runner.addresses()
+        expiries = {(one.kind, one.server, one.rule): one for one in runner.epoch.expiries}
+        tallies = self._connections.tallies.values()
         return Status(
             version=process.version,
             # Not before: a daemon gets another.
@@ -113,19 +150,19 @@ class Snapshots:
             started=process.started,
             uptime=clock - process.began,
             config=printable(process.config),
-            epoch=gate.number,
-            epoch_age=clock - gate.since,
+            epoch=runner.number,
+            epoch_age=clock - runner.since,
             ready=why is None,
             not_ready=why,
-            draining=gate.is_draining,
+            draining=runner.is_draining,
             admitted=sum(tally.counts["admitted"] for tally in tallies),
             handshakes=sum(tally.counts["handshakes"] for tally in tallies),
-            rejected=self.gate.recent.count,
+            rejected=recent.count,
             servers=tuple(
-                self._server(server, now, addresses, expiries) for server in gate.epoch.servers
+                self._server(server, now, addresses, expiries) for server in runner.epoch.servers
             ),
-            warnings=tuple(map(str, gate.epoch.warnings)),
-            last_reload=None if gate.last_reload is None else reload_facts(gate.last_reload),
+            warnings=tuple(map(str, runner.epoch.warnings)),
+            last_reload=None if last is None else reload_facts(last),
         )
 
     def _server(
@@ -136,7 +173,7 @@ class Snapshots:
         expiries: Mapping[tuple[Kind, str, str | None], Expiry],
     ) -> ServerFacts:
         model, gate, policy = server.model, server.gate, server.gate.context.policy
-        tally = self.gate.connections.tallies.get(gate.name, Tally())
+        tally = self._connections.tallies.get(gate.name, Tally())
         limits = attrs.asdict(gate.terms.limits)
         return ServerFacts(
             name=printable(gate.name),

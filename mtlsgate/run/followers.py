@@ -1,0 +1,67 @@
+"""
+What else changes when another epoch takes over: the audit log, the admin endpoint,
+what the log leaves out.
+
+Each prepares what may fail first.  Nothing has changed until all have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import frozen
+
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.observe.observers import Observers
+from mtlsgate.run.names import configured_names
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+@frozen
+class Change:
+    """
+    A prepared change.  Either `commit` or `discard` is called, once.
+
+    :ivar commit: makes the change; must not fail.
+    :ivar discard: undoes the preparation.
+    """
+
+    commit: Callable[[], object] = _nothing
+    discard: Callable[[], object] = _nothing
+
+
+class EpochFollower(Protocol):
+    """Something that changes with the epoch in force."""
+
+    def prepare(self, epoch: Epoch) -> Change:
+        """
+        :param epoch: that is about to take over.
+        :raises GateError: if the change is not possible.
+        """
+
+
+@frozen
+class ObserversFollower:
+    """
+    Lets the observers follow the configuration's settings.
+
+    :ivar observers: which.
+    """
+
+    observers: Observers
+
+    def prepare(self, epoch: Epoch) -> Change:
+        """:raises ConfigError: if the audit log cannot be opened."""
+        audit, settings = self.observers.audit, epoch.settings
+        file = audit.prepare(epoch.path, settings.audit)
+
+        def commit() -> None:
+            audit.turn_to(file)
+            self.observers.set_quiet(settings.quiet)
+            self.observers.counts.keep(configured_names(epoch))
+
+        return Change(commit, lambda: audit.discard(file))

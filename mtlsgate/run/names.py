@@ -1,0 +1,23 @@
+"""
+The names of an epoch, as the counts keep them apart.
+"""
+
+from __future__ import annotations
+
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.observe.counts import ConfiguredNames
+from mtlsgate.run.listening import places_of
+
+
+def configured_names(epoch: Epoch) -> ConfiguredNames:
+    """:returns: of its servers, shared addresses and rules."""
+    policies = [(server.gate.name, server.gate.context.admission) for server in epoch.servers]
+    return ConfiguredNames(
+        servers=frozenset(server.gate.name for server in epoch.servers),
+        shared=frozenset(str(place.address) for place in places_of(epoch) if place.is_shared),
+        rules=frozenset(
+            (name, rule)
+            for name, policy in policies
+            for rule in ([one.name for one in policy.rules] if policy else [""])
+        ),
+    )

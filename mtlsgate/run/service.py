@@ -1,0 +1,70 @@
+"""
+The Twisted service: the life of the gate under twistd.
+"""
+
+from __future__ import annotations
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from mtlsgate.observe.observers import Observers
+from mtlsgate.run.epoch_runner import EpochRunner
+from mtlsgate.run.listening import ListenError
+from mtlsgate.run.reloading import Reloader
+
+_log = Logger("mtlsgate.service")
+
+
+class GateService(Service):
+    """
+    Listens, runs until it is stopped, and drains.
+
+    :ivar runner: runs one epoch after another.
+    :ivar reloader: loads the configuration anew.
+    :ivar observers: are told what happens to connections.
+    """
+
+    def __init__(self, runner: EpochRunner, reloader: Reloader, observers: Observers) -> None:
+        self.runner = runner
+        self.reloader = reloader
+        self.observers = observers
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why no connection is accepted, in a few words, or None."""
+        if self.runner.is_draining:
+            return "draining"
+        if not self.running:
+            return "starting"
+        return "out of file descriptors" if self.runner.is_accepting_paused else None
+
+    def privilegedStartService(self) -> None:
+        """Listen, before privileges are dropped."""
+        self._listen()
+
+    def startService(self) -> None:
+        """Listen, if that has not happened yet."""
+        super().startService()
+        self._listen()
+        # As the user that the gate is from now on: what goes wrong is known at
+        # once, and not when the file is rotated.
+        self.observers.audit.reopen()
+        self.runner.start()
+
+    def _listen(self) -> None:
+        try:
+            self.runner.listen()
+        except ListenError as error:
+            # twistd would print any other exception with a traceback.
+            _log.critical("{text}", text=str(error))
+            raise SystemExit(f"{self.runner.epoch.path}: {error}") from None
+
+    def stopService(self) -> Deferred[None]:
+        """Drain, and end."""
+        super().stopService()
+        return self.runner.drain().addCallback(self._stopped)
+
+    def _stopped(self, _: None) -> None:
+        self.runner.stop()
+        self.observers.audit.close()
