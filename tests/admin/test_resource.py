@@ -64,7 +64,7 @@ def test_alive_and_ready(endpoint: Endpoint, running: Running) -> None:
     assert endpoint.ask("GET", "/healthz").body == b"alive\n"
     ready = endpoint.ask("GET", "/readyz")
     assert (ready.status, ready.body) == (200, b"ready\n")
-    running.service.drain()
+    running.service.runner.drain()
     ready = endpoint.ask("GET", "/readyz")
     assert (ready.status, ready.body) == (503, b"draining\n")
     assert endpoint.ask("GET", "/healthz").status == 200
@@ -92,7 +92,7 @@ def test_before_there_is_a_gate_only_alive_is_told() -> None:
 
 def test_out_of_descriptors_is_not_ready(endpoint: Endpoint, running: Running) -> None:
     """A gate that has stopped accepting says so."""
-    running.service._descriptors.is_scarce = True
+    running.service.runner._descriptors.is_scarce = True
     found = endpoint.ask("GET", "/readyz")
     assert (found.status, found.body) == (503, b"out of file descriptors\n")
 
@@ -154,8 +154,8 @@ def test_a_dry_run_changes_nothing(endpoint: Endpoint, running: Running) -> None
     [dropped] = found.value["dropped"]
     assert dropped.startswith("door: ")
     assert ": denied: " in dropped
-    assert running.service.number == 1
-    assert running.service.last_reload is None
+    assert running.service.runner.number == 1
+    assert running.service.reloader.last is None
     client.pump()
     assert client.established
     client.close()
@@ -170,7 +170,7 @@ def test_a_refused_reload_says_why(endpoint: Endpoint, running: Running) -> None
         [problem] = found.value["problems"]
         assert problem.endswith('ca_certificate_file: "gone.crt" no such file')
         assert found.value["succeeded"] is False
-    assert running.service.number == 1
+    assert running.service.runner.number == 1
     last = endpoint.ask("GET", "/status").value["last_reload"]
     assert last["problems"] == found.value["problems"]
 
@@ -185,7 +185,9 @@ def test_a_reload_takes_its_time(running: Running) -> None:
             waiting.append(Deferred())
             return waiting[-1]
 
-    endpoint = Endpoint(lambda: Slow(running.control.snapshots, list), clock=running.clock)
+    endpoint = Endpoint(
+        lambda: Slow(running.control.snapshots, running.control.metrics, list), clock=running.clock
+    )
     channel, transport = endpoint.connect()
     channel.dataReceived(b"POST /reload HTTP/1.1\r\nHost: gate\r\n\r\n")
     gone, gone_transport = endpoint.connect()
@@ -194,7 +196,7 @@ def test_a_reload_takes_its_time(running: Running) -> None:
     assert not transport.disconnecting
     gone.connectionLost()
     facts = ReloadFacts(
-        at=running.service.connections.now(), succeeded=True, is_trial=False, epoch=2,
+        at=running.service.runner.connections.now(), succeeded=True, is_trial=False, epoch=2,
         seconds=100.0, problems=(), changes=(), dropped=(),
     )  # fmt: skip
     for one in waiting:
@@ -212,7 +214,10 @@ def test_a_failure_is_500_and_logged(running: Running, log: Log) -> None:
             failed.errback(ZeroDivisionError("secret"))
             return failed
 
-    endpoint = Endpoint(lambda: Broken(running.control.snapshots, list), clock=running.clock)
+    endpoint = Endpoint(
+        lambda: Broken(running.control.snapshots, running.control.metrics, list),
+        clock=running.clock,
+    )
     found = endpoint.ask("POST", "/reload")
     assert found.status == 500
     assert found.value == {"error": "it failed: see the gate's log"}
@@ -272,7 +277,7 @@ def test_post_only(endpoint: Endpoint, running: Running, path: str, method: str)
     """What changes something is never a GET, which a link could be."""
     found = endpoint.ask(method, path)
     assert (found.status, found.headers["allow"]) == (405, "POST")
-    assert running.service.number == 1
+    assert running.service.runner.number == 1
     assert running.ended == 0
 
 
@@ -321,7 +326,7 @@ def test_a_wrong_parameter_does_nothing(
     found = endpoint.ask(method, target)
     assert found.status == 400
     assert found.value["error"].isprintable()
-    assert running.service.number == 1
+    assert running.service.runner.number == 1
     assert running.ended == 0
 
 
@@ -330,7 +335,7 @@ def test_a_body_is_refused(endpoint: Endpoint, running: Running, path: str) -> N
     """Parameters in a body would be overlooked, so a body is 400."""
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     assert endpoint.ask("POST", path, dict(form), b"dry_run=1").status == 400
-    assert running.service.number == 1
+    assert running.service.runner.number == 1
     assert running.ended == 0
 
 
@@ -360,7 +365,7 @@ def test_hostile_requests_change_nothing(loopback: Endpoint, running: Running) -
         assert found.status == 403
         found = loopback.ask("POST", path, good | {"Sec-Fetch-Site": "cross-site"})
         assert found.status == 403
-    assert running.service.number == 1
+    assert running.service.runner.number == 1
     assert running.ended == 0
 
 
@@ -464,7 +469,7 @@ def test_what_is_no_http_is_no_trouble(endpoint: Endpoint, running: Running, sen
     running.clock.advance(REQUEST_TIMEOUT)
     assert transport.disconnecting or transport.aborted
     assert transport.value()[:13] in (b"", b"HTTP/1.1 400 ")
-    assert running.service.number == 1
+    assert running.service.runner.number == 1
 
 
 def test_there_are_not_too_many(endpoint: Endpoint) -> None:

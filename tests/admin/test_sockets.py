@@ -211,7 +211,7 @@ class Service:
         self.admin.startService()
 
     def follow(self, endpoint: AdminEndpoint | None) -> None:
-        self.admin.prepare(Epoch("gate.hcl", (), None, endpoint, ()))()  # type: ignore[arg-type]
+        self.admin.prepare(Epoch("gate.hcl", (), None, endpoint, ())).commit()  # type: ignore[arg-type]
         turn(self.reactor)
 
     def ask(self, path: Path, token: bytes | None = None) -> bytes:

@@ -310,7 +310,7 @@ def test_the_status_is_shown(running: Running) -> None:
         "1 client connected, 0 handshakes in progress, 0 connections turned away so far"
     )
     assert lines[-1].split()[:2] == ["door", "-"]
-    running.service.drain()
+    running.service.runner.drain()
     assert "not ready: draining" in shown(tables.status(InMemory(running).get("/status")))
     client.close()
 
@@ -318,7 +318,7 @@ def test_the_status_is_shown(running: Running) -> None:
 def test_a_failed_reload_is_shown(running: Running) -> None:
     """With every problem, until one succeeds."""
     running.site.write("gate.hcl", running.text.replace("issuing.crt", "gone.crt"))
-    running.service.reload()
+    running.service.reloader.reload()
     text = shown(tables.status(InMemory(running).get("/status")))
     assert "not loaded anew, 2026-06-15 12:00:00Z:" in text
     assert '"gone.crt" no such file' in text

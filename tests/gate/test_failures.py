@@ -177,7 +177,7 @@ def test_idle_ones_are_ended(stuck: House) -> None:
 
 
 def test_all_are_ended_when_the_gate_is_to_end(stuck: House) -> None:
-    stuck.service.close_all()
+    stuck.service.runner.close_all()
     stuck.reactor.pump([0.0] * 4)
 
 
@@ -217,7 +217,7 @@ def test_a_port_that_fails_to_close(tmp_path: Path, log: Log, later: bool) -> No
             return failed(Oops())
         raise Oops
 
-    for one in house.service._open.values():
+    for one in house.service.runner._open.values():
         one.port.stopListening = fail  # type: ignore[method-assign]
     report = house.reload(a_server("door", rules=PINNED))
     assert (report.problems, report.number) == ((), 2)
@@ -230,7 +230,7 @@ def test_a_port_that_fails_to_close(tmp_path: Path, log: Log, later: bool) -> No
     assert out.receive() == b""
     log.expect_failure(Oops)
     stopped = house.stop()
-    house.service.close_all()
+    house.service.runner.close_all()
     house.reactor.pump([0.0] * 5)
     assert stopped
     log.expect_failure(Oops)

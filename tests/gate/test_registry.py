@@ -152,7 +152,7 @@ def test_quiet_says_nothing_of_health_checks(log: Log) -> None:
     house = House(log)
     human, _ = house.connections.observers
     assert isinstance(human, HumanLog)
-    human.quiet = True
+    human.set_quiet(True)
     house.connect(None).reset()
     assert log.events == []
     assert len(house.witness.told) == 1

@@ -12,7 +12,6 @@ from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.address import IPv4Address, UNIXAddress
-from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -23,12 +22,16 @@ from mtlsgate.admin.site import AdminChannel, AdminSite
 from mtlsgate.gate.factory import GateFactory
 from mtlsgate.gate.registry import Connections
 from mtlsgate.interfaces import IGate
+from mtlsgate.observe.counts import Counts
+from mtlsgate.observe.metrics import Metrics
+from mtlsgate.observe.observers import Observers
 from mtlsgate.run.control import Control, GateHandle
 from mtlsgate.run.listening import places_of
-from mtlsgate.run.service import GateService
+from mtlsgate.run.names import configured_names
 from mtlsgate.run.status_taker import Process, Snapshots
 from mtlsgate.testing import Client, Credential
 from tests.kits.pki import NOW, Site, server, site
+from tests.kits.service import service_of
 
 PORT = 9090
 
@@ -49,37 +52,35 @@ class Running:
         self.clock = Clock()
         self.text = text or server(label='"door"')
         epoch = self.site.load(self.text)
-        connections = Connections(self.clock, now=lambda: now)
-
-        def at_once(function: Callable[[], Any]) -> Deferred[Any]:
-            return execute(function)
-
-        self.service = GateService(
+        observers = Observers(counts=Counts(configured_names(epoch)))
+        self.recent = observers.recent
+        connections = Connections(self.clock, (observers.counts, observers.recent), now=lambda: now)
+        self.service = service_of(
             epoch,
             (),
             self.clock,
-            load=lambda is_trial: self.site.load(self.site.config.read_text()),
-            connections=connections,
-            in_thread=at_once,
+            connections,
+            lambda is_trial: self.site.load(self.site.config.read_text()),
+            observers,
         )
-        self.recent = self.service.recent
-        connections.observers = (self.service.metrics, self.recent)
         self.service.startService()
         self.ended = 0
         process = Process(
             version="1.2.3", config=str(self.site.config), started=now, began=self.clock.seconds()
         )
-        self.control = Control(Snapshots(self.service, process), self._end)
+        snapshots = Snapshots(self.service, process)
+        metrics = Metrics(observers.counts, snapshots.state)
+        self.control = Control(snapshots, metrics, self._end)
 
     def _end(self) -> None:
         self.ended += 1
-        self.service.drain()
+        self.service.runner.drain()
 
     def client(self, credential: Credential | None, index: int = 0, **options: Any) -> Client:
         """:returns: a client of one of the servers, that has shaken hands."""
-        place = places_of(self.service.epoch)[index]
+        place = places_of(self.service.runner.epoch)[index]
         factory = GateFactory(
-            place.servers[0].gate, self.clock, self.service.connections, place.key
+            place.servers[0].gate, self.clock, self.service.runner.connections, place.key
         )
         client = Client(factory, credential, clock=self.clock, **options)
         client.handshake()

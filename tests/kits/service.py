@@ -5,19 +5,25 @@ is none, loads its configuration from a file, and takes over what it says anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 from twisted.internet.testing import MemoryReactorClock
 
 from mtlsgate.gate.connection import Observer, Reload
 from mtlsgate.gate.registry import Connections
 from mtlsgate.load.epoch import Epoch, load
+from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.human_log import HumanLog
-from mtlsgate.run.listening import bind
+from mtlsgate.observe.observers import Observers
+from mtlsgate.run.epoch_runner import EpochRunner
+from mtlsgate.run.followers import ObserversFollower
+from mtlsgate.run.listening import Listener, bind
+from mtlsgate.run.names import configured_names
+from mtlsgate.run.reloading import Load, Reloader
 from mtlsgate.run.service import GateService
 from mtlsgate.testing import Client, Credential
 from tests.kits.pki import NOW, site
@@ -49,6 +55,21 @@ def a_server(name: str = "door", rules: str = ISSUING, rest: str = "") -> str:
     return SERVER.format(name=name, rules=rules, rest=rest)
 
 
+def service_of(
+    epoch: Epoch,
+    listeners: Sequence[Listener],
+    reactor: IReactorTime,
+    connections: Connections,
+    load: Load,
+    observers: Observers | None = None,
+) -> GateService:
+    """:returns: a service put together as twistd's is, but for what listens and observes."""
+    observers = observers or Observers(counts=Counts(configured_names(epoch)))
+    followers = [ObserversFollower(observers)]
+    runner = EpochRunner(epoch, listeners, reactor, connections, followers)
+    return GateService(runner, Reloader(runner, load, maybeDeferred), observers)
+
+
 class House:
     """
     :ivar service: the running gate.
@@ -63,13 +84,8 @@ class House:
         epoch = self._load()
         self.connections = Connections(self.reactor, [HumanLog(), *observers], lambda: self.now())
         self.reloads: list[Reload] = []
-        self.service = GateService(
-            epoch,
-            bind(epoch, self.reactor),
-            self.reactor,
-            load=self._load,
-            connections=self.connections,
-            in_thread=maybeDeferred,
+        self.service = service_of(
+            epoch, bind(epoch, self.reactor), self.reactor, self.connections, self._load
         )
         self.service.privilegedStartService()
         self.service.startService()
@@ -85,7 +101,7 @@ class House:
         if text is not None:
             self.site.write("gate.hcl", text)
         found: list[Reload] = []
-        self.service.reload(is_trial=is_trial).addCallback(found.append)
+        self.service.reloader.reload(is_trial=is_trial).addCallback(found.append)
         # What judges live connections again goes on in the reactor's time.
         self.reactor.pump([0.0] * 20)
         [report] = found

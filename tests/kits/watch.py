@@ -5,30 +5,31 @@ A gate in memory, loaded from a file, with the audit log and the metrics it keep
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
-from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.testing import MemoryReactorClock
 
 from mtlsgate.gate.connection import Reload
+from mtlsgate.gate.registry import Connections
 from mtlsgate.load.epoch import load
 from mtlsgate.observe.audit import AuditLog
+from mtlsgate.observe.counts import Counts
+from mtlsgate.observe.human_log import HumanLog
+from mtlsgate.observe.metrics import Metrics
+from mtlsgate.observe.observers import Observers
+from mtlsgate.observe.recent_rejections import RecentRejections
 from mtlsgate.run.listening import bind
-from mtlsgate.run.service import GateService
+from mtlsgate.run.names import configured_names
+from mtlsgate.run.status_taker import Process, Snapshots
 from mtlsgate.testing import Authority, Client, Credential
+from tests.kits.pki import NOW
+from tests.kits.service import service_of
 
-T = TypeVar("T")
 ROOT = Authority.create("Root", organization="Example")
 ALICE = ROOT.issue("alice", serial=0xABC, dns_names=["a.example"], uris=["spiffe://td/alice"])
 EVE = Authority.create("Other").issue("eve")
-
-
-def here(function: Callable[[], T], /) -> Deferred[T]:
-    """In no other thread."""
-    return maybeDeferred(function)
 
 
 RULE = 'client_certificate "rule" {\n      ca_certificate_file = "ca.crt"\n    }'
@@ -59,6 +60,7 @@ class MemoryGate:
     """
     :ivar service: the gate, running.
     :ivar reactor: what it runs in.
+    :ivar told: its metrics.
     """
 
     def __init__(self, directory: Path, text: str) -> None:
@@ -71,15 +73,24 @@ class MemoryGate:
         self.configure(text)
         epoch = load(self.config)
         audit = AuditLog()
-        audit.turn_to(audit.prepare(epoch))
-        self.service = GateService(
+        audit.turn_to(audit.prepare(epoch.path, epoch.settings.audit))
+        observers = Observers(
+            audit=audit,
+            log=HumanLog(epoch.settings.quiet),
+            counts=Counts(configured_names(epoch)),
+            recent=RecentRejections(epoch.settings.quiet),
+        )
+        self.service = service_of(
             epoch,
             bind(epoch, self.reactor),
             self.reactor,
-            load=lambda is_trial: load(self.config),
-            audit=audit,
-            in_thread=here,
+            Connections(self.reactor, observers.all),
+            lambda is_trial: load(self.config),
+            observers,
         )
+        process = Process(version="1", config=self.config, started=NOW, began=0.0)
+        taker = Snapshots(self.service, process)
+        self.told = Metrics(observers.counts, taker.state)
         self.service.startService()
 
     @property
@@ -93,7 +104,7 @@ class MemoryGate:
         """:returns: what came of another configuration, once it has taken over."""
         self.configure(text)
         found: list[Reload] = []
-        self.service.reload(is_trial=is_trial).addCallback(found.append)
+        self.service.reloader.reload(is_trial=is_trial).addCallback(found.append)
         self.reactor.pump([0, 0, 0])
         [report] = found
         return report
@@ -121,7 +132,7 @@ class MemoryGate:
 
     def metrics(self) -> dict[str, float]:
         """:returns: each sample as Prometheus would name it."""
-        families = text_string_to_metric_families(self.service.metrics.exposition().decode())
+        families = text_string_to_metric_families(self.told.exposition().decode())
         found: dict[str, float] = {}
         for sample in (sample for family in families for sample in family.samples):
             labels = ",".join(f'{name}="{sample.labels[name]}"' for name in sorted(sample.labels))

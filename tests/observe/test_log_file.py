@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 
-from mtlsgate.observe.log_file import AppendFile
+from mtlsgate.observe.log_file import LogFile
 
 
 def gap(count: int) -> bytes:
@@ -59,7 +59,7 @@ def texts(events: Sequence[LogEvent]) -> list[str]:
 def test_a_line_is_in_the_file_at_once(path: Path) -> None:
     """Nothing waits in the process, where it would be lost with it."""
     path.write_bytes(b"before\n")
-    file = AppendFile(path, gap)
+    file = LogFile(path, gap)
     file.write(b"one\n")
     assert path.read_bytes() == b"before\none\n"
     file.write(b"two\n")
@@ -74,18 +74,18 @@ def test_only_its_owner_may_read_it(path: Path) -> None:
     """Mode 0600 when it is made, whatever the umask; its own where it is there."""
     before = os.umask(0)
     try:
-        AppendFile(path, gap).close()
+        LogFile(path, gap).close()
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     path.chmod(0o640)
-    AppendFile(path, gap).close()
+    LogFile(path, gap).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 def test_two_writers(path: Path) -> None:
     """Their lines stand one after the other."""
-    one, other = AppendFile(path, gap), AppendFile(path, gap)
+    one, other = LogFile(path, gap), LogFile(path, gap)
     for number in range(3):
         one.write(b"one %d\n" % number)
         other.write(b"other %d\n" % number)
@@ -97,7 +97,7 @@ def test_two_writers(path: Path) -> None:
 @pytest.mark.parametrize("error", [FULL, BROKEN], ids=["ENOSPC", "EIO"])
 def test_a_full_disk(path: Path, said: Sequence[LogEvent], error: OSError) -> None:
     """It is said once, and once when it is over; the file tells where lines are missing."""
-    file = AppendFile(path, gap, write=Disk(4, error, error, error))
+    file = LogFile(path, gap, write=Disk(4, error, error, error))
     for line in (b"one\n", b"two\n", b"tri\n"):
         file.write(line)
     assert file.is_failing
@@ -121,7 +121,7 @@ def test_a_full_disk(path: Path, said: Sequence[LogEvent], error: OSError) -> No
 
 def test_the_second_time_is_said_again(path: Path, said: Sequence[LogEvent]) -> None:
     """Each time counts its own lines."""
-    file = AppendFile(path, gap, write=Disk(FULL, 7, 4, FULL))
+    file = LogFile(path, gap, write=Disk(FULL, 7, 4, FULL))
     for _ in range(4):
         file.write(b"abc\n")
     assert [text.rpartition("; ")[2] for text in texts(said)] == [
@@ -134,7 +134,7 @@ def test_the_second_time_is_said_again(path: Path, said: Sequence[LogEvent]) -> 
 
 def test_a_line_cut_in_two_is_completed(path: Path) -> None:
     """What did not fit of it comes before all else."""
-    file = AppendFile(path, gap, write=Disk(2, FULL, 1, FULL))
+    file = LogFile(path, gap, write=Disk(2, FULL, 1, FULL))
     file.write(b"one\n")
     assert path.read_bytes() == b"on"
     file.write(b"two\n")
@@ -147,7 +147,7 @@ def test_a_line_cut_in_two_is_completed(path: Path) -> None:
 
 def test_a_write_of_nothing_is_an_error(path: Path) -> None:
     """And not tried for ever."""
-    file = AppendFile(path, gap, write=Disk(0))
+    file = LogFile(path, gap, write=Disk(0))
     file.write(b"one\n")
     assert file.lost == 1
     file.close()
@@ -162,7 +162,7 @@ def test_whatever_the_disk_does(
 ) -> None:
     """Every line is in the file whole and in order, or counted as missing where it would be."""
     path = tmp_path_factory.mktemp("disk") / "audit.log"
-    file = AppendFile(path, gap, write=Disk(*script))
+    file = LogFile(path, gap, write=Disk(*script))
     for number in range(count):
         file.write(b"line %d\n" % number)
     lost = file.lost
@@ -185,7 +185,7 @@ def test_whatever_the_disk_does(
 
 def test_the_real_full_disk(said: Sequence[LogEvent]) -> None:
     """/dev/full has room for nothing."""
-    file = AppendFile(Path("/dev/full"), gap)
+    file = LogFile(Path("/dev/full"), gap)
     for _ in range(100):
         file.write(b"line\n")
     assert file.lost == 100
@@ -195,7 +195,7 @@ def test_the_real_full_disk(said: Sequence[LogEvent]) -> None:
 
 def test_a_renamed_file_is_followed_when_asked(path: Path) -> None:
     """As a rotation does it: until then lines go to the old one, then to a new one."""
-    file = AppendFile(path, gap)
+    file = LogFile(path, gap)
     file.write(b"one\n")
     old = path.rename(path.with_suffix(".1"))
     file.write(b"two\n")
@@ -210,7 +210,7 @@ def test_a_renamed_file_is_followed_when_asked(path: Path) -> None:
 @pytest.mark.parametrize("renamed", [True, False])
 def test_a_cut_line_and_a_rotation(path: Path, renamed: bool) -> None:
     """It is completed where it began."""
-    file = AppendFile(path, gap, write=Disk(2, FULL))
+    file = LogFile(path, gap, write=Disk(2, FULL))
     file.write(b"one\n")
     old = path.rename(path.with_suffix(".1")) if renamed else path
     file.reopen()
@@ -223,7 +223,7 @@ def test_a_cut_line_and_a_rotation(path: Path, renamed: bool) -> None:
 
 def test_a_cut_line_that_stays_cut_is_lost(path: Path) -> None:
     """Nor does its rest begin the next file."""
-    file = AppendFile(path, gap, write=Disk(2, FULL, FULL))
+    file = LogFile(path, gap, write=Disk(2, FULL, FULL))
     file.write(b"one\n")
     old = path.rename(path.with_suffix(".1"))
     file.reopen()
@@ -238,7 +238,7 @@ def test_a_directory_that_vanished(tmp_path: Path, said: Sequence[LogEvent]) -> 
     directory = tmp_path / "logs"
     directory.mkdir()
     path = directory / "audit.log"
-    file = AppendFile(path, gap)
+    file = LogFile(path, gap)
     directory.rename(tmp_path / "old")
     for _ in range(3):
         assert not file.reopen()
@@ -258,7 +258,7 @@ def test_a_directory_that_vanished(tmp_path: Path, said: Sequence[LogEvent]) -> 
 def test_a_file_that_was_removed_is_made_again(path: Path) -> None:
     """Within a second, without being asked: nobody could ever read the one that is open."""
     now = [0.0]
-    file = AppendFile(path, gap, seconds=lambda: now[0])
+    file = LogFile(path, gap, seconds=lambda: now[0])
     path.unlink()
     now[0] = 1.0
     file.write(b"line\n")
@@ -272,7 +272,7 @@ def test_a_file_removed_with_its_directory(tmp_path: Path, said: Sequence[LogEve
     directory = tmp_path / "logs"
     directory.mkdir()
     path, now = directory / "audit.log", [0.0]
-    file = AppendFile(path, gap, seconds=lambda: now[0])
+    file = LogFile(path, gap, seconds=lambda: now[0])
     path.unlink()
     directory.rmdir()
     for second in range(1, 4):
@@ -297,9 +297,9 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     with pytest.raises(OSError, match="No such device"):
-        AppendFile(path, gap)
+        LogFile(path, gap)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    file = AppendFile(path, gap)
+    file = LogFile(path, gap)
     for _ in range(2000):
         file.write(b"x" * 99 + b"\n")
     assert file.lost > 0
@@ -309,7 +309,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_descriptors_do_not_add_up(path: Path) -> None:
     """Each is closed once another is open."""
-    file = AppendFile(path, gap)
+    file = LogFile(path, gap)
     count = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         assert file.reopen()
@@ -321,7 +321,7 @@ def test_descriptors_do_not_add_up(path: Path) -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
 def test_it_is_made_for_whom_the_gate_will_be(path: Path) -> None:
     """One that is there stays whose it is."""
-    AppendFile(path, gap, (12345, 54321)).close()
+    LogFile(path, gap, (12345, 54321)).close()
     assert (path.stat().st_uid, path.stat().st_gid) == (12345, 54321)
-    AppendFile(path, gap, (23456, 65432)).close()
+    LogFile(path, gap, (23456, 65432)).close()
     assert path.stat().st_uid == 12345

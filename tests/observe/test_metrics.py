@@ -12,8 +12,9 @@ from prometheus_client import REGISTRY, Counter
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.address import IPv4Address
 
-from mtlsgate.observe.log_file import AppendFile
-from mtlsgate.observe.metrics import BUCKETS, CONTENT_TYPE
+from mtlsgate.observe.counts import BUCKETS
+from mtlsgate.observe.log_file import LogFile
+from mtlsgate.observe.metrics import CONTENT_TYPE
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Version, self_signed
 from tests.kits.docs import DOCS
@@ -125,7 +126,7 @@ def test_bytes_count_while_they_flow(gate: MemoryGate) -> None:
     other.close()
     for _ in range(2):
         assert counted(gate, *bytes_) == {f'{name}{{server="door"}}': 20 for name in bytes_}
-    assert gate.service.metrics._counted == {}
+    assert gate.service.observers.counts._counted == {}
 
 
 def test_closes(gate: MemoryGate) -> None:
@@ -133,7 +134,7 @@ def test_closes(gate: MemoryGate) -> None:
     gate.connect(ALICE).close()
     gate.connect(ALICE).reset()
     gate.connect(ALICE)
-    gate.service.close_all()
+    gate.service.runner.close_all()
     gate.reactor.advance(0)
     assert counted(gate, "mtlsgate_closes_total") == {
         'mtlsgate_closes_total{cause="client",server="door"}': 1,
@@ -185,7 +186,7 @@ def test_reloads(gate: MemoryGate) -> None:
         'mtlsgate_reloads_total{result="failed"}': 1,
         "mtlsgate_last_reload_successful": 1,
     }
-    last = gate.service.last_reload
+    last = gate.service.reloader.last
     assert last is not None
     at = gate.metrics()["mtlsgate_last_reload_timestamp_seconds"]
     assert at == pytest.approx(last.at.timestamp(), abs=0.001)
@@ -210,10 +211,10 @@ def test_expiries(tmp_path: Path) -> None:
     }}"""
     gate = MemoryGate(tmp_path, server(tls=rules))
     found = {key: value for key, value in gate.metrics().items() if "_expiry_" in key}
-    own = gate.service.epoch.servers[0].gate.context.policy.credentials[0].chain[0]
+    own = gate.service.runner.epoch.servers[0].gate.context.policy.credentials[0].chain[0]
     [lists] = (
         rule.revocation.lists
-        for rule in gate.service.epoch.servers[0].gate.context.admission.rules  # type: ignore[union-attr]
+        for rule in gate.service.runner.epoch.servers[0].gate.context.admission.rules  # type: ignore[union-attr]
         if rule.revocation is not None
     )
     name = "mtlsgate_{}_expiry_timestamp_seconds"
@@ -229,11 +230,11 @@ def test_expiries(tmp_path: Path) -> None:
 def test_the_state_of_the_gate(gate: MemoryGate, tmp_path: Path) -> None:
     """Out of descriptors, draining, and without a place for its audit log."""
     names = ("accepting_paused", "draining", "audit_failing", "audit_lost_lines_total")
-    audit = gate.service.audit
-    audit.turn_to(AppendFile(Path("/dev/full"), audit._gap))
+    audit = gate.service.observers.audit
+    audit.turn_to(LogFile(Path("/dev/full"), audit._gap))
     gate.connect(ALICE)
-    gate.service._descriptors.is_scarce = True
-    gate.service.drain()
+    gate.service.runner._descriptors.is_scarce = True
+    gate.service.runner.drain()
     assert counted(gate, *(f"mtlsgate_{name}" for name in names)) == {
         f"mtlsgate_{name}": 1 for name in names
     }
@@ -319,7 +320,7 @@ def test_names_of_the_configuration_are_escaped(tmp_path: Path) -> None:
     """A quote in a label is no way out of it."""
     gate = MemoryGate(tmp_path, server(tls=RULE.replace('"rule"', '"a \\" b"')))
     gate.connect(ALICE)
-    text = gate.service.metrics.exposition().decode()
+    text = gate.told.exposition().decode()
     samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
     assert 'a " b' in {one.labels.get("rule") for one in samples}
 
@@ -349,7 +350,7 @@ def test_servers_on_one_address(tmp_path: Path) -> None:
 
 def test_nothing_is_global(gate: MemoryGate, tmp_path: Path) -> None:
     """Two gates in a process count apart, and what an application registers is served too."""
-    Counter("app_messages", "Of the application.", registry=gate.service.metrics.registry).inc(3)
+    Counter("app_messages", "Of the application.", registry=gate.told.registry).inc(3)
     assert gate.metrics()["app_messages_total"] == 3
     assert not any(one.name.startswith("mtlsgate") for one in REGISTRY.collect())
     (tmp_path / "other").mkdir()
@@ -362,7 +363,7 @@ def test_the_format(gate: MemoryGate) -> None:
     """As the content type says: each series once, and a type and a help for each metric."""
     assert CONTENT_TYPE.startswith("text/plain; version=0.0.4")
     gate.connect(ALICE)
-    text = gate.service.metrics.exposition().decode()
+    text = gate.told.exposition().decode()
     assert text.endswith("\n")
     names = re.findall(r"^# TYPE (\S+) (?:counter|gauge|histogram)$", text, re.MULTILINE)
     assert (
@@ -376,7 +377,7 @@ def test_the_format(gate: MemoryGate) -> None:
 def exposed(gate: MemoryGate) -> dict[str, tuple[str, tuple[str, ...]]]:
     """:returns: the kind and the labels of each metric of the gate's own."""
     found = {}
-    for family in gate.service.metrics.collect():
+    for family in gate.told.collect():
         name = family.name + ("_total" if family.type == "counter" else "")
         found[name] = (family.type, tuple(family._labelnames))  # type: ignore[attr-defined]
     return found

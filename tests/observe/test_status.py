@@ -123,13 +123,13 @@ def test_idleness_is_measured_from_the_last_byte(running: Running) -> None:
     client = running.client(pki().client)
     for _ in range(6):
         running.clock.advance(1)
-        running.service.connections.sweep()
+        running.service.runner.connections.sweep()
     [told] = running.control.snapshot(ALL).connections
     assert told.idle == 6
     client.send(b"knock")
     for _ in range(2):
         running.clock.advance(1)
-        running.service.connections.sweep()
+        running.service.runner.connections.sweep()
     [told] = running.control.snapshot(ALL).connections
     assert told.idle is not None
     assert told.idle <= 2
@@ -138,7 +138,7 @@ def test_idleness_is_measured_from_the_last_byte(running: Running) -> None:
 
 def test_a_handshake_is_a_connection_too(running: Running) -> None:
     """Who has said nothing yet is counted, and told as what it is."""
-    connections = running.service.connections
+    connections = running.service.runner.connections
     visit = connections.arrive("x", "door", Terms(), IPv4Address("TCP", "192.0.2.1", 1))
     assert visit is not None
     [told] = running.control.snapshot(ALL).connections
@@ -218,7 +218,7 @@ def test_health_checks_are_not_worth_remembering_if_quiet() -> None:
     gone = evolve(refusal(visit=visit), rejection=Rejection(Reason.PEER_GONE, "", None))
     recent.rejected(gone)
     assert (len(recent), recent.count) == (0, 0)
-    recent.quiet = False
+    recent.set_quiet(False)
     recent.rejected(gone)
     assert (len(recent), recent.count) == (1, 1)
 
@@ -254,7 +254,7 @@ def _with_broken_subject() -> bytes:
 
 def test_reloads_are_told(running: Running) -> None:
     """The last attempt, with its problems."""
-    running.service.last_reload = Reload(at=NOW, number=1, problems=("gate.hcl:1:1: x: y\x1b",))
+    running.service.reloader.last = Reload(at=NOW, number=1, problems=("gate.hcl:1:1: x: y\x1b",))
     told = running.control.snapshot().status.last_reload
     assert told is not None
     assert (told.succeeded, told.epoch, told.problems) == (False, 1, ("gate.hcl:1:1: x: y\\x1b",))

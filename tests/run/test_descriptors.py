@@ -104,10 +104,10 @@ def test_a_gate_looks_now_and_then(
 ) -> None:
     house = House(tmp_path, a_server())
     looks: list[str] = []
-    port: IListeningPort = house.service._open["unix:door.sock"].port
+    port: IListeningPort = house.service.runner._open["unix:door.sock"].port
     for name in ("stopReading", "startReading"):
         monkeypatch.setattr(port, name, lambda name=name: looks.append(name), raising=False)
-    descriptors = house.service._descriptors
+    descriptors = house.service.runner._descriptors
     monkeypatch.setattr(descriptors, "_next_one", lambda: None)
     for _ in range(8):
         assert looks == []
@@ -125,19 +125,19 @@ def test_a_port_that_is_opened_meanwhile(
     """... by a new configuration waits like the others, and resumes with them."""
     house = House(tmp_path, a_server())
     looks: list[tuple[str, str]] = []
-    port = house.service._open["unix:door.sock"].port
+    port = house.service.runner._open["unix:door.sock"].port
     for name in ("stopReading", "startReading"):
 
         def look(self: Any, name: str = name) -> None:
-            [key] = [key for key, one in house.service._open.items() if one.port is self]
+            [key] = [key for key, one in house.service.runner._open.items() if one.port is self]
             looks.append((name, key))
 
         monkeypatch.setattr(type(port), name, look, raising=False)
-    monkeypatch.setattr(house.service._descriptors, "_next_one", lambda: None)
+    monkeypatch.setattr(house.service.runner._descriptors, "_next_one", lambda: None)
     house.reactor.advance(1)
     assert house.reload(a_server() + a_server("new")).problems == ()
     assert looks == [("stopReading", "unix:door.sock"), ("stopReading", "unix:new.sock")]
-    monkeypatch.setattr(house.service._descriptors, "_next_one", lambda: 5)
+    monkeypatch.setattr(house.service.runner._descriptors, "_next_one", lambda: 5)
     house.reactor.advance(1)
     assert looks[2:] == [("startReading", "unix:door.sock"), ("startReading", "unix:new.sock")]
 

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from mtlsgate.errors import ConfigError
 from mtlsgate.load.epoch import load
 from mtlsgate.load.file_state import Stamp, stamp
-from mtlsgate.run.file_watcher import INTERVAL, Watcher
+from mtlsgate.run.file_watcher import INTERVAL, FileWatcher
 from tests.kits.gate import Log
 from tests.kits.pki import NOW, Site, server, site
 
@@ -26,7 +26,7 @@ class Watch:
         self.clock = Clock()
         self.read: dict[Path, Stamp] = {path: stamp(path) for path in paths}
         self.calls = 0
-        self.watcher = Watcher(lambda: self.read, self.changed, self.clock, maybeDeferred)
+        self.watcher = FileWatcher(lambda: self.read, self.changed, self.clock, maybeDeferred)
         self.watcher.startService()
 
     def changed(self) -> None:

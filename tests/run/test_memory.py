@@ -91,8 +91,8 @@ def test_old_epochs_are_garbage(tmp_path: Path, log: Log, version: Version, rest
     clients: list[Client] = []
 
     def note() -> None:
-        epochs.append(ref(house.service.epoch))
-        contexts.append(ref(house.service.epoch.servers[0].gate.context))
+        epochs.append(ref(house.service.runner.epoch))
+        contexts.append(ref(house.service.runner.epoch.servers[0].gate.context))
 
     note()
     # One that stays from the first on, and one that is half way in.
@@ -254,7 +254,7 @@ def test_what_an_old_epoch_took_is_given_back(
 ) -> None:
     """Once live connections are judged again, and not for an attempt that failed."""
     given: list[None] = []
-    monkeypatch.setattr("mtlsgate.run.service.give_back", lambda: given.append(None))
+    monkeypatch.setattr("mtlsgate.run.epoch_runner.give_back", lambda: given.append(None))
     house = House(tmp_path, a_server())
     house.reload("server {")
     assert given == []
@@ -268,7 +268,7 @@ def test_what_a_flood_took_is_given_back(
     """Every second the gate looks at how many there are."""
     looks: list[int] = []
     monkeypatch.setattr(
-        "mtlsgate.run.memory_trim.Trimmer.look", lambda _, count: looks.append(count)
+        "mtlsgate.run.memory_trim.MemoryTrim.look", lambda _, count: looks.append(count)
     )
     house = House(tmp_path, a_server())
     clients = [house.connect(None) for _ in range(3)]

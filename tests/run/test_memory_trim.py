@@ -4,7 +4,7 @@ import ctypes
 
 import pytest
 
-from mtlsgate.run.memory_trim import Trimmer, give_back
+from mtlsgate.run.memory_trim import MemoryTrim, give_back
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from mtlsgate.run.memory_trim import Trimmer, give_back
 )
 def test_memory_is_given_back_when_most_connections_are_gone(counts: list[int], times: int) -> None:
     given: list[None] = []
-    trimmer = Trimmer(lambda: given.append(None))
+    trimmer = MemoryTrim(lambda: given.append(None))
     for count in counts:
         trimmer.look(count)
     assert len(given) == times

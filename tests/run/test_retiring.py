@@ -50,7 +50,7 @@ def test_a_gate_that_ends(tmp_path: Path, log: Log, protocol: str) -> None:
     """A connection that waits for its next request is closed at once, one that has
     not had any after it."""
     house = house_with(tmp_path, protocol)
-    assert verifyObject(IRetirable, house.service.epoch.servers[0].gate.application)
+    assert verifyObject(IRetirable, house.service.runner.epoch.servers[0].gate.application)
     idle, fresh, underway = visitor(house), visitor(house), visitor(house)
     assert ask(idle) is None
     underway.send(GET[:30])
@@ -93,7 +93,7 @@ def test_what_any_protocol_is_told(tmp_path: Path, log: Log, fails: bool) -> Non
     """That no more connections come, once, and only after the last that it is over; whatever
     it makes of that."""
     house = house_with(tmp_path, 'protocol "echo" {}')
-    application = house.service.epoch.servers[0].gate.application
+    application = house.service.runner.epoch.servers[0].gate.application
     calls: list[str] = []
 
     def retire() -> None:

@@ -96,4 +96,4 @@ def test_an_epoch_with_a_hole_never_takes_over(
         problems = house.reload(a_server(rules=ISSUING)).problems
     assert problems
     assert all("the self-test got in" in line for line in problems)
-    assert house.service.number == 1
+    assert house.service.runner.number == 1

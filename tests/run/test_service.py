@@ -15,7 +15,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from mtlsgate.gate.connection import Reload
 from mtlsgate.protocols.echo import Echo
 from mtlsgate.reasons import Reason
-from mtlsgate.run import service
+from mtlsgate.run import epoch_runner
 from mtlsgate.run.listening import Listener, ListenError, Switch, listen
 from mtlsgate.testing import Client, Version
 from tests.kits.gate import Log
@@ -56,10 +56,10 @@ def events(log: Log) -> Iterator[list[LogEvent]]:
 def test_another_epoch_takes_over(tmp_path: Path, log: Log, version: Version) -> None:
     """... in one step, on the port that is open."""
     house = House(tmp_path, a_server())
-    assert house.service.number == 1
+    assert house.service.runner.number == 1
     house.enter(pki().other, min_version=version, max_version=version)
     report = house.reload(a_server(rules=PINNED))
-    assert (report.problems, report.number, house.service.number) == ((), 2, 2)
+    assert (report.problems, report.number, house.service.runner.number) == ((), 2, 2)
     assert is_out(house, "other")
     house.enter(pki().client, min_version=version, max_version=version)
     assert house.listens() == ["door.sock"]
@@ -81,11 +81,11 @@ def test_what_is_wrong_never_takes_over(tmp_path: Path, log: Log, broken: str) -
     report = house.reload(broken)
     assert report.problems
     assert all(line.startswith(str(house.site.config)) for line in report.problems)
-    assert (report.number, house.service.number, report.changes) == (1, 1, ())
+    assert (report.number, house.service.runner.number, report.changes) == (1, 1, ())
     live.send(b"still")
     assert live.receive() == b"still"
     house.enter(pki().other)
-    assert house.service.last_reload == report
+    assert house.service.reloader.last == report
     assert house.reload(a_server(rules=PINNED)).number == 2
 
 
@@ -117,7 +117,7 @@ def test_nothing_happens_if_an_address_cannot_be_had(tmp_path: Path, log: Log) -
     )
     [problem] = house.reload(a_server(rules=PINNED) + taken).problems
     assert "cannot listen on 192.0.2.1:443" in problem
-    assert house.service.number == 1
+    assert house.service.runner.number == 1
     house.enter(pki().other)
 
 
@@ -178,7 +178,7 @@ def test_one_at_a_time(tmp_path: Path, log: Log) -> None:
     house = House(tmp_path, a_server())
     found: list[int] = []
     for _ in range(3):
-        house.service.reload().addCallback(lambda report: found.append(report.number))
+        house.service.reloader.reload().addCallback(lambda report: found.append(report.number))
     assert found == [2, 3, 4]
 
 
@@ -186,7 +186,7 @@ def test_the_application_ends_with_its_last_connection(tmp_path: Path, log: Log)
     """Not when another epoch takes over, and not twice."""
     calls: list[str] = []
     house = House(tmp_path, a_server())
-    application = house.service.epoch.servers[0].gate.application
+    application = house.service.runner.epoch.servers[0].gate.application
     application.stopFactory = lambda: calls.append("stop")  # type: ignore[attr-defined]
     client = house.enter(pki().client)
     house.reload()
@@ -218,7 +218,7 @@ def test_a_protocol_that_fails_to_start(tmp_path: Path, log: Log) -> None:
     before = len(os.listdir("/proc/self/fd"))
     [problem] = house.reload(text).problems
     assert "no such luck" in problem
-    assert house.service.number == 1
+    assert house.service.runner.number == 1
     house.enter(pki().other)
     assert len(os.listdir("/proc/self/fd")) == before
     log.failures.clear()
@@ -237,7 +237,7 @@ def test_an_address_that_fails_to_listen(
         opened.append(listener)
         return listen(listener, switch)
 
-    monkeypatch.setattr(service, "listen", fail_second)
+    monkeypatch.setattr(epoch_runner, "listen", fail_second)
     text = a_server(rules=PINNED) + "".join(
         a_server(name).replace(f"unix:{name}.sock", "127.0.0.1:0") for name in ("b", "c", "d")
     )
@@ -255,7 +255,7 @@ def test_a_protocol_that_fails_to_stop(tmp_path: Path, log: Log) -> None:
     def fail() -> None:
         raise RuntimeError("boom")
 
-    house.service.epoch.servers[0].gate.application.stopFactory = fail  # type: ignore[attr-defined]
+    house.service.runner.epoch.servers[0].gate.application.stopFactory = fail  # type: ignore[attr-defined]
     assert house.reload(a_server(rules=PINNED)).problems == ()
     house.enter(pki().client)
     log.expect_failure(RuntimeError)
@@ -271,12 +271,12 @@ def test_asked_again_and_again(tmp_path: Path, log: Log) -> None:
         loads.append((function, Deferred()))
         return loads[-1][1]
 
-    house.service._reloader._in_thread = later  # type: ignore[assignment]
+    house.service.reloader._in_thread = later  # type: ignore[assignment]
     reports: list[Reload] = []
     for number in range(50):
         if number == 30:
             house.site.write("gate.hcl", a_server(rules=PINNED))
-        house.service.reload().addCallback(reports.append)
+        house.service.reloader.reload().addCallback(reports.append)
     assert len(loads) == 1
     for count in (1, 50):
         function, loading = loads[-1]
@@ -284,7 +284,7 @@ def test_asked_again_and_again(tmp_path: Path, log: Log) -> None:
         assert len(reports) == count
     assert len(loads) == 2
     assert {report.number for report in reports[1:]} == {3}
-    house.service.reload().addCallback(reports.append)
+    house.service.reloader.reload().addCallback(reports.append)
     assert len(loads) == 3
     loads[-1][1].callback(loads[-1][0]())
     assert reports[-1].number == 4
@@ -337,7 +337,7 @@ def test_a_protocol_is_not_stopped_before_its_last_connection(
     """... is over, nor before those are of which nothing was read yet."""
     house = House(tmp_path, a_server(rest=rest))
     stopped: list[str] = []
-    application: Any = house.service.epoch.servers[0].gate.application
+    application: Any = house.service.runner.epoch.servers[0].gate.application
     application.stopFactory = lambda: stopped.append("stopped")
     header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n" if "proxy" in rest else b""
     clients = [house.connect(pki().client), house.connect(pki().client)]
@@ -361,7 +361,7 @@ def test_a_protocol_is_stopped_where_nobody_gets_that_far(
 ) -> None:
     house = House(tmp_path, a_server(rest=rest))
     stopped: list[str] = []
-    application: Any = house.service.epoch.servers[0].gate.application
+    application: Any = house.service.runner.epoch.servers[0].gate.application
     application.stopFactory = lambda: stopped.append("stopped")
     gone, wrong = house.connect(pki().client), house.connect(pki().client)
     house.reload(a_server(rest=rest + "\nmax_connections = 77"))
@@ -382,9 +382,9 @@ def test_an_epoch_that_is_no_longer_in_force_judges_nobody(tmp_path: Path, log: 
     clients = [house.enter(one) for one in (pki().client, pki().other)]
     grace = 'revoke_grace = "10s"'
     house.site.write("gate.hcl", a_server(rest=grace))
-    house.service.reload()
+    house.service.reloader.reload()
     house.site.write("gate.hcl", a_server(rules=STRANGERS, rest=grace))
-    house.service.reload()
+    house.service.reloader.reload()
     house.reactor.pump([0.0] * 50)
     house.reactor.advance(11)
     for client in clients:
@@ -580,7 +580,7 @@ def test_on_reload_keep(tmp_path: Path, log: Log) -> None:
 def test_settings_are_what_servers_say_nothing_else_than(tmp_path: Path, log: Log) -> None:
     settings = 'settings { on_reload = "keep"\nidle_timeout = "5m"\nmax_handshakes = 7 }\n'
     house = House(tmp_path, settings + a_server() + a_server("two", rest='idle_timeout = "1h"'))
-    one, two = (server.gate.terms for server in house.service.epoch.servers)
+    one, two = (server.gate.terms for server in house.service.runner.epoch.servers)
     assert (one.idle_timeout, two.idle_timeout) == (300.0, 3600.0)
     assert not one.judged_on_reload
     assert one.limits.max_handshakes == two.limits.max_handshakes == 7
@@ -608,14 +608,14 @@ def test_a_trial_changes_nothing(tmp_path: Path, log: Log) -> None:
     client, other = house.enter(pki().client), house.enter(pki().other)
     report = house.reload(a_server(rules=PINNED), is_trial=True)
     assert report.is_trial
-    assert house.service.number == report.number == 1
+    assert house.service.runner.number == report.number == 1
     [dropped] = report.dropped
     assert dropped.startswith("door: 127.0.0.1:50000: leaf_mismatch: ")
     assert len(report.changes) == 2
     for one in (client, other):
         one.send(b"still")
         assert one.receive() == b"still"
-    assert house.service.last_reload is None
+    assert house.service.reloader.last is None
 
 
 def test_a_trial_does_not_hold_others_up(tmp_path: Path, log: Log) -> None:
@@ -625,7 +625,7 @@ def test_a_trial_does_not_hold_others_up(tmp_path: Path, log: Log) -> None:
     house.enter(pki().other)
     found: list[Reload] = []
     house.site.write("gate.hcl", a_server(rules=PINNED))
-    house.service.reload(is_trial=True).addCallback(found.append)
+    house.service.reloader.reload(is_trial=True).addCallback(found.append)
     assert found == []
     house.reactor.pump([0.0] * 5)
     [report] = found
@@ -640,7 +640,7 @@ def test_draining(tmp_path: Path, log: Log) -> None:
     house = House(tmp_path, 'settings { drain_timeout = "30s" }' + a_server())
     one, two = house.enter(pki().client), house.enter(pki().other)
     done = house.stop()
-    assert house.service.is_draining
+    assert house.service.runner.is_draining
     one.close()
     house.reactor.advance(29)
     assert not done
@@ -675,7 +675,7 @@ def test_the_second_time_at_once(tmp_path: Path, log: Log, events: list[LogEvent
     house = House(tmp_path, 'settings { drain_timeout = "1h" }' + a_server())
     client, knocking = house.enter(pki().client), house.connect(pki().client)
     done = house.stop()
-    house.service.close_all()
+    house.service.runner.close_all()
     client.pump()
     knocking.pump()
     assert client.disconnected

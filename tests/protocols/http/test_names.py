@@ -29,7 +29,7 @@ def test_a_wildcard_is_not_for_another_servers_names(
         exact = exact.replace("unix:exact.sock", "unix:wild.sock")
     text = (wild + exact).replace('protocol "echo" {}', HTTP)
     house = House(tmp_path, text)
-    factory = house.service.epoch.servers[0].gate.application
+    factory = house.service.runner.epoch.servers[0].gate.application
     serves = factory.gate.serves  # type: ignore[attr-defined]
     assert serves("b.example") is not shared
     assert serves("x.example")
