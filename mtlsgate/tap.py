@@ -20,7 +20,7 @@ from twisted.python import usage
 from mtlsgate.admin.service import AdminService
 from mtlsgate.admin.sockets import take
 from mtlsgate.errors import GateError
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.counts import Counts
@@ -101,16 +101,16 @@ def makeService(options: Options) -> IService:
         counts=Counts(configured_names(epoch)),
         recent=RecentRejections(epoch.settings.quiet),
     )
-    connections = Connections(reactor, observers.all)
-    admin = AdminService(handle, epoch.admin, options["admin"], reactor, connections.gone)
+    registry = Registry(reactor, observers.all)
+    admin = AdminService(handle, epoch.admin, options["admin"], reactor, registry.gone)
     followers = (ObserversFollower(observers), admin)
-    runner = EpochRunner(epoch, listeners, reactor, connections, followers)
+    runner = EpochRunner(epoch, listeners, reactor, registry, followers)
     reloader = Reloader(runner, loader.again)
     gate = GateService(runner, reloader, observers)
     process = Process(
         version=version("mtlsgate"),
         config=loader.path,
-        started=connections.now(),
+        started=registry.now(),
         began=runner.since,
     )
     snapshots = Snapshots(gate, process)

@@ -47,9 +47,9 @@ def check(config: str, strict: bool) -> None:
 
     Exits 0 if the gate would start, and 1 if not.
     """
+    from mtlsgate.clock import utc_now
     from mtlsgate.load.epoch import load
     from mtlsgate.load.overview import overview
-    from mtlsgate.tls.server import utc_now
 
     try:
         epoch = load(config, say=partial(click.echo, err=True))
@@ -74,8 +74,8 @@ def init(directory: Path, days: int, hosts: tuple[str, ...], clients: tuple[str,
 
     Nothing that is there is overwritten.
     """
+    from mtlsgate.clock import utc_now
     from mtlsgate.commands.init import commands, is_pinned, write_setup
-    from mtlsgate.tls.server import utc_now
 
     admitted = tuple(dict.fromkeys(clients)) or ("client",)
     try:
@@ -118,9 +118,9 @@ def explain(
 
     Exits 0 if it would be let in, 1 if not, and 2 if that cannot be told.
     """
+    from mtlsgate.clock import utc_now
     from mtlsgate.commands.explain import choose_server, explain, read_chain
     from mtlsgate.config.fields import parse_instant
-    from mtlsgate.tls.server import utc_now
 
     try:
         now = utc_now() if at is None else parse_instant(at)

@@ -21,7 +21,9 @@ from zope.interface import implementer
 
 from mtlsgate.admission import Admitted, Pin, Rejection
 from mtlsgate.certificates.server_names import same_name
-from mtlsgate.observe import human_log as events
+from mtlsgate.gate.events import Admission, Negotiated
+from mtlsgate.gate.judging import Held
+from mtlsgate.gate.limits import identity_of
 from mtlsgate.peer import VerifiedPeer, address_text
 from mtlsgate.reasons import Reason
 from mtlsgate.tls.clienthello import ClientHello
@@ -66,7 +68,7 @@ class Doorkeeper(Protocol):
 
     def connectionMade(self) -> None:
         """Give the client until the timeout."""
-        waited = self._clock.seconds() - self.transport.visit.began
+        waited = self._clock.seconds() - self.transport.entry.arrival.began
         limit = self._server.handshake_timeout - waited
         self._timeout = self._clock.callLater(max(0, limit), self._timed_out)
         if ITCPTransport.providedBy(self.transport):
@@ -88,7 +90,7 @@ class Doorkeeper(Protocol):
         self.transport.abortConnection()
 
     def _judge(self, connection: GateConnection) -> None:
-        server_name = self.transport.visit.server_name = connection.server_name
+        server_name = connection.server_name
         if self.hello is not None and not same_name(self.hello.server_name, server_name):
             # The rules are those of the name that was read first; after a
             # HelloRetryRequest the client may have named another.
@@ -123,7 +125,7 @@ class Doorkeeper(Protocol):
         self, objection: Rejection | None, peer: VerifiedPeer | None, pin: Pin | None
     ) -> None:
         self._asking = None
-        is_ending = self._rejection is not None or self.transport.visit.cause is not None
+        is_ending = self._rejection is not None or self.transport.entry.closing is not None
         if self._is_settled or is_ending:
             # That it is over comes a turn of the reactor after that it is to be.
             return
@@ -135,9 +137,20 @@ class Doorkeeper(Protocol):
             self._failed()
 
     def _objection(self, peer: VerifiedPeer | None) -> Rejection | None:
-        factory, visit = self.transport.factory, self.transport.visit
-        objection = None if factory.again is None else factory.again(visit, peer)
-        return objection or factory.connections.refuse_admission(visit, peer)
+        registry, entry = self.transport.factory.registry, self.transport.entry
+        held = self._held(peer)
+        if isinstance(held, Rejection):
+            return held
+        if held is not None:
+            registry.hold(entry, held.server, held.terms)
+        return registry.refuse_admission(entry, None if peer is None else identity_of(peer.leaf))
+
+    def _held(self, peer: VerifiedPeer | None) -> Held | Rejection | None:
+        """:returns: what another epoch says; None if there is no other."""
+        factory, listener = self.transport.factory, self.transport.entry.arrival.listener
+        if factory.judging is None or factory.judging.is_in_force(listener, self._server):
+            return None
+        return factory.judging.judge(listener, self._connection().server_name, peer)
 
     def _settle(
         self, objection: Rejection | None, peer: VerifiedPeer | None, pin: Pin | None
@@ -149,12 +162,23 @@ class Doorkeeper(Protocol):
 
     def _let_in(self, peer: VerifiedPeer | None, pin: Pin | None) -> None:
         server, transport = self._server, self.transport
-        transport.factory.connections.admit(transport.visit, peer, pin)
-        if transport.factory.follow is not None:
-            transport.factory.follow(transport.visit)
+        held = self._held(peer)
+        if isinstance(held, Held):
+            peer, pin = held.peer, held.pin
+        identity = None if peer is None else identity_of(peer.leaf)
+        registry = transport.factory.registry
+        registry.admit(
+            transport.entry,
+            Admission(
+                peer=peer,
+                identity=identity,
+                pin=pin,
+                negotiated=_negotiated(self._connection()),
+                since=registry.clock.seconds(),
+                is_first_use=pin is not None and server.pins_used.note(pin, identity),
+            ),
+        )
         self._is_settled = True
-        if pin is not None and peer is not None and server.pins_used.note(pin):
-            events.pin_first_used(server.name, peer.rule, pin)
         early, self._early = self._early, []
         if self._hand_over(transport):
             for data in early:
@@ -216,7 +240,7 @@ class Doorkeeper(Protocol):
             rejection = (
                 verdict
                 if isinstance(verdict, Rejection)
-                else handshake_rejection(reason, self.transport.visit.beginning)
+                else handshake_rejection(reason, self.transport.beginning)
             )
         self._tell(rejection)
         if self._asking is not None:
@@ -224,7 +248,7 @@ class Doorkeeper(Protocol):
 
     def too_much(self) -> None:
         """The client sent more than it may before it is admitted."""
-        limit = self.transport.visit.terms.limits.handshake_bytes
+        limit = self.transport.entry.terms.limits.handshake_bytes
         self._rejection = Rejection(
             Reason.HANDSHAKE_TOO_LARGE, f"the client sent more than {limit} bytes in its handshake"
         )
@@ -244,12 +268,13 @@ class Doorkeeper(Protocol):
     def _tell(self, rejection: Rejection) -> None:
         self._is_settled = True
         connection = self._connection()
-        self.transport.factory.connections.reject(
-            self.transport.visit,
+        self.transport.factory.registry.reject(
+            self.transport.entry,
             rejection,
             leaf=connection.presented_leaf(),
             server_name=connection.server_name,
             tls_version=connection.get_protocol_version_name(),
+            received=self.transport.received_in_handshake,
         )
 
     def _connection(self) -> GateConnection:
@@ -261,17 +286,29 @@ class Doorkeeper(Protocol):
         self._timeout = None
 
 
-def _verified_peer(
-    verdict: Admitted, connection: GateConnection, server_name: str | None, address: IAddress
-) -> VerifiedPeer:
-    return VerifiedPeer(
-        path=verdict.path,
-        rule=verdict.rule.name,
-        address=address,
-        server_name=server_name,
+def _negotiated(connection: GateConnection) -> Negotiated:
+    return Negotiated(
+        server_name=connection.server_name,
         tls_version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
         group=connection.get_group_name(),
         alpn=connection.get_alpn_proto_negotiated().decode("ascii", "backslashreplace") or None,
         resumed=connection.handshake.resumed,
+    )
+
+
+def _verified_peer(
+    verdict: Admitted, connection: GateConnection, server_name: str | None, address: IAddress
+) -> VerifiedPeer:
+    negotiated = _negotiated(connection)
+    return VerifiedPeer(
+        path=verdict.path,
+        rule=verdict.rule.name,
+        address=address,
+        server_name=server_name,
+        tls_version=negotiated.tls_version,
+        cipher=negotiated.cipher,
+        group=negotiated.group,
+        alpn=negotiated.alpn,
+        resumed=negotiated.resumed,
     )

@@ -1,5 +1,5 @@
 """
-Connections that come by way of a proxy: the PROXY header before TLS.
+Registry that come by way of a proxy: the PROXY header before TLS.
 
 The order is TCP, PROXY, TLS.  A `ProxiedFactory` stands in front of the
 factory that does TLS.  Once a connection's header was read, its bytes go to
@@ -27,9 +27,10 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
 from mtlsgate.admission import Rejection
-from mtlsgate.gate.connection import Terms, Visit
+from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.lingering import ReadingFactory
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.terms import Terms
 from mtlsgate.gate.trusted_proxies import TrustedProxies
 from mtlsgate.proxyprotocol import Header, HeaderReader
 from mtlsgate.reasons import Reason
@@ -39,9 +40,9 @@ from mtlsgate.tls.transport import no_more, prompt
 class Receiving(Structure):
     """A factory that takes connections that were taken elsewhere."""
 
-    def arrive(self, visit: Visit, address: IAddress | None = None) -> IProtocol | None:
+    def arrive(self, entry: Entry, address: IAddress | None = None) -> IProtocol | None:
         """
-        :param visit: the connection.
+        :param entry: the connection.
         :param address: the client's, if it turned out to be another.
         :returns: the protocol for it; None if a limit keeps it out.
         """
@@ -77,15 +78,15 @@ class ProxiedFactory(ReadingFactory):
     The factory to listen with where proxies connect.
 
     :ivar door: what stands there.
-    :ivar connections: where its connections are accounted for.
+    :ivar registry: where its connections are accounted for.
     """
 
     noisy = False
 
-    def __init__(self, door: ProxyDoor, connections: Connections) -> None:
-        """:param connections: the same as those of the factory that does TLS."""
+    def __init__(self, door: ProxyDoor, registry: Registry) -> None:
+        """:param registry: the same as those of the factory that does TLS."""
         self.door = door
-        self.connections = connections
+        self.registry = registry
 
     def logPrefix(self) -> str:
         """:returns: what Twisted calls it in logs."""
@@ -105,11 +106,11 @@ class ProxiedFactory(ReadingFactory):
         keeps it out."""
         assert addr is not None
         door = self.door
-        visit = self.connections.arrive(door.place, door.name, door.terms, addr)
-        if visit is None:
+        entry = self.registry.arrive(door.place, door.name, door.terms, addr)
+        if entry is None:
             return None
         self.begin()
-        return HeaderKeeper(door, self.connections, visit, self.finish)
+        return HeaderKeeper(door, self.registry, entry, self.finish)
 
 
 @implementer(IHalfCloseableProtocol)
@@ -117,43 +118,50 @@ class HeaderKeeper(Protocol):
     """
     Reads a connection's PROXY header, and then makes room for TLS.
 
-    :ivar _visit: the connection; its address is the other end's until a header
+    :ivar _entry: the connection; its address is the other end's until a header
         says otherwise: the proxy's, where it is one.
     :ivar _timeout: ends the wait for the header; None once there is a verdict.
     :ivar _inner: what does TLS, once the header was read.
     """
 
+    traffic = (0, 0)
+    _received = 0
     _timeout: IDelayedCall | None = None
     _inner: IProtocol | None = None
 
     def __init__(
         self,
         door: ProxyDoor,
-        connections: Connections,
-        visit: Visit,
+        registry: Registry,
+        entry: Entry,
         finish: Callable[[], object],
     ) -> None:
         """:param finish: called once, when the connection is over or made room for TLS."""
         self._door = door
         self._finish = finish
-        self._connections = connections
-        self._visit = visit
+        self._registry = registry
+        self._entry = entry
         self._reader = HeaderReader()
 
     def connectionMade(self) -> None:
         """Turn away who is no proxy; give a proxy until the timeout."""
         assert self.transport is not None
-        self._visit.abort = self.transport.abortConnection  # type: ignore[attr-defined]
-        if not self._door.trusted.trusts(self._visit.address):
+        self._registry.attach(self._entry, self)
+        if not self._door.trusted.trusts(self._entry.arrival.address):
             self._refuse(Reason.UNTRUSTED_PROXY, "it is not one of the trusted_proxies")
             return
-        self._timeout = self._connections.clock.callLater(self._door.timeout, self._timed_out)
+        self._timeout = self._registry.clock.callLater(self._door.timeout, self._timed_out)
+
+    def abortConnection(self) -> None:
+        """End the connection at once."""
+        assert self.transport is not None
+        self.transport.abortConnection()  # type: ignore[attr-defined]
 
     def dataReceived(self, data: bytes) -> None:
         """Wait for the header."""
         if self._timeout is None:
             return
-        self._visit.received_in_handshake += len(data)
+        self._received += len(data)
         outcome = self._reader.feed(data)
         if isinstance(outcome, Header):
             self._stop_timing()
@@ -165,8 +173,8 @@ class HeaderKeeper(Protocol):
         """Say that nobody came; not called once there is TLS to be told."""
         if self._timeout is not None:
             self._reject(Reason.PEER_GONE, "it went away before its PROXY header was whole")
-        if not self._visit.ended:
-            self._connections.leave(self._visit)
+        if not self._entry.ended:
+            self._registry.leave(self._entry)
         self._finish()
 
     def readConnectionLost(self) -> None:
@@ -186,7 +194,7 @@ class HeaderKeeper(Protocol):
             # It provides what that one does.
             proxied = ProxiedTransport(prompt(transport), client, header.destination)
             transport = cast(ITransport, proxied)
-        self._inner = inner = self._door.inner.arrive(self._visit, client)
+        self._inner = inner = self._door.inner.arrive(self._entry, client)
         if inner is None:
             transport.abortConnection()  # type: ignore[attr-defined]
             return
@@ -212,7 +220,7 @@ class HeaderKeeper(Protocol):
 
     def _reject(self, reason: Reason, detail: str) -> None:
         self._stop_timing()
-        self._connections.reject(self._visit, Rejection(reason, detail))
+        self._registry.reject(self._entry, Rejection(reason, detail), received=self._received)
 
     def _stop_timing(self) -> None:
         if self._timeout is not None and self._timeout.active():
@@ -256,7 +264,7 @@ def behind_proxies(
     name: str,
     trusted: TrustedProxies | None,
     timeout: float,
-    connections: Connections,
+    registry: Registry,
     place: str = "",
     terms: Terms = Terms(),  # noqa: B008 -- immutable
 ) -> IProtocolFactory:
@@ -265,7 +273,7 @@ def behind_proxies(
     :param name: what logs call the address.
     :param trusted: who connects there; None where no header is read.
     :param timeout: seconds for the header.
-    :param connections: where connections are accounted for.
+    :param registry: where connections are accounted for.
     :param place: the address, as the configuration has it.
     :param terms: what connections are held to of which no header was read yet.
     :returns: the factory to listen with.
@@ -273,4 +281,4 @@ def behind_proxies(
     if trusted is None:
         return factory
     door = ProxyDoor(name, trusted, cast(Receiving, factory), timeout, place, terms)
-    return ProxiedFactory(door, connections)
+    return ProxiedFactory(door, registry)

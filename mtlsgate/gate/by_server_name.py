@@ -19,10 +19,11 @@ from zope.interface import implementer
 
 from mtlsgate.admission import Rejection
 from mtlsgate.certificates.server_names import NameTable
-from mtlsgate.gate.connection import Terms, Visit
+from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.factory import GateFactory, GateTransport
 from mtlsgate.gate.lingering import ReadingFactory
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.terms import Terms
 from mtlsgate.reasons import Reason
 from mtlsgate.text import printable
 from mtlsgate.tls.clienthello import (
@@ -66,15 +67,15 @@ class DispatchingFactory(ReadingFactory):
     The factory to listen with where servers share an address.
 
     :ivar choice: the servers.
-    :ivar connections: where its connections are accounted for.
+    :ivar registry: where its connections are accounted for.
     """
 
     noisy = False
 
-    def __init__(self, choice: ServerChoice, connections: Connections) -> None:
-        """:param connections: the same as those of the servers' factories."""
+    def __init__(self, choice: ServerChoice, registry: Registry) -> None:
+        """:param registry: the same as those of the servers' factories."""
         self.choice = choice
-        self.connections = connections
+        self.registry = registry
         self._factories = {id(one): one for one in choice.by_name.values()}
         if choice.otherwise is not None:
             self._factories[id(choice.otherwise)] = choice.otherwise
@@ -102,22 +103,22 @@ class DispatchingFactory(ReadingFactory):
         limit keeps it out."""
         assert addr is not None
         choice = self.choice
-        visit = self.connections.arrive(choice.place, choice.name, choice.terms, addr)
-        return None if visit is None else self._dispatcher(visit)
+        entry = self.registry.arrive(choice.place, choice.name, choice.terms, addr)
+        return None if entry is None else self._dispatcher(entry)
 
-    def arrive(self, visit: Visit, address: IAddress | None = None) -> Dispatcher | None:
+    def arrive(self, entry: Entry, address: IAddress | None = None) -> Dispatcher | None:
         """
-        :param visit: a connection that was taken elsewhere.
+        :param entry: a connection that was taken elsewhere.
         :param address: the client's, if it turned out to be another.
         :returns: what reads its ClientHello; None if a limit keeps it out.
         """
         choice = self.choice
-        moved = self.connections.move(visit, choice.name, choice.terms, address)
-        return self._dispatcher(visit) if moved else None
+        moved = self.registry.move(entry, choice.name, choice.terms, address)
+        return self._dispatcher(entry) if moved else None
 
-    def _dispatcher(self, visit: Visit) -> Dispatcher:
+    def _dispatcher(self, entry: Entry) -> Dispatcher:
         self.begin()
-        return Dispatcher(self.choice, self.connections, visit, self.finish)
+        return Dispatcher(self.choice, self.registry, entry, self.finish)
 
 
 @implementer(IHalfCloseableProtocol)
@@ -129,37 +130,44 @@ class Dispatcher(Protocol):
     :ivar _tls: that server's end, once it is chosen.
     """
 
+    traffic = (0, 0)
+    _received = 0
     _tls: GateTransport | None = None
     _timeout: IDelayedCall | None = None
 
     def __init__(
         self,
         choice: ServerChoice,
-        connections: Connections,
-        visit: Visit,
+        registry: Registry,
+        entry: Entry,
         finish: Callable[[], object],
     ) -> None:
         """:param finish: called once, when the connection is over or a server's."""
         self._choice = choice
         self._finish = finish
-        self._clock = connections.clock
-        self._connections = connections
-        self._visit = visit
+        self._clock = registry.clock
+        self._registry = registry
+        self._entry = entry
         self._reader = ClientHelloReader()
 
     def connectionMade(self) -> None:
         """Give the client until the timeout."""
-        self._visit.abort = self.transport.abortConnection  # type: ignore[union-attr]
-        waited = self._clock.seconds() - self._visit.began
+        self._registry.attach(self._entry, self)
+        waited = self._clock.seconds() - self._entry.arrival.began
         limit = self._choice.handshake_timeout - waited
         self._timeout = self._clock.callLater(max(0, limit), self._timed_out)
+
+    def abortConnection(self) -> None:
+        """End the connection at once."""
+        assert self.transport is not None
+        self.transport.abortConnection()  # type: ignore[attr-defined]
 
     def dataReceived(self, data: bytes) -> None:
         """Wait for the ClientHello; after it, hand on what comes."""
         if self._tls is not None:
             self._tls.dataReceived(data)
         elif self._timeout is not None:
-            self._visit.received_in_handshake += len(data)
+            self._received += len(data)
             outcome = self._reader.feed(data)
             if isinstance(outcome, ClientHello):
                 self._pass_on(outcome)
@@ -175,8 +183,8 @@ class Dispatcher(Protocol):
             self._end(
                 Rejection(Reason.PEER_GONE, "the client went away before its ClientHello was whole")
             )
-        if not self._visit.ended:
-            self._connections.leave(self._visit)
+        if not self._entry.ended:
+            self._registry.leave(self._entry)
         self._finish()
 
     def readConnectionLost(self) -> None:
@@ -203,7 +211,7 @@ class Dispatcher(Protocol):
         self._stop_timing()
         received, self._reader = bytes(self._reader.received), ClientHelloReader()
         assert self.transport is not None
-        self._tls = factory.arrive(self._visit, hello=hello)
+        self._tls = factory.arrive(self._entry, hello=hello)
         if self._tls is None:
             # A limit of the server keeps it out.
             self.transport.loseConnection()
@@ -231,10 +239,11 @@ class Dispatcher(Protocol):
 
     def _end(self, rejection: Rejection, server_name: str | None = None) -> None:
         self._stop_timing()
-        self._connections.reject(
-            self._visit,
+        self._registry.reject(
+            self._entry,
             rejection,
             server_name=None if server_name is None else printable(server_name),
+            received=self._received,
         )
 
     def _stop_timing(self) -> None:

@@ -9,8 +9,6 @@ client is in, nothing of this module is in the way of its bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from attrs import field, frozen
 from OpenSSL import SSL
 from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
@@ -19,19 +17,24 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from mtlsgate.admission import Pin, Rejection
+from mtlsgate.admission import Pin
 from mtlsgate.gate.admission import Doorkeeper
 from mtlsgate.gate.authorizer import Authorizer
-from mtlsgate.gate.connection import RECORD_HEADER, Terms, Visit
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.entry import Entry
+from mtlsgate.gate.judging import Judging
+from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.terms import Terms
 from mtlsgate.interfaces import IRetirable, ITlsFacts, IVerifiedPeer
 from mtlsgate.observe.human_log import HumanLog
-from mtlsgate.peer import TlsFacts, VerifiedPeer
+from mtlsgate.peer import TlsFacts
 from mtlsgate.tls.clienthello import ClientHello
 from mtlsgate.tls.server import GateContext
 from mtlsgate.tls.transport import HalfClosingTransport
 
 _log = Logger("mtlsgate")
+
+#: The length of a TLS record's header (RFC 8446, 5.1).
+RECORD_HEADER = 5
 
 __all__ = ["GateFactory", "GateServer"]
 
@@ -40,13 +43,16 @@ class PinsUsed:
     """Which pins with a name have been used: the first use of each is logged."""
 
     def __init__(self) -> None:
-        self._seen: set[tuple[bytes, str]] = set()
+        self._seen: set[tuple[bytes | None, str]] = set()
 
-    def note(self, pin: Pin) -> bool:
-        """:returns: whether the pin has a name and is used for the first time."""
+    def note(self, pin: Pin, identity: bytes | None) -> bool:
+        """
+        :param identity: of the client's certificate.
+        :returns: whether the pin has a name and is used for the first time.
+        """
         if pin.name is None:
             return False
-        use = (pin.digest, pin.name)
+        use = (identity, pin.name)
         first = use not in self._seen
         self._seen.add(use)
         return first
@@ -81,16 +87,24 @@ class GateTransport(HalfClosingTransport):
 
     ``IVerifiedPeer(transport)`` tells who is at the other end.
 
-    :ivar visit: what is known of the connection.
+    :ivar entry: what the registry knows of the connection.
+    :ivar received_in_handshake: bytes that came before it was admitted.
+    :ivar beginning: the first of these, a record's header at least: OpenSSL does
+        not tell what it takes for no TLS.
+    :ivar is_left: whether the application had ended it when it was lost.
     """
 
-    visit: Visit
+    entry: Entry
     factory: GateFactory
+    received_in_handshake = 0
+    beginning = b""
+    is_left = False
 
     def __conform__(self, interface: object) -> object:
         if interface is ITlsFacts:
             return self._facts()
-        return self.visit.peer if interface is IVerifiedPeer else None
+        admission = self.entry.admission
+        return admission.peer if admission and interface is IVerifiedPeer else None
 
     def _facts(self) -> TlsFacts:
         connection: SSL.Connection = self.getHandle()
@@ -110,13 +124,12 @@ class GateTransport(HalfClosingTransport):
 
     def dataReceived(self, data: bytes) -> None:
         """Hand on what comes, but not without end before the client is admitted."""
-        visit = self.visit
-        if visit.admitted_at is None:
-            if visit.received_in_handshake < RECORD_HEADER:
-                visit.beginning += data[:RECORD_HEADER]
-            visit.received_in_handshake += len(data)
-            limit = visit.terms.limits.handshake_bytes
-            if limit is not None and visit.received_in_handshake > limit:
+        if self.entry.admission is None:
+            if self.received_in_handshake < RECORD_HEADER:
+                self.beginning += data[:RECORD_HEADER]
+            self.received_in_handshake += len(data)
+            limit = self.entry.terms.limits.handshake_bytes
+            if limit is not None and self.received_in_handshake > limit:
                 assert isinstance(self.wrappedProtocol, Doorkeeper)
                 self.wrappedProtocol.too_much()
                 return
@@ -137,7 +150,7 @@ class GateTransport(HalfClosingTransport):
         # Not if it is lost already: then a transport stops its producer, and
         # producers end what they write to.
         if getattr(self.transport, "connected", True):
-            self.visit.is_left = True
+            self.is_left = True
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Account for the connection, once everybody else knows."""
@@ -146,7 +159,7 @@ class GateTransport(HalfClosingTransport):
             super().connectionLost(reason)
         finally:
             # Also if the application fails at it, which would be counted for ever.
-            self.factory.end(self.visit, reason, connection.received, connection.sent)
+            self.factory.end(self, reason, connection.received, connection.sent)
 
 
 class GateFactory(TLSMemoryBIOFactory):
@@ -155,34 +168,33 @@ class GateFactory(TLSMemoryBIOFactory):
 
     :ivar server: the server.
     :ivar place: the address it listens on, as the configuration has it.
-    :ivar connections: where its connections are accounted for.
-    :ivar again: once another epoch is in force, what that makes of a client
-        that this one admits; None before.
-    :ivar follow: likewise, what holds a client to that once it came in.
-    :ivar _visits: how many of its connections are not over.
+    :ivar registry: where its connections are accounted for.
+    :ivar judging: what the configuration in force says; None if there is never
+        another than this server's.
+    :ivar _unfinished: how many of its connections are not over.
     :ivar _leaving: how often it was told to stop, and has not yet.
     """
 
     protocol = GateTransport
-    again: Callable[[Visit, VerifiedPeer | None], Rejection | None] | None = None
-    follow: Callable[[Visit], object] | None = None
 
     def __init__(
         self,
         server: GateServer,
         clock: IReactorTime,
-        connections: Connections | None = None,
+        registry: Registry | None = None,
         place: str = "",
+        judging: Judging | None = None,
     ) -> None:
         """
         :param clock: the reactor, for time limits.
-        :param connections: by default, some of its own that only the log observes.
+        :param registry: by default, one of its own that only the log observes.
         """
         self.server = server
         self.place = place
-        # Not "or": some without a connection in them are false.
-        self.connections = Connections(clock, [HumanLog()]) if connections is None else connections
-        self._visits = 0
+        self.judging = judging
+        # Not "or": one without a connection in it is false.
+        self.registry = Registry(clock, [HumanLog()]) if registry is None else registry
+        self._unfinished = 0
         self._leaving = 0
         super().__init__(server.context, False, _DoorkeeperFactory(server, clock), clock)
 
@@ -192,38 +204,35 @@ class GateFactory(TLSMemoryBIOFactory):
         """:returns: the TLS side of a connection; None if a limit keeps it out."""
         assert addr is not None
         server = self.server
-        visit = self.connections.arrive(self.place, server.name, server.terms, addr)
-        return None if visit is None else self._take(visit, None)
+        entry = self.registry.arrive(self.place, server.name, server.terms, addr)
+        return None if entry is None else self._take(entry, None)
 
     def arrive(
-        self, visit: Visit, address: IAddress | None = None, hello: ClientHello | None = None
+        self, entry: Entry, address: IAddress | None = None, hello: ClientHello | None = None
     ) -> GateTransport | None:
         """
-        :param visit: a connection that was taken elsewhere.
+        :param entry: a connection that was taken elsewhere.
         :param address: the client's, if it turned out to be another.
         :param hello: its ClientHello, if that was read.
         :returns: the protocol for it; None if a limit keeps it out.
         """
-        moved = self.connections.move(visit, self.server.name, self.server.terms, address)
-        return self._take(visit, hello) if moved else None
+        moved = self.registry.move(entry, self.server.name, self.server.terms, address)
+        return self._take(entry, hello) if moved else None
 
-    def _take(self, visit: Visit, hello: ClientHello | None) -> GateTransport:
-        transport = super().buildProtocol(visit.address)
+    def _take(self, entry: Entry, hello: ClientHello | None) -> GateTransport:
+        transport = super().buildProtocol(entry.arrival.address)
         assert isinstance(transport, GateTransport)
         assert isinstance(transport.wrappedProtocol, Doorkeeper)
         transport.wrappedProtocol.hello = hello
-        transport.visit, visit.transport = visit, transport
-        visit.abort = transport.abortConnection
-        self._visits += 1
+        transport.entry = entry
+        self.registry.attach(entry, transport)
+        self._unfinished += 1
         return transport
 
-    def end(self, visit: Visit, why: Failure, received: int, sent: int) -> None:
+    def end(self, transport: GateTransport, why: Failure, received: int, sent: int) -> None:
         """A connection is over."""
-        self.connections.end(visit, why, received, sent)
-        # Neither holds the other any longer, so that both are gone at once, and
-        # not when garbage is next collected.
-        visit.transport = None
-        self._visits -= 1
+        self.registry.end(transport.entry, why, received, sent, by_application=transport.is_left)
+        self._unfinished -= 1
         self._stop_if_alone()
 
     def doStop(self) -> None:
@@ -242,7 +251,7 @@ class GateFactory(TLSMemoryBIOFactory):
                 _log.failure("{server}: a protocol failed to retire", server=self.server.name)
 
     def _stop_if_alone(self) -> None:
-        while self._leaving and (self.numPorts > 1 or self._visits == 0):
+        while self._leaving and (self.numPorts > 1 or self._unfinished == 0):
             self._leaving -= 1
             super().doStop()
 

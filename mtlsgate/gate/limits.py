@@ -6,11 +6,13 @@ Pure but for the tables that count; the clock's seconds are passed in.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections import Counter, OrderedDict
 from typing import TypeVar
 
 from attrs import field, frozen
+from cryptography import x509
 from twisted.internet.interfaces import IAddress
 
 from mtlsgate.admission import Rejection
@@ -34,7 +36,7 @@ class Limits:
     :ivar max_connections: admitted clients at a time.
     :ivar max_connections_per_ip: connections at a time, admitted or not, of one
         IPv4 address or IPv6 /64 network.
-    :ivar max_connections_per_identity: admitted connections at a time with one leaf.
+    :ivar max_connections_per_identity: admitted connections at a time of one `identity_of`.
     :ivar max_handshakes: connections at a time that are not admitted yet.
     :ivar handshakes_per_second_per_ip: of one IPv4 address or IPv6 /64 network,
         in the long run; as many at once as there may be in one second.
@@ -70,6 +72,15 @@ def source_of(address: IAddress) -> str | None:
     return str(ipaddress.IPv6Network((int(parsed), _IPV6_SITE), strict=False))
 
 
+def identity_of(certificate: x509.Certificate) -> bytes:
+    """
+    :returns: a digest of what the issuer signed.  The holder of a certificate can
+        write its signature in other ways, and so change the fingerprint of the
+        whole; this it cannot change.
+    """
+    return hashlib.sha256(certificate.tbs_certificate_bytes).digest()
+
+
 class Buckets:
     """
     Token buckets, one for each source.
@@ -103,7 +114,7 @@ class Tally:
     What there is of one server's connections at the moment.
 
     :ivar by_source: all connections, by `source_of` their addresses.
-    :ivar by_identity: the admitted ones, by the digests of their leaves.
+    :ivar by_identity: the admitted ones, by `identity_of` their leaves.
     :ivar counts: how many are ``handshakes`` and how many ``admitted``.
     :ivar buckets: for the rate of handshakes.
     """
@@ -143,7 +154,7 @@ class Tally:
 
     def refuse_admission(self, limits: Limits, identity: bytes | None) -> Rejection | None:
         """
-        :param identity: the digest of the leaf, or None where there is none.
+        :param identity: of the client's certificate, or None if it has none.
         :returns: why a verified client cannot stay, or None.
         """
         if _reached(self.counts["admitted"], limits.max_connections):

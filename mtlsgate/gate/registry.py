@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import count
 
+from attrs import evolve
 from cryptography import x509
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
@@ -20,30 +21,45 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mtlsgate.admission import Pin, Rejection
-from mtlsgate.certificates.parsing import sha256
-from mtlsgate.gate.connection import Ending, Observer, Refusal, Reload, Terms, Visit
+from mtlsgate.clock import utc_now
 from mtlsgate.gate.deadlines import Deadlines
+from mtlsgate.gate.entry import Endable, Entry
+from mtlsgate.gate.events import (
+    Admission,
+    Arrival,
+    ClosedConnection,
+    Closing,
+    Observer,
+    RejectedConnection,
+    Reload,
+)
+from mtlsgate.gate.judging import Held
 from mtlsgate.gate.limits import Tally, source_of
+from mtlsgate.gate.terms import Terms
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
-from mtlsgate.tls.server import utc_now
 
 _log = Logger("mtlsgate.connections")
 
 #: How many times within its time limit an idle connection is looked at.
 _LOOKS = 4
 
+#: A connection's number, and the generation of the terms under which it was
+#: noted.  Not the connection itself, which is to be freed when it is over.
+_Appointment = tuple[int, int]
 
-class Connections:
+
+class Registry:
     """
-    Those of one gate.
+    The connections of one service.
 
     :ivar clock: for durations.
-    :ivar observers: who is told what happens.
-    :ivar arrivals: how many there have been, those included that limits kept out.
-    :ivar _visits: all that are not over, by their numbers.
+    :ivar observers: are told what happens.
+    :ivar now: the time that certificates are judged by.
+    :ivar arrivals: how many connections came, those included that limits kept out.
+    :ivar _entries: all that are not over, by their numbers.
     :ivar _tallies: by the names of servers, which outlive epochs.
-    :ivar _waiting: who waits for all to be over.
+    :ivar _waiting: fire when all are over.
     :ivar _expiring: by when they are to end, in seconds since 1970.
     :ivar _idling: by when to look whether they are idle, in the clock's seconds.
     """
@@ -56,75 +72,89 @@ class Connections:
     ) -> None:
         """
         :param clock: for durations.
-        :param observers: who is told what happens.
+        :param observers: are told what happens.
         :param now: the time that certificates are judged by.
         """
         self.clock = clock
         self.observers = tuple(observers)
         self.now = now
         self.arrivals = 0
-        self._visits: dict[int, Visit] = {}
+        self._entries: dict[int, Entry] = {}
         self._tallies: dict[str, Tally] = {}
         self._numbers = count(1)
         self._waiting: list[Deferred[None]] = []
         self._expiring = Deadlines[_Appointment](self._stands)
         self._idling = Deadlines[_Appointment](self._stands)
 
-    def __iter__(self) -> Iterator[Visit]:
+    def __iter__(self) -> Iterator[Entry]:
         """All connections, admitted or not, in the order in which they came."""
-        return iter(tuple(self._visits.values()))
+        return iter(tuple(self._entries.values()))
 
     def __len__(self) -> int:
-        return len(self._visits)
+        return len(self._entries)
 
-    def get(self, number: int) -> Visit | None:
+    def get(self, number: int) -> Entry | None:
         """:returns: the connection of that number, if it is not over."""
-        return self._visits.get(number)
+        return self._entries.get(number)
 
     @property
     def tallies(self) -> dict[str, Tally]:
         """What is counted, by the names of servers."""
         return self._tallies
 
-    def arrive(self, place: str, server: str, terms: Terms, address: IAddress) -> Visit | None:
+    # Coming in.
+
+    def arrive(self, listener: str, server: str, terms: Terms, address: IAddress) -> Entry | None:
         """
-        :returns: the connection; None if a limit keeps it out, which observers
-            have then been told.
+        Take note of a connection that was accepted.
+
+        :param listener: the key of the listener it came to.
+        :returns: its entry; None if a limit keeps it out, which observers have
+            then been told.
         """
         self.arrivals += 1
         source = source_of(address)
         tally, began, at = self._tally(server), self.clock.seconds(), self.now()
-        refusal = tally.refuse_arrival(terms.limits, source, began)
-        if refusal is not None:
-            self._tell_rejected(Refusal(at=at, server=server, address=address, rejection=refusal))
+        rejection = tally.refuse_arrival(terms.limits, source, began)
+        if rejection is not None:
+            self._tell_rejected(
+                RejectedConnection(at=at, server=server, address=address, rejection=rejection)
+            )
             return None
-        number = next(self._numbers)
-        visit = Visit(number, place, server, address, began, at, terms, source)
-        self._visits[number] = visit
+        arrival = Arrival(
+            number=next(self._numbers), listener=listener, address=address, at=at, began=began
+        )
+        entry = Entry(arrival, server, terms, source)
+        self._entries[arrival.number] = entry
         tally.arrived(source)
-        return visit
+        return entry
+
+    def attach(self, entry: Entry, connection: Endable) -> None:
+        """:param connection: what there is to end, from now on."""
+        entry.connection = connection
 
     def move(
-        self, visit: Visit, server: str, terms: Terms, address: IAddress | None = None
+        self, entry: Entry, server: str, terms: Terms, address: IAddress | None = None
     ) -> bool:
         """
-        Count a connection as another server's, now that it is known whose it is.
+        Count a handshake as another server's, now that it is known whose it is.
 
         :param address: the client's, if it turned out to be another.
         :returns: whether it stays; if not, a limit of that server keeps it out,
             which observers have then been told, and it is over.
         """
-        self._tally(visit.server).ended(visit.source, None, admitted=False)
+        self._tally(entry.server).ended(entry.source, None, admitted=False)
         if address is not None:
-            visit.address, visit.source = address, source_of(address)
+            entry.arrival = evolve(entry.arrival, address=address)
+            entry.source = source_of(address)
         tally = self._tally(server)
-        tally.arrived(visit.source)
-        visit.server, visit.terms, visit.received_in_handshake = server, terms, 0
-        refusal = tally.refuse_arrival(terms.limits, visit.source, self.clock.seconds(), here=1)
-        if refusal is None:
+        tally.arrived(entry.source)
+        entry.server, entry.terms = server, terms
+        rejection = tally.refuse_arrival(terms.limits, entry.source, self.clock.seconds(), here=1)
+        if rejection is None:
             return True
-        self.reject(visit, refusal)
-        self.leave(visit)
+        self.reject(entry, rejection)
+        self.leave(entry)
         return False
 
     def _tally(self, server: str) -> Tally:
@@ -133,185 +163,228 @@ class Connections:
             tally = self._tallies[server] = Tally()
         return tally
 
-    def refuse_admission(self, visit: Visit, peer: VerifiedPeer | None) -> Rejection | None:
-        """:returns: why a verified client cannot stay, or None."""
-        tally = self._tallies[visit.server]
-        return tally.refuse_admission(visit.terms.limits, _identity(peer))
+    def hold(self, entry: Entry, server: str, terms: Terms) -> None:
+        """Hold a handshake to what another epoch says, before it is admitted."""
+        if entry.server != server:
+            self._tally(entry.server).ended(entry.source, None, admitted=False)
+            self._tally(server).arrived(entry.source)
+        entry.server, entry.terms = server, terms
 
-    def admit(self, visit: Visit, peer: VerifiedPeer | None, pin: Pin | None = None) -> None:
+    def refuse_admission(self, entry: Entry, identity: bytes | None) -> Rejection | None:
+        """
+        :param identity: the verified client's, or None.
+        :returns: why it cannot stay, or None.
+        """
+        return self._tallies[entry.server].refuse_admission(entry.terms.limits, identity)
+
+    def admit(self, entry: Entry, admission: Admission) -> None:
         """Count a connection as admitted, and see to its end."""
-        visit.peer, visit.identity, visit.pin = peer, _identity(peer), pin
-        visit.admitted_at = self.clock.seconds()
-        self._tallies[visit.server].admitted(visit.identity)
-        self._see_to_the_end_of(visit)
-        failed = self._tell(lambda observer: observer.admitted(visit))
+        entry.admission = admission
+        self._tallies[entry.server].admitted(admission.identity)
+        self._see_to_the_end_of(entry, admission)
+        admitted = entry.as_admitted(admission)
+        failed = self._tell(lambda observer: observer.admitted(admitted))
         if failed is not None:
             # Nobody comes in who might not stand in the audit log.
             raise failed
 
-    def _see_to_the_end_of(self, visit: Visit) -> None:
-        if visit.peer is not None and visit.terms.close_on_expiry:
-            at, _ = _end(visit.peer, visit.pin)
-            self._expiring.add(at, (visit.number, visit._generation))
-        if visit.terms.idle_timeout is not None:
-            visit._traffic = (sum(visit.traffic), self.clock.seconds())
-            self._look_again(visit, visit.terms.idle_timeout)
-
-    def _look_again(self, visit: Visit, limit: float) -> None:
-        at = self.clock.seconds() + limit / _LOOKS
-        self._idling.add(at, (visit.number, visit._generation))
-
-    def adopt(self, visit: Visit, server: str, terms: Terms, pin: Pin | None) -> None:
-        """Hold an admitted connection to what another epoch says."""
-        _no_longer_revoked(visit)
-        if (visit.server, visit.terms, visit.pin) == (server, terms, pin):
-            return
-        if visit.server != server:
-            self._tally(visit.server).ended(visit.source, visit.identity, admitted=True)
-            tally = self._tally(server)
-            tally.arrived(visit.source)
-            tally.admitted(visit.identity)
-        visit.server, visit.terms, visit.pin = server, terms, pin
-        visit._generation += 1
-        self._see_to_the_end_of(visit)
-
-    def revoke(self, visit: Visit, grace: float, cause: Cause, detail: str) -> None:
-        """:param grace: seconds after which to end the connection, if it is not
-        adopted before; one that was to be ended sooner still is."""
-        if visit.reprieve is not None:
-            grace = min(grace, visit.reprieve.getTime() - self.clock.seconds())
-        _no_longer_revoked(visit)
-        if grace <= 0:
-            self.close(visit, cause, detail)
-        else:
-            visit.reprieve = self.clock.callLater(grace, self.close, visit, cause, detail)
-
     def reject(
         self,
-        visit: Visit,
+        entry: Entry,
         rejection: Rejection,
         *,
         leaf: x509.Certificate | None = None,
         server_name: str | None = None,
         tls_version: str | None = None,
+        received: int = 0,
     ) -> None:
-        """Tell that a connection is turned away; it ends by itself.  Of one that
-        the gate ended, that is told and not what it looks like from inside."""
-        if visit.cause is not None:
-            detail = f": {visit.detail}" if visit.detail else ""
-            rejection = Rejection(Reason.CLOSED_BY_GATE, f"{visit.cause}{detail}")
+        """
+        Tell that a connection is turned away; it ends by itself.  If the gate
+        ended it, that is told, and not what it looks like from inside.
+
+        :param received: bytes that came.
+        """
+        if entry.closing is not None:
+            detail = f": {entry.closing.detail}" if entry.closing.detail else ""
+            rejection = Rejection(Reason.CLOSED_BY_GATE, f"{entry.closing.cause}{detail}")
+        arrival = entry.arrival
         self._tell_rejected(
-            Refusal(
+            RejectedConnection(
                 at=self.now(),
-                server=visit.server,
-                address=visit.address,
+                server=entry.server,
+                address=arrival.address,
                 rejection=rejection,
-                visit=visit,
+                number=arrival.number,
+                listener=arrival.listener,
                 leaf=leaf,
                 server_name=server_name,
                 tls_version=tls_version,
-                seconds=self.clock.seconds() - visit.began,
+                seconds=self.clock.seconds() - arrival.began,
+                received=received,
             )
         )
 
-    def leave(self, visit: Visit) -> None:
+    # Staying.
+
+    def _see_to_the_end_of(self, entry: Entry, admission: Admission) -> None:
+        if admission.peer is not None and entry.terms.close_on_expiry:
+            at, _ = _end(admission.peer, admission.pin)
+            self._expiring.add(at, (entry.arrival.number, entry.generation))
+        if entry.terms.idle_timeout is not None:
+            entry.last_traffic = (sum(entry.traffic), self.clock.seconds())
+            self._look_again(entry, entry.terms.idle_timeout)
+
+    def _look_again(self, entry: Entry, limit: float) -> None:
+        at = self.clock.seconds() + limit / _LOOKS
+        self._idling.add(at, (entry.arrival.number, entry.generation))
+
+    def adopt(self, entry: Entry, held: Held) -> None:
+        """Hold an admitted connection to what another epoch says."""
+        admission = entry.admission
+        assert admission is not None
+        _no_longer_revoked(entry)
+        held_to = (entry.server, entry.terms, admission.peer, admission.pin)
+        if held_to == (held.server, held.terms, held.peer, held.pin):
+            return
+        if entry.server != held.server:
+            self._tally(entry.server).ended(entry.source, admission.identity, admitted=True)
+            tally = self._tally(held.server)
+            tally.arrived(entry.source)
+            tally.admitted(admission.identity)
+        entry.server, entry.terms = held.server, held.terms
+        entry.admission = evolve(admission, peer=held.peer, pin=held.pin)
+        entry.generation += 1
+        self._see_to_the_end_of(entry, entry.admission)
+
+    def revoke(self, entry: Entry, grace: float, cause: Cause, detail: str) -> None:
+        """
+        :param grace: seconds after which to end the connection, unless it is
+            adopted before; one that was to be ended sooner still is.
+        """
+        if entry.reprieve is not None:
+            grace = min(grace, entry.reprieve.getTime() - self.clock.seconds())
+        _no_longer_revoked(entry)
+        if grace <= 0:
+            self.close(entry, cause, detail)
+        else:
+            entry.reprieve = self.clock.callLater(grace, self.close, entry, cause, detail)
+
+    def sweep(self) -> None:
+        """End what has expired or been idle; to be called every second or so."""
+        for number, _ in self._expiring.due(self.now().timestamp()):
+            entry = self._entries[number]
+            admission = entry.admission
+            assert admission is not None
+            assert admission.peer is not None
+            self.close(entry, _end(admission.peer, admission.pin)[1])
+        for number, _ in self._idling.due(self.clock.seconds()):
+            self._look_whether_idle(self._entries[number])
+
+    def _stands(self, appointment: _Appointment) -> bool:
+        number, generation = appointment
+        entry = self._entries.get(number)
+        return entry is not None and entry.generation == generation
+
+    def _look_whether_idle(self, entry: Entry) -> None:
+        limit, now = entry.terms.idle_timeout, self.clock.seconds()
+        assert limit is not None
+        before, since = entry.last_traffic
+        total = sum(entry.traffic)
+        if total != before:
+            entry.last_traffic = (total, now)
+        elif now - since >= limit:
+            self.close(entry, Cause.IDLE_TIMEOUT, f"no byte for {limit:g} s")
+            return
+        self._look_again(entry, limit)
+
+    # Going.
+
+    def close(self, entry: Entry, cause: Cause, detail: str = "") -> None:
+        """End a connection at once; closing it twice is once."""
+        if entry.ended or entry.closing is not None:
+            return
+        entry.closing = Closing(cause=cause, detail=detail)
+        if entry.connection is not None:
+            try:
+                entry.connection.abortConnection()
+            except Exception:  # noqa: BLE001 -- there are others to be ended
+                _log.failure("{server}: a connection cannot be ended", server=entry.server)
+                # So that it is tried again when there is another cause.
+                entry.closing = None
+
+    def leave(self, entry: Entry) -> None:
         """Count a connection no more."""
-        self._count_out(visit)
+        self._count_out(entry)
         self._tell_if_none()
 
-    def _count_out(self, visit: Visit) -> None:
-        visit.ended, visit.abort = True, None
-        _no_longer_revoked(visit)
-        del self._visits[visit.number]
-        self._tallies[visit.server].ended(
-            visit.source, visit.identity, admitted=visit.admitted_at is not None
+    def end(
+        self, entry: Entry, why: Failure, received: int, sent: int, *, by_application: bool = False
+    ) -> None:
+        """
+        A connection is over.
+
+        :param received: bytes that the client sent to the application.
+        :param sent: bytes that it got from it.
+        :param by_application: whether the application had ended it.
+        """
+        self._count_out(entry)
+        if entry.admission is not None:
+            cause = Cause.APPLICATION if by_application else _cause(why)
+            self._tell_closed(entry, entry.admission, cause, received, sent)
+        # Last, for whoever waits for this may end what observers need.
+        self._tell_if_none()
+
+    def _tell_closed(
+        self, entry: Entry, admission: Admission, cause: Cause, received: int, sent: int
+    ) -> None:
+        closing = entry.closing or Closing(cause=cause)
+        closed = ClosedConnection(
+            at=self.now(),
+            connection=entry.as_admitted(admission),
+            cause=closing.cause,
+            detail=closing.detail,
+            by_gate=entry.closing is not None,
+            seconds=self.clock.seconds() - admission.since,
+            received=received,
+            sent=sent,
+        )
+        self._tell(lambda observer: observer.closed(closed))
+
+    def _count_out(self, entry: Entry) -> None:
+        entry.ended, entry.connection = True, None
+        _no_longer_revoked(entry)
+        del self._entries[entry.arrival.number]
+        self._tallies[entry.server].ended(
+            entry.source, entry.identity, admitted=entry.admission is not None
         )
 
     def _tell_if_none(self) -> None:
-        if not self._visits:
+        if not self._entries:
             waiting, self._waiting = self._waiting, []
             for one in waiting:
                 one.callback(None)
 
     def gone(self) -> Deferred[None]:
         """:returns: fires when there is no connection."""
-        if not self._visits:
+        if not self._entries:
             return succeed(None)
         waiting: Deferred[None] = Deferred()
         self._waiting.append(waiting)
         return waiting
 
-    def end(self, visit: Visit, why: Failure, received: int, sent: int) -> None:
-        """A connection is over."""
-        self._count_out(visit)
-        if visit.admitted_at is not None:
-            self._tell_ended(visit, why, received, sent)
-        # Last, for whoever waits for this may end what observers need.
-        self._tell_if_none()
-
-    def _tell_ended(self, visit: Visit, why: Failure, received: int, sent: int) -> None:
-        assert visit.admitted_at is not None
-        ending = Ending(
-            at=self.now(),
-            visit=visit,
-            cause=visit.cause or _cause(visit, why),
-            detail=visit.detail,
-            seconds=self.clock.seconds() - visit.admitted_at,
-            received=received,
-            sent=sent,
-        )
-        self._tell(lambda observer: observer.ended(ending))
-
-    def close(self, visit: Visit, cause: Cause, detail: str = "") -> None:
-        """End a connection at once; closing it twice is once."""
-        if visit.ended or visit.cause is not None:
-            return
-        visit.cause, visit.detail = cause, detail
-        if visit.abort is not None:
-            try:
-                visit.abort()
-            except Exception:  # noqa: BLE001 -- there are others to be ended
-                _log.failure("{server}: a connection cannot be ended", server=visit.server)
-                # So that it is tried again when there is another cause.
-                visit.cause, visit.detail = None, ""
-
-    def sweep(self) -> None:
-        """End what has expired or been idle; to be called every second or so."""
-        for number, _ in self._expiring.due(self.now().timestamp()):
-            visit = self._visits[number]
-            assert visit.peer is not None
-            self.close(visit, _end(visit.peer, visit.pin)[1])
-        for number, _ in self._idling.due(self.clock.seconds()):
-            self._look_whether_idle(self._visits[number])
-
-    def _stands(self, appointment: _Appointment) -> bool:
-        number, generation = appointment
-        visit = self._visits.get(number)
-        return visit is not None and visit._generation == generation
-
-    def _look_whether_idle(self, visit: Visit) -> None:
-        limit, now = visit.terms.idle_timeout, self.clock.seconds()
-        assert limit is not None
-        before, since = visit._traffic
-        total = sum(visit.traffic)
-        if total != before:
-            visit._traffic = (total, now)
-        elif now - since >= limit:
-            self.close(visit, Cause.IDLE_TIMEOUT, f"no byte for {limit:g} s")
-            return
-        self._look_again(visit, limit)
+    # Telling.
 
     def tell_reloaded(self, reload: Reload) -> None:
         """Tell observers that the configuration was loaded anew, or not."""
         self._tell(lambda observer: observer.reloaded(reload))
 
-    def _tell_rejected(self, refusal: Refusal) -> None:
-        self._tell(lambda observer: observer.rejected(refusal))
+    def _tell_rejected(self, rejected: RejectedConnection) -> None:
+        self._tell(lambda observer: observer.rejected(rejected))
 
     def _tell(self, tell: Callable[[Observer], None]) -> Exception | None:
         """
-        Tell every observer; one that fails, as none must, keeps nothing from the
-        others, and does not keep a connection from being over.
+        Tell every observer.  None may fail; if one does, the others are told all
+        the same, and the connection is over all the same.
 
         :returns: the first failure, or None.
         """
@@ -325,24 +398,17 @@ class Connections:
         return first
 
 
-#: A connection's number, and the generation of the terms under which it was
-#: noted.  Not the connection: what is over is to be gone at once.
-_Appointment = tuple[int, int]
-
-
-def _identity(peer: VerifiedPeer | None) -> bytes | None:
-    return None if peer is None else sha256(peer.leaf)
-
-
-def _no_longer_revoked(visit: Visit) -> None:
-    if visit.reprieve is not None and visit.reprieve.active():
-        visit.reprieve.cancel()
-    visit.reprieve = None
+def _no_longer_revoked(entry: Entry) -> None:
+    if entry.reprieve is not None and entry.reprieve.active():
+        entry.reprieve.cancel()
+    entry.reprieve = None
 
 
 def _end(peer: VerifiedPeer, pin: Pin | None) -> tuple[float, Cause]:
-    """:returns: from when on the client's certificate, or its pin, no longer
-    counts, whichever comes first, in seconds since 1970."""
+    """
+    :returns: from when on the client's certificate, or its pin, no longer
+        counts, whichever comes first, in seconds since 1970.
+    """
     # Validity counts in whole seconds, both ends included (RFC 5280, 4.1.2.5).
     expired = peer.not_after.timestamp() + 1
     retired = None if pin is None or pin.retire_after is None else pin.retire_after.timestamp()
@@ -351,8 +417,5 @@ def _end(peer: VerifiedPeer, pin: Pin | None) -> tuple[float, Cause]:
     return retired, Cause.PIN_RETIRED
 
 
-def _cause(visit: Visit, why: Failure) -> Cause:
-    if visit.is_left:
-        return Cause.APPLICATION
-    is_clean = isinstance(why.value, ConnectionDone)
-    return Cause.CLIENT if is_clean else Cause.CONNECTION_LOST
+def _cause(why: Failure) -> Cause:
+    return Cause.CLIENT if isinstance(why.value, ConnectionDone) else Cause.CONNECTION_LOST

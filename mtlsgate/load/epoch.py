@@ -16,6 +16,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from mtlsgate.clock import utc_now
 from mtlsgate.config import Located, Material, model
 from mtlsgate.config.decode import Decoder
 from mtlsgate.config.expressions import Scope
@@ -34,7 +35,6 @@ from mtlsgate.load.progress import note_if_slow
 from mtlsgate.load.servers import LoadedServer, ServerBuilder
 from mtlsgate.protocols import no_gate
 from mtlsgate.text import quoted
-from mtlsgate.tls.server import utc_now
 
 __all__ = ["Epoch", "LoadedServer", "load"]
 

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from secrets import token_hex
-from typing import cast
 
 from attrs import frozen
 from cryptography import x509
@@ -21,14 +20,13 @@ from twisted.logger import Logger
 
 from mtlsgate.admission.conditions import Leaf
 from mtlsgate.certificates.parsing import MAX_REMEMBERED, UNPARSABLE, sha256
+from mtlsgate.clock import utc_now
 from mtlsgate.config import model
 from mtlsgate.errors import ConfigError, Problem
-from mtlsgate.gate.connection import Ending, Refusal, Reload, Visit
+from mtlsgate.gate.events import AdmittedConnection, ClosedConnection, RejectedConnection, Reload
 from mtlsgate.observe.log_file import NOBODY_ELSE, LogFile, Owner
 from mtlsgate.peer import address_text
 from mtlsgate.text import printable, shown
-from mtlsgate.tls.handshake import GateConnection
-from mtlsgate.tls.server import utc_now
 
 _log = Logger("mtlsgate.audit")
 
@@ -131,89 +129,69 @@ class AuditLog:
 
     # What it says.
 
-    def admitted(self, visit: Visit) -> None:
+    def admitted(self, connection: AdmittedConnection) -> None:
         """Write that a client was let in."""
         if self._file is None:
             return
-        peer, capped = visit.peer, _Capped()
-        if peer is None:
-            assert visit.transport is not None
-            connection = cast(GateConnection, visit.transport.getHandle())
-            alpn = connection.get_alpn_proto_negotiated().decode("ascii", "backslashreplace")
-            tls = {
-                "tls_version": connection.get_protocol_version_name(),
-                "cipher": connection.get_cipher_name(),
-                "group": connection.get_group_name(),
-                "alpn": capped.text(alpn or None),
-                "resumed": False,
-            }
-        else:
-            tls = {
-                "tls_version": peer.tls_version,
-                "cipher": peer.cipher,
-                "group": peer.group,
-                "alpn": capped.text(peer.alpn),
-                "resumed": peer.resumed,
-            }
-        assert visit.admitted_at is not None
-        self._write_visit(
+        capped, negotiated = _Capped(), connection.admission.negotiated
+        self._write_connection(
             self._now(),
             "admitted",
-            visit,
+            connection,
             capped,
             {
-                **self._by(visit, capped),
-                "sni": capped.text(visit.server_name),
-                **tls,
-                "seconds": round(visit.admitted_at - visit.began, 6),
+                "sni": capped.text(negotiated.server_name),
+                "tls_version": negotiated.tls_version,
+                "cipher": negotiated.cipher,
+                "group": negotiated.group,
+                "alpn": capped.text(negotiated.alpn),
+                "resumed": negotiated.resumed,
+                "seconds": round(connection.admission.since - connection.arrival.began, 6),
             },
-            _facts_of(visit),
         )
 
-    def rejected(self, refusal: Refusal) -> None:
+    def rejected(self, connection: RejectedConnection) -> None:
         """Write that a client was turned away."""
         if self._file is None:
             return
-        visit, rejection, leaf, capped = refusal.visit, refusal.rejection, refusal.leaf, _Capped()
+        rejection, leaf, capped = connection.rejection, connection.leaf, _Capped()
         facts = _NO_FACTS if leaf is None else _facts(leaf, MAX_STRANGER)
         self._write(
             {
-                **self._head("rejected", refusal.at),
-                "connection": None if visit is None else visit.number,
-                "server": capped.text(refusal.server),
-                "place": None if visit is None else capped.text(visit.place),
-                "peer_address": capped.text(address_text(refusal.address)),
+                **self._head("rejected", connection.at),
+                "connection": connection.number,
+                "server": capped.text(connection.server),
+                "place": capped.text(connection.listener),
+                "peer_address": capped.text(address_text(connection.address)),
                 "reason": rejection.reason.value,
                 "detail": capped.text(rejection.detail),
                 "depth": rejection.depth,
-                "sni": capped.text(refusal.server_name),
-                "tls_version": refusal.tls_version,
-                "health_check": refusal.is_health_check,
-                "seconds": round(refusal.seconds, 6),
+                "sni": capped.text(connection.server_name),
+                "tls_version": connection.tls_version,
+                "health_check": connection.is_health_check,
+                "seconds": round(connection.seconds, 6),
                 "truncated": capped.is_cut or facts.is_cut,
             },
             facts.text,
         )
 
-    def ended(self, ending: Ending) -> None:
+    def closed(self, connection: ClosedConnection) -> None:
         """Write that an admitted client's connection is over."""
         if self._file is None:
             return
-        visit, capped = ending.visit, _Capped()
-        self._write_visit(
-            ending.at,
+        capped = _Capped()
+        self._write_connection(
+            connection.at,
             "closed",
-            visit,
+            connection.connection,
             capped,
             {
-                **self._by(visit, capped),
-                "cause": ending.cause.value,
-                "detail": capped.text(ending.detail),
-                "seconds": round(ending.seconds, 6),
-                "bytes_received": ending.received,
-                "bytes_sent": ending.sent,
+                "cause": connection.cause.value,
+                "detail": capped.text(connection.detail),
+                "seconds": round(connection.seconds, 6),
+                "bytes_received": connection.received,
+                "bytes_sent": connection.sent,
             },
-            _facts_of(visit),
         )
 
     def reloaded(self, reload: Reload) -> None:
@@ -248,30 +226,26 @@ class AuditLog:
             "epoch": self.epoch,
         }
 
-    @staticmethod
-    def _by(visit: Visit, capped: _Capped) -> dict[str, object]:
-        """By what it was let in."""
-        return {
-            "rule": None if visit.peer is None else capped.text(visit.peer.rule),
-            "pin": None if visit.pin is None else capped.text(visit.pin.name),
-        }
-
-    def _write_visit(
+    def _write_connection(
         self,
         at: datetime,
         event: str,
-        visit: Visit,
+        connection: AdmittedConnection,
         capped: _Capped,
         fields: dict[str, object],
-        facts: _Facts,
     ) -> None:
+        """:param fields: after those that tell which it is, and by what it is in."""
+        arrival, admission = connection.arrival, connection.admission
+        facts = _NO_FACTS if admission.peer is None else _facts_of_admitted(admission.peer.leaf)
         self._write(
             {
                 **self._head(event, at),
-                "connection": visit.number,
-                "server": capped.text(visit.server),
-                "place": capped.text(visit.place),
-                "peer_address": capped.text(address_text(visit.address)),
+                "connection": arrival.number,
+                "server": capped.text(connection.server),
+                "place": capped.text(arrival.listener),
+                "peer_address": capped.text(address_text(arrival.address)),
+                "rule": capped.text(connection.rule),
+                "pin": None if admission.pin is None else capped.text(admission.pin.name),
                 **fields,
                 "truncated": capped.is_cut or facts.is_cut,
             },
@@ -335,10 +309,6 @@ class _Facts:
 
     text: str
     is_cut: bool
-
-
-def _facts_of(visit: Visit) -> _Facts:
-    return _NO_FACTS if visit.peer is None else _facts_of_admitted(visit.peer.leaf)
 
 
 @lru_cache(MAX_REMEMBERED)

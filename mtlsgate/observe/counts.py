@@ -15,7 +15,13 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from mtlsgate.gate.connection import Ending, Refusal, Reload, Visit
+from mtlsgate.gate.events import (
+    AdmittedConnection,
+    ClosedConnection,
+    LiveConnection,
+    RejectedConnection,
+    Reload,
+)
 
 #: Upper ends of the buckets for handshakes, in seconds.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -101,20 +107,20 @@ class Counts:
         self._counted: dict[int, tuple[int, int]] = {}
         self._before = names
 
-    def admitted(self, visit: Visit) -> None:
+    def admitted(self, connection: AdmittedConnection) -> None:
         """Count an admission."""
-        assert visit.admitted_at is not None
-        server = visit.server
+        server = connection.server
         self.handshakes[server, "admitted", ""] += 1
-        self.admissions[server, "" if visit.peer is None else visit.peer.rule] += 1
-        self._took(server, "admitted", visit.admitted_at - visit.began)
+        self.admissions[server, connection.rule or ""] += 1
+        self._took(server, "admitted", connection.admission.since - connection.arrival.began)
 
-    def rejected(self, refusal: Refusal) -> None:
+    def rejected(self, connection: RejectedConnection) -> None:
         """Count a rejection."""
-        self.handshakes[refusal.server, "rejected", refusal.rejection.reason.value] += 1
+        server, reason = connection.server, connection.rejection.reason
+        self.handshakes[server, "rejected", reason.value] += 1
         # A connection that a limit closed as it came had no handshake.
-        if refusal.visit is not None:
-            self._took(refusal.server, "rejected", refusal.seconds)
+        if connection.number is not None:
+            self._took(server, "rejected", connection.seconds)
 
     def _took(self, server: str, result: str, seconds: float) -> None:
         durations = self.seconds.get((server, result))
@@ -122,34 +128,35 @@ class Counts:
             durations = self.seconds[server, result] = HandshakeSeconds()
         durations.add(seconds)
 
-    def ended(self, ending: Ending) -> None:
+    def closed(self, connection: ClosedConnection) -> None:
         """Count the end of a connection, and its bytes that are not counted yet."""
-        visit = ending.visit
-        self.closes[visit.server, ending.cause.value] += 1
-        received, sent = self._counted.pop(visit.number, (0, 0))
-        self.received[visit.server] += ending.received - received
-        self.sent[visit.server] += ending.sent - sent
+        server, number = connection.connection.server, connection.connection.arrival.number
+        self.closes[server, connection.cause.value] += 1
+        received, sent = self._counted.pop(number, (0, 0))
+        self.received[server] += connection.received - received
+        self.sent[server] += connection.sent - sent
 
     def reloaded(self, reload: Reload) -> None:
         """Count a reload."""
         if not reload.is_trial:
             self.reloads["failed" if reload.problems else "ok"] += 1
 
-    def count_bytes(self, connections: Iterable[Visit]) -> None:
+    def count_bytes(self, connections: Iterable[LiveConnection]) -> None:
         """
         Count the bytes that live connections have moved so far: they may last for
         months.
 
         :param connections: all there are.
         """
-        for visit in connections:
-            if visit.admitted_at is None:
+        for one in connections:
+            if one.admission is None:
                 continue
-            before, (received, sent) = self._counted.get(visit.number, (0, 0)), visit.traffic
+            number, (received, sent) = one.arrival.number, one.traffic
+            before = self._counted.get(number, (0, 0))
             if (received, sent) != before:
-                self.received[visit.server] += received - before[0]
-                self.sent[visit.server] += sent - before[1]
-                self._counted[visit.number] = received, sent
+                self.received[one.server] += received - before[0]
+                self.sent[one.server] += sent - before[1]
+                self._counted[number] = received, sent
 
     def keep(self, names: ConfiguredNames) -> None:
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping
 from functools import lru_cache, partial
-from typing import Literal, cast
+from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -17,11 +17,10 @@ from twisted.logger import Logger
 from mtlsgate.admission import Pin
 from mtlsgate.admission.conditions import Leaf
 from mtlsgate.certificates.parsing import MAX_REMEMBERED, UNPARSABLE, remembered, sha256
-from mtlsgate.gate.connection import Ending, Refusal, Reload, Visit
+from mtlsgate.gate.events import AdmittedConnection, ClosedConnection, RejectedConnection, Reload
 from mtlsgate.peer import address_text
 from mtlsgate.reasons import Reason
 from mtlsgate.text import printable
-from mtlsgate.tls.handshake import GateConnection
 
 _log = Logger("mtlsgate.gate")
 _closes_log = Logger("mtlsgate.closes")
@@ -64,22 +63,23 @@ class HumanLog:
         """:param quiet: whether to leave out connections that come and go without a byte."""
         self._quiet = quiet
 
-    def admitted(self, visit: Visit) -> None:
+    def admitted(self, connection: AdmittedConnection) -> None:
         """Log that a client was let in."""
-        peer = visit.peer
+        peer, pin = connection.admission.peer, connection.admission.pin
         if peer is None:
-            _admitted_anyone(visit)
+            _admitted_anyone(connection)
             return
-        address, facts = address_text(visit.address), _facts_and_names(peer.leaf)
+        address = address_text(connection.arrival.address)
+        facts = _facts_and_names(peer.leaf)
         _log.info(
             # Put together here: Twisted's own formatting of so many fields costs
             # more than the verdict.
             "{text}",
-            text=f"{visit.server}: admitted {address} by rule {peer.rule}: "
+            text=f"{connection.server}: admitted {address} by rule {peer.rule}: "
             f"subject={facts['subject']} sha256={facts['fingerprint']} tls={peer.tls_version}"
             f"{' resumed' if peer.resumed else ''}",
-            server=visit.server,
-            connection=visit.number,
+            server=connection.server,
+            connection=connection.arrival.number,
             peer_address=address,
             rule=peer.rule,
             sni=_printable(peer.server_name),
@@ -87,48 +87,51 @@ class HumanLog:
             resumed=peer.resumed,
             **facts,
         )
+        if pin is not None and connection.admission.is_first_use:
+            _pin_first_used(connection.server, peer.rule, pin)
 
-    def rejected(self, refusal: Refusal) -> None:
+    def rejected(self, connection: RejectedConnection) -> None:
         """Log that a client was turned away, and at the debug level how to pin it."""
-        if self._quiet and refusal.is_health_check:
+        if self._quiet and connection.is_health_check:
             return
-        leaf, rejection = refusal.leaf, refusal.rejection
+        leaf, rejection = connection.leaf, connection.rejection
         _log.warn(
             _REJECTED if leaf is None else _REJECTED + _REJECTED_LEAF,
-            server=refusal.server,
-            connection=None if refusal.visit is None else refusal.visit.number,
-            peer_address=address_text(refusal.address),
+            server=connection.server,
+            connection=connection.number,
+            peer_address=address_text(connection.address),
             reason=rejection.reason.value,
             detail=printable(rejection.detail),
             depth=rejection.depth,
-            sni=_printable(refusal.server_name),
-            tls_version=refusal.tls_version,
+            sni=_printable(connection.server_name),
+            tls_version=connection.tls_version,
             **(_NO_FACTS if leaf is None else _facts(leaf)),
         )
-        if leaf is not None and is_pinnable(refusal):
+        if leaf is not None and is_pinnable(connection):
             _pins_log.debug(
                 _PIN_BLOCK,
-                server=refusal.server,
-                peer_address=address_text(refusal.address),
+                server=connection.server,
+                peer_address=address_text(connection.address),
                 fingerprint=sha256(leaf).hex(),
                 # A call, so that it costs nothing where nobody reads this level.
                 pin_block=partial(pin_block, leaf),
             )
 
-    def ended(self, ending: Ending) -> None:
+    def closed(self, connection: ClosedConnection) -> None:
         """Log that the gate ended a connection; what others end is not news."""
-        visit = ending.visit
-        if visit.cause is None:
+        if not connection.by_gate:
             return
+        admitted = connection.connection
+        peer = admitted.admission.peer
         _closes_log.info(
             _CLOSED,
-            server=visit.server,
-            connection=visit.number,
-            peer_address=address_text(visit.address),
-            cause=ending.cause.value,
-            detail=f": {printable(ending.detail)}" if ending.detail else "",
-            rule=None if visit.peer is None else visit.peer.rule,
-            **(_NO_FACTS if visit.peer is None else _facts(visit.peer.leaf)),
+            server=admitted.server,
+            connection=admitted.arrival.number,
+            peer_address=address_text(admitted.arrival.address),
+            cause=connection.cause.value,
+            detail=f": {printable(connection.detail)}" if connection.detail else "",
+            rule=admitted.rule,
+            **(_NO_FACTS if peer is None else _facts(peer.leaf)),
         )
 
     def reloaded(self, reload: Reload) -> None:
@@ -145,21 +148,19 @@ class HumanLog:
         _reloads_log.info(_RELOADED, epoch=reload.number, seconds=reload.seconds)
 
 
-def _admitted_anyone(visit: Visit) -> None:
-    assert visit.transport is not None
-    connection = cast(GateConnection, visit.transport.getHandle())
+def _admitted_anyone(connection: AdmittedConnection) -> None:
+    negotiated = connection.admission.negotiated
     _log.info(
         _ADMITTED_ANYONE,
-        server=visit.server,
-        connection=visit.number,
-        peer_address=address_text(visit.address),
-        sni=_printable(connection.server_name),
-        tls_version=connection.get_protocol_version_name(),
+        server=connection.server,
+        connection=connection.arrival.number,
+        peer_address=address_text(connection.arrival.address),
+        sni=_printable(negotiated.server_name),
+        tls_version=negotiated.tls_version,
     )
 
 
-def pin_first_used(server: str, rule: str, pin: Pin) -> None:
-    """Log that a pin with a name was used for the first time."""
+def _pin_first_used(server: str, rule: str, pin: Pin) -> None:
     _pins_log.info(
         _FIRST_USE,
         server=server,
@@ -169,13 +170,13 @@ def pin_first_used(server: str, rule: str, pin: Pin) -> None:
     )
 
 
-def is_pinnable(refusal: Refusal) -> bool:
+def is_pinnable(connection: RejectedConnection) -> bool:
     """:returns: whether a pin may be what is wanted, and the leaf is a
     certificate as people pin them: not a stranger's way to fill the log."""
-    leaf = refusal.leaf
+    leaf = connection.leaf
     return (
         leaf is not None
-        and refusal.rejection.reason in _PINNABLE
+        and connection.rejection.reason in _PINNABLE
         and len(leaf.tbs_certificate_bytes) <= _MAX_PINNABLE
     )
 

@@ -24,7 +24,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from mtlsgate.gate.connection import Reload, Visit
+from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
 from mtlsgate.observe.counts import ConfiguredNames, Counts
 
@@ -71,7 +71,7 @@ class ServiceState:
     names: ConfiguredNames
     arrivals: int
     tallies: Mapping[str, Tally]
-    connections: Iterable[Visit]
+    connections: Iterable[LiveConnection]
     epoch: int
     epoch_age: float
     last_reload: Reload | None

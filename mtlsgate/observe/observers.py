@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from mtlsgate.gate.connection import Observer
+from mtlsgate.gate.events import Observer
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.human_log import HumanLog

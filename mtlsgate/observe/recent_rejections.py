@@ -14,7 +14,7 @@ from cryptography import x509
 
 from mtlsgate.admission.conditions import Leaf
 from mtlsgate.certificates.parsing import UNPARSABLE, sha256
-from mtlsgate.gate.connection import Ending, Refusal, Reload, Visit
+from mtlsgate.gate.events import AdmittedConnection, ClosedConnection, RejectedConnection, Reload
 from mtlsgate.observe.human_log import is_pinnable, pin_block
 from mtlsgate.observe.status import LeafFacts, RejectionFacts
 from mtlsgate.peer import address_text
@@ -56,33 +56,26 @@ class RecentRejections:
         """:param quiet: whether to leave out connections that come and go without a byte."""
         self._quiet = quiet
 
-    def admitted(self, visit: Visit) -> None:
+    def admitted(self, connection: AdmittedConnection) -> None:
         """Nothing to remember."""
 
-    def rejected(self, refusal: Refusal) -> None:
+    def rejected(self, connection: RejectedConnection) -> None:
         """Remember one, and forget the oldest."""
-        if self._quiet and refusal.is_health_check:
+        if self._quiet and connection.is_health_check:
             return
         self.count += 1
-        leaf, visit, rejection = refusal.leaf, refusal.visit, refusal.rejection
+        leaf, rejection = connection.leaf, connection.rejection
         if len(rejection.detail) > _LONGEST_DETAIL:
             rejection = evolve(rejection, detail=rejection.detail[:_LONGEST_DETAIL])
         is_small = leaf is not None and len(leaf.tbs_certificate_bytes) <= _LARGEST_LEAF
         self._kept.append(
             _Kept(
-                # Without the connection, which is large and about to go.
-                evolve(
-                    refusal,
-                    visit=None,
-                    leaf=leaf if is_small else None,
-                    rejection=rejection,
-                ),
-                None if visit is None else visit.number,
+                evolve(connection, leaf=leaf if is_small else None, rejection=rejection),
                 None if leaf is None else sha256(leaf).hex(),
             )
         )
 
-    def ended(self, ending: Ending) -> None:
+    def closed(self, connection: ClosedConnection) -> None:
         """Nothing to remember."""
 
     def reloaded(self, reload: Reload) -> None:
@@ -91,8 +84,7 @@ class RecentRejections:
 
 @frozen(slots=False)
 class _Kept:
-    refusal: Refusal
-    number: int | None
+    connection: RejectedConnection
     digest: str | None
 
     @cached_property
@@ -102,21 +94,21 @@ class _Kept:
 
 
 def _rejection(kept: _Kept) -> RejectionFacts:
-    refusal, rejection = kept.refusal, kept.refusal.rejection
-    leaf = refusal.leaf
+    connection, rejection = kept.connection, kept.connection.rejection
+    leaf = connection.leaf
     return RejectionFacts(
-        at=refusal.at,
-        number=kept.number,
-        server=printable(refusal.server),
-        address=printable(address_text(refusal.address)),
+        at=connection.at,
+        number=connection.number,
+        server=printable(connection.server),
+        address=printable(address_text(connection.address)),
         reason=rejection.reason.value,
         detail=printable(rejection.detail),
         depth=rejection.depth,
-        server_name=None if refusal.server_name is None else printable(refusal.server_name),
-        tls_version=refusal.tls_version,
-        seconds=refusal.seconds,
+        server_name=None if connection.server_name is None else printable(connection.server_name),
+        tls_version=connection.tls_version,
+        seconds=connection.seconds,
         leaf=None if kept.digest is None else _leaf(kept.digest, leaf),
-        pin_block=pin_block(leaf) if leaf is not None and is_pinnable(refusal) else None,
+        pin_block=pin_block(leaf) if leaf is not None and is_pinnable(connection) else None,
     )
 
 

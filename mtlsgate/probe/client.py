@@ -24,6 +24,7 @@ from OpenSSL.crypto import X509, X509StoreFlags
 
 from mtlsgate.certificates.parsing import UNPARSABLE, ServerCredential
 from mtlsgate.certificates.server_identity import as_address, name_problem
+from mtlsgate.clock import utc_now
 from mtlsgate.probe.arguments import ProbeError
 from mtlsgate.probe.outcome import (
     CertificateFacts,
@@ -35,7 +36,6 @@ from mtlsgate.probe.outcome import (
     name_text,
 )
 from mtlsgate.probe.session import End, Session, converse, reason
-from mtlsgate.tls.server import utc_now
 
 T = TypeVar("T")
 

@@ -69,11 +69,11 @@ class Control:
 
     def close(self, number: int, who: str) -> bool:
         """:returns: whether there was such a connection; it is over then, or about to be."""
-        connections = self._gate.runner.connections
-        visit = connections.get(number)
-        if visit is None:
+        registry = self._gate.runner.registry
+        connection = registry.get(number)
+        if connection is None:
             return False
-        connections.close(visit, Cause.CLOSED_BY_OPERATOR, f"asked for by {printable(who)}")
+        registry.close(connection, Cause.CLOSED_BY_OPERATOR, f"asked for by {printable(who)}")
         return True
 
 

@@ -16,13 +16,11 @@ from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTi
 from twisted.internet.task import Cooperator, LoopingCall
 from twisted.logger import Logger
 
-from mtlsgate.admission import Rejection
 from mtlsgate.errors import GateError
-from mtlsgate.gate.connection import Visit
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.overview import describe
-from mtlsgate.peer import VerifiedPeer, address_text
+from mtlsgate.peer import address_text
 from mtlsgate.reasons import Cause
 from mtlsgate.run.descriptors import Descriptors
 from mtlsgate.run.followers import Change, EpochFollower
@@ -37,7 +35,7 @@ from mtlsgate.run.listening import (
     release,
 )
 from mtlsgate.run.memory_trim import MemoryTrim, give_back
-from mtlsgate.run.rejudging import Handover
+from mtlsgate.run.rejudging import Handover, InForce
 
 _log = Logger("mtlsgate.service")
 
@@ -62,7 +60,7 @@ class EpochRunner:
     :ivar epoch: the one in force.
     :ivar number: of that epoch; the first is 1.
     :ivar since: when it took over, in the clock's seconds.
-    :ivar connections: all there are.
+    :ivar registry: of all connections.
     :ivar is_listening: whether it has begun to listen, and does not drain.
     :ivar is_draining: whether it accepts no more connections, because it ends.
     """
@@ -72,26 +70,26 @@ class EpochRunner:
         epoch: Epoch,
         listeners: Iterable[Listener],
         reactor: IReactorTime,
-        connections: Connections,
+        registry: Registry,
         followers: Iterable[EpochFollower] = (),
     ) -> None:
         """
         :param listeners: what `bind` made of the epoch.
         :param reactor: for time limits.
-        :param connections: where they are accounted for.
+        :param registry: where connections are accounted for.
         :param followers: what else changes with the epoch.
         """
         self.epoch = epoch
         self.number = 1
         self.since = reactor.seconds()
-        self.connections = connections
+        self.registry = registry
         self.is_draining = False
         self._listeners: list[Listener] = list(listeners)
         self._followers = tuple(followers)
         self._reactor = reactor
         self._open: dict[str, _Open] = {}
         self._entrances: dict[str, Entrance] = {}
-        self._handover = Handover(epoch)
+        self._in_force = InForce(epoch)
         self._drain_timer: IDelayedCall | None = None
         self._stopping: list[Deferred[Any]] = []
         self._descriptors = Descriptors(lambda: [one.port for one in self._open.values()])
@@ -132,7 +130,9 @@ class EpochRunner:
             self._sweeping.stop()
 
     def _new_entrances(self, epoch: Epoch) -> dict[str, Entrance]:
-        return {place.key: Entrance(place, self.connections) for place in places_of(epoch)}
+        return {
+            place.key: Entrance(place, self.registry, self._in_force) for place in places_of(epoch)
+        }
 
     def _listen_on(self, listener: Listener, entrances: dict[str, Entrance]) -> None:
         key = listener.place.key
@@ -162,14 +162,14 @@ class EpochRunner:
         return found
 
     def _sweep(self) -> None:
-        for look in (self.connections.sweep, self._descriptors.look, self._trim):
+        for look in (self.registry.sweep, self._descriptors.look, self._trim):
             try:
                 look()
             except Exception:  # noqa: BLE001 -- or else nobody would look ever again
                 _log.failure("looking after connections failed")
 
     def _trim(self) -> None:
-        self._memory.look(len(self.connections))
+        self._memory.look(len(self.registry))
 
     # Taking over.
 
@@ -196,11 +196,8 @@ class EpochRunner:
                 changes.append(change)
             # From here on nothing can fail.
             undo.pop_all()
-        self._handover = handover = Handover(epoch)
-        for key, old in self._entrances.items():
-            for gate in old.gates:
-                gate.again = self._again
-                gate.follow = self._follow
+        handover = self._in_force.turn_to(epoch)
+        for key in self._entrances:
             if key in entrances:
                 self._open[key].switch.turn_to(entrances[key].factory)
             else:
@@ -216,17 +213,9 @@ class EpochRunner:
         self._say_warnings()
         self._say_servers()
 
-    def _again(self, visit: Visit, peer: VerifiedPeer | None) -> Rejection | None:
-        # Whichever epoch a handshake began under: what counts is the one in
-        # force when it is done, and not the one that came next.
-        return self._handover.again(visit, peer)
-
-    def _follow(self, visit: Visit) -> None:
-        self._handover.follow(visit, self.connections)
-
     def _settle(self, handover: Handover) -> Iterator[None]:
-        for _ in handover.settle(self.connections):
-            if self._handover is not handover:
+        for _ in handover.settle(self.registry):
+            if self._in_force.handover is not handover:
                 # What an epoch that is no longer in force admits counts no more.
                 return
             yield
@@ -266,15 +255,15 @@ class EpochRunner:
         return (
             gatherResults(stopping)
             .addCallback(self._say_draining)
-            .addCallback(lambda _: self.connections.gone())
+            .addCallback(lambda _: self.registry.gone())
             .addCallback(self._drained)
         )
 
     def _say_draining(self, _: object) -> None:
-        if len(self.connections):
+        if len(self.registry):
             _log.info(
                 "accepting no more; {count} connections have {timeout:g} s to end",
-                count=len(self.connections),
+                count=len(self.registry),
                 timeout=self.epoch.settings.drain_timeout,
             )
 
@@ -284,8 +273,8 @@ class EpochRunner:
 
     def close_all(self) -> None:
         """End all connections at once."""
-        for visit in self.connections:
-            self.connections.close(visit, Cause.DRAINED)
+        for one in self.registry:
+            self.registry.close(one, Cause.DRAINED)
 
 
 def _commit(change: Change) -> None:

@@ -24,10 +24,11 @@ from mtlsgate.certificates.server_names import NameTable, first_by_name
 from mtlsgate.errors import GateError
 from mtlsgate.gate.behind_proxy import behind_proxies
 from mtlsgate.gate.by_server_name import DispatchingFactory, ServerChoice
-from mtlsgate.gate.connection import Terms
 from mtlsgate.gate.factory import GateFactory
+from mtlsgate.gate.judging import Judging
 from mtlsgate.gate.limits import Limits
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.terms import Terms
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.load.listen_addresses import HostError, SocketAddress, adopt, endpoint_of
 
@@ -186,16 +187,19 @@ class Entrance:
     :ivar gates: the factory of each server behind it.
     """
 
-    def __init__(self, place: Place, connections: Connections) -> None:
-        """:param connections: where they are accounted for."""
+    def __init__(self, place: Place, registry: Registry, judging: Judging | None = None) -> None:
+        """
+        :param registry: where connections are accounted for.
+        :param judging: what the epoch in force says; None if there is never another.
+        """
         self.place = place
         self.gates = tuple(
-            GateFactory(server.gate, connections.clock, connections, place.key)
+            GateFactory(server.gate, registry.clock, registry, place.key, judging)
             for server in place.servers
         )
-        self.factory = self._factory(connections)
+        self.factory = self._factory(registry)
 
-    def _factory(self, connections: Connections) -> IProtocolFactory:
+    def _factory(self, registry: Registry) -> IProtocolFactory:
         place = self.place
         first, terms = place.servers[0], _terms_of(place.servers)
         name = str(place.address) if place.is_shared else first.gate.name
@@ -216,10 +220,10 @@ class Entrance:
                 place.key,
                 terms,
             )
-            factory = DispatchingFactory(choice, connections)
+            factory = DispatchingFactory(choice, registry)
         # Before its header is read a connection is a proxy's, for whoever it may be.
         many = Terms(limits=Limits(max_handshakes=terms.limits.max_handshakes))
-        return behind_proxies(factory, name, first.proxies, timeout, connections, place.key, many)
+        return behind_proxies(factory, name, first.proxies, timeout, registry, place.key, many)
 
 
 def _terms_of(servers: Sequence[LoadedServer]) -> Terms:

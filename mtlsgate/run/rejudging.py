@@ -9,33 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
-from mtlsgate.admission import Admitted, Pin, Rejection
-from mtlsgate.gate.connection import Visit
-from mtlsgate.gate.registry import Connections
+from mtlsgate.admission import Admitted, Rejection
+from mtlsgate.gate.entry import Entry
+from mtlsgate.gate.events import Admission
+from mtlsgate.gate.judging import Held
+from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.run.listening import Place, places_of
 
 _log = Logger("mtlsgate.handover")
-
-
-@frozen
-class Continuation:
-    """
-    What an epoch makes of a client that an earlier one admitted.
-
-    :ivar server: the server that it would reach now, or None.
-    :ivar objection: why it is no longer admitted, or None.
-    :ivar pin: by which it is now, or None.
-    """
-
-    server: LoadedServer | None
-    objection: Rejection | None = None
-    pin: Pin | None = None
 
 
 @frozen(eq=False)
@@ -53,85 +40,113 @@ class Handover:
     def _by_key(self) -> dict[str, Place]:
         return {place.key: place for place in places_of(self.epoch)}
 
-    def again(self, visit: Visit, peer: VerifiedPeer | None) -> Rejection | None:
-        """
-        :param visit: a handshake that began under an earlier epoch, and is held to
-            what this one says from now on.
-        :returns: why the client does not come in, or None.
-        """
-        found = self.judge(visit, peer)
-        if found.server is not None:
-            visit.terms = found.server.gate.terms
-        return found.objection
+    def is_in_force(self, listener: str, server: object) -> bool:
+        """:returns: whether a server stands at that listener in this epoch."""
+        place = self._places.get(listener)
+        return place is not None and any(one.gate is server for one in place.servers)
 
-    def follow(self, visit: Visit, connections: Connections) -> None:
-        """Count a client that came in so as that of the server that it would reach
-        now, and by the pin that it is admitted by now."""
-        found = self.judge(visit, visit.peer)
-        if found.server is not None and found.objection is None:
-            gate = found.server.gate
-            connections.adopt(visit, gate.name, gate.terms, found.pin)
-
-    def judge(self, visit: Visit, peer: VerifiedPeer | None) -> Continuation:
-        """:param peer: who it is; None where no certificate was asked for."""
-        place = self._places.get(visit.place)
+    def server_for(self, listener: str, server_name: str | None) -> LoadedServer | Rejection:
+        """:returns: the server that a client would reach now, or why there is none."""
+        place = self._places.get(listener)
         if place is None:
-            return Continuation(
-                None, Rejection(Reason.SERVER_REMOVED, "no server listens there any more")
-            )
-        server = place.choose(visit.server_name)
+            return Rejection(Reason.SERVER_REMOVED, "no server listens there any more")
+        server = place.choose(server_name)
         if server is None:
-            return Continuation(
-                None,
-                Rejection(Reason.UNKNOWN_SERVER_NAME, "no server declares its name any more"),
-            )
-        judge = server.gate.context.judge
-        if judge is None:
-            return Continuation(server)
-        if peer is None:
-            return Continuation(
-                server,
-                Rejection(Reason.NO_CERTIFICATE, "it came when no certificate was asked for", None),
-            )
-        verdict = judge.again(peer.path)
-        if isinstance(verdict, Admitted):
-            return Continuation(server, None, verdict.pin)
-        return Continuation(server, verdict)
+            return Rejection(Reason.UNKNOWN_SERVER_NAME, "no server declares its name any more")
+        return server
 
-    def settle(self, connections: Connections) -> Iterator[None]:
+    def judge(
+        self, listener: str, server_name: str | None, peer: VerifiedPeer | None
+    ) -> Held | Rejection:
+        """:returns: what a client is held to, or why it is not admitted."""
+        server = self.server_for(listener, server_name)
+        return server if isinstance(server, Rejection) else _judged(server, peer)
+
+    def settle(self, registry: Registry) -> Iterator[None]:
         """
-        Judge every admitted client again and end those that are not admitted
-        any more; a step each, so that the reactor can see to others meanwhile.
+        Judge every admitted client again, and end those that are not admitted
+        any more; a step each, so that the reactor serves others meanwhile.
         """
-        for visit in connections:
-            if visit.admitted_at is not None and not visit.ended:
+        for entry in registry:
+            if entry.admission is not None and not entry.ended:
                 try:
-                    self._settle(visit, connections)
+                    self._settle(entry, entry.admission, registry)
                 except Exception:  # noqa: BLE001 -- whatever it is, nobody stays for it
-                    _log.failure("{server}: judging a client again failed", server=visit.server)
+                    _log.failure("{server}: judging a client again failed", server=entry.server)
                     detail = f"{Reason.INTERNAL_ERROR}: judging it again failed"
-                    connections.close(visit, Cause.NO_LONGER_ADMITTED, detail)
+                    registry.close(entry, Cause.NO_LONGER_ADMITTED, detail)
                 yield
 
-    def _settle(self, visit: Visit, connections: Connections) -> None:
-        found = self.judge(visit, visit.peer)
-        if found.server is not None and not found.server.gate.terms.judged_on_reload:
-            if visit.reprieve is not None and found.objection is not None:
+    def _settle(self, entry: Entry, admission: Admission, registry: Registry) -> None:
+        server = self.server_for(entry.arrival.listener, admission.negotiated.server_name)
+        found = server if isinstance(server, Rejection) else _judged(server, admission.peer)
+        terms = entry.terms if isinstance(server, Rejection) else server.gate.terms
+        if not isinstance(server, Rejection) and not terms.judged_on_reload:
+            if entry.reprieve is not None and isinstance(found, Rejection):
                 # It is to go already, and nothing of this lets it stay.
                 return
-            connections.adopt(visit, found.server.gate.name, found.server.gate.terms, visit.pin)
-        elif found.server is not None and found.objection is None:
-            connections.adopt(visit, found.server.gate.name, found.server.gate.terms, found.pin)
+            found = Held(
+                server=server.gate.name, terms=terms, peer=admission.peer, pin=admission.pin
+            )
+        if isinstance(found, Held):
+            registry.adopt(entry, found)
         else:
-            assert found.objection is not None
-            terms = visit.terms if found.server is None else found.server.gate.terms
-            detail = f"{found.objection.reason}: {found.objection.detail}"
-            connections.revoke(visit, terms.revoke_grace, Cause.NO_LONGER_ADMITTED, detail)
+            detail = f"{found.reason}: {found.detail}"
+            registry.revoke(entry, terms.revoke_grace, Cause.NO_LONGER_ADMITTED, detail)
 
-    def dropped(self, connections: Connections) -> Iterator[tuple[Visit, Rejection | None]]:
+    def dropped(self, registry: Registry) -> Iterator[tuple[Entry, Rejection | None]]:
         """:returns: each client, and why it would be dropped if the epoch took over, or None."""
-        for visit in connections:
-            if visit.admitted_at is not None and not visit.ended:
-                found = self.judge(visit, visit.peer)
-                keeps = found.server is not None and not found.server.gate.terms.judged_on_reload
-                yield visit, None if keeps else found.objection
+        for entry in registry:
+            if entry.admission is not None and not entry.ended:
+                name = entry.admission.negotiated.server_name
+                server = self.server_for(entry.arrival.listener, name)
+                if isinstance(server, Rejection):
+                    yield entry, server
+                    continue
+                found = _judged(server, entry.admission.peer)
+                if isinstance(found, Held) or not server.gate.terms.judged_on_reload:
+                    yield entry, None
+                else:
+                    yield entry, found
+
+
+class InForce:
+    """
+    Answers for the epoch in force; the `Judging` of every connection.
+
+    :ivar handover: of that epoch.
+    """
+
+    def __init__(self, epoch: Epoch) -> None:
+        self.handover = Handover(epoch)
+
+    def turn_to(self, epoch: Epoch) -> Handover:
+        """:param epoch: takes over."""
+        self.handover = Handover(epoch)
+        return self.handover
+
+    def is_in_force(self, listener: str, server: object) -> bool:
+        """:returns: whether a server stands at that listener now."""
+        return self.handover.is_in_force(listener, server)
+
+    def judge(
+        self, listener: str, server_name: str | None, peer: VerifiedPeer | None
+    ) -> Held | Rejection:
+        """:returns: what a client is held to now, or why it is not admitted."""
+        return self.handover.judge(listener, server_name, peer)
+
+
+def _judged(server: LoadedServer, peer: VerifiedPeer | None) -> Held | Rejection:
+    gate = server.gate
+    judge = gate.context.judge
+    if judge is None:
+        # Its admission goes on as it was.
+        return Held(server=gate.name, terms=gate.terms, peer=peer, pin=None)
+    if peer is None:
+        return Rejection(Reason.NO_CERTIFICATE, "it came when no certificate was asked for", None)
+    verdict = judge.again(peer.path)
+    if not isinstance(verdict, Admitted):
+        return verdict
+    if verdict.rule.name != peer.rule:
+        peer = evolve(peer, rule=verdict.rule.name)
+    return Held(server=gate.name, terms=gate.terms, peer=peer, pin=verdict.pin)

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mtlsgate.errors import GateError
-from mtlsgate.gate.connection import Reload
+from mtlsgate.gate.events import Reload
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.peer import address_text
 from mtlsgate.run.epoch_diff import changes
@@ -84,10 +84,10 @@ class Reloader:
     def _attempt(
         self, go_on: Callable[[Epoch], Reload | Deferred[Reload]], *, is_trial: bool
     ) -> Deferred[Reload]:
-        began = self._runner.connections.clock.seconds()
+        began = self._runner.registry.clock.seconds()
 
         def tell(report: Reload) -> Reload:
-            seconds = self._runner.connections.clock.seconds() - began
+            seconds = self._runner.registry.clock.seconds() - began
             return self._tell(evolve(report, seconds=seconds, is_trial=is_trial))
 
         loading: Deferred[Epoch] = self._in_thread(lambda: self._loaded(is_trial))
@@ -105,7 +105,7 @@ class Reloader:
         runner = self._runner
         found = tuple(changes(runner.epoch, epoch))
         runner.take_over(epoch)
-        return Reload(at=runner.connections.now(), number=runner.number, changes=found)
+        return Reload(at=runner.registry.now(), number=runner.number, changes=found)
 
     def _failed(self, failure: Failure) -> Reload:
         if not failure.check(GateError):
@@ -113,22 +113,22 @@ class Reloader:
         lines = str(failure.value) if failure.check(GateError) else repr(failure.value)
         problems = tuple(map(printable, lines.split("\n")))
         runner = self._runner
-        return Reload(at=runner.connections.now(), number=runner.number, problems=problems)
+        return Reload(at=runner.registry.now(), number=runner.number, problems=problems)
 
     def _trial(self, epoch: Epoch) -> Deferred[Reload]:
         runner, dropped = self._runner, list[str]()
 
         def look() -> Iterator[None]:
-            for visit, why in Handover(epoch).dropped(runner.connections):
+            for one, why in Handover(epoch).dropped(runner.registry):
                 if why is not None:
-                    address = address_text(visit.address)
-                    line = f"{visit.server}: {address}: {why.reason}: {why.detail}"
+                    address = address_text(one.arrival.address)
+                    line = f"{one.server}: {address}: {why.reason}: {why.detail}"
                     dropped.append(printable(line))
                 yield
 
         def told(_: object) -> Reload:
             return Reload(
-                at=runner.connections.now(),
+                at=runner.registry.now(),
                 number=runner.number,
                 changes=tuple(changes(runner.epoch, epoch)),
                 dropped=tuple(dropped),
@@ -140,5 +140,5 @@ class Reloader:
     def _tell(self, report: Reload) -> Reload:
         if not report.is_trial:
             self.last = report
-        self._runner.connections.tell_reloaded(report)
+        self._runner.registry.tell_reloaded(report)
         return report

@@ -20,9 +20,9 @@ from twisted.internet.task import Clock
 from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
 from mtlsgate.errors import GateError
-from mtlsgate.gate.connection import Terms
 from mtlsgate.gate.factory import GateFactory, GateServer
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.terms import Terms
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.text import printable
 from mtlsgate.tls.memory_client import Client
@@ -107,7 +107,7 @@ def _gets_in(server: GateServer, intruder: Intruder) -> bool:
     application, clock = _Nobody(), Clock()
     # Of the limits nothing, and no observer: none of this happened.
     alone = evolve(server, application=application, terms=Terms(), authorizer=None)
-    factory = GateFactory(alone, clock, Connections(clock))
+    factory = GateFactory(alone, clock, Registry(clock))
     client = Client(factory, intruder.credential, clock=clock, chain=intruder.chain)
     client.send(b"self-test")
     client.reset()

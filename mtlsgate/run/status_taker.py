@@ -8,16 +8,15 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import cast
 
 import attrs
 from attrs import frozen
 from cryptography import x509
 
 from mtlsgate.certificates.parsing import sha256
-from mtlsgate.gate.connection import Reload, Visit
+from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import LoadedServer
 from mtlsgate.load.expiry import Expiry, Kind
 from mtlsgate.load.overview import describe_rule
@@ -35,12 +34,11 @@ from mtlsgate.observe.status import (
     Snapshot,
     Status,
 )
-from mtlsgate.peer import VerifiedPeer, address_text
+from mtlsgate.peer import address_text
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.service import GateService
 from mtlsgate.text import printable
-from mtlsgate.tls.handshake import GateConnection
 
 
 @frozen(kw_only=True)
@@ -77,20 +75,20 @@ class Snapshots:
         return self.service.runner
 
     @property
-    def _connections(self) -> Connections:
-        return self.service.runner.connections
+    def _registry(self) -> Registry:
+        return self.service.runner.registry
 
     def state(self) -> ServiceState:
         """:returns: what metrics tell of the service now."""
         runner, audit = self._runner, self.service.observers.audit
-        now = self._connections.now()
+        now = self._registry.now()
         return ServiceState(
             names=configured_names(runner.epoch),
-            arrivals=self._connections.arrivals,
-            tallies=self._connections.tallies,
-            connections=self._connections,
+            arrivals=self._registry.arrivals,
+            tallies=self._registry.tallies,
+            connections=self._registry,
             epoch=runner.number,
-            epoch_age=self._connections.clock.seconds() - runner.since,
+            epoch_age=self._registry.clock.seconds() - runner.since,
             last_reload=self.service.reloader.last,
             expiring=tuple(
                 Expiring(kind=one.kind.value, server=one.server, rule=one.rule, at=at)
@@ -108,7 +106,7 @@ class Snapshots:
         :param selection: which connections to tell of.
         :returns: how the gate is now.
         """
-        now = self._connections.now()
+        now = self._registry.now()
         connections, after = self._selected(selection)
         return Snapshot(
             at=now,
@@ -121,28 +119,28 @@ class Snapshots:
     def _selected(self, selection: Selection) -> tuple[tuple[ConnectionFacts, ...], int | None]:
         if not selection.limit:
             return (), None
-        clock = self._connections.clock.seconds()
+        clock = self._registry.clock.seconds()
         found = (
-            visit
-            for visit in self._connections
-            if visit.number > selection.after and selection.server in (None, visit.server)
+            one
+            for one in self._registry
+            if one.arrival.number > selection.after and selection.server in (None, one.server)
         )
         chosen = list(islice(found, selection.limit))
         is_last = next(found, None) is None
         return (
-            tuple(_connection(visit, clock) for visit in chosen),
-            None if is_last else chosen[-1].number,
+            tuple(_connection(one, clock) for one in chosen),
+            None if is_last else chosen[-1].arrival.number,
         )
 
     def _status(self, now: datetime) -> Status:
         runner, process = self._runner, self.process
         recent = self.service.observers.recent
-        clock = self._connections.clock.seconds()
+        clock = self._registry.clock.seconds()
         last = self.service.reloader.last
         why = self.service.not_ready
         addresses = runner.addresses()
         expiries = {(one.kind, one.server, one.rule): one for one in runner.epoch.expiries}
-        tallies = self._connections.tallies.values()
+        tallies = self._registry.tallies.values()
         return Status(
             version=process.version,
             # Not before: a daemon gets another.
@@ -173,7 +171,7 @@ class Snapshots:
         expiries: Mapping[tuple[Kind, str, str | None], Expiry],
     ) -> ServerFacts:
         model, gate, policy = server.model, server.gate, server.gate.context.policy
-        tally = self._connections.tallies.get(gate.name, Tally())
+        tally = self._registry.tallies.get(gate.name, Tally())
         limits = attrs.asdict(gate.terms.limits)
         return ServerFacts(
             name=printable(gate.name),
@@ -232,43 +230,34 @@ def _days_left(expiry: Expiry | None, now: datetime) -> int | None:
     return None if at is None else (at - now).days
 
 
-def _connection(visit: Visit, clock: float) -> ConnectionFacts:
-    peer, quiet_since = visit.peer, visit.quiet_since
-    received, sent = visit.traffic
-    state = "handshake" if visit.admitted_at is None else "admitted"
-    version, cipher = _tls(visit, peer)
+def _connection(connection: LiveConnection, clock: float) -> ConnectionFacts:
+    arrival, admission = connection.arrival, connection.admission
+    peer = None if admission is None else admission.peer
+    pin = None if admission is None else admission.pin
+    negotiated = None if admission is None else admission.negotiated
+    received, sent = connection.traffic
+    quiet_since = connection.quiet_since
+    state = "handshake" if admission is None else "admitted"
     return ConnectionFacts(
-        number=visit.number,
-        state="closing" if visit.cause is not None else state,
-        server=printable(visit.server),
+        number=arrival.number,
+        state=state if connection.closing is None else "closing",
+        server=printable(connection.server),
         rule=None if peer is None else printable(peer.rule),
-        pin=_printable(None if visit.pin is None else visit.pin.name),
-        address=printable(address_text(visit.address)),
+        pin=_printable(None if pin is None else pin.name),
+        address=printable(address_text(arrival.address)),
         subject=None if peer is None else subject_of(peer.leaf),
         sha256=None if peer is None else sha256(peer.leaf).hex(),
         not_after=None if peer is None else peer.not_after,
-        since=visit.at,
-        seconds=clock - visit.began,
+        since=arrival.at,
+        seconds=clock - arrival.began,
         received=received,
         sent=sent,
         idle=None if quiet_since is None else clock - quiet_since,
-        server_name=_printable(visit.server_name),
-        tls_version=version,
-        cipher=cipher,
-        resumed=peer is not None and peer.resumed,
+        server_name=_printable(None if negotiated is None else negotiated.server_name),
+        tls_version=None if negotiated is None else negotiated.tls_version,
+        cipher=None if negotiated is None else negotiated.cipher,
+        resumed=negotiated is not None and negotiated.resumed,
     )
-
-
-def _tls(visit: Visit, peer: VerifiedPeer | None) -> tuple[str | None, str | None]:
-    """:returns: version and cipher, or None where they are not known."""
-    if peer is not None:
-        return peer.tls_version, peer.cipher
-    if visit.admitted_at is None or visit.transport is None:
-        return None, None
-    connection = cast("GateConnection | None", visit.transport.getHandle())
-    if connection is None:
-        return None, None
-    return connection.get_protocol_version_name(), connection.get_cipher_name()
 
 
 def _printable(text: str | None) -> str | None:

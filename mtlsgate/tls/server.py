@@ -11,7 +11,7 @@ handshake is done.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Literal
 
@@ -34,6 +34,7 @@ from mtlsgate.admission import (
 from mtlsgate.certificates.development_ca import self_signed
 from mtlsgate.certificates.parsing import MAX_REMEMBERED, UNPARSABLE, ServerCredential
 from mtlsgate.certificates.server_names import certificate_names, first_by_name
+from mtlsgate.clock import utc_now
 from mtlsgate.reasons import Reason
 from mtlsgate.tls.contexts import new_context
 from mtlsgate.tls.handshake import GateConnection, Handshake
@@ -46,11 +47,6 @@ from mtlsgate.tls.transport import HalfClosingTransport
 _MAX_CA_NAMES = 32 * 1024
 
 _log = Logger("mtlsgate.context")
-
-
-def utc_now() -> datetime:
-    """:returns: the present, by the system's clock."""
-    return datetime.now(UTC)
 
 
 @frozen

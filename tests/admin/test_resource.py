@@ -196,7 +196,7 @@ def test_a_reload_takes_its_time(running: Running) -> None:
     assert not transport.disconnecting
     gone.connectionLost()
     facts = ReloadFacts(
-        at=running.service.runner.connections.now(), succeeded=True, is_trial=False, epoch=2,
+        at=running.service.runner.registry.now(), succeeded=True, is_trial=False, epoch=2,
         seconds=100.0, problems=(), changes=(), dropped=(),
     )  # fmt: skip
     for one in waiting:
@@ -244,7 +244,7 @@ def test_close_ends_one_connection(endpoint: Endpoint, running: Running) -> None
     """POST /connections/ID/close ends that one, at once, and says so in its cause."""
     first, second = running.client(pki().client), running.client(pki().client)
     endings: list[Any] = []
-    running.recent.ended = endings.append  # type: ignore[method-assign, assignment]
+    running.recent.closed = endings.append  # type: ignore[method-assign, assignment]
     found = endpoint.ask("POST", "/connections/1/close")
     assert (found.status, found.value) == (200, {"closed": 1})
     for client in (first, second):

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 
 from mtlsgate.gate.admission import Doorkeeper
 from mtlsgate.gate.authorizer import Authorizer
+from mtlsgate.gate.factory import GateTransport
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Version
@@ -110,8 +111,8 @@ def test_what_waits_is_bounded(log: Log, version: Version, answer: bool) -> None
     client = gate.connect(ALICE, version)
     for _ in range(50):
         client.send(b"x" * 16_000)
-    [visit] = gate.factory.connections
-    assert sum(visit.traffic) <= 64 * 1024
+    [entry] = gate.factory.registry
+    assert sum(entry.traffic) <= 64 * 1024
     waiting.callback(answer)
     assert len(client.receive()) == (800_000 if answer else 0)
 
@@ -145,7 +146,7 @@ def test_a_client_that_goes_away_meanwhile(log: Log, version: Version) -> None:
         if not waiting.called:
             waiting.callback(True)
         assert gate.recorder.protocols == []
-        assert len(gate.factory.connections) == 0
+        assert len(gate.factory.registry) == 0
         assert gate.clock.getDelayedCalls() == []
 
 
@@ -191,7 +192,7 @@ def test_the_time_limit_needs_no_consent(
     assert gate.verdict() == FAILED
     assert log.only["detail"] == "ask did not answer within 5 s"
     gate.check_turned_away(client)
-    assert len(gate.factory.connections) == 0
+    assert len(gate.factory.registry) == 0
 
 
 @pytest.mark.parametrize(("ask", "failures"), STUBBORN)
@@ -209,7 +210,7 @@ def test_going_away_needs_no_consent(
     log.expect_failure(*failures)
     assert gate.verdict() == rejected(Reason.PEER_GONE, None)
     assert gate.recorder.protocols == []
-    assert len(gate.factory.connections) == 0
+    assert len(gate.factory.registry) == 0
     assert gate.clock.getDelayedCalls() == []
 
 
@@ -232,13 +233,13 @@ def test_an_answer_for_whom_the_gate_ends(log: Log, version: Version) -> None:
     gate = door(log, lambda peer: waiting)
     client = gate.connect(ALICE, version)
     client.send(b"knock")
-    [visit] = gate.factory.connections
-    gate.factory.connections.close(visit, Cause.CLOSED_BY_OPERATOR)
+    [entry] = gate.factory.registry
+    gate.factory.registry.close(entry, Cause.CLOSED_BY_OPERATOR)
     waiting.callback(True)
     client.pump()
     assert gate.recorder.protocols == []
     assert gate.verdict() == rejected(Reason.CLOSED_BY_GATE, None)
-    assert len(gate.factory.connections) == 0
+    assert len(gate.factory.registry) == 0
 
 
 def test_nothing_is_kept_of_whom_the_application_declines(log: Log, version: Version) -> None:
@@ -253,9 +254,9 @@ def test_nothing_is_kept_of_whom_the_application_declines(log: Log, version: Ver
     client = gate.connect(ALICE, version, answer_close=False)
     for _ in range(20):
         client.send(b"x" * 16_000)
-    [visit] = gate.factory.connections
-    assert visit.transport is not None
-    doorkeeper = visit.transport.wrappedProtocol
+    [entry] = gate.factory.registry
+    assert isinstance(entry.connection, GateTransport)
+    doorkeeper = entry.connection.wrappedProtocol
     assert isinstance(doorkeeper, Doorkeeper)
     assert doorkeeper._early == []
     gate.clock.advance(11)

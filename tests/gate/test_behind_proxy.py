@@ -1,5 +1,5 @@
 """
-Connections by way of a proxy: whose address they have, and who may say so.
+Registry by way of a proxy: whose address they have, and who may say so.
 """
 
 from __future__ import annotations
@@ -103,9 +103,9 @@ class Site:
                 None if names else door.factory,
                 TIMEOUT,
             )
-            inner = DispatchingFactory(choice, door.factory.connections)
+            inner = DispatchingFactory(choice, door.factory.registry)
         trusted = TrustedProxies(tuple(map(read_network, self.networks)))
-        factory = behind_proxies(inner, "door", trusted, TIMEOUT, door.factory.connections)
+        factory = behind_proxies(inner, "door", trusted, TIMEOUT, door.factory.registry)
         assert isinstance(factory, ProxiedFactory)
         object.__setattr__(self, "door", door)
         object.__setattr__(self, "factory", factory)
@@ -493,7 +493,7 @@ def test_start_and_stop(log: Log) -> None:
 
     door = Door([rule(ca=CA)], log, Counting())
     trusted = TrustedProxies((read_network("10.0.0.0/8"),))
-    factory = behind_proxies(door.factory, "door", trusted, TIMEOUT, door.factory.connections)
+    factory = behind_proxies(door.factory, "door", trusted, TIMEOUT, door.factory.registry)
     assert isinstance(factory, ProxiedFactory)
     assert factory.logPrefix() == "door"
     factory.doStart()
@@ -505,8 +505,7 @@ def test_no_cost_where_it_is_not_used(log: Log) -> None:
     """Where no header is read, the factory listens itself."""
     door = Door([rule(ca=CA)], log)
     assert (
-        behind_proxies(door.factory, "door", None, TIMEOUT, door.factory.connections)
-        is door.factory
+        behind_proxies(door.factory, "door", None, TIMEOUT, door.factory.registry) is door.factory
     )
 
 
@@ -523,7 +522,7 @@ def test_a_failing_application_costs_its_connection_alone(log: Log) -> None:
 
     door = Door([rule(ca=CA)], log, Application())
     trusted = TrustedProxies((read_network("10.0.0.0/8"),))
-    factory = behind_proxies(door.factory, "door", trusted, TIMEOUT, door.factory.connections)
+    factory = behind_proxies(door.factory, "door", trusted, TIMEOUT, door.factory.registry)
     client = Client(factory, ALICE, clock=door.clock, address=PROXY, host=GATE)
     client.raw_send(V2)
     client.send(b"x")

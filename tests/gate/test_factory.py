@@ -523,11 +523,11 @@ def test_a_failure_while_admitting_lets_nobody_in(
     def fail(*_: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(door.factory.connections, "admit", fail)
+    monkeypatch.setattr(door.factory.registry, "admit", fail)
     client = door.connect(ALICE, version)
     client.send(b"knock")
     log.expect_failure(RuntimeError)
     assert door.verdict() == rejected(Reason.INTERNAL_ERROR, None)
     assert apps.built == []
     assert client.disconnected
-    assert len(door.factory.connections) == 0
+    assert len(door.factory.registry) == 0

@@ -16,8 +16,14 @@ from twisted.internet.defer import fail as failed
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from mtlsgate.gate.connection import Ending, Refusal, Reload, Terms, Visit
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.events import (
+    AdmittedConnection,
+    ClosedConnection,
+    RejectedConnection,
+    Reload,
+)
+from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.terms import Terms
 from mtlsgate.reasons import Cause
 from mtlsgate.testing import Authority, Version
 from mtlsgate.tls.judge import Judge
@@ -53,12 +59,12 @@ def test_an_application_that_fails_at_the_end(
     door = Door((rule(ca=CA),), log, Factory.forProtocol(kind), terms=Terms())
     client = door.connect(ALICE, version)
     client.handshake()
-    [visit] = door.factory.connections
-    gone = door.factory.connections.gone()
+    [entry] = door.factory.registry
+    gone = door.factory.registry.gone()
 
     def end() -> None:
         if how == "abort":
-            door.factory.connections.close(visit, Cause.DRAINED)
+            door.factory.registry.close(entry, Cause.DRAINED)
             client.pump()
         elif how == "close":
             client.send(b"last words")
@@ -70,7 +76,7 @@ def test_an_application_that_fails_at_the_end(
     if kind is FailsToEnd or how == "close":
         log.expect_failure(Oops)
     assert gone.called
-    assert door.factory.connections.tallies["door"].counts["admitted"] == 0
+    assert door.factory.registry.tallies["door"].counts["admitted"] == 0
 
 
 class Fails:
@@ -83,14 +89,14 @@ class Fails:
         if where in self.where:
             raise Oops
 
-    def admitted(self, visit: Visit) -> None:
+    def admitted(self, connection: AdmittedConnection) -> None:
         self._fail("admitted")
 
-    def rejected(self, refusal: Refusal) -> None:
+    def rejected(self, connection: RejectedConnection) -> None:
         self._fail("rejected")
 
-    def ended(self, ending: Ending) -> None:
-        self._fail("ended")
+    def closed(self, connection: ClosedConnection) -> None:
+        self._fail("closed")
 
     def reloaded(self, reload: Reload) -> None:
         self._fail("reloaded")
@@ -109,11 +115,11 @@ def watched(log: Log, *where: str) -> tuple[Door, Remembers]:
     """:returns: a door with an observer that fails, and one behind it."""
     remembers = Remembers()
     door = Door((rule(ca=CA),), log)
-    connections = Connections(door.clock, [Fails(*where), remembers])
-    return Door((rule(ca=CA),), log, clock=door.clock, connections=connections), remembers
+    registry = Registry(door.clock, [Fails(*where), remembers])
+    return Door((rule(ca=CA),), log, clock=door.clock, registry=registry), remembers
 
 
-@pytest.mark.parametrize("where", ["rejected", "ended"])
+@pytest.mark.parametrize("where", ["rejected", "closed"])
 def test_an_observer_that_fails(log: Log, version: Version, where: str) -> None:
     """The others are told, and the connection is over."""
     door, remembers = watched(log, where)
@@ -122,9 +128,9 @@ def test_an_observer_that_fails(log: Log, version: Version, where: str) -> None:
         client = door.connect(who, version)
         client.send(b"knock")
         client.close()
-        gone = door.factory.connections.gone()
+        gone = door.factory.registry.gone()
         assert gone.called
-    assert remembers.told == ["admitted", "ended", "rejected"]
+    assert remembers.told == ["admitted", "closed", "rejected"]
     log.expect_failure(Oops)
 
 
@@ -134,8 +140,8 @@ def test_an_observer_that_fails_at_an_admission(log: Log, version: Version) -> N
     client = door.connect(ALICE, version)
     client.send(b"knock")
     door.check_turned_away(client)
-    assert len(door.factory.connections) == 0
-    assert remembers.told == ["admitted", "rejected", "ended"]
+    assert len(door.factory.registry) == 0
+    assert remembers.told == ["admitted", "rejected", "closed"]
     log.expect_failure(Oops, Oops)
 
 
@@ -148,20 +154,20 @@ def test_an_observer_that_fails_at_a_reload(tmp_path: Path, log: Log) -> None:
 
 
 @pytest.fixture
-def stuck(tmp_path: Path, log: Log) -> Iterator[House]:
+def stuck(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     """A gate with two clients, the first of which cannot be ended."""
     house = House(tmp_path, a_server(rest='idle_timeout = "4s"'))
     clients = house.enter(pki().client), house.enter(pki().other)
-    first, _ = house.connections
+    first, _ = house.registry
 
     def fail() -> None:
         raise Oops
 
-    first.abort = fail
+    monkeypatch.setattr(first.connection, "abortConnection", fail)
     yield house
     clients[1].pump()
     assert clients[1].disconnected
-    assert [visit.number for visit in house.connections] == [1]
+    assert [one.arrival.number for one in house.registry] == [1]
     # The gate looks after others still.
     another = house.enter(pki().client)
     house.reactor.pump([1.0] * 8)

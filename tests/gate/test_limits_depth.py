@@ -17,9 +17,12 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from mtlsgate.admission import Rejection
-from mtlsgate.gate.connection import Terms, Visit
-from mtlsgate.gate.limits import Limits, source_of
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.entry import Entry
+from mtlsgate.gate.events import Admission, Negotiated
+from mtlsgate.gate.judging import Held
+from mtlsgate.gate.limits import Limits, identity_of, source_of
+from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.terms import Terms
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority
@@ -55,6 +58,7 @@ PEERS = st.sampled_from(
         ),
     ]
 )
+NEGOTIATED = Negotiated(server_name=None, tls_version="TLSv1.3", cipher="")
 SERVERS = st.sampled_from(["one", "two", "192.0.2.9:443"])
 FEW = st.none() | st.integers(0, 3)
 TERMS = st.builds(
@@ -81,106 +85,112 @@ class Counting(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.connections = Connections(self.clock, now=lambda: datetime(2026, 6, 15, tzinfo=UTC))
-        self.there: list[Visit] = []
+        self.registry = Registry(self.clock, now=lambda: datetime(2026, 6, 15, tzinfo=UTC))
+        self.there: list[Entry] = []
 
     @rule(target=shaking, server=SERVERS, terms=TERMS, address=ADDRESSES)
     def arrive(self, server: str, terms: Terms, address: Any) -> Any:
         mine = [one for one in self.there if one.server == server]
-        visit = self.connections.arrive("place", server, terms, address)
-        if visit is None:
+        entry = self.registry.arrive("place", server, terms, address)
+        if entry is None:
             return multiple()
-        self.within(mine, terms.limits, visit.source)
-        self.there.append(visit)
-        return visit
+        self.within(mine, terms.limits, entry.source)
+        self.there.append(entry)
+        return entry
 
     @rule(
         target=shaking,
-        visit=consumes(shaking),
+        entry=consumes(shaking),
         server=SERVERS,
         terms=TERMS,
         address=st.none() | ADDRESSES,
     )
-    def move(self, visit: Visit, server: str, terms: Terms, address: Any) -> Any:
-        mine = [one for one in self.there if one.server == server and one is not visit]
-        if not self.connections.move(visit, server, terms, address):
-            self.there.remove(visit)
+    def move(self, entry: Entry, server: str, terms: Terms, address: Any) -> Any:
+        mine = [one for one in self.there if one.server == server and one is not entry]
+        if not self.registry.move(entry, server, terms, address):
+            self.there.remove(entry)
             return multiple()
-        self.within(mine, terms.limits, visit.source)
-        return visit
+        self.within(mine, terms.limits, entry.source)
+        return entry
 
-    def within(self, others: list[Visit], limits: Limits, source: str | None) -> None:
+    def within(self, others: list[Entry], limits: Limits, source: str | None) -> None:
         """What stays was within the limits, whatever else is there."""
         for most, count in (
-            (limits.max_handshakes, sum(one.admitted_at is None for one in others)),
-            (limits.max_connections, sum(one.admitted_at is not None for one in others)),
+            (limits.max_handshakes, sum(one.admission is None for one in others)),
+            (limits.max_connections, sum(one.admission is not None for one in others)),
             (limits.max_connections_per_ip, sum(one.source == source for one in others)),
         ):
             if most is limits.max_connections_per_ip and source is None:
                 continue
             assert most is None or count < most
 
-    @rule(target=admitted, visit=consumes(shaking), peer=PEERS)
-    def admit(self, visit: Visit, peer: Any) -> Any:
-        refusal = self.connections.refuse_admission(visit, peer)
-        if refusal is not None:
-            self.connections.reject(visit, refusal)
-            self.over(visit)
+    @rule(target=admitted, entry=consumes(shaking), peer=PEERS)
+    def admit(self, entry: Entry, peer: Any) -> Any:
+        identity = None if peer is None else identity_of(peer.leaf)
+        rejection = self.registry.refuse_admission(entry, identity)
+        if rejection is not None:
+            self.registry.reject(entry, rejection)
+            self.over(entry)
             return multiple()
-        self.connections.admit(visit, peer)
-        return visit
+        admission = Admission(
+            peer=peer, identity=identity, pin=None, negotiated=NEGOTIATED, since=0.0
+        )
+        self.registry.admit(entry, admission)
+        return entry
 
-    @rule(target=admitted, visit=consumes(admitted), server=SERVERS, terms=TERMS)
-    def adopt(self, visit: Visit, server: str, terms: Terms) -> Visit:
-        self.connections.adopt(visit, server, terms, None)
-        return visit
+    @rule(target=admitted, entry=consumes(admitted), server=SERVERS, terms=TERMS)
+    def adopt(self, entry: Entry, server: str, terms: Terms) -> Entry:
+        assert entry.admission is not None
+        peer = entry.admission.peer
+        self.registry.adopt(entry, Held(server=server, terms=terms, peer=peer, pin=None))
+        return entry
 
-    @rule(target=admitted, visit=consumes(admitted), grace=st.sampled_from([0.0, 5.0]))
-    def revoke(self, visit: Visit, grace: float) -> Visit:
-        self.connections.revoke(visit, grace, Cause.NO_LONGER_ADMITTED, "")
-        return visit
+    @rule(target=admitted, entry=consumes(admitted), grace=st.sampled_from([0.0, 5.0]))
+    def revoke(self, entry: Entry, grace: float) -> Entry:
+        self.registry.revoke(entry, grace, Cause.NO_LONGER_ADMITTED, "")
+        return entry
 
-    @rule(visit=consumes(shaking) | consumes(admitted))
-    def end(self, visit: Visit) -> None:
-        if visit.admitted_at is None:
-            self.connections.reject(visit, Rejection(Reason.PEER_GONE, ""))
-        self.over(visit)
+    @rule(entry=consumes(shaking) | consumes(admitted))
+    def end(self, entry: Entry) -> None:
+        if entry.admission is None:
+            self.registry.reject(entry, Rejection(Reason.PEER_GONE, ""))
+        self.over(entry)
 
-    def over(self, visit: Visit) -> None:
-        self.there.remove(visit)
-        self.connections.end(visit, Failure(ConnectionDone()), 0, 0)
+    def over(self, entry: Entry) -> None:
+        self.there.remove(entry)
+        self.registry.end(entry, Failure(ConnectionDone()), 0, 0)
 
-    @rule(visit=consumes(shaking))
-    def leave(self, visit: Visit) -> None:
-        self.there.remove(visit)
-        self.connections.leave(visit)
+    @rule(entry=consumes(shaking))
+    def leave(self, entry: Entry) -> None:
+        self.there.remove(entry)
+        self.registry.leave(entry)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 10.0]))
     def time_goes_by(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        self.connections.sweep()
+        self.registry.sweep()
 
     @invariant()
     def what_is_counted_is_what_is_there(self) -> None:
-        assert list(self.connections) == sorted(self.there, key=lambda one: one.number)
-        for server, tally in self.connections.tallies.items():
+        assert list(self.registry) == sorted(self.there, key=lambda one: one.arrival.number)
+        for server, tally in self.registry.tallies.items():
             mine = [one for one in self.there if one.server == server]
-            inside = [one for one in mine if one.admitted_at is not None]
+            inside = [one for one in mine if one.admission is not None]
             assert tally.counts["admitted"] == len(inside)
             assert tally.counts["handshakes"] == len(mine) - len(inside)
-            sources = Counter(source_of(one.address) for one in mine)
+            sources = Counter(source_of(one.arrival.address) for one in mine)
             del sources[None]
             assert dict(tally.by_source) == dict(sources)
-            identities = Counter(one.peer.sha256 for one in inside if one.peer)
-            assert {key.hex(): count for key, count in tally.by_identity.items()} == identities
+            identities = Counter(one.identity for one in inside if one.identity is not None)
+            assert tally.by_identity == identities
 
     def teardown(self) -> None:
-        for visit in list(self.there):
-            self.over(visit)
+        for entry in list(self.there):
+            self.over(entry)
         assert not any(
-            tally.by_source or tally.by_identity for tally in self.connections.tallies.values()
+            tally.by_source or tally.by_identity for tally in self.registry.tallies.values()
         )
-        assert self.connections.gone().called
+        assert self.registry.gone().called
         assert self.clock.getDelayedCalls() == []
 
 

@@ -14,15 +14,24 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 
 from mtlsgate.admission import Pin, Rule
+from mtlsgate.clock import utc_now
 from mtlsgate.gate.authorizer import Authorizer
-from mtlsgate.gate.connection import Ending, Refusal, Reload, Terms, Visit
+from mtlsgate.gate.entry import Entry
+from mtlsgate.gate.events import (
+    AdmittedConnection,
+    ClosedConnection,
+    RejectedConnection,
+    Reload,
+)
+from mtlsgate.gate.factory import GateTransport
+from mtlsgate.gate.judging import Held
 from mtlsgate.gate.limits import Limits
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.terms import Terms
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.protocols.echo import Echo
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Client, Credential, Version
-from mtlsgate.tls.server import utc_now
 from tests.kits.gate import Door, Log, admitted, rejected, rule
 
 CA = Authority.create("Root")
@@ -37,25 +46,32 @@ class Witness:
     """
 
     def __init__(self) -> None:
-        self.told: list[Visit | Refusal | Ending] = []
+        self.told: list[AdmittedConnection | RejectedConnection | ClosedConnection] = []
 
-    def admitted(self, visit: Visit) -> None:
-        self.told.append(visit)
+    def admitted(self, connection: AdmittedConnection) -> None:
+        self.told.append(connection)
 
-    def rejected(self, refusal: Refusal) -> None:
-        self.told.append(refusal)
+    def rejected(self, connection: RejectedConnection) -> None:
+        self.told.append(connection)
 
-    def ended(self, ending: Ending) -> None:
-        self.told.append(ending)
+    def closed(self, connection: ClosedConnection) -> None:
+        self.told.append(connection)
 
     def reloaded(self, reload: Reload) -> None:
         raise AssertionError("nothing is loaded here")
 
     @property
-    def last_ending(self) -> Ending:
+    def last_end(self) -> ClosedConnection:
         last = self.told[-1]
-        assert isinstance(last, Ending)
+        assert isinstance(last, ClosedConnection)
         return last
+
+
+def held_as(entry: Entry) -> Held:
+    """:returns: what a connection is held to already."""
+    assert entry.admission is not None
+    peer, pin = entry.admission.peer, entry.admission.pin
+    return Held(server=entry.server, terms=entry.terms, peer=peer, pin=pin)
 
 
 CLIENT_ADDRESS = IPv4Address("TCP", "192.0.2.1", 50000)
@@ -68,18 +84,18 @@ class House:
         limits = {name: terms.pop(name) for name in list(terms) if hasattr(Limits(), name)}
         self.now = utc_now()
         self.clock, self.witness = Clock(), Witness()
-        self.connections = Connections(self.clock, [HumanLog(), self.witness], lambda: self.now)
+        self.registry = Registry(self.clock, [HumanLog(), self.witness], lambda: self.now)
         self.door = Door(
             rules or (rule(ca=CA),),
             log,
             clock=self.clock,
             now=lambda: self.now,
-            connections=self.connections,
+            registry=self.registry,
             terms=Terms(limits=Limits(**limits), **terms),
         )
 
-    def refusals(self) -> list[Refusal]:
-        return [one for one in self.witness.told if isinstance(one, Refusal)]
+    def refusals(self) -> list[RejectedConnection]:
+        return [one for one in self.witness.told if isinstance(one, RejectedConnection)]
 
     def connect(
         self, who: Credential | None, version: Version | None = None, host: str = "192.0.2.1"
@@ -97,7 +113,7 @@ class House:
     def pass_time(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
         self.clock.advance(seconds)
-        self.connections.sweep()
+        self.registry.sweep()
 
 
 def reason_of(log: Log) -> Reason:
@@ -111,18 +127,20 @@ def test_one_admission_and_one_end(log: Log, version: Version) -> None:
     """... with how long it was, and what the application sent and got."""
     house = House(log)
     client = house.enter(ALICE, version)
-    [visit] = house.connections
-    assert house.witness.told == [visit]
-    assert visit.peer is not None
-    assert visit.peer.sha256 == ALICE.sha256
-    assert visit.traffic == (5, 5)
+    [entry] = house.registry
+    [told] = house.witness.told
+    assert isinstance(told, AdmittedConnection)
+    assert (told.arrival, told.admission) == (entry.arrival, entry.admission)
+    assert told.admission.peer is not None
+    assert told.admission.peer.sha256 == ALICE.sha256
+    assert entry.traffic == (5, 5)
     client.send(b"more")
     house.pass_time(7)
     client.close()
-    ending = house.witness.last_ending
+    ending = house.witness.last_end
     assert (ending.cause, ending.received, ending.sent) == (Cause.CLIENT, 9, 9)
-    assert (ending.visit, ending.seconds, ending.at) == (visit, 7.0, house.now)
-    assert len(house.connections) == 0
+    assert (ending.connection, ending.seconds, ending.at) == (told, 7.0, house.now)
+    assert len(house.registry) == 0
 
 
 def test_a_rejection_and_no_end(log: Log, version: Version) -> None:
@@ -130,11 +148,11 @@ def test_a_rejection_and_no_end(log: Log, version: Version) -> None:
     client = house.connect(EVE, version)
     client.send(b"knock")
     [refusal] = house.witness.told
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, RejectedConnection)
     assert refusal.rejection.reason is Reason.UNKNOWN_CA
     assert refusal.leaf == EVE.certificate
     assert not refusal.is_health_check
-    assert len(house.connections) == 0
+    assert len(house.registry) == 0
 
 
 def test_a_health_check_is_known_as_one(log: Log) -> None:
@@ -142,7 +160,7 @@ def test_a_health_check_is_known_as_one(log: Log) -> None:
     house = House(log)
     house.connect(None).reset()
     [refusal] = house.witness.told
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, RejectedConnection)
     assert refusal.rejection.reason is Reason.PEER_GONE
     assert refusal.is_health_check
 
@@ -150,7 +168,7 @@ def test_a_health_check_is_known_as_one(log: Log) -> None:
 def test_quiet_says_nothing_of_health_checks(log: Log) -> None:
     """... in the log; other observers are told, and of others so is the log."""
     house = House(log)
-    human, _ = house.connections.observers
+    human, _ = house.registry.observers
     assert isinstance(human, HumanLog)
     human.set_quiet(True)
     house.connect(None).reset()
@@ -166,11 +184,10 @@ def test_who_is_kept_out_by_a_limit_is_no_health_check(log: Log) -> None:
     """... though no byte of it was read by the server that it moved to; nor is one
     that says nothing until the time is up."""
     house = House(log, handshakes_per_second_per_ip=1.0)
-    visit = house.connections.arrive("place", "place", Terms(), CLIENT_ADDRESS)
-    assert visit is not None
-    visit.received_in_handshake = 500
+    entry = house.registry.arrive("place", "place", Terms(), CLIENT_ADDRESS)
+    assert entry is not None
     terms = Terms(limits=Limits(max_connections_per_ip=0))
-    assert not house.connections.move(visit, "door", terms)
+    assert not house.registry.move(entry, "door", terms)
     late = house.connect(None)
     house.clock.advance(11)
     late.pump()
@@ -190,8 +207,8 @@ def test_who_the_gate_ends_is_not_said_to_have_gone(
     door = evolve(house.door, authorizer=authorizer)
     client = door.connect(ALICE, version)
     client.send(b"knock") if waits else client.step()
-    [visit] = house.connections
-    house.connections.close(visit, Cause.CLOSED_BY_OPERATOR, "asked for by somebody")
+    [entry] = house.registry
+    house.registry.close(entry, Cause.CLOSED_BY_OPERATOR, "asked for by somebody")
     client.pump()
     [refusal] = house.refusals()
     assert refusal.rejection.reason is Reason.CLOSED_BY_GATE
@@ -218,7 +235,7 @@ def test_causes(
     [app] = house.door.recorder.protocols
     end(client, app)
     client.pump()
-    assert house.witness.last_ending.cause is cause
+    assert house.witness.last_end.cause is cause
     assert len(log.events) == events
 
 
@@ -296,8 +313,8 @@ def test_a_flood_leaves_no_trace(log: Log, version: Version) -> None:
     clients = [house.connect(None, version, f"10.0.0.{number}") for number in range(200)]
     for client in clients:
         client.reset()
-    [tally] = house.connections.tallies.values()
-    assert (len(house.connections), dict(tally.by_source)) == (0, {})
+    [tally] = house.registry.tallies.values()
+    assert (len(house.registry), dict(tally.by_source)) == (0, {})
     assert set(tally.counts.values()) == {0}
 
 
@@ -314,7 +331,7 @@ def test_idle_connections_end(log: Log, version: Version) -> None:
     idle.pump()
     assert idle.disconnected
     assert not busy.disconnected
-    assert house.witness.last_ending.cause is Cause.IDLE_TIMEOUT
+    assert house.witness.last_end.cause is Cause.IDLE_TIMEOUT
     for _ in range(76):
         house.pass_time(1)
     busy.pump()
@@ -343,14 +360,14 @@ def test_a_connection_ends_with_its_certificate(
     end = house.now.replace(microsecond=0) + timedelta(seconds=100)
     client = house.enter(CA.issue("brief", not_after=end), version)
     house.now = end + timedelta(seconds=0.9)
-    house.connections.sweep()
+    house.registry.sweep()
     assert not client.disconnected
     house.now = end + timedelta(seconds=1)
-    house.connections.sweep()
+    house.registry.sweep()
     client.pump()
     assert client.disconnected is close_on_expiry
     if close_on_expiry:
-        assert house.witness.last_ending.cause is Cause.CERTIFICATE_EXPIRED
+        assert house.witness.last_end.cause is Cause.CERTIFICATE_EXPIRED
 
 
 def test_a_connection_ends_with_its_pin(log: Log, version: Version) -> None:
@@ -364,50 +381,50 @@ def test_a_connection_ends_with_its_pin(log: Log, version: Version) -> None:
     house.pass_time(2)
     client.pump()
     assert client.disconnected
-    assert house.witness.last_ending.cause is Cause.PIN_RETIRED
+    assert house.witness.last_end.cause is Cause.PIN_RETIRED
 
 
 def test_what_ends_a_connection_is_told_once(log: Log) -> None:
     house = House(log)
     client = house.enter(ALICE)
-    [visit] = house.connections
-    house.connections.close(visit, Cause.CLOSED_BY_OPERATOR, "because")
-    house.connections.close(visit, Cause.DRAINED)
+    [entry] = house.registry
+    house.registry.close(entry, Cause.CLOSED_BY_OPERATOR, "because")
+    house.registry.close(entry, Cause.DRAINED)
     client.pump()
-    ending = house.witness.last_ending
+    ending = house.witness.last_end
     assert (ending.cause, ending.detail) == (Cause.CLOSED_BY_OPERATOR, "because")
-    assert [type(one) for one in house.witness.told].count(Ending) == 1
-    house.connections.close(visit, Cause.DRAINED)
+    assert [type(one) for one in house.witness.told].count(ClosedConnection) == 1
+    house.registry.close(entry, Cause.DRAINED)
 
 
 def test_grace(log: Log) -> None:
     """Who is no longer admitted has so long; who is adopted meanwhile stays."""
     house = House(log)
     going, staying = house.enter(ALICE), house.enter(BOB)
-    one, two = house.connections
-    for visit in (one, two):
-        house.connections.revoke(visit, 30.0, Cause.NO_LONGER_ADMITTED, "why")
+    one, two = house.registry
+    for entry in (one, two):
+        house.registry.revoke(entry, 30.0, Cause.NO_LONGER_ADMITTED, "why")
     house.pass_time(29)
     assert not going.disconnected
-    house.connections.adopt(two, two.server, two.terms, None)
+    house.registry.adopt(two, held_as(two))
     house.pass_time(2)
     going.pump()
     staying.pump()
     assert (going.disconnected, staying.disconnected) == (True, False)
-    assert house.witness.last_ending.detail == "why"
+    assert house.witness.last_end.detail == "why"
 
 
 def test_other_terms_count_from_then_on(log: Log) -> None:
     """What was noted under the terms before is void."""
     house = House(log, idle_timeout=60.0)
     client = house.enter(ALICE)
-    [visit] = house.connections
+    [entry] = house.registry
     for limit in (600.0, 700.0):
-        terms = evolve(visit.terms, idle_timeout=limit)
-        house.connections.adopt(visit, "another", terms, None)
-    assert visit.server == "another"
-    assert house.connections.tallies["another"].counts["admitted"] == 1
-    assert house.connections.tallies["door"].counts["admitted"] == 0
+        terms = evolve(entry.terms, idle_timeout=limit)
+        house.registry.adopt(entry, evolve(held_as(entry), server="another", terms=terms))
+    assert entry.server == "another"
+    assert house.registry.tallies["another"].counts["admitted"] == 1
+    assert house.registry.tallies["door"].counts["admitted"] == 0
     house.pass_time(699)
     assert not client.disconnected
     house.pass_time(250)
@@ -418,9 +435,9 @@ def test_other_terms_count_from_then_on(log: Log) -> None:
 def test_gone(log: Log) -> None:
     """Fires when the last connection is over, or at once."""
     house = House(log)
-    assert house.connections.gone().called
+    assert house.registry.gone().called
     client, other = house.enter(ALICE), house.connect(None)
-    gone = house.connections.gone()
+    gone = house.registry.gone()
     client.close()
     assert not gone.called
     other.reset()
@@ -437,24 +454,25 @@ def test_admitted_is_what_door_says(log: Log, version: Version) -> None:
 def test_what_is_over_is_gone_at_once(log: Log, version: Version) -> None:
     """A connection that is over leaves nothing for the garbage collector to find."""
     clock = Clock()
-    connections = Connections(clock, [HumanLog()])
+    registry = Registry(clock, [HumanLog()])
     door = Door(
         (rule(ca=CA),),
         log,
         Factory.forProtocol(Echo),
         clock=clock,
-        connections=connections,
+        registry=registry,
         terms=Terms(idle_timeout=60),
     )
     client = door.connect(ALICE, version)
     client.send(b"knock")
     assert client.receive() == b"knock"
-    [visit] = connections
-    transport = visit.transport
-    assert transport is not None
-    parts = (visit, visit.peer, transport, transport.wrappedProtocol, transport.getHandle())
+    [entry] = registry
+    transport, admission = entry.connection, entry.admission
+    assert isinstance(transport, GateTransport)
+    assert admission is not None
+    parts = (entry, admission.peer, transport, transport.wrappedProtocol, transport.getHandle())
     remains = [weakref.ref(one) for one in parts]
-    del visit, transport, parts
+    del entry, transport, admission, parts
     gc.collect()
     gc.disable()
     try:

@@ -20,7 +20,7 @@ from mtlsgate.admin.guard import Guard
 from mtlsgate.admin.resource import AdminResource
 from mtlsgate.admin.site import AdminChannel, AdminSite
 from mtlsgate.gate.factory import GateFactory
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.registry import Registry
 from mtlsgate.interfaces import IGate
 from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.metrics import Metrics
@@ -54,12 +54,12 @@ class Running:
         epoch = self.site.load(self.text)
         observers = Observers(counts=Counts(configured_names(epoch)))
         self.recent = observers.recent
-        connections = Connections(self.clock, (observers.counts, observers.recent), now=lambda: now)
+        registry = Registry(self.clock, (observers.counts, observers.recent), now=lambda: now)
         self.service = service_of(
             epoch,
             (),
             self.clock,
-            connections,
+            registry,
             lambda is_trial: self.site.load(self.site.config.read_text()),
             observers,
         )
@@ -80,7 +80,7 @@ class Running:
         """:returns: a client of one of the servers, that has shaken hands."""
         place = places_of(self.service.runner.epoch)[index]
         factory = GateFactory(
-            place.servers[0].gate, self.clock, self.service.runner.connections, place.key
+            place.servers[0].gate, self.clock, self.service.runner.registry, place.key
         )
         client = Client(factory, credential, clock=self.clock, **options)
         client.handshake()

@@ -25,13 +25,14 @@ from zope.interface import implementer
 from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.admission.conditions import Condition, clause, read_value
 from mtlsgate.certificates.parsing import ServerCredential
+from mtlsgate.clock import utc_now
 from mtlsgate.gate.authorizer import Authorizer
-from mtlsgate.gate.connection import Terms
 from mtlsgate.gate.factory import GateFactory, GateServer
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.terms import Terms
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, RecordingFactory, Version, self_signed
-from mtlsgate.tls.server import GateContext, TlsPolicy, utc_now
+from mtlsgate.tls.server import GateContext, TlsPolicy
 
 VERSIONS: tuple[Version, Version] = ("1.2", "1.3")
 
@@ -163,7 +164,7 @@ class Door:
     now: Callable[[], datetime] = utc_now
     handshake_timeout: float = 10.0
     clock: Clock = field(factory=Clock)
-    connections: Connections | None = None
+    registry: Registry | None = None
     terms: Terms = Terms()
     authorizer: Authorizer | None = None
     factory: GateFactory = field(init=False)
@@ -189,7 +190,7 @@ class Door:
             self.terms,
             self.authorizer,
         )
-        factory = GateFactory(server, self.clock, self.connections)
+        factory = GateFactory(server, self.clock, self.registry)
         object.__setattr__(self, "factory", factory)
 
     @property

@@ -26,11 +26,12 @@ from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.admission.revocation import Revocation, parse_crls
 from mtlsgate.certificates.development_ca import PrivateKey
 from mtlsgate.certificates.parsing import is_ca, parse_certificates
+from mtlsgate.clock import utc_now
 from mtlsgate.errors import CredentialError
 from mtlsgate.gate.factory import GateFactory, GateServer
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Client, Credential, RecordingFactory
-from mtlsgate.tls.server import GateContext, TlsPolicy, utc_now
+from mtlsgate.tls.server import GateContext, TlsPolicy
 from tests.kits.gate import localhost, logging
 
 Verification = Literal["strict", "compatible", "double"]

@@ -13,8 +13,8 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 from twisted.internet.testing import MemoryReactorClock
 
-from mtlsgate.gate.connection import Observer, Reload
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.events import Observer, Reload
+from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import Epoch, load
 from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.human_log import HumanLog
@@ -59,14 +59,14 @@ def service_of(
     epoch: Epoch,
     listeners: Sequence[Listener],
     reactor: IReactorTime,
-    connections: Connections,
+    registry: Registry,
     load: Load,
     observers: Observers | None = None,
 ) -> GateService:
     """:returns: a service put together as twistd's is, but for what listens and observes."""
     observers = observers or Observers(counts=Counts(configured_names(epoch)))
     followers = [ObserversFollower(observers)]
-    runner = EpochRunner(epoch, listeners, reactor, connections, followers)
+    runner = EpochRunner(epoch, listeners, reactor, registry, followers)
     return GateService(runner, Reloader(runner, load, maybeDeferred), observers)
 
 
@@ -82,10 +82,10 @@ class House:
         self.now: Callable[[], datetime] = lambda: NOW
         self.site.write("gate.hcl", text)
         epoch = self._load()
-        self.connections = Connections(self.reactor, [HumanLog(), *observers], lambda: self.now())
+        self.registry = Registry(self.reactor, [HumanLog(), *observers], lambda: self.now())
         self.reloads: list[Reload] = []
         self.service = service_of(
-            epoch, bind(epoch, self.reactor), self.reactor, self.connections, self._load
+            epoch, bind(epoch, self.reactor), self.reactor, self.registry, self._load
         )
         self.service.privilegedStartService()
         self.service.startService()

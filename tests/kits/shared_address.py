@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from mtlsgate.admission import Rule
 from mtlsgate.certificates.server_names import first_by_name
 from mtlsgate.gate.by_server_name import DispatchingFactory, ServerChoice
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.registry import Registry
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, Version
@@ -35,12 +35,12 @@ class Address:
     log: Log
     doors: dict[str, Door]
     clock: Clock = field(factory=Clock)
-    connections: Connections = field(init=False)
+    registry: Registry = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "connections", Connections(self.clock, [HumanLog()]))
+        object.__setattr__(self, "registry", Registry(self.clock, [HumanLog()]))
         for door in self.doors.values():
-            door.factory.connections = self.connections
+            door.factory.registry = self.registry
 
     @property
     def factory(self) -> DispatchingFactory:
@@ -50,7 +50,7 @@ class Address:
             self.doors[""].factory if "" in self.doors else None,
             TIMEOUT,
         )
-        return DispatchingFactory(choice, self.connections)
+        return DispatchingFactory(choice, self.registry)
 
     def connect(
         self,

@@ -11,8 +11,8 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.testing import MemoryReactorClock
 
-from mtlsgate.gate.connection import Reload
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.events import Reload
+from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import load
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.counts import Counts
@@ -84,7 +84,7 @@ class MemoryGate:
             epoch,
             bind(epoch, self.reactor),
             self.reactor,
-            Connections(self.reactor, observers.all),
+            Registry(self.reactor, observers.all),
             lambda is_trial: load(self.config),
             observers,
         )

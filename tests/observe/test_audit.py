@@ -20,8 +20,16 @@ from twisted.logger import capturedLogs
 
 from mtlsgate.admission import Rejection
 from mtlsgate.errors import ConfigError
-from mtlsgate.gate.connection import Ending, Refusal, Reload, Terms, Visit
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.events import (
+    Admission,
+    AdmittedConnection,
+    Arrival,
+    ClosedConnection,
+    Negotiated,
+    RejectedConnection,
+    Reload,
+)
+from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import load
 from mtlsgate.observe import audit
 from mtlsgate.observe.audit import MAX_LINE, MAX_TEXT, AuditLog
@@ -62,8 +70,8 @@ def paper(tmp_path: Path) -> Paper:
 
 def audited(door_log: Log, paper: Paper, *rules: Any, **more: Any) -> Door:
     door = Door(list(rules), door_log, **more)
-    door.factory.connections = Connections(door.clock, [*door.factory.connections.observers])
-    door.factory.connections.observers += (paper.log,)
+    door.factory.registry = Registry(door.clock, [*door.factory.registry.observers])
+    door.factory.registry.observers += (paper.log,)
     return door
 
 
@@ -149,7 +157,7 @@ def test_turned_away(log: Log, paper: Paper, version: Version, who: Credential |
 def test_anyone(log: Log, paper: Paper, version: Version) -> None:
     """Where no certificate is asked for, TLS is told all the same."""
     door = Door(None, log)
-    door.factory.connections.observers += (paper.log,)
+    door.factory.registry.observers += (paper.log,)
     door.connect(None, version).send(b"knock")
     [line] = paper.lines()
     assert (line["rule"], line["fingerprint"], line["dns_names"]) == (None, None, None)
@@ -180,7 +188,7 @@ def test_kept_out_as_it_came(paper: Paper) -> None:
     """Such a client has no number, and no leaf."""
     rejection = Rejection(Reason.TOO_MANY_CONNECTIONS, "many")
     paper.log.rejected(
-        Refusal(at=AT, server="door", address=UNIXAddress(b"x"), rejection=rejection)
+        RejectedConnection(at=AT, server="door", address=UNIXAddress(b"x"), rejection=rejection)
     )
     [line] = paper.lines()
     assert (line["connection"], line["place"], line["subject"]) == (None, None, None)
@@ -217,35 +225,32 @@ def test_missing_lines_are_a_line(tmp_path: Path) -> None:
 # What strangers send
 
 
+ADDRESS = IPv4Address("TCP", "127.0.0.1", 1)
+
 hostile_text = st.text(max_size=2000) | st.sampled_from(
     ['"}\n{"event":"admitted"', "\ud800", "\udcff", "\u2028\u202e\x85\x00\x1b[2J", "\\u000a"]
 )
 
 
-def visit_of(text: str) -> Visit:
-    visit = Visit(
-        number=1,
-        place=text,
-        server=text,
-        address=IPv4Address("TCP", "127.0.0.1", 1),
-        began=0.0,
-        at=AT,
-        terms=Terms(),
-        source=None,
-        server_name=text,
-    )
-    visit.admitted_at = 0.25
-    visit.peer = VerifiedPeer(
-        path=(ALICE.certificate,),
+def connection_of(text: str, peer: VerifiedPeer | None = None) -> AdmittedConnection:
+    arrival = Arrival(number=1, listener=text, address=ADDRESS, at=AT, began=0.0)
+    peer = peer or peer_of(ALICE, text)
+    negotiated = Negotiated(server_name=text, tls_version="TLSv1.3", cipher="x", alpn=text)
+    admission = Admission(peer=peer, identity=None, pin=None, negotiated=negotiated, since=0.25)
+    return AdmittedConnection(arrival=arrival, server=text, admission=admission)
+
+
+def peer_of(who: Credential, text: str) -> VerifiedPeer:
+    return VerifiedPeer(
+        path=(who.certificate,),
         rule=text,
-        address=visit.address,
+        address=ADDRESS,
         server_name=text,
         tls_version="TLSv1.3",
         cipher="x",
         group=None,
         alpn=text,
     )
-    return visit
 
 
 @settings(max_examples=60)
@@ -253,21 +258,29 @@ def visit_of(text: str) -> Visit:
 def test_no_text_makes_another_line(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     """Wherever it stands: each event is one line of JSON, with its own fields and bounded."""
     paper = Paper(tmp_path_factory.mktemp("audit") / "audit.log")
-    visit = visit_of(text)
+    connection = connection_of(text)
     rejection = Rejection(Reason.NOT_TLS, text)
-    paper.log.admitted(visit)
+    paper.log.admitted(connection)
     paper.log.rejected(
-        Refusal(
+        RejectedConnection(
             at=AT,
             server=text,
-            address=visit.address,
+            address=ADDRESS,
             rejection=rejection,
             server_name=text,
             leaf=EVE.certificate,
         )
     )
-    paper.log.ended(
-        Ending(at=AT, visit=visit, cause=Cause.CLIENT, detail=text, seconds=1, received=1, sent=1)
+    paper.log.closed(
+        ClosedConnection(
+            at=AT,
+            connection=connection,
+            cause=Cause.CLIENT,
+            detail=text,
+            seconds=1,
+            received=1,
+            sent=1,
+        )
     )
     lines = paper.lines()
     assert [line["event"] for line in lines] == ["admitted", "rejected", "closed"]
@@ -293,17 +306,13 @@ def test_no_certificate_makes_another_line(
     )
     leaf = ROOT.issue(None, subject=subject, extra_extensions=[(extension, False)])
     paper = Paper(tmp_path_factory.mktemp("audit") / "audit.log")
-    visit = visit_of("x")
-    visit.peer = VerifiedPeer(
-        (leaf.certificate,), "rule", visit.address, None, "TLSv1.3", "x", None, None
-    )
-    paper.log.admitted(visit)
+    paper.log.admitted(connection_of("x", peer_of(leaf, "rule")))
     rejection = Rejection(Reason.UNKNOWN_CA, "", 0)
     paper.log.rejected(
-        Refusal(
+        RejectedConnection(
             at=AT,
             server="x",
-            address=visit.address,
+            address=ADDRESS,
             rejection=rejection,
             leaf=leaf.certificate,
         )
@@ -338,11 +347,7 @@ def test_names_can_be_empty(paper: Paper) -> None:
     """A list of thousands of nothings is bounded as well."""
     extension = x509.SubjectAlternativeName([x509.DNSName("")] * 20000)
     leaf = ROOT.issue("x", extra_extensions=[(extension, False)])
-    visit = visit_of("x")
-    visit.peer = VerifiedPeer(
-        (leaf.certificate,), "rule", visit.address, None, "TLSv1.3", "x", None, None
-    )
-    paper.log.admitted(visit)
+    paper.log.admitted(connection_of("x", peer_of(leaf, "rule")))
     [line] = paper.lines()
     assert line["truncated"]
     assert len(line["dns_names"]) < 400
@@ -357,11 +362,7 @@ def test_the_longest_line(paper: Paper) -> None:
     general = [kind("\x01" * 900) for kind in (x509.DNSName, _uri, x509.RFC822Name)]
     extension = x509.SubjectAlternativeName(general)
     leaf = self_signed(None, subject=subject, extra_extensions=[(extension, False)])
-    visit = visit_of(text)
-    visit.peer = VerifiedPeer(
-        (leaf.certificate,), text, visit.address, text, "TLSv1.3", "x", None, text
-    )
-    paper.log.admitted(visit)
+    paper.log.admitted(connection_of(text, peer_of(leaf, text)))
     [line] = paper.lines()
     assert line["truncated"]
     assert len(line["dns_names"][0]) == 512

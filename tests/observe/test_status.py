@@ -19,7 +19,8 @@ from zope.interface.verify import verifyObject
 
 from mtlsgate.admission import Rejection
 from mtlsgate.certificates.parsing import sha256
-from mtlsgate.gate.connection import Refusal, Reload, Terms, Visit
+from mtlsgate.gate.events import RejectedConnection, Reload
+from mtlsgate.gate.terms import Terms
 from mtlsgate.interfaces import IGate
 from mtlsgate.load.epoch import load
 from mtlsgate.observe.recent_rejections import KEPT, RecentRejections
@@ -123,13 +124,13 @@ def test_idleness_is_measured_from_the_last_byte(running: Running) -> None:
     client = running.client(pki().client)
     for _ in range(6):
         running.clock.advance(1)
-        running.service.runner.connections.sweep()
+        running.service.runner.registry.sweep()
     [told] = running.control.snapshot(ALL).connections
     assert told.idle == 6
     client.send(b"knock")
     for _ in range(2):
         running.clock.advance(1)
-        running.service.runner.connections.sweep()
+        running.service.runner.registry.sweep()
     [told] = running.control.snapshot(ALL).connections
     assert told.idle is not None
     assert told.idle <= 2
@@ -138,14 +139,14 @@ def test_idleness_is_measured_from_the_last_byte(running: Running) -> None:
 
 def test_a_handshake_is_a_connection_too(running: Running) -> None:
     """Who has said nothing yet is counted, and told as what it is."""
-    connections = running.service.runner.connections
-    visit = connections.arrive("x", "door", Terms(), IPv4Address("TCP", "192.0.2.1", 1))
-    assert visit is not None
+    registry = running.service.runner.registry
+    entry = registry.arrive("x", "door", Terms(), IPv4Address("TCP", "192.0.2.1", 1))
+    assert entry is not None
     [told] = running.control.snapshot(ALL).connections
     assert (told.state, told.address, told.tls_version) == ("handshake", "192.0.2.1:1", None)
     assert (told.idle, told.received) == (None, 0)
     assert running.control.snapshot().status.handshakes == 1
-    connections.leave(visit)
+    registry.leave(entry)
 
 
 def test_a_rejection_has_the_leaf_and_a_pin_to_paste(running: Running) -> None:
@@ -172,8 +173,10 @@ def test_no_certificate_no_leaf(running: Running) -> None:
     assert (told.reason, told.leaf, told.pin_block) == ("no_certificate", None, None)
 
 
-def refusal(leaf: x509.Certificate | None = None, detail: str = "", **more: Any) -> Refusal:
-    return Refusal(
+def rejection_of(
+    leaf: x509.Certificate | None = None, detail: str = "", **more: Any
+) -> RejectedConnection:
+    return RejectedConnection(
         at=NOW,
         server="door",
         address=UNIXAddress(None),
@@ -187,7 +190,7 @@ def test_only_the_latest_are_remembered() -> None:
     """The oldest goes when there are too many; all are counted."""
     recent = RecentRejections()
     for number in range(KEPT + 5):
-        recent.rejected(refusal(detail=str(number)))
+        recent.rejected(rejection_of(detail=str(number)))
     assert len(recent) == len(list(recent)) == KEPT
     assert recent.count == KEPT + 5
     details = [one.detail for one in recent]
@@ -198,8 +201,7 @@ def test_what_is_remembered_is_small() -> None:
     """Of a large leaf there is the digest; details are cut; connections are let go."""
     recent = RecentRejections()
     large = self_signed("x", dns_names=[f"{number}.example" for number in range(1000)])
-    visit = Visit(3, "x", "door", UNIXAddress(None), 0.0, NOW, Terms(), None)
-    recent.rejected(refusal(large.certificate, "d" * 100_000, visit=visit))
+    recent.rejected(rejection_of(large.certificate, "d" * 100_000, number=3))
     [told] = recent
     assert told.leaf is not None
     assert told.leaf.sha256 == sha256(large.certificate).hex()
@@ -207,15 +209,13 @@ def test_what_is_remembered_is_small() -> None:
     assert len(told.detail) == 1000
     assert told.number == 3
     [kept] = recent._kept
-    assert kept.refusal.visit is None
-    assert kept.refusal.leaf is None
+    assert kept.connection.leaf is None
 
 
 def test_health_checks_are_not_worth_remembering_if_quiet() -> None:
     """As in the log."""
-    visit = Visit(3, "x", "door", UNIXAddress(None), 0.0, NOW, Terms(), None)
     recent = RecentRejections(quiet=True)
-    gone = evolve(refusal(visit=visit), rejection=Rejection(Reason.PEER_GONE, "", None))
+    gone = evolve(rejection_of(number=3), rejection=Rejection(Reason.PEER_GONE, "", None))
     recent.rejected(gone)
     assert (len(recent), recent.count) == (0, 0)
     recent.set_quiet(False)
@@ -229,7 +229,7 @@ def test_names_are_safe_to_print(running: Running, name: str) -> None:
     client comes through."""
     if name != "\ud800":
         running.client(Authority.create("Other").issue(name))
-    running.recent.rejected(refusal(detail=name, server_name=name))
+    running.recent.rejected(rejection_of(detail=name, server_name=name))
     text = json.dumps(running.control.snapshot(ALL).to_dict(), ensure_ascii=False)
     assert text.isprintable()
 
@@ -238,7 +238,7 @@ def test_a_broken_leaf_is_told_as_far_as_it_goes() -> None:
     """Of a certificate that does not parse on closer look, what does is shown."""
     leaf = x509.load_der_x509_certificate(_with_broken_subject())
     recent = RecentRejections()
-    recent.rejected(refusal(leaf))
+    recent.rejected(rejection_of(leaf))
     [told] = recent
     assert told.leaf is not None
     assert told.leaf.subject == "(does not parse)"

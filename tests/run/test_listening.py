@@ -13,7 +13,7 @@ from twisted.internet.testing import MemoryReactorClock
 from mtlsgate.gate.behind_proxy import ProxiedFactory
 from mtlsgate.gate.by_server_name import DispatchingFactory
 from mtlsgate.gate.factory import GateFactory
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.registry import Registry
 from mtlsgate.run.listening import (
     Entrance,
     Listener,
@@ -102,14 +102,14 @@ def test_a_server_alone_answers_to_all(tmp_path: Path) -> None:
 def test_what_stands_there(tmp_path: Path, text: str, kind: type) -> None:
     """No more than is needed."""
     [place] = places(tmp_path, text)
-    assert type(Entrance(place, Connections(Clock())).factory) is kind
+    assert type(Entrance(place, Registry(Clock())).factory) is kind
 
 
 def test_limits_where_the_server_is_not_known_yet(tmp_path: Path) -> None:
     """No less than any of the servers allows; nothing, if one of them has no limit."""
     one, two = "max_handshakes = 5\nmax_connections_per_ip = 2", "max_handshakes = 7"
     [place] = places(tmp_path, NAMED % (one, two))
-    factory = Entrance(place, Connections(Clock())).factory
+    factory = Entrance(place, Registry(Clock())).factory
     assert isinstance(factory, DispatchingFactory)
     limits = factory.choice.terms.limits
     assert (limits.max_handshakes, limits.max_connections_per_ip) == (12, None)

@@ -22,9 +22,10 @@ from mtlsgate.certificates.development_ca import Authority, self_signed
 from mtlsgate.certificates.parsing import remembered, sha256
 from mtlsgate.gate.admission import Doorkeeper
 from mtlsgate.gate.by_server_name import Dispatcher
-from mtlsgate.gate.connection import Visit
+from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.factory import GateFactory, GateTransport
 from mtlsgate.load.epoch import Epoch
+from mtlsgate.reasons import Cause
 from mtlsgate.testing import Client, Version
 from mtlsgate.tls.handshake import GateConnection, Handshake
 from mtlsgate.tls.server import GateContext, TlsPolicy
@@ -33,7 +34,7 @@ from tests.kits.pki import NOW, pki
 from tests.kits.service import ISSUING, PINNED, House, a_server
 
 #: What there is one of for each connection.
-PER_CONNECTION = (Dispatcher, Doorkeeper, GateConnection, GateTransport, Handshake, Visit)
+PER_CONNECTION = (Dispatcher, Doorkeeper, GateConnection, GateTransport, Handshake, Entry)
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +124,7 @@ def test_what_could_not_take_over_is_garbage(tmp_path: Path, log: Log) -> None:
     assert alive(Epoch, GateContext) == {"Epoch": 1, "GateContext": 1}
 
 
-# Connections
+# Registry
 
 
 def come_and_go(client: Client) -> None:
@@ -160,7 +161,7 @@ def test_nothing_is_left_of_connections(
         )
         leave(client)
         del client
-    assert len(house.connections) == 0
+    assert len(house.registry) == 0
     assert alive(*PER_CONNECTION) == {}
 
 
@@ -194,7 +195,7 @@ def test_accounts_do_not_grow(tmp_path: Path, log: Log) -> None:
     for _ in range(3):
         come_and_go(house.connect(pki().client))
         come_and_go(house.connect(pki().stranger))
-    [tally] = house.connections.tallies.values()
+    [tally] = house.registry.tallies.values()
     assert (dict(tally.by_source), dict(tally.by_identity)) == ({}, {})
     assert set(tally.counts.values()) == {0}
 
@@ -203,10 +204,10 @@ def test_what_is_noted_of_the_ended_is_small(tmp_path: Path, log: Log) -> None:
     """Neither their transport nor how to end them, so that no epoch hangs on it."""
     house = House(tmp_path, a_server())
     client = house.enter(pki().client)
-    [visit] = house.connections
+    [entry] = house.registry
     client.close()
-    assert (visit.ended, visit.transport, visit.abort) == (True, None, None)
-    house.connections.close(visit, None)  # type: ignore[arg-type]  # nothing happens
+    assert (entry.ended, entry.connection) == (True, None)
+    house.registry.close(entry, Cause.DRAINED)  # nothing happens
 
 
 # What is remembered of certificates

@@ -17,7 +17,7 @@ from mtlsgate.admission import AdmissionPolicy, Pin, Rejection, Rule
 from mtlsgate.admission.revocation import Revocation, parse_crls
 from mtlsgate.gate.admission import Doorkeeper
 from mtlsgate.gate.by_server_name import DispatchingFactory
-from mtlsgate.gate.registry import Connections
+from mtlsgate.gate.registry import Registry
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Reason
 from mtlsgate.run.listening import Entrance, places_of
@@ -396,7 +396,7 @@ def test_a_service_reads_names_itself_where_sessions_resume(
     for resumption in ("false", "true"):
         epoch = site(tmp_path).load(text.format(resumption), NOW)
         [place] = places_of(epoch)
-        factory = Entrance(place, Connections(clock)).factory
+        factory = Entrance(place, Registry(clock)).factory
         assert isinstance(factory, DispatchingFactory) is (resumption == "true")
 
 
