@@ -20,7 +20,7 @@ from mtlsgate.commands.explain import explain
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Version
 from tests.kits.forgery import key_usage, sha1_signed, without
-from tests.kits.gate import Door, Log, Verdict, past, rule
+from tests.kits.gate import Log, MemoryGate, Verdict, past, rule
 
 ROOT, OTHER = Authority.create("root"), Authority.create("other")
 MIDDLE = ROOT.intermediate("middle")
@@ -30,7 +30,7 @@ LEAF, PINNED = MIDDLE.issue("leaf"), self_signed("pinned")
 NETSCAPE = ObjectIdentifier("2.16.840.1.113730.1.1")
 
 
-def judged(door: Door, chain: Sequence[x509.Certificate]) -> Verdict:
+def judged(door: MemoryGate, chain: Sequence[x509.Certificate]) -> Verdict:
     """:returns: what explain says."""
     verdict = explain(door.factory.server, tuple(chain), datetime.now(UTC)).verdict
     if isinstance(verdict, Admitted):
@@ -117,7 +117,7 @@ CLIENTS: dict[str, Callable[[], Credential]] = {
     ),
 }
 
-DOORS: dict[str, Callable[[], list[Rule]]] = {
+RULES_OF: dict[str, Callable[[], list[Rule]]] = {
     "root": lambda: [rule("root", ROOT)],
     "middle": lambda: [rule("middle", MIDDLE)],
     "other": lambda: [rule("other", OTHER)],
@@ -133,11 +133,11 @@ def client(name: str) -> Credential:
 
 
 @pytest.mark.parametrize("strict", [True, False], ids=["strict", "compatible"])
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("rules", RULES_OF)
 @pytest.mark.parametrize("name", CLIENTS)
-def test_same_verdict(log: Log, door: str, name: str, strict: bool) -> None:
+def test_same_verdict(log: Log, rules: str, name: str, strict: bool) -> None:
     """The same rule, or the same reason at the same depth."""
-    gate, presented = Door(DOORS[door](), log, strict=strict), client(name)
+    gate, presented = MemoryGate(RULES_OF[rules](), log, strict=strict), client(name)
     explained = judged(gate, presented.chain)
     for version in ("1.2", "1.3"):
         assert gate.try_in(presented, version) == explained
@@ -149,7 +149,7 @@ def test_curves_that_tls_does_not_use(
 ) -> None:
     """A client cannot so much as offer them on TLS 1.3."""
     presented = ROOT.issue("client", key=ec.generate_private_key(curve()))
-    gate = Door([rule(ca=ROOT)], log)
+    gate = MemoryGate([rule(ca=ROOT)], log)
     assert judged(gate, presented.chain).reason in (Reason.WEAK_KEY, Reason.PROTOCOL_ERROR)
     assert gate.try_in(presented, version).rule is None
 
@@ -172,14 +172,14 @@ def test_keys_that_tls_does_not_use(log: Log, key: Any) -> None:
         builder = builder.add_extension(extension.value, extension.critical)
     leaf = builder.sign(ROOT.private_key, SHA256())
     for one in (rule(ca=ROOT), Rule("pin", pins=(leaf,))):
-        found = judged(Door([one], log), [leaf])
+        found = judged(MemoryGate([one], log), [leaf])
         assert (found.rule, found.reason) == (None, Reason.MALFORMED_CERTIFICATE)
 
 
 def test_ed448(log: Log, version: Version) -> None:
     key: Any = ed448.Ed448PrivateKey.generate()
     presented = ROOT.issue("client", key=key)
-    gate = Door([rule(ca=ROOT)], log)
+    gate = MemoryGate([rule(ca=ROOT)], log)
     assert gate.try_in(presented, version) == judged(gate, presented.chain) == Verdict("rule")
 
 
@@ -195,7 +195,7 @@ def test_weak_digests(log: Log, at: str, version: Version) -> None:
         "anchor": root.certificate,
     }
     chain[at] = sha1(chain[at], root if at != "leaf" else middle)
-    gate = Door([Rule("rule", (chain["anchor"],))], log)
+    gate = MemoryGate([Rule("rule", (chain["anchor"],))], log)
     presented = Credential(chain["leaf"], leaf.private_key, (chain["intermediate"],))
     explained = judged(gate, presented.chain)
     assert explained.reason is (None if at == "anchor" else Reason.WEAK_KEY)
@@ -212,5 +212,5 @@ def test_what_is_always_asked_twice(log: Log) -> None:
     leaf = ROOT.intermediate("narrow", name_constraints=CONSTRAINED).issue(
         "client", dns_names=["a.in.example"]
     )
-    gate = Door([rule(ca=ROOT)], log)
+    gate = MemoryGate([rule(ca=ROOT)], log)
     assert judged(gate, leaf.chain) == gate.try_in(leaf, "1.3") == Verdict("rule")

@@ -14,7 +14,7 @@ from mtlsgate.gate.factory import GateTransport
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Version
-from tests.kits.gate import Door, Log, admitted, rejected, rule
+from tests.kits.gate import Log, MemoryGate, admitted, rejected, rule
 from tests.kits.pki import Site, server
 
 CA = Authority.create("Root")
@@ -22,8 +22,8 @@ ALICE, EVE = CA.issue("alice"), Authority.create("Other").issue("eve")
 FAILED, REFUSED = rejected(Reason.AUTHORIZER_FAILED), rejected(Reason.NOT_AUTHORIZED)
 
 
-def door(log: Log, ask: Callable[[IVerifiedPeer], object], timeout: float = 5.0) -> Door:
-    return Door((rule(ca=CA),), log, authorizer=Authorizer("ask", ask, timeout))
+def asking(log: Log, ask: Callable[[IVerifiedPeer], object], timeout: float = 5.0) -> MemoryGate:
+    return MemoryGate((rule(ca=CA),), log, authorizer=Authorizer("ask", ask, timeout))
 
 
 async def coroutine(answer: object) -> object:
@@ -58,7 +58,7 @@ def test_answers(
     log: Log, version: Version, ask: Callable[[IVerifiedPeer], object], verdict: object
 ) -> None:
     """True lets in, and nothing else does, whatever it counts for."""
-    assert door(log, ask).try_in(ALICE, version) == verdict
+    assert asking(log, ask).try_in(ALICE, version) == verdict
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_answers(
 )
 def test_exceptions(log: Log, version: Version, ask: Callable[[IVerifiedPeer], object]) -> None:
     """... keep out; the log has them, the rejection their kind alone."""
-    assert door(log, ask).try_in(ALICE, version) == FAILED
+    assert asking(log, ask).try_in(ALICE, version) == FAILED
     log.expect_failure(LookupError)
     assert log.only["detail"] == "ask failed: LookupError"
 
@@ -78,7 +78,7 @@ def test_it_is_asked_about_whom_the_rules_admit_alone(log: Log, version: Version
         asked.append(peer)
         return True
 
-    gate = door(log, ask)
+    gate = asking(log, ask)
     assert gate.try_in(EVE, version) == rejected(Reason.UNKNOWN_CA, 0)
     assert gate.try_in(None, version).reason is Reason.NO_CERTIFICATE
     assert asked == []
@@ -91,7 +91,7 @@ def test_it_is_asked_about_whom_the_rules_admit_alone(log: Log, version: Version
 def test_the_application_waits_for_the_answer(log: Log, version: Version) -> None:
     """What the client sent meanwhile is delivered then, whole and in order."""
     answer: Deferred[bool] = Deferred()
-    gate = door(log, lambda peer: answer)
+    gate = asking(log, lambda peer: answer)
     client = gate.connect(ALICE, version)
     for number in range(20):
         client.send(b"%03d " % number * 1000)
@@ -107,7 +107,7 @@ def test_the_application_waits_for_the_answer(log: Log, version: Version) -> Non
 def test_what_waits_is_bounded(log: Log, version: Version, answer: bool) -> None:
     """A client that goes on sending is not read from while the authorizer thinks."""
     waiting: Deferred[bool] = Deferred()
-    gate = door(log, lambda peer: waiting)
+    gate = asking(log, lambda peer: waiting)
     client = gate.connect(ALICE, version)
     for _ in range(50):
         client.send(b"x" * 16_000)
@@ -120,7 +120,7 @@ def test_what_waits_is_bounded(log: Log, version: Version, answer: bool) -> None
 def test_an_answer_that_comes_too_late(log: Log, version: Version) -> None:
     """... is none.  The handshake's own time limit does not count meanwhile."""
     cancelled: list[Any] = []
-    gate = door(log, lambda peer: Deferred(cancelled.append), timeout=30.0)
+    gate = asking(log, lambda peer: Deferred(cancelled.append), timeout=30.0)
     client = gate.connect(ALICE, version)
     client.send(b"knock")
     gate.clock.advance(29)
@@ -137,7 +137,7 @@ def test_a_client_that_goes_away_meanwhile(log: Log, version: Version) -> None:
     """The question is withdrawn, and an answer that comes all the same changes nothing."""
     for cancel in (None, lambda waiting: None):
         waiting: Deferred[bool] = Deferred(cancel)
-        gate = door(log, lambda peer, waiting=waiting: waiting)  # type: ignore[misc]
+        gate = asking(log, lambda peer, waiting=waiting: waiting)  # type: ignore[misc]
         client = gate.connect(ALICE, version)
         client.send(b"knock")
         events = len(log.events)
@@ -183,7 +183,7 @@ def test_the_time_limit_needs_no_consent(
     failures: list[type[BaseException]],
 ) -> None:
     """Whatever an authorizer makes of being cancelled, the client goes when time is up."""
-    gate = door(log, ask)
+    gate = asking(log, ask)
     client = gate.connect(ALICE, version)
     client.send(b"knock")
     gate.clock.advance(6)
@@ -203,7 +203,7 @@ def test_going_away_needs_no_consent(
     failures: list[type[BaseException]],
 ) -> None:
     """... and one that goes away meanwhile is counted no more."""
-    gate = door(log, ask)
+    gate = asking(log, ask)
     client = gate.connect(ALICE, version)
     client.send(b"knock")
     client.reset()
@@ -217,7 +217,7 @@ def test_going_away_needs_no_consent(
 def test_an_answer_after_time_is_up(log: Log, version: Version) -> None:
     """... lets nobody in, however it comes about."""
     waiting: list[Deferred[bool]] = []
-    gate = door(log, lambda peer: _tries_again(waiting))
+    gate = asking(log, lambda peer: _tries_again(waiting))
     client = gate.connect(ALICE, version)
     client.send(b"knock")
     gate.clock.advance(6)
@@ -230,7 +230,7 @@ def test_an_answer_after_time_is_up(log: Log, version: Version) -> None:
 def test_an_answer_for_whom_the_gate_ends(log: Log, version: Version) -> None:
     """... in the same turn of the reactor does not let it in after all."""
     waiting: Deferred[bool] = Deferred()
-    gate = door(log, lambda peer: waiting)
+    gate = asking(log, lambda peer: waiting)
     client = gate.connect(ALICE, version)
     client.send(b"knock")
     [entry] = gate.factory.registry
@@ -250,7 +250,7 @@ def test_nothing_is_kept_of_whom_the_application_declines(log: Log, version: Ver
             return None
 
     authorizer = Authorizer("ask", lambda peer: succeed(True), 5.0)
-    gate = Door((rule(ca=CA),), log, application=Declining(), authorizer=authorizer)
+    gate = MemoryGate((rule(ca=CA),), log, application=Declining(), authorizer=authorizer)
     client = gate.connect(ALICE, version, answer_close=False)
     for _ in range(20):
         client.send(b"x" * 16_000)
@@ -266,7 +266,7 @@ def test_nothing_is_kept_of_whom_the_application_declines(log: Log, version: Ver
 
 def test_resumed_sessions_are_asked_about(log: Log, version: Version) -> None:
     answers = [True, False]
-    gate = Door(
+    gate = MemoryGate(
         (rule(ca=CA),),
         log,
         session_lifetime=60.0,

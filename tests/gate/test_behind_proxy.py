@@ -30,7 +30,7 @@ from mtlsgate.peer import address_text
 from mtlsgate.proxyprotocol import alpn_tlv, encode_local, encode_v1, encode_v2
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, MemoryTransport, RecordingFactory, Version
-from tests.kits.gate import Door, Log, admitted, rejected, rule
+from tests.kits.gate import Log, MemoryGate, admitted, rejected, rule
 
 CA = Authority.create("CA")
 ALICE = CA.issue("alice")
@@ -83,37 +83,37 @@ class Site:
     log: Log
     shape: str = "one server"
     networks: tuple[str, ...] = ("10.0.0.0/8",)
-    door: Door = field(init=False)
+    gate: MemoryGate = field(init=False)
     factory: ProxiedFactory = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        door = Door(
+        gate = MemoryGate(
             [rule(ca=CA)],
             self.log,
             Application(),
             handshake_timeout=TIMEOUT,
             session_lifetime=None if self.shape == "one server" else 3600.0,
         )
-        inner: Any = door.factory
+        inner: Any = gate.factory
         if self.shape != "one server":
             names = ["a.example"] if self.shape == "names" else []
             choice = ServerChoice(
                 "door",
-                first_by_name([(names, door.factory)]),
-                None if names else door.factory,
+                first_by_name([(names, gate.factory)]),
+                None if names else gate.factory,
                 TIMEOUT,
             )
-            inner = DispatchingFactory(choice, door.factory.registry)
+            inner = DispatchingFactory(choice, gate.factory.registry)
         trusted = TrustedProxies(tuple(map(read_network, self.networks)))
-        factory = behind_proxies(inner, "door", trusted, TIMEOUT, door.factory.registry)
+        factory = behind_proxies(inner, "door", trusted, TIMEOUT, gate.factory.registry)
         assert isinstance(factory, ProxiedFactory)
-        object.__setattr__(self, "door", door)
+        object.__setattr__(self, "gate", gate)
         object.__setattr__(self, "factory", factory)
 
     @property
     def application(self) -> Application:
-        assert isinstance(self.door.application, Application)
-        return self.door.application
+        assert isinstance(self.gate.application, Application)
+        return self.gate.application
 
     def connect(
         self, header: bytes, version: Version | None = None, credential: Any = ALICE, **options: Any
@@ -124,7 +124,7 @@ class Site:
         client = Client(
             self.factory,
             credential,
-            clock=self.door.clock,
+            clock=self.gate.clock,
             server_name="a.example",
             **(ends | bounds | options),
         )
@@ -135,10 +135,10 @@ class Site:
     def refused(self, client: Client) -> tuple[Reason, str, str]:
         """:returns: why it was turned away, the detail, and from where it came."""
         client.pump()
-        self.door.check_turned_away(client)
+        self.gate.check_turned_away(client)
         event = self.log.only
         self.log.events.clear()
-        assert self.door.clock.getDelayedCalls() == []
+        assert self.gate.clock.getDelayedCalls() == []
         return Reason(event["reason"]), event["detail"], event["peer_address"]
 
 
@@ -150,7 +150,7 @@ def test_the_address_is_the_clients(
     """In the log, to the application's factory, in its transport and its peer."""
     site = Site(log, shape)
     client = site.connect(header, version)
-    assert site.door.judge(client) == admitted()
+    assert site.gate.judge(client) == admitted()
     assert log.only["peer_address"] == address_text(peer)
     assert site.application.addresses == [peer]
     [protocol] = site.application.protocols
@@ -159,7 +159,7 @@ def test_the_address_is_the_clients(
     assert IVerifiedPeer(protocol.transport).address == peer
     client.close()
     assert protocol.lost is not None
-    assert site.door.clock.getDelayedCalls() == []
+    assert site.gate.clock.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -172,7 +172,7 @@ def test_every_split(log: Log, shape: str, header: bytes) -> None:
         data = header + client.take_outgoing()
         client.raw_send(data[:at])
         client.raw_send(data[at:])
-        assert site.door.judge(client) == admitted()
+        assert site.gate.judge(client) == admitted()
         assert log.only["peer_address"] == "192.0.2.7:56324"
         log.events.clear()
 
@@ -181,7 +181,7 @@ def test_every_split(log: Log, shape: str, header: bytes) -> None:
 def test_byte_by_byte(log: Log, version: Version, shape: str) -> None:
     site = Site(log, shape)
     client = site.connect(V2, version, piece_size=1)
-    assert site.door.judge(client) == admitted()
+    assert site.gate.judge(client) == admitted()
     assert site.application.addresses == [CLIENT]
 
 
@@ -197,7 +197,7 @@ def test_the_address_of_who_is_rejected(
     site = Site(log, shape)
     client = site.connect(V2, version, credential)
     depth = None if credential is None else 0
-    assert site.door.judge(client) == rejected(reason, depth)
+    assert site.gate.judge(client) == rejected(reason, depth)
     assert log.only["peer_address"] == "192.0.2.7:56324"
 
 
@@ -205,9 +205,9 @@ def test_resumption(log: Log, version: Version) -> None:
     """A session resumes whatever proxy and address it comes from, and is judged again."""
     site = Site(log, "resumption")
     earlier = site.connect(V2, version)
-    assert site.door.judge(earlier) == admitted()
+    assert site.gate.judge(earlier) == admitted()
     again = site.connect(encode_v1(CLIENT6, PUBLIC6), version, session=earlier.session)
-    assert site.door.judge(again) == admitted()
+    assert site.gate.judge(again) == admitted()
     assert again.resumed
     assert site.application.addresses == [CLIENT, CLIENT6]
 
@@ -278,11 +278,11 @@ def test_twice(log: Log, shape: str, header: bytes, piece_size: int | None) -> N
 @pytest.mark.parametrize("piece_size", [None, 1])
 def test_unexpected(log: Log, header: bytes, piece_size: int | None) -> None:
     """Where no header is to come, the log says what came."""
-    door = Door([rule(ca=CA)], log)
-    client = door.connect(ALICE, piece_size=piece_size)
+    gate = MemoryGate([rule(ca=CA)], log)
+    client = gate.connect(ALICE, piece_size=piece_size)
     client.raw_send(header)
     client.pump()
-    door.check_turned_away(client)
+    gate.check_turned_away(client)
     assert (log.only["reason"], log.only["detail"]) == ("not_tls", UNEXPECTED)
 
 
@@ -295,9 +295,9 @@ def test_timeout(log: Log, shape: str, part: bytes) -> None:
     """A header that does not come, or not whole, ends in a timeout."""
     site = Site(log, shape)
     client = site.connect(part)
-    site.door.clock.advance(TIMEOUT - 0.25)
+    site.gate.clock.advance(TIMEOUT - 0.25)
     assert not client.aborted
-    site.door.clock.advance(0.25)
+    site.gate.clock.advance(0.25)
     assert site.refused(client) == (
         Reason.HANDSHAKE_TIMEOUT,
         "no whole PROXY header after 7.5 s",
@@ -311,14 +311,14 @@ def test_one_timeout_for_all(log: Log, shape: str) -> None:
     """The time for the handshake is counted from the connection, not from the header."""
     site = Site(log, shape)
     client = site.connect(V2[:20])
-    site.door.clock.advance(5)
+    site.gate.clock.advance(5)
     client.raw_send(V2[20:])
-    site.door.clock.advance(TIMEOUT - 5 - 0.25)
+    site.gate.clock.advance(TIMEOUT - 5 - 0.25)
     hello = client.take_outgoing()
     client.raw_send(hello[:-1])
     assert not client.disconnected
     assert log.events == []
-    site.door.clock.advance(0.25)
+    site.gate.clock.advance(0.25)
     reason, _, address = site.refused(client)
     assert (reason, address) == (Reason.HANDSHAKE_TIMEOUT, "192.0.2.7:56324")
 
@@ -365,7 +365,7 @@ def test_close(log: Log, version: Version, shape: str, by: str) -> None:
     """The end of a connection passes through, from either side."""
     site = Site(log, shape)
     client = site.connect(V2, version)
-    assert site.door.judge(client) == admitted()
+    assert site.gate.judge(client) == admitted()
     [protocol] = site.application.protocols
     transport = protocol.transport
     assert transport is not None
@@ -393,7 +393,7 @@ def test_backpressure(log: Log, version: Version, shape: str) -> None:
     application can stop reading."""
     site = Site(log, shape)
     client = site.connect(V2, version)
-    assert site.door.judge(client) == admitted()
+    assert site.gate.judge(client) == admitted()
     [protocol] = site.application.protocols
     calls: list[str] = []
 
@@ -423,7 +423,7 @@ def test_nothing_in_the_way(log: Log) -> None:
     """After the header, the connection's bytes go to its TLS, and from it, directly."""
     site = Site(log)
     client = site.connect(V2)
-    assert site.door.judge(client) == admitted()
+    assert site.gate.judge(client) == admitted()
     [protocol] = site.application.protocols
     tls: Any = protocol.transport
     keeper = client.transport.protocol
@@ -444,7 +444,7 @@ def test_nothing_in_the_way(log: Log) -> None:
 def test_the_transport_is_the_connections(log: Log) -> None:
     """But for its addresses it is what the connection's own transport is."""
     site = Site(log)
-    memory = MemoryTransport(site.door.clock, GATE, PROXY)
+    memory = MemoryTransport(site.gate.clock, GATE, PROXY)
     proxied: Any = ProxiedTransport(memory, CLIENT, PUBLIC)
     assert list(providedBy(proxied)) == list(providedBy(memory))
     for interface in (ITCPTransport, IConsumer, IPushProducer):
@@ -466,7 +466,7 @@ def test_no_delay(log: Log, version: Version) -> None:
     """Nagle's algorithm is off, as without a proxy."""
     site = Site(log)
     client = site.connect(V2, version)
-    assert site.door.judge(client) == admitted()
+    assert site.gate.judge(client) == admitted()
     assert client.transport.getTcpNoDelay()
 
 
@@ -475,7 +475,7 @@ def test_a_unix_name_cannot_forge_a_line(log: Log) -> None:
     site = Site(log)
     name = UNIXAddress(b"/run/a\n2026 admitted \xff")
     client = site.connect(encode_v2(name, UNIXAddress(b"/run/b")))
-    assert site.door.judge(client) == admitted()
+    assert site.gate.judge(client) == admitted()
     assert log.only["peer_address"] == "unix:/run/a\\n2026 admitted \ufffd"
     assert site.application.addresses == [name]
 
@@ -491,9 +491,9 @@ def test_start_and_stop(log: Log) -> None:
         def stopFactory(self) -> None:
             calls.append("stop")
 
-    door = Door([rule(ca=CA)], log, Counting())
+    gate = MemoryGate([rule(ca=CA)], log, Counting())
     trusted = TrustedProxies((read_network("10.0.0.0/8"),))
-    factory = behind_proxies(door.factory, "door", trusted, TIMEOUT, door.factory.registry)
+    factory = behind_proxies(gate.factory, "door", trusted, TIMEOUT, gate.factory.registry)
     assert isinstance(factory, ProxiedFactory)
     assert factory.logPrefix() == "door"
     factory.doStart()
@@ -503,9 +503,9 @@ def test_start_and_stop(log: Log) -> None:
 
 def test_no_cost_where_it_is_not_used(log: Log) -> None:
     """Where no header is read, the factory listens itself."""
-    door = Door([rule(ca=CA)], log)
+    gate = MemoryGate([rule(ca=CA)], log)
     assert (
-        behind_proxies(door.factory, "door", None, TIMEOUT, door.factory.registry) is door.factory
+        behind_proxies(gate.factory, "door", None, TIMEOUT, gate.factory.registry) is gate.factory
     )
 
 
@@ -520,10 +520,10 @@ def test_a_failing_application_costs_its_connection_alone(log: Log) -> None:
         def buildProtocol(self, addr: IAddress | None) -> Any:
             return Failing()
 
-    door = Door([rule(ca=CA)], log, Application())
+    gate = MemoryGate([rule(ca=CA)], log, Application())
     trusted = TrustedProxies((read_network("10.0.0.0/8"),))
-    factory = behind_proxies(door.factory, "door", trusted, TIMEOUT, door.factory.registry)
-    client = Client(factory, ALICE, clock=door.clock, address=PROXY, host=GATE)
+    factory = behind_proxies(gate.factory, "door", trusted, TIMEOUT, gate.factory.registry)
+    client = Client(factory, ALICE, clock=gate.clock, address=PROXY, host=GATE)
     client.raw_send(V2)
     client.send(b"x")
     assert client.disconnected
@@ -545,7 +545,7 @@ def test_noise(log: Log) -> None:
             size = choose.randrange(1, 60)
             client.raw_send(bytes(data[:size]))
             del data[:size]
-        site.door.clock.advance(TIMEOUT)
+        site.gate.clock.advance(TIMEOUT)
         reasons.add(site.refused(client)[0])
     assert reasons >= {
         Reason.PROXY_PROTOCOL_ERROR,

@@ -61,8 +61,8 @@ def test_the_name_chooses(
             assert client.error is not None
             assert ALERT_112 in client.error
             continue
-        door = shared.doors[server or ""]
-        assert client.server_certificate == door.credentials[0].chain[0]
+        gate = shared.gates[server or ""]
+        assert client.server_certificate == gate.credentials[0].chain[0]
         if who is None:
             assert verdict == rejected(Reason.NO_CERTIFICATE, None)
             assert shared.reached() == []
@@ -71,10 +71,10 @@ def test_the_name_chooses(
             assert verdict.reason is Reason.UNKNOWN_CA
             assert shared.reached() == []
         else:
-            [one] = door.rules or ()
+            [one] = gate.rules or ()
             assert verdict.rule == one.name
             assert shared.reached() == [server or ""]
-            peer = door.recorder.protocols[0].peer
+            peer = gate.recorder.protocols[0].peer
             assert peer is not None
             assert peer.server_name == name
 

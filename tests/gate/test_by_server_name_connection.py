@@ -14,7 +14,7 @@ from mtlsgate.gate.by_server_name import Dispatcher
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import RecordingFactory, Version
-from tests.kits.gate import Door, Log, admitted, rejected, rule
+from tests.kits.gate import Log, MemoryGate, admitted, rejected, rule
 from tests.kits.shared_address import ALICE, BOB, CA_A, Address, address
 
 
@@ -60,11 +60,11 @@ def test_resumption_under_another_name_of_one_server(log: Log, version: Version)
 def test_alpn_of_each_server(log: Log, version: Version) -> None:
     """Each server negotiates what its own application speaks."""
     clock = Clock()
-    doors = {
-        name: Door([rule(name, CA_A)], log, clock=clock, alpn=alpn)
+    gates = {
+        name: MemoryGate([rule(name, CA_A)], log, clock=clock, alpn=alpn)
         for name, alpn in (("a.example", (b"x",)), ("b.example", (b"y", b"x")), ("c.example", ()))
     }
-    shared = Address(log, doors, clock)
+    shared = Address(log, gates, clock)
     for name, chosen in (("a.example", "x"), ("b.example", "y"), ("c.example", None)):
         client = shared.connect(ALICE, version, name, alpn=["x", "y"])
         assert shared.judge(client) == admitted(name)
@@ -77,7 +77,7 @@ def test_close(log: Log, version: Version) -> None:
         shared = address(log)
         client = shared.connect(ALICE, version, "a.example")
         assert shared.judge(client) == admitted("A")
-        [protocol] = shared.doors["a.example"].recorder.protocols
+        [protocol] = shared.gates["a.example"].recorder.protocols
         transport = protocol.transport
         assert transport is not None
         if by == "client":
@@ -104,7 +104,7 @@ def test_backpressure(log: Log, version: Version) -> None:
     shared = address(log)
     client = shared.connect(ALICE, version, "a.example")
     assert shared.judge(client) == admitted("A")
-    [protocol] = shared.doors["a.example"].recorder.protocols
+    [protocol] = shared.gates["a.example"].recorder.protocols
     calls: list[str] = []
 
     class Producer:
@@ -135,9 +135,9 @@ def test_start_and_stop(log: Log) -> None:
         def stopFactory(self) -> None:
             calls.append("stop")
 
-    door = Door([rule(ca=CA_A)], log, Application())
-    other = Door([rule(ca=CA_A)], log, Application())
-    shared = Address(log, {"a.example b.example": door, "": other})
+    gate = MemoryGate([rule(ca=CA_A)], log, Application())
+    other = MemoryGate([rule(ca=CA_A)], log, Application())
+    shared = Address(log, {"a.example b.example": gate, "": other})
     factory = shared.factory
     assert factory.logPrefix() == "shared"
     factory.doStart()

@@ -31,7 +31,7 @@ from mtlsgate.protocols.echo import plugin as echo
 from mtlsgate.protocols.whoami import plugin as whoami
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Version
-from tests.kits.gate import Door, Log, rejected, rule
+from tests.kits.gate import Log, MemoryGate, rejected, rule
 
 ROOT = Authority.create("Root")
 ALICE, BOB = ROOT.issue("alice"), ROOT.issue("bob")
@@ -96,8 +96,8 @@ class Apps(Factory):
         return protocol
 
 
-def door_of(log: Log, application: IProtocolFactory, **options: object) -> Door:
-    return Door([rule(ca=ROOT, pins=ALICE)], log, application, **options)  # type: ignore[arg-type]
+def door_of(log: Log, application: IProtocolFactory, **options: object) -> MemoryGate:
+    return MemoryGate([rule(ca=ROOT, pins=ALICE)], log, application, **options)  # type: ignore[arg-type]
 
 
 def connected(log: Log, version: Version = "1.3") -> tuple[Client, App]:
@@ -112,8 +112,8 @@ def connected(log: Log, version: Version = "1.3") -> tuple[Client, App]:
 
 def test_interfaces(log: Log) -> None:
     """What stands in for the application until then is a proper protocol."""
-    door = door_of(log, Apps())
-    keeper = Doorkeeper(door.factory.server, door.clock, IPv4Address("TCP", "127.0.0.1", 1))
+    gate = door_of(log, Apps())
+    keeper = Doorkeeper(gate.factory.server, gate.clock, IPv4Address("TCP", "127.0.0.1", 1))
     verifyObject(IHandshakeListener, keeper)
 
 
@@ -129,9 +129,9 @@ def test_nothing_before_the_verdict(log: Log, version: Version) -> None:
 
 def test_rejected_clients_never_reach_it(log: Log, version: Version) -> None:
     apps = Apps()
-    door = door_of(log, apps)
+    gate = door_of(log, apps)
     for who in (None, BOB, STRANGER):
-        client = door.connect(who, version)
+        client = gate.connect(who, version)
         client.send(b"hello?")
         assert client.disconnected
     assert apps.addresses == []
@@ -204,17 +204,17 @@ def test_declined(log: Log, version: Version) -> None:
 def test_declined_and_stays(log: Log, version: Version) -> None:
     """A client that does not answer the end of TLS is dropped at the handshake timeout;
     one that does leaves nothing behind."""
-    door = door_of(log, Apps(lambda: None), handshake_timeout=3.0)
-    client = door.connect(ALICE, version, answer_close=False)
+    gate = door_of(log, Apps(lambda: None), handshake_timeout=3.0)
+    client = gate.connect(ALICE, version, answer_close=False)
     client.send(b"x")
     assert client.close_notified
-    door.clock.advance(2.9)
+    gate.clock.advance(2.9)
     assert not client.disconnected
-    door.clock.advance(0.1)
-    door.clock.advance(0)
+    gate.clock.advance(0.1)
+    gate.clock.advance(0)
     assert client.disconnected
-    door.connect(ALICE, version).handshake()
-    assert not door.clock.getDelayedCalls()
+    gate.connect(ALICE, version).handshake()
+    assert not gate.clock.getDelayedCalls()
 
 
 class Oops(Exception):
@@ -264,8 +264,8 @@ def test_build_protocol_fails(log: Log, version: Version) -> None:
         return App()
 
     apps = Apps(build)
-    door = door_of(log, apps)
-    clients = [door.connect(ALICE, version) for _ in range(3)]
+    gate = door_of(log, apps)
+    clients = [gate.connect(ALICE, version) for _ in range(3)]
     for client in clients:
         client.handshake()
     assert [client.established for client in clients] == [True, False, True]
@@ -286,8 +286,8 @@ def test_a_protocol_fails(log: Log, version: Version, where: str) -> None:
     Here.where = where
     protocols: list[Protocol] = [App(), Here(), App()]
     waiting = iter(protocols)
-    door = door_of(log, Apps(lambda: next(waiting)))
-    clients = [door.connect(ALICE, version) for _ in range(3)]
+    gate = door_of(log, Apps(lambda: next(waiting)))
+    clients = [gate.connect(ALICE, version) for _ in range(3)]
     for client in clients:
         client.send(b"x")
     if where == "connectionLost":
@@ -443,18 +443,18 @@ def test_echo_close(log: Log, version: Version) -> None:
 
 
 def http(
-    log: Log, version: Version, request: bytes, door: Door | None = None
+    log: Log, version: Version, request: bytes, gate: MemoryGate | None = None
 ) -> tuple[bytes, bytes]:
     """:returns: the head and the body of the answer."""
     environment = Environment()
-    if door is None:
-        door = Door([rule("IOT", ca=ROOT)], log, whoami_site(environment))
-    environment.reactor = door.clock
-    client = door.connect(ALICE if door.rules else None, version)
+    if gate is None:
+        gate = MemoryGate([rule("IOT", ca=ROOT)], log, whoami_site(environment))
+    environment.reactor = gate.clock
+    client = gate.connect(ALICE if gate.rules else None, version)
     client.send(request.replace(b"\n", b"\r\n"))
     head, _, body = client.receive().partition(b"\r\n\r\n")
     client.close()
-    door.clock.advance(1)
+    gate.clock.advance(1)
     return head, body
 
 
@@ -499,18 +499,18 @@ def test_whoami_status(log: Log, version: Version, request_line: bytes, status: 
 
 def test_whoami_nobody(log: Log, version: Version) -> None:
     """Where nobody is asked, nobody is known."""
-    door = Door(None, log, whoami_site(Environment()))
-    _, body = http(log, version, b"GET / HTTP/1.1\nHost: x\nConnection: close\n\n", door)
+    gate = MemoryGate(None, log, whoami_site(Environment()))
+    _, body = http(log, version, b"GET / HTTP/1.1\nHost: x\nConnection: close\n\n", gate)
     assert json.loads(body) is None
 
 
 def test_not_judged(log: Log) -> None:
     """A handshake that was completed and not judged is turned away: nothing is
     known to lead here."""
-    door = Door([rule(ca=ROOT)], log)
-    context = door.factory.server.context._contexts[0]
+    gate = MemoryGate([rule(ca=ROOT)], log)
+    context = gate.factory.server.context._contexts[0]
     context.set_verify(0, lambda *_: True)
-    assert door.try_in(ALICE) == rejected(Reason.INTERNAL_ERROR, None)
+    assert gate.try_in(ALICE) == rejected(Reason.INTERNAL_ERROR, None)
 
 
 def test_a_failure_while_admitting_lets_nobody_in(
@@ -518,16 +518,16 @@ def test_a_failure_while_admitting_lets_nobody_in(
 ) -> None:
     """Whatever it is: a rejection with a reason, and a connection that is over."""
     apps = Apps()
-    door = door_of(log, apps)
+    gate = door_of(log, apps)
 
     def fail(*_: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(door.factory.registry, "admit", fail)
-    client = door.connect(ALICE, version)
+    monkeypatch.setattr(gate.factory.registry, "admit", fail)
+    client = gate.connect(ALICE, version)
     client.send(b"knock")
     log.expect_failure(RuntimeError)
-    assert door.verdict() == rejected(Reason.INTERNAL_ERROR, None)
+    assert gate.verdict() == rejected(Reason.INTERNAL_ERROR, None)
     assert apps.built == []
     assert client.disconnected
-    assert len(door.factory.registry) == 0
+    assert len(gate.factory.registry) == 0

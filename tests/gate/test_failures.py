@@ -27,9 +27,9 @@ from mtlsgate.gate.terms import Terms
 from mtlsgate.reasons import Cause
 from mtlsgate.testing import Authority, Version
 from mtlsgate.tls.judge import Judge
-from tests.kits.gate import Door, Log, rule
+from tests.kits.gate import Log, MemoryGate, rule
 from tests.kits.pki import pki
-from tests.kits.service import PINNED, House, a_server
+from tests.kits.service import PINNED, MemoryService, a_server
 
 CA = Authority.create("Root")
 ALICE, BOB, EVE = CA.issue("alice"), CA.issue("bob"), Authority.create("Other").issue("eve")
@@ -56,15 +56,15 @@ def test_an_application_that_fails_at_the_end(
     log: Log, version: Version, kind: type[Protocol], how: str
 ) -> None:
     """Its connection is over all the same, and is counted no more."""
-    door = Door((rule(ca=CA),), log, Factory.forProtocol(kind), terms=Terms())
-    client = door.connect(ALICE, version)
+    gate = MemoryGate((rule(ca=CA),), log, Factory.forProtocol(kind), terms=Terms())
+    client = gate.connect(ALICE, version)
     client.handshake()
-    [entry] = door.factory.registry
-    gone = door.factory.registry.gone()
+    [entry] = gate.factory.registry
+    gone = gate.factory.registry.gone()
 
     def end() -> None:
         if how == "abort":
-            door.factory.registry.close(entry, Cause.DRAINED)
+            gate.factory.registry.close(entry, Cause.DRAINED)
             client.pump()
         elif how == "close":
             client.send(b"last words")
@@ -76,7 +76,7 @@ def test_an_application_that_fails_at_the_end(
     if kind is FailsToEnd or how == "close":
         log.expect_failure(Oops)
     assert gone.called
-    assert door.factory.registry.tallies["door"].counts["admitted"] == 0
+    assert gate.factory.registry.tallies["door"].counts["admitted"] == 0
 
 
 class Fails:
@@ -111,24 +111,24 @@ class Remembers(Fails):
         self.told.append(where)
 
 
-def watched(log: Log, *where: str) -> tuple[Door, Remembers]:
+def watched(log: Log, *where: str) -> tuple[MemoryGate, Remembers]:
     """:returns: a door with an observer that fails, and one behind it."""
     remembers = Remembers()
-    door = Door((rule(ca=CA),), log)
-    registry = Registry(door.clock, [Fails(*where), remembers])
-    return Door((rule(ca=CA),), log, clock=door.clock, registry=registry), remembers
+    gate = MemoryGate((rule(ca=CA),), log)
+    registry = Registry(gate.clock, [Fails(*where), remembers])
+    return MemoryGate((rule(ca=CA),), log, clock=gate.clock, registry=registry), remembers
 
 
 @pytest.mark.parametrize("where", ["rejected", "closed"])
 def test_an_observer_that_fails(log: Log, version: Version, where: str) -> None:
     """The others are told, and the connection is over."""
-    door, remembers = watched(log, where)
+    gate, remembers = watched(log, where)
     gone = None
     for who in (ALICE, EVE):
-        client = door.connect(who, version)
+        client = gate.connect(who, version)
         client.send(b"knock")
         client.close()
-        gone = door.factory.registry.gone()
+        gone = gate.factory.registry.gone()
         assert gone.called
     assert remembers.told == ["admitted", "closed", "rejected"]
     log.expect_failure(Oops)
@@ -136,66 +136,66 @@ def test_an_observer_that_fails(log: Log, version: Version, where: str) -> None:
 
 def test_an_observer_that_fails_at_an_admission(log: Log, version: Version) -> None:
     """Nobody is let in of whom it is not known that it stands in the audit log."""
-    door, remembers = watched(log, "admitted")
-    client = door.connect(ALICE, version)
+    gate, remembers = watched(log, "admitted")
+    client = gate.connect(ALICE, version)
     client.send(b"knock")
-    door.check_turned_away(client)
-    assert len(door.factory.registry) == 0
+    gate.check_turned_away(client)
+    assert len(gate.factory.registry) == 0
     assert remembers.told == ["admitted", "rejected", "closed"]
     log.expect_failure(Oops, Oops)
 
 
 def test_an_observer_that_fails_at_a_reload(tmp_path: Path, log: Log) -> None:
     """What came of it is told as it is."""
-    house = House(tmp_path, a_server(), observers=(Fails("reloaded"),))
-    report = house.reload(a_server(rules=PINNED))
+    running = MemoryService(tmp_path, a_server(), observers=(Fails("reloaded"),))
+    report = running.reload(a_server(rules=PINNED))
     assert (report.problems, report.number) == ((), 2)
     log.expect_failure(Oops)
 
 
 @pytest.fixture
-def stuck(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+def stuck(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryService]:
     """A gate with two clients, the first of which cannot be ended."""
-    house = House(tmp_path, a_server(rest='idle_timeout = "4s"'))
-    clients = house.enter(pki().client), house.enter(pki().other)
-    first, _ = house.registry
+    running = MemoryService(tmp_path, a_server(rest='idle_timeout = "4s"'))
+    clients = running.enter(pki().client), running.enter(pki().other)
+    first, _ = running.registry
 
     def fail() -> None:
         raise Oops
 
     monkeypatch.setattr(first.connection, "abortConnection", fail)
-    yield house
+    yield running
     clients[1].pump()
     assert clients[1].disconnected
-    assert [one.arrival.number for one in house.registry] == [1]
+    assert [one.arrival.number for one in running.registry] == [1]
     # The gate looks after others still.
-    another = house.enter(pki().client)
-    house.reactor.pump([1.0] * 8)
+    another = running.enter(pki().client)
+    running.reactor.pump([1.0] * 8)
     another.pump()
     assert another.disconnected
     assert set(log.failures) == {Oops}
     log.failures.clear()
 
 
-def test_idle_ones_are_ended(stuck: House) -> None:
+def test_idle_ones_are_ended(stuck: MemoryService) -> None:
     """... whatever becomes of one of them, now and later."""
     stuck.reactor.pump([1.0] * 8)
 
 
-def test_all_are_ended_when_the_gate_is_to_end(stuck: House) -> None:
+def test_all_are_ended_when_the_gate_is_to_end(stuck: MemoryService) -> None:
     stuck.service.runner.close_all()
     stuck.reactor.pump([0.0] * 4)
 
 
-def test_all_are_judged_again(stuck: House) -> None:
+def test_all_are_judged_again(stuck: MemoryService) -> None:
     stuck.reload(a_server(rules=STRANGERS, rest='idle_timeout = "4s"'))
     stuck.reload(a_server(rest='idle_timeout = "4s"'))
 
 
 def test_whom_no_one_can_judge(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who cannot be judged again is not kept, and the others are judged."""
-    house = House(tmp_path, a_server())
-    clients = house.enter(pki().client), house.enter(pki().other)
+    running = MemoryService(tmp_path, a_server())
+    clients = running.enter(pki().client), running.enter(pki().other)
     original = Judge.again
 
     def again(self: Judge, path: Any) -> Any:
@@ -204,7 +204,7 @@ def test_whom_no_one_can_judge(tmp_path: Path, log: Log, monkeypatch: pytest.Mon
         return original(self, path)
 
     monkeypatch.setattr(Judge, "again", again)
-    assert house.reload(a_server(rules=PINNED)).problems == ()
+    assert running.reload(a_server(rules=PINNED)).problems == ()
     for client in clients:
         client.pump()
         assert client.disconnected
@@ -215,28 +215,28 @@ def test_whom_no_one_can_judge(tmp_path: Path, log: Log, monkeypatch: pytest.Mon
 def test_a_port_that_fails_to_close(tmp_path: Path, log: Log, later: bool) -> None:
     """The epoch is in force all the same, everywhere and for everybody, and the gate
     ends when it is to."""
-    house = House(tmp_path, a_server("gone") + a_server("door"))
-    clients = house.enter(pki().other, "gone"), house.enter(pki().other, "door")
+    running = MemoryService(tmp_path, a_server("gone") + a_server("door"))
+    clients = running.enter(pki().other, "gone"), running.enter(pki().other, "door")
 
     def fail() -> Deferred[None]:
         if later:
             return failed(Oops())
         raise Oops
 
-    for one in house.service.runner._open.values():
+    for one in running.service.runner._open.values():
         one.port.stopListening = fail  # type: ignore[method-assign]
-    report = house.reload(a_server("door", rules=PINNED))
+    report = running.reload(a_server("door", rules=PINNED))
     assert (report.problems, report.number) == ((), 2)
     for client in clients:
         client.pump()
         assert client.disconnected
-    house.enter(pki().client)
-    out = house.connect(pki().other)
+    running.enter(pki().client)
+    out = running.connect(pki().other)
     out.send(b"knock")
     assert out.receive() == b""
     log.expect_failure(Oops)
-    stopped = house.stop()
-    house.service.runner.close_all()
-    house.reactor.pump([0.0] * 5)
+    stopped = running.stop()
+    running.service.runner.close_all()
+    running.reactor.pump([0.0] * 5)
     assert stopped
     log.expect_failure(Oops)

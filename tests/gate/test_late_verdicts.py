@@ -21,7 +21,7 @@ from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.other_paths import MAX_TARGETS, OtherPaths
 from mtlsgate.tls.server import GateContext
 from tests.kits.forgery import edited, present_also
-from tests.kits.gate import Door, Log, admitted, condition, rejected, rule
+from tests.kits.gate import Log, MemoryGate, admitted, condition, rejected, rule
 from tests.kits.paths import LEAF, LOWER, ROOT, UPPER, Calls, certificates, count_searches, renewed
 
 MISMATCH = rejected(Reason.LEAF_MISMATCH)
@@ -53,9 +53,9 @@ def concluded(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 def test_admission_may_be_late(log: Log, version: Version, concluded: list[object]) -> None:
     """The handshake is done, and then the client is let in."""
-    assert Door(PENDING, log).try_in(LEAF, version) == admitted("root")
+    assert MemoryGate(PENDING, log).try_in(LEAF, version) == admitted("root")
     assert concluded == [None]
-    peer = Door(PENDING, log)
+    peer = MemoryGate(PENDING, log)
     client = peer.connect(LEAF, version)
     client.send(b"x")
     [protocol] = peer.recorder.protocols
@@ -66,18 +66,18 @@ def test_admission_may_be_late(log: Log, version: Version, concluded: list[objec
 def test_rejection_may_be_late(log: Log, version: Version, concluded: list[object]) -> None:
     """The application is never reached, whatever came with the last flight; one event
     tells why, and the connection ends at once."""
-    door = Door(PENDING, log)
-    client = door.connect(LEAF, version, chain=certificates(LOWER))
+    gate = MemoryGate(PENDING, log)
+    client = gate.connect(LEAF, version, chain=certificates(LOWER))
     client.step()
     client.step()
     client.write(b"early")
     client.send(b"knock")
     assert concluded == [None]
-    assert door.verdict() == MISMATCH
+    assert gate.verdict() == MISMATCH
     assert log.only["fingerprint"] == LEAF.sha256
-    door.check_turned_away(client)
+    gate.check_turned_away(client)
     assert client.aborted
-    assert not door.clock.getDelayedCalls()
+    assert not gate.clock.getDelayedCalls()
 
 
 #: Rules that no other path could make hold for the leaf, and why.
@@ -100,9 +100,9 @@ def test_who_cannot_be_admitted_is_rejected_at_once(
     if kind in ("not allowed", "same CA"):
         last = evolve(last, allow=(nobody,))
     deny = [condition(common_names=["leaf"])] if kind == "denied" else []
-    door = Door([*others, last], log, deny=deny)
-    client = door.connect(LEAF, version)
-    assert door.judge(client).reason in (
+    gate = MemoryGate([*others, last], log, deny=deny)
+    client = gate.connect(LEAF, version)
+    assert gate.judge(client).reason in (
         Reason.LEAF_MISMATCH,
         Reason.DENIED,
         Reason.NOT_ALLOWED,
@@ -115,8 +115,8 @@ def test_who_cannot_be_admitted_is_rejected_at_once(
 
 def test_configured_cas_do_without(log: Log, version: Version, concluded: list[object]) -> None:
     """Where they lead there by themselves, the verdict is given in the handshake."""
-    door = Door([LOW, rule("root", [ROOT, UPPER])], log)
-    assert door.try_in(LEAF, version, chain=()) == admitted("root")
+    gate = MemoryGate([LOW, rule("root", [ROOT, UPPER])], log)
+    assert gate.try_in(LEAF, version, chain=()) == admitted("root")
     assert concluded != [None]
 
 
@@ -131,12 +131,12 @@ def test_junk(log: Log, version: Version, calls: Calls, number: int, kind: str) 
         "copies": lambda each: renewed(UPPER),
     }[kind]
     junk = certificates(*map(make, range(number)))
-    door = Door(PENDING, log)
+    gate = MemoryGate(PENDING, log)
     verdicts = set()
     for seed in range(3):
         chain = [*junk, *LEAF.intermediates]
         Random(seed).shuffle(chain)
-        verdicts.add(door.try_in(LEAF, version, chain=chain))
+        verdicts.add(gate.try_in(LEAF, version, chain=chain))
     [verdict] = verdicts
     if kind == "unrelated" or number == 60:
         assert verdict == admitted("root")
@@ -149,8 +149,8 @@ def test_bounded_work(log: Log, version: Version, calls: Calls) -> None:
     upper = renewed(UPPER)
     roots = [renewed(upper) for _ in range(3 * MAX_TARGETS)]
     rules = [LOW, *(rule(f"{n}", one) for n, one in enumerate(roots))]
-    door = Door([evolve(one, max_depth=0) for one in rules], log)
-    assert door.try_in(LEAF, version).rule is None
+    gate = MemoryGate([evolve(one, max_depth=0) for one in rules], log)
+    assert gate.try_in(LEAF, version).rule is None
     assert 0 < len(calls) <= 2 * MAX_TARGETS
 
 
@@ -174,11 +174,11 @@ def malformed() -> dict[str, bytes]:
 @pytest.mark.parametrize("alone", [False, True])
 def test_malformed_certificates(log: Log, version: Version, kind: str, alone: bool) -> None:
     """One that does not parse helps nobody, and harms nobody."""
-    door = Door(PENDING, log)
+    gate = MemoryGate(PENDING, log)
     chain = certificates(LOWER) if alone else certificates(LOWER, UPPER)
-    client = door.connect(LEAF, version, chain=chain)
+    client = gate.connect(LEAF, version, chain=chain)
     present_also(client.connection, malformed()[kind])
-    assert door.judge(client) == (MISMATCH if alone else admitted("root"))
+    assert gate.judge(client) == (MISMATCH if alone else admitted("root"))
 
 
 class Bug(Exception):
@@ -203,7 +203,7 @@ def test_a_bug_rejects(
         raise Bug
 
     monkeypatch.setattr(kind, name, fail)
-    assert Door(PENDING, log).try_in(LEAF, version) == rejected(Reason.INTERNAL_ERROR, None)
+    assert MemoryGate(PENDING, log).try_in(LEAF, version) == rejected(Reason.INTERNAL_ERROR, None)
     log.expect_failure(Bug)
 
 
@@ -219,7 +219,7 @@ def test_a_bug_in_the_second_look(
         return whole(self, targets, path, presented, at)
 
     monkeypatch.setattr(OtherPaths, "to", fail)
-    assert Door(PENDING, log).try_in(LEAF, version) == rejected(Reason.INTERNAL_ERROR, None)
+    assert MemoryGate(PENDING, log).try_in(LEAF, version) == rejected(Reason.INTERNAL_ERROR, None)
     log.expect_failure(Bug)
 
 
@@ -229,7 +229,7 @@ def test_no_verdict_admits_nobody(
 ) -> None:
     """A judge that concludes with anything but a verdict lets nobody in."""
     monkeypatch.setattr(Judge, "on_presented", lambda *_: answer)
-    verdict = Door(PENDING, log).try_in(LEAF, version)
+    verdict = MemoryGate(PENDING, log).try_in(LEAF, version)
     assert verdict == rejected(Reason.INTERNAL_ERROR, None)
 
 
@@ -237,18 +237,18 @@ def test_not_judged(log: Log, version: Version, monkeypatch: pytest.MonkeyPatch)
     """A handshake in which no callback ran, where nothing resumes, lets nobody in."""
     monkeypatch.setattr(GateContext, "_step", lambda *_: None)
     for who in (LEAF, ROOT.issue("x"), self_signed("y")):
-        verdict = Door([rule(ca=ROOT)], log).try_in(who, version)
+        verdict = MemoryGate([rule(ca=ROOT)], log).try_in(who, version)
         assert verdict.rule is None
 
 
 def test_reset_before_a_late_verdict(log: Log, version: Version) -> None:
     """A client that leaves with its last flight is gone, and not admitted."""
-    door = Door(PENDING, log)
-    client: Client = door.connect(LEAF, version)
+    gate = MemoryGate(PENDING, log)
+    client: Client = gate.connect(LEAF, version)
     client.step()
     client.step()
     flight = client.take_outgoing()
     client.raw_send(flight[:-1])
     client.reset()
-    assert door.verdict() == rejected(Reason.PEER_GONE, None)
-    door.check_turned_away(client)
+    assert gate.verdict() == rejected(Reason.PEER_GONE, None)
+    gate.check_turned_away(client)

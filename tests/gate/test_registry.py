@@ -32,7 +32,7 @@ from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.protocols.echo import Echo
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Client, Credential, Version
-from tests.kits.gate import Door, Log, admitted, rejected, rule
+from tests.kits.gate import Log, MemoryGate, admitted, rejected, rule
 
 CA = Authority.create("Root")
 ALICE, BOB, EVE = CA.issue("alice"), CA.issue("bob"), Authority.create("Other").issue("eve")
@@ -77,15 +77,15 @@ def held_as(entry: Entry) -> Held:
 CLIENT_ADDRESS = IPv4Address("TCP", "192.0.2.1", 50000)
 
 
-class House:
-    """A door whose connections are watched."""
+class WatchedGate:
+    """A gate whose connections are watched."""
 
     def __init__(self, log: Log, *rules: Rule, **terms: Any) -> None:
         limits = {name: terms.pop(name) for name in list(terms) if hasattr(Limits(), name)}
         self.now = utc_now()
         self.clock, self.witness = Clock(), Witness()
         self.registry = Registry(self.clock, [HumanLog(), self.witness], lambda: self.now)
-        self.door = Door(
+        self.gate = MemoryGate(
             rules or (rule(ca=CA),),
             log,
             clock=self.clock,
@@ -100,7 +100,7 @@ class House:
     def connect(
         self, who: Credential | None, version: Version | None = None, host: str = "192.0.2.1"
     ) -> Client:
-        return self.door.connect(who, version, address=IPv4Address("TCP", host, 50000))
+        return self.gate.connect(who, version, address=IPv4Address("TCP", host, 50000))
 
     def enter(
         self, who: Credential, version: Version | None = None, host: str = "192.0.2.1"
@@ -125,41 +125,41 @@ def reason_of(log: Log) -> Reason:
 
 def test_one_admission_and_one_end(log: Log, version: Version) -> None:
     """... with how long it was, and what the application sent and got."""
-    house = House(log)
-    client = house.enter(ALICE, version)
-    [entry] = house.registry
-    [told] = house.witness.told
+    running = WatchedGate(log)
+    client = running.enter(ALICE, version)
+    [entry] = running.registry
+    [told] = running.witness.told
     assert isinstance(told, AdmittedConnection)
     assert (told.arrival, told.admission) == (entry.arrival, entry.admission)
     assert told.admission.peer is not None
     assert told.admission.peer.sha256 == ALICE.sha256
     assert entry.traffic == (5, 5)
     client.send(b"more")
-    house.pass_time(7)
+    running.pass_time(7)
     client.close()
-    ending = house.witness.last_end
+    ending = running.witness.last_end
     assert (ending.cause, ending.received, ending.sent) == (Cause.CLIENT, 9, 9)
-    assert (ending.connection, ending.seconds, ending.at) == (told, 7.0, house.now)
-    assert len(house.registry) == 0
+    assert (ending.connection, ending.seconds, ending.at) == (told, 7.0, running.now)
+    assert len(running.registry) == 0
 
 
 def test_a_rejection_and_no_end(log: Log, version: Version) -> None:
-    house = House(log)
-    client = house.connect(EVE, version)
+    running = WatchedGate(log)
+    client = running.connect(EVE, version)
     client.send(b"knock")
-    [refusal] = house.witness.told
+    [refusal] = running.witness.told
     assert isinstance(refusal, RejectedConnection)
     assert refusal.rejection.reason is Reason.UNKNOWN_CA
     assert refusal.leaf == EVE.certificate
     assert not refusal.is_health_check
-    assert len(house.registry) == 0
+    assert len(running.registry) == 0
 
 
 def test_a_health_check_is_known_as_one(log: Log) -> None:
     """It comes and goes without a byte."""
-    house = House(log)
-    house.connect(None).reset()
-    [refusal] = house.witness.told
+    running = WatchedGate(log)
+    running.connect(None).reset()
+    [refusal] = running.witness.told
     assert isinstance(refusal, RejectedConnection)
     assert refusal.rejection.reason is Reason.PEER_GONE
     assert refusal.is_health_check
@@ -167,14 +167,14 @@ def test_a_health_check_is_known_as_one(log: Log) -> None:
 
 def test_quiet_says_nothing_of_health_checks(log: Log) -> None:
     """... in the log; other observers are told, and of others so is the log."""
-    house = House(log)
-    human, _ = house.registry.observers
+    running = WatchedGate(log)
+    human, _ = running.registry.observers
     assert isinstance(human, HumanLog)
     human.set_quiet(True)
-    house.connect(None).reset()
+    running.connect(None).reset()
     assert log.events == []
-    assert len(house.witness.told) == 1
-    client = house.connect(None)
+    assert len(running.witness.told) == 1
+    client = running.connect(None)
     client.step()
     client.reset()
     assert reason_of(log) is Reason.PEER_GONE
@@ -183,15 +183,15 @@ def test_quiet_says_nothing_of_health_checks(log: Log) -> None:
 def test_who_is_kept_out_by_a_limit_is_no_health_check(log: Log) -> None:
     """... though no byte of it was read by the server that it moved to; nor is one
     that says nothing until the time is up."""
-    house = House(log, handshakes_per_second_per_ip=1.0)
-    entry = house.registry.arrive("place", "place", Terms(), CLIENT_ADDRESS)
+    running = WatchedGate(log, handshakes_per_second_per_ip=1.0)
+    entry = running.registry.arrive("place", "place", Terms(), CLIENT_ADDRESS)
     assert entry is not None
     terms = Terms(limits=Limits(max_connections_per_ip=0))
-    assert not house.registry.move(entry, "door", terms)
-    late = house.connect(None)
-    house.clock.advance(11)
+    assert not running.registry.move(entry, "door", terms)
+    late = running.connect(None)
+    running.clock.advance(11)
     late.pump()
-    assert [(one.rejection.reason, one.is_health_check) for one in house.refusals()] == [
+    assert [(one.rejection.reason, one.is_health_check) for one in running.refusals()] == [
         (Reason.TOO_MANY_FROM_ADDRESS, False),
         (Reason.HANDSHAKE_TIMEOUT, False),
     ]
@@ -202,15 +202,15 @@ def test_who_the_gate_ends_is_not_said_to_have_gone(
     log: Log, version: Version, waits: bool
 ) -> None:
     """A handshake that the operator closes, or that is in the way of the gate's end."""
-    house = House(log)
+    running = WatchedGate(log)
     authorizer = Authorizer("ask", lambda peer: Deferred(), 5.0) if waits else None
-    door = evolve(house.door, authorizer=authorizer)
-    client = door.connect(ALICE, version)
+    gate = evolve(running.gate, authorizer=authorizer)
+    client = gate.connect(ALICE, version)
     client.send(b"knock") if waits else client.step()
-    [entry] = house.registry
-    house.registry.close(entry, Cause.CLOSED_BY_OPERATOR, "asked for by somebody")
+    [entry] = running.registry
+    running.registry.close(entry, Cause.CLOSED_BY_OPERATOR, "asked for by somebody")
     client.pump()
-    [refusal] = house.refusals()
+    [refusal] = running.refusals()
     assert refusal.rejection.reason is Reason.CLOSED_BY_GATE
     assert refusal.rejection.detail == "closed_by_operator: asked for by somebody"
     assert not refusal.is_health_check
@@ -229,13 +229,13 @@ def test_causes(
     log: Log, version: Version, end: Callable[[Client, Any], None], cause: Cause
 ) -> None:
     """What clients and applications end is told to observers, and not to the log."""
-    house = House(log)
-    client = house.enter(ALICE, version)
+    running = WatchedGate(log)
+    client = running.enter(ALICE, version)
     events = len(log.events)
-    [app] = house.door.recorder.protocols
+    [app] = running.gate.recorder.protocols
     end(client, app)
     client.pump()
-    assert house.witness.last_end.cause is cause
+    assert running.witness.last_end.cause is cause
     assert len(log.events) == events
 
 
@@ -244,77 +244,79 @@ def test_causes(
 
 def test_max_handshakes(log: Log, version: Version) -> None:
     """Who is admitted makes room for another."""
-    house = House(log, max_handshakes=2)
-    one, two = house.connect(ALICE, version), house.connect(ALICE, version)
-    assert house.connect(BOB, version).refused
+    running = WatchedGate(log, max_handshakes=2)
+    one, two = running.connect(ALICE, version), running.connect(ALICE, version)
+    assert running.connect(BOB, version).refused
     assert reason_of(log) is Reason.TOO_MANY_HANDSHAKES
     one.send(b"x")
-    assert not house.connect(BOB, version).refused
+    assert not running.connect(BOB, version).refused
     two.reset()
-    assert not house.connect(BOB, version).refused
+    assert not running.connect(BOB, version).refused
 
 
 def test_max_connections(log: Log, version: Version) -> None:
     """Counted before the handshake, and again after it."""
-    house = House(log, max_connections=1)
-    early = house.connect(BOB, version)
-    first = house.enter(ALICE, version)
-    assert house.connect(BOB, version).refused
+    running = WatchedGate(log, max_connections=1)
+    early = running.connect(BOB, version)
+    first = running.enter(ALICE, version)
+    assert running.connect(BOB, version).refused
     assert reason_of(log) is Reason.TOO_MANY_CONNECTIONS
-    assert house.door.judge(early) == rejected(Reason.TOO_MANY_CONNECTIONS, None)
+    assert running.gate.judge(early) == rejected(Reason.TOO_MANY_CONNECTIONS, None)
     first.close()
-    house.enter(BOB, version)
+    running.enter(BOB, version)
 
 
 def test_max_connections_per_ip(log: Log, version: Version) -> None:
-    house = House(log, max_connections_per_ip=1)
-    first = house.enter(ALICE, version, "192.0.2.1")
-    assert house.connect(BOB, version, "192.0.2.1").refused
+    running = WatchedGate(log, max_connections_per_ip=1)
+    first = running.enter(ALICE, version, "192.0.2.1")
+    assert running.connect(BOB, version, "192.0.2.1").refused
     assert reason_of(log) is Reason.TOO_MANY_FROM_ADDRESS
-    house.enter(BOB, version, "192.0.2.2")
+    running.enter(BOB, version, "192.0.2.2")
     first.close()
-    house.enter(BOB, version, "192.0.2.1")
+    running.enter(BOB, version, "192.0.2.1")
 
 
 def test_max_connections_per_identity(log: Log, version: Version) -> None:
     """The identity is the certificate; another one of the same name is another."""
-    house = House(log, max_connections_per_identity=1)
-    first = house.enter(ALICE, version)
-    house.enter(BOB, version)
-    house.enter(CA.issue("alice"), version)
-    assert house.door.judge(house.connect(ALICE, version)) == rejected(Reason.TOO_MANY_OF_IDENTITY)
+    running = WatchedGate(log, max_connections_per_identity=1)
+    first = running.enter(ALICE, version)
+    running.enter(BOB, version)
+    running.enter(CA.issue("alice"), version)
+    assert running.gate.judge(running.connect(ALICE, version)) == rejected(
+        Reason.TOO_MANY_OF_IDENTITY
+    )
     first.close()
-    house.enter(ALICE, version)
+    running.enter(ALICE, version)
 
 
 def test_handshake_rate(log: Log, version: Version) -> None:
-    house = House(log, handshakes_per_second_per_ip=2)
-    house.enter(ALICE, version)
-    house.enter(ALICE, version)
-    assert house.connect(ALICE, version).refused
+    running = WatchedGate(log, handshakes_per_second_per_ip=2)
+    running.enter(ALICE, version)
+    running.enter(ALICE, version)
+    assert running.connect(ALICE, version).refused
     assert reason_of(log) is Reason.HANDSHAKE_RATE
-    house.pass_time(0.5)
-    house.enter(ALICE, version)
+    running.pass_time(0.5)
+    running.enter(ALICE, version)
 
 
 def test_handshake_bytes(log: Log, version: Version) -> None:
     """A long flight is cut where the limit is; the same bytes are free afterwards."""
     chain = [Authority.create("x" * 60).certificate for _ in range(20)]
-    house = House(log, handshake_bytes=4096)
-    client = house.door.connect(ALICE, version, chain=chain)
-    assert house.door.judge(client) == rejected(Reason.HANDSHAKE_TOO_LARGE, None)
-    client = house.enter(ALICE, version)
+    running = WatchedGate(log, handshake_bytes=4096)
+    client = running.gate.connect(ALICE, version, chain=chain)
+    assert running.gate.judge(client) == rejected(Reason.HANDSHAKE_TOO_LARGE, None)
+    client = running.enter(ALICE, version)
     client.send(b"y" * 100_000)
     assert len(client.receive()) == 100_000
 
 
 def test_a_flood_leaves_no_trace(log: Log, version: Version) -> None:
-    house = House(log, max_handshakes=10_000, max_connections_per_ip=10_000)
-    clients = [house.connect(None, version, f"10.0.0.{number}") for number in range(200)]
+    running = WatchedGate(log, max_handshakes=10_000, max_connections_per_ip=10_000)
+    clients = [running.connect(None, version, f"10.0.0.{number}") for number in range(200)]
     for client in clients:
         client.reset()
-    [tally] = house.registry.tallies.values()
-    assert (len(house.registry), dict(tally.by_source)) == (0, {})
+    [tally] = running.registry.tallies.values()
+    assert (len(running.registry), dict(tally.by_source)) == (0, {})
     assert set(tally.counts.values()) == {0}
 
 
@@ -323,27 +325,27 @@ def test_a_flood_leaves_no_trace(log: Log, version: Version) -> None:
 
 def test_idle_connections_end(log: Log, version: Version) -> None:
     """... within a quarter of the limit after it, with a line in the log."""
-    house = House(log, idle_timeout=60.0)
-    idle, busy = house.enter(ALICE, version), house.enter(BOB, version)
+    running = WatchedGate(log, idle_timeout=60.0)
+    idle, busy = running.enter(ALICE, version), running.enter(BOB, version)
     for _ in range(75):
-        house.pass_time(1)
+        running.pass_time(1)
         busy.send(b"x")
     idle.pump()
     assert idle.disconnected
     assert not busy.disconnected
-    assert house.witness.last_end.cause is Cause.IDLE_TIMEOUT
+    assert running.witness.last_end.cause is Cause.IDLE_TIMEOUT
     for _ in range(76):
-        house.pass_time(1)
+        running.pass_time(1)
     busy.pump()
     assert busy.disconnected
 
 
 def test_traffic_in_either_direction_is_no_idleness(log: Log, version: Version) -> None:
-    house = House(log, idle_timeout=60.0)
-    client = house.enter(ALICE, version)
-    [app] = house.door.recorder.protocols
+    running = WatchedGate(log, idle_timeout=60.0)
+    client = running.enter(ALICE, version)
+    [app] = running.gate.recorder.protocols
     for _ in range(10):
-        house.pass_time(30)
+        running.pass_time(30)
         client.pump()
         assert app.transport is not None
         app.transport.write(b"x")
@@ -356,88 +358,88 @@ def test_a_connection_ends_with_its_certificate(
     log: Log, version: Version, close_on_expiry: bool
 ) -> None:
     """In the second after the last in which it is valid; unless that is not wanted."""
-    house = House(log, close_on_expiry=close_on_expiry)
-    end = house.now.replace(microsecond=0) + timedelta(seconds=100)
-    client = house.enter(CA.issue("brief", not_after=end), version)
-    house.now = end + timedelta(seconds=0.9)
-    house.registry.sweep()
+    running = WatchedGate(log, close_on_expiry=close_on_expiry)
+    end = running.now.replace(microsecond=0) + timedelta(seconds=100)
+    client = running.enter(CA.issue("brief", not_after=end), version)
+    running.now = end + timedelta(seconds=0.9)
+    running.registry.sweep()
     assert not client.disconnected
-    house.now = end + timedelta(seconds=1)
-    house.registry.sweep()
+    running.now = end + timedelta(seconds=1)
+    running.registry.sweep()
     client.pump()
     assert client.disconnected is close_on_expiry
     if close_on_expiry:
-        assert house.witness.last_end.cause is Cause.CERTIFICATE_EXPIRED
+        assert running.witness.last_end.cause is Cause.CERTIFICATE_EXPIRED
 
 
 def test_a_connection_ends_with_its_pin(log: Log, version: Version) -> None:
     """Where the pin ends before the certificate."""
     retired = utc_now() + timedelta(seconds=100)
     pinned = Rule("rule", (CA.certificate,), (Pin(ALICE.certificate, "a", None, retired),))
-    house = House(log, pinned)
-    client = house.enter(ALICE, version)
-    house.pass_time(99)
+    running = WatchedGate(log, pinned)
+    client = running.enter(ALICE, version)
+    running.pass_time(99)
     assert not client.disconnected
-    house.pass_time(2)
+    running.pass_time(2)
     client.pump()
     assert client.disconnected
-    assert house.witness.last_end.cause is Cause.PIN_RETIRED
+    assert running.witness.last_end.cause is Cause.PIN_RETIRED
 
 
 def test_what_ends_a_connection_is_told_once(log: Log) -> None:
-    house = House(log)
-    client = house.enter(ALICE)
-    [entry] = house.registry
-    house.registry.close(entry, Cause.CLOSED_BY_OPERATOR, "because")
-    house.registry.close(entry, Cause.DRAINED)
+    running = WatchedGate(log)
+    client = running.enter(ALICE)
+    [entry] = running.registry
+    running.registry.close(entry, Cause.CLOSED_BY_OPERATOR, "because")
+    running.registry.close(entry, Cause.DRAINED)
     client.pump()
-    ending = house.witness.last_end
+    ending = running.witness.last_end
     assert (ending.cause, ending.detail) == (Cause.CLOSED_BY_OPERATOR, "because")
-    assert [type(one) for one in house.witness.told].count(ClosedConnection) == 1
-    house.registry.close(entry, Cause.DRAINED)
+    assert [type(one) for one in running.witness.told].count(ClosedConnection) == 1
+    running.registry.close(entry, Cause.DRAINED)
 
 
 def test_grace(log: Log) -> None:
     """Who is no longer admitted has so long; who is adopted meanwhile stays."""
-    house = House(log)
-    going, staying = house.enter(ALICE), house.enter(BOB)
-    one, two = house.registry
+    running = WatchedGate(log)
+    going, staying = running.enter(ALICE), running.enter(BOB)
+    one, two = running.registry
     for entry in (one, two):
-        house.registry.revoke(entry, 30.0, Cause.NO_LONGER_ADMITTED, "why")
-    house.pass_time(29)
+        running.registry.revoke(entry, 30.0, Cause.NO_LONGER_ADMITTED, "why")
+    running.pass_time(29)
     assert not going.disconnected
-    house.registry.adopt(two, held_as(two))
-    house.pass_time(2)
+    running.registry.adopt(two, held_as(two))
+    running.pass_time(2)
     going.pump()
     staying.pump()
     assert (going.disconnected, staying.disconnected) == (True, False)
-    assert house.witness.last_end.detail == "why"
+    assert running.witness.last_end.detail == "why"
 
 
 def test_other_terms_count_from_then_on(log: Log) -> None:
     """What was noted under the terms before is void."""
-    house = House(log, idle_timeout=60.0)
-    client = house.enter(ALICE)
-    [entry] = house.registry
+    running = WatchedGate(log, idle_timeout=60.0)
+    client = running.enter(ALICE)
+    [entry] = running.registry
     for limit in (600.0, 700.0):
         terms = evolve(entry.terms, idle_timeout=limit)
-        house.registry.adopt(entry, evolve(held_as(entry), server="another", terms=terms))
+        running.registry.adopt(entry, evolve(held_as(entry), server="another", terms=terms))
     assert entry.server == "another"
-    assert house.registry.tallies["another"].counts["admitted"] == 1
-    assert house.registry.tallies["door"].counts["admitted"] == 0
-    house.pass_time(699)
+    assert running.registry.tallies["another"].counts["admitted"] == 1
+    assert running.registry.tallies["door"].counts["admitted"] == 0
+    running.pass_time(699)
     assert not client.disconnected
-    house.pass_time(250)
+    running.pass_time(250)
     client.pump()
     assert client.disconnected
 
 
 def test_gone(log: Log) -> None:
     """Fires when the last connection is over, or at once."""
-    house = House(log)
-    assert house.registry.gone().called
-    client, other = house.enter(ALICE), house.connect(None)
-    gone = house.registry.gone()
+    running = WatchedGate(log)
+    assert running.registry.gone().called
+    client, other = running.enter(ALICE), running.connect(None)
+    gone = running.registry.gone()
     client.close()
     assert not gone.called
     other.reset()
@@ -446,16 +448,16 @@ def test_gone(log: Log) -> None:
 
 def test_admitted_is_what_door_says(log: Log, version: Version) -> None:
     """With limits that nobody reaches nothing is different."""
-    house = House(log, max_connections=100, max_handshakes=100, max_connections_per_ip=100)
-    assert house.door.try_in(ALICE, version) == admitted()
-    assert house.door.try_in(EVE, version).reason is Reason.UNKNOWN_CA
+    running = WatchedGate(log, max_connections=100, max_handshakes=100, max_connections_per_ip=100)
+    assert running.gate.try_in(ALICE, version) == admitted()
+    assert running.gate.try_in(EVE, version).reason is Reason.UNKNOWN_CA
 
 
 def test_what_is_over_is_gone_at_once(log: Log, version: Version) -> None:
     """A connection that is over leaves nothing for the garbage collector to find."""
     clock = Clock()
     registry = Registry(clock, [HumanLog()])
-    door = Door(
+    gate = MemoryGate(
         (rule(ca=CA),),
         log,
         Factory.forProtocol(Echo),
@@ -463,7 +465,7 @@ def test_what_is_over_is_gone_at_once(log: Log, version: Version) -> None:
         registry=registry,
         terms=Terms(idle_timeout=60),
     )
-    client = door.connect(ALICE, version)
+    client = gate.connect(ALICE, version)
     client.send(b"knock")
     assert client.receive() == b"knock"
     [entry] = registry

@@ -144,7 +144,7 @@ def condition(**attributes: Sequence[str]) -> Condition:
 
 
 @frozen(eq=False)
-class Door:
+class MemoryGate:
     """
     One server in memory.
 

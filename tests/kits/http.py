@@ -25,7 +25,7 @@ from mtlsgate.protocols import ProtocolEnvironment
 from mtlsgate.protocols.http.configuration import HttpConfiguration
 from mtlsgate.protocols.http.plugin import HttpFactory, plugin
 from mtlsgate.testing import Authority, Client, Credential, MemoryTransport
-from tests.kits.gate import Door, Log, rule
+from tests.kits.gate import Log, MemoryGate, rule
 
 TARGET = "127.0.0.1:9000"
 
@@ -183,7 +183,7 @@ class HttpGate:
     http_log: HttpLog
     reactor: MemoryReactor = field(factory=MemoryReactor)
     authority: Authority = field(factory=lambda: Authority.create("Client CA"))
-    door: Door = field(init=False)
+    gate: MemoryGate = field(init=False)
     factory: HttpFactory = field(init=False)
 
     def configure(
@@ -198,7 +198,7 @@ class HttpGate:
         built = plugin.build(configuration, environment)
         assert isinstance(built, HttpFactory)
         self.factory = built
-        self.door = Door(
+        self.gate = MemoryGate(
             None if anyone else [rule("people", self.authority)],
             self.log,
             application=built,
@@ -209,9 +209,9 @@ class HttpGate:
 
     def connect(self, credential: Credential | None = None, **options: Any) -> Client:
         """:returns: a client that was let in."""
-        if credential is None and self.door.rules is not None:
+        if credential is None and self.gate.rules is not None:
             credential = self.authority.issue("alice", dns_names=["alice.example"])
-        client = self.door.connect(credential, **options)
+        client = self.gate.connect(credential, **options)
         client.handshake()
         assert client.established
         return client

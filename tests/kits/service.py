@@ -1,58 +1,78 @@
 """
-A whole gate in memory: a service that listens on endpoints of a reactor that
-is none, loads its configuration from a file, and takes over what it says anew.
+A service in memory: it loads its configuration from a file, listens on endpoints
+of a reactor without sockets, and reloads.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 from twisted.internet.testing import MemoryReactorClock
 
+from mtlsgate.clock import utc_now
 from mtlsgate.gate.events import Observer, Reload
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import Epoch, load
+from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.human_log import HumanLog
+from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
+from mtlsgate.observe.recent_rejections import RecentRejections
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.followers import ObserversFollower
 from mtlsgate.run.listening import Listener, bind
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.reloading import Load, Reloader
 from mtlsgate.run.service import GateService
-from mtlsgate.testing import Client, Credential
+from mtlsgate.run.status_taker import Process, Snapshots
+from mtlsgate.testing import Authority, Client, Credential
 from tests.kits.pki import NOW, site
 
-#: A server on an endpoint; the rules, and what else is in it.
-SERVER = """
+ISSUING = 'client_certificate "fleet" { ca_certificate_file = "issuing.crt" }'
+PINNED = (
+    'client_certificate "pinned" { ca_certificate_file = "issuing.crt"\n'
+    'leaf_certificate_file = "client.crt" }'
+)
+AUDITED = 'settings {\n  audit {\n    file = "audit.log"\n  }\n}\n'
+
+ROOT = Authority.create("Root", organization="Example")
+ALICE = ROOT.issue("alice", serial=0xABC, dns_names=["a.example"], uris=["spiffe://td/alice"])
+EVE = Authority.create("Other").issue("eve")
+#: A rule on the CA of Alice, whose certificates are valid today.
+RULE = 'client_certificate "rule" {\n      ca_certificate_file = "ca.crt"\n    }'
+
+
+def a_server(
+    name: str = "door", rules: str = ISSUING, rest: str = "", certificate: str = "server"
+) -> str:
+    """:returns: a ``server`` block, on a unix socket of its own name."""
+    return f"""\
 server "{name}" {{
   hosts = ["unix:{name}.sock"]
   {rest}
   protocol "echo" {{}}
   tls {{
     server_certificate {{
-      public_key_file  = "server.crt"
-      private_key_file = "server.key"
+      public_key_file  = "{certificate}.crt"
+      private_key_file = "{certificate}.key"
     }}
     {rules}
   }}
 }}
 """
-ISSUING = 'client_certificate "fleet" { ca_certificate_file = "issuing.crt" }'
-PINNED = (
-    'client_certificate "pinned" { ca_certificate_file = "issuing.crt"\n'
-    'leaf_certificate_file = "client.crt" }'
-)
 
 
-def a_server(name: str = "door", rules: str = ISSUING, rest: str = "") -> str:
-    """:returns: a ``server`` block."""
-    return SERVER.format(name=name, rules=rules, rest=rest)
+def server(name: str = "door", tls: str = RULE, more: str = "") -> str:
+    """:returns: a ``server`` block whose certificate is valid today."""
+    return a_server(name, tls, more, certificate="s")
 
 
 def service_of(
@@ -70,23 +90,51 @@ def service_of(
     return GateService(runner, Reloader(runner, load, maybeDeferred), observers)
 
 
-class House:
+class MemoryService:
     """
-    :ivar service: the running gate.
-    :ivar reloads: what came of each attempt to load anew.
+    :ivar site: its directory.
+    :ivar service: the running service.
+    :ivar reactor: what it runs in.
+    :ivar now: tells the wall clock's time; a test may move it.
+    :ivar told: its metrics.
+    :ivar reloads: what came of each reload.
     """
 
-    def __init__(self, directory: Path, text: str, *, observers: tuple[Observer, ...] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        text: str,
+        *,
+        observers: Sequence[Observer] = (),
+        now: Callable[[], datetime] = lambda: NOW,
+    ) -> None:
+        """
+        :param text: the configuration.
+        :param observers: beside the service's own.
+        """
         self.site = site(directory)
+        own = ROOT.issue("localhost", dns_names=["localhost"], usages=["server_auth"])
+        for name, content in (("ca.crt", ROOT.pem), ("s.crt", own.pem), ("s.key", own.key_pem)):
+            self.site.write(name, content)
         self.reactor = MemoryReactorClock()
-        self.now: Callable[[], datetime] = lambda: NOW
-        self.site.write("gate.hcl", text)
+        self.now = now
+        self.configure(text)
         epoch = self._load()
-        self.registry = Registry(self.reactor, [HumanLog(), *observers], lambda: self.now())
-        self.reloads: list[Reload] = []
-        self.service = service_of(
-            epoch, bind(epoch, self.reactor), self.reactor, self.registry, self._load
+        audit = AuditLog()
+        audit.turn_to(audit.prepare(epoch.path, epoch.settings.audit))
+        observing = Observers(
+            audit=audit,
+            log=HumanLog(epoch.settings.quiet),
+            counts=Counts(configured_names(epoch)),
+            recent=RecentRejections(epoch.settings.quiet),
         )
+        self.registry = Registry(self.reactor, (*observing.all, *observers), lambda: self.now())
+        self.service = service_of(
+            epoch, bind(epoch, self.reactor), self.reactor, self.registry, self._load, observing
+        )
+        process = Process(version="1", config=str(self.site.config), started=NOW, began=0.0)
+        self.told = Metrics(observing.counts, Snapshots(self.service, process).state)
+        self.reloads: list[Reload] = []
         self.service.privilegedStartService()
         self.service.startService()
         for _, factory, *_ in self.reactor.unixServers:
@@ -96,10 +144,14 @@ class House:
     def _load(self, is_trial: bool = False) -> Epoch:
         return load(str(self.site.config), {}, lambda: self.now())
 
+    def configure(self, text: str) -> None:
+        """Write the configuration."""
+        self.site.write("gate.hcl", text)
+
     def reload(self, text: str | None = None, *, is_trial: bool = False) -> Reload:
         """:param text: the configuration's, from now on."""
         if text is not None:
-            self.site.write("gate.hcl", text)
+            self.configure(text)
         found: list[Reload] = []
         self.service.reloader.reload(is_trial=is_trial).addCallback(found.append)
         # What judges live connections again goes on in the reactor's time.
@@ -121,19 +173,45 @@ class House:
         ]
         return found[-1]
 
-    def connect(self, who: Credential | None, name: str = "door", **options: object) -> Client:
+    def connect(self, who: Credential | None = None, name: str = "door", **options: Any) -> Client:
         """:returns: a client that has said nothing yet."""
-        return Client(self.factory(name), who, clock=self.reactor, **options)  # type: ignore[arg-type]
+        return Client(self.factory(name), who, clock=self.reactor, **options)
 
-    def enter(self, who: Credential, name: str = "door", **options: object) -> Client:
-        """:returns: a client that was let in."""
+    def handshake(self, who: Credential | None, name: str = "door", **options: Any) -> Client:
+        """:returns: a client whose handshake is over, admitted or not."""
+        client = self.connect(who, name, **options)
+        client.handshake()
+        return client
+
+    def enter(self, who: Credential, name: str = "door", **options: Any) -> Client:
+        """:returns: a client that was admitted."""
         client = self.connect(who, name, **options)
         client.send(b"knock")
         assert client.receive() == b"knock"
         return client
+
+    def audited(self, name: str = "audit.log") -> list[dict[str, Any]]:
+        """:returns: what the audit log holds."""
+        return [json.loads(line) for line in (self.site.directory / name).read_text().splitlines()]
+
+    def metrics(self) -> dict[str, float]:
+        """:returns: each sample as Prometheus would name it."""
+        families = text_string_to_metric_families(self.told.exposition().decode())
+        found: dict[str, float] = {}
+        for sample in (sample for family in families for sample in family.samples):
+            labels = ",".join(f'{name}="{sample.labels[name]}"' for name in sorted(sample.labels))
+            key = f"{sample.name}{{{labels}}}" if labels else sample.name
+            assert key not in found
+            found[key] = sample.value
+        return found
 
     def stop(self) -> list[None]:
         """:returns: gets an item when the service has stopped."""
         stopped: list[None] = []
         self.service.stopService().addCallback(stopped.append)
         return stopped
+
+
+def today(directory: Path, text: str) -> MemoryService:
+    """:returns: a service whose clock tells today's time."""
+    return MemoryService(directory, text, now=utc_now)

@@ -14,7 +14,7 @@ from mtlsgate.gate.registry import Registry
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, Version
-from tests.kits.gate import Door, Log, Verdict, rule, server_credential
+from tests.kits.gate import Log, MemoryGate, Verdict, rule, server_credential
 
 TIMEOUT = 7.5
 
@@ -28,26 +28,26 @@ class Address:
     """
     Servers that share an address.
 
-    :ivar doors: each with its rules, by the names it declares; the one without
+    :ivar gates: each with its rules, by the names it declares; the one without
         a name is the default server.
     """
 
     log: Log
-    doors: dict[str, Door]
+    gates: dict[str, MemoryGate]
     clock: Clock = field(factory=Clock)
     registry: Registry = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "registry", Registry(self.clock, [HumanLog()]))
-        for door in self.doors.values():
-            door.factory.registry = self.registry
+        for gate in self.gates.values():
+            gate.factory.registry = self.registry
 
     @property
     def factory(self) -> DispatchingFactory:
         choice = ServerChoice(
             "shared",
-            first_by_name((names.split(), door.factory) for names, door in self.doors.items()),
-            self.doors[""].factory if "" in self.doors else None,
+            first_by_name((names.split(), gate.factory) for names, gate in self.gates.items()),
+            self.gates[""].factory if "" in self.gates else None,
             TIMEOUT,
         )
         return DispatchingFactory(choice, self.registry)
@@ -66,7 +66,7 @@ class Address:
 
     def reached(self) -> list[str]:
         """:returns: the names of the servers whose application was reached, once each time."""
-        return [names for names, door in self.doors.items() for _ in door.recorder.protocols]
+        return [names for names, gate in self.gates.items() for _ in gate.recorder.protocols]
 
     def verdict(self) -> Verdict:
         """:returns: what the one event says, which is then forgotten."""
@@ -100,9 +100,9 @@ def address(log: Log, default: bool = False, **options: Any) -> Address:
     """:returns: server A, server B, and a default server that admits both's clients."""
     clock = Clock()
 
-    def door(name: str, rules: list[Rule], certificate: str) -> Door:
+    def gate(name: str, rules: list[Rule], certificate: str) -> MemoryGate:
         credentials = [server_credential(certificate)]
-        return Door(
+        return MemoryGate(
             rules,
             log,
             clock=clock,
@@ -111,11 +111,11 @@ def address(log: Log, default: bool = False, **options: Any) -> Address:
             **options,
         )
 
-    doors = {
-        "a.example": door("a", [rule("A", CA_A)], "a.example"),
-        "*.w.example x.v.example": door("b", [rule("B", CA_B)], "*.w.example"),
-        "one.w.example": door("c", [rule("C", [CA_A, CA_B])], "one.w.example"),
+    gates = {
+        "a.example": gate("a", [rule("A", CA_A)], "a.example"),
+        "*.w.example x.v.example": gate("b", [rule("B", CA_B)], "*.w.example"),
+        "one.w.example": gate("c", [rule("C", [CA_A, CA_B])], "one.w.example"),
     }
     if default:
-        doors[""] = door("d", [rule("D", [CA_A, CA_B])], "default.example")
-    return Address(log, doors, clock)
+        gates[""] = gate("d", [rule("D", [CA_A, CA_B])], "default.example")
+    return Address(log, gates, clock)

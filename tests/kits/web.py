@@ -26,7 +26,7 @@ from mtlsgate.interfaces import IGate, IProtocolEnvironment
 from mtlsgate.protocols import no_gate
 from mtlsgate.protocols.web import WebConfiguration, plugin, threads, wsgi
 from mtlsgate.testing import Authority, Client, Credential
-from tests.kits.gate import Door, Log, rule
+from tests.kits.gate import Log, MemoryGate, rule
 
 
 class ThreadlessClock(Clock):
@@ -175,7 +175,7 @@ class Web:
     """
     A server with ``protocol "web"``.
 
-    :ivar door: its gate.
+    :ivar gate: its gate.
     :ivar clock: its reactor.
     :ivar authority: the CA of its clients.
     :ivar pool: what an application runs in.
@@ -202,12 +202,12 @@ class Web:
             WebConfiguration(**attributes), Environment(self.clock, directory)
         )
         rules = None if anyone else [rule(ca=self.authority)]
-        self.door = Door(rules, log, application=self.site, clock=self.clock)
+        self.gate = MemoryGate(rules, log, application=self.site, clock=self.clock)
         self.site.doStart()
 
     def client(self, credential: Credential | None = None, **options: Any) -> Client:
         """:returns: a client that was let in."""
-        client = self.door.connect(credential or self.authority.issue("alice"), **options)
+        client = self.gate.connect(credential or self.authority.issue("alice"), **options)
         client.handshake()
         assert client.established
         self.clients.append(client)

@@ -39,8 +39,8 @@ from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Credential, Version, self_signed
 from tests.kits.docs import DOCS, sections
 from tests.kits.forgery import edited, present
-from tests.kits.gate import Door, Log, rule
-from tests.kits.watch import ALICE, AUDITED, EVE, ROOT, RULE, MemoryGate, server
+from tests.kits.gate import Log, MemoryGate, rule
+from tests.kits.service import ALICE, AUDITED, EVE, ROOT, RULE, server, today
 
 AT = datetime(2026, 6, 15, 12, 0, 0, 7000, tzinfo=UTC)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -68,11 +68,11 @@ def paper(tmp_path: Path) -> Paper:
     return Paper(tmp_path / "audit.log")
 
 
-def audited(door_log: Log, paper: Paper, *rules: Any, **more: Any) -> Door:
-    door = Door(list(rules), door_log, **more)
-    door.factory.registry = Registry(door.clock, [*door.factory.registry.observers])
-    door.factory.registry.observers += (paper.log,)
-    return door
+def audited(door_log: Log, paper: Paper, *rules: Any, **more: Any) -> MemoryGate:
+    gate = MemoryGate(list(rules), door_log, **more)
+    gate.factory.registry = Registry(gate.clock, [*gate.factory.registry.observers])
+    gate.factory.registry.observers += (paper.log,)
+    return gate
 
 
 HEAD = {"schema": 1, "epoch": 1}
@@ -98,10 +98,10 @@ def told(line: dict[str, Any]) -> dict[str, Any]:
 
 def test_in_and_out(log: Log, paper: Paper, version: Version) -> None:
     """Who came in, by what, on what terms of TLS; and how it ended, and what went through."""
-    door = audited(log, paper, rule("IOT", ca=ROOT), alpn=(b"mqtt",))
-    client = door.connect(ALICE, version, server_name="localhost", alpn=["mqtt"])
+    gate = audited(log, paper, rule("IOT", ca=ROOT), alpn=(b"mqtt",))
+    client = gate.connect(ALICE, version, server_name="localhost", alpn=["mqtt"])
     client.send(b"knock")
-    door.clock.advance(1.5)
+    gate.clock.advance(1.5)
     client.close()
     came, went = map(told, paper.lines())
     assert came.pop("group")
@@ -130,8 +130,8 @@ def test_in_and_out(log: Log, paper: Paper, version: Version) -> None:
 @pytest.mark.parametrize("who", [ALICE, EVE, None], ids=["judged", "verified", "nobody"])
 def test_turned_away(log: Log, paper: Paper, version: Version, who: Credential | None) -> None:
     """Why, at which depth, and what was presented; null where nothing was."""
-    door = audited(log, paper, rule(ca=ROOT, pins=ROOT.issue("x")))
-    door.try_in(who, version, server_name="localhost")
+    gate = audited(log, paper, rule(ca=ROOT, pins=ROOT.issue("x")))
+    gate.try_in(who, version, server_name="localhost")
     [line] = map(told, paper.lines())
     reason = {ALICE: "leaf_mismatch", EVE: "unknown_ca", None: "no_certificate"}[who]
     assert line.pop("detail")
@@ -156,9 +156,9 @@ def test_turned_away(log: Log, paper: Paper, version: Version, who: Credential |
 
 def test_anyone(log: Log, paper: Paper, version: Version) -> None:
     """Where no certificate is asked for, TLS is told all the same."""
-    door = Door(None, log)
-    door.factory.registry.observers += (paper.log,)
-    door.connect(None, version).send(b"knock")
+    gate = MemoryGate(None, log)
+    gate.factory.registry.observers += (paper.log,)
+    gate.connect(None, version).send(b"knock")
     [line] = paper.lines()
     assert (line["rule"], line["fingerprint"], line["dns_names"]) == (None, None, None)
     assert (line["tls_version"], line["alpn"]) == (f"TLSv{version}", None)
@@ -171,15 +171,15 @@ def test_a_pin_with_a_name(paper: Paper, tmp_path: Path) -> None:
     tls = 'client_certificate "fleet" {\n pin "one" {\n leaf_certificate_file = "p.crt"\n}\n}'
     leaf = self_signed("pinned")
     (tmp_path / "p.crt").write_bytes(leaf.pem)
-    gate = MemoryGate(tmp_path, AUDITED + server(tls=tls))
-    gate.connect(leaf).close()
-    assert [(one["rule"], one["pin"]) for one in gate.lines()] == [("fleet", "one")] * 2
+    running = today(tmp_path, AUDITED + server(tls=tls))
+    running.handshake(leaf).close()
+    assert [(one["rule"], one["pin"]) for one in running.audited()] == [("fleet", "one")] * 2
 
 
 def test_health_checks_are_told_apart(log: Log, paper: Paper) -> None:
     """They are in the audit log whether or not the human log is quiet."""
-    door = audited(log, paper, rule(ca=ROOT))
-    door.connect(None).reset()
+    gate = audited(log, paper, rule(ca=ROOT))
+    gate.connect(None).reset()
     [line] = paper.lines()
     assert (line["event"], line["reason"], line["health_check"]) == ("rejected", "peer_gone", True)
 
@@ -332,9 +332,9 @@ def test_a_certificate_of_thousands_of_names(paper: Paper, log: Log, version: Ve
     """Its line has no more than fits, and says so; of a stranger's none are read."""
     many = [f"{number}.device.example" for number in range(1500)]
     stranger = Authority.create("Other").issue("x", dns_names=many)
-    door = audited(log, paper, rule(ca=ROOT))
-    door.connect(ROOT.issue("x", dns_names=many), version).send(b"")
-    door.connect(stranger, version).send(b"")
+    gate = audited(log, paper, rule(ca=ROOT))
+    gate.connect(ROOT.issue("x", dns_names=many), version).send(b"")
+    gate.connect(stranger, version).send(b"")
     came, refused = paper.lines()
     assert came["truncated"]
     assert refused["truncated"]
@@ -372,8 +372,8 @@ def test_names_that_do_not_parse(paper: Paper, log: Log, version: Version) -> No
     """Are null, and cost the line nothing else."""
     leaf = ROOT.issue("leafleaf")
     for authority in (ROOT, Authority.create("Other")):
-        door = audited(log, paper, rule(ca=authority))
-        client = door.connect(leaf, version)
+        gate = audited(log, paper, rule(ca=authority))
+        client = gate.connect(leaf, version)
         present(client.connection, edited(ROOT, leaf, b"\x0c\x08leafleaf", b"\x03\x08\x00eafleaf"))
         client.handshake()
     for line in paper.lines():
@@ -384,11 +384,11 @@ def test_names_that_do_not_parse(paper: Paper, log: Log, version: Version) -> No
 
 def test_no_key_and_no_pem(tmp_path: Path) -> None:
     """Whatever happens, nothing in the log is key material or a certificate."""
-    gate = MemoryGate(tmp_path, AUDITED + server())
-    gate.connect(ALICE).close()
-    gate.connect(EVE)
-    gate.reload("settings {\n" + (tmp_path / "s.key").read_text())
-    gate.reload(AUDITED + server(tls=""))
+    running = today(tmp_path, AUDITED + server())
+    running.handshake(ALICE).close()
+    running.handshake(EVE)
+    running.reload("settings {\n" + (tmp_path / "s.key").read_text())
+    running.reload(AUDITED + server(tls=""))
     content = (tmp_path / "audit.log").read_text()
     assert "-----" not in content
     for secret in ((tmp_path / "s.key").read_text(), ALICE.pem.decode()):
@@ -400,14 +400,14 @@ def test_no_key_and_no_pem(tmp_path: Path) -> None:
 
 def test_reloads(tmp_path: Path) -> None:
     """What changed, who was dropped by a trial, why it failed; and under which epoch all else."""
-    gate = MemoryGate(tmp_path, AUDITED + server())
-    gate.connect(ALICE)
-    gate.reload("nonsense")
-    gate.connect(EVE)
+    running = today(tmp_path, AUDITED + server())
+    running.handshake(ALICE)
+    running.reload("nonsense")
+    running.handshake(EVE)
     denied = server(tls='deny {\n common_names = ["alice"]\n }\n' + RULE)
-    gate.reload(AUDITED + denied, is_trial=True)
-    gate.reload(AUDITED + denied)
-    lines = gate.lines()
+    running.reload(AUDITED + denied, is_trial=True)
+    running.reload(AUDITED + denied)
+    lines = running.audited()
     assert [(one["event"], one["epoch"]) for one in lines] == [
         ("admitted", 1),
         ("reload", 1),
@@ -438,62 +438,62 @@ def test_a_long_reload_is_bounded(paper: Paper) -> None:
 
 def test_it_follows_the_configuration(tmp_path: Path) -> None:
     """A reload turns it on, moves it, and turns it off; nothing is written to two files."""
-    gate = MemoryGate(tmp_path, server())
-    gate.connect(ALICE)
+    running = today(tmp_path, server())
+    running.handshake(ALICE)
     assert not (tmp_path / "audit.log").exists()
-    gate.reload(AUDITED + server())
-    gate.connect(ALICE)
-    gate.reload(AUDITED.replace("audit.log", "other.log") + server())
-    gate.connect(ALICE)
-    gate.reload(server())
-    gate.connect(ALICE)
-    assert [one["event"] for one in gate.lines()] == ["reload", "admitted"]
-    assert [one["event"] for one in gate.lines("other.log")] == ["reload", "admitted"]
-    assert gate.service.observers.audit.lost == 0
+    running.reload(AUDITED + server())
+    running.handshake(ALICE)
+    running.reload(AUDITED.replace("audit.log", "other.log") + server())
+    running.handshake(ALICE)
+    running.reload(server())
+    running.handshake(ALICE)
+    assert [one["event"] for one in running.audited()] == ["reload", "admitted"]
+    assert [one["event"] for one in running.audited("other.log")] == ["reload", "admitted"]
+    assert running.service.observers.audit.lost == 0
 
 
 def test_a_reload_that_cannot_open_it_is_refused(tmp_path: Path) -> None:
     """The old epoch and its audit log stay; so they do where an address cannot be had."""
-    gate = MemoryGate(tmp_path, AUDITED + server())
-    report = gate.reload(AUDITED.replace("audit.log", "no/such.log") + server())
+    running = today(tmp_path, AUDITED + server())
+    report = running.reload(AUDITED.replace("audit.log", "no/such.log") + server())
     assert report.problems == (
         f'{tmp_path}/gate.hcl:3:12: audit: file: "no/such.log" cannot be opened for writing: '
         "No such file or directory",
     )
     taken = server("other").replace("unix:other.sock", "192.0.2.1:1")
-    report = gate.reload(AUDITED.replace("audit.log", "new.log") + server() + taken)
+    report = running.reload(AUDITED.replace("audit.log", "new.log") + server() + taken)
     assert "192.0.2.1:1" in report.problems[0]
-    gate.connect(ALICE)
-    assert [one["event"] for one in gate.lines()] == ["reload", "reload", "admitted"]
+    running.handshake(ALICE)
+    assert [one["event"] for one in running.audited()] == ["reload", "reload", "admitted"]
     assert not (tmp_path / "new.log").exists()
 
 
 def test_quiet_follows_the_configuration_too(tmp_path: Path) -> None:
     """In the human log, and in that alone."""
     quiet = AUDITED.replace("audit {", "quiet = true\n  audit {", 1)
-    gate = MemoryGate(tmp_path, AUDITED + server())
+    running = today(tmp_path, AUDITED + server())
     said = []
     for text in (AUDITED, quiet, AUDITED):
-        gate.reload(text + server())
+        running.reload(text + server())
         with capturedLogs() as events:
-            gate.arrive().reset()
+            running.connect().reset()
         said.append(sum(one.get("reason") == "peer_gone" for one in events))
     assert said == [1, 0, 1]
-    assert sum(one.get("health_check", False) for one in gate.lines()) == 3
+    assert sum(one.get("health_check", False) for one in running.audited()) == 3
 
 
 def test_it_is_closed_at_the_end(tmp_path: Path) -> None:
     """After the last connection, whose end is still in it."""
-    gate = MemoryGate(tmp_path, AUDITED + server())
-    gate.connect(ALICE)
+    running = today(tmp_path, AUDITED + server())
+    running.handshake(ALICE)
     done: list[object] = []
-    gate.service.stopService().addCallback(done.append)
-    gate.connect(EVE)
+    running.service.stopService().addCallback(done.append)
+    running.handshake(EVE)
     assert not done
-    gate.reactor.advance(10)
+    running.reactor.advance(10)
     assert done
-    gate.service.observers.audit.reloaded(Reload(at=AT, number=9))
-    lines = gate.lines()
+    running.service.observers.audit.reloaded(Reload(at=AT, number=9))
+    lines = running.audited()
     assert [one["event"] for one in lines] == ["admitted", "rejected", "closed"]
     assert lines[-1]["cause"] == "drained"
 
@@ -512,7 +512,7 @@ def test_it_is_closed_at_the_end(tmp_path: Path) -> None:
 def test_a_path_that_cannot_be_opened(tmp_path: Path, name: str, said: str) -> None:
     """Is a located error at start."""
     with pytest.raises(ConfigError) as caught:
-        MemoryGate(tmp_path, AUDITED.replace("audit.log", name) + server())
+        today(tmp_path, AUDITED.replace("audit.log", name) + server())
     [problem] = caught.value.problems
     assert (problem.at.line, problem.at.column, problem.where) == (3, 12, "audit")
     assert problem.text.endswith(said)
@@ -524,15 +524,15 @@ def test_it_must_not_be_what_is_read(tmp_path: Path, name: str) -> None:
     """A key with a log at its end would be the end of the gate; `check` says so, too."""
     (tmp_path / "link").symlink_to("ca.crt")
     with pytest.raises(ConfigError, match="is read as part of the configuration"):
-        MemoryGate(tmp_path, AUDITED.replace("audit.log", name) + server())
+        today(tmp_path, AUDITED.replace("audit.log", name) + server())
     assert (tmp_path / "ca.crt").read_bytes() == ROOT.pem
 
 
 def test_loading_alone_opens_nothing(tmp_path: Path) -> None:
     """`check` leaves no file behind."""
-    gate = MemoryGate(tmp_path, server())
-    gate.configure(AUDITED + server())
-    assert load(gate.config).settings.audit is not None
+    running = today(tmp_path, server())
+    running.configure(AUDITED + server())
+    assert load(str(running.site.config)).settings.audit is not None
     assert not (tmp_path / "audit.log").exists()
 
 
@@ -551,13 +551,13 @@ def fields_on_the_page(heading: str) -> list[str]:
 @pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its docs")
 def test_the_page_has_every_field(tmp_path: Path) -> None:
     """audit.md has the fields of each event, all of them and no others."""
-    gate = MemoryGate(tmp_path, AUDITED + server())
-    gate.connect(ALICE).close()
-    gate.connect(EVE)
-    gate.reload(AUDITED + server())
+    running = today(tmp_path, AUDITED + server())
+    running.handshake(ALICE).close()
+    running.handshake(EVE)
+    running.reload(AUDITED + server())
     with (tmp_path / "audit.log").open("ab") as file:
-        file.write(gate.service.observers.audit._gap(3))
-    seen = {line["event"]: list(line) for line in gate.lines()}
+        file.write(running.service.observers.audit._gap(3))
+    seen = {line["event"]: list(line) for line in running.audited()}
     assert set(seen) == {"admitted", "rejected", "closed", "reload", "lost"}
     common, leaf = fields_on_the_page("All events"), fields_on_the_page("The leaf")
     for event, names in seen.items():

@@ -11,7 +11,7 @@ from twisted.logger import LogLevel, formatEvent
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, Version, self_signed
 from tests.kits.forgery import edited, present
-from tests.kits.gate import Door, Log, admitted, rejected, rule
+from tests.kits.gate import Log, MemoryGate, admitted, rejected, rule
 
 ROOT = Authority.create("Root", organization="Example")
 ALICE = ROOT.issue(
@@ -24,8 +24,8 @@ ALICE = ROOT.issue(
 
 def test_admission(log: Log, version: Version) -> None:
     """Who came in, by which rule, under which names."""
-    door = Door([rule("IOT", ca=ROOT)], log)
-    assert door.try_in(ALICE, version, server_name="localhost") == admitted("IOT")
+    gate = MemoryGate([rule("IOT", ca=ROOT)], log)
+    assert gate.try_in(ALICE, version, server_name="localhost") == admitted("IOT")
     event = log.only
     assert event["log_level"] is LogLevel.info
     facts = {name: value for name, value in event.items() if not name.startswith("log_")}
@@ -56,8 +56,8 @@ def test_rejection(log: Log, version: Version, kind: str) -> None:
     """Who did not, why, and what they presented; be the verdict ours or OpenSSL's."""
     other = Authority.create("Other")
     who = ALICE if kind == "judged" else other.issue("eve", serial=0xABC)
-    door = Door([rule(ca=ROOT, pins=ROOT.issue("x"))], log)
-    door.try_in(who, version, server_name="localhost", address=IPv6Address("TCP", "::1", 7))
+    gate = MemoryGate([rule(ca=ROOT, pins=ROOT.issue("x"))], log)
+    gate.try_in(who, version, server_name="localhost", address=IPv6Address("TCP", "::1", 7))
     event = log.only
     assert event["log_level"] is LogLevel.warn
     facts = {name: value for name, value in event.items() if not name.startswith("log_")}
@@ -82,7 +82,7 @@ def test_rejection(log: Log, version: Version, kind: str) -> None:
 
 def test_without_a_certificate(log: Log, version: Version) -> None:
     """Where there is no leaf its fields are None, and the line does not mention it."""
-    Door([rule(ca=ROOT)], log).try_in(None, version)
+    MemoryGate([rule(ca=ROOT)], log).try_in(None, version)
     event = log.only
     for name in ("subject", "issuer", "serial", "fingerprint", "depth", "sni"):
         assert event[name] is None
@@ -91,7 +91,7 @@ def test_without_a_certificate(log: Log, version: Version) -> None:
 
 
 def test_anyone(log: Log, version: Version) -> None:
-    Door(None, log).try_in(None, version)
+    MemoryGate(None, log).try_in(None, version)
     event = log.only
     assert event["peer_address"] == "127.0.0.1:50000"
     assert "subject" not in event
@@ -102,7 +102,7 @@ def test_the_depth_is_not_the_leafs(log: Log, version: Version) -> None:
     """The leaf is named also where one above it gave cause."""
     root = Authority.create("Root", path_length=0)
     leaf = root.intermediate("Lower").issue("deep")
-    verdict = Door([rule(ca=root)], log).try_in(leaf, version)
+    verdict = MemoryGate([rule(ca=root)], log).try_in(leaf, version)
     assert verdict == rejected(Reason.PATH_TOO_LONG, 2)
     assert log.only["subject"] == "CN=deep"
 
@@ -137,7 +137,7 @@ def test_names_cannot_forge_a_line(log: Log, version: Version, text: str, where:
     leaf = ca.issue("leaf") if where == "issuer" else ca.issue(None, subject=name)
     other = Authority.create("Other")
     for authority in (ca, other):
-        Door([rule("IOT", ca=authority)], log).try_in(leaf, version)
+        MemoryGate([rule("IOT", ca=authority)], log).try_in(leaf, version)
     assert [event.get("rule") for event in log.events] == ["IOT", None]
     for event in log.events:
         assert formatEvent(event).isprintable()
@@ -150,9 +150,9 @@ def test_names_cannot_forge_a_line(log: Log, version: Version, text: str, where:
 def test_alternative_names_cannot_forge_a_line(log: Log) -> None:
     """These are fields of their own."""
     leaf = ROOT.issue("leaf", dns_names=["a.example"], uris=["urn:abcdef"])
-    door = Door([rule(ca=ROOT)], log)
+    gate = MemoryGate([rule(ca=ROOT)], log)
     for old, new in ((b"a.example", b"a\nexample"), (b"urn:abcdef", b"urn:\x1b[31m\n")):
-        client = door.connect(leaf)
+        client = gate.connect(leaf)
         present(client.connection, edited(ROOT, leaf, old, new))
         client.handshake()
         event = log.events.pop()
@@ -163,9 +163,9 @@ def test_alternative_names_cannot_forge_a_line(log: Log) -> None:
 
 def test_server_name_cannot_forge_a_line(log: Log, version: Version) -> None:
     """Nor can the name that a client asks for."""
-    door = Door([rule(ca=ROOT)], log)
+    gate = MemoryGate([rule(ca=ROOT)], log)
     for name in ("a\nb", "\x1b[31m", "a b"):
-        client = door.connect(ALICE, version, server_name=name)
+        client = gate.connect(ALICE, version, server_name=name)
         client.handshake()
         event = log.events.pop()
         assert (event["sni"] or "").isprintable()
@@ -176,7 +176,7 @@ def test_malformed_names(log: Log, version: Version) -> None:
     """A name that does not parse is said to be one."""
     leaf = ROOT.issue("leafleaf")
     for authority in (ROOT, Authority.create("Other")):
-        client = Door([rule(ca=authority)], log).connect(leaf, version)
+        client = MemoryGate([rule(ca=authority)], log).connect(leaf, version)
         forged = edited(ROOT, leaf, b"\x0c\x08leafleaf", b"\x03\x08\x00eafleaf")
         present(client.connection, forged)
         client.handshake()
@@ -189,7 +189,7 @@ def test_an_unknown_version(log: Log, version: Version) -> None:
     """A stranger's certificate that cannot be read at all costs the event nothing
     but its fields."""
     leaf = ROOT.issue("leaf")
-    client = Door([rule(ca=Authority.create("Other"))], log).connect(leaf, version)
+    client = MemoryGate([rule(ca=Authority.create("Other"))], log).connect(leaf, version)
     present(
         client.connection,
         edited(ROOT, leaf, bytes.fromhex("a003020102"), bytes.fromhex("a003020104")),
@@ -202,15 +202,15 @@ def test_an_unknown_version(log: Log, version: Version) -> None:
 def test_one_event_each(log: Log, version: Version) -> None:
     """However a connection ends, and whatever the client does after its verdict."""
     pinned = self_signed("pinned")
-    door = Door([rule(ca=ROOT), rule("pin", pins=pinned)], log)
+    gate = MemoryGate([rule(ca=ROOT), rule("pin", pins=pinned)], log)
     who: list[Credential | None] = [ALICE, pinned, None, self_signed("stranger")]
     for number, one in enumerate(who, 1):
-        client = door.connect(one, version, address=IPv4Address("TCP", "127.0.0.1", number))
+        client = gate.connect(one, version, address=IPv4Address("TCP", "127.0.0.1", number))
         client.send(b"x")
         client.raw_send(b"garbage" * 100)
         client.close()
         client.reset()
-        door.clock.advance(100)
+        gate.clock.advance(100)
         assert len(log.events) == number
     assert [event.get("rule") for event in log.events] == ["rule", "pin", None, None]
     assert [event["peer_address"].split(":")[1] for event in log.events] == list("1234")

@@ -63,21 +63,21 @@ def test_the_status_has_what_was_loaded(running: Running) -> None:
     assert (status.uptime, status.epoch, status.epoch_age) == (61, 1, 61)
     assert (status.ready, status.not_ready, status.draining) == (True, None, False)
     assert status.last_reload is None
-    door, window = status.servers
-    assert (door.name, door.protocol, door.hosts) == ("door", "echo", ("127.0.0.1:8443",))
-    assert [(rule.name, rule.pins) for rule in door.rules] == [("pinned", 2), ("root", 0)]
+    gate, window = status.servers
+    assert (gate.name, gate.protocol, gate.hosts) == ("door", "echo", ("127.0.0.1:8443",))
+    assert [(rule.name, rule.pins) for rule in gate.rules] == [("pinned", 2), ("root", 0)]
     first = min(one.certificate.not_valid_after_utc for one in (pki().client, pki().other))
-    assert door.rules[0].pins_days_left == (first - NOW).days
-    assert (door.rules[1].pins_days_left, door.rules[1].crl_days_left) == (None, None)
-    [issuing] = door.rules[0].authorities
+    assert gate.rules[0].pins_days_left == (first - NOW).days
+    assert (gate.rules[1].pins_days_left, gate.rules[1].crl_days_left) == (None, None)
+    [issuing] = gate.rules[0].authorities
     assert issuing.subject == "CN=Issuing CA"
     assert issuing.sha256 == sha256(pki().issuing.certificate).hex()
-    [shown] = door.certificates
+    [shown] = gate.certificates
     assert shown.days_left == (pki().server.certificate.not_valid_after_utc - NOW).days
-    assert door.limits.max_connections == 7
-    assert door.limits.idle_timeout == 8
-    assert door.limits.max_handshakes is None
-    assert door.limits.handshake_timeout == 10
+    assert gate.limits.max_connections == 7
+    assert gate.limits.idle_timeout == 8
+    assert gate.limits.max_handshakes is None
+    assert gate.limits.handshake_timeout == 10
     assert (window.client_authentication, window.rules) == ("none", ())
 
 

@@ -30,7 +30,7 @@ from mtlsgate.upstream.backends import Backends
 from mtlsgate.upstream.relay import Limits
 from mtlsgate.upstream.targets import parse_target
 from mtlsgate.upstream.tls import TlsClient
-from tests.kits.gate import Door, Log, admitted, rule
+from tests.kits.gate import Log, MemoryGate, admitted, rule
 from tests.kits.pki import server as server_block
 from tests.kits.pki import site
 from tests.kits.upstream import MemoryServer
@@ -96,7 +96,7 @@ class Proxy:
     alpn: tuple[bytes, ...] = ()
     clock: Clock = field(factory=Clock)
     line: Line = field(init=False)
-    door: Door = field(init=False)
+    gate: MemoryGate = field(init=False)
     authority: Authority = field(factory=Authority.create)
 
     def __attrs_post_init__(self) -> None:
@@ -109,7 +109,7 @@ class Proxy:
             endpoint=lambda *_: line,
         )
         application = ProxyFactory("door", backends, self.clock, self.limits, self.announcement)
-        door = Door(
+        gate = MemoryGate(
             [rule(ca=self.authority)] if self.rules else None,
             self.log,
             application,
@@ -117,11 +117,11 @@ class Proxy:
             alpn=self.alpn,
         )
         object.__setattr__(self, "line", line)
-        object.__setattr__(self, "door", door)
+        object.__setattr__(self, "door", gate)
 
     def connect(self, version: Version | None = None, **options: Any) -> Client:
         credential = self.authority.issue("press-7")
-        return self.door.connect(credential if self.rules else None, version, **options)
+        return self.gate.connect(credential if self.rules else None, version, **options)
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_relays(version: Version, log: Log) -> None:
 def test_dials_only_for_the_verified(version: Version, log: Log) -> None:
     """No target hears of a client before it is verified, nor of one that is rejected."""
     proxy = Proxy(log)
-    stranger = proxy.door.connect(self_signed("stranger"), version)
+    stranger = proxy.gate.connect(self_signed("stranger"), version)
     stranger.send(b"knock")
     assert log.only["reason"] == "unknown_ca"
     halfway = proxy.connect(version)
@@ -164,7 +164,7 @@ def test_dials_only_for_the_verified(version: Version, log: Log) -> None:
     assert proxy.line.calls == 0
     halfway.handshake()
     assert proxy.line.calls == 1
-    assert proxy.door.verdict(1) == admitted()
+    assert proxy.gate.verdict(1) == admitted()
 
 
 def test_held_back_while_dialling(version: Version, log: Log) -> None:
@@ -306,7 +306,7 @@ def test_unreachable(version: Version, log: Log, events: list[LogEvent]) -> None
     text = formatEvent(event)
     assert event["log_level"] is LogLevel.warn
     assert "127.0.0.1:9000: connection refused" in text
-    assert proxy.door.log.only["fingerprint"] in text
+    assert proxy.gate.log.only["fingerprint"] in text
     assert "127.0.0.1:50000" in text
     assert event["fingerprint"] == log.only["fingerprint"]
     assert event["targets"] == ["127.0.0.1:9000"]
@@ -425,8 +425,8 @@ def test_target_that_breaks_off(version: Version, log: Log, events: list[LogEven
         tls=TlsClient([authority.certificate], server_name="x"),
         endpoint=lambda *_: target,
     )
-    assert isinstance(proxy.door.application, ProxyFactory)
-    proxy.door.application.backends = backends
+    assert isinstance(proxy.gate.application, ProxyFactory)
+    proxy.gate.application.backends = backends
     client = proxy.connect()
     client.handshake()
     target.pump()

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IListeningPort
 from mtlsgate.run.descriptors import Descriptors, lowest_free
 from tests.kits.gate import Log
 from tests.kits.pki import pki
-from tests.kits.service import House, a_server
+from tests.kits.service import MemoryService, a_server
 
 
 class Port:
@@ -102,20 +102,20 @@ def test_none_left(tmp_path: Path) -> None:
 def test_a_gate_looks_now_and_then(
     tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = House(tmp_path, a_server())
+    running = MemoryService(tmp_path, a_server())
     looks: list[str] = []
-    port: IListeningPort = house.service.runner._open["unix:door.sock"].port
+    port: IListeningPort = running.service.runner._open["unix:door.sock"].port
     for name in ("stopReading", "startReading"):
         monkeypatch.setattr(port, name, lambda name=name: looks.append(name), raising=False)
-    descriptors = house.service.runner._descriptors
+    descriptors = running.service.runner._descriptors
     monkeypatch.setattr(descriptors, "_next_one", lambda: None)
     for _ in range(8):
         assert looks == []
-        house.enter(pki().client)
+        running.enter(pki().client)
     assert looks == ["stopReading"]
-    house.reactor.advance(1)
+    running.reactor.advance(1)
     monkeypatch.setattr(descriptors, "_next_one", lambda: 5)
-    house.reactor.advance(1)
+    running.reactor.advance(1)
     assert looks == ["stopReading", "startReading"]
 
 
@@ -123,22 +123,22 @@ def test_a_port_that_is_opened_meanwhile(
     tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """... by a new configuration waits like the others, and resumes with them."""
-    house = House(tmp_path, a_server())
+    running = MemoryService(tmp_path, a_server())
     looks: list[tuple[str, str]] = []
-    port = house.service.runner._open["unix:door.sock"].port
+    port = running.service.runner._open["unix:door.sock"].port
     for name in ("stopReading", "startReading"):
 
         def look(self: Any, name: str = name) -> None:
-            [key] = [key for key, one in house.service.runner._open.items() if one.port is self]
+            [key] = [key for key, one in running.service.runner._open.items() if one.port is self]
             looks.append((name, key))
 
         monkeypatch.setattr(type(port), name, look, raising=False)
-    monkeypatch.setattr(house.service.runner._descriptors, "_next_one", lambda: None)
-    house.reactor.advance(1)
-    assert house.reload(a_server() + a_server("new")).problems == ()
+    monkeypatch.setattr(running.service.runner._descriptors, "_next_one", lambda: None)
+    running.reactor.advance(1)
+    assert running.reload(a_server() + a_server("new")).problems == ()
     assert looks == [("stopReading", "unix:door.sock"), ("stopReading", "unix:new.sock")]
-    monkeypatch.setattr(house.service.runner._descriptors, "_next_one", lambda: 5)
-    house.reactor.advance(1)
+    monkeypatch.setattr(running.service.runner._descriptors, "_next_one", lambda: 5)
+    running.reactor.advance(1)
     assert looks[2:] == [("startReading", "unix:door.sock"), ("startReading", "unix:new.sock")]
 
 

@@ -31,7 +31,7 @@ from mtlsgate.tls.handshake import GateConnection, Handshake
 from mtlsgate.tls.server import GateContext, TlsPolicy
 from tests.kits.gate import Log, localhost, rule
 from tests.kits.pki import NOW, pki
-from tests.kits.service import ISSUING, PINNED, House, a_server
+from tests.kits.service import ISSUING, PINNED, MemoryService, a_server
 
 #: What there is one of for each connection.
 PER_CONNECTION = (Dispatcher, Doorkeeper, GateConnection, GateTransport, Handshake, Entry)
@@ -85,24 +85,24 @@ def test_a_context_needs_no_garbage_collection() -> None:
 def test_old_epochs_are_garbage(tmp_path: Path, log: Log, version: Version, rest: str) -> None:
     """... as soon as nobody is there who came under them, whatever came after them."""
     texts = [a_server(rules=rules, rest=rest) for rules in (ISSUING, PINNED)]
-    house = House(tmp_path, texts[0])
+    running = MemoryService(tmp_path, texts[0])
     options = {"min_version": version, "max_version": version, "server_name": "localhost"}
     epochs: list[ref[Epoch]] = []
     contexts: list[ref[GateContext]] = []
     clients: list[Client] = []
 
     def note() -> None:
-        epochs.append(ref(house.service.runner.epoch))
-        contexts.append(ref(house.service.runner.epoch.servers[0].gate.context))
+        epochs.append(ref(running.service.runner.epoch))
+        contexts.append(ref(running.service.runner.epoch.servers[0].gate.context))
 
     note()
     # One that stays from the first on, and one that is half way in.
-    clients += house.enter(pki().client, **options), house.connect(pki().client, **options)
+    clients += running.enter(pki().client, **options), running.connect(pki().client, **options)
     clients[1].step()
     for number in range(1, 6):
-        house.enter(pki().client, **options).close()
-        house.connect(pki().stranger, **options).send(b"knock")
-        assert house.reload(texts[number % 2]).problems == ()
+        running.enter(pki().client, **options).close()
+        running.connect(pki().stranger, **options).send(b"knock")
+        assert running.reload(texts[number % 2]).problems == ()
         note()
     gc.collect()
     assert [one() is not None for one in epochs] == [False] * 5 + [True]
@@ -117,10 +117,10 @@ def test_old_epochs_are_garbage(tmp_path: Path, log: Log, version: Version, rest
 
 
 def test_what_could_not_take_over_is_garbage(tmp_path: Path, log: Log) -> None:
-    house = House(tmp_path, a_server())
+    running = MemoryService(tmp_path, a_server())
     for _ in range(3):
-        assert house.reload(a_server() + a_server(rules="")).problems
-        assert not house.reload(a_server(rules=PINNED), is_trial=True).problems
+        assert running.reload(a_server() + a_server(rules="")).problems
+        assert not running.reload(a_server(rules=PINNED), is_trial=True).problems
     assert alive(Epoch, GateContext) == {"Epoch": 1, "GateContext": 1}
 
 
@@ -153,15 +153,15 @@ def test_nothing_is_left_of_connections(
     rest: str,
 ) -> None:
     """Admitted, rejected or broken off: what they were made of goes with them."""
-    house = House(tmp_path, a_server(rest=rest + '\n  idle_timeout = "1h"'))
+    running = MemoryService(tmp_path, a_server(rest=rest + '\n  idle_timeout = "1h"'))
     credential = None if who == "nobody" else getattr(pki(), who)
     for _ in range(5):
-        client = house.connect(
+        client = running.connect(
             credential, min_version=version, max_version=version, server_name="localhost"
         )
         leave(client)
         del client
-    assert len(house.registry) == 0
+    assert len(running.registry) == 0
     assert alive(*PER_CONNECTION) == {}
 
 
@@ -170,7 +170,7 @@ def test_nothing_grows_with_strangers(tmp_path: Path, log: Log, version: Version
     A hundred leave as little behind as ten: those that were here before, and
     those that show another certificate each, as large as they like.
     """
-    house = House(tmp_path, a_server())
+    running = MemoryService(tmp_path, a_server())
     known, key = pki().stranger, ec.generate_private_key(ec.SECP256R1())
     names = [f"{number}.example" for number in range(500)]
 
@@ -178,7 +178,7 @@ def test_nothing_grows_with_strangers(tmp_path: Path, log: Log, version: Version
         for number in range(count):
             other = self_signed(str(number), dns_names=names, key=key, now=NOW)
             for credential in (known, other):
-                come_and_go(house.connect(credential, min_version=version, max_version=version))
+                come_and_go(running.connect(credential, min_version=version, max_version=version))
         log.events.clear()
         gc.collect()
         return len(gc.get_objects())
@@ -191,23 +191,25 @@ def test_nothing_grows_with_strangers(tmp_path: Path, log: Log, version: Version
 
 def test_accounts_do_not_grow(tmp_path: Path, log: Log) -> None:
     """Of those that have been there the tables that count hold nothing."""
-    house = House(tmp_path, a_server(rest='max_connections_per_ip = 10\n idle_timeout = "1h"'))
+    running = MemoryService(
+        tmp_path, a_server(rest='max_connections_per_ip = 10\n idle_timeout = "1h"')
+    )
     for _ in range(3):
-        come_and_go(house.connect(pki().client))
-        come_and_go(house.connect(pki().stranger))
-    [tally] = house.registry.tallies.values()
+        come_and_go(running.connect(pki().client))
+        come_and_go(running.connect(pki().stranger))
+    [tally] = running.registry.tallies.values()
     assert (dict(tally.by_source), dict(tally.by_identity)) == ({}, {})
     assert set(tally.counts.values()) == {0}
 
 
 def test_what_is_noted_of_the_ended_is_small(tmp_path: Path, log: Log) -> None:
     """Neither their transport nor how to end them, so that no epoch hangs on it."""
-    house = House(tmp_path, a_server())
-    client = house.enter(pki().client)
-    [entry] = house.registry
+    running = MemoryService(tmp_path, a_server())
+    client = running.enter(pki().client)
+    [entry] = running.registry
     client.close()
     assert (entry.ended, entry.connection) == (True, None)
-    house.registry.close(entry, Cause.DRAINED)  # nothing happens
+    running.registry.close(entry, Cause.DRAINED)  # nothing happens
 
 
 # What is remembered of certificates
@@ -256,10 +258,10 @@ def test_what_an_old_epoch_took_is_given_back(
     """Once live connections are judged again, and not for an attempt that failed."""
     given: list[None] = []
     monkeypatch.setattr("mtlsgate.run.epoch_runner.give_back", lambda: given.append(None))
-    house = House(tmp_path, a_server())
-    house.reload("server {")
+    running = MemoryService(tmp_path, a_server())
+    running.reload("server {")
     assert given == []
-    house.reload(a_server(rules=PINNED))
+    running.reload(a_server(rules=PINNED))
     assert given == [None]
 
 
@@ -271,10 +273,10 @@ def test_what_a_flood_took_is_given_back(
     monkeypatch.setattr(
         "mtlsgate.run.memory_trim.MemoryTrim.look", lambda _, count: looks.append(count)
     )
-    house = House(tmp_path, a_server())
-    clients = [house.connect(None) for _ in range(3)]
-    house.reactor.advance(1)
+    running = MemoryService(tmp_path, a_server())
+    clients = [running.connect(None) for _ in range(3)]
+    running.reactor.advance(1)
     for client in clients:
         client.reset()
-    house.reactor.advance(1)
+    running.reactor.advance(1)
     assert looks == [3, 0]

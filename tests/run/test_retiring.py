@@ -15,7 +15,7 @@ from mtlsgate.interfaces import IRetirable
 from mtlsgate.testing import Client
 from tests.kits.gate import Log
 from tests.kits.pki import pki
-from tests.kits.service import House, a_server
+from tests.kits.service import MemoryService, a_server
 from tests.kits.web import parse
 
 HTTP = 'protocol "http" { target = "127.0.0.1:9000" }'
@@ -24,14 +24,14 @@ WEB = 'protocol "web" { root = "files" }'
 GET = b"GET /nothing HTTP/1.1\r\nHost: other.example\r\n\r\n"
 
 
-def house_with(tmp_path: Path, protocol: str) -> House:
+def house_with(tmp_path: Path, protocol: str) -> MemoryService:
     settings = 'settings { drain_timeout = "1h" }'
     (tmp_path / "files").mkdir()
-    return House(tmp_path, settings + a_server().replace('protocol "echo" {}', protocol))
+    return MemoryService(tmp_path, settings + a_server().replace('protocol "echo" {}', protocol))
 
 
-def visitor(house: House) -> Client:
-    client = house.connect(pki().client, server_name="gate.example")
+def visitor(running: MemoryService) -> Client:
+    client = running.connect(pki().client, server_name="gate.example")
     client.handshake()
     assert client.established
     return client
@@ -49,14 +49,14 @@ def ask(client: Client) -> str | None:
 def test_a_gate_that_ends(tmp_path: Path, log: Log, protocol: str) -> None:
     """A connection that waits for its next request is closed at once, one that has
     not had any after it."""
-    house = house_with(tmp_path, protocol)
-    assert verifyObject(IRetirable, house.service.runner.epoch.servers[0].gate.application)
-    idle, fresh, underway = visitor(house), visitor(house), visitor(house)
+    running = house_with(tmp_path, protocol)
+    assert verifyObject(IRetirable, running.service.runner.epoch.servers[0].gate.application)
+    idle, fresh, underway = visitor(running), visitor(running), visitor(running)
     assert ask(idle) is None
     underway.send(GET[:30])
-    stopped = house.stop()
+    stopped = running.stop()
     # As a real port does when it has stopped listening.
-    house.factory().doStop()
+    running.factory().doStop()
     idle.pump()
     assert idle.close_notified
     assert not fresh.close_notified
@@ -69,20 +69,20 @@ def test_a_gate_that_ends(tmp_path: Path, log: Log, protocol: str) -> None:
     assert fresh.close_notified
     for client in (idle, fresh, underway):
         client.close()
-    house.reactor.advance(0)
+    running.reactor.advance(0)
     assert len(stopped) == 1
 
 
 @pytest.mark.parametrize("protocol", [HTTP, WEB])
 def test_another_epoch(tmp_path: Path, log: Log, protocol: str) -> None:
     """The same: a busy client gets to the new one's targets and files before long."""
-    house = house_with(tmp_path, protocol)
-    client = visitor(house)
+    running = house_with(tmp_path, protocol)
+    client = visitor(running)
     assert ask(client) is None
-    house.reload()
+    running.reload()
     client.pump()
     assert client.close_notified
-    again = visitor(house)
+    again = visitor(running)
     assert [ask(again), ask(again)] == [None, None]
     for one in (client, again):
         one.close()
@@ -92,8 +92,8 @@ def test_another_epoch(tmp_path: Path, log: Log, protocol: str) -> None:
 def test_what_any_protocol_is_told(tmp_path: Path, log: Log, fails: bool) -> None:
     """That no more connections come, once, and only after the last that it is over; whatever
     it makes of that."""
-    house = house_with(tmp_path, 'protocol "echo" {}')
-    application = house.service.runner.epoch.servers[0].gate.application
+    running = house_with(tmp_path, 'protocol "echo" {}')
+    application = running.service.runner.epoch.servers[0].gate.application
     calls: list[str] = []
 
     def retire() -> None:
@@ -104,8 +104,8 @@ def test_what_any_protocol_is_told(tmp_path: Path, log: Log, fails: bool) -> Non
     alsoProvides(application, IRetirable)
     application.retire = retire  # type: ignore[attr-defined]
     application.stopFactory = lambda: calls.append("stop")  # type: ignore[attr-defined]
-    client = house.enter(pki().client)
-    house.reload()
+    client = running.enter(pki().client)
+    running.reload()
     assert calls == ["retire"]
     client.send(b"still there")
     assert client.receive() == b"still there"

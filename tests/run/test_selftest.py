@@ -8,9 +8,9 @@ from mtlsgate.admission import AdmissionPolicy, Admitted
 from mtlsgate.run.selftest import SelfTestError, holes, intruders, self_test
 from mtlsgate.testing import Authority
 from mtlsgate.tls.server import GateContext
-from tests.kits.gate import Door, Log, rule
+from tests.kits.gate import Log, MemoryGate, rule
 from tests.kits.pki import site
-from tests.kits.service import ISSUING, PINNED, House, a_server
+from tests.kits.service import ISSUING, PINNED, MemoryService, a_server
 
 CA, OTHER = Authority.create("Root"), Authority.create("Other")
 ALICE = CA.issue("alice")
@@ -37,14 +37,14 @@ def test_who_is_sent() -> None:
 
 def test_a_sound_server_has_no_holes(log: Log) -> None:
     """... and neither the log nor the application hears of it."""
-    door = Door((rule("a", CA), rule("b", CA, ALICE), rule("d", pins=ALICE)), log)
-    assert list(holes(door.factory.server)) == []
+    gate = MemoryGate((rule("a", CA), rule("b", CA, ALICE), rule("d", pins=ALICE)), log)
+    assert list(holes(gate.factory.server)) == []
     assert log.events == []
-    assert door.recorder.protocols == []
+    assert gate.recorder.protocols == []
 
 
 def test_a_server_for_anyone_is_not_tried(log: Log) -> None:
-    assert list(holes(Door(None, log).factory.server)) == []
+    assert list(holes(MemoryGate(None, log).factory.server)) == []
 
 
 def everybody(self: GateContext, connection: object) -> Admitted:
@@ -63,8 +63,8 @@ def open_house(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("open_house")
 def test_holes_are_found(log: Log) -> None:
     """A gate that verifies nothing lets in all but those whom OpenSSL turns away."""
-    door = Door((rule("a", CA), rule("b", CA, ALICE)), log)
-    assert list(holes(door.factory.server)) == [
+    gate = MemoryGate((rule("a", CA), rule("b", CA, ALICE)), log)
+    assert list(holes(gate.factory.server)) == [
         "with an unknown CA that has the name of the CA of rule a",
         "as a stranger who sends the pin of rule b along",
     ]
@@ -88,12 +88,12 @@ def test_an_epoch_with_a_hole_never_takes_over(
     tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one in force stays."""
-    house = House(tmp_path, a_server())
+    running = MemoryService(tmp_path, a_server())
 
     with monkeypatch.context() as patch:
         patch.setattr(GateContext, "_verify", lambda *_: True)
         patch.setattr(GateContext, "conclude", everybody)
-        problems = house.reload(a_server(rules=ISSUING)).problems
+        problems = running.reload(a_server(rules=ISSUING)).problems
     assert problems
     assert all("the self-test got in" in line for line in problems)
-    assert house.service.runner.number == 1
+    assert running.service.runner.number == 1

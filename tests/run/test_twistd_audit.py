@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.kits.programs import BIN, RunningGate, free_port, gate, run
-from tests.kits.watch import AUDITED, ROOT, server
+from tests.kits.service import AUDITED, ROOT, server
 
 
 @pytest.fixture

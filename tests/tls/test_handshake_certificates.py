@@ -17,7 +17,7 @@ from mtlsgate.certificates.development_ca import PrivateKey
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, Version, self_signed
 from tests.kits.forgery import edited, key_usage, present, sha1_signed, without
-from tests.kits.gate import Door, Log, Verdict, admitted, openssl_x509, past, rejected, rule
+from tests.kits.gate import Log, MemoryGate, Verdict, admitted, openssl_x509, past, rejected, rule
 
 ROOT = Authority.create("Root")
 OTHER = Authority.create("Other")
@@ -54,7 +54,7 @@ def test_unfit(
     }[kind]()
     rules = {"ca": rule(ca=ROOT), "pin": rule(pins=leaf), "both": rule(ca=ROOT, pins=leaf)}
     expected = rejected(Reason.UNKNOWN_CA) if own and shape != "pin" else rejected(reason)
-    verdict = Door([rules[shape]], log).try_in(leaf, version)
+    verdict = MemoryGate([rules[shape]], log).try_in(leaf, version)
     if own and shape != "pin":
         # Which of two faults OpenSSL names is its own affair.
         assert verdict.reason in (Reason.UNKNOWN_CA, reason)
@@ -66,13 +66,13 @@ def test_the_gate_has_a_clock_of_its_own(log: Log, version: Version) -> None:
     """The gate judges the leaf by the injected time as well as OpenSSL by the system's."""
     leaf = ROOT.issue("leaf")
     early = leaf.certificate.not_valid_before_utc - timedelta(seconds=1)
-    door = Door([rule(ca=ROOT)], log, now=lambda: early)
-    assert door.try_in(leaf, version) == rejected(Reason.NOT_YET_VALID)
+    gate = MemoryGate([rule(ca=ROOT)], log, now=lambda: early)
+    assert gate.try_in(leaf, version) == rejected(Reason.NOT_YET_VALID)
     late = leaf.certificate.not_valid_after_utc
-    door = Door([rule(ca=ROOT)], log, now=lambda: late)
-    assert door.try_in(leaf, version) == admitted()
-    door = Door([rule(ca=ROOT)], log, now=lambda: late + timedelta(seconds=1))
-    assert door.try_in(leaf, version) == rejected(Reason.EXPIRED)
+    gate = MemoryGate([rule(ca=ROOT)], log, now=lambda: late)
+    assert gate.try_in(leaf, version) == admitted()
+    gate = MemoryGate([rule(ca=ROOT)], log, now=lambda: late + timedelta(seconds=1))
+    assert gate.try_in(leaf, version) == rejected(Reason.EXPIRED)
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,13 @@ def test_validity_of_cas(log: Log, version: Version, begins: int, ends: int, rea
     }
     root = Authority.create("Off", **window)  # type: ignore[arg-type]
     between = ROOT.intermediate("Off", **window)  # type: ignore[arg-type]
-    assert Door([rule(ca=root)], log).try_in(root.issue("a"), version) == rejected(
+    assert MemoryGate([rule(ca=root)], log).try_in(root.issue("a"), version) == rejected(
         Reason(reason), 1
     )
     for one in (rule(ca=ROOT), rule(ca=between)):
-        assert Door([one], log).try_in(between.issue("a"), version) == rejected(Reason(reason), 1)
+        assert MemoryGate([one], log).try_in(between.issue("a"), version) == rejected(
+            Reason(reason), 1
+        )
 
 
 @cache
@@ -109,23 +111,25 @@ def test_weak_keys(log: Log, version: Version) -> None:
     weak = ROOT.issue("weak", key=weak_key())
     own = self_signed("weak", key=weak_key())
     for one in (rule(ca=ROOT), rule(pins=weak), rule(ca=ROOT, pins=weak)):
-        assert Door([one], log).try_in(weak, version) == rejected(Reason.WEAK_KEY)
-    assert Door([rule(pins=own)], log).try_in(own, version) == rejected(Reason.WEAK_KEY)
+        assert MemoryGate([one], log).try_in(weak, version) == rejected(Reason.WEAK_KEY)
+    assert MemoryGate([rule(pins=own)], log).try_in(own, version) == rejected(Reason.WEAK_KEY)
     ca = Authority.create("Weak", key=weak_key())
-    assert Door([rule(ca=ca)], log).try_in(ca.issue("a"), version) == rejected(Reason.WEAK_KEY, 1)
+    assert MemoryGate([rule(ca=ca)], log).try_in(ca.issue("a"), version) == rejected(
+        Reason.WEAK_KEY, 1
+    )
 
 
 def test_weak_signatures(log: Log, version: Version) -> None:
     """SHA-1 is refused in a leaf and in an intermediate."""
     weak = sha1_signed(rsa_root(), rsa_root().issue("weak"))
     for strict in (True, False):
-        door = Door([rule(ca=rsa_root())], log, strict=strict)
-        assert door.try_in(weak, version) == rejected(Reason.WEAK_KEY)
+        gate = MemoryGate([rule(ca=rsa_root())], log, strict=strict)
+        assert gate.try_in(weak, version) == rejected(Reason.WEAK_KEY)
     middle = rsa_root().intermediate("Middle")
     old = sha1_signed(rsa_root(), Credential(middle.certificate, middle.private_key))
     leaf = middle.issue("leaf")
-    door = Door([rule(ca=rsa_root())], log)
-    assert door.try_in(leaf, version, chain=[old.certificate]) == rejected(Reason.WEAK_KEY, 1)
+    gate = MemoryGate([rule(ca=rsa_root())], log)
+    assert gate.try_in(leaf, version, chain=[old.certificate]) == rejected(Reason.WEAK_KEY, 1)
 
 
 @pytest.mark.parametrize("kind", ["rsa", "p384", "ed25519"])
@@ -138,9 +142,9 @@ def test_other_keys(log: Log, version: Version, kind: str) -> None:
     }
     key = makers[kind]()
     leaf = ROOT.issue("leaf", key=key)
-    assert Door([rule(ca=ROOT)], log).try_in(leaf, version) == admitted()
+    assert MemoryGate([rule(ca=ROOT)], log).try_in(leaf, version) == admitted()
     ca = Authority.create("CA", key=key)
-    assert Door([rule(ca=ca)], log).try_in(ca.issue("a"), version) == admitted()
+    assert MemoryGate([rule(ca=ca)], log).try_in(ca.issue("a"), version) == admitted()
 
 
 def test_bad_signature(log: Log, version: Version) -> None:
@@ -151,8 +155,8 @@ def test_bad_signature(log: Log, version: Version) -> None:
         leaf.private_key,
     )
     for one in (rule(ca=ROOT), rule(ca=ROOT, pins=leaf), rule(ca=ROOT, pins=changed)):
-        assert Door([one], log).try_in(changed, version) == rejected(Reason.BAD_SIGNATURE)
-    assert Door([rule(pins=leaf)], log).try_in(changed, version).reason is not None
+        assert MemoryGate([one], log).try_in(changed, version) == rejected(Reason.BAD_SIGNATURE)
+    assert MemoryGate([rule(pins=leaf)], log).try_in(changed, version).reason is not None
 
 
 def test_path_length(log: Log, version: Version) -> None:
@@ -160,9 +164,9 @@ def test_path_length(log: Log, version: Version) -> None:
     root = Authority.create("Root", path_length=1)
     one = root.intermediate("1")
     two = one.intermediate("2")
-    door = Door([rule(ca=root)], log)
-    assert door.try_in(one.issue("a"), version) == admitted()
-    assert door.try_in(two.issue("a"), version) == rejected(Reason.PATH_TOO_LONG, 3)
+    gate = MemoryGate([rule(ca=root)], log)
+    assert gate.try_in(one.issue("a"), version) == admitted()
+    assert gate.try_in(two.issue("a"), version) == rejected(Reason.PATH_TOO_LONG, 3)
 
 
 def test_endless_path(log: Log, version: Version) -> None:
@@ -170,7 +174,7 @@ def test_endless_path(log: Log, version: Version) -> None:
     authority = ROOT
     for number in range(103):
         authority = authority.intermediate(str(number))
-    verdict = Door([rule(ca=ROOT)], log).try_in(authority.issue("a"), version)
+    verdict = MemoryGate([rule(ca=ROOT)], log).try_in(authority.issue("a"), version)
     assert verdict.reason is Reason.PATH_TOO_LONG
 
 
@@ -187,21 +191,21 @@ def test_name_constraints(log: Log, version: Version) -> None:
     )
     for ca in (narrow, excludes):
         for issuer in (ca, ca.intermediate()):
-            door = Door([rule(ca=ca)], log)
+            gate = MemoryGate([rule(ca=ca)], log)
             inside = issuer.issue("a", dns_names=["x.in.example"])
             outside = issuer.issue("a", dns_names=["x.out.example"])
-            assert door.try_in(inside, version) == admitted()
-            assert door.try_in(outside, version) == rejected(Reason.NAME_CONSTRAINT)
+            assert gate.try_in(inside, version) == admitted()
+            assert gate.try_in(outside, version) == rejected(Reason.NAME_CONSTRAINT)
 
 
 def test_not_a_ca(log: Log, version: Version) -> None:
     """A leaf, or a CA that may not sign, is no issuer."""
     leaf = ROOT.issue("leaf")
     child = Authority(leaf.certificate, leaf.private_key).issue("child")
-    verdict = Door([rule(ca=ROOT)], log).try_in(child, version, chain=[leaf.certificate])
+    verdict = MemoryGate([rule(ca=ROOT)], log).try_in(child, version, chain=[leaf.certificate])
     assert verdict == rejected(Reason.INVALID_CA, 1)
     mute = ROOT.intermediate("Mute", extra_extensions=[(key_usage("crl_sign"), True)])
-    assert Door([rule(ca=ROOT)], log).try_in(mute.issue("a"), version).reason in (
+    assert MemoryGate([rule(ca=ROOT)], log).try_in(mute.issue("a"), version).reason in (
         Reason.INVALID_CA,
         Reason.UNKNOWN_CA,
     )
@@ -243,10 +247,10 @@ STRICTLY_WRONG = strictly_wrong()
 def test_strict_and_compatible(log: Log, version: Version, name: str) -> None:
     """Strict verification refuses what RFC 5280 forbids; compatible admits it."""
     ca, leaf = STRICTLY_WRONG[name]
-    strict = Door([rule(ca=ca)], log).try_in(leaf, version)
+    strict = MemoryGate([rule(ca=ca)], log).try_in(leaf, version)
     assert strict.reason is Reason.PROFILE_VIOLATION
-    assert Door([rule(ca=ca)], log, strict=False).try_in(leaf, version) == admitted()
-    pinned = Door([rule(ca=ca, pins=leaf)], log, strict=False)
+    assert MemoryGate([rule(ca=ca)], log, strict=False).try_in(leaf, version) == admitted()
+    pinned = MemoryGate([rule(ca=ca, pins=leaf)], log, strict=False)
     assert pinned.try_in(leaf, version) == admitted()
 
 
@@ -254,9 +258,9 @@ def test_openssl_req_x509(log: Log, version: Version) -> None:
     """What everybody's first client certificate looks like is a pin like any other."""
     device = openssl_x509()
     for strict in (True, False):
-        door = Door([rule(pins=device)], log, strict=strict)
-        assert door.try_in(device, version) == admitted()
-        assert door.try_in(openssl_x509(), version).reason is Reason.UNKNOWN_CA
+        gate = MemoryGate([rule(pins=device)], log, strict=strict)
+        assert gate.try_in(device, version) == admitted()
+        assert gate.try_in(openssl_x509(), version).reason is Reason.UNKNOWN_CA
 
 
 MALFORMED: list[tuple[str, bytes, bytes]] = [
@@ -283,10 +287,10 @@ def test_malformed(
     """What OpenSSL takes for a certificate and cryptography does not is rejected in
     good order, whoever signed it."""
     leaf = ROOT.issue("leafleaf", dns_names=["a.b.example"])
-    door = Door([rule(ca=ROOT if trusted else OTHER)], log, strict=strict)
-    client = door.connect(leaf, version)
+    gate = MemoryGate([rule(ca=ROOT if trusted else OTHER)], log, strict=strict)
+    client = gate.connect(leaf, version)
     present(client.connection, edited(ROOT, leaf, old, new))
-    verdict = door.judge(client)
+    verdict = gate.judge(client)
     assert verdict == rejected(Reason.MALFORMED_CERTIFICATE if trusted else Reason.UNKNOWN_CA)
 
 
@@ -296,10 +300,10 @@ def test_duplicate_extension(log: Log, version: Version) -> None:
     other = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.5"), b"\x05\x00")
     leaf = ROOT.issue("leaf", extra_extensions=[(unknown, False), (other, False)])
     for strict in (True, False):
-        door = Door([rule(ca=ROOT)], log, strict=strict)
-        client = door.connect(leaf, version)
+        gate = MemoryGate([rule(ca=ROOT)], log, strict=strict)
+        client = gate.connect(leaf, version)
         present(client.connection, edited(ROOT, leaf, b"\x2a\x03\x05", b"\x2a\x03\x04"))
-        assert door.judge(client).reason is Reason.MALFORMED_CERTIFICATE
+        assert gate.judge(client).reason is Reason.MALFORMED_CERTIFICATE
 
 
 def test_unknown_critical_extension(log: Log, version: Version) -> None:
@@ -307,7 +311,7 @@ def test_unknown_critical_extension(log: Log, version: Version) -> None:
     unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
     leaf = ROOT.issue("leaf", extra_extensions=[(unknown, True)])
     for one in (rule(ca=ROOT), rule(pins=leaf)):
-        verdict = Door([one], log).try_in(leaf, version)
+        verdict = MemoryGate([one], log).try_in(leaf, version)
         assert verdict == rejected(Reason.MALFORMED_CERTIFICATE)
 
 
@@ -315,7 +319,7 @@ def test_odd_but_legal(log: Log, version: Version) -> None:
     """No subject, one with a NUL, no extended key usage, any extended key usage."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a\0b")])
     verdicts: list[Verdict] = [
-        Door([rule(ca=ROOT)], log).try_in(leaf, version)
+        MemoryGate([rule(ca=ROOT)], log).try_in(leaf, version)
         for leaf in (
             ROOT.issue(None, dns_names=["a.example"]),
             ROOT.issue(None, subject=subject),

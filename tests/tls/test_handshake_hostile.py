@@ -21,7 +21,7 @@ from mtlsgate.tls.handshake import GateConnection
 from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.server import GateContext
 from tests.kits.forgery import certificate_message, records
-from tests.kits.gate import VERSIONS, Door, Log, admitted, rejected, rule
+from tests.kits.gate import VERSIONS, Log, MemoryGate, admitted, rejected, rule
 
 ROOT = Authority.create("Root")
 ALICE, BOB = ROOT.intermediate().issue("alice"), ROOT.issue("bob")
@@ -32,19 +32,19 @@ TIMEOUT = 7.5
 
 
 @pytest.fixture
-def door(log: Log) -> Door:
-    return Door([rule(ca=ROOT)], log, handshake_timeout=TIMEOUT)
+def gate(log: Log) -> MemoryGate:
+    return MemoryGate([rule(ca=ROOT)], log, handshake_timeout=TIMEOUT)
 
 
-def test_no_certificate(door: Door, log: Log, version: Version) -> None:
+def test_no_certificate(gate: MemoryGate, log: Log, version: Version) -> None:
     """Is said to be that, and is never called an unknown CA."""
-    assert door.try_in(None, version) == rejected(Reason.NO_CERTIFICATE, None)
+    assert gate.try_in(None, version) == rejected(Reason.NO_CERTIFICATE, None)
     assert log.only["subject"] is log.only["fingerprint"] is None
 
 
 def test_no_certificate_where_pins_are_asked_for(log: Log, version: Version) -> None:
-    door = Door([rule(pins=BOB)], log)
-    assert door.try_in(None, version) == rejected(Reason.NO_CERTIFICATE, None)
+    gate = MemoryGate([rule(pins=BOB)], log)
+    assert gate.try_in(None, version) == rejected(Reason.NO_CERTIFICATE, None)
 
 
 PLAIN = [
@@ -71,119 +71,119 @@ PLAIN = [
 
 
 @pytest.mark.parametrize(("data", "reason"), PLAIN, ids=lambda one: str(one)[:20])
-def test_not_tls(door: Door, log: Log, data: bytes, reason: Reason | None) -> None:
+def test_not_tls(gate: MemoryGate, log: Log, data: bytes, reason: Reason | None) -> None:
     """Whatever is no TLS handshake is turned away at once, or at the timeout."""
-    client = door.connect(None)
+    client = gate.connect(None)
     client.raw_send(data)
-    door.clock.advance(0)
+    gate.clock.advance(0)
     client.transport.take()
-    door.clock.advance(0)
-    door.clock.advance(TIMEOUT)
-    door.clock.advance(0)
-    door.check_turned_away(client)
+    gate.clock.advance(0)
+    gate.clock.advance(TIMEOUT)
+    gate.clock.advance(0)
+    gate.check_turned_away(client)
     if reason is not None:
-        assert door.verdict() == rejected(reason, None)
-    assert door.verdict().rule is None
+        assert gate.verdict() == rejected(reason, None)
+    assert gate.verdict().rule is None
 
 
 def client_hello(log: Log, version: Version) -> bytes:
-    hello = Door([rule(ca=ROOT)], log).connect(ALICE, version).take_outgoing()
+    hello = MemoryGate([rule(ca=ROOT)], log).connect(ALICE, version).take_outgoing()
     assert hello
     return hello
 
 
-def run_out(door: Door, client: Client) -> None:
+def run_out(gate: MemoryGate, client: Client) -> None:
     """Let everything happen that still may: the client's steps, then the timeout."""
     client.pump()
-    door.clock.advance(TIMEOUT)
+    gate.clock.advance(TIMEOUT)
     client.pump()
 
 
-def ended_well(door: Door, log: Log, client: Client) -> bool:
+def ended_well(gate: MemoryGate, log: Log, client: Client) -> bool:
     """:returns: whether it was admitted; otherwise there is a reason."""
     [event] = log.events
     [admission] = [event.get("rule") is not None]
     if not admission:
         assert Reason(event["reason"]) is not Reason.INTERNAL_ERROR
         assert event["detail"]
-        assert door.recorder.protocols == []
+        assert gate.recorder.protocols == []
         assert client.disconnected
     log.events.clear()
-    door.recorder.protocols.clear()
+    gate.recorder.protocols.clear()
     return admission
 
 
-def test_flipped_client_hello(door: Door, log: Log, version: Version) -> None:
+def test_flipped_client_hello(gate: MemoryGate, log: Log, version: Version) -> None:
     """Every byte of a ClientHello, changed: admitted, or rejected with a reason."""
     for at in range(len(client_hello(log, version))):
-        client = door.connect(ALICE, version)
+        client = gate.connect(ALICE, version)
         hello = bytearray(client.take_outgoing())
         hello[at] ^= 0xFF
         client.raw_send(bytes(hello))
-        run_out(door, client)
+        run_out(gate, client)
         # Both ends sign all of it but the record's version, which is "to be ignored
         # for all purposes" (RFC 8446, 5.1).
-        assert not ended_well(door, log, client) or at in (1, 2)
+        assert not ended_well(gate, log, client) or at in (1, 2)
 
 
-def test_truncated_client_hello(door: Door, log: Log, version: Version) -> None:
+def test_truncated_client_hello(gate: MemoryGate, log: Log, version: Version) -> None:
     """Cut off after any number of bytes, then silence, or the end."""
     hello = client_hello(log, version)
     for length in range(0, len(hello), 1 if len(hello) < 600 else 7):
-        client = door.connect(None, version)
+        client = gate.connect(None, version)
         client.raw_send(hello[:length])
-        door.clock.advance(TIMEOUT)
-        door.clock.advance(0)
+        gate.clock.advance(TIMEOUT)
+        gate.clock.advance(0)
         assert log.only["reason"] == Reason.HANDSHAKE_TIMEOUT
-        assert not ended_well(door, log, client)
-        client = door.connect(None, version)
+        assert not ended_well(gate, log, client)
+        client = gate.connect(None, version)
         client.raw_send(hello[:length])
         client.transport.finish()
         assert log.only["reason"] == Reason.PEER_GONE
-        assert not ended_well(door, log, client)
+        assert not ended_well(gate, log, client)
 
 
-def test_client_hello_byte_by_byte(door: Door, version: Version) -> None:
+def test_client_hello_byte_by_byte(gate: MemoryGate, version: Version) -> None:
     """How the network cuts it makes no difference."""
-    assert door.try_in(ALICE, version, piece_size=1) == admitted()
-    assert door.try_in(STRANGER, version, piece_size=1).reason is not None
+    assert gate.try_in(ALICE, version, piece_size=1) == admitted()
+    assert gate.try_in(STRANGER, version, piece_size=1).reason is not None
 
 
-def last_flights(door: Door, version: Version) -> Iterator[tuple[Client, bytearray]]:
+def last_flights(gate: MemoryGate, version: Version) -> Iterator[tuple[Client, bytearray]]:
     """Endless clients, each with the flight that holds its certificate."""
     while True:
-        client = door.connect(BOB, version)
+        client = gate.connect(BOB, version)
         client.step()
         client.step()
         yield client, bytearray(client.take_outgoing())
 
 
-def test_flipped_certificate(door: Door, log: Log, version: Version) -> None:
+def test_flipped_certificate(gate: MemoryGate, log: Log, version: Version) -> None:
     """Every byte of the flight with the certificate, the key exchange and the
     proof, changed.  In TLS 1.2 most of it travels in the clear."""
-    for at, (client, flight) in enumerate(last_flights(door, version)):
+    for at, (client, flight) in enumerate(last_flights(gate, version)):
         if at >= len(flight):
             log.events.clear()
             break
         flight[at] ^= 0x01
         client.raw_send(bytes(flight))
-        run_out(door, client)
-        assert not ended_well(door, log, client)
+        run_out(gate, client)
+        assert not ended_well(gate, log, client)
         if at > 1200:
             break
     log.events.clear()
 
 
-def test_flight_cut_off(door: Door, log: Log, version: Version) -> None:
+def test_flight_cut_off(gate: MemoryGate, log: Log, version: Version) -> None:
     """A client that proves nothing after its certificate was judged is not admitted."""
-    for at, (client, flight) in enumerate(last_flights(door, version)):
+    for at, (client, flight) in enumerate(last_flights(gate, version)):
         length = 5 * at
         if length >= len(flight):
             break
         client.raw_send(bytes(flight[:length]))
         client.transport.finish()
         assert log.only["reason"] == Reason.PEER_GONE
-        assert not ended_well(door, log, client)
+        assert not ended_well(gate, log, client)
     log.events.clear()
 
 
@@ -191,8 +191,8 @@ def test_wrong_key(log: Log) -> None:
     """A proof that is not of the leaf's key, on TLS 1.2, where it can be changed
     on its way: the last byte of each of the handshake's messages in turn."""
     for one in (rule(ca=ROOT), rule(pins=BOB), rule(ca=ROOT, pins=BOB)):
-        door = Door([one], log)
-        client = door.connect(BOB, "1.2")
+        gate = MemoryGate([one], log)
+        client = gate.connect(BOB, "1.2")
         client.step()
         client.step()
         # Certificate, ClientKeyExchange, CertificateVerify, ChangeCipherSpec, Finished.
@@ -203,8 +203,8 @@ def test_wrong_key(log: Log) -> None:
         flight[proof] = bytes(changed)
         client.raw_send(b"".join(flight))
         client.pump()
-        assert door.verdict() == rejected(Reason.BAD_SIGNATURE, None)
-        door.check_turned_away(client)
+        assert gate.verdict() == rejected(Reason.BAD_SIGNATURE, None)
+        gate.check_turned_away(client)
         log.events.clear()
 
 
@@ -213,8 +213,8 @@ def test_somebody_elses_certificate(log: Log) -> None:
     verdict on the certificate is favourable, and the handshake ends all the same."""
     carol = ROOT.issue("carol", key=ec.generate_private_key(ec.SECP256R1()))
     for one in (rule(ca=ROOT), rule(pins=BOB), rule(ca=ROOT, pins=BOB)):
-        door = Door([one], log)
-        client = door.connect(carol, "1.2")
+        gate = MemoryGate([one], log)
+        client = gate.connect(carol, "1.2")
         client.step()
         client.step()
         flight = client.take_outgoing()
@@ -224,73 +224,73 @@ def test_somebody_elses_certificate(log: Log) -> None:
         body = first[5:].replace(mine, theirs)
         client.raw_send(first[:3] + len(body).to_bytes(2, "big") + body + b"".join(rest))
         client.pump()
-        assert door.verdict() == rejected(Reason.BAD_SIGNATURE, None)
+        assert gate.verdict() == rejected(Reason.BAD_SIGNATURE, None)
         assert log.only["fingerprint"] == BOB.sha256
-        door.check_turned_away(client)
+        gate.check_turned_away(client)
         log.events.clear()
 
 
 @pytest.mark.parametrize("steps", range(6))
-def test_stall(door: Door, log: Log, version: Version, steps: int) -> None:
+def test_stall(gate: MemoryGate, log: Log, version: Version, steps: int) -> None:
     """A client that stops talking is dropped at the timeout, and not before."""
-    client = door.connect(ALICE, version)
+    client = gate.connect(ALICE, version)
     moved = [client.step() for _ in range(steps)]
     if log.events:
         assert all(moved[:3])
         return
-    door.clock.advance(TIMEOUT - 0.01)
+    gate.clock.advance(TIMEOUT - 0.01)
     assert log.events == []
     assert not client.disconnected
-    door.clock.advance(0.01)
-    door.clock.advance(0)
-    assert door.verdict() == rejected(Reason.HANDSHAKE_TIMEOUT, None)
-    door.check_turned_away(client)
+    gate.clock.advance(0.01)
+    gate.clock.advance(0)
+    assert gate.verdict() == rejected(Reason.HANDSHAKE_TIMEOUT, None)
+    gate.check_turned_away(client)
     assert client.aborted
-    assert not door.clock.getDelayedCalls()
+    assert not gate.clock.getDelayedCalls()
 
 
-def test_trickle(door: Door, log: Log, version: Version) -> None:
+def test_trickle(gate: MemoryGate, log: Log, version: Version) -> None:
     """A byte now and then buys no time."""
-    client = door.connect(ALICE, version)
+    client = gate.connect(ALICE, version)
     hello = client.take_outgoing()
     for number in range(15):
         assert not log.events
         client.raw_send(hello[number : number + 1])
-        door.clock.advance(TIMEOUT / 15)
-    door.clock.advance(0)
-    assert door.verdict() == rejected(Reason.HANDSHAKE_TIMEOUT, None)
+        gate.clock.advance(TIMEOUT / 15)
+    gate.clock.advance(0)
+    assert gate.verdict() == rejected(Reason.HANDSHAKE_TIMEOUT, None)
     # What comes after that is not even looked at.
     client.raw_send(hello[15:])
-    door.check_turned_away(client)
+    gate.check_turned_away(client)
     assert len(log.events) == 1
 
 
-def test_complete_after_the_timeout(door: Door, log: Log, version: Version) -> None:
+def test_complete_after_the_timeout(gate: MemoryGate, log: Log, version: Version) -> None:
     """The last flight, delivered between the timeout and the end of the connection,
     admits nobody."""
-    client = door.connect(ALICE, version)
+    client = gate.connect(ALICE, version)
     client.step()
     client.step()
     flight = client.take_outgoing()
-    door.clock.callLater(TIMEOUT, client.raw_send, flight)
-    door.clock.advance(TIMEOUT)
-    door.clock.advance(0)
-    assert door.verdict() == rejected(Reason.HANDSHAKE_TIMEOUT, None)
-    door.check_turned_away(client)
+    gate.clock.callLater(TIMEOUT, client.raw_send, flight)
+    gate.clock.advance(TIMEOUT)
+    gate.clock.advance(0)
+    assert gate.verdict() == rejected(Reason.HANDSHAKE_TIMEOUT, None)
+    gate.check_turned_away(client)
 
 
-def test_no_timeout_once_in(door: Door, log: Log, version: Version) -> None:
+def test_no_timeout_once_in(gate: MemoryGate, log: Log, version: Version) -> None:
     """The limit is on the handshake alone."""
-    client = door.connect(ALICE, version)
-    assert door.judge(client) == admitted()
-    door.clock.advance(10 * TIMEOUT)
+    client = gate.connect(ALICE, version)
+    assert gate.judge(client) == admitted()
+    gate.clock.advance(10 * TIMEOUT)
     client.send(b"still here")
     assert client.receive() == b"still here"
-    assert not door.clock.getDelayedCalls()
+    assert not gate.clock.getDelayedCalls()
 
 
 @pytest.mark.parametrize("end", ["reset", "fin", "close_notify"])
-def test_gone_at_every_step(door: Door, log: Log, version: Version, end: str) -> None:
+def test_gone_at_every_step(gate: MemoryGate, log: Log, version: Version, end: str) -> None:
     """A client that leaves in the middle of its handshake, however it does."""
     ways: dict[str, Callable[[Client], object]] = {
         "reset": Client.reset,
@@ -298,20 +298,20 @@ def test_gone_at_every_step(door: Door, log: Log, version: Version, end: str) ->
         "close_notify": lambda client: client.raw_send(bytes.fromhex("15030300020100")),
     }
     for steps in range(3):
-        client = door.connect(ALICE, version)
+        client = gate.connect(ALICE, version)
         for _ in range(steps):
             assert client.step()
         ways[end](client)
         if end == "close_notify":
-            run_out(door, client)
+            run_out(gate, client)
             assert log.only["reason"] in (
                 Reason.PEER_GONE,
                 Reason.PROTOCOL_ERROR,
                 Reason.HANDSHAKE_TIMEOUT,
             )
         else:
-            assert door.verdict() == rejected(Reason.PEER_GONE, None)
-        assert not ended_well(door, log, client)
+            assert gate.verdict() == rejected(Reason.PEER_GONE, None)
+        assert not ended_well(gate, log, client)
     gc.collect()
 
 
@@ -320,16 +320,16 @@ def test_resumption(log: Log, version: Version, first: str) -> None:
     """A session of an earlier connection, by ticket or by id, admitted or not, leads
     to a full handshake and a new verdict, at the same gate and at a new one."""
     rules = [rule(ca=ROOT, pins=ALICE)]
-    door, reloaded = Door(rules, log), Door([rule(ca=ROOT)], log)
+    gate, reloaded = MemoryGate(rules, log), MemoryGate([rule(ca=ROOT)], log)
     who = ALICE if first == "admitted" else BOB
-    earlier = door.connect(who, version)
-    verdict = door.judge(earlier)
+    earlier = gate.connect(who, version)
+    verdict = gate.judge(earlier)
     assert (verdict.rule is not None) == (first == "admitted")
     session = earlier.session
     if session is None:
         assert first == "rejected"
         return
-    for another in (door, door, reloaded):
+    for another in (gate, gate, reloaded):
         client = another.connect(who, version, session=session)
         expected = admitted() if another is reloaded else verdict
         assert another.judge(client) == expected
@@ -342,36 +342,36 @@ def test_resumption(log: Log, version: Version, first: str) -> None:
 
 def test_resumption_with_another_certificate(log: Log, version: Version) -> None:
     """A session lends nobody its owner's identity."""
-    door = Door([rule(ca=ROOT, pins=ALICE)], log)
-    earlier = door.connect(ALICE, version)
-    assert door.judge(earlier) == admitted()
+    gate = MemoryGate([rule(ca=ROOT, pins=ALICE)], log)
+    earlier = gate.connect(ALICE, version)
+    assert gate.judge(earlier) == admitted()
     for who, reason in [
         (BOB, Reason.LEAF_MISMATCH),
         (STRANGER, None),
         (None, Reason.NO_CERTIFICATE),
     ]:
-        verdict = door.try_in(who, version, session=earlier.session)
+        verdict = gate.try_in(who, version, session=earlier.session)
         assert verdict.rule is None
         assert reason in (None, verdict.reason)
 
 
-def test_renegotiation(door: Door, log: Log) -> None:
+def test_renegotiation(gate: MemoryGate, log: Log) -> None:
     """A TLS 1.2 client does not get to shake hands twice."""
-    client = door.connect(ALICE, "1.2")
-    assert door.judge(client) == admitted()
+    client = gate.connect(ALICE, "1.2")
+    assert gate.judge(client) == admitted()
     assert client.connection.renegotiate()
     client.handshake()
     client._ask(client.connection.do_handshake)
     client.pump()
     assert client.connection.total_renegotiations() <= 1
     assert len(log.events) == 1
-    [protocol] = door.recorder.protocols
+    [protocol] = gate.recorder.protocols
     assert protocol.received == b"knock"
 
 
-def test_refused_by_the_client(door: Door, log: Log, version: Version) -> None:
+def test_refused_by_the_client(gate: MemoryGate, log: Log, version: Version) -> None:
     """A client that does not trust the gate says so."""
-    verdict = door.try_in(ALICE, version, trust=[ROOT.certificate])
+    verdict = gate.try_in(ALICE, version, trust=[ROOT.certificate])
     assert verdict == rejected(Reason.PEER_ALERT, None)
     assert "unknown ca" in log.only["detail"]
 
@@ -398,8 +398,8 @@ def test_a_bug_rejects(
 
     monkeypatch.setattr(kind, name, fail)
     # The second rule is what another path is looked for.
-    door = Door([rule(ca=ROOT, pins=BOB), rule("other", ca=Authority.create())], log)
-    verdict = door.try_in(ROOT.issue("other"), version)
+    gate = MemoryGate([rule(ca=ROOT, pins=BOB), rule("other", ca=Authority.create())], log)
+    verdict = gate.try_in(ROOT.issue("other"), version)
     assert verdict.reason is Reason.INTERNAL_ERROR
     log.expect_failure(Bug)
 
@@ -414,8 +414,8 @@ def test_no_verdict_admits_nobody(
         return answer
 
     monkeypatch.setattr(AdmissionPolicy, "judge", judge)
-    door = Door([rule(ca=ROOT)], log)
-    verdict = door.try_in(ALICE, version)
+    gate = MemoryGate([rule(ca=ROOT)], log)
+    verdict = gate.try_in(ALICE, version)
     assert verdict.reason is Reason.INTERNAL_ERROR
     # A traceback says what is wrong with the judge.
     assert log.failures
@@ -438,14 +438,14 @@ def test_a_rejection_stands(log: Log, version: Version, monkeypatch: pytest.Monk
         return True
 
     monkeypatch.setattr(GateContext, "_verify", go_on)
-    door = Door([rule(ca=ROOT, pins=BOB)], log)
+    gate = MemoryGate([rule(ca=ROOT, pins=BOB)], log)
     for client, reason in ((STRANGER, Reason.UNKNOWN_CA), (ALICE, Reason.LEAF_MISMATCH)):
-        assert door.try_in(client, version).reason is reason
-    assert door.try_in(BOB, version) == admitted()
+        assert gate.try_in(client, version).reason is reason
+    assert gate.try_in(BOB, version) == admitted()
     # One that the policy would admit, and OpenSSL does not.
     weak = ROOT.issue("weak", key=rsa.generate_private_key(65537, 1024))
-    door = Door([rule(ca=ROOT)], log)
-    assert door.try_in(weak, version).reason is Reason.WEAK_KEY
+    gate = MemoryGate([rule(ca=ROOT)], log)
+    assert gate.try_in(weak, version).reason is Reason.WEAK_KEY
 
 
 def test_the_callback_answers_with_a_bool(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,41 +458,41 @@ def test_the_callback_answers_with_a_bool(log: Log, monkeypatch: pytest.MonkeyPa
         return answers[-1]
 
     monkeypatch.setattr(GateContext, "_verify", watch)
-    door = Door([rule(ca=ROOT, pins=ALICE)], log)
+    gate = MemoryGate([rule(ca=ROOT, pins=ALICE)], log)
     for client in (ALICE, BOB, STRANGER):
         for version in VERSIONS:
-            door.try_in(client, version)
+            gate.try_in(client, version)
     assert {type(one) for one in answers} == {bool}
 
 
-def test_a_long_chain(door: Door, version: Version) -> None:
+def test_a_long_chain(gate: MemoryGate, version: Version) -> None:
     """More than OpenSSL takes for a certificate message."""
-    verdict = door.try_in(ALICE, version, chain=[STRANGER.certificate] * 300)
+    verdict = gate.try_in(ALICE, version, chain=[STRANGER.certificate] * 300)
     assert verdict == rejected(Reason.PROTOCOL_ERROR, None)
 
 
-def test_many_intermediates_of_one_name(door: Door, version: Version) -> None:
+def test_many_intermediates_of_one_name(gate: MemoryGate, version: Version) -> None:
     """A chain made to have many paths takes no longer for it."""
     twins = [Authority.create("Test Intermediate CA").certificate for _ in range(60)]
-    assert door.try_in(ALICE, version, chain=[*twins, *ALICE.intermediates]) == admitted()
+    assert gate.try_in(ALICE, version, chain=[*twins, *ALICE.intermediates]) == admitted()
 
 
 def test_data_with_the_last_flight(log: Log) -> None:
     """In TLS 1.3 a client may write before it is judged: that reaches only the
     application of one that is admitted."""
     for pin, received in ((ALICE, b"early"), (BOB, b"")):
-        door = Door([rule(ca=ROOT, pins=pin)], log)
-        client = door.connect(ALICE, "1.3")
+        gate = MemoryGate([rule(ca=ROOT, pins=pin)], log)
+        client = gate.connect(ALICE, "1.3")
         client.step()
         client.step()
         client.write(b"early")
         client.pump()
-        assert b"".join(one.received for one in door.recorder.protocols) == received
+        assert b"".join(one.received for one in gate.recorder.protocols) == received
 
 
-def test_rejection_is_an_alert(door: Door, version: Version) -> None:
+def test_rejection_is_an_alert(gate: MemoryGate, version: Version) -> None:
     """A rejected client is told in TLS that it was, and then the connection ends."""
-    client = door.connect(STRANGER, version)
-    assert door.judge(client).reason is Reason.UNKNOWN_CA
+    client = gate.connect(STRANGER, version)
+    assert gate.judge(client).reason is Reason.UNKNOWN_CA
     assert client.alert is not None
     assert not client.aborted

@@ -16,7 +16,7 @@ from mtlsgate.admission import Rule
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, Version, self_signed
 from tests.kits.forgery import key_usage, without
-from tests.kits.gate import Door, Log, Verdict, admitted, openssl_x509, past, rejected, rule
+from tests.kits.gate import Log, MemoryGate, Verdict, admitted, openssl_x509, past, rejected, rule
 
 #: CAs that could well do a TLS handshake, as far as their key usage goes.
 ABLE = [(key_usage("digital_signature", "key_cert_sign", "crl_sign"), True)]
@@ -117,7 +117,7 @@ TABLE: list[tuple[str, Sequence[Rule], Credential, Verdict]] = [
 def test_table(
     log: Log, version: Version, rules: Sequence[Rule], credential: Credential, expected: Verdict
 ) -> None:
-    assert Door(rules, log).try_in(credential, version) == expected
+    assert MemoryGate(rules, log).try_in(credential, version) == expected
 
 
 def test_a_pinned_leaf_elsewhere_in_the_chain(log: Log, version: Version) -> None:
@@ -128,16 +128,16 @@ def test_a_pinned_leaf_elsewhere_in_the_chain(log: Log, version: Version) -> Non
         (rule(ca=ROOT, pins=A), Reason.UNKNOWN_CA),
         (rule(ca=LOWER, pins=A), Reason.LEAF_MISMATCH),
     ]:
-        door = Door([one], log)
+        gate = MemoryGate([one], log)
         for chain in permutations(certificates(A, LOWER, UPPER)):
-            verdict = door.try_in(STRANGER, version, chain=chain)
+            verdict = gate.try_in(STRANGER, version, chain=chain)
             assert verdict.reason is Reason.UNKNOWN_CA
-            verdict = door.try_in(self_signed("a"), version, chain=chain)
+            verdict = gate.try_in(self_signed("a"), version, chain=chain)
             assert verdict.reason is Reason.UNKNOWN_CA
         for chain in permutations(certificates(A, LOWER, UPPER)):
-            verdict = door.try_in(B, version, chain=chain)
+            verdict = gate.try_in(B, version, chain=chain)
             assert verdict.reason in (theirs, Reason.LEAF_MISMATCH)
-        assert door.try_in(A, version) == admitted()
+        assert gate.try_in(A, version) == admitted()
 
 
 def test_the_same_key_issued_again(log: Log, version: Version) -> None:
@@ -145,11 +145,11 @@ def test_the_same_key_issued_again(log: Log, version: Version) -> None:
     nor self-signed."""
     again = LOWER.issue("a", key=A.private_key, serial=A.certificate.serial_number)
     renewed = self_signed("self", key=SELF.private_key)
-    assert Door([rule(ca=ROOT, pins=A)], log).try_in(again, version) == rejected(
+    assert MemoryGate([rule(ca=ROOT, pins=A)], log).try_in(again, version) == rejected(
         Reason.LEAF_MISMATCH
     )
-    assert Door([rule(pins=A)], log).try_in(again, version).reason is Reason.UNKNOWN_CA
-    assert Door([rule(pins=SELF)], log).try_in(renewed, version).reason is Reason.UNKNOWN_CA
+    assert MemoryGate([rule(pins=A)], log).try_in(again, version).reason is Reason.UNKNOWN_CA
+    assert MemoryGate([rule(pins=SELF)], log).try_in(renewed, version).reason is Reason.UNKNOWN_CA
 
 
 @pytest.mark.parametrize("strict", [True, False])
@@ -165,9 +165,9 @@ def test_issued_by_a_pin(log: Log, version: Version, strict: bool) -> None:
     ]:
         child = Authority(pin.certificate, pin.private_key).issue("child")
         for sent in ([], certificates(pin)):
-            alone = Door([rule(pins=pin)], log, strict=strict)
+            alone = MemoryGate([rule(pins=pin)], log, strict=strict)
             assert alone.try_in(child, version, chain=sent).reason in reasons
-            both = Door([rule(ca=ROOT, pins=pin)], log, strict=strict)
+            both = MemoryGate([rule(ca=ROOT, pins=pin)], log, strict=strict)
             assert both.try_in(child, version, chain=sent).reason is not None
             assert alone.try_in(pin, version) == admitted()
 
@@ -178,7 +178,7 @@ def test_a_ca_that_may_only_sign(log: Log, version: Version) -> None:
     usual = Authority.create("Usual")
     client = Credential(usual.certificate, usual.private_key)
     for one in (rule(ca=usual), rule(pins=client), rule(ca=usual, pins=client)):
-        assert Door([one], log).try_in(client, version) == rejected(Reason.WRONG_PURPOSE)
+        assert MemoryGate([one], log).try_in(client, version) == rejected(Reason.WRONG_PURPOSE)
 
 
 def test_a_ca_of_the_same_name(log: Log, version: Version) -> None:
@@ -187,11 +187,11 @@ def test_a_ca_of_the_same_name(log: Log, version: Version) -> None:
     by_twin = twin.issue("direct")
     # With a key identifier OpenSSL does not even try; without one the signature fails.
     for one in (rule(ca=ROOT), rule(ca=ROOT, pins=DIRECT), rule(ca=ROOT, pins=by_twin)):
-        door = Door([one], log)
+        gate = MemoryGate([one], log)
         for chain in ([], certificates(twin), certificates(ROOT), certificates(twin, ROOT)):
-            verdict = door.try_in(by_twin, version, chain=chain)
+            verdict = gate.try_in(by_twin, version, chain=chain)
             assert verdict.reason in (Reason.UNKNOWN_CA, Reason.BAD_SIGNATURE)
-        lax = Door([one], log, strict=False)
+        lax = MemoryGate([one], log, strict=False)
         bare = without(x509.AuthorityKeyIdentifier, twin, by_twin)
         assert lax.try_in(bare, version) == rejected(Reason.BAD_SIGNATURE)
 
@@ -227,7 +227,7 @@ def test_intermediates(
     """What a client sends along may be in any order and with anything between,
     as long as a path can be made of it."""
     for one in (rule(ca=ROOT), rule(ca=ROOT, pins=A)):
-        assert Door([one], log).try_in(A, version, chain=chain) == expected
+        assert MemoryGate([one], log).try_in(A, version, chain=chain) == expected
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -235,20 +235,20 @@ def test_rules_on_one_ca(log: Log, version: Version, order: tuple[int, int]) -> 
     """They add up in any order, also through intermediates; who none of them
     names stays out."""
     both = [rule("a", ROOT, A), rule("b", ROOT, B)]
-    door = Door([both[at] for at in order], log)
-    assert door.try_in(A, version) == admitted("a")
-    assert door.try_in(B, version) == admitted("b")
-    assert door.try_in(DIRECT, version) == rejected(Reason.LEAF_MISMATCH)
-    assert door.try_in(LOWER.issue("c"), version) == rejected(Reason.LEAF_MISMATCH)
+    gate = MemoryGate([both[at] for at in order], log)
+    assert gate.try_in(A, version) == admitted("a")
+    assert gate.try_in(B, version) == admitted("b")
+    assert gate.try_in(DIRECT, version) == rejected(Reason.LEAF_MISMATCH)
+    assert gate.try_in(LOWER.issue("c"), version) == rejected(Reason.LEAF_MISMATCH)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_a_wider_rule_beside_a_pin(log: Log, version: Version, order: tuple[int, int]) -> None:
     """A pin in one rule narrows no other rule; the first that holds is named."""
     both = [rule("pin", ROOT, A), rule("any", ROOT)]
-    door = Door([both[at] for at in order], log)
-    assert door.try_in(B, version) == admitted("any")
-    assert door.try_in(A, version) == admitted(("pin", "any")[order[0]])
+    gate = MemoryGate([both[at] for at in order], log)
+    assert gate.try_in(B, version) == admitted("any")
+    assert gate.try_in(A, version) == admitted(("pin", "any")[order[0]])
 
 
 @pytest.mark.parametrize("rules", list(permutations(["lower", "upper", "root"])))
@@ -259,41 +259,41 @@ def test_rules_on_the_cas_of_one_path(log: Log, version: Version, rules: tuple[s
         "upper": rule("upper", UPPER, B),
         "root": rule("root", ROOT, [A, (c := LOWER.issue("c"))]),
     }
-    door = Door([of[name] for name in rules], log)
-    assert door.try_in(B, version) == admitted("upper")
-    assert door.try_in(c, version) == admitted("root")
-    assert door.try_in(A, version).rule in ("lower", "root")
-    assert door.try_in(LOWER.issue("d"), version) == rejected(Reason.LEAF_MISMATCH)
-    assert door.try_in(STRANGER, version) == rejected(UNKNOWN_CA)
+    gate = MemoryGate([of[name] for name in rules], log)
+    assert gate.try_in(B, version) == admitted("upper")
+    assert gate.try_in(c, version) == admitted("root")
+    assert gate.try_in(A, version).rule in ("lower", "root")
+    assert gate.try_in(LOWER.issue("d"), version) == rejected(Reason.LEAF_MISMATCH)
+    assert gate.try_in(STRANGER, version) == rejected(UNKNOWN_CA)
 
 
 def test_pins_do_not_cross_rules(log: Log, version: Version) -> None:
     """The CA of one rule and the pin of another make no rule."""
-    door = Door([rule("x", ROOT, A), rule("y", OTHER, STRANGER), rule("z", OTHER, B)], log)
-    assert door.try_in(A, version) == admitted("x")
-    assert door.try_in(STRANGER, version) == admitted("y")
-    assert door.try_in(B, version) == rejected(Reason.LEAF_MISMATCH)
-    assert door.try_in(OTHER.issue("w"), version) == rejected(Reason.LEAF_MISMATCH)
+    gate = MemoryGate([rule("x", ROOT, A), rule("y", OTHER, STRANGER), rule("z", OTHER, B)], log)
+    assert gate.try_in(A, version) == admitted("x")
+    assert gate.try_in(STRANGER, version) == admitted("y")
+    assert gate.try_in(B, version) == rejected(Reason.LEAF_MISMATCH)
+    assert gate.try_in(OTHER.issue("w"), version) == rejected(Reason.LEAF_MISMATCH)
 
 
 def test_a_fleet(log: Log, version: Version) -> None:
     """A pin is found among many, with and without a CA."""
     fleet = [ROOT.issue(str(number), key=A.private_key) for number in range(100)]
     for one in (rule(pins=fleet), rule(ca=ROOT, pins=fleet)):
-        door = Door([one], log)
-        assert door.try_in(fleet[73], version) == admitted()
-        assert door.try_in(DIRECT, version).reason is not None
+        gate = MemoryGate([one], log)
+        assert gate.try_in(fleet[73], version) == admitted()
+        assert gate.try_in(DIRECT, version).reason is not None
 
 
 def test_above_a_pin(log: Log, version: Version) -> None:
     """A pin without a CA is its own anchor: what its client sends along is not part of
     the peer's path, for nobody vouches for it."""
     alike = Authority.create("Lower", key=LOWER.private_key)
-    door = Door([rule(pins=A)], log)
+    gate = MemoryGate([rule(pins=A)], log)
     for chain in ([], certificates(LOWER, UPPER), certificates(alike), certificates(OTHER)):
-        client = door.connect(A, version, chain=chain)
-        assert door.judge(client) == admitted()
-        peer = door.recorder.protocols[-1].peer
+        client = gate.connect(A, version, chain=chain)
+        assert gate.judge(client) == admitted()
+        peer = gate.recorder.protocols[-1].peer
         assert peer is not None
         assert peer.path == (A.certificate,)
 
@@ -303,6 +303,6 @@ def test_an_unfit_issuer_of_a_pin(log: Log, version: Version) -> None:
     a reason not to be let in, and leaving it out helps.  It fails closed."""
     old = ROOT.intermediate("Old", not_after=past())
     pin = old.issue("pin")
-    door = Door([rule(pins=pin)], log)
-    assert door.try_in(pin, version) == rejected(Reason.EXPIRED, 1)
-    assert door.try_in(pin, version, chain=[]) == admitted()
+    gate = MemoryGate([rule(pins=pin)], log)
+    assert gate.try_in(pin, version) == rejected(Reason.EXPIRED, 1)
+    assert gate.try_in(pin, version, chain=[]) == admitted()

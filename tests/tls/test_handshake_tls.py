@@ -14,8 +14,8 @@ from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Version, self_signed
 from tests.kits.gate import (
-    Door,
     Log,
+    MemoryGate,
     admitted,
     localhost,
     rejected,
@@ -30,21 +30,21 @@ UNSUPPORTED = rejected(Reason.UNSUPPORTED_TLS, None)
 
 
 @pytest.fixture
-def door(log: Log) -> Door:
-    return Door([rule(ca=ROOT)], log)
+def gate(log: Log) -> MemoryGate:
+    return MemoryGate([rule(ca=ROOT)], log)
 
 
 @pytest.mark.parametrize("old", ["1.0", "1.1"])
-def test_old_versions(door: Door, old: Version) -> None:
+def test_old_versions(gate: MemoryGate, old: Version) -> None:
     """TLS 1.2 at least."""
-    assert door.try_in(ALICE, old) == UNSUPPORTED
+    assert gate.try_in(ALICE, old) == UNSUPPORTED
 
 
 def test_min_version(log: Log) -> None:
     """TLS 1.3 at least, where the file says so."""
-    door = Door([rule(ca=ROOT)], log, min_version="1.3")
-    assert door.try_in(ALICE, "1.2") == UNSUPPORTED
-    assert door.try_in(ALICE, "1.3") == admitted()
+    gate = MemoryGate([rule(ca=ROOT)], log, min_version="1.3")
+    assert gate.try_in(ALICE, "1.2") == UNSUPPORTED
+    assert gate.try_in(ALICE, "1.3") == admitted()
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,10 @@ def test_min_version(log: Log) -> None:
         "ECDHE-ECDSA-CHACHA20-POLY1305",
     ],
 )
-def test_good_suites(door: Door, suite: str) -> None:
+def test_good_suites(gate: MemoryGate, suite: str) -> None:
     """TLS 1.2: ephemeral ECDH with AEAD."""
-    client = with_suites(door, suite)
-    assert door.judge(client) == admitted()
+    client = with_suites(gate, suite)
+    assert gate.judge(client) == admitted()
     assert client.cipher == suite
 
 
@@ -75,12 +75,12 @@ def test_good_suites(door: Door, suite: str) -> None:
         "AECDH-AES128-SHA",
     ],
 )
-def test_other_suites(door: Door, suite: str) -> None:
+def test_other_suites(gate: MemoryGate, suite: str) -> None:
     """And nothing else."""
-    assert door.judge(with_suites(door, suite)) == UNSUPPORTED
+    assert gate.judge(with_suites(gate, suite)) == UNSUPPORTED
 
 
-def with_suites(door: Door, suite: str) -> Client:
+def with_suites(gate: MemoryGate, suite: str) -> Client:
     """A TLS 1.2 client that offers one suite."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_max_proto_version(SSL.TLS1_2_VERSION)
@@ -88,7 +88,7 @@ def with_suites(door: Door, suite: str) -> Client:
         context.set_cipher_list(f"{suite}:@SECLEVEL=0".encode())
     except SSL.Error:
         pytest.skip(f"this OpenSSL has no {suite}")
-    client = door.connect(ALICE, "1.2")
+    client = gate.connect(ALICE, "1.2")
     client.connection = SSL.Connection(context, None)
     client.connection.set_connect_state()
     client.connection.use_certificate(ALICE.certificate)
@@ -96,9 +96,9 @@ def with_suites(door: Door, suite: str) -> Client:
     return client
 
 
-def test_no_compression(door: Door, version: Version) -> None:
+def test_no_compression(gate: MemoryGate, version: Version) -> None:
     """CRIME, CVE-2012-4929; no renegotiation and no tickets either."""
-    context = door.factory.server.context._contexts[0]
+    context = gate.factory.server.context._contexts[0]
     options = context.set_options(0)
     for one in (SSL.OP_NO_COMPRESSION, SSL.OP_NO_RENEGOTIATION, SSL.OP_NO_TICKET):
         assert options & one
@@ -139,13 +139,13 @@ def test_server_name(
         "x.w.example",
         "b.example",
     )
-    door = Door([rule(ca=ROOT)], log, credentials=both)
+    gate = MemoryGate([rule(ca=ROOT)], log, credentials=both)
     trust = [server_authority().certificate]
-    client = door.connect(ALICE, version, server_name=name, trust=trust)
-    assert door.judge(client) == admitted()
+    client = gate.connect(ALICE, version, server_name=name, trust=trust)
+    assert gate.judge(client) == admitted()
     shown = expected if named else both[0]
     assert client.server_certificate == shown.chain[0]
-    peer = door.recorder.protocols[-1].peer
+    peer = gate.recorder.protocols[-1].peer
     assert peer is not None
     assert peer.server_name == name
     assert log.only["sni"] == name
@@ -157,24 +157,24 @@ def test_verdict_under_each_name(log: Log, version: Version, name: str | None) -
     other = Authority.create("Root").issue("alice")
     pinned = self_signed("pinned")
     rules = [rule("ca", ca=ROOT, pins=ALICE), rule("pin", pins=pinned)]
-    door = Door(rules, log, credentials=[A, B])
+    gate = MemoryGate(rules, log, credentials=[A, B])
     for who, expected in [
         (ALICE, admitted("ca")),
         (pinned, admitted("pin")),
         (ROOT.issue("bob"), rejected(Reason.LEAF_MISMATCH)),
         (None, rejected(Reason.NO_CERTIFICATE, None)),
     ]:
-        assert door.try_in(who, version, server_name=name) == expected
-    assert door.try_in(other, version, server_name=name).reason is Reason.UNKNOWN_CA
+        assert gate.try_in(who, version, server_name=name) == expected
+    assert gate.try_in(other, version, server_name=name).reason is Reason.UNKNOWN_CA
 
 
 def test_no_resumption_under_another_name(log: Log, version: Version) -> None:
-    door = Door([rule(ca=ROOT)], log, credentials=[A, B])
-    earlier = door.connect(ALICE, version, server_name="a.example")
-    assert door.judge(earlier) == admitted()
+    gate = MemoryGate([rule(ca=ROOT)], log, credentials=[A, B])
+    earlier = gate.connect(ALICE, version, server_name="a.example")
+    assert gate.judge(earlier) == admitted()
     for name in ("a.example", "b.example", None):
-        client = door.connect(ALICE, version, server_name=name, session=earlier.session)
-        assert door.judge(client) == admitted()
+        client = gate.connect(ALICE, version, server_name=name, session=earlier.session)
+        assert gate.judge(client) == admitted()
         assert not client.resumed
 
 
@@ -182,13 +182,13 @@ def test_server_chain(log: Log, version: Version) -> None:
     """The gate sends its own intermediates along."""
     made = server_authority().intermediate().issue("deep", usages=["server_auth"])
     credential = ServerCredential(made.chain, made.private_key)
-    door = Door([rule(ca=ROOT)], log, credentials=[credential])
+    gate = MemoryGate([rule(ca=ROOT)], log, credentials=[credential])
     trust = [server_authority().certificate]
-    assert door.try_in(ALICE, version, trust=trust) == admitted()
+    assert gate.try_in(ALICE, version, trust=trust) == admitted()
 
 
-def names(log: Log, version: Version, door: Door) -> list[x509.Name]:
-    client = door.connect(None, version)
+def names(log: Log, version: Version, gate: MemoryGate) -> list[x509.Name]:
+    client = gate.connect(None, version)
     client.handshake()
     log.events.clear()
     return client.requested_ca_names
@@ -207,8 +207,8 @@ def test_requested_names(log: Log, version: Version) -> None:
         far.certificate.subject,
         own.certificate.subject,
     ]
-    assert names(log, version, Door(rules, log)) == expected
-    two = Door(rules, log, credentials=[A, B])
+    assert names(log, version, MemoryGate(rules, log)) == expected
+    two = MemoryGate(rules, log, credentials=[A, B])
     assert names(log, version, two) == expected
     client = two.connect(None, version, server_name="b.example")
     client.handshake()
@@ -223,30 +223,30 @@ def test_too_many_names(log: Log, version: Version) -> None:
         for number in range(500)
     ]
     fleet = [self_signed(None, subject=name, key=ALICE.private_key) for name in long]
-    door = Door([rule(pins=fleet)], log)
-    assert names(log, version, door) == []
-    assert door.try_in(fleet[-1], version) == admitted()
-    few = Door([rule(pins=fleet[:300])], log)
+    gate = MemoryGate([rule(pins=fleet)], log)
+    assert names(log, version, gate) == []
+    assert gate.try_in(fleet[-1], version) == admitted()
+    few = MemoryGate([rule(pins=fleet[:300])], log)
     assert len(names(log, version, few)) == 300
 
 
 def test_anyone(log: Log, version: Version) -> None:
     """Without client authentication anyone is let in, unasked, and is nobody."""
-    door = Door(None, log)
+    gate = MemoryGate(None, log)
     for who in (None, ALICE, self_signed("x")):
-        client = door.connect(who, version)
-        assert door.judge(client) == admitted(None)  # type: ignore[arg-type]
+        client = gate.connect(who, version)
+        assert gate.judge(client) == admitted(None)  # type: ignore[arg-type]
         assert client.requested_ca_names == []
-        [protocol] = door.recorder.protocols
+        [protocol] = gate.recorder.protocols
         assert protocol.peer is None
         assert log.only["tls_version"] == f"TLSv{version}"
         log.events.clear()
-        door.recorder.protocols.clear()
+        gate.recorder.protocols.clear()
 
 
 def test_anyone_must_speak_tls(log: Log) -> None:
-    door = Door(None, log)
-    assert door.try_in(None, "1.1") == UNSUPPORTED
+    gate = MemoryGate(None, log)
+    assert gate.try_in(None, "1.1") == UNSUPPORTED
 
 
 @pytest.mark.parametrize(
@@ -262,20 +262,20 @@ def test_alpn(
     log: Log, version: Version, ours: tuple[bytes, ...], theirs: list[str], chosen: str | None
 ) -> None:
     """The first of ours that the client offers too; none in common is no error."""
-    door = Door([rule(ca=ROOT)], log, alpn=ours)
-    client = door.connect(ALICE, version, alpn=theirs)
-    assert door.judge(client) == admitted()
+    gate = MemoryGate([rule(ca=ROOT)], log, alpn=ours)
+    client = gate.connect(ALICE, version, alpn=theirs)
+    assert gate.judge(client) == admitted()
     assert client.negotiated_alpn == chosen
-    peer = door.recorder.protocols[-1].peer
+    peer = gate.recorder.protocols[-1].peer
     assert peer is not None
     assert peer.alpn == chosen
 
 
-def test_facts_of_a_peer(door: Door, version: Version) -> None:
+def test_facts_of_a_peer(gate: MemoryGate, version: Version) -> None:
     """What the peer says of TLS is what the client has negotiated."""
-    client = door.connect(ALICE, version, server_name="localhost")
-    assert door.judge(client) == admitted()
-    peer = door.recorder.protocols[-1].peer
+    client = gate.connect(ALICE, version, server_name="localhost")
+    assert gate.judge(client) == admitted()
+    peer = gate.recorder.protocols[-1].peer
     assert peer is not None
     assert peer.tls_version == client.tls_version == f"TLSv{version}"
     assert peer.cipher == client.cipher
@@ -292,4 +292,4 @@ def test_the_server_certificate_must_be_strong(log: Log) -> None:
     weak = self_signed("weak", key=rsa.generate_private_key(65537, 1024))
     credential = ServerCredential(weak.chain, weak.private_key)
     with pytest.raises(SSL.Error):
-        Door([rule(ca=ROOT)], log, credentials=[credential])
+        MemoryGate([rule(ca=ROOT)], log, credentials=[credential])

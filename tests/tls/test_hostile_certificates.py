@@ -24,7 +24,7 @@ from mtlsgate.testing import Client, Credential, Version
 from mtlsgate.tls import judge
 from mtlsgate.tls import other_paths as paths
 from tests.kits.forgery import certificate_message, present, present_also, raw, records
-from tests.kits.gate import Door, Log, condition, rule
+from tests.kits.gate import Log, MemoryGate, condition, rule
 from tests.kits.hostile import (
     HOLDER,
     KEY,
@@ -107,23 +107,23 @@ def mode(request: pytest.FixtureRequest) -> str:
     return chosen
 
 
-def outcome(door: Door, client: Client) -> Reason | None:
+def outcome(gate: MemoryGate, client: Client) -> Reason | None:
     """:returns: why the client is rejected, which is never the gate's own fault."""
-    before = len(door.log.events)
+    before = len(gate.log.events)
     client.send(b"knock")
-    verdict = door.verdict(before)
-    assert door.log.failures == []
+    verdict = gate.verdict(before)
+    assert gate.log.failures == []
     assert verdict.reason is not Reason.INTERNAL_ERROR
     if verdict.reason is None:
         assert client.established
     else:
-        door.check_turned_away(client, len(door.recorder.protocols))
+        gate.check_turned_away(client, len(gate.recorder.protocols))
     return verdict.reason
 
 
-def substituted(door: Door, certificate: bytes) -> Client:
+def substituted(gate: MemoryGate, certificate: bytes) -> Client:
     """:returns: a TLS 1.2 client that sends any octets for its certificate."""
-    client = door.connect(HOLDER, "1.2")
+    client = gate.connect(HOLDER, "1.2")
     client.step()
     client.step()
     first, *rest = records(client.take_outgoing())
@@ -146,8 +146,8 @@ def test_every_shape_on_the_wire(log: Log, shape: str, mode: str) -> None:
     its way."""
     for issuer in ("Root", "Narrow"):
         for kind in rules():
-            door = Door(rules()[kind], log, **MODES[mode])
-            reason = outcome(door, substituted(door, shaped(shape, issuer)))
+            gate = MemoryGate(rules()[kind], log, **MODES[mode])
+            reason = outcome(gate, substituted(gate, shaped(shape, issuer)))
             assert reason is not None
             if (shape, kind, mode, issuer) == ("sound", "CA", "strict", "Root"):
                 assert reason is Reason.BAD_SIGNATURE
@@ -155,7 +155,7 @@ def test_every_shape_on_the_wire(log: Log, shape: str, mode: str) -> None:
 
 #: What OpenSSL would not present, or not with that key.
 def presentable(shape: str) -> bool:
-    client = Door(rules()["CA"], Log()).connect(HOLDER)
+    client = MemoryGate(rules()["CA"], Log()).connect(HOLDER)
     try:
         present(client.connection, shaped(shape))
     except AssertionError:
@@ -174,10 +174,10 @@ def test_every_shape_by_a_client(
     for shape in shapes:
         for issuer, kind in (("Narrow", "CA"), *(("Root", each) for each in rules())):
             asked.clear()
-            door = Door(rules()[kind], log, **MODES[mode])
-            client = door.connect(HOLDER, version)
+            gate = MemoryGate(rules()[kind], log, **MODES[mode])
+            client = gate.connect(HOLDER, version)
             present(client.connection, shaped(shape, issuer))
-            if outcome(door, client) is None:
+            if outcome(gate, client) is None:
                 admitted.add((shape, issuer))
                 assert kind != "pinned"
             assert asked["paths"] <= 2
@@ -209,8 +209,8 @@ NOT_DER = {
 def test_what_is_no_der(log: Log, kind: str, mode: str) -> None:
     """BER, and what is no certificate at all."""
     for one in rules().values():
-        door = Door(one, log, **MODES[mode])
-        assert outcome(door, substituted(door, NOT_DER[kind])) is not None
+        gate = MemoryGate(one, log, **MODES[mode])
+        assert outcome(gate, substituted(gate, NOT_DER[kind])) is not None
 
 
 @pytest.mark.parametrize(
@@ -233,10 +233,10 @@ def test_names_are_not_cut_short(
 ) -> None:
     """What OpenSSL or a C program would take for the end of a name is none."""
     allowed = evolve(rule("rule", ROOT), allow=(condition(dns_names=[pattern]),))
-    door = Door([allowed], log)
-    client = door.connect(HOLDER, version)
+    gate = MemoryGate([allowed], log)
+    client = gate.connect(HOLDER, version)
     present(client.connection, raw(ROOT, KEY, extensions=[names(written)]))
-    assert outcome(door, client) is (None if expected else Reason.NOT_ALLOWED)
+    assert outcome(gate, client) is (None if expected else Reason.NOT_ALLOWED)
 
 
 @cache
@@ -255,8 +255,8 @@ def test_long_chains(
     log: Log, version: Version, asked: Counter[str], rungs: int, kind: str, mode: str
 ) -> None:
     """As many intermediates as OpenSSL follows, each of them sound, and more."""
-    door = Door(rules()[kind], log, **MODES[mode])
-    reason = outcome(door, door.connect(ladder(rungs), version))
+    gate = MemoryGate(rules()[kind], log, **MODES[mode])
+    reason = outcome(gate, gate.connect(ladder(rungs), version))
     assert (reason is None) == (kind == "CA" and rungs <= 100)
     assert asked["paths"] <= 2
     assert asked["opinions"] <= 2
@@ -266,13 +266,13 @@ def test_hostile_intermediates(log: Log, version: Version, mode: str) -> None:
     """The shapes, presented beside a sound leaf: nobody needs them."""
     for shape in SHAPES:
         for kind in ("CA", "pinned"):
-            door = Door(rules()[kind], log, **MODES[mode])
-            client = door.connect(HOLDER, version)
+            gate = MemoryGate(rules()[kind], log, **MODES[mode])
+            client = gate.connect(HOLDER, version)
             try:
                 present_also(client.connection, shaped(shape))
             except AssertionError:
                 break
-            assert outcome(door, client) is None
+            assert outcome(gate, client) is None
 
 
 def many_primes(bits: int) -> rsa.RSAPrivateKey:
@@ -293,25 +293,25 @@ def test_long_rsa_keys(log: Log, version: Version, asked: Counter[str], bits: in
     """The longest that OpenSSL takes, with proof: it is one verification."""
     leaf = ROOT.issue("long", key=many_primes(bits))
     for kind in ("CA", "allow", "CRL"):
-        door = Door(rules()[kind], log)
-        assert (outcome(door, door.connect(leaf, version)) is None) == (kind != "allow")
+        gate = MemoryGate(rules()[kind], log)
+        assert (outcome(gate, gate.connect(leaf, version)) is None) == (kind != "allow")
     assert asked == Counter()
 
 
 def test_one_does_not_slow_the_others(log: Log, version: Version, asked: Counter[str]) -> None:
     """While hostile clients hang in the middle of their handshakes, a client's own costs
     what it always does: nothing that one brings along is kept for the next."""
-    door = Door([rule("low", ROOT, HOLDER), rule("root", NARROW)], log)
+    gate = MemoryGate([rule("low", ROOT, HOLDER), rule("root", NARROW)], log)
     hanging = []
     for shape in ("64 KB of SANs", "4096 policies", "1000 attributes", "deep nesting"):
-        client = door.connect(HOLDER, version)
+        client = gate.connect(HOLDER, version)
         present(client.connection, shaped(shape))
         client.step()
         client.step()
         client.raw_send(client.take_outgoing()[:-1])
         hanging.append(client)
     asked.clear()
-    assert outcome(door, door.connect(HOLDER, version)) is None
+    assert outcome(gate, gate.connect(HOLDER, version)) is None
     assert asked == Counter()
     for client in hanging:
         client.reset()

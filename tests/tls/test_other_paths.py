@@ -24,7 +24,7 @@ from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, Version
 from mtlsgate.tls.other_paths import MAX_CERTIFICATES, MAX_TARGETS, OtherPaths
 from tests.kits.forgery import key_usage, sha1_signed
-from tests.kits.gate import Door, Log, Verdict, admitted, condition, past, rejected, rule
+from tests.kits.gate import Log, MemoryGate, Verdict, admitted, condition, past, rejected, rule
 from tests.kits.paths import LEAF, LOWER, ROOT, UPPER, Calls, certificates, count_searches, renewed
 from tests.kits.revocation import crl, der
 
@@ -183,8 +183,8 @@ def test_a_cross_signed_leaf(
     swapped: bool,
 ) -> None:
     """Whichever root OpenSSL comes to, in whatever order rules and intermediates stand."""
-    door = Door(rules[::-1] if swapped else rules, log)
-    verdict = door.try_in(CROSSED, version, chain=certificates(*presented))
+    gate = MemoryGate(rules[::-1] if swapped else rules, log)
+    verdict = gate.try_in(CROSSED, version, chain=certificates(*presented))
     if expected.rule is None and verdict != expected:
         # The path that OpenSSL takes is the one that is told of.
         assert verdict == MISMATCH
@@ -199,7 +199,7 @@ def test_a_cross_signed_leaf(
 def test_one_root_alone(log: Log, presented: Sequence[Authority]) -> None:
     """Only one of the two roots is known, and its intermediate may come second."""
     for root in (ONE, TWO):
-        verdict = Door([rule(ca=root)], log).try_in(CROSSED, chain=certificates(*presented))
+        verdict = MemoryGate([rule(ca=root)], log).try_in(CROSSED, chain=certificates(*presented))
         assert verdict == admitted()
 
 
@@ -213,9 +213,9 @@ def test_a_shorter_anchor(log: Log, version: Version) -> None:
         ([rule("short", short, OF_ONE), evolve(rule("long", ONE), max_depth=1)], "long"),
     ):
         for order in (rules, rules[::-1]):
-            assert Door(order, log).try_in(CROSSED, version) == admitted(expected)
-    door = Door([rule("short", short, OF_ONE), evolve(rule("long", ONE), max_depth=0)], log)
-    assert door.try_in(CROSSED, version).reason is not None
+            assert MemoryGate(order, log).try_in(CROSSED, version) == admitted(expected)
+    gate = MemoryGate([rule("short", short, OF_ONE), evolve(rule("long", ONE), max_depth=0)], log)
+    assert gate.try_in(CROSSED, version).reason is not None
 
 
 def test_a_shorter_way_to_the_same_ca(log: Log, version: Version) -> None:
@@ -224,8 +224,8 @@ def test_a_shorter_way_to_the_same_ca(log: Log, version: Version) -> None:
     longer = middle.intermediate("Issuing", key=BY_ONE.private_key)
     chain = certificates(longer, middle, BY_ONE)
     for depth, expected in ((2, admitted()), (1, admitted()), (0, None)):
-        door = Door([evolve(rule(ca=ONE), max_depth=depth)], log)
-        verdict = door.try_in(CROSSED, version, chain=chain)
+        gate = MemoryGate([evolve(rule(ca=ONE), max_depth=depth)], log)
+        verdict = gate.try_in(CROSSED, version, chain=chain)
         assert verdict == (expected or rejected(Reason.PATH_TOO_LONG, 2 if depth else 3))
 
 
@@ -237,29 +237,29 @@ def test_around_a_revoked_intermediate(log: Log, version: Version) -> None:
         *parse_crls(der(crl(ONE, [BY_ONE], now=now))),
         *parse_crls(der(crl(BY_ONE, now=now))),
     ]
-    door = Door([evolve(rule(ca=ONE), revocation=Revocation(tuple(lists)))], log)
+    gate = MemoryGate([evolve(rule(ca=ONE), revocation=Revocation(tuple(lists)))], log)
     for chain in permutations(certificates(BY_ONE, again)):
-        assert door.try_in(CROSSED, version, chain=list(chain)) == admitted()
-    assert door.try_in(CROSSED, version) == rejected(Reason.REVOKED, 1)
+        assert gate.try_in(CROSSED, version, chain=list(chain)) == admitted()
+    assert gate.try_in(CROSSED, version) == rejected(Reason.REVOKED, 1)
 
 
 def test_rule_on_a_root_and_another_on_its_intermediate(log: Log, version: Version) -> None:
     """Rules on one CA and on one below it add up, in either order."""
     rules = [rule("lower", LOWER, LOWER.issue("x")), rule("root", ROOT)]
     for order in (rules, rules[::-1]):
-        assert Door(order, log).try_in(LEAF, version) == admitted("root")
+        assert MemoryGate(order, log).try_in(LEAF, version) == admitted("root")
         # Without the intermediate between the two nothing leads there.
-        door = Door(order, log)
-        assert door.try_in(LEAF, version, chain=certificates(LOWER)) == MISMATCH
+        gate = MemoryGate(order, log)
+        assert gate.try_in(LEAF, version, chain=certificates(LOWER)) == MISMATCH
 
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_pin_that_is_an_intermediate(log: Log, version: Version, swapped: bool) -> None:
     """A CA:TRUE pin keeps nobody out whom another rule's CA lets in."""
     rules = [rule("pin", pins=Credential(UPPER.certificate, UPPER.private_key)), rule("root", ROOT)]
-    door = Door(rules[::-1] if swapped else rules, log)
-    assert door.try_in(LEAF, version) == admitted("root")
-    assert Door(rules[:1], log).try_in(LEAF, version).reason is Reason.UNKNOWN_CA
+    gate = MemoryGate(rules[::-1] if swapped else rules, log)
+    assert gate.try_in(LEAF, version) == admitted("root")
+    assert MemoryGate(rules[:1], log).try_in(LEAF, version).reason is Reason.UNKNOWN_CA
 
 
 def test_a_lone_pin_and_a_ca(log: Log, version: Version) -> None:
@@ -269,11 +269,11 @@ def test_a_lone_pin_and_a_ca(log: Log, version: Version) -> None:
     for name, expected in (("leaf.example", admitted("ca")), ("x.example", None)):
         ca = evolve(rule("ca", ROOT), allow=(condition(dns_names=[name]),))
         for rules in ([retired, ca], [ca, retired]):
-            verdict = Door(rules, log).try_in(LEAF, version)
+            verdict = MemoryGate(rules, log).try_in(LEAF, version)
             assert verdict == (expected or rejected(Reason.NOT_ALLOWED))
         current = [ca, rule("pin", pins=LEAF)]
-        assert Door(current, log).try_in(LEAF, version) == (expected or admitted("pin"))
-        assert Door(current[::-1], log).try_in(LEAF, version) == admitted("pin")
+        assert MemoryGate(current, log).try_in(LEAF, version) == (expected or admitted("pin"))
+        assert MemoryGate(current[::-1], log).try_in(LEAF, version) == admitted("pin")
 
 
 #: A day's validity, in the past and to come.
@@ -309,8 +309,8 @@ def test_the_upper_ca_must_be_fit(
     lower = upper.intermediate("Lower", path_length=0)
     leaf = lower.issue("leaf", dns_names=["x.out.example"])
     other = lower.issue("other")
-    assert Door([rule("root", root)], log).try_in(leaf, version).reason is not None
-    both = Door([rule("lower", lower, other), rule("root", root)], log)
+    assert MemoryGate([rule("root", root)], log).try_in(leaf, version).reason is not None
+    both = MemoryGate([rule("lower", lower, other), rule("root", root)], log)
     assert both.try_in(leaf, version) == MISMATCH
     # What the lower rule says holds by itself.
     assert both.try_in(other, version) == admitted("lower")
@@ -323,6 +323,8 @@ def test_the_signature_of_the_upper_ca_must_be_strong(log: Log, version: Version
     weak = sha1_signed(upper, Credential(made.certificate, made.private_key))
     lower = Authority(weak.certificate, made.private_key, parent=upper)
     leaf, other = lower.issue("leaf"), lower.issue("other")
-    assert Door([rule("upper", upper)], log).try_in(leaf, version) == rejected(Reason.WEAK_KEY, 1)
-    both = Door([rule("lower", lower, other), rule("upper", upper)], log)
+    assert MemoryGate([rule("upper", upper)], log).try_in(leaf, version) == rejected(
+        Reason.WEAK_KEY, 1
+    )
+    both = MemoryGate([rule("lower", lower, other), rule("upper", upper)], log)
     assert both.try_in(leaf, version) == MISMATCH

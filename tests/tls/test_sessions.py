@@ -27,8 +27,8 @@ from mtlsgate.tls.handshake import Handshake
 from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.server import GateContext, TlsPolicy
 from tests.kits.gate import (
-    Door,
     Log,
+    MemoryGate,
     Verdict,
     admitted,
     condition,
@@ -68,9 +68,9 @@ def time() -> Time:
     return Time()
 
 
-def opened(log: Log, time: Time, *rules: Rule, **options: Any) -> Door:
+def opened(log: Log, time: Time, *rules: Rule, **options: Any) -> MemoryGate:
     """:returns: a door at which sessions resume."""
-    return Door(rules, log, now=time, **{"session_lifetime": LIFETIME, **options})
+    return MemoryGate(rules, log, now=time, **{"session_lifetime": LIFETIME, **options})
 
 
 def session_of(client: Client) -> Session:
@@ -80,52 +80,56 @@ def session_of(client: Client) -> Session:
     return session
 
 
-def begin(door: Door, who: Credential, version: Version, **options: Any) -> Session:
+def begin(gate: MemoryGate, who: Credential, version: Version, **options: Any) -> Session:
     """:returns: the session of a client that was let in by a full handshake."""
-    client = door.connect(who, version, **options)
-    assert door.judge(client).rule is not None
+    client = gate.connect(who, version, **options)
+    assert gate.judge(client).rule is not None
     assert not client.resumed
-    [event] = door.log.events
+    [event] = gate.log.events
     assert event["resumed"] is False
-    door.log.events.clear()
+    gate.log.events.clear()
     return session_of(client)
 
 
 def resume(
-    door: Door, session: Session, version: Version, who: Credential | None = None, **options: Any
+    gate: MemoryGate,
+    session: Session,
+    version: Version,
+    who: Credential | None = None,
+    **options: Any,
 ) -> Verdict:
     """Offer a session.  :returns: the verdict on the client, who did resume it."""
-    client = door.connect(who, version, session=session, **options)
-    verdict = door.judge(client)
+    client = gate.connect(who, version, session=session, **options)
+    verdict = gate.judge(client)
     assert client.resumed
     if verdict.rule is not None:
-        peer = door.recorder.protocols[-1].peer
+        peer = gate.recorder.protocols[-1].peer
         assert peer is not None
         assert peer.resumed
-        assert door.log.only["resumed"] is True
-    door.log.events.clear()
+        assert gate.log.only["resumed"] is True
+    gate.log.events.clear()
     return verdict
 
 
 def test_off_by_default(log: Log, version: Version, time: Time) -> None:
     """A session is nothing, and the client shakes hands in full."""
-    door = opened(log, time, rule(ca=ROOT), session_lifetime=None)
-    first = door.connect(ALICE, version)
-    assert door.judge(first) == admitted()
-    again = door.connect(ALICE, version, session=first.session)
-    assert door.judge(again) == admitted()
+    gate = opened(log, time, rule(ca=ROOT), session_lifetime=None)
+    first = gate.connect(ALICE, version)
+    assert gate.judge(first) == admitted()
+    again = gate.connect(ALICE, version, session=first.session)
+    assert gate.judge(again) == admitted()
     assert not again.resumed
     assert [event["resumed"] for event in log.events] == [False, False]
 
 
 def test_resumption(log: Log, version: Version, time: Time) -> None:
     """It is the same peer by the same rule, and both say that it resumed."""
-    door = opened(log, time, rule("other", ROOT, BOB), rule("mine", ROOT))
-    session = begin(door, ALICE, version, server_name="localhost")
+    gate = opened(log, time, rule("other", ROOT, BOB), rule("mine", ROOT))
+    session = begin(gate, ALICE, version, server_name="localhost")
     for _ in range(3):
-        verdict = resume(door, session, version, ALICE, server_name="localhost")
+        verdict = resume(gate, session, version, ALICE, server_name="localhost")
         assert verdict == admitted("mine")
-    first, *_, last = (protocol.peer for protocol in door.recorder.protocols)
+    first, *_, last = (protocol.peer for protocol in gate.recorder.protocols)
     assert first is not None
     assert last is not None
     before, now = (IVerifiedPeer(peer).to_dict() for peer in (first, last))
@@ -153,16 +157,16 @@ def test_every_kind_of_rule(
     log: Log, version: Version, time: Time, who: Credential, one: Rule, options: Any
 ) -> None:
     """Whoever comes in comes in again."""
-    door = opened(log, time, one, **options)
-    assert resume(door, begin(door, who, version), version) == admitted()
+    gate = opened(log, time, one, **options)
+    assert resume(gate, begin(gate, who, version), version) == admitted()
 
 
 def test_after_a_late_verdict(log: Log, version: Version, time: Time) -> None:
     """Also on a path that OpenSSL did not choose."""
     lower = MIDDLE.intermediate("Lower")
     leaf = lower.issue("leaf")
-    door = opened(log, time, rule("low", lower, lower.issue("x")), rule("root", ROOT))
-    assert resume(door, begin(door, leaf, version), version) == admitted("root")
+    gate = opened(log, time, rule("low", lower, lower.issue("x")), rule("root", ROOT))
+    assert resume(gate, begin(gate, leaf, version), version) == admitted("root")
 
 
 def lists(*revoked: Credential | Authority, until: datetime | None = None) -> Revocation:
@@ -203,13 +207,13 @@ def test_judged_at_the_moment_it_resumes(log: Log, version: Version, time: Time,
     """What ended since the full handshake has ended for a resumed session, too, and
     the time it counts by is the gate's."""
     who, one, expected = ends()[kind]
-    door = opened(log, time, one)
-    session = begin(door, who, version)
-    assert resume(door, session, version) == admitted()
+    gate = opened(log, time, one)
+    session = begin(gate, who, version)
+    assert resume(gate, session, version) == admitted()
     time.passed = timedelta(minutes=30)
-    assert resume(door, session, version) == expected
+    assert resume(gate, session, version) == expected
     time.passed = timedelta(minutes=1)
-    assert resume(door, session, version) == admitted()
+    assert resume(gate, session, version) == admitted()
 
 
 def policies() -> dict[str, tuple[AdmissionPolicy, Verdict]]:
@@ -236,55 +240,55 @@ def policies() -> dict[str, tuple[AdmissionPolicy, Verdict]]:
 @pytest.mark.parametrize("kind", policies())
 def test_judged_by_the_rules_in_force(log: Log, version: Version, time: Time, kind: str) -> None:
     """Whatever the rules were when the session began."""
-    door = opened(log, time, rule(ca=ROOT))
-    session = begin(door, ALICE, version)
-    in_force = door.factory.server.context.judge
+    gate = opened(log, time, rule(ca=ROOT))
+    session = begin(gate, ALICE, version)
+    in_force = gate.factory.server.context.judge
     assert in_force is not None
     in_force.policy, expected = policies()[kind]
-    assert resume(door, session, version) == expected
+    assert resume(gate, session, version) == expected
 
 
 def test_the_other_rule(log: Log, version: Version, time: Time) -> None:
     """Where a pin is retired, another rule that holds lets the session in."""
     pin = Pin(ALICE.certificate, "old", retire_after=SOON)
-    door = opened(log, time, Rule("pin", (MIDDLE.certificate,), (pin,)), rule("ca", MIDDLE))
-    session = begin(door, ALICE, version)
-    assert resume(door, session, version) == admitted("pin")
+    gate = opened(log, time, Rule("pin", (MIDDLE.certificate,), (pin,)), rule("ca", MIDDLE))
+    session = begin(gate, ALICE, version)
+    assert resume(gate, session, version) == admitted("pin")
     time.passed = timedelta(minutes=30)
-    assert resume(door, session, version) == admitted("ca")
+    assert resume(gate, session, version) == admitted("ca")
 
 
 def test_forgotten(log: Log, version: Version, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths are remembered for so many clients; for the others nothing resumes."""
     monkeypatch.setattr(judge, "MAX_REMEMBERED", 2)
-    door = opened(log, time, rule(ca=ROOT))
+    gate = opened(log, time, rule(ca=ROOT))
     clients = [ROOT.issue(str(number)) for number in range(3)]
-    sessions = [begin(door, one, version) for one in clients]
-    assert resume(door, sessions[0], version) == NOT_RESUMABLE
-    assert [resume(door, one, version) for one in sessions[1:]] == [admitted()] * 2
+    sessions = [begin(gate, one, version) for one in clients]
+    assert resume(gate, sessions[0], version) == NOT_RESUMABLE
+    assert [resume(gate, one, version) for one in sessions[1:]] == [admitted()] * 2
     # A full handshake is remembered again, in the place of the oldest.
-    again = begin(door, clients[0], version)
-    assert resume(door, again, version) == admitted()
-    assert resume(door, sessions[1], version) == NOT_RESUMABLE
-    assert door.factory.server.context.judge is not None
-    assert len(door.factory.server.context.judge._begun) == 2
+    again = begin(gate, clients[0], version)
+    assert resume(gate, again, version) == admitted()
+    assert resume(gate, sessions[1], version) == NOT_RESUMABLE
+    assert gate.factory.server.context.judge is not None
+    assert len(gate.factory.server.context.judge._begun) == 2
 
 
 def test_lifetime(log: Log, version: Version, time: Time) -> None:
     """It counts from the full handshake, however often the session is renewed by
     resuming it; OpenSSL's tickets are told the same."""
-    door = opened(log, time, rule(ca=ROOT))
-    assert [one.get_timeout() for one in door.factory.server.context._contexts] == [3600]
-    client = door.connect(ALICE, version)
-    assert door.judge(client) == admitted()
+    gate = opened(log, time, rule(ca=ROOT))
+    assert [one.get_timeout() for one in gate.factory.server.context._contexts] == [3600]
+    client = gate.connect(ALICE, version)
+    assert gate.judge(client) == admitted()
     for minutes in (20, 40, 59):
         time.passed = timedelta(minutes=minutes)
-        client = door.connect(None, version, session=session_of(client))
-        assert door.judge(client) == admitted()
+        client = gate.connect(None, version, session=session_of(client))
+        assert gate.judge(client) == admitted()
         assert client.resumed
     time.passed = timedelta(minutes=61)
     log.events.clear()
-    assert resume(door, session_of(client), version) == NOT_RESUMABLE
+    assert resume(gate, session_of(client), version) == NOT_RESUMABLE
 
 
 @pytest.mark.parametrize("who", [None, BOB, self_signed("stranger")])
@@ -295,14 +299,14 @@ def test_what_a_session_proves(
     on with the gate and which stands in no ticket that travels.  Who has it is taken for
     the one who began the session, whatever certificate they may have besides, and is
     judged and logged as that one."""
-    door = opened(log, time, rule(ca=ROOT, pins=ALICE))
-    session = begin(door, ALICE, version)
-    client = door.connect(who, version, session=session)
-    assert door.judge(client) == admitted()
+    gate = opened(log, time, rule(ca=ROOT, pins=ALICE))
+    session = begin(gate, ALICE, version)
+    client = gate.connect(who, version, session=session)
+    assert gate.judge(client) == admitted()
     assert client.resumed
     assert log.only["fingerprint"] == ALICE.sha256
     assert log.only["resumed"] is True
-    peer = door.recorder.protocols[-1].peer
+    peer = gate.recorder.protocols[-1].peer
     assert peer is not None
     assert peer.leaf == ALICE.certificate
 
@@ -313,8 +317,8 @@ def test_a_session_of_a_rejected_client(log: Log, version: Version, time: Time) 
     let in by a full handshake, and then no more than that."""
     lower = MIDDLE.intermediate("Lower")
     leaf = lower.issue("leaf")
-    door = opened(log, time, rule("low", lower, lower.issue("x")), rule("root", ROOT))
-    client = door.connect(leaf, version, chain=[lower.certificate])
+    gate = opened(log, time, rule("low", lower, lower.issue("x")), rule("root", ROOT))
+    client = gate.connect(leaf, version, chain=[lower.certificate])
     with pytest.MonkeyPatch.context() as patch:
         # The connection lasts, so that the client gets all that OpenSSL sends.
         patch.setattr(Doorkeeper, "_turn_away", lambda *_: None)
@@ -322,15 +326,15 @@ def test_a_session_of_a_rejected_client(log: Log, version: Version, time: Time) 
     assert client.established
     session = session_of(client)
     assert log.events == []
-    assert resume(door, session, version) == NOT_RESUMABLE
-    begin(door, leaf, version)
-    assert resume(door, session, version) == admitted("root")
+    assert resume(gate, session, version) == NOT_RESUMABLE
+    begin(gate, leaf, version)
+    assert resume(gate, session, version) == admitted("root")
     time.passed = timedelta(minutes=61)
-    assert resume(door, session, version) == NOT_RESUMABLE
-    early = door.connect(self_signed("stranger"), version)
-    assert door.judge(early).reason is Reason.UNKNOWN_CA
+    assert resume(gate, session, version) == NOT_RESUMABLE
+    early = gate.connect(self_signed("stranger"), version)
+    assert gate.judge(early).reason is Reason.UNKNOWN_CA
     if early.session is not None:
-        verdict = door.try_in(None, version, session=early.session)
+        verdict = gate.try_in(None, version, session=early.session)
         assert verdict == rejected(Reason.NO_CERTIFICATE, None)
 
 
@@ -338,9 +342,9 @@ def test_another_context(log: Log, version: Version, time: Time) -> None:
     """Nothing resumes under another configuration, though it be the same one loaded
     again: a full handshake follows, and its verdict."""
     rules = (rule(ca=ROOT, pins=ALICE),)
-    door, equal = opened(log, time, *rules), opened(log, time, *rules)
+    gate, equal = opened(log, time, *rules), opened(log, time, *rules)
     changed = opened(log, time, rule(ca=ROOT, pins=BOB))
-    session = begin(door, ALICE, version)
+    session = begin(gate, ALICE, version)
     for another, expected in ((equal, admitted()), (changed, rejected(Reason.LEAF_MISMATCH))):
         client = another.connect(ALICE, version, session=session)
         assert another.judge(client) == expected
@@ -354,23 +358,23 @@ def test_several_certificates(log: Log, version: Version, time: Time) -> None:
     names = ["a.example", "b.example"]
     own = [server_credential(name) for name in names]
     pin = Pin(ALICE.certificate, "old", retire_after=SOON)
-    door = opened(log, time, Rule("rule", (ROOT.certificate,), (pin,)), credentials=own)
+    gate = opened(log, time, Rule("rule", (ROOT.certificate,), (pin,)), credentials=own)
     trust = [server_authority().certificate]
-    sessions = {name: begin(door, ALICE, version, server_name=name, trust=trust) for name in names}
+    sessions = {name: begin(gate, ALICE, version, server_name=name, trust=trust) for name in names}
     for name, session in sessions.items():
-        assert resume(door, session, version, server_name=name) == admitted()
+        assert resume(gate, session, version, server_name=name) == admitted()
     time.passed = timedelta(minutes=30)
     for name, session in sessions.items():
-        assert resume(door, session, version, server_name=name) == rejected(Reason.PIN_RETIRED)
-    assert [one.get_timeout() for one in door.factory.server.context._contexts] == [3600] * 2
+        assert resume(gate, session, version, server_name=name) == rejected(Reason.PIN_RETIRED)
+    assert [one.get_timeout() for one in gate.factory.server.context._contexts] == [3600] * 2
 
 
 @pytest.mark.parametrize(("first", "second"), [*permutations(["a.example", "b.example", None], 2)])
 def test_another_server_name(log: Log, time: Time, first: str | None, second: str | None) -> None:
     """A session begun under one name does not resume under another."""
-    door = opened(log, time, rule(ca=ROOT))
-    session = begin(door, ALICE, "1.3", server_name=first)
-    assert resume(door, session, "1.3", server_name=second) == NOT_RESUMABLE
+    gate = opened(log, time, rule(ca=ROOT))
+    session = begin(gate, ALICE, "1.3", server_name=first)
+    assert resume(gate, session, "1.3", server_name=second) == NOT_RESUMABLE
 
 
 def test_a_service_reads_names_itself_where_sessions_resume(
@@ -404,24 +408,24 @@ def test_session_ids(log: Log, time: Time) -> None:
     """A TLS 1.2 client without tickets does not resume: the gate keeps no sessions."""
     from OpenSSL._util import lib
 
-    door = opened(log, time, rule(ca=ROOT))
-    first = door.connect(ALICE, "1.2")
+    gate = opened(log, time, rule(ca=ROOT))
+    first = gate.connect(ALICE, "1.2")
     lib.SSL_set_options(first.connection._ssl, SSL.OP_NO_TICKET)
-    assert door.judge(first) == admitted()
-    again = door.connect(ALICE, "1.2", session=first.session)
-    assert door.judge(again) == admitted()
+    assert gate.judge(first) == admitted()
+    again = gate.connect(ALICE, "1.2", session=first.session)
+    assert gate.judge(again) == admitted()
     assert not again.resumed
 
 
 def test_anyone(log: Log, version: Version, time: Time) -> None:
     """Where no certificate is asked for there is nothing to judge again."""
-    door = Door(None, log, session_lifetime=LIFETIME)
-    first = door.connect(ALICE, version)
-    door.judge(first)
-    again = door.connect(None, version, session=first.session)
-    door.judge(again)
+    gate = MemoryGate(None, log, session_lifetime=LIFETIME)
+    first = gate.connect(ALICE, version)
+    gate.judge(first)
+    again = gate.connect(None, version, session=first.session)
+    gate.judge(again)
     assert again.resumed
-    assert door.recorder.protocols[-1].peer is None
+    assert gate.recorder.protocols[-1].peer is None
 
 
 class Bug(Exception):
@@ -432,15 +436,15 @@ def test_a_bug_rejects(
     log: Log, version: Version, time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever fails in judging a session again is a rejection."""
-    door = opened(log, time, rule(ca=ROOT))
-    session = begin(door, ALICE, version)
+    gate = opened(log, time, rule(ca=ROOT))
+    session = begin(gate, ALICE, version)
 
     def fail(*_: object) -> None:
         raise Bug
 
     monkeypatch.setattr(Judge, "on_resumed", fail)
-    client = door.connect(None, version, session=session)
-    assert door.judge(client) == rejected(Reason.INTERNAL_ERROR, None)
+    client = gate.connect(None, version, session=session)
+    assert gate.judge(client) == rejected(Reason.INTERNAL_ERROR, None)
     log.expect_failure(Bug)
 
 

@@ -24,7 +24,7 @@ from mtlsgate.testing import (
     Version,
 )
 from mtlsgate.tls.transport import PromptTransport, prompt
-from tests.kits.gate import Door, Log, rule
+from tests.kits.gate import Log, MemoryGate, rule
 
 
 class Readiness:
@@ -210,8 +210,8 @@ class Seat:
         authority = Authority.create()
         factory = Factory()
         factory.buildProtocol = lambda addr: protocol  # type: ignore[method-assign]
-        door = Door([rule(ca=authority)], log, factory, clock=self.clock)
-        self.client: Client = door.connect(authority.issue("client"), version, answer_close=False)
+        gate = MemoryGate([rule(ca=authority)], log, factory, clock=self.clock)
+        self.client: Client = gate.connect(authority.issue("client"), version, answer_close=False)
         self.client.handshake()
         self.protocol = protocol
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.kits.gate import Log
 from tests.kits.pki import pki
-from tests.kits.service import House, a_server
+from tests.kits.service import MemoryService, a_server
 from tests.kits.web import parse
 
 HTTP = 'protocol "http" { target = "127.0.0.1:1" \n retry_after = "1s" }'
@@ -28,13 +28,13 @@ def test_a_wildcard_is_not_for_another_servers_names(
     if shared:
         exact = exact.replace("unix:exact.sock", "unix:wild.sock")
     text = (wild + exact).replace('protocol "echo" {}', HTTP)
-    house = House(tmp_path, text)
-    factory = house.service.runner.epoch.servers[0].gate.application
+    running = MemoryService(tmp_path, text)
+    factory = running.service.runner.epoch.servers[0].gate.application
     serves = factory.gate.serves  # type: ignore[attr-defined]
     assert serves("b.example") is not shared
     assert serves("x.example")
     assert not serves("c.other")
-    client = house.connect(pki().client, "wild", server_name="a.example")
+    client = running.connect(pki().client, "wild", server_name="a.example")
     client.handshake()
     if shared:
         client.send(b"GET / HTTP/1.1\r\nHost: b.example:8443\r\n\r\n")

@@ -434,7 +434,7 @@ def test_each_request_is_one_event(serve: Serve, events: Events) -> None:
 
 def test_a_client_without_a_certificate_is_logged_without(serve: Serve, events: Events) -> None:
     web = serve(Echo(), anyone=True)
-    web.ask(client=web.door.connect(None))
+    web.ask(client=web.gate.connect(None))
     (event,) = events
     assert event["text"] == "door: 127.0.0.1:50000 GET / 200 5"
     assert "rule" not in event

@@ -139,7 +139,7 @@ def test_without_certificates_there_is_no_client(serve: Serve) -> None:
     """NONE, and none of what a certificate would say."""
     app = App()
     web = serve(app, anyone=True, remote_user="sha256")
-    client = web.door.connect(None, server_name="gate.example")
+    client = web.gate.connect(None, server_name="gate.example")
     assert web.ask("/", "SSL-Client-Verify: SUCCESS", client=client).status == 200
     told = app.environ
     assert told["SSL_CLIENT_VERIFY"] == "NONE"
