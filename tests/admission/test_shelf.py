@@ -18,7 +18,7 @@ from mtlsgate.admission.shelf import Shelf
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential
 from mtlsgate.tls.judge import Judge
-from tests.admission.test_policy_depth import CONDITIONS, FILES, NOW, PATHS
+from tests.kits.rules import CONDITIONS, FILES, NOW, PATHS
 
 ROOT = Authority.create("root")
 LOWER = ROOT.intermediate("lower")

@@ -1,4 +1,4 @@
-"""What is legal but surely not meant, of the things that tests/test_lint.py leaves."""
+"""Warnings about rules, CAs and pins that cannot do what they say."""
 
 from __future__ import annotations
 
