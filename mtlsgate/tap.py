@@ -5,17 +5,18 @@
 from __future__ import annotations
 
 import os
-import pwd
 import sys
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, Signals
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.error import ReactorNotRunning
+from twisted.logger import ILogObserver
 from twisted.python import usage
+from twisted.python.components import Componentized
 
 from mtlsgate.admin.service import AdminService
 from mtlsgate.admin.sockets import take
@@ -25,10 +26,10 @@ from mtlsgate.load.epoch import Epoch
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.human_log import HumanLog
-from mtlsgate.observe.log_file import NOBODY_ELSE, Owner
 from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
 from mtlsgate.observe.recent_rejections import RecentRejections
+from mtlsgate.observe.text_log import TextLog, Turns
 from mtlsgate.run.control import Control, GateHandle
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.file_watcher import FileWatcher
@@ -40,6 +41,7 @@ from mtlsgate.run.reloading import Reloader
 from mtlsgate.run.service import GateService
 from mtlsgate.run.signals import Handler, SignalService
 from mtlsgate.run.status_taker import Process, Snapshots
+from mtlsgate.run.twistd import LogOutput, log_output_of, mend_pid_file, owner_of
 
 
 class Options(usage.Options):
@@ -52,6 +54,7 @@ class Options(usage.Options):
     epoch: Epoch
     handle: GateHandle
     loader: Loader
+    log: LogOutput | None
 
     def postOptions(self) -> None:
         """
@@ -60,38 +63,48 @@ class Options(usage.Options):
         """
         from twisted.internet import reactor
 
+        say = partial(print, file=sys.stderr)
         self.handle = GateHandle()
         # Before a daemon changes its directory.
         self.loader = Loader(os.path.abspath(self["config"]), self.handle)
         try:
-            self.epoch = self.loader.first(self["config"], partial(print, file=sys.stderr))
+            mend_pid_file(self.parent, say)
+            self.epoch = self.loader.first(self["config"], say)
+            self.log = log_output_of(self.parent, cast(Turns, reactor))
             audit = self["audit"] = AuditLog()
-            owner = _owner(self.parent)
+            owner = owner_of(self.parent)
             audit.turn_to(audit.prepare(self.epoch.path, self.epoch.settings.audit, owner))
             self["listeners"] = bind(self.epoch, reactor)
             self["admin"] = take(self.epoch.admin, owner=owner)
         except GateError as error:
             # usage.UsageError would bury the message under twistd's own help.
-            print(error, file=sys.stderr)  # noqa: T201
+            say(error)
             raise SystemExit(1) from None
 
 
-def _owner(twistd: usage.Options | None) -> Owner:
-    """:returns: who the gate will be, if twistd is told to be somebody else."""
-    if twistd is None:
-        return NOBODY_ELSE
-    uid, gid = twistd.get("uid"), twistd.get("gid")
-    if uid is not None and gid is None:
-        # As twistd itself has it.
-        gid = pwd.getpwuid(uid).pw_gid
-    return -1 if uid is None else uid, -1 if gid is None else gid
+class _Services(MultiService):
+    """
+    All services, in the application that twistd makes.
+
+    :ivar _observer: writes twistd's log, or None if twistd is to do so.
+    """
+
+    def __init__(self, observer: TextLog | None) -> None:
+        super().__init__()
+        self._observer = observer
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Tell twistd which log observer to use: an application says so by a component."""
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)
 
 
 def makeService(options: Options) -> IService:
     """:returns: the service that runs the configuration."""
     from twisted.internet import reactor
 
-    loader, handle = options.loader, options.handle
+    loader, handle, log = options.loader, options.handle, options.log
     # twistd keeps the options for as long as it runs; the first epoch is to be freed one day.
     epoch, listeners = options.epoch, options.pop("listeners")
     del options.epoch
@@ -119,13 +132,19 @@ def makeService(options: Options) -> IService:
     watcher = FileWatcher(
         lambda: loader.seen if runner.epoch.settings.watch else {}, reloader.reload, reactor
     )
+
+    def rotate() -> None:
+        observers.audit.rotate()
+        if log is not None:
+            log.rotate()
+
     handlers: dict[Signals, Handler] = {
         SIGHUP: reloader.reload,
-        SIGUSR1: observers.audit.rotate,
+        SIGUSR1: rotate,
         SIGTERM: end,
         SIGINT: end,
     }
-    services = MultiService()
+    services = _Services(None if log is None else log.observer)
     # The signals first: a gate that listens can be told to end.
     for service in (SignalService(handlers, reactor), gate, watcher, admin):
         service.setServiceParent(services)

@@ -1,0 +1,237 @@
+"""
+The log as text: what twistd writes, in fewer writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+from collections.abc import Callable
+from threading import Thread
+
+import pytest
+from attrs import define, field
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, textFileLogObserver
+from twisted.python.failure import Failure
+from zope.interface.verify import verifyObject
+
+from mtlsgate.observe.text_log import TextLog
+
+#: 2026-11-26T12:00:00Z.
+AT = 1795694400.0
+
+
+@define
+class HandDrivenReactor:
+    """A reactor whose turns a test makes."""
+
+    running: bool = True
+    due: list[Callable[[], object]] = field(factory=list)
+
+    def callFromThread(self, function: Callable[[], object], /) -> None:
+        self.due.append(function)
+
+    def turn(self) -> None:
+        due, self.due = self.due, []
+        for function in due:
+            function()
+
+
+class Stream:
+    """
+    :ivar writes: what was written, each write apart.
+    :ivar problem: what writing raises, or None.
+    """
+
+    def __init__(self) -> None:
+        self.writes: list[str] = []
+        self.problem: OSError | None = None
+
+    def write(self, data: str, /) -> None:
+        if self.problem is not None:
+            raise self.problem
+        self.writes.append(data)
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.fixture
+def reactor() -> HandDrivenReactor:
+    return HandDrivenReactor()
+
+
+@pytest.fixture
+def stream() -> Stream:
+    return Stream()
+
+
+@pytest.fixture
+def text_log(stream: Stream, reactor: HandDrivenReactor) -> TextLog:
+    return TextLog(stream, reactor, lambda: AT)
+
+
+def failure() -> Failure:
+    try:
+        raise ZeroDivisionError("no\nsuch luck")
+    except ZeroDivisionError:
+        return Failure()
+
+
+EVENTS: list[LogEvent] = [
+    {"log_format": "{text}", "text": "door: admitted"},
+    {"log_format": "{text}", "text": "braces { } {0} %s"},
+    {"log_format": "{text}", "text": "two\nlines"},
+    {"log_format": "{text}", "text": ""},
+    {"log_format": "{text}", "text": "caf\u00e9"},
+    {"log_format": "{server}: rejected {reason}", "server": "door", "reason": "x"},
+    {"log_format": "it failed", "log_failure": failure()},
+    {"log_format": "{text}", "text": "it failed", "log_failure": failure()},
+    {"log_format": None},
+    {"log_format": "{nothing}"},
+    {"log_format": "old style", "log_system": "HTTPChannel,1,127.0.0.1"},
+    {"log_format": "{text}", "text": "from a system", "log_system": "-"},
+    {"log_format": "{text}", "text": "no time", "log_time": None},
+    {"log_format": "{text}", "text": "no level", "log_level": None},
+    {"log_format": "{text}", "text": 7},
+    {"log_format": "{text}"},
+]
+
+
+def as_twistd(events: list[LogEvent]) -> str:
+    """:returns: what Twisted's own observer writes."""
+    written = io.StringIO()
+    observer = textFileLogObserver(written)
+    for event in events:
+        observer(dict(event))
+    return written.getvalue()
+
+
+def whole(event: LogEvent) -> LogEvent:
+    """:returns: an event with what every `Logger` adds."""
+    return {
+        "log_time": AT + 0.75,
+        "log_level": LogLevel.warn,
+        "log_namespace": "mtlsgate.gate",
+        **event,
+    }
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_a_line_is_that_of_twistd(event: LogEvent, stream: Stream, text_log: TextLog) -> None:
+    """Whatever is logged, by the gate or by others, reads as without this observer."""
+    text_log(whole(event))
+    text_log.flush()
+    assert "".join(stream.writes) == as_twistd([whole(event)])
+
+
+def test_the_time_of_each_second_is_its_own(stream: Stream, text_log: TextLog) -> None:
+    """Also when the clock is set back."""
+    events = [
+        whole({"log_format": "{text}", "text": "x", "log_time": AT + seconds})
+        for seconds in (0.0, 0.9, 1.0, 3600.0, -86400.0, 0.5)
+    ]
+    for event in events:
+        text_log(event)
+    text_log.flush()
+    assert "".join(stream.writes) == as_twistd(events)
+
+
+def test_one_write_for_each_turn(
+    stream: Stream, text_log: TextLog, reactor: HandDrivenReactor
+) -> None:
+    """In the order in which they were logged."""
+    log = Logger("mtlsgate.gate", observer=text_log)
+    for number in range(3):
+        log.info("{text}", text=f"line {number}")
+        log.warn("other line {number}", number=number)
+    assert stream.writes == []
+    reactor.turn()
+    [written] = stream.writes
+    assert [line.partition("] ")[2] for line in written.splitlines()] == [
+        "line 0", "other line 0", "line 1", "other line 1", "line 2", "other line 2",
+    ]  # fmt: skip
+    reactor.turn()
+    assert len(stream.writes) == 1
+    log.info("{text}", text="later")
+    reactor.turn()
+    assert len(stream.writes) == 2
+
+
+@pytest.mark.parametrize("level", [LogLevel.error, LogLevel.critical])
+def test_an_error_is_written_at_once(stream: Stream, text_log: TextLog, level: LogLevel) -> None:
+    """And what came before it: the process may be about to die."""
+    log = Logger("mtlsgate.gate", observer=text_log)
+    log.info("{text}", text="before")
+    log.emit(level, "{text}", text="error")
+    [written] = stream.writes
+    assert written.count("\n") == 2
+
+
+def test_without_a_running_reactor_lines_are_written_at_once(
+    stream: Stream, text_log: TextLog, reactor: HandDrivenReactor
+) -> None:
+    """Before it runs (a daemon forks then), and when a turn that was to come never came."""
+    log = Logger("mtlsgate.gate", observer=text_log)
+    reactor.running = False
+    log.info("starting")
+    assert len(stream.writes) == 1
+    reactor.running = True
+    log.info("running")
+    reactor.running = False
+    log.info("Server Shut Down.")
+    assert "running\n" in stream.writes[1]
+    assert stream.writes[1].endswith("Server Shut Down.\n")
+
+
+def test_threads_lose_no_line(
+    stream: Stream, text_log: TextLog, reactor: HandDrivenReactor
+) -> None:
+    """Each thread's lines are all there, in its order."""
+    log = Logger("mtlsgate.gate", observer=text_log)
+
+    def say(name: str) -> None:
+        for number in range(200):
+            log.emit(
+                LogLevel.error if number % 7 == 0 else LogLevel.info,
+                "{text}",
+                text=f"{name} {number}",
+            )
+
+    threads = [Thread(target=say, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    reactor.turn()
+    lines = "".join(stream.writes).splitlines()
+    for name in "abcd":
+        own = [line for line in lines if line.partition("] ")[2].startswith(f"{name} ")]
+        assert [int(line.rpartition(" ")[2]) for line in own] == list(range(200))
+
+
+def test_a_full_disk_is_told_when_it_is_over(
+    stream: Stream, text_log: TextLog, reactor: HandDrivenReactor
+) -> None:
+    """How many lines are missing stands where they would have stood; nothing is raised."""
+    log = Logger("mtlsgate.gate", observer=text_log)
+    stream.problem = OSError(errno.ENOSPC, "No space left on device")
+    for _ in range(3):
+        log.info("lost")
+        log.info("lost")
+        reactor.turn()
+    stream.problem = None
+    log.info("written")
+    reactor.turn()
+    [written] = stream.writes
+    first, second = written.splitlines()
+    assert first.endswith("[mtlsgate.log#error] 6 lines of this log are missing")
+    assert second.endswith("written")
+    log.info("more")
+    reactor.turn()
+    assert "missing" not in stream.writes[1]
+
+
+def test_it_is_an_observer(text_log: TextLog) -> None:
+    """twistd asks."""
+    assert verifyObject(ILogObserver, text_log)
