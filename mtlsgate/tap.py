@@ -41,6 +41,7 @@ from mtlsgate.run.reloading import Reloader
 from mtlsgate.run.service import GateService
 from mtlsgate.run.signals import Handler, SignalService
 from mtlsgate.run.status_taker import Process, Snapshots
+from mtlsgate.run.threads import OwnThread
 from mtlsgate.run.twistd import LogOutput, log_output_of, mend_pid_file, owner_of
 
 
@@ -118,7 +119,8 @@ def makeService(options: Options) -> IService:
     admin = AdminService(handle, epoch.admin, options["admin"], reactor, registry.gone)
     followers = (ObserversFollower(observers), admin)
     runner = EpochRunner(epoch, listeners, reactor, registry, followers)
-    reloader = Reloader(runner, loader.again)
+    in_thread = OwnThread(cast(Any, reactor))
+    reloader = Reloader(runner, loader.again, in_thread)
     gate = GateService(runner, reloader, observers)
     process = Process(
         version=version("mtlsgate"),
@@ -130,7 +132,10 @@ def makeService(options: Options) -> IService:
     end = partial(_end, runner, reactor)
     handle.attach(Control(snapshots, Metrics(observers.counts, snapshots.state), end))
     watcher = FileWatcher(
-        lambda: loader.seen if runner.epoch.settings.watch else {}, reloader.reload, reactor
+        lambda: loader.seen if runner.epoch.settings.watch else {},
+        reloader.reload,
+        reactor,
+        in_thread,
     )
 
     def rotate() -> None:

@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 #: Tells one state of a file or directory from another; None where there is none.
-Stamp = tuple[int, int, int, int] | None
+#: Who may read it is a part of it: a key that becomes readable is a change.
+Stamp = tuple[int, ...] | None
 
 
 def stamp(path: Path) -> Stamp:
@@ -17,4 +18,13 @@ def stamp(path: Path) -> Stamp:
         found = os.stat(path)
     except (OSError, ValueError):
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
+    return (
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+        found.st_size,
+        found.st_ino,
+        found.st_dev,
+        found.st_mode,
+        found.st_uid,
+        found.st_gid,
+    )

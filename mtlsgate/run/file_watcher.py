@@ -17,7 +17,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from mtlsgate.load.file_state import Stamp, stamp
-from mtlsgate.run.threads import InThread, in_thread
+from mtlsgate.run.threads import InThread
 
 _log = Logger("mtlsgate.watching")
 
@@ -38,7 +38,7 @@ class FileWatcher(Service):
         read: Callable[[], Mapping[Path, Stamp]],
         changed: Callable[[], object],
         reactor: IReactorTime,
-        in_thread: InThread = in_thread,
+        in_thread: InThread,
     ) -> None:
         """
         :param read: tells what was read by the latest attempt to load, in the

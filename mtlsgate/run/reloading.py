@@ -19,7 +19,7 @@ from mtlsgate.run.epoch_diff import changes
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.rejudging import Handover
 from mtlsgate.run.selftest import self_test
-from mtlsgate.run.threads import InThread, in_thread
+from mtlsgate.run.threads import InThread
 from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.service")
@@ -41,8 +41,8 @@ class Reloader:
     def __init__(
         self,
         runner: EpochRunner,
-        load: Load | None = None,
-        in_thread: InThread = in_thread,
+        load: Load,
+        in_thread: InThread,
     ) -> None:
         """
         :param runner: what an epoch takes over.
@@ -95,8 +95,6 @@ class Reloader:
         return made.addErrback(self._failed).addCallback(tell)
 
     def _loaded(self, is_trial: bool) -> Epoch:
-        if self._load is None:
-            raise GateError("this gate was not told how to load its configuration anew")
         epoch = self._load(is_trial)
         self_test(epoch)
         return epoch

@@ -124,6 +124,34 @@ def test_a_directory_gets_a_file(tmp_path: Path) -> None:
     assert watch.calls_after(2) == 1
 
 
+def test_a_key_that_becomes_readable(one: Path) -> None:
+    """Its mode is a part of its state: what was wrong may be right now."""
+    one.chmod(0o000)
+    watch = Watch(one)
+    one.chmod(0o640)
+    assert watch.calls_after(2) == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_a_key_that_gets_another_owner(one: Path) -> None:
+    """The same by chown, and by chgrp."""
+    watch = Watch(one)
+    os.chown(one, 12345, -1)
+    assert watch.calls_after(2) == 1
+    watch.reads_again()
+    os.chown(one, -1, 12345)
+    assert watch.calls_after(2) == 2
+
+
+def test_a_change_that_leaves_size_and_time_as_they_were(one: Path) -> None:
+    """As cp --preserve and rsync --times do it: the change time tells."""
+    watch, before = Watch(one), one.stat()
+    one.write_text("2")
+    os.utime(one, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (one.stat().st_mtime_ns, one.stat().st_size) == (before.st_mtime_ns, before.st_size)
+    assert watch.calls_after(2) == 1
+
+
 def test_it_stops(one: Path) -> None:
     watch = Watch(one)
     watch.watcher.stopService()
