@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from mtlsgate.admission import Pin, Rejection
 from mtlsgate.clock import utc_now
-from mtlsgate.gate.deadlines import Deadlines
+from mtlsgate.deadlines import Deadlines
 from mtlsgate.gate.entry import Endable, Entry
 from mtlsgate.gate.events import (
     Admission,

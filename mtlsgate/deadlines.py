@@ -25,8 +25,8 @@ class Deadlines(Generic[T]):
 
     def __init__(self, matters: Callable[[T], bool]) -> None:
         """
-        :param matters: whether a thing is still of interest.  What is not is
-            dropped now and then, so that no more is kept than twice of what is.
+        :param matters: whether a thing is still of interest.  Those that are not are
+            dropped now and then, so that at most half of what is kept is of no interest.
         """
         self._matters = matters
         self._heap: list[tuple[float, int, T]] = []
@@ -35,6 +35,17 @@ class Deadlines(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._heap)
+
+    def __iter__(self) -> Iterator[T]:
+        """What still matters, in no order."""
+        return (thing for _, _, thing in self._heap if self._matters(thing))
+
+    @property
+    def next(self) -> float | None:
+        """When the first thing that still matters is due, or None."""
+        while self._heap and not self._matters(self._heap[0][2]):
+            heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
 
     def add(self, at: float, thing: T) -> None:
         """Note that a thing is due at that time."""

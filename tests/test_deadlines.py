@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from mtlsgate.gate.deadlines import Deadlines
+from mtlsgate.deadlines import Deadlines
 
 
 def test_things_are_due_in_their_order() -> None:
