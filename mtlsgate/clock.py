@@ -43,6 +43,7 @@ class Alarm(Protocol):
         """:param delay: seconds from now, more than 0; replaces what was set before."""
 
 
+@implementer(IReactorTime)
 class MonotonicReactor:
     """
     A reactor that does everything as the one below it, but for time: `seconds` and
@@ -72,7 +73,7 @@ class MonotonicReactor:
         self._next: float | None = None
         self._is_soon = False
         self.seconds = seconds
-        directlyProvides(self, providedBy(reactor) + IReactorTime)
+        directlyProvides(self, providedBy(reactor))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)

@@ -20,6 +20,7 @@ from twisted.python.components import Componentized
 
 from mtlsgate.admin.service import AdminService
 from mtlsgate.admin.sockets import take
+from mtlsgate.clock import MonotonicReactor
 from mtlsgate.errors import GateError
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import Epoch
@@ -56,6 +57,7 @@ class Options(usage.Options):
     handle: GateHandle
     loader: Loader
     log: LogOutput | None
+    reactor: MonotonicReactor
 
     def postOptions(self) -> None:
         """
@@ -64,18 +66,19 @@ class Options(usage.Options):
         """
         from twisted.internet import reactor
 
+        self.reactor = MonotonicReactor(reactor)
         say = partial(print, file=sys.stderr)
         self.handle = GateHandle()
         # Before a daemon changes its directory.
-        self.loader = Loader(os.path.abspath(self["config"]), self.handle)
+        self.loader = Loader(os.path.abspath(self["config"]), self.handle, self.reactor)
         try:
             mend_pid_file(self.parent, say)
             self.epoch = self.loader.first(self["config"], say)
-            self.log = log_output_of(self.parent, cast(Turns, reactor))
+            self.log = log_output_of(self.parent, cast(Turns, self.reactor))
             audit = self["audit"] = AuditLog()
             owner = owner_of(self.parent)
             audit.turn_to(audit.prepare(self.epoch.path, self.epoch.settings.audit, owner))
-            self["listeners"] = bind(self.epoch, reactor)
+            self["listeners"] = bind(self.epoch, self.reactor)
             self["admin"] = take(self.epoch.admin, owner=owner)
         except GateError as error:
             # usage.UsageError would bury the message under twistd's own help.
@@ -103,9 +106,8 @@ class _Services(MultiService):
 
 def makeService(options: Options) -> IService:
     """:returns: the service that runs the configuration."""
-    from twisted.internet import reactor
-
     loader, handle, log = options.loader, options.handle, options.log
+    reactor = options.reactor
     # twistd keeps the options for as long as it runs; the first epoch is to be freed one day.
     epoch, listeners = options.epoch, options.pop("listeners")
     del options.epoch

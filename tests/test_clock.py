@@ -177,7 +177,7 @@ def test_twisted_uses_it_as_a_clock() -> None:
     """LoopingCall and Cooperator, for two."""
     time = Time()
     looping = LoopingCall(lambda: time.said.append(time.now))
-    looping.clock = time.reactor  # type: ignore[assignment]
+    looping.clock = time.reactor
     looping.start(1.0, now=False)
     for _ in range(3):
         time.pass_time(1.0)

@@ -23,11 +23,15 @@ class Loader:
         they were then; of dry runs nothing.
     """
 
-    def __init__(self, path: str, gate: Callable[[], IGate]) -> None:
-        """:param gate: where protocols find the gate once it runs."""
+    def __init__(self, path: str, gate: Callable[[], IGate], reactor: object | None = None) -> None:
+        """
+        :param gate: where protocols find the gate once it runs.
+        :param reactor: what protocols get for theirs; by default the installed one.
+        """
         self.path = path
         self.seen: dict[Path, Stamp] = {}
         self._gate = gate
+        self._reactor = reactor
 
     def first(self, name: str, say: Callable[[str], object]) -> Epoch:
         """
@@ -36,7 +40,7 @@ class Loader:
         :returns: the epoch to start with; the garbage collector leaves it alone.
         :raises GateError: with all that is wrong with it.
         """
-        epoch = load(name, say=say, seen=self.seen, gate=self._gate)
+        epoch = load(name, say=say, seen=self.seen, gate=self._gate, reactor=self._reactor)
         self_test(epoch)
         gc.freeze()
         return epoch
@@ -54,7 +58,7 @@ class Loader:
             gc.collect()
         seen: dict[Path, Stamp] = {}
         try:
-            return load(self.path, seen=seen, gate=self._gate)
+            return load(self.path, seen=seen, gate=self._gate, reactor=self._reactor)
         finally:
             if not is_trial:
                 self.seen = seen
