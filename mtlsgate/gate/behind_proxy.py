@@ -34,7 +34,7 @@ from mtlsgate.gate.terms import Terms
 from mtlsgate.gate.trusted_proxies import TrustedProxies
 from mtlsgate.proxyprotocol import Header, HeaderReader
 from mtlsgate.reasons import Reason
-from mtlsgate.tls.transport import no_more, prompt
+from mtlsgate.tls.half_closing import no_more, prompt
 
 
 class Receiving(Structure):

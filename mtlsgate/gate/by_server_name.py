@@ -33,7 +33,7 @@ from mtlsgate.tls.clienthello import (
     NoClientHello,
     alert_record,
 )
-from mtlsgate.tls.transport import no_more
+from mtlsgate.tls.half_closing import no_more
 
 
 @frozen

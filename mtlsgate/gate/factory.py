@@ -29,7 +29,7 @@ from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.peer import TlsFacts
 from mtlsgate.tls.clienthello import ClientHello
 from mtlsgate.tls.server import GateContext
-from mtlsgate.tls.transport import HalfClosingTransport
+from mtlsgate.tls.half_closing import HalfClosingTransport
 
 _log = Logger("mtlsgate")
 

@@ -12,7 +12,7 @@ from OpenSSL import SSL
 
 from mtlsgate.admission import Admitted, Path, Rejection
 from mtlsgate.certificates.parsing import UNPARSABLE
-from mtlsgate.tls.transport import HalfClosingConnection
+from mtlsgate.tls.half_closing import HalfClosingConnection
 
 if TYPE_CHECKING:
     from mtlsgate.tls.server import GateContext

@@ -40,7 +40,7 @@ from mtlsgate.tls.contexts import new_context
 from mtlsgate.tls.handshake import GateConnection, Handshake
 from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.openssl_errors import verification_rejection
-from mtlsgate.tls.transport import HalfClosingTransport
+from mtlsgate.tls.half_closing import HalfClosingTransport
 
 #: The names of CAs in a CertificateRequest, in bytes, from which on none are
 #: sent: the field holds 65,535 bytes, and clients take less.

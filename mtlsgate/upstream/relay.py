@@ -33,7 +33,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtlsgate.tls.transport import HalfClosingTransport, prompt
+from mtlsgate.tls.half_closing import HalfClosingTransport, prompt
 
 Writer = Callable[[bytes], None]
 

@@ -33,7 +33,7 @@ from zope.interface import implementer
 from mtlsgate.certificates.server_identity import as_address, name_problem, path_problem
 from mtlsgate.text import printable
 from mtlsgate.tls.contexts import reasons_of
-from mtlsgate.tls.transport import HalfClosingConnection, HalfClosingTransport
+from mtlsgate.tls.half_closing import HalfClosingConnection, HalfClosingTransport
 
 _log = Logger("mtlsgate.upstream")
 

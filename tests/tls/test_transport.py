@@ -23,7 +23,7 @@ from mtlsgate.testing import (
     RecordingProtocol,
     Version,
 )
-from mtlsgate.tls.transport import PromptTransport, prompt
+from mtlsgate.tls.half_closing import PromptTransport, prompt
 from tests.kits.gate import Log, MemoryGate, rule
 
 
