@@ -1,0 +1,329 @@
+"""
+TLS without a socket: bytes in, bytes and events out.
+
+An `Engine` is the only thing that makes and drives an OpenSSL connection.  Its
+owner hands it what arrived (`Engine.feed`), asks what that means until there is
+no more (`Engine.next`), writes (`Engine.write`), and sends whatever
+`Engine.outgoing` returns::
+
+    engine.feed(data)
+    while (event := engine.next()) is not Event.NEEDS_BYTES:
+        ...                     # bytes for the application, or an Event
+    socket.send(engine.outgoing())
+
+A server that asks for certificates has a verdict on each client.  Until it is
+`Admitted`, the engine returns none of the client's bytes, and sends nothing that
+OpenSSL has to say after the handshake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+
+from cryptography import x509
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+
+from mtlsgate.admission import Admitted, Path, Rejection
+from mtlsgate.certificates.parsing import UNPARSABLE
+
+#: What one TLS record holds at most (RFC 8446, 5.1), and what TLS adds to it at most.
+_RECORD = 2**14
+_RECORD_OVERHEAD = 256
+
+#: How much of several records is handed on as one piece.
+PIECE = 2**18
+
+#: How much of a handshake's output is read at once; it is read until there is none.
+_FLIGHT = 2**14
+
+
+class Event(Enum):
+    """What can come of the bytes that an engine was fed, besides bytes."""
+
+    #: There is nothing more to be had from what was fed.
+    NEEDS_BYTES = "needs bytes"
+    #: The handshake is complete.  A server's verdict is in `Engine.verdict`.
+    HANDSHAKEN = "handshaken"
+    #: The other side sent close_notify: no more will come from it.
+    ENDED = "ended"
+
+
+class Handshake:
+    """
+    What the verify callback learns of a client, for the verdict.
+
+    :ivar certificates: what OpenSSL verified so far, by depth.
+    :ivar verdict: the outcome, or None.  A rejection stands.
+    :ivar resumed: whether the client resumed a session.
+    """
+
+    __slots__ = ("certificates", "resumed", "verdict")
+
+    def __init__(self) -> None:
+        self.certificates: dict[int, x509.Certificate] = {}
+        self.verdict: Admitted | Rejection | None = None
+        self.resumed = False
+
+    @property
+    def path(self) -> Path:
+        """The path, leaf first.  OpenSSL goes from the anchor down, so it is
+        whole at depth 0."""
+        return tuple(map(self.certificates.__getitem__, range(len(self.certificates))))
+
+
+class EngineConnection(SSL.Connection):
+    """
+    The OpenSSL connection of an engine.
+
+    A Context's callbacks tell by this class that an engine is at work, which
+    keeps to the verdict, and reject every other connection.
+
+    :ivar owner: what made the Context, and answers its callbacks.
+    :ivar handshake: what they note.
+    """
+
+    def __init__(self, context: SSL.Context, owner: object) -> None:
+        super().__init__(context, None)
+        self.owner = owner
+        self.handshake = Handshake()
+
+
+class Engine:
+    """
+    One TLS connection, of a server or a client.
+
+    :ivar verdict: of a server that asks for certificates, when the handshake is
+        complete; None before, and for every other engine.
+    :ivar received: bytes that were handed to the application.
+    :ivar sent: bytes that it wrote.
+    :ivar is_handshaken: whether the handshake is complete.
+    :ivar _is_open: whether application bytes may pass.
+    :ivar _met: what reading met behind bytes that it returned.
+    :ivar _is_dry: whether OpenSSL has nothing more to be read.
+    """
+
+    __slots__ = (
+        "_conclude",
+        "_connection",
+        "_is_dry",
+        "_is_open",
+        "_met",
+        "is_handshaken",
+        "received",
+        "sent",
+        "verdict",
+    )
+
+    def __init__(
+        self,
+        connection: EngineConnection,
+        conclude: Callable[[Engine], Admitted | Rejection] | None = None,
+    ) -> None:
+        """
+        :param connection: in accept or connect state; nobody else drives it.
+        :param conclude: gives the verdict when the handshake is complete; None
+            where the other side is verified within the handshake, or not at all.
+        """
+        self._connection: EngineConnection | None = connection
+        self._conclude = conclude
+        self._is_open = self.is_handshaken = self._is_dry = False
+        self._met: Event | SSL.Error | None = None
+        self.verdict: Admitted | Rejection | None = None
+        self.received = self.sent = 0
+
+    # Bytes in, events out.
+
+    def feed(self, data: bytes) -> None:
+        """:param data: that arrived."""
+        if data and self._connection is not None:
+            self._connection.bio_write(data)
+            self._is_dry = False
+
+    def next(self) -> bytes | Event:
+        """
+        :returns: application bytes, or an event.  The last event is always
+            `Event.NEEDS_BYTES`.
+        :raises SSL.Error: if TLS failed.  `outgoing` may have an alert.
+        """
+        if self._connection is None:
+            return Event.NEEDS_BYTES
+        if self.is_handshaken:
+            return self._read(self._connection) if self._is_open else Event.NEEDS_BYTES
+        return self._shake(self._connection)
+
+    def _shake(self, connection: EngineConnection) -> Event:
+        try:
+            connection.do_handshake()
+        except SSL.WantReadError:
+            return Event.NEEDS_BYTES
+        except SSL.ZeroReturnError:
+            # A close_notify in the middle of the handshake.
+            raise SSL.SysCallError(-1, "Unexpected EOF") from None
+        self.is_handshaken = True
+        if self._conclude is None:
+            self._is_open = True
+        else:
+            self.verdict = self._conclude(self)
+            self._is_open = isinstance(self.verdict, Admitted)
+            if not self._is_open:
+                # Session tickets, or TLS 1.2's Finished.
+                self.outgoing()
+        return Event.HANDSHAKEN
+
+    def _read(self, connection: EngineConnection) -> bytes | Event:
+        if self._met is not None:
+            return self._raise_met()
+        if self._is_dry:
+            return Event.NEEDS_BYTES
+        records: list[bytes] = []
+        size = 0
+        try:
+            while size < PIECE:
+                records.append(connection.recv(_RECORD))
+                size += len(records[-1])
+        except SSL.WantReadError:
+            self._is_dry = True
+        except SSL.ZeroReturnError:
+            self._met = Event.ENDED
+        except SSL.Error as error:
+            # Without the frames, which would hold this engine in a circle.
+            self._met = error.with_traceback(None)
+        if records:
+            self.received += size
+            return records[0] if len(records) == 1 else b"".join(records)
+        return self._raise_met() if self._met is not None else Event.NEEDS_BYTES
+
+    def _raise_met(self) -> Event:
+        met, self._met = self._met, None
+        # Nothing comes after either.
+        self._is_dry = True
+        if isinstance(met, SSL.Error):
+            try:
+                raise met
+            finally:
+                del met
+        assert met is not None
+        return met
+
+    # Bytes out.
+
+    def write(self, data: bytes) -> None:
+        """
+        :param data: the application's, for `outgoing`.
+        :raises SSL.Error: if TLS failed.
+        """
+        connection = self._connection
+        if connection is None or not self._is_open:
+            return
+        sent = 0
+        # One call takes all of it where `new_context` made the Context.
+        while sent < len(data):
+            sent += connection.send(memoryview(data)[sent:] if sent else data)
+        self.sent += sent
+
+    def close(self) -> None:
+        """Send close_notify.  OpenSSL has none to send before the handshake is
+        complete, or after TLS failed."""
+        if self._connection is not None:
+            with suppress(SSL.Error):
+                self._connection.shutdown()
+
+    def outgoing(self, size: int = 0) -> bytes:
+        """
+        :param size: how many application bytes are in it, as far as known.
+        :returns: everything that is to be sent, however much it is.
+        """
+        connection = self._connection
+        if connection is None:
+            return b""
+        room = size + (size // _RECORD + 1) * _RECORD_OVERHEAD if size else _FLIGHT
+        pieces = []
+        with suppress(SSL.WantReadError):
+            while True:
+                pieces.append(connection.bio_read(room))
+                if len(pieces[-1]) < room:
+                    break
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def free(self) -> None:
+        """Let go of OpenSSL's memory.  What is asked of the connection afterwards is None."""
+        self._connection = None
+
+    # What was negotiated.
+
+    @property
+    def connection(self) -> EngineConnection | None:
+        """OpenSSL's connection, for questions about it; None after `free`."""
+        return self._connection
+
+    @property
+    def handshake(self) -> Handshake:
+        """What the callbacks noted; only before `free`."""
+        assert self._connection is not None
+        return self._connection.handshake
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that the client asks for (SNI), as it is written there."""
+        name = None if self._connection is None else self._connection.get_servername()
+        return None if name is None else name.decode("latin-1")
+
+    @property
+    def version(self) -> str:
+        """As ``TLSv1.3``."""
+        return "" if self._connection is None else self._connection.get_protocol_version_name()
+
+    @property
+    def cipher(self) -> str:
+        """OpenSSL's name of the cipher suite, or an empty string."""
+        return "" if self._connection is None else self._connection.get_cipher_name() or ""
+
+    @property
+    def group(self) -> str | None:
+        """OpenSSL's name of the key exchange group."""
+        return None if self._connection is None else self._connection.get_group_name()
+
+    @property
+    def alpn(self) -> bytes | None:
+        """The application protocol, or None."""
+        found = b"" if self._connection is None else self._connection.get_alpn_proto_negotiated()
+        return found or None
+
+    @property
+    def certificate(self) -> X509 | None:
+        """The other side's certificate, or None."""
+        return None if self._connection is None else self._connection.get_peer_certificate()
+
+    @property
+    def own_certificate(self) -> x509.Certificate | None:
+        """This side's certificate, or None."""
+        if self._connection is None:
+            return None
+        return self._connection.get_certificate(as_cryptography=True)
+
+    def presented_leaf(self) -> x509.Certificate | None:
+        """
+        :returns: the leaf that a rejected client presented, for the log; it may not have
+            proved that it holds the key.
+        """
+        if self._connection is None:
+            return None
+        known = self.handshake.certificates.get(0)
+        if known is not None:
+            return known
+        try:
+            chain = self._connection.get_verified_chain(as_cryptography=True)
+        except UNPARSABLE:
+            return None
+        return chain[0] if chain else None
+
+    def presented_chain(self) -> list[x509.Certificate]:
+        """:returns: what the client sent after its leaf, but for what does not parse."""
+        chain = []
+        for one in (self._connection and self._connection.get_peer_cert_chain()) or ():
+            with suppress(*UNPARSABLE):
+                chain.append(one.to_cryptography())
+        return chain

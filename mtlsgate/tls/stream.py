@@ -1,0 +1,251 @@
+"""
+A connected socket and a reactor: bytes out as soon as the kernel takes them.
+
+`SocketStream` is what `mtlsgate.tls.transport` stands on.  It knows nothing of
+TLS.  Its subclasses say what to do with what is received, and when there is
+nothing left to be sent.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Protocol as Structure
+from typing import cast
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorFDSet
+from twisted.python.failure import Failure
+
+#: How much is read from the kernel at once.
+READ_SIZE = 2**18
+
+#: How many buffers one system call takes (IOV_MAX is 1024 on Linux, 16 at least).
+_MAX_BUFFERS = 64
+
+#: SO_LINGER with a time of zero: closing resets the connection.
+_RESET = struct.pack("ii", 1, 0)
+
+
+class StreamReactor(Structure):
+    """What a stream needs of its reactor."""
+
+    def addReader(self, reader: object) -> object: ...
+    def removeReader(self, reader: object) -> object: ...
+    def addWriter(self, writer: object) -> object: ...
+    def removeWriter(self, writer: object) -> object: ...
+    def callLater(
+        self, delay: float, function: Callable[..., object], *arguments: object
+    ) -> IDelayedCall: ...
+
+
+class SocketStream(FileDescriptor):
+    """
+    Reads and writes a connected socket.
+
+    :ivar reactor: watches the socket.
+    :ivar read_size: how much is read at once.
+    :ivar unsent: bytes that the kernel has not taken yet.
+    :ivar is_aborted: whether `abortConnection` was called.
+    :ivar _unsent: those bytes.
+    :ivar _is_reader: whether the reactor watches for bytes.
+    :ivar _is_writer: whether it watches for room to write.
+    """
+
+    read_size = READ_SIZE
+    unsent = 0
+    is_aborted = False
+    _is_reader = False
+    _is_writer = False
+
+    def __init__(
+        self, sock: socket.socket, reactor: StreamReactor, peer: IAddress, host: IAddress
+    ) -> None:
+        """
+        :param sock: connected; it belongs to this object from now on.
+        :param peer: the other side's address.
+        :param host: this side's.
+        """
+        super().__init__(cast(IReactorFDSet, reactor))
+        sock.setblocking(False)
+        self.connected = 1
+        self._socket = sock
+        self._descriptor = sock.fileno()
+        self._peer = peer
+        self._host = host
+        self._unsent: deque[memoryview | bytes] = deque()
+
+    def fileno(self) -> int:
+        """:returns: the socket's descriptor; -1 when it is closed."""
+        return self._descriptor
+
+    def getPeer(self) -> IAddress:
+        """:returns: the other side's address."""
+        return self._peer
+
+    def getHost(self) -> IAddress:
+        """:returns: this side's address."""
+        return self._host
+
+    # For subclasses.
+
+    def bytes_came(self, data: bytes) -> None:
+        """:param data: that was read from the socket."""
+        raise NotImplementedError
+
+    def all_sent(self) -> Exception | None:
+        """
+        Everything has been sent, and there is room for more.
+
+        :returns: why the connection is over now, or None.
+        """
+        raise NotImplementedError
+
+    def send(self, data: bytes) -> None:
+        """Send bytes now, as far as the kernel takes them, and the rest when it does."""
+        if not data:
+            return
+        if self._unsent:
+            self._unsent.append(data)
+            self.unsent += len(data)
+            return
+        try:
+            sent = self._socket.send(data)
+        except OSError:
+            # The reactor meets the same error, and knows what to do about it.
+            sent = 0
+        if sent < len(data):
+            self._unsent.append(memoryview(data)[sent:] if sent else data)
+            self.unsent = len(data) - sent
+            self.startWriting()
+
+    def drop_unsent(self) -> None:
+        """Forget what the kernel has not taken."""
+        self._unsent.clear()
+        self.unsent = 0
+
+    # What the reactor calls.
+
+    def doRead(self) -> Exception | None:
+        """Read what has come."""
+        if not self._is_reader or self.disconnected:
+            return None
+        try:
+            data = self._socket.recv(self.read_size)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return ConnectionLost()
+        if not data:
+            return ConnectionDone()
+        self.bytes_came(data)
+        return None
+
+    def doWrite(self) -> Exception | None:
+        """Send what waits."""
+        if not self._is_writer or self.disconnected:
+            return None
+        if self._unsent and not self._send_waiting():
+            return ConnectionLost()
+        return None if self._unsent else self.all_sent()
+
+    def _send_waiting(self) -> bool:
+        """:returns: whether the connection is alive."""
+        try:
+            sent = self._socket.sendmsg(list(islice(self._unsent, _MAX_BUFFERS)))
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
+        self.unsent -= sent
+        while sent:
+            first = self._unsent.popleft()
+            if len(first) > sent:
+                self._unsent.appendleft(memoryview(first)[sent:])
+                break
+            sent -= len(first)
+        return True
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is over: close the socket."""
+        super().connectionLost(reason)
+        self.drop_unsent()
+        self._close_socket()
+
+    def _close_socket(self) -> None:
+        sock = self._socket
+        self._descriptor = -1
+        try:
+            if self.is_aborted:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            else:
+                sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            # The other side closed it first.
+            pass
+        finally:
+            sock.close()
+
+    def abortConnection(self) -> None:
+        """Reset the connection; what has not been sent is dropped."""
+        if self.is_aborted or self.disconnected:
+            return
+        self.is_aborted = True
+        self.disconnecting = 1
+        self.drop_unsent()
+        self.stopReading()
+        self.stopWriting()
+        # Not from within whatever called this.
+        cast(StreamReactor, self.reactor).callLater(0, self._aborted)
+
+    def _aborted(self) -> None:
+        if not self.disconnected:
+            self.connectionLost(Failure(ConnectionAborted()))
+
+    # What the reactor watches; asking it costs more than remembering.
+
+    def startReading(self) -> None:
+        """Watch for bytes."""
+        if not self._is_reader and not self.is_aborted and self.connected:
+            self._is_reader = True
+            super().startReading()
+
+    def stopReading(self) -> None:
+        """Do not watch for bytes any more."""
+        if self._is_reader:
+            self._is_reader = False
+            super().stopReading()
+
+    def startWriting(self) -> None:
+        """Watch for room to write."""
+        if not self._is_writer and not self.is_aborted and self.connected:
+            self._is_writer = True
+            super().startWriting()
+
+    def stopWriting(self) -> None:
+        """Do not watch for room to write any more."""
+        if self._is_writer:
+            self._is_writer = False
+            super().stopWriting()
+
+    # ITCPTransport
+
+    def getTcpNoDelay(self) -> bool:
+        """:returns: whether small segments are sent without waiting."""
+        return bool(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """:param enabled: whether to send small segments without waiting."""
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, bool(enabled))
+
+    def getTcpKeepAlive(self) -> bool:
+        """:returns: whether the kernel finds out if the other side vanished."""
+        return bool(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """:param enabled: whether the kernel is to find out if the other side vanished."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, bool(enabled))

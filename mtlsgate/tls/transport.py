@@ -1,0 +1,354 @@
+"""
+TLS on a socket, as a Twisted transport.
+
+A `TlsTransport` joins an `Engine` to a socket and to an application's protocol.
+It is what Twisted's TLS transports are, with these differences:
+
+- What the application writes while it handles received bytes goes out together
+  when it is done, and at once.  What it writes at any other time goes out in the
+  reactor's next turn.  Past `FLUSH_SIZE` bytes it goes out immediately.
+- Nothing is delivered while the application has paused its transport.
+- The two directions end one by one for a protocol that provides
+  `IHalfCloseableProtocol`: the other side's close_notify calls
+  ``readConnectionLost``, and the protocol may go on writing.  For any other
+  protocol close_notify ends the connection, as in Twisted.
+- A connection that ends without close_notify was cut off: `ConnectionLost`.
+- Bytes after the other side's close_notify are read and dropped (RFC 8446, 6.1).
+
+Who makes one decides when the application gets it: a server's only after the
+verdict, a client's only after it has verified the server.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from typing import cast
+
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    INegotiated,
+    IProtocol,
+    IPullProducer,
+    IPushProducer,
+    ISSLTransport,
+    ISystemHandle,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mtlsgate.tls.engine import Engine, Event
+from mtlsgate.tls.openssl_errors import is_end_of_stream
+from mtlsgate.tls.stream import SocketStream, StreamReactor
+
+#: How much may wait to be encrypted before it is not left to wait any longer.
+FLUSH_SIZE = 2**16
+
+
+@implementer(ISSLTransport, INegotiated, ISystemHandle)
+class TlsTransport(SocketStream):
+    """
+    The transport of one TLS connection.
+
+    :ivar _engine: TLS, from when it begins.
+    :ivar _application: the protocol that gets the bytes, from when it may.
+    :ivar _written: what the application wrote and is not encrypted yet.
+    :ivar _is_busy: whether received bytes are being handled, at the end of which
+        what was written goes out.
+    :ivar _is_paused: whether the application wants no bytes now.
+    :ivar _is_read: whether no more bytes come from the other side.
+    :ivar _is_written: whether close_notify was sent.
+    :ivar _is_ending: whether to send close_notify when the producer is gone.
+    :ivar _is_over: whether to close the socket when everything has been sent.
+    :ivar _reason: why the connection is over, where the socket does not tell.
+    """
+
+    _engine: Engine | None = None
+    _application: IProtocol | None = None
+    _written_size = 0
+    _is_busy = False
+    _is_paused = False
+    _is_read = False
+    _is_written = False
+    _is_ending = False
+    _is_over = False
+    _reason: Failure | None = None
+
+    def __init__(
+        self, sock: socket.socket, reactor: StreamReactor, peer: IAddress, host: IAddress
+    ) -> None:
+        super().__init__(sock, reactor, peer, host)
+        self._written: list[bytes] = []
+
+    def logPrefix(self) -> str:
+        """:returns: what Twisted calls it in logs."""
+        return type(self._application or self).__name__ + ",TLS"
+
+    # What comes in.
+
+    def bytes_came(self, data: bytes) -> None:
+        """Decrypt what was read, and hand it to the application."""
+        if self._is_read or self._engine is None:
+            return
+        self._engine.feed(data)
+        self._handle_events()
+
+    def _handle_events(self) -> None:
+        """Handle what can be had of what was received, and then send what it led to."""
+        engine = self._engine
+        assert engine is not None
+        self._is_busy = True
+        try:
+            while self._may_deliver():
+                event = engine.next()
+                if event is Event.NEEDS_BYTES:
+                    break
+                if isinstance(event, bytes):
+                    self._deliver(event)
+                elif event is Event.ENDED:
+                    self._other_side_ended()
+                else:
+                    self.handshake_completed()
+        except SSL.Error as error:
+            self._failed(error)
+        finally:
+            self._is_busy = False
+            if self.connected and not self.is_aborted:
+                if self._written:
+                    self._encrypt()
+                else:
+                    # TLS may have something of its own to say.
+                    self.send(engine.outgoing())
+                self._end_if_due()
+
+    def _may_deliver(self) -> bool:
+        return not (self._is_paused or self._is_read or self.is_aborted or self.disconnected)
+
+    def _deliver(self, data: bytes) -> None:
+        assert self._application is not None
+        self._application.dataReceived(data)
+
+    def handshake_completed(self) -> None:
+        """The handshake is done; make the application's protocol, if it may be made."""
+        raise NotImplementedError
+
+    def _other_side_ended(self) -> None:
+        """The other side sent close_notify."""
+        self._is_read = True
+        if self._is_written or self._is_ending:
+            return
+        half = IHalfCloseableProtocol(self._application, None)
+        if half is None:
+            self._end_writing()
+        else:
+            half.readConnectionLost()
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """The kernel has no more bytes."""
+        self.stopReading()
+        if not self._is_read:
+            self.connectionLost(Failure(ConnectionLost()))
+
+    def _failed(self, error: SSL.Error) -> None:
+        """TLS failed: send the alert, if there is one, and end."""
+        ended = is_end_of_stream(error)
+        # Without the frames, which hold this object.
+        cause = ConnectionLost() if ended else error.with_traceback(None)
+        self.end_because(Failure(cause))
+
+    def end_because(self, reason: Failure) -> None:
+        """End the connection after what OpenSSL has to say, and nothing else."""
+        self._reason = self._reason or reason
+        self._is_read = self._is_written = self._is_over = True
+        self._written.clear()
+        self.stopReading()
+        self.startWriting()
+
+    # What goes out.
+
+    def write(self, data: bytes) -> None:
+        """Write; after `loseConnection` only a registered producer still may."""
+        if not isinstance(data, bytes):
+            data = data + b""  # whatever bytes can be made of, or else a TypeError
+        if not data or self._is_written or not self.connected or self.is_aborted:
+            return
+        if self._is_ending and self.producer is None:
+            return
+        self._written.append(data)
+        self._written_size += len(data)
+        if self._written_size >= FLUSH_SIZE:
+            self._encrypt()
+        elif not self._is_busy:
+            self.startWriting()
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Write all of it."""
+        self.write(b"".join(iovec))
+
+    def write_at_once(self, data: bytes) -> None:
+        """Write, and do not wait for more to be written in the same turn."""
+        self.write(data)
+        if self._written:
+            self._encrypt()
+
+    def _encrypt(self) -> None:
+        """Encrypt what was written, and send it."""
+        engine = self._engine
+        assert engine is not None
+        data = self._written[0] if len(self._written) == 1 else b"".join(self._written)
+        self._written.clear()
+        self._written_size = 0
+        try:
+            engine.write(data)
+        except SSL.Error as error:
+            self._failed(error)
+            return
+        self.send(engine.outgoing(len(data)))
+        producer = self.producer
+        if producer is None:
+            return
+        if not self.streamingProducer:
+            # It is asked for more when there is room.
+            self.startWriting()
+        elif self.unsent > self.bufferSize and not self.producerPaused:
+            self.producerPaused = True
+            cast(IPushProducer, producer).pauseProducing()
+
+    def doWrite(self) -> Exception | None:
+        """Encrypt what was written since the last turn, and send."""
+        if self._written and not self.disconnected and not self.is_aborted:
+            self._encrypt()
+        return super().doWrite()
+
+    def all_sent(self) -> Exception | None:
+        """Ask the producer for more, or end."""
+        if self._is_over:
+            return ConnectionDone()
+        producer = self.producer
+        if producer is not None and (self.producerPaused or not self.streamingProducer):
+            self.producerPaused = False
+            cast(IPullProducer, producer).resumeProducing()
+        if not (self._written or self.unsent or self._is_over):
+            self.stopWriting()
+        return None
+
+    # The end.
+
+    def loseConnection(self) -> None:
+        """End the connection in good order after everything written."""
+        if not self.disconnecting and self.connected:
+            self.disconnecting = 1
+            self._begin_ending()
+
+    def loseWriteConnection(self) -> None:
+        """Send close_notify after everything written.  What the other side still
+        sends is delivered until it ends, too."""
+        if self.connected:
+            self._begin_ending()
+
+    def _begin_ending(self) -> None:
+        self._is_ending = True
+        if self.disconnecting and self._is_paused:
+            # The other side's close_notify must be read; what comes before it is dropped.
+            self._is_paused = False
+            self._application_is_deaf = True
+            self.startReading()
+        if not self._is_busy:
+            self._end_if_due()
+
+    def _end_if_due(self) -> None:
+        if self._is_ending and self.producer is None and not self._is_written:
+            self._end_writing()
+        elif self._is_read and self._is_written:
+            self._finish()
+
+    def _end_writing(self) -> None:
+        """Send close_notify."""
+        if self._written:
+            self._encrypt()
+        if self._is_written:
+            return
+        self._is_written = True
+        assert self._engine is not None
+        self._engine.close()
+        self.send(self._engine.outgoing())
+        if self._is_read:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Both sides have ended: close the socket in another turn of the reactor."""
+        self._is_over = True
+        self.stopReading()
+        self.startWriting()
+
+    def abortConnection(self) -> None:
+        """Reset the connection.  Nothing more is sent, not even a close_notify,
+        which would make what is cut off look whole."""
+        self._written.clear()
+        super().abortConnection()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is over: tell the application."""
+        if self.disconnected:
+            return
+        super().connectionLost(reason)
+        reason = self._reason or reason
+        application, self._application = self._application, None
+        try:
+            if application is not None:
+                application.connectionLost(reason)
+        finally:
+            if self._engine is not None:
+                self._engine.free()
+
+    # Producers and consumers.
+
+    def unregisterProducer(self) -> None:
+        """Write from no producer any more."""
+        self.producer = None
+        self.producerPaused = False
+        if self.connected and not self._is_busy:
+            self._end_if_due()
+
+    def pauseProducing(self) -> None:
+        """Deliver nothing for now, and read nothing."""
+        if self.connected and not self.disconnecting:
+            self._is_paused = True
+            self.stopReading()
+
+    def resumeProducing(self) -> None:
+        """Deliver again."""
+        if self.connected and not self.disconnecting and self._is_paused:
+            self._is_paused = False
+            if not self._is_over:
+                self.startReading()
+            if self._engine is not None:
+                # What was received before is delivered in another turn.
+                cast(StreamReactor, self.reactor).callLater(0, self._go_on)
+
+    def _go_on(self) -> None:
+        if not (self._is_busy or self.disconnected or self.is_aborted):
+            self._handle_events()
+
+    def stopProducing(self) -> None:
+        """End the connection."""
+        self.loseConnection()
+
+    # What TLS agreed on.
+
+    def getPeerCertificate(self) -> X509 | None:
+        """:returns: the other side's certificate; None if it has none, or is gone."""
+        return None if self._engine is None else self._engine.certificate
+
+    def getHandle(self) -> SSL.Connection | None:
+        """:returns: OpenSSL's connection, for questions about it; None when it is gone."""
+        return None if self._engine is None else self._engine.connection
+
+    @property
+    def negotiatedProtocol(self) -> bytes | None:
+        """The application protocol that ALPN chose, or None."""
+        return None if self._engine is None else self._engine.alpn
