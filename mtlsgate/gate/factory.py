@@ -9,26 +9,22 @@ client is in, nothing of this module is in the way of its bytes.
 
 from __future__ import annotations
 
-from attrs import field, frozen
 from OpenSSL import SSL
-from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from mtlsgate.admission import Pin
 from mtlsgate.gate.admission import Doorkeeper
-from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.judging import Judging
 from mtlsgate.gate.registry import Registry
-from mtlsgate.gate.terms import Terms
+from mtlsgate.gate.server import GateServer
 from mtlsgate.interfaces import IRetirable, ITlsFacts, IVerifiedPeer
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.peer import TlsFacts
 from mtlsgate.tls.clienthello import ClientHello
-from mtlsgate.tls.server import GateContext
 from mtlsgate.tls.half_closing import HalfClosingTransport
 
 _log = Logger("mtlsgate")
@@ -37,48 +33,6 @@ _log = Logger("mtlsgate")
 RECORD_HEADER = 5
 
 __all__ = ["GateFactory", "GateServer"]
-
-
-class PinsUsed:
-    """Which pins with a name have been used: the first use of each is logged."""
-
-    def __init__(self) -> None:
-        self._seen: set[tuple[bytes | None, str]] = set()
-
-    def note(self, pin: Pin, identity: bytes | None) -> bool:
-        """
-        :param identity: of the client's certificate.
-        :returns: whether the pin has a name and is used for the first time.
-        """
-        if pin.name is None:
-            return False
-        use = (identity, pin.name)
-        first = use not in self._seen
-        self._seen.add(use)
-        return first
-
-
-@frozen
-class GateServer:
-    """
-    One server, ready to listen.
-
-    :ivar name: as logs call it.
-    :ivar context: makes its TLS connections.
-    :ivar application: the factory that verified connections are handed to.
-    :ivar handshake_timeout: seconds from connecting to a complete handshake.
-    :ivar terms: what connections are held to.
-    :ivar authorizer: who is asked after the rules, or None.
-    :ivar pins_used: since it was built.
-    """
-
-    name: str
-    context: GateContext
-    application: IProtocolFactory
-    handshake_timeout: float = 10.0
-    terms: Terms = Terms()
-    authorizer: Authorizer | None = None
-    pins_used: PinsUsed = field(factory=PinsUsed, eq=False)
 
 
 class GateTransport(HalfClosingTransport):

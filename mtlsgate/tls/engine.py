@@ -20,7 +20,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from enum import Enum
+from typing import Protocol
 
 from cryptography import x509
 from OpenSSL import SSL
@@ -57,14 +59,16 @@ class Handshake:
 
     :ivar certificates: what OpenSSL verified so far, by depth.
     :ivar verdict: the outcome, or None.  A rejection stands.
+    :ivar judged_at: when it was given.
     :ivar resumed: whether the client resumed a session.
     """
 
-    __slots__ = ("certificates", "resumed", "verdict")
+    __slots__ = ("certificates", "judged_at", "resumed", "verdict")
 
     def __init__(self) -> None:
         self.certificates: dict[int, x509.Certificate] = {}
         self.verdict: Admitted | Rejection | None = None
+        self.judged_at: datetime | None = None
         self.resumed = False
 
     @property
@@ -74,6 +78,18 @@ class Handshake:
         return tuple(map(self.certificates.__getitem__, range(len(self.certificates))))
 
 
+class ServerSide(Protocol):
+    """What made a server's Context, and answers its callbacks."""
+
+    def verify(
+        self, connection: EngineConnection, certificate: X509, error: int, depth: int, ok: int
+    ) -> bool:
+        """:returns: whether to go on with the handshake."""
+
+    def choose_certificate(self, connection: EngineConnection) -> None:
+        """Show the certificate that bears the name that the client asks for."""
+
+
 class EngineConnection(SSL.Connection):
     """
     The OpenSSL connection of an engine.
@@ -81,14 +97,42 @@ class EngineConnection(SSL.Connection):
     A Context's callbacks tell by this class that an engine is at work, which
     keeps to the verdict, and reject every other connection.
 
-    :ivar owner: what made the Context, and answers its callbacks.
+    :ivar gate: what made the Context, and answers its callbacks.
     :ivar handshake: what they note.
     """
 
-    def __init__(self, context: SSL.Context, owner: object) -> None:
+    def __init__(self, context: SSL.Context, gate: ServerSide | None = None) -> None:
         super().__init__(context, None)
-        self.owner = owner
+        self.gate = gate
         self.handshake = Handshake()
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that the client asks for (SNI), as it is written there."""
+        name = self.get_servername()
+        return None if name is None else name.decode("latin-1")
+
+    def presented_leaf(self) -> x509.Certificate | None:
+        """
+        :returns: the leaf that a rejected client presented, for the log; it may not have
+            proved that it holds the key.
+        """
+        known = self.handshake.certificates.get(0)
+        if known is not None:
+            return known
+        try:
+            chain = self.get_verified_chain(as_cryptography=True)
+        except UNPARSABLE:
+            return None
+        return chain[0] if chain else None
+
+    def presented_chain(self) -> list[x509.Certificate]:
+        """:returns: what the client sent after its leaf, but for what does not parse."""
+        chain = []
+        for one in self.get_peer_cert_chain() or ():
+            with suppress(*UNPARSABLE):
+                chain.append(one.to_cryptography())
+        return chain
 
 
 class Engine:
@@ -208,6 +252,11 @@ class Engine:
         assert met is not None
         return met
 
+    @property
+    def has_more(self) -> bool:
+        """Whether `next` may return something without being fed."""
+        return self._is_open and not self._is_dry
+
     # Bytes out.
 
     def write(self, data: bytes) -> None:
@@ -268,8 +317,7 @@ class Engine:
     @property
     def server_name(self) -> str | None:
         """The name that the client asks for (SNI), as it is written there."""
-        name = None if self._connection is None else self._connection.get_servername()
-        return None if name is None else name.decode("latin-1")
+        return None if self._connection is None else self._connection.server_name
 
     @property
     def version(self) -> str:
@@ -305,25 +353,5 @@ class Engine:
         return self._connection.get_certificate(as_cryptography=True)
 
     def presented_leaf(self) -> x509.Certificate | None:
-        """
-        :returns: the leaf that a rejected client presented, for the log; it may not have
-            proved that it holds the key.
-        """
-        if self._connection is None:
-            return None
-        known = self.handshake.certificates.get(0)
-        if known is not None:
-            return known
-        try:
-            chain = self._connection.get_verified_chain(as_cryptography=True)
-        except UNPARSABLE:
-            return None
-        return chain[0] if chain else None
-
-    def presented_chain(self) -> list[x509.Certificate]:
-        """:returns: what the client sent after its leaf, but for what does not parse."""
-        chain = []
-        for one in (self._connection and self._connection.get_peer_cert_chain()) or ():
-            with suppress(*UNPARSABLE):
-                chain.append(one.to_cryptography())
-        return chain
+        """:returns: the leaf that a rejected client presented, for the log."""
+        return None if self._connection is None else self._connection.presented_leaf()

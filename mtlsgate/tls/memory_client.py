@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import field, frozen
 from cryptography import x509
@@ -20,6 +20,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger
 
 from mtlsgate.certificates.development_ca import Credential
+from mtlsgate.tls.memory_socket import Acceptor, Wire
 from mtlsgate.tls.memory_transport import Address, MemoryTransport
 
 Version = Literal["1.0", "1.1", "1.2", "1.3"]
@@ -64,7 +65,7 @@ class Client:
 
     def __init__(
         self,
-        factory: IProtocolFactory,
+        factory: Acceptor | IProtocolFactory,
         credential: Credential | None = None,
         *,
         clock: Clock,
@@ -81,7 +82,8 @@ class Client:
         host: Address = IPv4Address("TCP", "127.0.0.1", 8443),  # noqa: B008 -- immutable
     ) -> None:
         """
-        :param factory: the server's, TLS and all.
+        :param factory: what takes the connection: a gate, or any factory whose
+            protocols do TLS.
         :param credential: what to present if the server asks.
         :param clock: the one that the server was made with.
         :param trust: the server's certificate must lead to one of these; its
@@ -131,8 +133,13 @@ class Client:
         # What it resumes, and is given to resume by, may be one and the same.
         self._holders = [] if session is None else session.holders
         self._holders.append(connection)
-        self.transport = MemoryTransport(clock, host, address, piece_size)
-        self.refused = not self.transport.accept(factory)
+        self.transport: Any
+        if isinstance(factory, Acceptor):
+            self.transport = Wire(factory, clock, host, address, piece_size)
+            self.refused = self.transport.is_refused
+        else:
+            self.transport = MemoryTransport(clock, host, address, piece_size)
+            self.refused = not self.transport.accept(factory)
 
     # What to do.
 
@@ -253,7 +260,7 @@ class Client:
     @property
     def aborted(self) -> bool:
         """The server ended the connection abruptly."""
-        return self.transport.aborted
+        return bool(self.transport.aborted)
 
     @property
     def alert(self) -> str | None:
@@ -311,6 +318,7 @@ class Client:
             self._clock.advance(0)
         except Exception:  # noqa: BLE001 -- a reactor logs it and goes on, a Clock raises it
             self._log.failure("Unhandled error in a delayed call")
+        self.transport.turn()
 
     def _progress(self) -> None:
         """Do what TLS can do with what has come."""

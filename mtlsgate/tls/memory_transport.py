@@ -126,6 +126,9 @@ class MemoryTransport:
             self._drained()
         return data
 
+    def turn(self) -> None:
+        """Do what can be done now: nothing, for it was done."""
+
     def lose(self, error: Exception) -> None:
         """Lose the connection, and every byte underway, here and now."""
         if not self.connected:

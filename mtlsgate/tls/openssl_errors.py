@@ -166,6 +166,14 @@ def handshake_rejection(failure: Failure, beginning: bytes = b"") -> Rejection:
     return Rejection(Reason.PROTOCOL_ERROR, "; ".join(said) or type(error).__name__)
 
 
+def is_end_of_stream(error: Exception) -> bool:
+    """:returns: whether it says that the other side is gone without a close_notify."""
+    if not isinstance(error, SSL.Error):
+        return False
+    # OpenSSL 4 gives no reason at all for it.
+    return not error.args or any(one.startswith("unexpected eof") for one in _reason_strings(error))
+
+
 def _reason_strings(error: SSL.Error) -> list[str]:
     """:returns: the reason strings of OpenSSL's error queue, lower case."""
     if isinstance(error, SSL.SysCallError):

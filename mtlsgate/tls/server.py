@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal, cast
 
 from attrs import frozen
 from cryptography import x509
@@ -37,10 +37,13 @@ from mtlsgate.certificates.server_names import certificate_names, first_by_name
 from mtlsgate.clock import utc_now
 from mtlsgate.reasons import Reason
 from mtlsgate.tls.contexts import new_context
-from mtlsgate.tls.handshake import GateConnection, Handshake
+from mtlsgate.tls.engine import Engine, EngineConnection, Handshake
+from mtlsgate.tls.half_closing import HalfClosingTransport
+from mtlsgate.tls.handshake import GateConnection
 from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.openssl_errors import verification_rejection
-from mtlsgate.tls.half_closing import HalfClosingTransport
+
+_Connection = Any
 
 #: The names of CAs in a CertificateRequest, in bytes, from which on none are
 #: sent: the field holds 65,535 bytes, and clients take less.
@@ -94,6 +97,7 @@ class GateContext:
         :raises SSL.Error: if OpenSSL refuses the server's own certificate.
         """
         self.policy = policy
+        self._now = now
         self.admission = policy.admission
         self.judge = (
             None
@@ -128,12 +132,30 @@ class GateContext:
             )
         return context
 
-    def _choose_certificate(self, connection: GateConnection) -> None:
+    def choose_certificate(self, connection: _Connection) -> None:
         # All contexts are alike but for the certificate, so what was begun
         # under the first one's verify settings goes on under the same.
         context = self._by_name.find(connection.server_name)
         if context is not None and context is not self._contexts[0]:
             connection.set_context(context)
+
+    @property
+    def now(self) -> Callable[[], datetime]:
+        """The time that certificates are judged by."""
+        return self._now
+
+    def accept(self) -> Engine:
+        """:returns: the engine of a connection that was accepted."""
+        connection = EngineConnection(self._contexts[0], self)
+        connection.set_accept_state()
+        return Engine(connection, None if self.judge is None else self._concluded)
+
+    def _concluded(self, engine: Engine) -> Admitted | Rejection:
+        connection = engine.connection
+        assert connection is not None
+        verdict = self.conclude(connection)
+        connection.handshake.judged_at = self._now()
+        return verdict
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> GateConnection:
         """Make the connection for an accepted one (`IOpenSSLServerConnectionCreator`)."""
@@ -142,8 +164,13 @@ class GateContext:
             connection.on_end = protocol.on_end
         return connection
 
-    def _verify(
-        self, connection: GateConnection, certificate: X509, error: int, depth: int, ok: int
+    def verify(
+        self,
+        connection: _Connection,
+        certificate: X509,
+        error: int,
+        depth: int,
+        ok: int,
     ) -> bool:
         # An exception would leave the handshake without an alert, and a truthy
         # answer that is no bool would admit: everything ends in True or False.
@@ -177,7 +204,7 @@ class GateContext:
         assert self.judge is not None
         return self.judge.on_path(handshake.path)
 
-    def conclude(self, connection: GateConnection) -> Admitted | Rejection:
+    def conclude(self, connection: _Connection) -> Admitted | Rejection:
         """
         :param connection: whose handshake is complete.
         :returns: the verdict.  It is there already, but for a resumed session,
@@ -191,7 +218,7 @@ class GateContext:
             _log.failure("concluding a handshake failed")
             return Rejection(Reason.INTERNAL_ERROR, "concluding the handshake failed")
 
-    def _conclude(self, connection: GateConnection) -> Admitted | Rejection:
+    def _conclude(self, connection: _Connection) -> Admitted | Rejection:
         handshake = connection.handshake
         if isinstance(handshake.verdict, Rejection):
             return handshake.verdict
@@ -220,13 +247,15 @@ class GateContext:
 def _on_certificate(
     connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
 ) -> bool:
-    assert isinstance(connection, GateConnection)
-    return connection.gate._verify(connection, certificate, error, depth, ok)
+    assert isinstance(connection, GateConnection | EngineConnection)
+    assert connection.gate is not None
+    return connection.gate.verify(cast(EngineConnection, connection), certificate, error, depth, ok)
 
 
 def _on_server_name(connection: SSL.Connection) -> None:
-    assert isinstance(connection, GateConnection)
-    connection.gate._choose_certificate(connection)
+    assert isinstance(connection, GateConnection | EngineConnection)
+    assert connection.gate is not None
+    connection.gate.choose_certificate(cast(EngineConnection, connection))
 
 
 #: What there is to be said of a client.

@@ -12,6 +12,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from typing import Protocol as Structure
 from typing import cast
@@ -77,6 +78,7 @@ class SocketStream(FileDescriptor):
         self._descriptor = sock.fileno()
         self._peer = peer
         self._host = host
+        self._is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
         self._unsent: deque[memoryview | bytes] = deque()
 
     def fileno(self) -> int:
@@ -127,6 +129,12 @@ class SocketStream(FileDescriptor):
         """Forget what the kernel has not taken."""
         self._unsent.clear()
         self.unsent = 0
+
+    def drop_received(self) -> None:
+        """Forget what has come and was not read: closing a socket that holds such
+        bytes resets the connection, and takes away what was sent last."""
+        with suppress(OSError):
+            self._socket.recv(READ_SIZE)
 
     # What the reactor calls.
 
@@ -232,15 +240,18 @@ class SocketStream(FileDescriptor):
             self._is_writer = False
             super().stopWriting()
 
-    # ITCPTransport
+    # ITCPTransport.  A unix socket has no such options.
 
     def getTcpNoDelay(self) -> bool:
         """:returns: whether small segments are sent without waiting."""
-        return bool(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        return self._is_tcp and bool(
+            self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        )
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """:param enabled: whether to send small segments without waiting."""
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, bool(enabled))
+        if self._is_tcp:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, bool(enabled))
 
     def getTcpKeepAlive(self) -> bool:
         """:returns: whether the kernel finds out if the other side vanished."""

@@ -35,7 +35,6 @@ from twisted.internet.interfaces import (
     IProtocol,
     IPullProducer,
     IPushProducer,
-    ISSLTransport,
     ISystemHandle,
 )
 from twisted.python.failure import Failure
@@ -49,8 +48,8 @@ from mtlsgate.tls.stream import SocketStream, StreamReactor
 FLUSH_SIZE = 2**16
 
 
-@implementer(ISSLTransport, INegotiated, ISystemHandle)
-class TlsTransport(SocketStream):
+@implementer(INegotiated, ISystemHandle)
+class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may be a unix socket's
     """
     The transport of one TLS connection.
 
@@ -60,6 +59,8 @@ class TlsTransport(SocketStream):
     :ivar _is_busy: whether received bytes are being handled, at the end of which
         what was written goes out.
     :ivar _is_paused: whether the application wants no bytes now.
+    :ivar _is_deaf: whether received bytes are dropped, since the connection ends
+        and the application does not want them.
     :ivar _is_read: whether no more bytes come from the other side.
     :ivar _is_written: whether close_notify was sent.
     :ivar _is_ending: whether to send close_notify when the producer is gone.
@@ -76,6 +77,7 @@ class TlsTransport(SocketStream):
     _is_written = False
     _is_ending = False
     _is_over = False
+    _is_deaf = False
     _reason: Failure | None = None
 
     def __init__(
@@ -114,7 +116,7 @@ class TlsTransport(SocketStream):
                 else:
                     self.handshake_completed()
         except SSL.Error as error:
-            self._failed(error)
+            self.tls_failed(error)
         finally:
             self._is_busy = False
             if self.connected and not self.is_aborted:
@@ -129,8 +131,8 @@ class TlsTransport(SocketStream):
         return not (self._is_paused or self._is_read or self.is_aborted or self.disconnected)
 
     def _deliver(self, data: bytes) -> None:
-        assert self._application is not None
-        self._application.dataReceived(data)
+        if self._application is not None and not self._is_deaf:
+            self._application.dataReceived(data)
 
     def handshake_completed(self) -> None:
         """The handshake is done; make the application's protocol, if it may be made."""
@@ -139,25 +141,23 @@ class TlsTransport(SocketStream):
     def _other_side_ended(self) -> None:
         """The other side sent close_notify."""
         self._is_read = True
-        if self._is_written or self._is_ending:
-            return
         half = IHalfCloseableProtocol(self._application, None)
-        if half is None:
-            self._end_writing()
-        else:
+        if half is not None:
             half.readConnectionLost()
+        elif not self._is_written:
+            self._end_writing()
 
     def readConnectionLost(self, reason: Failure) -> None:
         """The kernel has no more bytes."""
         self.stopReading()
         if not self._is_read:
-            self.connectionLost(Failure(ConnectionLost()))
+            self._reason = self._reason or Failure(ConnectionLost())
+            self.connectionLost(reason)
 
-    def _failed(self, error: SSL.Error) -> None:
+    def tls_failed(self, error: Exception) -> None:
         """TLS failed: send the alert, if there is one, and end."""
-        ended = is_end_of_stream(error)
         # Without the frames, which hold this object.
-        cause = ConnectionLost() if ended else error.with_traceback(None)
+        cause = ConnectionLost() if is_end_of_stream(error) else error.with_traceback(None)
         self.end_because(Failure(cause))
 
     def end_because(self, reason: Failure) -> None:
@@ -205,7 +205,7 @@ class TlsTransport(SocketStream):
         try:
             engine.write(data)
         except SSL.Error as error:
-            self._failed(error)
+            self.tls_failed(error)
             return
         self.send(engine.outgoing(len(data)))
         producer = self.producer
@@ -255,7 +255,7 @@ class TlsTransport(SocketStream):
         if self.disconnecting and self._is_paused:
             # The other side's close_notify must be read; what comes before it is dropped.
             self._is_paused = False
-            self._application_is_deaf = True
+            self._is_deaf = True
             self.startReading()
         if not self._is_busy:
             self._end_if_due()
@@ -295,6 +295,8 @@ class TlsTransport(SocketStream):
         """The connection is over: tell the application."""
         if self.disconnected:
             return
+        if self._reason is not None and not self.is_aborted:
+            self.drop_received()
         super().connectionLost(reason)
         reason = self._reason or reason
         application, self._application = self._application, None
@@ -326,7 +328,7 @@ class TlsTransport(SocketStream):
             self._is_paused = False
             if not self._is_over:
                 self.startReading()
-            if self._engine is not None:
+            if self._engine is not None and self._engine.has_more:
                 # What was received before is delivered in another turn.
                 cast(StreamReactor, self.reactor).callLater(0, self._go_on)
 

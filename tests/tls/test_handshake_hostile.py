@@ -424,7 +424,7 @@ def test_no_verdict_admits_nobody(
 
 def test_a_rejection_stands(log: Log, version: Version, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even if OpenSSL went on after one."""
-    whole = GateContext._verify
+    whole = GateContext.verify
 
     def go_on(
         self: GateContext,
@@ -437,7 +437,7 @@ def test_a_rejection_stands(log: Log, version: Version, monkeypatch: pytest.Monk
         whole(self, connection, certificate, error, depth, ok)
         return True
 
-    monkeypatch.setattr(GateContext, "_verify", go_on)
+    monkeypatch.setattr(GateContext, "verify", go_on)
     gate = MemoryGate([rule(ca=ROOT, pins=BOB)], log)
     for client, reason in ((STRANGER, Reason.UNKNOWN_CA), (ALICE, Reason.LEAF_MISMATCH)):
         assert gate.try_in(client, version).reason is reason
@@ -451,13 +451,13 @@ def test_a_rejection_stands(log: Log, version: Version, monkeypatch: pytest.Monk
 def test_the_callback_answers_with_a_bool(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """A truthy answer of another kind would admit."""
     answers: list[object] = []
-    whole = GateContext._verify
+    whole = GateContext.verify
 
     def watch(self: GateContext, connection: GateConnection, *rest: object) -> object:
         answers.append(whole(self, connection, *rest))  # type: ignore[arg-type]
         return answers[-1]
 
-    monkeypatch.setattr(GateContext, "_verify", watch)
+    monkeypatch.setattr(GateContext, "verify", watch)
     gate = MemoryGate([rule(ca=ROOT, pins=ALICE)], log)
     for client in (ALICE, BOB, STRANGER):
         for version in VERSIONS:

@@ -467,7 +467,7 @@ def test_a_handshake_without_a_verdict(lifetime: float | None, leaf: Credential 
     """It lets nobody in, where sessions resume and where they do not."""
     rules = AdmissionPolicy((rule(ca=ROOT),))
     context = GateContext(TlsPolicy((localhost(),), rules, session_lifetime=lifetime))
-    verdict = context.conclude(Unjudged(leaf))  # type: ignore[arg-type]
+    verdict = context.conclude(Unjudged(leaf))
     assert isinstance(verdict, Rejection)
     known = lifetime is not None and leaf is not None
     assert verdict.reason is (Reason.NOT_RESUMABLE if known else Reason.INTERNAL_ERROR)

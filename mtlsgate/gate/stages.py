@@ -1,0 +1,78 @@
+"""
+The stages of a connection, and where each leads.
+
+`mtlsgate.gate.connection` runs by this table::
+
+    stage           holds                         for at most            leads to
+    --------------  ----------------------------  ---------------------  ----------------------
+    ACCEPTED        nothing                       one call               PROXY_HEADER,
+                                                                         CLIENT_HELLO, HANDSHAKE
+    PROXY_HEADER    the header, 64 KiB            handshake_timeout      CLIENT_HELLO, HANDSHAKE
+    CLIENT_HELLO    the hello, 256 KiB            handshake_timeout      HANDSHAKE
+    HANDSHAKE       TLS, handshake_bytes          handshake_timeout      AUTHORIZER, APPLICATION
+    AUTHORIZER      what came with the handshake  authorize_timeout      APPLICATION
+    APPLICATION     what the application lets     its own limits         CLOSING
+    CLOSING         an alert, or what the         the kernel takes it,   OVER
+                    application has written       or handshake_timeout
+    OVER            nothing
+
+Besides, every stage leads to CLOSING and to OVER: a client can be turned away,
+and a connection can be lost, at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from types import MappingProxyType
+
+
+class Stage(Enum):
+    """Where a connection is."""
+
+    ACCEPTED = "accepted"
+    PROXY_HEADER = "PROXY header"
+    CLIENT_HELLO = "ClientHello"
+    HANDSHAKE = "handshake"
+    AUTHORIZER = "authorizer"
+    APPLICATION = "application"
+    CLOSING = "closing"
+    OVER = "over"
+
+
+_END = (Stage.CLOSING, Stage.OVER)
+
+#: Where each stage leads.  There is no way to the application but through the
+#: handshake.
+TRANSITIONS: Mapping[Stage, frozenset[Stage]] = MappingProxyType(
+    {
+        Stage.ACCEPTED: frozenset((Stage.PROXY_HEADER, Stage.CLIENT_HELLO, Stage.HANDSHAKE, *_END)),
+        Stage.PROXY_HEADER: frozenset((Stage.CLIENT_HELLO, Stage.HANDSHAKE, *_END)),
+        Stage.CLIENT_HELLO: frozenset((Stage.HANDSHAKE, *_END)),
+        Stage.HANDSHAKE: frozenset((Stage.AUTHORIZER, Stage.APPLICATION, *_END)),
+        Stage.AUTHORIZER: frozenset((Stage.APPLICATION, *_END)),
+        Stage.APPLICATION: frozenset(_END),
+        Stage.CLOSING: frozenset((Stage.OVER,)),
+        Stage.OVER: frozenset(),
+    }
+)
+
+#: What is said of a client that goes away.  In the handshake OpenSSL may know more.
+GONE: Mapping[Stage, str] = MappingProxyType(
+    {
+        Stage.ACCEPTED: "it went away as it came",
+        Stage.PROXY_HEADER: "it went away before its PROXY header was whole",
+        Stage.CLIENT_HELLO: "the client went away before its ClientHello was whole",
+        Stage.HANDSHAKE: "the client went away in the handshake",
+        Stage.AUTHORIZER: "the client went away while the authorizer was asked",
+    }
+)
+
+#: What is said of a client that takes too long.
+LATE: Mapping[Stage, str] = MappingProxyType(
+    {
+        Stage.PROXY_HEADER: "no whole PROXY header after {:g} s",
+        Stage.CLIENT_HELLO: "no whole ClientHello after {:g} s",
+        Stage.HANDSHAKE: "the handshake was not complete after {:g} s",
+    }
+)
