@@ -27,6 +27,36 @@ def printable(text: str) -> str:
     )
 
 
+#: Characters of a value from outside in a log line, at most.
+MAX_LOGGED = 256
+
+
+def cut(text: str, most: int) -> str:
+    """:returns: the text, or its beginning and how long it is, in that many characters."""
+    if len(text) <= most:
+        return text
+    mark = length_mark(text)
+    return text[: most - len(mark)] + mark
+
+
+def length_mark(text: str) -> str:
+    """:returns: what stands at the end of a text that is cut."""
+    return f"… ({len(text)} characters)"
+
+
+def loggable(text: str) -> str:
+    """
+    :returns: a value that a client, or anybody outside, has chosen, fit for a log
+        line: `printable`, and cut to `MAX_LOGGED` characters.
+    """
+    # Escapes make it longer, so it is cut before and after.
+    shown = printable(text[:MAX_LOGGED])
+    if len(shown) <= MAX_LOGGED and len(text) <= MAX_LOGGED:
+        return shown
+    mark = length_mark(text)
+    return shown[: MAX_LOGGED - len(mark)] + mark
+
+
 def shown(text: str) -> str:
     """
     :returns: a name out of a file, fit to stand in a message, with quotes

@@ -24,7 +24,7 @@ from twisted.web.server import NOT_DONE_YET
 from mtlsgate.admin.guard import Guard
 from mtlsgate.admin.site import AdminRequest
 from mtlsgate.interfaces import IGate, IVerifiedPeer
-from mtlsgate.observe.recent_rejections import subject_of
+from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.observe.status import MOST_CONNECTIONS, ReloadFacts, Selection, Value
 from mtlsgate.peer import address_text
 from mtlsgate.text import shown

@@ -8,6 +8,7 @@ so that no line can be forged or broken, or be longer than `MAX_LINE`.
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -26,7 +27,7 @@ from mtlsgate.errors import ConfigError, Problem
 from mtlsgate.gate.events import AdmittedConnection, ClosedConnection, RejectedConnection, Reload
 from mtlsgate.observe.log_file import NOBODY_ELSE, LogFile, Owner
 from mtlsgate.peer import address_text
-from mtlsgate.text import printable, shown
+from mtlsgate.text import length_mark, printable, shown
 
 _log = Logger("mtlsgate.audit")
 
@@ -34,10 +35,10 @@ _log = Logger("mtlsgate.audit")
 #: that goes, or means something else, does.
 SCHEMA = 1
 
-#: Characters of a text, and of one list of names with its punctuation, at most.
-MAX_TEXT = 512
-MAX_NAMES = 1024
-#: Characters of a list of a reload's.
+#: Bytes of a value, or a list of names, that somebody outside has chosen; a longer
+#: one is cut, and says how long it was.
+MAX_VALUE = 4096
+#: Bytes of a list of a reload's.
 MAX_REPORT = 8192
 #: Bytes of a line about a connection.
 MAX_LINE = 65536
@@ -273,29 +274,44 @@ class _Capped:
     def __init__(self) -> None:
         self.is_cut = False
 
-    def text(self, value: str | None, most: int = MAX_TEXT) -> str | None:
-        """:returns: the text, or its beginning."""
+    def text(self, value: str | None) -> str | None:
+        """:returns: the text, or its beginning and how long it is."""
         if value is None:
             return None
-        if len(value) > most:
-            self.is_cut = True
-            value = value[:most]
-        # A surrogate alone is no character: not every reader of JSON takes it.
-        return value if value.isascii() else value.encode(errors="backslashreplace").decode()
+        if _size(value) <= MAX_VALUE:
+            return _well_formed(value)
+        self.is_cut = True
+        mark = length_mark(value)
+        room = MAX_VALUE - _size(mark)
+        # Of characters of six bytes there are fewer.
+        kept = bisect_right(range(room), room, key=lambda count: _size(value[:count])) - 1
+        return _well_formed(value[:kept]) + mark
 
-    def texts(self, values: Iterable[str], most: int) -> list[str]:
-        """:returns: the texts, or as many as have no more characters than that."""
-        found = []
+    def texts(self, values: Iterable[str], most: int = MAX_VALUE) -> list[str]:
+        """:returns: the texts, or as many as fit into so many bytes."""
+        found: list[str] = []
         for value in values:
             text = self.text(value)
             assert text is not None
-            # With the quotes and the comma, for names can be empty.
-            most -= len(text) + 3
-            if most < 0:
+            # With quotes and a comma, for names can be empty; the first always fits.
+            most -= _size(text) + 3
+            if most < 0 and found:
                 self.is_cut = True
                 break
             found.append(text)
         return found
+
+
+def _size(text: str) -> int:
+    """:returns: of the text in JSON, in bytes, without the quotes."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return len(text)
+    return len(_encode(_well_formed(text))) - 2
+
+
+def _well_formed(text: str) -> str:
+    """A surrogate alone is no character: not every reader of JSON takes it."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 @frozen
@@ -334,7 +350,7 @@ def _facts(leaf: x509.Certificate, most: int | None = None) -> _Facts:
     names = Leaf(leaf)
     for name, read_names in _NAME_FIELDS.items():
         try:
-            fields[name] = capped.texts(read_names(names), MAX_NAMES)
+            fields[name] = capped.texts(read_names(names))
         except UNPARSABLE:
             continue
     return _Facts(_encode(fields)[1:-1], capped.is_cut)

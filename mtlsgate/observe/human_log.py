@@ -7,20 +7,23 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping
-from functools import lru_cache, partial
-from typing import Literal
+from functools import lru_cache
+from itertools import islice
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from mtlsgate.admission import Pin
 from mtlsgate.admission.conditions import Leaf
-from mtlsgate.certificates.parsing import MAX_REMEMBERED, UNPARSABLE, remembered, sha256
+from mtlsgate.certificates.parsing import MAX_REMEMBERED, remembered, sha256
 from mtlsgate.gate.events import AdmittedConnection, ClosedConnection, RejectedConnection, Reload
+from mtlsgate.observe.leaf_names import issuer_of, subject_of
+from mtlsgate.observe.text_log import WHOLE_TEXT
 from mtlsgate.peer import address_text
 from mtlsgate.reasons import Reason
-from mtlsgate.text import printable
+from mtlsgate.text import MAX_LOGGED, cut, loggable, printable
 
 _log = Logger("mtlsgate.gate")
 _closes_log = Logger("mtlsgate.closes")
@@ -28,21 +31,11 @@ _reloads_log = Logger("mtlsgate.reloads")
 #: What is not about one connection's admission or rejection.
 _pins_log = Logger("mtlsgate.pins")
 
-_ADMITTED_ANYONE = "{server}: admitted {peer_address} without a certificate: tls={tls_version}"
 _FIRST_USE = "{server}: pin {pin} of rule {rule} is used for the first time: sha256={fingerprint}"
 _NOT_RELOADED = "the configuration is not loaded anew: epoch {epoch} stays in force"
 _RELOADED = "epoch {epoch} is in force, loaded in {seconds:.2f} s"
-_CLOSED = (
-    "{server}: closed {peer_address}: {cause}{detail} [subject={subject} sha256={fingerprint}]"
-)
-_REJECTED = "{server}: rejected {peer_address}: {reason}: {detail}"
-_REJECTED_LEAF = (
-    " [depth={depth} subject={subject} issuer={issuer} serial={serial} sha256={fingerprint}]"
-)
-#: One line that is HCL from "pin" on.
-_PIN_BLOCK = (
-    "{server}: to pin the client rejected from {peer_address}, put into its rule: {pin_block()}"
-)
+#: Of each kind of a leaf's names, how many an event has at most.
+_MAX_NAMES = 32
 #: Rejections after which a pin may be what is wanted.
 _MAX_PINNABLE = 4096
 _PINNABLE = (Reason.LEAF_MISMATCH, Reason.UNKNOWN_CA)
@@ -66,55 +59,75 @@ class HumanLog:
     def admitted(self, connection: AdmittedConnection) -> None:
         """Log that a client was let in."""
         peer, pin = connection.admission.peer, connection.admission.pin
+        negotiated, server = connection.admission.negotiated, connection.server
+        address = _address(connection.arrival.address)
         if peer is None:
-            _admitted_anyone(connection)
+            _log.info(
+                WHOLE_TEXT,
+                text=f"{server}: admitted {address} without a certificate: "
+                f"tls={negotiated.tls_version}",
+                server=server,
+                connection=connection.arrival.number,
+                peer_address=address,
+                sni=_loggable(negotiated.server_name),
+                tls_version=negotiated.tls_version,
+            )
             return
-        address = address_text(connection.arrival.address)
         facts = _facts_and_names(peer.leaf)
         _log.info(
-            # Put together here: Twisted's own formatting of so many fields costs
-            # more than the verdict.
-            "{text}",
-            text=f"{connection.server}: admitted {address} by rule {peer.rule}: "
+            WHOLE_TEXT,
+            text=f"{server}: admitted {address} by rule {peer.rule}: "
             f"subject={facts['subject']} sha256={facts['fingerprint']} tls={peer.tls_version}"
             f"{' resumed' if peer.resumed else ''}",
-            server=connection.server,
+            server=server,
             connection=connection.arrival.number,
             peer_address=address,
             rule=peer.rule,
-            sni=_printable(peer.server_name),
+            sni=_loggable(peer.server_name),
             tls_version=peer.tls_version,
             resumed=peer.resumed,
             **facts,
         )
         if pin is not None and connection.admission.is_first_use:
-            _pin_first_used(connection.server, peer.rule, pin)
+            _pin_first_used(server, peer.rule, pin)
 
     def rejected(self, connection: RejectedConnection) -> None:
         """Log that a client was turned away, and at the debug level how to pin it."""
         if self._quiet and connection.is_health_check:
             return
         leaf, rejection = connection.leaf, connection.rejection
+        address, detail = _address(connection.address), loggable(rejection.detail)
+        facts = _NO_FACTS if leaf is None else _facts(leaf)
+        text = f"{connection.server}: rejected {address}: {rejection.reason.value}: {detail}"
+        if leaf is not None:
+            text += (
+                f" [depth={rejection.depth} subject={facts['subject']} issuer={facts['issuer']} "
+                f"serial={facts['serial']} sha256={facts['fingerprint']}]"
+            )
         _log.warn(
-            _REJECTED if leaf is None else _REJECTED + _REJECTED_LEAF,
+            WHOLE_TEXT,
+            text=text,
             server=connection.server,
             connection=connection.number,
-            peer_address=address_text(connection.address),
+            peer_address=address,
             reason=rejection.reason.value,
-            detail=printable(rejection.detail),
+            detail=detail,
             depth=rejection.depth,
-            sni=_printable(connection.server_name),
+            sni=_loggable(connection.server_name),
             tls_version=connection.tls_version,
-            **(_NO_FACTS if leaf is None else _facts(leaf)),
+            **facts,
         )
         if leaf is not None and is_pinnable(connection):
+            block = pin_block(leaf)
             _pins_log.debug(
-                _PIN_BLOCK,
+                WHOLE_TEXT,
+                text=f"{connection.server}: to pin the client rejected from {address}, "
+                # HCL from here on, in one line.
+                f"put into its rule: {block}",
                 server=connection.server,
-                peer_address=address_text(connection.address),
-                fingerprint=sha256(leaf).hex(),
-                # A call, so that it costs nothing where nobody reads this level.
-                pin_block=partial(pin_block, leaf),
+                peer_address=address,
+                fingerprint=facts["fingerprint"],
+                pin_block=block,
             )
 
     def closed(self, connection: ClosedConnection) -> None:
@@ -122,16 +135,20 @@ class HumanLog:
         if not connection.by_gate:
             return
         admitted = connection.connection
-        peer = admitted.admission.peer
+        peer, address = admitted.admission.peer, _address(admitted.arrival.address)
+        facts = _NO_FACTS if peer is None else _facts(peer.leaf)
+        detail = f": {loggable(connection.detail)}" if connection.detail else ""
         _closes_log.info(
-            _CLOSED,
+            WHOLE_TEXT,
+            text=f"{admitted.server}: closed {address}: {connection.cause.value}{detail} "
+            f"[subject={facts['subject']} sha256={facts['fingerprint']}]",
             server=admitted.server,
             connection=admitted.arrival.number,
-            peer_address=address_text(admitted.arrival.address),
+            peer_address=address,
             cause=connection.cause.value,
-            detail=f": {printable(connection.detail)}" if connection.detail else "",
+            detail=detail,
             rule=admitted.rule,
-            **(_NO_FACTS if peer is None else _facts(peer.leaf)),
+            **facts,
         )
 
     def reloaded(self, reload: Reload) -> None:
@@ -146,18 +163,6 @@ class HumanLog:
         for change in reload.changes:
             _reloads_log.info("{change}", change=printable(change))
         _reloads_log.info(_RELOADED, epoch=reload.number, seconds=reload.seconds)
-
-
-def _admitted_anyone(connection: AdmittedConnection) -> None:
-    negotiated = connection.admission.negotiated
-    _log.info(
-        _ADMITTED_ANYONE,
-        server=connection.server,
-        connection=connection.arrival.number,
-        peer_address=address_text(connection.arrival.address),
-        sni=_printable(negotiated.server_name),
-        tls_version=negotiated.tls_version,
-    )
 
 
 def _pin_first_used(server: str, rule: str, pin: Pin) -> None:
@@ -187,8 +192,13 @@ def pin_block(leaf: x509.Certificate) -> str:
     return f'pin "{sha256(leaf).hex()[:16]}" {{ leaf_certificate = "{der}" }}'
 
 
-def _printable(name: str | None) -> str | None:
-    return None if name is None else printable(name)
+def _loggable(name: str | None) -> str | None:
+    return None if name is None else loggable(name)
+
+
+def _address(address: IAddress) -> str:
+    # A proxy may name a unix socket as it likes.
+    return cut(address_text(address), MAX_LOGGED)
 
 
 _NO_FACTS = dict.fromkeys(("subject", "issuer", "serial", "fingerprint"))
@@ -196,21 +206,13 @@ _NO_FACTS = dict.fromkeys(("subject", "issuer", "serial", "fingerprint"))
 
 @remembered
 def _facts(leaf: x509.Certificate) -> Mapping[str, str | None]:
-    """:returns: the fields of a log event that name a leaf, safe to print."""
+    """:returns: the fields of a log event that name a leaf, fit for a log line."""
     return {
-        "subject": _name(leaf, "subject"),
-        "issuer": _name(leaf, "issuer"),
-        "serial": f"{leaf.serial_number:x}",
+        "subject": loggable(subject_of(leaf)),
+        "issuer": loggable(issuer_of(leaf)),
+        "serial": cut(f"{leaf.serial_number:x}", MAX_LOGGED),
         "fingerprint": sha256(leaf).hex(),
     }
-
-
-def _name(leaf: x509.Certificate, which: Literal["subject", "issuer"]) -> str:
-    try:
-        name: x509.Name = getattr(leaf, which)
-        return printable(name.rfc4514_string())
-    except UNPARSABLE:
-        return "(does not parse)"
 
 
 @lru_cache(MAX_REMEMBERED)
@@ -219,6 +221,6 @@ def _facts_and_names(leaf: x509.Certificate) -> Mapping[str, str | list[str] | N
     names = Leaf(leaf)
     return {
         **_facts(leaf),
-        "dns_names": [printable(name) for name in names.dns_names()],
-        "uris": [printable(name) for name in names.uris()],
+        "dns_names": [loggable(name) for name in islice(names.dns_names(), _MAX_NAMES)],
+        "uris": [loggable(name) for name in islice(names.uris(), _MAX_NAMES)],
     }

@@ -5,22 +5,20 @@ The latest rejections, remembered.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
-from typing import TypeVar
 
 from attrs import evolve, frozen
 from cryptography import x509
 
 from mtlsgate.admission.conditions import Leaf
-from mtlsgate.certificates.parsing import UNPARSABLE, sha256
+from mtlsgate.certificates.parsing import sha256
 from mtlsgate.gate.events import AdmittedConnection, ClosedConnection, RejectedConnection, Reload
 from mtlsgate.observe.human_log import is_pinnable, pin_block
+from mtlsgate.observe.leaf_names import issuer_of, read, subject_of
 from mtlsgate.observe.status import LeafFacts, RejectionFacts
 from mtlsgate.peer import address_text
-from mtlsgate.text import printable
-
-T = TypeVar("T")
+from mtlsgate.text import cut, printable
 
 #: How many are remembered.
 KEPT = 100
@@ -66,7 +64,7 @@ class RecentRejections:
         self.count += 1
         leaf, rejection = connection.leaf, connection.rejection
         if len(rejection.detail) > _LONGEST_DETAIL:
-            rejection = evolve(rejection, detail=rejection.detail[:_LONGEST_DETAIL])
+            rejection = evolve(rejection, detail=cut(rejection.detail, _LONGEST_DETAIL))
         is_small = leaf is not None and len(leaf.tbs_certificate_bytes) <= _LARGEST_LEAF
         self._kept.append(
             _Kept(
@@ -120,26 +118,10 @@ def _leaf(digest: str, leaf: x509.Certificate | None) -> LeafFacts:
     return LeafFacts(
         sha256=digest,
         subject=subject_of(leaf),
-        issuer=_read(lambda: printable(leaf.issuer.rfc4514_string()), UNREADABLE),
+        issuer=issuer_of(leaf),
         serial_number=f"{leaf.serial_number:x}",
-        not_before=_read(lambda: leaf.not_valid_before_utc, None),
-        not_after=_read(lambda: leaf.not_valid_after_utc, None),
-        dns_names=_read(lambda: tuple(map(printable, names.dns_names())), ()),
-        uris=_read(lambda: tuple(map(printable, names.uris())), ()),
+        not_before=read(lambda: leaf.not_valid_before_utc, None),
+        not_after=read(lambda: leaf.not_valid_after_utc, None),
+        dns_names=read(lambda: tuple(map(printable, names.dns_names())), ()),
+        uris=read(lambda: tuple(map(printable, names.uris())), ()),
     )
-
-
-#: Stands for a name that does not parse.
-UNREADABLE = "(does not parse)"
-
-
-def subject_of(certificate: x509.Certificate) -> str:
-    """:returns: the subject, fit to print."""
-    return _read(lambda: printable(certificate.subject.rfc4514_string()), UNREADABLE)
-
-
-def _read(what: Callable[[], T], otherwise: T) -> T:
-    try:
-        return what()
-    except UNPARSABLE:
-        return otherwise

@@ -19,7 +19,7 @@ from mtlsgate.observe.status import NO_CONNECTIONS, ReloadFacts, Selection, Snap
 from mtlsgate.reasons import Cause
 from mtlsgate.run.service import GateService
 from mtlsgate.run.status_taker import Snapshots, reload_facts
-from mtlsgate.text import printable
+from mtlsgate.text import loggable
 
 _log = Logger("mtlsgate.control")
 
@@ -58,13 +58,13 @@ class Control:
     def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadFacts]:
         """:returns: what came of loading the configuration anew."""
         if not is_trial:
-            _log.info("loading the configuration anew, asked for by {who}", who=printable(who))
+            _log.info("loading the configuration anew, asked for by {who}", who=loggable(who))
         return self._gate.reloader.reload(is_trial=is_trial).addCallback(reload_facts)
 
     def drain(self, who: str) -> None:
         """Accept no more, let connections end, and end; once is enough."""
         if not self._gate.runner.is_draining:
-            _log.info("draining, asked for by {who}", who=printable(who))
+            _log.info("draining, asked for by {who}", who=loggable(who))
             self._end()
 
     def close(self, number: int, who: str) -> bool:
@@ -73,7 +73,7 @@ class Control:
         connection = registry.get(number)
         if connection is None:
             return False
-        registry.close(connection, Cause.CLOSED_BY_OPERATOR, f"asked for by {printable(who)}")
+        registry.close(connection, Cause.CLOSED_BY_OPERATOR, f"asked for by {loggable(who)}")
         return True
 
 

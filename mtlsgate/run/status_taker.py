@@ -20,8 +20,8 @@ from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import LoadedServer
 from mtlsgate.load.expiry import Expiry, Kind
 from mtlsgate.load.overview import describe_rule
+from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.observe.metrics import Expiring, ServiceState
-from mtlsgate.observe.recent_rejections import subject_of
 from mtlsgate.observe.status import (
     NO_CONNECTIONS,
     CertificateFacts,

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
+
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.logger import LogLevel, formatEvent
 
+from mtlsgate.admission import Rejection
+from mtlsgate.gate.events import RejectedConnection
+from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, Version, self_signed
 from tests.kits.forgery import edited, present
@@ -62,6 +68,7 @@ def test_rejection(log: Log, version: Version, kind: str) -> None:
     assert event["log_level"] is LogLevel.warn
     facts = {name: value for name, value in event.items() if not name.startswith("log_")}
     assert facts.pop("detail")
+    assert facts.pop("text") == formatEvent(event)
     assert facts == {
         "server": "door",
         "connection": 1,
@@ -214,3 +221,48 @@ def test_one_event_each(log: Log, version: Version) -> None:
         assert len(log.events) == number
     assert [event.get("rule") for event in log.events] == ["rule", "pin", None, None]
     assert [event["peer_address"].split(":")[1] for event in log.events] == list("1234")
+
+
+#: A subject of half a megabyte, as a stranger's certificate may have.
+HUGE = x509.Name(
+    [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "x" * 60)] * 2000
+    + [x509.NameAttribute(NameOID.COMMON_NAME, "\u202e" * 20)] * 100
+)
+
+
+def test_a_large_certificate_makes_no_long_line(log: Log) -> None:
+    """Each value is cut to 256 characters, and says how long it was; also when it is
+    made of characters that are escaped."""
+    observer = HumanLog()
+    for name in (HUGE, x509.Name(list(HUGE)[:-101:-1])):
+        leaf = self_signed(None, subject=name).certificate
+        detail = "\x00" * 100000
+        observer.rejected(
+            RejectedConnection(
+                at=datetime(2027, 1, 31, tzinfo=UTC),
+                server="door",
+                address=UNIXAddress(b"\xff" * 300),
+                rejection=Rejection(Reason.UNKNOWN_CA, detail, 0),
+                number=1,
+                leaf=leaf,
+                server_name="s" * 300,
+            )
+        )
+    for event in log.events:
+        for field in ("peer_address", "detail", "subject", "issuer", "serial", "sni"):
+            assert len(event[field]) <= 256
+        assert event["detail"].endswith("… (100000 characters)")
+        assert re.search(r"… \([0-9]+ characters\)$", event["subject"])
+        assert event["sni"] == f"{'s' * 238}… (300 characters)"
+        assert len(formatEvent(event)) < 1500
+        assert formatEvent(event).isprintable()
+    assert len(log.events) == 2
+
+
+def test_a_certificate_of_many_names_makes_no_large_event(log: Log, version: Version) -> None:
+    """Also where a CA has signed it."""
+    names = ["d" * 250 + f".{number:06}.example" for number in range(40)]
+    gate = MemoryGate([rule("IOT", ca=ROOT)], log)
+    assert gate.try_in(ROOT.issue("x", dns_names=names), version) == admitted("IOT")
+    assert len(log.only["dns_names"]) == 32
+    assert all(len(name) == 256 for name in log.only["dns_names"])
