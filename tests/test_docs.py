@@ -46,9 +46,9 @@ from mtlsgate.config import Material, model
 from mtlsgate.config.fields import fields_of
 from mtlsgate.errors import ConfigError
 from mtlsgate.gate.factory import GateFactory
+from mtlsgate.http.refusal import REASONS
 from mtlsgate.load.epoch import load
 from mtlsgate.protocols.http.configuration import HttpConfiguration
-from mtlsgate.protocols.http.refusal import REASONS
 from mtlsgate.protocols.web import WebConfiguration
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Client, Credential, self_signed

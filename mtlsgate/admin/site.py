@@ -5,34 +5,47 @@ HTTP connections that are short: one request each, small, and soon.
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IDelayedCall
-from twisted.internet.protocol import connectionDone
-from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
-from twisted.web.server import Request, Site
+
+from mtlsgate.http.authority import Asked
+from mtlsgate.http.connection import HttpConnection
+from mtlsgate.http.limits import HttpLimits
+from mtlsgate.http.reading import RequestHead
+from mtlsgate.http.resources import ResourceExchange, ResourceRequest, ResourceServer
+from mtlsgate.http.sides import ClientSide, Exchange
 
 #: In seconds: how long a request may take to come, and an answer to be read.
 REQUEST_TIMEOUT = 10.0
 ANSWER_TIMEOUT = 60.0
 #: How many connections there are at most.
 MOST_CONNECTIONS = 64
-#: In bytes.  A body is never wanted; one that is larger is not even refused politely.
-_LARGEST_HEAD = 8192
-_LARGEST_BODY = 65536
+_LIMITS = HttpLimits(
+    head_size=8192,
+    # A body is never wanted; a small one is refused in words.
+    body_size=4096,
+    first_timeout=REQUEST_TIMEOUT,
+    head_timeout=REQUEST_TIMEOUT,
+    body_timeout=REQUEST_TIMEOUT,
+    idle_timeout=REQUEST_TIMEOUT,
+    send_timeout=ANSWER_TIMEOUT,
+    close_timeout=ANSWER_TIMEOUT,
+    refused_timeout=REQUEST_TIMEOUT,
+    keeps=False,
+    tells_late=False,
+    connections=MOST_CONNECTIONS,
+)
 
 
-class AdminRequest(Request):
+class AdminRequest(ResourceRequest):
     """
     A request whose body is counted and thrown away.
 
     :ivar body_length: in bytes, so far.
     """
 
-    channel: AdminChannel
     body_length = 0
 
     def gotLength(self, length: int | None) -> None:
@@ -42,104 +55,26 @@ class AdminRequest(Request):
     def handleContentChunk(self, data: bytes) -> None:
         """Count."""
         self.body_length += len(data)
-        if self.body_length > _LARGEST_BODY:
-            self.channel.abort()
 
 
-class AdminChannel(HTTPChannel):
-    """
-    A connection.
+class AdminSite(ResourceServer):
+    """The factory of such connections."""
 
-    :ivar _deadline: ends it, whatever it is at.
-    """
-
-    factory: AdminSite
-    totalHeadersSize = _LARGEST_HEAD
-    _deadline: IDelayedCall | None = None
-
-    def connectionMade(self) -> None:
-        """Give the request until its deadline."""
-        self.factory.channels.add(self)
-        self._end_in(REQUEST_TIMEOUT)
-        super().connectionMade()
-
-    def checkPersistence(self, request: Request, version: bytes) -> bool:
-        """:returns: False: a connection is for one request."""
-        request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-        return False
-
-    def allContentReceived(self) -> None:
-        """Answer, which may take its time: loading anew does."""
-        self._end_in(None)
-        super().allContentReceived()
-
-    def requestDone(self, request: Request) -> None:
-        """Give the client until another deadline to read the answer."""
-        self._end_in(ANSWER_TIMEOUT)
-        super().requestDone(request)
-
-    def abort(self) -> None:
-        """End it at once."""
-        # Which any transport of a stream has.
-        cast(Any, self.transport).abortConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Forget it."""
-        self._end_in(None)
-        super().connectionLost(reason)
-        self.factory.lost(self)
-
-    def _end_in(self, seconds: float | None) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self._deadline = (
-            None if seconds is None else self.factory.reactor.callLater(seconds, self.abort)
-        )
-
-
-class AdminSite(Site):
-    """
-    The factory of such connections.
-
-    :ivar channels: all there are.
-    """
-
-    # Not the one that may turn into HTTP/2.
-    protocol = AdminChannel  # type: ignore[assignment]
-    noisy = False
+    request_factory = AdminRequest
 
     def __init__(self, resource: IResource, reactor: Any) -> None:
-        # No timeout of twisted.web's: a byte now and then puts that off for ever.
-        super().__init__(
-            resource,
-            requestFactory=AdminRequest,
-            parsePOSTFormSubmission=False,
-            reactor=reactor,
-            timeout=None,
-        )
-        self.channels: set[AdminChannel] = set()
+        super().__init__(resource, _LIMITS, reactor)
         self._waiting: list[Deferred[None]] = []
 
-    def buildProtocol(  # type: ignore[override]
-        self, addr: IAddress | None
-    ) -> AdminChannel | None:
-        """:returns: the protocol for a connection; None where there are too many."""
-        if len(self.channels) >= MOST_CONNECTIONS:
-            return None
-        made: AdminChannel = super().buildProtocol(addr)
-        return made
+    def exchange(self, head: RequestHead, asked: Asked, side: ClientSide) -> Exchange:
+        """:returns: what hands the request to a resource, with its target as it was sent:
+        a route can be written in one way only."""
+        return ResourceExchange(self, head, head.target, head.lines, side)
 
-    def acceptableProtocols(self) -> list[bytes]:
-        """:returns: HTTP/1.1, and not HTTP/2, which takes more."""
-        return [b"http/1.1"]
-
-    def log(self, request: object) -> None:
-        """Say nothing: who looks once a second would fill the log."""
-
-    def lost(self, channel: AdminChannel) -> None:
+    def closed(self, connection: HttpConnection) -> None:
         """A connection is over."""
-        self.channels.discard(channel)
-        if not self.channels:
+        super().closed(connection)
+        if not self.connections:
             waiting, self._waiting = self._waiting, []
             for one in waiting:
                 one.callback(None)
@@ -149,11 +84,11 @@ class AdminSite(Site):
         :param patience: seconds that answers have to be read.
         :returns: fires when there is no connection.
         """
-        if not self.channels:
+        if not self.connections:
             return succeed(None)
         done: Deferred[None] = Deferred()
         self._waiting.append(done)
-        late = self.reactor.callLater(patience, self._abort)
+        late = self.clock.callLater(patience, self._abort)
 
         def no_longer(_: None) -> None:
             if late.active():
@@ -162,5 +97,5 @@ class AdminSite(Site):
         return done.addCallback(no_longer)
 
     def _abort(self) -> None:
-        for channel in tuple(self.channels):
-            channel.abort()
+        for connection in tuple(self.connections):
+            connection.cut()

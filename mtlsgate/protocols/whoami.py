@@ -10,10 +10,25 @@ from typing import cast
 from attrs import frozen
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import Request
 from zope.interface import implementer
 
-from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin, IVerifiedPeer
+from mtlsgate.http.limits import HttpLimits
+from mtlsgate.http.resources import ResourceRequest, ResourceServer
+from mtlsgate.http.server import served_names
+from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
+
+_LIMITS = HttpLimits(
+    head_size=16 * 1024,
+    body_size=64 * 1024,
+    first_timeout=60.0,
+    head_timeout=10.0,
+    body_timeout=10.0,
+    idle_timeout=60.0,
+    send_timeout=60.0,
+    close_timeout=60.0,
+    refused_timeout=15.0,
+)
 
 
 class WhoAmI(Resource):
@@ -33,23 +48,12 @@ class WhoAmI(Resource):
 
     def render_GET(self, request: Request) -> bytes:
         """:returns: the peer as JSON."""
-        assert request.channel is not None
-        peer = IVerifiedPeer(request.channel.transport, None)
+        assert isinstance(request, ResourceRequest)
         request.setHeader(b"content-type", b"application/json")
         request.setHeader(b"cache-control", b"no-store")
+        peer = request.peer()
         known = None if peer is None else peer.to_dict()
         return json.dumps(known, indent=2).encode() + b"\n"
-
-
-class WhoAmISite(Site):
-    """The factory of its connections."""
-
-    noisy = False
-
-    def acceptableProtocols(self) -> list[bytes]:
-        """:returns: HTTP/1.1 alone.  In twisted.web's HTTP/2, which there is as soon as
-        anything installs h2, a request does not know whose connection it came on."""
-        return [b"http/1.1"]
 
 
 def _refusal(request: Request, status: int, text: bytes) -> bytes:
@@ -74,8 +78,8 @@ class WhoAmIPlugin:
     def build(
         self, configuration: WhoAmIConfiguration, environment: IProtocolEnvironment
     ) -> IProtocolFactory:
-        """:returns: a twisted.web site of one resource."""
-        return WhoAmISite(WhoAmI(), reactor=environment.reactor)
+        """:returns: an HTTP server of one resource."""
+        return ResourceServer(WhoAmI(), _LIMITS, environment.reactor, served_names(environment))
 
 
 plugin = WhoAmIPlugin()

@@ -425,8 +425,8 @@ def test_a_connection_is_for_one_request(endpoint: Endpoint) -> None:
     assert reply(transport).headers["connection"] == "close"
 
 
-def test_a_large_body_is_not_read(endpoint: Endpoint) -> None:
-    """Neither announced nor in chunks: it ends the connection, and is kept nowhere."""
+def test_a_large_body_is_not_read(endpoint: Endpoint, running: Running) -> None:
+    """Neither announced nor in chunks: it is 413, and ends the connection."""
     for head, chunk in (
         (b"Content-Length: 100000000\r\n\r\n", b"x" * 16384),
         (b"Transfer-Encoding: chunked\r\n\r\n", b"4000\r\n" + b"x" * 16384 + b"\r\n"),
@@ -435,10 +435,10 @@ def test_a_large_body_is_not_read(endpoint: Endpoint) -> None:
         channel.dataReceived(b"POST /reload HTTP/1.1\r\nHost: x\r\n" + head)
         for _ in range(5):
             channel.dataReceived(chunk)
+        assert transport.value().startswith(b"HTTP/1.1 413 ")
+        assert transport.disconnecting
+        running.clock.advance(REQUEST_TIMEOUT)
         assert transport.aborted
-        assert transport.value() == b""
-        [request] = channel.requests
-        assert request.content.getvalue() == b""
         channel.connectionLost()
 
 
@@ -473,12 +473,27 @@ def test_what_is_no_http_is_no_trouble(endpoint: Endpoint, running: Running, sen
 
 
 def test_there_are_not_too_many(endpoint: Endpoint) -> None:
-    """Beyond some connections others are closed as they come; there is room again
-    when one ends."""
-    channels = [endpoint.connect()[0] for _ in range(MOST_CONNECTIONS)]
-    assert endpoint.admin.buildProtocol(None) is None
-    channels[0].connectionLost()
+    """Beyond some connections the oldest that has asked nothing makes room."""
+    (oldest, transport), *others = [endpoint.connect() for _ in range(MOST_CONNECTIONS)]
     assert endpoint.ask("GET", "/healthz").status == 200
+    assert transport.aborted
+    assert not any(one.aborted for _, one in others)
+    oldest.connectionLost()
+
+
+def test_whoever_is_being_answered_is_not_sent_away(running: Running) -> None:
+    """Where all connections wait for their answers, another is closed as it comes."""
+
+    class Slow(Control):
+        def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadFacts]:
+            return Deferred()
+
+    endpoint = Endpoint(lambda: Slow(running.control.snapshots, list), clock=running.clock)
+    for _ in range(MOST_CONNECTIONS):
+        channel, transport = endpoint.connect()
+        channel.dataReceived(b"POST /reload HTTP/1.1\r\nHost: gate\r\n\r\n")
+    assert endpoint.admin.buildProtocol(None) is None
+    assert not transport.aborted
 
 
 def test_the_end_waits_for_answers_but_not_for_ever(endpoint: Endpoint, running: Running) -> None:

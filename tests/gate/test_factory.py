@@ -398,6 +398,8 @@ class Environment:
     """What plugins are told."""
 
     server = "door"
+    server_names: tuple[str, ...] = ()
+    names_elsewhere: tuple[str, ...] = ()
     directory = Path()
 
     def __init__(self) -> None:

@@ -18,9 +18,10 @@ from twisted.internet.testing import StringTransport
 
 from mtlsgate.admin.guard import Guard
 from mtlsgate.admin.resource import AdminResource
-from mtlsgate.admin.site import AdminChannel, AdminSite
+from mtlsgate.admin.site import AdminSite
 from mtlsgate.gate.factory import GateFactory
 from mtlsgate.gate.registry import Registry
+from mtlsgate.http.connection import HttpConnection
 from mtlsgate.interfaces import IGate
 from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.metrics import Metrics
@@ -144,7 +145,7 @@ class Endpoint:
     def _site(self) -> AdminSite:
         return AdminSite(AdminResource(self.gate, self.guard), self.clock)
 
-    def connect(self) -> tuple[AdminChannel, AbortableTransport]:
+    def connect(self) -> tuple[HttpConnection, AbortableTransport]:
         """:returns: a new connection, and what it writes to."""
         channel = self.admin.buildProtocol(None)
         assert channel is not None

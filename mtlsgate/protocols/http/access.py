@@ -5,10 +5,9 @@ The access log: one event for each request, and one for each that failed.
 from __future__ import annotations
 
 from attrs import define, frozen
-from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
-from mtlsgate.interfaces import IVerifiedPeer
+from mtlsgate.http.sides import HttpClient
 from mtlsgate.text import address_text, printable
 
 _log = Logger("mtlsgate.http")
@@ -31,9 +30,9 @@ class Who:
     fingerprint: str | None = None
 
 
-def who(address: IAddress, peer: IVerifiedPeer | None) -> Who:
+def who(client: HttpClient) -> Who:
     """:returns: the client, as logs name it."""
-    text = address_text(address)
+    text, peer = address_text(client.address), client.peer
     if peer is None:
         return Who(text)
     return Who(text, printable(peer.rule), printable(peer.subject), peer.sha256)

@@ -11,8 +11,9 @@ from typing import Any, Literal
 from attrs import Factory, frozen
 
 from mtlsgate.config import Duration, Located, Misconfigured, PeerText, Size
-from mtlsgate.protocols.http.authority import is_authority
-from mtlsgate.protocols.http.fields import HOP_BY_HOP, OWN, folded, is_token, is_value
+from mtlsgate.http.authority import is_authority
+from mtlsgate.http.fields import HOP_BY_HOP, folded, is_token, is_value
+from mtlsgate.protocols.http.forwarding import OWN
 from mtlsgate.protocols.http.identity import Detail
 from mtlsgate.text import quoted
 from mtlsgate.upstream.targets import Target, parse_target, parse_targets, refuse_plaintext
@@ -55,6 +56,9 @@ class HttpConfiguration:
     :ivar keepalive_timeout: seconds between two requests.
     :ivar websocket_timeout: seconds without a byte after a switch.
     :ivar max_requests: requests at a time, of all clients.
+    :ivar max_websockets: WebSockets at a time, of all clients.
+    :ivar max_websockets_per_client: WebSockets at a time, of one client.
+    :ivar lenient: whether to take from targets what some old servers write.
     """
 
     target: Located[Any]
@@ -79,13 +83,17 @@ class HttpConfiguration:
     keepalive_timeout: Duration = 60.0
     websocket_timeout: Duration = 3600.0
     max_requests: int = 1000
+    max_websockets: int = 10_000
+    max_websockets_per_client: int = 100
+    lenient: bool = False
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield (attribute or None, text) for what is wrong with the block as a whole."""
         if self.target_connections < 0:
             yield "target_connections", "target_connections must be 0 or more"
-        if self.max_requests < 1:
-            yield "max_requests", "max_requests must be 1 or more"
+        for name in ("max_requests", "max_websockets", "max_websockets_per_client"):
+            if getattr(self, name) < 1:
+                yield name, f"{name} must be 1 or more"
         if self.max_header_size < 1024:
             yield "max_header_size", 'max_header_size must be "1KiB" or more'
         if self.host is not None and not is_authority(self.host):

@@ -1,161 +1,191 @@
 """
-One request and its response, from the end of the request's head to the end of
-both.
+One request that is forwarded, and the response that comes back.
+
+It stands between two sides: the client's (`mtlsgate.http.sides.ClientSide`) and a
+connection to a target.  Each tells it what comes and when it takes no more, and it tells
+the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
 
-from mtlsgate.protocols.http.access import Record
-from mtlsgate.protocols.http.backpressure import Download, Upload
-from mtlsgate.protocols.http.connection import TargetConnection
-from mtlsgate.protocols.http.fields import Line, end_to_end, trailers
-from mtlsgate.protocols.http.outgoing import Outgoing, outgoing
-from mtlsgate.protocols.http.refusal import REASONS, Refusal, own_body, own_fields
-from mtlsgate.protocols.http.response import Head, read_trailers
-from mtlsgate.protocols.http.tunnel import Tunnel
+from mtlsgate.http.fields import Line, end_to_end
+from mtlsgate.http.refusal import Refusal, own_body
+from mtlsgate.http.sides import ClientSide
+from mtlsgate.protocols.http.access import AccessLog, Record, Who
+from mtlsgate.protocols.http.capacity import Seat
+from mtlsgate.protocols.http.forwarding import Reserved, trailers
+from mtlsgate.protocols.http.outgoing import Outgoing
+from mtlsgate.protocols.http.response import ResponseHead
+from mtlsgate.protocols.http.target_connection import TargetConnection
+from mtlsgate.protocols.http.target_pool import TargetPool
 from mtlsgate.upstream.backends import Unreachable
-
-if TYPE_CHECKING:
-    from mtlsgate.protocols.http.channel import GateChannel, GateRequest
 
 _log = Logger("mtlsgate.http")
 
 #: Seconds for a target to ask for the body that a client holds back.  Not all
 #: do; RFC 9110, 10.1.1, lets the client wait for ever.
 _CONTINUE_AFTER = 1.0
+_NOTHING_RESERVED = Reserved()
 
 
-class Exchange:
+@frozen(kw_only=True)
+class Surroundings:
+    """
+    What all exchanges of a server share.
+
+    :ivar pool: the connections to targets.
+    :ivar log: the access log.
+    :ivar clock: the reactor.
+    :ivar reserved: the names of fields that clients cannot use.
+    :ivar response_timeout: seconds for which a target may say and take nothing.
+    :ivar websocket_timeout: seconds for which nothing may pass on a WebSocket.
+    """
+
+    pool: TargetPool
+    log: AccessLog
+    clock: IReactorTime
+    reserved: Reserved
+    response_timeout: float
+    websocket_timeout: float
+
+
+class ForwardedExchange:
     """
     A request that is passed on, and the response that comes back.
 
-    :ivar record: what is logged of it.
-    :ivar began: whether anything was done with the request.
-    :ivar decoder: reads the request's body, if it has one.
-    :ivar _outgoing: what is sent to the target.
+    :ivar _record: what is logged of it.
     :ivar _connection: to the target, while it is this exchange's.
-    :ivar _tunnel: what became of it after a switch.
-    :ivar _early: what came of the body before there was a connection.
+    :ivar _dialling: until there is a connection.
+    :ivar _early: what came of the body before that.
     :ivar _complete: whether the request is.
-    :ivar _responding: whether the response has begun.
+    :ivar _trailers: what came after its body.
+    :ivar _responding: whether the final response has begun.
+    :ivar _switched: whether bytes pass as they are.
     :ivar _over: nothing more comes of it.
+    :ivar _retried: whether it was sent a second time.
+    :ivar _expecting: whether the client still waits for 100.
     :ivar _progress: when something last moved.
     :ivar _client_slow: the client takes no more for now.
     :ivar _target_slow: the target takes no more for now.
+    :ivar _watch: looks whether the target is late.
     """
 
-    record: Record
-    _outgoing: Outgoing
-    began = False
-    decoder: object = None
     _connection: TargetConnection | None = None
     _dialling: Deferred[TargetConnection] | None = None
-    _tunnel: Tunnel | None = None
-    _watch: IDelayedCall | None = None
     _complete = False
+    _trailers: Sequence[Line] = ()
     _responding = False
+    _switched = False
     _over = False
     _retried = False
-    _expecting = False
     _client_slow = False
     _target_slow = False
-    _trailers: Sequence[Line] = ()
+    _watch: IDelayedCall | None = None
 
-    def __init__(self, request: GateRequest, channel: GateChannel) -> None:
-        self._request = request
-        self._channel = channel
-        self._gate = channel.gate
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        side: ClientSide,
+        outgoing: Outgoing,
+        record: Record,
+        who: Who,
+        seat: Seat,
+    ) -> None:
+        """
+        :param side: the client's.
+        :param outgoing: what is sent to the target.
+        :param record: what is logged.
+        :param who: the client, as the log names it.
+        :param seat: what the request takes up, until it is over.
+        """
+        self._around = surroundings
+        self._side = side
+        self._outgoing = outgoing
+        self._record = record
+        self._who = who
+        self._seat = seat
         self._early: list[bytes] = []
-        self._progress = 0.0
+        self._expecting = outgoing.expecting
+        self._progress = record.began
 
-    # The request.
+    # The request, as the client's side reads it.
 
-    def begin(self, length: int | None) -> None:
-        """
-        Pass the request on, or refuse it.
-
-        :param length: of its body; None if it comes in chunks.
-        """
-        request, gate = self._request, self._gate
-        self.began = True
-        self._progress = now = gate.clock.seconds()
-        self._complete = length == 0
-        self.record = Record(now, request.method, request.uri)
-        gate.active += 1
-        try:
-            if gate.active > gate.max_requests:
-                raise Refusal(503, f"there are {gate.max_requests} requests already")
-            self._outgoing = outgoing(request, self._channel, length)
-        except Refusal as refusal:
-            self._refuse(refusal.status, refusal.cause)
-            return
-        self._expecting = self._outgoing.expecting
-        self._watch = gate.clock.callLater(gate.shortest_wait, self._look)
+    def start(self) -> None:
+        """Find a target."""
+        self._watch = self._around.clock.callLater(self._around.response_timeout, self._look)
         self._connect(fresh=False)
 
-    def body(self, data: bytes) -> None:
-        """Pass a piece of the request's body on."""
+    def data(self, data: bytes) -> None:
+        """Pass a piece of the request's body on, or after a switch any bytes."""
         if self._over:
             return
-        self.record.bytes_in += len(data)
-        self.progress()
-        if self.record.bytes_in > self._gate.max_body_size:
-            self._give_up(413, f"the body is longer than {self._gate.max_body_size} bytes")
-        elif self._connection is not None:
+        self._record.bytes_in += len(data)
+        self._moved()
+        if self._connection is not None:
             self._connection.send(data)
         else:
             self._early.append(data)
-            self._channel.pause_body()
+            self._side.pause_body()
 
-    def complete(self) -> None:
+    def end(self, received: Iterable[Line]) -> None:
         """The request is complete."""
-        if not self.began:
-            self.begin(0)
-            return
         if self._over:
             return
         self._complete = True
-        self.progress()
-        received = read_trailers(self.decoder) if self._outgoing.body == "chunked" else ()  # type: ignore[arg-type]
-        self._trailers = list(trailers(received, self._gate.reserved))
+        self._moved()
+        self._trailers = list(trailers(received, self._around.reserved))
         if self._connection is not None:
             self._connection.finish(self._trailers)
 
-    def malformed(self, status: int, cause: str) -> None:
-        """The rest of the request cannot be read."""
+    def broken(self, refusal: Refusal) -> None:
+        """The rest of the request cannot be read, or does not come."""
         if not self._over:
-            self._give_up(status, cause)
+            self._give_up(refusal)
 
-    def client_left(self) -> None:
+    def client_slow(self, slow: bool) -> None:
+        """The client takes no more for now, or does again."""
+        self._client_slow = slow
+        self._moved()
+        if self._connection is not None:
+            if slow:
+                self._connection.pauseProducing()
+            else:
+                self._connection.resumeProducing()
+
+    def lost(self, cause: str, reason: Failure) -> None:
         """The client is gone."""
-        if not self.began or self._over:
+        if self._over:
             return
-        if self._tunnel is not None:
-            self._tunnel.client_left()
-            return
-        self.record.cause = "the client left"
-        self.over()
-        self._drop_target()
+        connection, self._connection = self._connection, None
+        if self._switched:
+            if connection is not None:
+                # It gets what the client sent last.
+                connection.close()
+        else:
+            self._record.cause = cause
+            self._connection = connection
+            self._drop_target()
+        self._end()
 
     # The connection to the target.
 
     def _connect(self, fresh: bool) -> None:
-        taken = self._gate.pool.take(fresh=fresh, replayable=self._outgoing.replayable)
+        taken = self._around.pool.take(fresh=fresh, replayable=self._outgoing.replayable)
         if isinstance(taken, TargetConnection):
             self._send(taken)
         else:
             self._dialling = taken
             taken.addCallbacks(self._send, self._unreachable)
-            taken.addErrback(self._broken)
+            taken.addErrback(self._failed_here)
 
     def _send(self, connection: TargetConnection) -> None:
         self._dialling = None
@@ -163,20 +193,19 @@ class Exchange:
             connection.abort()
             return
         self._connection = connection
-        self.record.upstream = str(connection.target)
-        self.progress()
+        self._record.upstream = str(connection.target)
+        self._moved()
         sent = self._outgoing
-        connection.start(self, self._request.method, sent.head, sent.body)
+        connection.start(self, sent.method, sent.head, sent.body)
         if sent.body == "none":
             return
-        connection.feed_from(Upload(self))
         for data in self._early:
             connection.send(data)
         self._early = []
         if self._complete:
             connection.finish(self._trailers)
         if not self._target_slow:
-            self._channel.resume_body()
+            self._side.resume_body()
         if self._expecting and self._watch is not None:
             self._watch.reset(_CONTINUE_AFTER)
 
@@ -188,12 +217,12 @@ class Exchange:
         failure.trap(Unreachable)
         error = failure.value
         assert isinstance(error, Unreachable)
-        self._give_up(504 if error.timed_out else 502, str(error))
+        self._give_up(Refusal(504 if error.timed_out else 502, str(error)))
 
-    def _broken(self, failure: Failure) -> None:
-        _log.failure("{server}: a request failed", failure, server=self._gate.access.server)
+    def _failed_here(self, failure: Failure) -> None:
+        _log.failure("{server}: a request failed", failure, server=self._around.log.server)
         if not self._over:
-            self._give_up(502, "an error in the gate, logged above")
+            self._give_up(Refusal(502, "an error in the gate, logged above"))
 
     def _drop_target(self) -> None:
         dialling, self._dialling = self._dialling, None
@@ -203,108 +232,74 @@ class Exchange:
         if connection is not None:
             connection.abort()
 
+    def target_slow(self, slow: bool) -> None:
+        """The target takes no more for now, or does again."""
+        self._target_slow = slow
+        if self._over:
+            return
+        self._moved()
+        if slow:
+            self._side.pause_body()
+        else:
+            self._side.resume_body()
+
     # The response, as the connection reads it.
 
-    def interim(self, head: Head) -> None:
+    def interim(self, head: ResponseHead) -> None:
         """Pass a 1xx response on to who can read it."""
-        self.progress()
-        if self._request.clientproto != b"HTTP/1.1":
-            return
-        if head.status == 100 and not self._expecting:
-            return
+        self._moved()
         if head.status == 100:
             self._expecting = False
-        self._write_head(head)
+        self._side.interim(head.status, _reason(head), _without_body(head))
 
-    def _write_head(self, head: Head, more: Iterable[Line] = ()) -> None:
-        """Write a head that no body comes after, and that so has no length (RFC 9110, 8.6)."""
-        passed = end_to_end(head.lines, [*head.values(b"connection"), b"content-length"])
-        fields = b"".join([b"%s: %s\r\n" % line for line in (*passed, *more)])
-        reason = head.reason or http.RESPONSES.get(head.status, b"")
-        self._channel.write(b"HTTP/1.1 %d %s\r\n%s\r\n" % (head.status, reason, fields))
-
-    def switched(self, head: Head, rest: bytes) -> None:
+    def switched(self, head: ResponseHead, rest: bytes) -> None:
         """From now on it is another protocol."""
-        connection, channel = self._connection, self._channel
+        connection = self._connection
         assert connection is not None
         upgrade = [one.lower() for one in head.values(b"upgrade")]
         if not self._outgoing.upgrading or upgrade != [b"websocket"]:
-            self._give_up(502, "the target switched protocols, which nobody asked for")
+            self._give_up(Refusal(502, "the target switched protocols, which nobody asked for"))
             return
-        self._responding = True
-        self.record.status = 101
-        self.record.first_byte = self._progress = self._gate.clock.seconds()
-        self._write_head(head, [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")])
+        self._seat.switch()
+        self._responding = self._switched = True
+        self._begin_record(101)
+        if self._watch is not None:
+            self._watch.reset(self._around.websocket_timeout)
         connection.switch()
-        self._tunnel = tunnel = Tunnel(self, channel, connection)
-        channel.registerProducer(Download(self), True)
-        connection.feed_from(Upload(self))
+        agreed = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+        sent = self._side.switch(_reason(head), [*_without_body(head), *agreed])
         if rest:
-            tunnel.from_target(rest)
-        sent = channel.switch(tunnel)
+            self.raw(rest)
         if sent:
-            tunnel.from_client(sent)
-        channel.resume_body()
+            self.data(sent)
 
-    def head(self, head: Head) -> None:
+    def head(self, head: ResponseHead) -> None:
         """The response begins."""
-        request = self._request
         self._responding = True
-        self.record.status = head.status
-        self.record.first_byte = self._progress = self._gate.clock.seconds()
-        request.setResponseCode(head.status, head.reason)
-        headers = request.responseHeaders
-        for name, value in end_to_end(head.lines, head.values(b"connection")):
-            if name.lower() != b"content-length" or not headers.hasHeader(name):
-                headers.addRawHeader(name, value)
-        if head.status == 204:
-            # RFC 9110, 8.6.
-            headers.removeHeader(b"Content-Length")
-        if not self._complete or self._gate.stopping:
-            self._close_after()
-        request.registerProducer(Download(self), True)
-        # Now, and not with a first piece of the body that may be long in coming.
-        request.write(b"")
+        self._begin_record(head.status)
+        lines = end_to_end(head.lines, head.values(b"connection"))
+        self._side.respond(head.status, _reason(head), _one_length(lines, head.status))
 
-    def _close_after(self) -> None:
-        """Whatever is left of the request's body is not read."""
-        self._request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-        self._channel.persistent = False
+    def _begin_record(self, status: int) -> None:
+        self._record.status = status
+        self._record.first_byte = self._progress = self._around.clock.seconds()
 
-    def data(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
         """Pass a piece of the response's body on."""
         if not self._over:
-            self.record.bytes_out += len(data)
-            self.progress()
-            self._request.write(data)
+            self._record.bytes_out += len(data)
+            self._moved()
+            self._side.send(data)
 
-    def end(self, received: Sequence[Line]) -> None:
+    def completed(self, received: Sequence[Line]) -> None:
         """The response is complete."""
         if self._over:
             return
-        request, connection = self._request, self._connection
-        self._connection = None
+        connection, self._connection = self._connection, None
         if connection is not None:
             connection.release()
-        request.unregisterProducer()
-        passed = list(trailers(received, self._gate.no_reserved))
-        if passed and request.chunked:
-            lines = b"".join([b"%s: %s\r\n" % line for line in passed])
-            self._channel.write(b"0\r\n" + lines + b"\r\n")
-            # Or `finish` would write the last chunk.
-            request.chunked = 0
-        self.over()
-        request.finish()
-
-    def raw(self, data: bytes) -> None:
-        """A piece of another protocol came."""
-        if self._tunnel is not None and not self._over:
-            self._tunnel.from_target(data)
-
-    def raw_ended(self) -> None:
-        """The target ended the other protocol's connection."""
-        if self._tunnel is not None and not self._over:
-            self._tunnel.target_left()
+        self._end()
+        self._side.finish(list(trailers(received, _NOTHING_RESERVED)))
 
     def failed(self, cause: str, untouched: bool) -> None:
         """No response will come, or no more of it."""
@@ -317,126 +312,115 @@ class Exchange:
             self._retried = True
             self._connect(fresh=True)
         else:
-            self._give_up(502, cause)
+            self._give_up(Refusal(502, cause))
+
+    def raw(self, data: bytes) -> None:
+        """A piece of another protocol came."""
+        if not self._over:
+            self._record.bytes_out += len(data)
+            self._moved()
+            self._side.send(data)
+
+    def raw_ended(self) -> None:
+        """The target ended the other protocol's connection: so does the client's, when all
+        is written."""
+        self._connection = None
+        if not self._over:
+            self._end()
+            self._side.finish()
 
     # Ways to end.
 
-    def _give_up(self, status: int, cause: str) -> None:
+    def _give_up(self, refusal: Refusal) -> None:
         """Say so if there is still a way to, or else make the client see it."""
         self._drop_target()
-        if not self._responding:
-            self._refuse(status, cause)
+        record = self._record
+        record.cause = refusal.cause
+        if self._responding:
+            self._around.log.failure(self._who, record)
+            self._end()
+            self._side.abandon()
             return
-        request, channel = self._request, self._channel
-        self.record.cause = cause
-        self._gate.access.failure(channel.who, self.record)
-        request.unregisterProducer()
-        self.over()
-        if request.clientproto == b"HTTP/1.1":
-            # The body is short of its end, by its length or its last chunk.
-            channel.loseConnection()
-        else:
-            channel.cut()
+        self._begin_record(refusal.status)
+        if refusal.status >= 500:
+            self._around.log.failure(self._who, record)
+        record.bytes_out = 0 if self._outgoing.method == b"HEAD" else len(own_body(refusal.status))
+        self._end()
+        self._side.refuse(refusal)
 
-    def _refuse(self, status: int, cause: str) -> None:
-        """Answer in the target's place, in one line."""
-        request, gate, record = self._request, self._gate, self.record
-        record.status, record.cause = status, cause
-        record.first_byte = gate.clock.seconds()
-        if status >= 500 and status != 501:
-            gate.access.failure(self._channel.who, record)
-        body = own_body(status)
-        request.setResponseCode(status, REASONS[status])
-        for name, value in own_fields(status):
-            request.responseHeaders.setRawHeaders(name, [value])
-        if status == 400 or not self._complete or gate.stopping:
-            self._close_after()
-        record.bytes_out = 0 if request.method == b"HEAD" else len(body)
-        self._responding = True
-        self.over()
-        request.write(body)
-        request.finish()
-
-    def over(self) -> None:
-        """Log it, and let go of everything."""
-        if self._over:
-            return
+    def _end(self) -> None:
+        """Log it, and let go of everything but the two sides."""
         self._over = True
         if self._watch is not None and self._watch.active():
             self._watch.cancel()
         self._watch = None
-        gate = self._gate
-        gate.active -= 1
-        gate.access.request(self._channel.who, self.record, gate.clock.seconds())
+        self._seat.leave()
+        self._around.log.request(self._who, self._record, self._around.clock.seconds())
 
-    # Time limits.
+    # Time limits of the target; the client's are its connection's.
 
-    def progress(self) -> None:
-        """Note that something moved."""
-        self._progress = self._gate.clock.seconds()
+    def _moved(self) -> None:
+        self._progress = self._around.clock.seconds()
 
     def _look(self) -> None:
-        """See whether somebody is late."""
-        gate = self._gate
+        """See whether the target is late."""
+        around = self._around
         self._watch = None
-        limit, late = self._awaited()
-        waited = gate.clock.seconds() - self._progress
-        if waited < limit:
-            wait = limit - waited
-            if self._tunnel is None:
-                # Whoever is waited for then may have less time.
-                wait = min(wait, gate.shortest_wait)
-            self._watch = gate.clock.callLater(wait, self._look)
-        elif self._tunnel is not None:
-            self._tunnel.expired()
-        elif self._expecting and self._connection is not None and not self._responding:
+        limit = self._limit()
+        waited = around.clock.seconds() - self._progress
+        if limit is None:
+            self._watch = around.clock.callLater(around.response_timeout, self._look)
+        elif waited < limit:
+            self._watch = around.clock.callLater(limit - waited, self._look)
+        elif self._switched:
+            self._record.cause = "nothing came in either direction for too long"
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+            self._end()
+            self._side.finish()
+        elif self._waits_for_continue():
             self._expecting = False
-            self.progress()
-            self._channel.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._watch = gate.clock.callLater(gate.shortest_wait, self._look)
-        elif late == "client" and self._responding:
-            self.record.cause = f"the client took nothing for {limit:g} s"
-            self._drop_target()
-            self._request.unregisterProducer()
-            self.over()
-            self._channel.cut()
-        elif late == "client":
-            self._give_up(408, f"the client was silent for {limit:g} s")
+            self._moved()
+            self._side.interim(100, b"Continue", ())
+            self._watch = around.clock.callLater(around.response_timeout, self._look)
         else:
-            self._give_up(504, f"the target was silent for {limit:g} s")
+            self._give_up(Refusal(504, f"the target was silent for {limit:g} s"))
 
-    def _awaited(self) -> tuple[float, str]:
-        """:returns: how long to wait, and for whom."""
-        gate = self._gate
-        if self._tunnel is not None:
-            return gate.websocket_timeout, "anybody"
-        if self._expecting and self._connection is not None and not self._responding:
-            return _CONTINUE_AFTER, "target"
+    def _limit(self) -> float | None:
+        """:returns: how long what is waited for may take; None while that is the client."""
+        around = self._around
+        if self._switched:
+            return around.websocket_timeout
+        if self._waits_for_continue():
+            return _CONTINUE_AFTER
         if self._client_slow:
-            return gate.body_timeout, "client"
-        if self._connection is None or self._complete or self._target_slow:
-            return gate.response_timeout, "target"
-        return gate.body_timeout, "client"
+            return None
+        waits = self._connection is None or self._complete or self._target_slow
+        return around.response_timeout if waits else None
 
-    # Backpressure, by way of the two producers below.
+    def _waits_for_continue(self) -> bool:
+        return self._expecting and self._connection is not None and not self._responding
 
-    def client_slow(self, slow: bool) -> None:
-        """The client takes no more for now, or does again."""
-        self._client_slow = slow
-        self.progress()
-        if self._connection is not None:
-            if slow:
-                self._connection.pauseProducing()
-            else:
-                self._connection.resumeProducing()
 
-    def target_slow(self, slow: bool) -> None:
-        """The target takes no more for now, or does again."""
-        self._target_slow = slow
-        if self._over:
-            return
-        self.progress()
-        if slow:
-            self._channel.pause_body()
-        else:
-            self._channel.resume_body()
+def _reason(head: ResponseHead) -> bytes:
+    return head.reason or http.RESPONSES.get(head.status, b"")
+
+
+def _without_body(head: ResponseHead) -> list[Line]:
+    """:returns: the fields of a head that no body comes after, and that so has no length
+    (RFC 9110, 8.6)."""
+    return list(end_to_end(head.lines, [*head.values(b"connection"), b"content-length"]))
+
+
+def _one_length(lines: Iterable[Line], status: int) -> list[Line]:
+    """:returns: the fields with ``Content-Length`` once; of 204, without (RFC 9110, 8.6)."""
+    kept: list[Line] = []
+    seen = status == 204
+    for name, value in lines:
+        if name.lower() == b"content-length":
+            if seen:
+                continue
+            seen = True
+        kept.append((name, value))
+    return kept

@@ -19,8 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.config import PeerText
+from mtlsgate.http.fields import Line
 from mtlsgate.interfaces import IVerifiedPeer
-from mtlsgate.protocols.http.fields import Line
 
 #: The keys of ``X-Forwarded-Client-Cert``, in Envoy's order.
 Detail = Literal["By", "Hash", "Cert", "Chain", "Subject", "URI", "DNS"]
@@ -157,3 +157,14 @@ class IdentityRules:
             lines.append((b"X-Forwarded-Client-Cert", value))
         lines.extend(own_fields(self.headers, peer))
         return lines
+
+
+def own_uris(certificate: x509.Certificate | None) -> tuple[str, ...]:
+    """:returns: the URIs of the gate's own certificate, for the key ``By``."""
+    if certificate is None:
+        return ()
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(found.value.get_values_for_type(x509.UniformResourceIdentifier))

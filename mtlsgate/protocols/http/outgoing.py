@@ -6,21 +6,70 @@ was not read and understood.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Literal, TypeAlias
 
 from attrs import frozen
 
-from mtlsgate.protocols.http.authority import ask, check_server
-from mtlsgate.protocols.http.connection import BodyKind
-from mtlsgate.protocols.http.fields import Line, end_to_end, tokens
-from mtlsgate.protocols.http.refusal import Refusal
+from mtlsgate.http.authority import Asked
+from mtlsgate.http.fields import Line, end_to_end, tokens
+from mtlsgate.http.reading import RequestHead
+from mtlsgate.http.refusal import Refusal
+from mtlsgate.http.sides import HttpClient
+from mtlsgate.interfaces import ITlsFacts
+from mtlsgate.protocols.http.forwarding import Hop, Reserved, forwarded
+from mtlsgate.protocols.http.identity import IdentityRules, own_uris
 
-if TYPE_CHECKING:
-    from mtlsgate.protocols.http.channel import GateChannel, GateRequest
+#: How a request's body is framed.
+BodyKind: TypeAlias = Literal["none", "plain", "chunked"]
 
 #: What can be sent again if it may not have arrived (RFC 9110, 9.2.2), given
 #: that it has no body.
 _REPLAYABLE = (b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE")
+#: CONNECT asks for a tunnel, and TRACE would show the client what the gate added.
+_REFUSED = (b"CONNECT", b"TRACE")
+
+
+@frozen(kw_only=True)
+class ForwardingRules:
+    """
+    What becomes of a request on its way to a target.
+
+    :ivar reserved: the names of fields that a client cannot use.
+    :ivar host: what ``Host`` is at the target; None for what the client sent.
+    :ivar default_host: what it is if nobody says.
+    :ivar identity: the fields that name the client.
+    :ivar append_forwarded: whether what the client sent of ``Forwarded`` and the like comes
+        first; None if the gate sends none of them.
+    :ivar websockets: whether clients may switch to WebSocket.
+    """
+
+    reserved: Reserved
+    host: bytes | None
+    default_host: bytes
+    identity: IdentityRules
+    append_forwarded: bool | None
+    websockets: bool
+
+    def host_for(self, authority: bytes) -> bytes:
+        """:returns: what ``Host`` is at the target."""
+        return self.host or authority or self.default_host
+
+    def forwarded(
+        self, client: HttpClient, authority: bytes, earlier: dict[bytes, list[bytes]]
+    ) -> list[Line]:
+        """:returns: the fields about the client's side."""
+        if self.append_forwarded is None:
+            return []
+        hop = Hop(getattr(client.address, "host", None), authority)
+        return forwarded(hop, earlier if self.append_forwarded else None)
+
+    def identity_of(self, client: HttpClient) -> list[Line]:
+        """:returns: the fields that name the client."""
+        tls: ITlsFacts | None = client.tls
+        by: Sequence[str] = ()
+        if "By" in self.identity.forwarded_client_cert and tls is not None:
+            by = own_uris(tls.certificate)
+        return self.identity.fields(client.peer, by)
 
 
 @frozen
@@ -28,6 +77,7 @@ class Outgoing:
     """
     What is sent to the target.
 
+    :ivar method: the request's.
     :ivar head: the request line and the fields.
     :ivar body: how its body is framed.
     :ivar replayable: whether it can be sent twice.
@@ -35,6 +85,7 @@ class Outgoing:
     :ivar upgrading: whether it asks for a WebSocket.
     """
 
+    method: bytes
     head: bytes
     body: BodyKind
     replayable: bool
@@ -42,64 +93,68 @@ class Outgoing:
     upgrading: bool
 
 
-def outgoing(request: GateRequest, channel: GateChannel, length: int | None) -> Outgoing:
-    """
-    :param request: as it was read.
-    :param length: of its body; None if it comes in chunks.
-    :raises Refusal: if it cannot be passed on.
-    """
-    headers, gate = request.requestHeaders, channel.gate
-    hosts = headers.getRawHeaders(b"Host", ())
-    asked = ask(request.method, request.uri, hosts, request.clientproto)
-    check_server(asked.host, channel.server_name, gate.serves)
-    if length is not None and length > gate.max_body_size:
-        raise Refusal(413, f"the body is longer than {gate.max_body_size} bytes")
-    expected = [one.lower() for one in headers.getRawHeaders(b"Expect", ())]
-    if expected and expected != [b"100-continue"]:
-        raise Refusal(417, "it expects what nobody knows")
-    connection = headers.getRawHeaders(b"Connection", ())
-    expecting = bool(expected) and length != 0 and request.clientproto == b"HTTP/1.1"
-    upgrading = gate.websockets and length == 0 and _asks_for_websocket(request, connection)
+def check_method(head: RequestHead) -> None:
+    """:raises Refusal: if the method is not for a gateway."""
+    if head.method in _REFUSED:
+        raise Refusal(501, f"{head.method.decode('ascii')} is not for a gate")
 
-    lines: list[Line] = [(b"Host", gate.host_for(asked.authority))]
+
+def outgoing(
+    head: RequestHead,
+    asked: Asked,
+    client: HttpClient,
+    rules: ForwardingRules,
+    identity: Sequence[Line],
+) -> Outgoing:
+    """
+    :param head: as it was read.
+    :param asked: what it is for.
+    :param identity: the fields that name the client.
+    """
+    length = head.length
+    connection = head.values(b"connection")
+    expecting = bool(head.values(b"expect")) and length != 0 and head.version == b"HTTP/1.1"
+    upgrading = rules.websockets and length == 0 and _asks_for_websocket(head, connection)
+
+    lines: list[Line] = [(b"Host", rules.host_for(asked.authority))]
     earlier: dict[bytes, list[bytes]] = {}
-    received = ((name, value) for name, values in headers.getAllRawHeaders() for value in values)
-    for name, value in end_to_end(received, connection):
+    for name, value in end_to_end(head.lines, connection):
         lower = name.lower()
         if lower in (b"host", b"content-length", b"expect"):
             continue
-        if name in gate.reserved:
+        if name in rules.reserved:
             earlier.setdefault(lower, []).append(value)
         else:
             lines.append((name, value))
-    lines += gate.forwarded(channel.address, asked.authority, earlier)
-    lines += channel.identity
+    lines += rules.forwarded(client, asked.authority, earlier)
+    lines += identity
     if expecting:
         lines.append((b"Expect", b"100-continue"))
     if length is None:
         lines.append((b"Transfer-Encoding", b"chunked"))
-    elif length or headers.hasHeader(b"Content-Length"):
+    elif length or head.values(b"content-length"):
         lines.append((b"Content-Length", b"%d" % length))
     if upgrading:
         lines += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-    elif b"trailers" in tokens(headers.getRawHeaders(b"TE", ())):
+    elif b"trailers" in tokens(head.values(b"te")):
         lines += [(b"Connection", b"TE"), (b"TE", b"trailers")]
-    first = b"%s %s HTTP/1.1\r\n" % (request.method, asked.target)
+    first = b"%s %s HTTP/1.1\r\n" % (head.method, asked.target)
     return Outgoing(
+        method=head.method,
         head=first + b"".join([b"%s: %s\r\n" % line for line in lines]) + b"\r\n",
         body="none" if length == 0 else "chunked" if length is None else "plain",
-        replayable=length == 0 and request.method in _REPLAYABLE,
+        replayable=length == 0 and head.method in _REPLAYABLE,
         expecting=expecting,
         upgrading=upgrading,
     )
 
 
-def _asks_for_websocket(request: GateRequest, connection: Sequence[bytes]) -> bool:
-    upgrade = [one.lower() for one in request.requestHeaders.getRawHeaders(b"Upgrade", ())]
+def _asks_for_websocket(head: RequestHead, connection: Sequence[bytes]) -> bool:
+    upgrade = [one.lower() for one in head.values(b"upgrade")]
     # Of all upgrades only this: h2c would lead past the gate.
     return (
-        request.method == b"GET"
-        and request.clientproto == b"HTTP/1.1"
+        head.method == b"GET"
+        and head.version == b"HTTP/1.1"
         and upgrade == [b"websocket"]
         and b"upgrade" in tokens(connection)
     )

@@ -4,144 +4,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
-from attrs import Factory, define, frozen
-from cryptography import x509
-from OpenSSL import SSL
-from twisted.internet.interfaces import (
-    IAddress,
-    IProtocolFactory,
-    IProtocolNegotiationFactory,
-    IReactorTime,
-)
-from twisted.internet.protocol import ServerFactory
+from attrs import frozen
+from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 from zope.interface import implementer
 
-from mtlsgate.certificates.server_names import first_by_name
 from mtlsgate.config import Misconfigured
-from mtlsgate.interfaces import (
-    IProtocolEnvironment,
-    IProtocolPlugin,
-    IRetirable,
-    IVerifiedPeer,
-)
-from mtlsgate.protocols.http.access import AccessLog
-from mtlsgate.protocols.http.channel import GateChannel
+from mtlsgate.http.authority import Asked
+from mtlsgate.http.connection import HttpConnection
+from mtlsgate.http.fields import Line
+from mtlsgate.http.limits import HttpLimits
+from mtlsgate.http.reading import RequestHead
+from mtlsgate.http.refusal import Refusal, own_body
+from mtlsgate.http.server import HttpServer, served_names
+from mtlsgate.http.sides import ClientSide, Exchange, HttpClient
+from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
+from mtlsgate.protocols.http.access import AccessLog, Record, Who, who
+from mtlsgate.protocols.http.capacity import Capacity, CapacityLimits
 from mtlsgate.protocols.http.configuration import HttpConfiguration
-from mtlsgate.protocols.http.fields import Hop, Line, Reserved, forwarded, reserved
+from mtlsgate.protocols.http.exchange import ForwardedExchange, Surroundings
+from mtlsgate.protocols.http.forwarding import reserved
 from mtlsgate.protocols.http.identity import IdentityRules
-from mtlsgate.protocols.http.pool import Pool
+from mtlsgate.protocols.http.outgoing import ForwardingRules, check_method, outgoing
+from mtlsgate.protocols.http.target_pool import TargetPool
 from mtlsgate.upstream.backends import Backends
 
 
-@define(kw_only=True)
-class Gate:
-    """
-    What all connections of a server share.
+@frozen
+class _Named:
+    """A client, as targets and the log are told of it: worked out once a connection."""
 
-    :ivar active: how many requests are underway.
-    :ivar channels: the clients' connections.
-    :ivar stopping: no more of them are accepted, so that none should be kept.
-    :ivar shortest_wait: how often to see whether somebody is late.
-    """
-
-    clock: IReactorTime
-    pool: Pool
-    access: AccessLog
-    reserved: Reserved
-    host: bytes | None
-    default_host: bytes
-    serves: Callable[[str], bool] | None
-    rules: IdentityRules
-    append_forwarded: bool | None
-    websockets: bool
-    max_header_size: int
-    max_body_size: int
-    max_requests: int
-    header_timeout: float
-    body_timeout: float
-    keepalive_timeout: float
-    response_timeout: float
-    websocket_timeout: float
-    no_reserved: Reserved = Reserved()
-    active: int = 0
-    channels: set[GateChannel] = Factory(set)
-    stopping: bool = False
-
-    @property
-    def shortest_wait(self) -> float:
-        """Between two looks at whether somebody is late."""
-        return min(self.body_timeout, self.response_timeout)
-
-    def host_for(self, authority: bytes) -> bytes:
-        """:returns: what ``Host`` is at the target."""
-        return self.host or authority or self.default_host
-
-    def forwarded(
-        self, client: IAddress, authority: bytes, earlier: dict[bytes, list[bytes]]
-    ) -> list[Line]:
-        """:returns: the fields about the client's side."""
-        if self.append_forwarded is None:
-            return []
-        hop = Hop(getattr(client, "host", None), authority)
-        return forwarded(hop, earlier if self.append_forwarded else None)
-
-    def identity_of(self, peer: IVerifiedPeer | None, connection: SSL.Connection) -> list[Line]:
-        """:returns: the fields that name a client."""
-        by: Iterable[str] = ()
-        if "By" in self.rules.forwarded_client_cert:
-            certificate = connection.get_certificate(as_cryptography=True)
-            by = () if certificate is None else _uris(certificate)
-        return self.rules.fields(peer, tuple(by))
+    lines: Sequence[Line]
+    who: Who
 
 
-def _uris(certificate: x509.Certificate) -> list[str]:
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return []
-    return found.value.get_values_for_type(x509.UniformResourceIdentifier)
-
-
-@implementer(IProtocolNegotiationFactory, IRetirable)
-class HttpFactory(ServerFactory):
+class HttpFactory(HttpServer):
     """
     Serves clients' connections.
 
-    :ivar gate: what they share.
+    :ivar rules: what becomes of requests on their way.
+    :ivar capacity: what is underway.
     """
 
-    noisy = False
-
-    def __init__(self, gate: Gate) -> None:
-        self.gate = gate
-
-    def acceptableProtocols(self) -> list[bytes]:
-        """HTTP/1.1 and, for reasons that the documentation gives, nothing newer."""
-        return [b"http/1.1"]
+    def __init__(
+        self,
+        limits: HttpLimits,
+        clock: IReactorTime,
+        serves: Callable[[str], bool] | None,
+        *,
+        rules: ForwardingRules,
+        capacity: CapacityLimits,
+        surroundings: Surroundings,
+    ) -> None:
+        super().__init__(limits, clock, serves)
+        self.capacity = Capacity(capacity)
+        self.rules = rules
+        self._around = surroundings
+        self._named: dict[HttpClient, _Named] = {}
 
     def startFactory(self) -> None:
-        """Keep connections."""
-        self.gate.stopping = False
-        self.gate.pool.start()
-
-    def stopFactory(self) -> None:
-        """Keep none any longer."""
-        self.retire()
+        """Keep connections, to clients and to targets."""
+        super().startFactory()
+        self._around.pool.start()
 
     def retire(self) -> None:
-        """Keep none any longer, neither to targets nor to clients: what is
-        underway ends, and with it its connection (`IRetirable`)."""
-        self.gate.stopping = True
-        for channel in tuple(self.gate.channels):
-            channel.retire()
-        self.gate.pool.stop()
+        """Keep none any longer: what is underway ends, and with it its connection
+        (`IRetirable`)."""
+        super().retire()
+        self._around.pool.stop()
 
-    def buildProtocol(self, addr: IAddress | None) -> GateChannel:
-        """:returns: what serves one client."""
-        assert addr is not None
-        return GateChannel(self.gate, addr)
+    def closed(self, connection: HttpConnection) -> None:
+        """A client's connection is over."""
+        super().closed(connection)
+        self._named.pop(connection.client, None)
+
+    def exchange(self, head: RequestHead, asked: Asked, side: ClientSide) -> Exchange:
+        """
+        :returns: what forwards the request.
+        :raises Refusal: if it is not for a gate, or there is no room for it.
+        """
+        check_method(head)
+        client = side.client
+        named = self._name(client)
+        sent = outgoing(head, asked, client, self.rules, named.lines)
+        seat = self.capacity.enter(client, upgrading=sent.upgrading)
+        record = Record(self.clock.seconds(), head.method, head.target)
+        return ForwardedExchange(self._around, side, sent, record, named.who, seat)
+
+    def _name(self, client: HttpClient) -> _Named:
+        named = self._named.get(client)
+        if named is None:
+            named = _Named(self.rules.identity_of(client), who(client))
+            self._named[client] = named
+        return named
+
+    def refused(self, client: HttpClient, head: RequestHead | None, refusal: Refusal) -> None:
+        """Log a request that was refused before its exchange."""
+        now = self.clock.seconds()
+        record = Record(now, status=refusal.status, first_byte=now, cause=refusal.cause)
+        if head is not None:
+            record.method, record.target = head.method, head.target
+            record.bytes_out = 0 if head.method == b"HEAD" else len(own_body(refusal.status))
+        named = self._name(client)
+        if refusal.status >= 500 and refusal.status != 501:
+            self._around.log.failure(named.who, record)
+        self._around.log.request(named.who, record, now)
 
 
 @implementer(IProtocolPlugin)
@@ -158,53 +126,80 @@ class HttpPlugin:
         """:returns: a factory whose connections are passed on by request."""
         for header, text in configuration.header_problems():
             raise Misconfigured(header.at, f"headers: {text}")
-        targets, block = configuration.targets(), configuration.tls
-        tls = None if block is None else block.client(environment, alpn=[b"http/1.1"])
         clock = environment.reactor
-        try:
-            backends = Backends(
-                [one.target for one in targets],
-                clock,
-                tls=tls,
-                connect_timeout=configuration.connect_timeout,
-                retry_after=configuration.retry_after,
-            )
-        except ValueError as error:
-            raise Misconfigured(configuration.target.at, f"target: {error}") from None
-        names = environment.server_names
-        table = first_by_name([(environment.names_elsewhere, False), (names, True)])
-        own = {name.encode("ascii"): text for name, text in configuration.headers.items()}
-        gate = Gate(
-            clock=clock,
-            pool=Pool(
-                backends,
-                clock,
-                keep=configuration.target_connections,
-                keep_for=configuration.target_keepalive,
+        rules = _rules(configuration)
+        return HttpFactory(
+            _limits(configuration),
+            clock,
+            served_names(environment),
+            rules=rules,
+            capacity=CapacityLimits(
+                requests=configuration.max_requests,
+                websockets=configuration.max_websockets,
+                websockets_each=configuration.max_websockets_per_client,
             ),
-            access=AccessLog(environment.server),
-            reserved=reserved(own),
-            host=None if configuration.host is None else configuration.host.encode("ascii"),
-            default_host=targets[0].authority,
-            serves=(lambda name: bool(table.find(name))) if names else None,
-            rules=IdentityRules(
-                configuration.client_cert,
-                configuration.client_cert_chain,
-                configuration.x_forwarded_client_cert,
-                own,
+            surroundings=Surroundings(
+                pool=_pool(configuration, environment),
+                log=AccessLog(environment.server),
+                clock=clock,
+                reserved=rules.reserved,
+                response_timeout=configuration.response_timeout,
+                websocket_timeout=configuration.websocket_timeout,
             ),
-            append_forwarded={"set": False, "append": True, "off": None}[configuration.forwarded],
-            websockets=configuration.websockets,
-            max_header_size=configuration.max_header_size,
-            max_body_size=configuration.max_body_size,
-            max_requests=configuration.max_requests,
-            header_timeout=configuration.header_timeout,
-            body_timeout=configuration.body_timeout,
-            keepalive_timeout=configuration.keepalive_timeout,
-            response_timeout=configuration.response_timeout,
-            websocket_timeout=configuration.websocket_timeout,
         )
-        return HttpFactory(gate)
+
+
+def _limits(configuration: HttpConfiguration) -> HttpLimits:
+    return HttpLimits(
+        head_size=configuration.max_header_size,
+        body_size=configuration.max_body_size,
+        first_timeout=configuration.header_timeout,
+        head_timeout=configuration.header_timeout,
+        body_timeout=configuration.body_timeout,
+        idle_timeout=configuration.keepalive_timeout,
+        send_timeout=configuration.body_timeout,
+        close_timeout=configuration.body_timeout,
+        refused_timeout=configuration.body_timeout,
+    )
+
+
+def _rules(configuration: HttpConfiguration) -> ForwardingRules:
+    own = {name.encode("ascii"): text for name, text in configuration.headers.items()}
+    return ForwardingRules(
+        reserved=reserved(own),
+        host=None if configuration.host is None else configuration.host.encode("ascii"),
+        default_host=configuration.targets()[0].authority,
+        identity=IdentityRules(
+            configuration.client_cert,
+            configuration.client_cert_chain,
+            configuration.x_forwarded_client_cert,
+            own,
+        ),
+        append_forwarded={"set": False, "append": True, "off": None}[configuration.forwarded],
+        websockets=configuration.websockets,
+    )
+
+
+def _pool(configuration: HttpConfiguration, environment: IProtocolEnvironment) -> TargetPool:
+    block, clock = configuration.tls, environment.reactor
+    tls = None if block is None else block.client(environment, alpn=[b"http/1.1"])
+    try:
+        backends = Backends(
+            [one.target for one in configuration.targets()],
+            clock,
+            tls=tls,
+            connect_timeout=configuration.connect_timeout,
+            retry_after=configuration.retry_after,
+        )
+    except ValueError as error:
+        raise Misconfigured(configuration.target.at, f"target: {error}") from None
+    return TargetPool(
+        backends,
+        clock,
+        keep=configuration.target_connections,
+        keep_for=configuration.target_keepalive,
+        lenient=configuration.lenient,
+    )
 
 
 plugin = HttpPlugin()

@@ -1,26 +1,28 @@
 """
 Reading a target's responses (RFC 9112), without any I/O.
 
-twisted.web's own client is for clients: it gives a response only once the
-whole request is sent, drops all 1xx responses (101 among them) and trailers,
-and reads leniently.  A gateway needs all of these, and has to refuse whatever
-it and its client might read differently.
+A gateway passes on what twisted.web's own client drops: interim responses, 101, trailers,
+and the case of names.  It refuses what it and its client might read differently.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from attrs import frozen
-from twisted.web.http import (
-    _ChunkedTransferDecoder,
-    _IdentityTransferDecoder,
-    _MalformedChunkedDataError,
-)
 
-from mtlsgate.protocols.http.fields import Line, parse_line, tokens
+from mtlsgate.http.fields import Line, tokens
+from mtlsgate.http.reading import (
+    BareLineFeed,
+    Body,
+    ChunkedBody,
+    FixedBody,
+    HeadFinder,
+    Malformed,
+    fields,
+)
 
 MAX_HEAD = 128 * 1024
 #: Interim responses to one request, whose heads are no longer in all than one may be:
@@ -36,7 +38,7 @@ class BadResponse(Exception):
 
 
 @frozen
-class Head:
+class ResponseHead:
     """
     A status line and what comes with it.
 
@@ -63,19 +65,19 @@ class Head:
 class ResponseHandler(Protocol):
     """What is told of a response."""
 
-    def interim(self, head: Head) -> None:
+    def interim(self, head: ResponseHead) -> None:
         """A 1xx response came, and another will."""
 
-    def switched(self, head: Head, rest: bytes) -> None:
+    def switched(self, head: ResponseHead, rest: bytes) -> None:
         """101 came: from here on it is another protocol, beginning with ``rest``."""
 
-    def head(self, head: Head) -> None:
+    def head(self, head: ResponseHead) -> None:
         """The final response begins."""
 
-    def data(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
         """A piece of its body came."""
 
-    def end(self, trailers: Sequence[Line]) -> None:
+    def completed(self, trailers: Sequence[Line]) -> None:
         """It is complete."""
 
 
@@ -88,13 +90,20 @@ class ResponseReader:
     :ivar reusable: whether another may follow on the same connection.
     """
 
-    def __init__(self, method: bytes, handler: ResponseHandler) -> None:
+    def __init__(self, method: bytes, handler: ResponseHandler, *, lenient: bool = False) -> None:
+        """
+        :param method: of the request.
+        :param lenient: whether to take what some old servers write: lines that end in LF
+            alone, and padded sizes of chunks.
+        """
         self._method = method
         self._handler = handler
-        self._buffer = b""
+        self._lenient = lenient
+        self._buffer = bytearray()
+        self._finder = HeadFinder(MAX_HEAD, lenient=lenient)
         self._interim = self._interim_size = 0
-        self._head: Head | None = None
-        self._decoder: _ChunkedTransferDecoder | _IdentityTransferDecoder | None = None
+        self._head: ResponseHead | None = None
+        self._body: Body | None = None
         self.received = False
         self.complete = False
         self.reusable = False
@@ -114,73 +123,73 @@ class ResponseReader:
             # Nobody asked for it: the connection is out of step.
             self.reusable = False
             return
-        while data and self._head is None and not self.complete:
-            data = self._feed_head(data)
-        if data and not self.complete:
-            self._feed_body(data)
-        elif data:
-            self.reusable = False
-
-    def _feed_head(self, data: bytes) -> bytes:
-        """:returns: what comes after the head."""
+        body = self._body
+        if body is not None and not self._buffer and body.passes(data):
+            # The usual case of a large body, which need not be copied.
+            self._handler.received(data)
+            self._finish_if_ended(body)
+            return
         self._buffer += data
-        end = self._buffer.find(b"\r\n\r\n")
-        if (end if end >= 0 else len(self._buffer)) > MAX_HEAD:
-            raise BadResponse(f"its head is longer than {MAX_HEAD} bytes")
-        if end < 0:
-            if not b"HTTP/1.".startswith(self._buffer[:7]):
-                raise BadResponse("it is not HTTP/1")
-            return b""
-        raw, rest = self._buffer[:end], self._buffer[end + 4 :]
-        self._buffer = b""
-        head = parse_head(raw, self._method)
+        try:
+            while self._head is None and not self.complete and self._read_head():
+                pass
+            self._read_body()
+        except BareLineFeed:
+            raise BadResponse(
+                "its lines end in LF alone: set lenient = true if it has to be an old server"
+            ) from None
+        except Malformed as error:
+            where = "its head" if self._body is None else "its body"
+            raise BadResponse(f"{where} is malformed: {error.cause}") from None
+
+    def _read_head(self) -> bool:
+        """:returns: whether one was read."""
+        buffer = self._buffer
+        if not b"HTTP/1.".startswith(bytes(buffer[:7])):
+            raise BadResponse("it is not HTTP/1")
+        before = len(buffer)
+        lines = self._finder.take(buffer)
+        if lines is None:
+            return False
+        head = parse_head(lines, self._method)
         if head.status == 101:
             self.complete = True
+            rest = bytes(buffer)
+            buffer.clear()
             self._handler.switched(head, rest)
-            return b""
-        if head.status < 200:
+        elif head.status < 200:
             self._interim += 1
-            self._interim_size += len(raw)
+            self._interim_size += before - len(buffer)
             if self._interim > MAX_INTERIM or self._interim_size > MAX_HEAD:
                 raise BadResponse("it has too many interim responses")
             self._handler.interim(head)
-            return rest
-        self._head = head
-        self._decoder = self._choose_decoder(head)
-        # The body ends before the connection is told so.
-        self._handler.head(head)
-        if head.length == 0:
-            self._finish(rest, ())
-            return b""
-        return rest
+        else:
+            self._head = head
+            if head.length is None and not head.until_close:
+                self._body = ChunkedBody(MAX_HEAD, lenient=self._lenient)
+            else:
+                self._body = FixedBody(head.length)
+            # The body ends before the connection is told so.
+            self._handler.head(head)
+            self._finish_if_ended(self._body)
+        return True
 
-    def _choose_decoder(
-        self, head: Head
-    ) -> _ChunkedTransferDecoder | _IdentityTransferDecoder | None:
-        if head.length == 0:
-            return None
-        if head.length is None and not head.until_close:
-            decoder = _ChunkedTransferDecoder(self._handler.data, self._chunks_ended)
-            self._chunks = decoder
-            return decoder
-        finish: Callable[[bytes], None] = lambda rest: self._finish(rest, ())  # noqa: E731
-        return _IdentityTransferDecoder(head.length, self._handler.data, finish)
+    def _read_body(self) -> None:
+        body = self._body
+        while body is not None and not self.complete:
+            data = body.read(self._buffer)
+            if data:
+                self._handler.received(data)
+            self._finish_if_ended(body)
+            if not data:
+                break
 
-    def _feed_body(self, data: bytes) -> None:
-        assert self._decoder is not None
-        try:
-            self._decoder.dataReceived(data)
-        except _MalformedChunkedDataError as error:
-            raise BadResponse(f"its chunks are malformed: {error}") from None
-
-    def _chunks_ended(self, rest: bytes) -> None:
-        self._finish(rest, read_trailers(self._chunks))
-
-    def _finish(self, rest: bytes, trailers: Sequence[Line]) -> None:
+    def _finish_if_ended(self, body: Body) -> None:
         assert self._head is not None
-        self.complete = True
-        self.reusable = self._head.persistent and not rest
-        self._handler.end(trailers)
+        if body.ended and not self.complete:
+            self.complete = True
+            self.reusable = self._head.persistent and not self._buffer
+            self._handler.completed(body.trailers)
 
     def closed(self, clean: bool) -> None:
         """
@@ -196,37 +205,27 @@ class ResponseReader:
             raise BadResponse(f"it closed the connection {when}")
         if not (self._head.until_close and clean):
             raise BadResponse("it closed the connection in the middle of a response")
-        self._finish(b"", ())
+        self.complete = True
+        self._handler.completed(())
 
 
-def read_trailers(decoder: _ChunkedTransferDecoder) -> list[Line]:
+def parse_head(lines: Sequence[bytes], method: bytes) -> ResponseHead:
     """
-    :param decoder: at its end.
-    :returns: the trailer fields; of malformed ones, none.
-    """
-    try:
-        return [parse_line(bytes(line)) for line in decoder._trailerHeaders]
-    except ValueError:
-        return []
-
-
-def parse_head(raw: bytes, method: bytes) -> Head:
-    """
-    :param raw: status line and fields, without the empty line.
+    :param lines: status line and fields, without their ends.
     :param method: the request's.
     :raises BadResponse: if it is ambiguous, or no head.
     """
-    first, *rest = raw.split(b"\r\n")
+    first, *rest = lines
     found = _STATUS.fullmatch(first)
     if found is None:
         raise BadResponse("its status line is malformed")
     try:
-        lines = [parse_line(line) for line in rest]
-    except ValueError:
+        read = fields(rest)
+    except Malformed:
         raise BadResponse("one of its fields is malformed") from None
     old, status, reason = found[1] == b"0", int(found[2]), found[3] or b""
     connection, codings, lengths = [], [], set()
-    for name, value in lines:
+    for name, value in read:
         match name.lower():
             case b"connection":
                 connection.append(value)
@@ -240,9 +239,9 @@ def parse_head(raw: bytes, method: bytes) -> Head:
     if codings and (old or lengths or codings != [b"chunked"]):
         raise BadResponse("its Transfer-Encoding is ambiguous, or another than chunked")
     if method == b"HEAD" or status in _NO_BODY or status < 200:
-        return Head(status, reason, lines, 0, persistent=persistent)
+        return ResponseHead(status, reason, read, 0, persistent=persistent)
     if codings:
-        return Head(status, reason, lines, persistent=persistent)
+        return ResponseHead(status, reason, read, persistent=persistent)
     if lengths:
-        return Head(status, reason, lines, int(lengths.pop()), persistent=persistent)
-    return Head(status, reason, lines, until_close=True, persistent=False)
+        return ResponseHead(status, reason, read, int(lengths.pop()), persistent=persistent)
+    return ResponseHead(status, reason, read, until_close=True, persistent=False)

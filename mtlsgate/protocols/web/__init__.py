@@ -21,17 +21,23 @@ from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from mtlsgate.config import Duration, Located, Misconfigured, Size
+from mtlsgate.http.limits import HttpLimits
+from mtlsgate.http.server import served_names
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
 from mtlsgate.protocols.importing import call, resolve
 from mtlsgate.protocols.web import files, threads
 from mtlsgate.protocols.web.files import Files
-from mtlsgate.protocols.web.site import Limits, WebSite
+from mtlsgate.protocols.web.site import WebSite
 from mtlsgate.protocols.web.threads import Workers
 from mtlsgate.protocols.web.wsgi import WsgiApplication, WsgiSite
 from mtlsgate.text import quoted
 
 #: How many requests a WSGI application answers at once, by default.
 THREADS = 20
+#: Bytes of a form, by default.
+FORM_SIZE = 1 << 20
+#: Seconds for a client that was refused to end its connection.
+REFUSED_TIMEOUT = 15.0
 
 RemoteUser = Literal["common_name", "subject", "sha256", "spiffe_id", "rule"]
 
@@ -46,6 +52,7 @@ class WebConfiguration:
     :ivar remote_user: what of the client its REMOTE_USER is.
     :ivar listing: whether directories without an index show what is in them.
     :ivar dot_files: whether to show files whose names begin with a dot.
+    :ivar max_form_size: bytes of a form that becomes a resource's ``request.args``.
     :ivar max_header_size: bytes of a request's line and headers.
     :ivar max_body_size: bytes of a request's body.
     :ivar header_timeout: seconds for a request's headers to come.
@@ -61,6 +68,7 @@ class WebConfiguration:
     remote_user: RemoteUser | None = None
     listing: bool | None = None
     dot_files: bool | None = None
+    max_form_size: Size | None = None
     max_header_size: Size = 16384
     max_body_size: Size = 16 << 20
     header_timeout: Duration = 10.0
@@ -77,6 +85,7 @@ class WebConfiguration:
         for name, belongs in (
             ("threads", "wsgi"),
             ("remote_user", "wsgi"),
+            ("max_form_size", "resource"),
             ("listing", "root"),
             ("dot_files", "root"),
         ):
@@ -86,14 +95,18 @@ class WebConfiguration:
             yield "threads", "threads must be from 1 to 1000"
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> HttpLimits:
         """Those of the HTTP server."""
-        return Limits(
-            self.max_header_size,
-            self.max_body_size,
-            self.header_timeout,
-            self.keep_alive_timeout,
-            self.send_timeout,
+        return HttpLimits(
+            head_size=self.max_header_size,
+            body_size=self.max_body_size,
+            first_timeout=self.keep_alive_timeout,
+            head_timeout=self.header_timeout,
+            body_timeout=self.keep_alive_timeout,
+            idle_timeout=self.keep_alive_timeout,
+            send_timeout=self.send_timeout,
+            close_timeout=self.keep_alive_timeout,
+            refused_timeout=REFUSED_TIMEOUT,
         )
 
 
@@ -114,15 +127,18 @@ class WebPlugin:
         """
         options: dict[str, Any] = {
             "name": environment.server,
-            "reactor": environment.reactor,
             "limits": configuration.limits,
+            "clock": environment.reactor,
+            "serves": served_names(environment),
             "access_log": configuration.access_log,
         }
         if configuration.wsgi is not None:
             return _wsgi_site(configuration.wsgi, configuration, environment, options)
         if configuration.resource is not None:
             resource = _resource(configuration.resource, environment.directory)
-            return WebSite(resource, parse_forms=True, **options)
+            return WebSite(
+                resource, max_form_size=configuration.max_form_size or FORM_SIZE, **options
+            )
         assert configuration.root is not None
         root = _directory(configuration.root, environment.directory)
         found = Files(root, bool(configuration.listing), bool(configuration.dot_files))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import quote
 
 from twisted.web.http import datetimeToString, stringToDatetime
@@ -142,7 +143,7 @@ class Files(Resource):
     def _send(
         self, request: WebRequest, path: str, descriptor: int, status: os.stat_result
     ) -> bytes | int:
-        transport = request.channel.transport
+        transport = cast(Any, request.channel.transport)
         file = Snapshot(FileIO(descriptor), status.st_size, transport.abortConnection)
         try:
             _check_method(request)

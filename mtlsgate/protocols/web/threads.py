@@ -17,7 +17,7 @@ from twisted.python.threadpool import ThreadPool
 _log = Logger("mtlsgate.web")
 
 
-class Pool(Protocol):
+class Threads(Protocol):
     """What a thread pool must be able to do."""
 
     def start(self) -> object: ...
@@ -29,7 +29,7 @@ class Pool(Protocol):
     ) -> object: ...
 
 
-def make_pool(threads: int, name: str) -> Pool:
+def make_pool(threads: int, name: str) -> Threads:
     """:returns: a thread pool that keeps no process from ending."""
     pool = ThreadPool(0, threads, name)
     pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
@@ -49,14 +49,14 @@ class Workers:
     :ivar _stopping: no more connections will come.
     """
 
-    def __init__(self, reactor: IReactorFromThreads, make: Callable[[], Pool]) -> None:
+    def __init__(self, reactor: IReactorFromThreads, make: Callable[[], Threads]) -> None:
         """
         :param make: makes a pool.
         """
         self._reactor = reactor
         self._make = make
         self._connections = 0
-        self._pool: Pool | None = None
+        self._pool: Threads | None = None
         self._lock = Lock()
         self._running = 0
         self._stopping = False

@@ -15,9 +15,8 @@ from functools import lru_cache
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from OpenSSL import SSL
 
-from mtlsgate.interfaces import IVerifiedPeer
+from mtlsgate.interfaces import ITlsFacts, IVerifiedPeer
 
 #: What mod_ssl calls the parts of a name.
 _PARTS = {
@@ -58,29 +57,26 @@ _SHORT_NAMES = {
 }
 
 
-def connection_variables(
-    peer: IVerifiedPeer | None, connection: SSL.Connection
-) -> dict[str, object]:
+def connection_variables(peer: IVerifiedPeer | None, tls: ITlsFacts | None) -> dict[str, object]:
     """
     :param peer: the client, or None where the server asks for no certificate.
-    :param connection: its connection.
+    :param tls: what its handshake agreed on, or None.
     :returns: what stays the same for as long as the connection lasts.
     """
     told: dict[str, object] = {
         "HTTPS": "on",
-        "SSL_PROTOCOL": connection.get_protocol_version_name(),
-        "SSL_CIPHER": connection.get_cipher_name() or "",
-        "SSL_TLS_SNI": (connection.get_servername() or b"").decode("latin-1"),
+        "SSL_PROTOCOL": "" if tls is None else tls.tls_version,
+        "SSL_CIPHER": "" if tls is None else tls.cipher,
+        "SSL_TLS_SNI": escaped((tls and tls.server_name) or ""),
         "SSL_CLIENT_VERIFY": "NONE",
         "mtlsgate.peer": peer,
     }
     if peer is not None:
         told["SSL_CLIENT_VERIFY"] = "SUCCESS"
-        told["SSL_TLS_SNI"] = peer.server_name or ""
         told["SSL_SESSION_RESUMED"] = "Resumed" if peer.resumed else "Initial"
         told.update(_path_variables(peer.path))
-        told |= _numbered("SSL_CLIENT_SAN_DNS", peer.dns_names)
-        told |= _numbered("SSL_CLIENT_SAN_Email", peer.email_addresses)
+        told |= _numbered("SSL_CLIENT_SAN_DNS", tuple(map(escaped, peer.dns_names)))
+        told |= _numbered("SSL_CLIENT_SAN_Email", tuple(map(escaped, peer.email_addresses)))
     return told
 
 
@@ -123,14 +119,22 @@ def _parts(prefix: str, name: x509.Name) -> Iterator[tuple[str, str]]:
         if part is not None and isinstance(attribute.value, str):
             number = f"_{seen[part]}" if seen[part] else ""
             seen[part] += 1
-            # Control characters as mod_ssl writes them: what is after a NUL counts, too.
-            value = attribute.value.replace("\\", "\\\\")
-            safe = "".join(_hex(one) if one < " " or one == "\x7f" else one for one in value)
-            yield f"{prefix}{part}{number}", wsgi_string(safe)
+            yield f"{prefix}{part}{number}", escaped(attribute.value)
 
 
 def _numbered(prefix: str, values: tuple[str, ...]) -> dict[str, str]:
-    return {f"{prefix}_{number}": wsgi_string(value) for number, value in enumerate(values)}
+    return {f"{prefix}_{number}": value for number, value in enumerate(values)}
+
+
+def escaped(text: str) -> str:
+    """:returns: a name as mod_ssl writes it, each control character as ``\\0A`` and a
+    backslash as two: what is after a NUL counts, too."""
+    doubled = text.replace("\\", "\\\\")
+    return wsgi_string("".join(_hex(one) if _is_control(one) else one for one in doubled))
+
+
+def _is_control(character: str) -> bool:
+    return character < " " or "\x7f" <= character <= "\x9f"
 
 
 def wsgi_string(text: str) -> str:

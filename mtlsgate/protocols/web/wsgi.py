@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from threading import Event
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 from wsgiref.util import FileWrapper, is_hop_by_hop
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -23,6 +24,8 @@ from twisted.web.server import Request
 from twisted.web.wsgi import WSGIResource
 from zope.interface import implementer
 
+from mtlsgate.http.connection import HttpConnection
+from mtlsgate.http.sides import HttpClient
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.protocols.web.site import WebRequest, WebSite
 from mtlsgate.protocols.web.threads import Workers
@@ -105,6 +108,7 @@ class WsgiApplication:
     The resource at a site's root.
 
     :ivar workers: the threads that it runs in.
+    :ivar _variables: what an environ says of each connection.
     """
 
     isLeaf = True
@@ -127,16 +131,17 @@ class WsgiApplication:
         self._reactor = reactor
         self._errors = ErrorStream(server)
         self._remote_user = remote_user
+        self._variables: WeakKeyDictionary[HttpClient, dict[str, object]] = WeakKeyDictionary()
 
     def render(self, request: Request) -> object:
         """:returns: NOT_DONE_YET, always."""
         assert isinstance(request, WebRequest)
         flow = Flow()
         request.registerProducer(flow, True)
-        request.paced = True
+        request.pace()
         request.notifyFinish().addErrback(lambda reason: flow.stopProducing())
         _clean(request)
-        exchange = Exchange(
+        call = WsgiCall(
             self.application,
             self._environ(request),
             flow,
@@ -147,17 +152,17 @@ class WsgiApplication:
         )
         # One for each request: what it is called with is how an environ gets
         # to know its client, and no header can.
-        resource = WSGIResource(self._reactor, self.workers, exchange)
+        resource = WSGIResource(self._reactor, self.workers, call)
         return resource.render(request)
 
     def _environ(self, request: WebRequest) -> Environ:
         """:returns: what of the environ is not out of the request."""
-        channel, peer = request.channel, request.peer()
-        if channel.variables is None:
-            transport = channel.transport
-            channel.variables = connection_variables(peer, transport.getHandle())
+        client = request.channel.client
+        peer, variables = client.peer, self._variables.get(client)
+        if variables is None:
+            variables = self._variables[client] = connection_variables(peer, client.tls)
         told: Environ = {
-            **channel.variables,
+            **variables,
             "wsgi.errors": self._errors,
             "wsgi.file_wrapper": file_wrapper,
             "wsgi.input_terminated": True,
@@ -209,7 +214,7 @@ def _described(request: Request) -> str:
 
 def _abort(request: WebRequest) -> None:
     if request.channel is not None:
-        request.channel.transport.abortConnection()
+        cast(Any, request.channel.transport).abortConnection()
 
 
 def _send_last(request: WebRequest, head: Head | None, data: bytes) -> None:
@@ -231,7 +236,7 @@ def _send_last(request: WebRequest, head: Head | None, data: bytes) -> None:
     request.write(data)
 
 
-class Exchange:
+class WsgiCall:
     """
     One call of the application, made by twisted.web in a thread.
 
@@ -382,11 +387,13 @@ def _length(value: str) -> int:
 class WsgiSite(WebSite):
     """A site of one application, whose threads come and go with it."""
 
-    def __init__(self, resource: WsgiApplication, workers: Workers, **options: Any) -> None:
+    def __init__(
+        self, resource: WsgiApplication, workers: Workers, *rest: Any, **more: Any
+    ) -> None:
         """
-        :param options: a `WebSite`'s.
+        :param rest: what a `WebSite` takes besides.
         """
-        super().__init__(cast(IResource, resource), **options)
+        super().__init__(cast(IResource, resource), *rest, **more)
         self._workers = workers
 
     def startFactory(self) -> None:
@@ -399,10 +406,12 @@ class WsgiSite(WebSite):
         super().stopFactory()
         self._workers.stop()
 
-    def connected(self) -> None:
+    def opened(self, connection: HttpConnection) -> None:
         """A connection may want threads."""
+        super().opened(connection)
         self._workers.connected()
 
-    def disconnected(self) -> None:
+    def closed(self, connection: HttpConnection) -> None:
         """It no longer does."""
+        super().closed(connection)
         self._workers.disconnected()

@@ -178,7 +178,7 @@ def test_nothing_is_left_over(http: HttpGate, seed: int) -> None:
     for _ in range(150):
         actors.step()
     actors.end()
-    assert http.factory.gate.active == 0
+    assert http.factory.capacity.requests == 0
     assert [one for one in http.reactor.backends if one.transport.connected] == []
     assert [one for one in actors.clients if not one.disconnected] == []
     assert http.reactor.getDelayedCalls() == []

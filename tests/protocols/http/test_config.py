@@ -105,6 +105,9 @@ def test_everything_can_be_set(where: Site) -> None:
         keepalive_timeout       = "10s"
         websocket_timeout       = "11m"
         max_requests            = 12
+        max_websockets          = 13
+        max_websockets_per_client = 14
+        lenient                 = true
         headers {
           X-Client-CN = peer.common_name
           X-Client    = "${peer.sha256} by ${peer.rule}"
@@ -114,25 +117,23 @@ def test_everything_can_be_set(where: Site) -> None:
           server_name                = "localhost"
         }
     """
-    gate = factory(where, text).gate
-    assert gate.host == b"app.internal:8080"
-    assert gate.append_forwarded is True
-    assert gate.max_header_size == 6 * 1024
-    assert gate.max_body_size == 7 << 20
-    assert gate.websocket_timeout == 660
-    assert gate.max_requests == 12
-    assert set(gate.rules.headers) == {b"X-Client-CN", b"X-Client"}
-    assert b"x_client_cn" in gate.reserved
+    built = factory(where, text)
+    assert built.rules.host == b"app.internal:8080"
+    assert built.rules.append_forwarded is True
+    assert built.limits.head_size == 6 * 1024
+    assert built.limits.body_size == 7 << 20
+    assert set(built.rules.identity.headers) == {b"X-Client-CN", b"X-Client"}
+    assert b"x_client_cn" in built.rules.reserved
     names = {one.name for one in fields(HttpConfiguration)}
     assert names == {name for name in names if name in text}
 
 
 def test_headers_as_an_object(where: Site) -> None:
     """Names that HCL's own cannot hold are written in quotes."""
-    gate = factory(
+    built = factory(
         where, 'target = "127.0.0.1:80"\nheaders = { "X.CN" = peer.common_name, X-Rule = "r" }'
-    ).gate
-    assert set(gate.rules.headers) == {b"X.CN", b"X-Rule"}
+    )
+    assert set(built.rules.identity.headers) == {b"X.CN", b"X-Rule"}
 
 
 LOCAL = 'target = "127.0.0.1:80"\n'
@@ -191,8 +192,8 @@ def test_what_is_refused(where: Site, text: str, expected: str) -> None:
 
 def test_a_constant_is_sent_as_it_is(where: Site) -> None:
     """What names no client needs no encoding."""
-    gate = factory(where, LOCAL + 'headers { X-A = "100%, a"\nX-B = ["a", "b"] }').gate
-    assert gate.rules.fields(None) == [(b"X-A", b"100%, a"), (b"X-B", b"a, b")]
+    built = factory(where, LOCAL + 'headers { X-A = "100%, a"\nX-B = ["a", "b"] }')
+    assert built.rules.identity.fields(None) == [(b"X-A", b"100%, a"), (b"X-B", b"a, b")]
 
 
 def test_servers_know_their_names(where: Site) -> None:
@@ -201,7 +202,7 @@ def test_servers_know_their_names(where: Site) -> None:
     (loaded,) = where.load(text).servers
     built = loaded.gate.application
     assert isinstance(built, HttpFactory)
-    serves = built.gate.serves
+    serves = built.serves
     assert serves is not None
     assert [serves(name) for name in ("A.example", "x.b.example", "b.example", "c")] == [
         True,

@@ -17,30 +17,22 @@ from mtlsgate.config.expressions import Scope
 from mtlsgate.config.peer import peer_text
 from mtlsgate.config.syntax import parse
 from mtlsgate.errors import START, Report
-from mtlsgate.peer import VerifiedPeer
-from mtlsgate.protocols.http.authority import (
+from mtlsgate.http.authority import (
     Asked,
     ask,
     check_server,
     is_authority,
 )
-from mtlsgate.protocols.http.fields import (
-    Hop,
-    end_to_end,
-    folded,
-    forwarded,
-    is_value,
-    parse_line,
-    reserved,
-    trailers,
-)
+from mtlsgate.http.fields import end_to_end, folded, is_value, parse_line
+from mtlsgate.http.refusal import Refusal
+from mtlsgate.peer import VerifiedPeer
+from mtlsgate.protocols.http.forwarding import Hop, forwarded, reserved, trailers
 from mtlsgate.protocols.http.identity import (
     DETAILS,
     IdentityRules,
     encoded,
     forwarded_client_cert,
 )
-from mtlsgate.protocols.http.refusal import Refusal
 from mtlsgate.testing import Authority, Credential
 
 
@@ -427,6 +419,11 @@ def test_forwarded_is_appended_where_that_is_asked_for() -> None:
         (b"OPTIONS", b"http://a", [b"a"], Asked(b"*", b"a")),
         (b"OPTIONS", b"http://a/", [b"a"], Asked(b"/", b"a")),
         (b"GET", b"/", [b"[::1]:8443"], Asked(b"/", b"[::1]:8443")),
+        (b"GET", b"/", [b"a:"], Asked(b"/", b"a")),
+        (b"GET", b"/", [b"[::1]:"], Asked(b"/", b"[::1]")),
+        (b"GET", b"https://a:443/", [b"a"], Asked(b"/", b"a:443")),
+        (b"GET", b"https://a/", [b"A:443"], Asked(b"/", b"a")),
+        (b"GET", b"http://a:80/", [b"a:"], Asked(b"/", b"a:80")),
     ],
 )
 def test_what_is_asked_for(
@@ -446,7 +443,10 @@ def test_what_is_asked_for(
         (b"GET", b"/", [b"a,b"], 400),
         (b"GET", b"/", [b"a/b"], 400),
         (b"GET", b"/", [b"u@a"], 400),
-        (b"GET", b"/", [b"a:"], 400),
+        (b"GET", b"/", [b"a:x"], 400),
+        (b"GET", b"/", [b":"], 400),
+        (b"GET", b"https://a:444/", [b"a"], 400),
+        (b"GET", b"http://a:443/", [b"a"], 400),
         (b"GET", b"/", [b"a:65536"], 400),
         (b"GET", b"/", [b"a:-1"], 400),
         (b"GET", b"/", [b"::1"], 400),
@@ -460,8 +460,9 @@ def test_what_is_asked_for(
         (b"GET", b"http://b/", [b"a"], 400),
         (b"GET", b"http:///", [b"a"], 400),
         (b"GET", b"http://u@a/", [b"a"], 400),
-        (b"CONNECT", b"a:443", [b"a:443"], 501),
-        (b"TRACE", b"/", [b"a"], 501),
+        (b"CONNECT", b"a:443", [b"b:443"], 400),
+        (b"CONNECT", b"/", [b"a"], 400),
+        (b"TRACE", b"/", [b"a b"], 400),
     ],
 )
 def test_what_is_refused(method: bytes, target: bytes, hosts: Sequence[bytes], status: int) -> None:

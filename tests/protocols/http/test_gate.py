@@ -4,7 +4,7 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
 from twisted.internet.error import ConnectionLost
 
-from mtlsgate.protocols.http.pool import RECENT
+from mtlsgate.protocols.http.target_pool import RECENT
 from tests.kits.http import GET, OK, HttpGate, fields_of, get, read_response
 
 POST = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\nhello"
@@ -26,7 +26,7 @@ def test_a_request_is_written_anew(http: HttpGate) -> None:
     assert fields_of(received) == [
         ("Host", "A.example:8443"),
         ("Accept", "x"),
-        ("Cookie", "a=b"),
+        ("cookie", "a=b"),
         ("Cookie", "c=d"),
         ("Via", "1.1 x"),
         ("X-Forwarded-For", "127.0.0.1"),
@@ -496,7 +496,7 @@ def test_a_client_that_leaves_while_the_target_is_dialled(http: HttpGate) -> Non
     client.reset()
     assert http.http_log.requests[0]["cause"] == "the client left"
     http.reactor.advance(100)
-    assert http.factory.gate.active == 0
+    assert http.factory.capacity.requests == 0
     assert http.reactor.backends == []
 
 
@@ -566,7 +566,7 @@ def test_a_response_underway_goes_on_when_the_gate_stops(http: HttpGate) -> None
     http.reactor.backends[-1].send(OK)
     assert read_response(fresh.receive())["connection"] == "close"
     assert fresh.close_notified
-    assert http.factory.gate.channels == set()
+    assert http.factory.connections == {}
 
 
 # Servers and names

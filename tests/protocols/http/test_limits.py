@@ -100,7 +100,7 @@ def test_no_more_requests_at_a_time_than_allowed(http: HttpGate) -> None:
     assert clients[2].receive().endswith(b"ok")
     clients[1].reset()
     clients[0].send(GET)
-    assert http.factory.gate.active == 1
+    assert http.factory.capacity.requests == 1
 
 
 # Times

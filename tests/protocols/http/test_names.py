@@ -30,7 +30,7 @@ def test_a_wildcard_is_not_for_another_servers_names(
     text = (wild + exact).replace('protocol "echo" {}', HTTP)
     running = MemoryService(tmp_path, text)
     factory = running.service.runner.epoch.servers[0].gate.application
-    serves = factory.gate.serves  # type: ignore[attr-defined]
+    serves = factory.serves  # type: ignore[attr-defined]
     assert serves("b.example") is not shared
     assert serves("x.example")
     assert not serves("c.other")

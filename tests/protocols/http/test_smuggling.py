@@ -185,14 +185,34 @@ def test_chunk_extensions_and_trailers_do_not_frame(http: HttpGate) -> None:
     assert b"Content-Length" not in head
 
 
-def test_malformed_trailers_are_dropped(http: HttpGate) -> None:
-    """A trailer section that is none ends the body all the same."""
+@pytest.mark.parametrize(
+    "trailers",
+    [
+        b"X-Sum : 1\r\nX-Other: 2\r\n\r\n",
+        b"X-Sum\r\n\r\n",
+        b"X-Sum: 1\r\n folded\r\n\r\n",
+        b"X-Sum: \0\r\n\r\n",
+        b"X-Sum: 1\n\r\n",
+        b"X-Sum: 1\rX: 2\r\n\r\n",
+        b"X-Sum: 1\r\n" * 502 + b"\r\n",
+        b"X-Sum: " + b"1" * 40_000 + b"\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("piece", [10**6, 7])
+def test_malformed_trailers_end_the_request(http: HttpGate, trailers: bytes, piece: int) -> None:
+    """400 and closed; the target sees no end of the body, and no next request is read."""
     http.configure()
-    received, _ = http.exchange(
-        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
-        b"0\r\nX-Sum : 1\r\nX-Other: 2\r\n\r\n"
-    )
-    assert received.endswith(b"\r\n\r\n0\r\n\r\n")
+    client = http.connect()
+    raw = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"
+    raw += trailers + b"GET /next HTTP/1.1\r\n" + HOST + b"\r\n"
+    for place in range(0, len(raw), piece):
+        client.send(raw[place : place + piece])
+    assert read_response(client.receive()).status == 400
+    assert client.close_notified
+    received = http.backend.received()
+    assert not received.endswith(b"0\r\n\r\n")
+    assert b"/next" not in received
+    assert not http.backend.open
 
 
 SMUGGLED = [

@@ -144,12 +144,12 @@ def test_who_does_not_take_the_end_of_a_response(http: HttpGate) -> None:
     client.send(get("/2"))
     client.pump()
     http.reactor.advance(59)
-    [channel] = http.factory.gate.channels
-    assert not channel.ended
+    [channel] = http.factory.connections
+    assert channel.stage.name == "HELD"
     http.reactor.advance(1)
-    assert channel.ended
+    assert channel.stage.name == "ENDED"
     http.reactor.advance(60)
-    assert http.factory.gate.channels == set()
+    assert http.factory.connections == {}
     assert len(http.http_log.requests) == 1
 
 
@@ -255,7 +255,7 @@ def test_the_target_ends_a_websocket(http: HttpGate) -> None:
     backend.transport.finish()
     assert client.receive() == b"bye" * 100_000
     assert client.close_notified
-    assert http.factory.gate.active == 0
+    assert http.factory.capacity.requests == 0
 
 
 def test_a_target_that_does_not_switch(http: HttpGate) -> None:

@@ -16,8 +16,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
+from mtlsgate.http.resources import Pull
 from mtlsgate.interfaces import IVerifiedPeer
-from mtlsgate.protocols.web.site import Pull
 from mtlsgate.protocols.web.wsgi import Flow
 from mtlsgate.testing import Client
 from tests.kits.gate import Log
@@ -135,7 +135,7 @@ def test_connection_close_is_honoured(serve: Serve) -> None:
     [
         ("https://gate.example/x?y=z", b"/x?y=z"),
         ("HTTPS://GATE.example", b"/"),
-        ("http://gate.example:1?q", b"/?q"),
+        ("http://gate.example:80?q", b"/?q"),
     ],
 )
 def test_a_proxys_form_of_target_is_understood(serve: Serve, target: str, uri: bytes) -> None:

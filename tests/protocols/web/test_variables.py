@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
 
-from mtlsgate.peer import VerifiedPeer
+from mtlsgate.peer import TlsFacts, VerifiedPeer
 from mtlsgate.protocols.web.variables import connection_variables, days_left, distinguished_name
 from mtlsgate.testing import Authority, Credential
 from tests.kits.programs import program, run
@@ -110,8 +109,8 @@ def variables(credential: Credential, *issuers: Authority) -> dict[str, object]:
         alpn=None,
         resumed=True,
     )
-    connection = SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD), None)
-    return connection_variables(peer, connection)
+    tls = TlsFacts("gate.example", "TLSv1.3", "TLS_AES_128_GCM_SHA256")
+    return connection_variables(peer, tls)
 
 
 def test_parts_of_names_are_numbered_from_the_second_on() -> None:

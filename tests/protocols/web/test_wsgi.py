@@ -155,7 +155,7 @@ TRICKS = [
     "SSL_CLIENT_VERIFY", "SSL-CLIENT-VERIFY", "ssl_client_s_dn", "SSL_CLIENT_S_DN_CN",
     "SSL_CLIENT_CERT", "SSL_CLIENT_S_DN_OU_7", "HTTP_SSL_CLIENT_VERIFY", "REMOTE_USER",
     "Remote-User", "REMOTE_ADDR", "HTTPS", "mtlsgate.peer", "wsgi.input", "wsgi.url_scheme",
-    "Proxy", "PATH_INFO", "X_Forwarded_For", "CONTENT_LENGTH", "SCRIPT_NAME", "AUTH_TYPE",
+    "Proxy", "PATH_INFO", "X_Forwarded_For", "SCRIPT_NAME", "AUTH_TYPE",
 ]  # fmt: skip
 
 
@@ -183,6 +183,14 @@ def test_no_header_can_say_who_the_client_is(serve: Serve) -> None:
         "HTTP_MTLSGATE.PEER",
         "HTTP_WSGI.INPUT",
     }
+
+
+@pytest.mark.parametrize("name", ["CONTENT_LENGTH", "Content_Length", "Transfer_Encoding"])
+def test_what_cgi_would_take_for_framing_is_refused(serve: Serve, name: str) -> None:
+    """The application never hears of it."""
+    app = App()
+    assert serve(app).ask("/", f"{name}: 5").status == 400
+    assert app.environs == []
 
 
 def test_a_name_with_an_underscore_does_not_pass_for_one_without(serve: Serve) -> None:

@@ -1,5 +1,5 @@
 """
-What the gate answers in the target's place.
+What a server answers when it does not pass a request on.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from types import MappingProxyType
 
 from twisted.web.http import datetimeToString
 
-from mtlsgate.protocols.http.fields import Line
+from mtlsgate.http.fields import Line
 
-#: Status codes that the gate gives of its own (RFC 9110, 15).
+#: Status codes that servers give of their own (RFC 9110, 15).
 REASONS: Mapping[int, bytes] = MappingProxyType(
     {
         400: b"Bad Request",
@@ -29,7 +29,7 @@ REASONS: Mapping[int, bytes] = MappingProxyType(
 
 class Refusal(Exception):
     """
-    A request that goes no further.
+    A request that is not passed on, or no longer.
 
     :ivar status: the response's, one of `REASONS`.
     :ivar cause: why, in one line, for the log alone.

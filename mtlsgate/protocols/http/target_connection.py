@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Any
 from typing import Protocol as Shape
 
 from OpenSSL import SSL
@@ -14,20 +14,16 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from mtlsgate.protocols.http.fields import Line
+from mtlsgate.http.fields import Line
+from mtlsgate.protocols.http.outgoing import BodyKind
 from mtlsgate.protocols.http.response import BadResponse, ResponseHandler, ResponseReader
 from mtlsgate.upstream.targets import Target
 
-if TYPE_CHECKING:
-    from mtlsgate.protocols.http.pool import Pool
 
-#: How a request's body is framed.
-BodyKind: TypeAlias = Literal["none", "plain", "chunked"]
-
-
-class Owner(ResponseHandler, Shape):
-    """Who uses a connection for one request."""
+class TargetUser(ResponseHandler, Shape):
+    """Whose request a connection carries."""
 
     def failed(self, cause: str, untouched: bool) -> None:
         """
@@ -43,44 +39,94 @@ class Owner(ResponseHandler, Shape):
     def raw_ended(self) -> None:
         """The other protocol's connection ended."""
 
+    def target_slow(self, slow: bool) -> None:
+        """The target takes no more for now, or does again."""
+
+
+class Keeper(Shape):
+    """Where connections are kept between requests."""
+
+    def put(self, connection: TargetConnection) -> None:
+        """Take a connection back that is free again."""
+
+    def ending(self, connection: TargetConnection) -> None:
+        """Make sure that a connection that was closed comes to an end."""
+
+    def remove(self, connection: TargetConnection) -> None:
+        """Forget a connection that is over."""
+
+
+@implementer(IPushProducer)
+class _Upload:
+    """A request's body, as what the transport asks to pause."""
+
+    def __init__(self, user: TargetUser) -> None:
+        self._user = user
+
+    def pauseProducing(self) -> None:
+        """The target takes no more for now."""
+        self._user.target_slow(True)
+
+    def resumeProducing(self) -> None:
+        """It does again."""
+        self._user.target_slow(False)
+
+    def stopProducing(self) -> None:
+        """The connection is lost, of which itself tells."""
+
 
 class TargetConnection(Protocol):
     """
     Sends requests and reads their responses.
 
-    :ivar target: where it leads, once the pool knows.
+    :ivar target: where it leads.
     :ivar used: whether it carried a request before the present one.
     :ivar idle_since: when it was last given back.
-    :ivar _owner: whose request it carries, or None.
+    :ivar _user: whose request it carries, or None.
     :ivar _sent: whether that request is complete.
     :ivar _chunked: whether its body is sent in chunks.
     :ivar _switched: whether another protocol is spoken.
     """
 
     target: Target
-    transport: ITCPTransport
+    transport: Any
     used = False
     idle_since = 0.0
-    _owner: Owner | None = None
+    _user: TargetUser | None = None
     _reader: ResponseReader | None = None
     _sent = True
     _chunked = False
     _switched = False
     _lost = False
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, keeper: Keeper, *, lenient: bool = False) -> None:
+        """
+        :param keeper: where it goes between requests.
+        :param lenient: whether to take what some old servers write.
+        """
+        self._keeper = keeper
+        self._lenient = lenient
 
     def connectionMade(self) -> None:
         """Send what is written at once, as a gateway has to."""
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
 
+    def reached(self, target: Target) -> TargetConnection:
+        """:param target: where it leads, which is known once it is connected."""
+        self.target = target
+        return self
+
+    def rest(self, now: float) -> None:
+        """:param now: when it was given back."""
+        self.used = True
+        self.idle_since = now
+
     @property
     def usable(self) -> bool:
         """Whether it can carry a request, and nothing waits to be read that would
         be taken for the answer."""
-        return not self._lost and self._owner is None and not self._is_readable()
+        return not self._lost and self._user is None and not self._is_readable()
 
     def _is_readable(self) -> bool:
         fileno = getattr(self.transport, "fileno", None)
@@ -92,17 +138,19 @@ class TargetConnection(Protocol):
 
     # Sending.
 
-    def start(self, owner: Owner, method: bytes, head: bytes, body: BodyKind) -> None:
+    def start(self, user: TargetUser, method: bytes, head: bytes, body: BodyKind) -> None:
         """
         Send a request's head.
 
         :param body: how what follows is framed.
         """
-        self._owner = owner
-        self._reader = ResponseReader(method, owner)
+        self._user = user
+        self._reader = ResponseReader(method, user, lenient=self._lenient)
         self._sent = body == "none"
         self._chunked = body == "chunked"
         self.transport.write(head)
+        if not self._sent:
+            self._feed_from(user)
 
     def send(self, data: bytes) -> None:
         """Send a piece of the request's body, or of the other protocol."""
@@ -113,110 +161,106 @@ class TargetConnection(Protocol):
 
     def finish(self, trailers: Sequence[Line] = ()) -> None:
         """The request's body is complete."""
+        if self._sent:
+            return
         if self._chunked:
             lines = [b"%s: %s\r\n" % line for line in trailers]
             self.transport.write(b"0\r\n" + b"".join(lines) + b"\r\n")
-        self.feed_from(None)
+        self._feed_from(None)
         self._sent = True
 
-    def feed_from(self, producer: IPushProducer | None) -> None:
-        """:param producer: what to pause while the target does not read; None
-        when there is no more."""
-        transport = self.transport
-        transport.unregisterProducer()  # type: ignore[attr-defined]
-        if producer is not None and not self._lost:
-            transport.registerProducer(producer, True)  # type: ignore[attr-defined]
+    def _feed_from(self, user: TargetUser | None) -> None:
+        """:param user: whom to tell that the target takes no more; None for nobody."""
+        self.transport.unregisterProducer()
+        if user is not None and not self._lost:
+            self.transport.registerProducer(_Upload(user), True)
 
     # Receiving.
 
     def pauseProducing(self) -> None:
-        """Read no more from the target for the time being."""
+        """Read no more from the target for now."""
         if not self._lost:
-            self.transport.pauseProducing()  # type: ignore[attr-defined]
+            self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """Read on."""
         if not self._lost:
-            self.transport.resumeProducing()  # type: ignore[attr-defined]
-
-    def stopProducing(self) -> None:
-        """The client is gone, of which its connection tells on its own."""
+            self.transport.resumeProducing()
 
     def dataReceived(self, data: bytes) -> None:
-        """Read, and tell the owner."""
-        owner, reader = self._owner, self._reader
-        if self._switched and owner is not None:
-            owner.raw(data)
-            return
-        if owner is None or reader is None:
+        """Read, and tell the user."""
+        user, reader = self._user, self._reader
+        if user is None or reader is None:
             # Nobody asked: whatever it is, the next request must not get it.
             self.abort()
-            return
-        try:
-            reader.feed(data)
-        except BadResponse as error:
-            self._fail(str(error), untouched=False)
-            return
+        elif self._switched:
+            user.raw(data)
+        else:
+            try:
+                reader.feed(data)
+            except BadResponse as error:
+                self._fail(str(error), untouched=False)
 
     def release(self) -> None:
-        """The response is complete, and its owner has no more to do with this."""
+        """The response is complete, and its user has no more to do with this."""
         reader = self._reader
-        self._owner = self._reader = None
+        self._user = self._reader = None
         if self._lost:
             return
         if reader is None or not reader.reusable or not self._sent:
             # A target that answers before it has read everything may never read the rest.
             self.close()
         else:
-            self.used = True
             self.resumeProducing()
-            self._pool.put(self)
+            self._keeper.put(self)
 
     def switch(self) -> None:
         """From now on another protocol is spoken."""
+        assert self._user is not None
         self._switched = True
         self._chunked = False
         self._sent = True
+        self._feed_from(self._user)
 
     def _fail(self, cause: str, untouched: bool) -> None:
-        owner, self._owner = self._owner, None
+        user, self._user = self._user, None
         self.abort()
-        if owner is not None:
-            owner.failed(cause, untouched)
+        if user is not None:
+            user.failed(cause, untouched)
 
     # Ending.
 
     def close(self) -> None:
         """End the connection once all is sent; nobody hears of it any more."""
-        self._owner = None
+        self._user = None
         if not self._lost:
-            self.feed_from(None)
+            self._feed_from(None)
             self.resumeProducing()
-            self._pool.ending(self)
+            self._keeper.ending(self)
             self.transport.loseConnection()
 
     def abort(self) -> None:
         """End the connection; nobody hears of it any more."""
-        self._owner = None
+        self._user = None
         if not self._lost:
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell the owner, if there is one."""
+        """Tell the user, if there is one."""
         self._lost = True
-        self._pool.remove(self)
-        owner, reader, self._owner = self._owner, self._reader, None
-        if owner is None or reader is None:
+        self._keeper.remove(self)
+        user, reader, self._user = self._user, self._reader, None
+        if user is None or reader is None:
             return
         if self._switched:
-            owner.raw_ended()
+            user.raw_ended()
             return
+        clean = reason.check(ConnectionDone) is not None
         untouched = not reader.received
         try:
-            reader.closed(clean=reason.check(ConnectionDone) is not None)
+            reader.closed(clean=clean)
         except BadResponse as error:
-            why = "" if reason.check(ConnectionDone) else f" ({_words(reason)})"
-            owner.failed(f"{error}{why}", untouched)
+            user.failed(str(error) if clean else f"{error} ({_words(reason)})", untouched)
 
 
 def _words(reason: Failure) -> str:

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
 
-from mtlsgate.protocols.http.connection import TargetConnection
+from mtlsgate.protocols.http.target_connection import Keeper, TargetConnection
 from mtlsgate.upstream.backends import Backends, Dialled
 from mtlsgate.upstream.targets import Target
 
@@ -24,14 +24,15 @@ _FAREWELL = 10.0
 class _ConnectionFactory(Factory):
     noisy = False
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, keeper: Keeper, *, lenient: bool) -> None:
+        self._keeper = keeper
+        self._lenient = lenient
 
     def buildProtocol(self, addr: IAddress | None) -> TargetConnection:
-        return TargetConnection(self._pool)
+        return TargetConnection(self._keeper, lenient=self._lenient)
 
 
-class Pool:
+class TargetPool:
     """
     Keeps connections, for each target those that were used last.
 
@@ -39,15 +40,23 @@ class Pool:
     """
 
     def __init__(
-        self, backends: Backends, clock: IReactorTime, *, keep: int, keep_for: float
+        self,
+        backends: Backends,
+        clock: IReactorTime,
+        *,
+        keep: int,
+        keep_for: float,
+        lenient: bool = False,
     ) -> None:
         """
         :param keep: how many free connections to keep to each target.
         :param keep_for: for how many seconds.
+        :param lenient: whether to take what some old servers write.
         """
         self.backends = backends
         self._clock = clock
         self._keep = keep
+        self._lenient = lenient
         self._keep_for = keep_for
         self._free: dict[Target, list[TargetConnection]] = {}
         self._farewells: dict[TargetConnection, IDelayedCall] = {}
@@ -75,14 +84,13 @@ class Pool:
                     free.append(found)
                     break
                 return found
-        dialling = self.backends.dial(_ConnectionFactory(self), first=target)
+        dialling = self.backends.dial(_ConnectionFactory(self, lenient=self._lenient), first=target)
         return dialling.addCallback(self._connected)
 
     def _connected(self, dialled: Dialled) -> TargetConnection:
         connection = dialled.protocol
         assert isinstance(connection, TargetConnection)
-        connection.target = dialled.target
-        return connection
+        return connection.reached(dialled.target)
 
     def put(self, connection: TargetConnection) -> None:
         """Take a connection back that is free again."""
@@ -92,7 +100,7 @@ class Pool:
             return
         if len(free) >= self._keep:
             free.pop(0).close()
-        connection.idle_since = self._clock.seconds()
+        connection.rest(self._clock.seconds())
         free.append(connection)
         if self._sweep is None:
             self._sweep = self._clock.callLater(self._keep_for, self._close_old)

@@ -12,17 +12,19 @@ from ipaddress import ip_address
 from attrs import frozen
 
 from mtlsgate.certificates.server_names import same_name
-from mtlsgate.protocols.http.refusal import Refusal
+from mtlsgate.http.refusal import Refusal
 
-#: Stricter than RFC 3986, 3.2.2: no name that a certificate can have needs more.
+#: Stricter than RFC 3986, 3.2.2: no name that a certificate can have needs more.  The port
+#: may be empty there.
 _AUTHORITY = re.compile(
-    rb"(?P<host>[0-9A-Za-z_](?:[0-9A-Za-z._-]*)|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
+    rb"(?P<host>[0-9A-Za-z_](?:[0-9A-Za-z._-]*)|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{0,5}))?"
 )
 #: Visible ASCII without "#": a fragment is the client's own (RFC 9112, 3.2).
 _TARGET = re.compile(rb"[\x21\x22\x24-\x7e]+")
-_ABSOLUTE = re.compile(rb"https?://(?P<authority>[^/?]*)(?P<rest>.*)", re.IGNORECASE)
-#: CONNECT asks for a tunnel, and TRACE would show the client what the gate added.
-_METHODS = (b"CONNECT", b"TRACE")
+_ABSOLUTE = re.compile(
+    rb"(?P<scheme>https?)://(?P<authority>[^/?]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL
+)
+_PORTS = {b"http": b"80", b"https": b"443"}
 
 
 @frozen
@@ -51,10 +53,8 @@ def ask(method: bytes, target: bytes, hosts: Sequence[bytes], version: bytes) ->
     :param target: as the request line has it.
     :param hosts: the values of its ``Host`` fields.
     :param version: ``HTTP/1.1`` or ``HTTP/1.0``.
-    :raises Refusal: if it is not clear what it asks for, or it cannot be had.
+    :raises Refusal: if it is not clear what it asks for.
     """
-    if method in _METHODS:
-        raise Refusal(501, f"{method.decode('ascii')} is not for a gate")
     if _TARGET.fullmatch(target) is None:
         raise Refusal(400, "the request target holds a character that it cannot")
     if len(hosts) > 1:
@@ -62,10 +62,13 @@ def ask(method: bytes, target: bytes, hosts: Sequence[bytes], version: bytes) ->
     if not hosts and version != b"HTTP/1.0":
         raise Refusal(400, "no Host field")
     authority = _checked(hosts[0]) if hosts else b""
+    if method == b"CONNECT":
+        return _asked_by_connect(target, authority)
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is not None:
         named = _checked(absolute["authority"])
-        if hosts and named.lower() != authority.lower():
+        port = _PORTS[absolute["scheme"].lower()]
+        if hosts and _with_port(named, port) != _with_port(authority, port):
             raise Refusal(400, "the request target and Host name different hosts")
         rest = absolute["rest"]
         if method == b"OPTIONS" and not rest:
@@ -80,11 +83,26 @@ def ask(method: bytes, target: bytes, hosts: Sequence[bytes], version: bytes) ->
     return Asked(target, authority)
 
 
+def _asked_by_connect(target: bytes, authority: bytes) -> Asked:
+    """RFC 9112, 3.2.3: the target is a host and a port, and so is Host."""
+    if _checked(target) != target or target.lower() != authority.lower():
+        raise Refusal(400, "the target of CONNECT is not the host and port of Host")
+    return Asked(target, authority)
+
+
+def _with_port(authority: bytes, port: bytes) -> bytes:
+    """:returns: the authority as it is compared: in lower case, with its port."""
+    found = _AUTHORITY.fullmatch(authority)
+    assert found is not None
+    return found["host"].lower() + b":" + (found["port"] or port)
+
+
 def _checked(authority: bytes) -> bytes:
+    """:returns: the authority, without the colon of an empty port."""
     found = _AUTHORITY.fullmatch(authority)
     if found is None or int(found["port"] or 0) >= 2**16:
         raise Refusal(400, "Host is not a host name with or without a port")
-    return authority
+    return authority.removesuffix(b":") if found["port"] == b"" else authority
 
 
 def check_server(
@@ -122,7 +140,7 @@ def _is_address(host: str) -> bool:
 def is_authority(text: str) -> bool:
     """:returns: whether it is a host name or an IP address, with or without a port."""
     try:
-        _checked(text.encode("ascii"))
+        octets = text.encode("ascii")
+        return _checked(octets) == octets
     except (Refusal, UnicodeEncodeError):
         return False
-    return True

@@ -1,5 +1,5 @@
 """
-Header fields: which of them pass, which are the gate's own.
+Which header fields pass to a target, and which are the gate's own.
 
 Pure functions on lines, each a name and a value in bytes.
 """
@@ -8,29 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from typing import TypeAlias
 
 from attrs import frozen
 
-Line: TypeAlias = tuple[bytes, bytes]
+from mtlsgate.http.fields import HOP_BY_HOP, Line, folded
 
-#: Of one connection only (RFC 9110, 7.6.1), with the old ones and with what
-#: belongs to a proxy that the client knows of.
-HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"http2-settings",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authentication-info",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
 #: What only the gate may say to the target; so may all of ``X-Forwarded-…``.
 #: ``Proxy`` would become the environment variable HTTP_PROXY (CVE-2016-5385).
 OWN = frozenset({b"client-cert", b"client-cert-chain", b"forwarded", b"proxy", b"x-real-ip"})
@@ -52,37 +34,10 @@ _NO_TRAILER = HOP_BY_HOP | {
     b"set-cookie",
     b"trailer",
 }
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-#: RFC 9110, 5.5; the whitespace around it is not part of a value.
-_VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
-_SEPARATORS = re.compile(rb"[^0-9a-z]")
-_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
-def is_token(name: bytes) -> bool:
-    """:returns: whether it is a token (RFC 9110, 5.6.2), as names of fields are."""
-    return _TOKEN.fullmatch(name) is not None
-
-
-def is_value(value: bytes) -> bool:
-    """:returns: whether a field can have that value."""
-    return _VALUE.fullmatch(value) is not None
-
-
-@lru_cache(1024)
-def folded(name: bytes) -> bytes:
-    """
-    :returns: the name as CGI and WSGI would take it: there ``X_Client.CN`` is
-        ``X-Client-CN``.
-    """
-    return _SEPARATORS.sub(b"-", name.lower())
-
-
-def tokens(values: Iterable[bytes]) -> list[bytes]:
-    """:returns: the members of a list of tokens, in lower case (RFC 9110, 5.6.1)."""
-    return [
-        member for value in values for one in value.split(b",") if (member := one.strip().lower())
-    ]
+#: Text without an open quote.  Possessive, so that its cost is linear: a client chooses it.
+_BALANCED = re.compile(rb'[^"]*+(?:"(?:[^"\\]|\\.)*+"[^"]*+)*+', re.DOTALL)
 
 
 @frozen
@@ -107,33 +62,11 @@ def reserved(names: Iterable[bytes]) -> Reserved:
     return Reserved(frozenset(map(folded, names)))
 
 
-def end_to_end(lines: Iterable[Line], connection: Iterable[bytes]) -> Iterator[Line]:
-    """
-    Yield what is not of one connection only.
-
-    :param connection: the values of the ``Connection`` fields.
-    """
-    named = HOP_BY_HOP.union(tokens(connection))
-    return (line for line in lines if line[0].lower() not in named)
-
-
 def trailers(lines: Iterable[Line], own: Reserved) -> Iterator[Line]:
     """Yield the trailer fields that may pass."""
     for name, value in lines:
         if folded(name) not in _NO_TRAILER and name not in own:
             yield name, value
-
-
-def parse_line(line: bytes) -> Line:
-    """
-    :param line: a field line without its end.
-    :raises ValueError: if it is anything else, of a continuation line, too.
-    """
-    name, colon, value = line.partition(b":")
-    value = value.strip(b" \t")
-    if not (colon and is_token(name) and is_value(value)):
-        raise ValueError("a malformed header field")
-    return name, value
 
 
 @frozen
@@ -165,7 +98,7 @@ def forwarded(hop: Hop, earlier: dict[bytes, list[bytes]] | None = None) -> list
     lines.append((b"Forwarded", element))
     if earlier is None:
         return lines
-    if b'"' in _QUOTED.sub(b"", b", ".join(earlier.get(b"forwarded", ()))):
+    if _BALANCED.fullmatch(b", ".join(earlier.get(b"forwarded", ()))) is None:
         # What is appended would be within quotes that the client began.
         earlier = {**earlier, b"forwarded": []}
     return [(name, b", ".join([*earlier.get(name.lower(), ()), value])) for name, value in lines]

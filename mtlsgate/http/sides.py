@@ -1,0 +1,122 @@
+"""
+Who talks to whom about one request.
+
+A connection reads requests and makes an `Exchange` of each.  The exchange answers through
+its `ClientSide`, which frames the response as the client's version of HTTP has it.  Neither
+knows more of the other than is here: an exchange can forward to a target, or run an
+application; a client's side can be a connection, or one stream of several on it.
+
+::
+
+    client  ──►  connection  ── data, end, broken, client_slow, lost ──►  exchange
+    client  ◄──  connection  ◄── interim, respond, send, finish, … ─────  exchange
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from attrs import frozen
+from twisted.internet.interfaces import IAddress, ITransport
+from twisted.python.failure import Failure
+
+from mtlsgate.http.fields import Line
+from mtlsgate.http.refusal import Refusal
+from mtlsgate.interfaces import ITlsFacts, IVerifiedPeer
+
+
+@frozen(eq=False)
+class HttpClient:
+    """
+    The client of a connection.
+
+    :ivar address: where it connects from.
+    :ivar peer: who it is; None where the server asks for no certificate.
+    :ivar tls: what its handshake agreed on; None without TLS.
+    :ivar transport: its connection, for what HTTP has no words for.
+    """
+
+    address: IAddress
+    peer: IVerifiedPeer | None
+    tls: ITlsFacts | None
+    transport: ITransport
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that its TLS asked for, or None."""
+        return None if self.tls is None else self.tls.server_name
+
+
+class Exchange(Protocol):
+    """One request and its response, as the client's side sees it."""
+
+    def start(self) -> None:
+        """Begin: from now on the client's side takes a response."""
+
+    def data(self, data: bytes) -> None:
+        """A piece of the request's body came; after `ClientSide.switch`, any bytes."""
+
+    def end(self, trailers: Iterable[Line]) -> None:
+        """The request is complete."""
+
+    def broken(self, refusal: Refusal) -> None:
+        """The rest of the request cannot be read, or does not come.  The exchange answers
+        with `ClientSide.refuse`, or ends its response with `ClientSide.abandon`."""
+
+    def client_slow(self, slow: bool) -> None:
+        """The client takes no more of the response for now, or does again."""
+
+    def lost(self, cause: str, reason: Failure) -> None:
+        """The client is gone, or was given up: nothing can be said any more."""
+
+
+class ClientSide(Protocol):
+    """The client's side of one request, as an exchange sees it."""
+
+    @property
+    def client(self) -> HttpClient:
+        """Who it is."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the request was read."""
+
+    def interim(self, status: int, reason: bytes, lines: Iterable[Line]) -> None:
+        """Send an interim response, if the client can read one."""
+
+    def respond(
+        self, status: int, reason: bytes, lines: Iterable[Line], *, last: bool = False
+    ) -> None:
+        """
+        Begin the final response.
+
+        :param lines: its fields, none of which is of one connection only.  Without
+            ``Content-Length`` the body's end is marked by what frames it.
+        :param last: whether no other request is wanted on the connection.
+        """
+
+    def send(self, data: bytes) -> None:
+        """Send a piece of the response's body; after `switch`, any bytes."""
+
+    def finish(self, trailers: Iterable[Line] = ()) -> None:
+        """The response is complete."""
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer in one line, and with that complete the response."""
+
+    def abandon(self) -> None:
+        """The response breaks off: let the client see that."""
+
+    def pause_body(self) -> None:
+        """Read no more of the request's body for now."""
+
+    def resume_body(self) -> None:
+        """Read on."""
+
+    def switch(self, reason: bytes, lines: Iterable[Line]) -> bytes:
+        """
+        Answer 101, and pass all further bytes as they are.
+
+        :returns: what the client sent already.
+        """
