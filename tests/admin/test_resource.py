@@ -488,7 +488,8 @@ def test_whoever_is_being_answered_is_not_sent_away(running: Running) -> None:
         def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadFacts]:
             return Deferred()
 
-    endpoint = Endpoint(lambda: Slow(running.control.snapshots, list), clock=running.clock)
+    slow = Slow(running.control.snapshots, running.control.metrics, list)
+    endpoint = Endpoint(lambda: slow, clock=running.clock)
     for _ in range(MOST_CONNECTIONS):
         channel, transport = endpoint.connect()
         channel.dataReceived(b"POST /reload HTTP/1.1\r\nHost: gate\r\n\r\n")
