@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import field, frozen
+from attrs import define, field
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionRefusedError
@@ -85,9 +85,9 @@ class Line:
         return connection
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Proxy:
-    """A door with a proxy behind it, all in memory."""
+    """A gate with a proxy behind it, all in memory."""
 
     log: Log
     limits: Limits = field(factory=Limits)
@@ -100,7 +100,7 @@ class Proxy:
     authority: Authority = field(factory=Authority.create)
 
     def __attrs_post_init__(self) -> None:
-        line = Line(self.clock)
+        self.line = line = Line(self.clock)
         backends = Backends(
             [parse_target("127.0.0.1:9000")],
             MemoryReactorClock(),
@@ -109,15 +109,13 @@ class Proxy:
             endpoint=lambda *_: line,
         )
         application = ProxyFactory("door", backends, self.clock, self.limits, self.announcement)
-        gate = MemoryGate(
+        self.gate = MemoryGate(
             [rule(ca=self.authority)] if self.rules else None,
             self.log,
             application,
             clock=self.clock,
             alpn=self.alpn,
         )
-        object.__setattr__(self, "line", line)
-        object.__setattr__(self, "door", gate)
 
     def connect(self, version: Version | None = None, **options: Any) -> Client:
         credential = self.authority.issue("press-7")
