@@ -5,7 +5,7 @@ Text from outside, made safe to print.
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtlsgate.text import MAX_LOGGED, cut, loggable, printable
@@ -25,6 +25,7 @@ def test_a_long_value_says_how_long_it_was() -> None:
     assert loggable("\n" * 200) == "\\n" * 119 + "… (200 characters)"
 
 
+@settings(deadline=None)
 @given(st.text(max_size=400))
 def test_whatever_is_logged_is_printable_and_short(text: str) -> None:
     """Every value, and the beginning of it is what it was."""

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from mtlsgate.errors import GateError
 from mtlsgate.load.admin_endpoint import AdminEndpoint
 from mtlsgate.load.listen_addresses import HostError, SocketAddress, adopt
-from mtlsgate.observe.log_file import NOBODY_ELSE, Owner
+from mtlsgate.observe.owner import NOBODY_ELSE, Owner, make_for
 
 #: Of the unix socket: its owner's alone.
 MODE = 0o600
@@ -100,13 +100,17 @@ def _bind(path: Path, owner: Owner) -> socket.socket:
     :raises AdminListenError: if it cannot be had.
     """
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+
+    def make() -> None:
         _clear(path)
         # Before it has a name, which may lead to something else a moment later.
         os.fchmod(bound.fileno(), MODE)
         bound.bind(str(path))
-        if owner != NOBODY_ELSE:
+        if owner != NOBODY_ELSE and os.geteuid() == 0:
             os.chown(path, *owner, follow_symlinks=False)
+
+    try:
+        make_for(owner, path, make)
         bound.listen()
         # As the reactor needs it.
         bound.setblocking(False)

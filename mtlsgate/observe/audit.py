@@ -25,7 +25,8 @@ from mtlsgate.clock import utc_now
 from mtlsgate.config import model
 from mtlsgate.errors import ConfigError, Problem
 from mtlsgate.gate.events import AdmittedConnection, ClosedConnection, RejectedConnection, Reload
-from mtlsgate.observe.log_file import NOBODY_ELSE, LogFile, Owner
+from mtlsgate.observe.log_file import LogFile
+from mtlsgate.observe.owner import NOBODY_ELSE, Owner
 from mtlsgate.peer import address_text
 from mtlsgate.text import length_mark, printable, shown
 

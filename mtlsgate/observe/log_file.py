@@ -17,6 +17,7 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
+from mtlsgate.observe.owner import NOBODY_ELSE, Owner, make_for
 from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.audit")
@@ -25,15 +26,23 @@ _log = Logger("mtlsgate.audit")
 MODE = 0o600
 
 #: O_APPEND, so that lines of several writers do not overwrite each other;
-#: O_NONBLOCK, so that a pipe that nobody reads is an error and not a wait.
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+#: O_NONBLOCK, so that a pipe that nobody reads is an error and not a wait;
+#: O_NOFOLLOW, so that nobody turns the name to another file.
+_FLAGS = (
+    os.O_WRONLY
+    | os.O_APPEND
+    | os.O_CREAT
+    | os.O_CLOEXEC
+    | os.O_NOCTTY
+    | os.O_NONBLOCK
+    | os.O_NOFOLLOW
+)
 
 #: How many seconds go by between two looks at whether the file was removed.
 _EVERY = 1.0
 
-#: User and group by number; -1 leaves it as it is.
-Owner = tuple[int, int]
-NOBODY_ELSE: Owner = (-1, -1)
+#: Names that are links, but to what the process was started with.
+_STANDARD = {Path("/dev/stdout"): 1, Path("/dev/stderr"): 2}
 
 
 class LogFile:
@@ -199,6 +208,26 @@ class LogFile:
 
 
 def _open(path: Path, owner: Owner = NOBODY_ELSE) -> int:
+    if path in _STANDARD:
+        return _open_standard(path)
+    try:
+        return make_for(owner, path, lambda: _open_or_make(path, owner))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a symbolic link, which is not followed") from error
+        raise
+
+
+def _open_standard(path: Path) -> int:
+    try:
+        # Once more, so that writing does not wait for a reader, while others' does.
+        return os.open(path, _FLAGS & ~(os.O_NOFOLLOW | os.O_CREAT))
+    except OSError:
+        # It is a socket, as under systemd, or was opened by somebody else.
+        return os.dup(_STANDARD[path])
+
+
+def _open_or_make(path: Path, owner: Owner) -> int:
     try:
         descriptor = os.open(path, _FLAGS | os.O_EXCL, MODE)
     except FileExistsError:

@@ -9,13 +9,14 @@ import pwd
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 from attrs import frozen
 from twisted.python.logfile import LogFile as RotatingFile
 
 from mtlsgate.errors import GateError
-from mtlsgate.observe.log_file import NOBODY_ELSE, Owner
+from mtlsgate.observe.owner import NOBODY_ELSE, Owner, make_for
 from mtlsgate.observe.text_log import TextLog, TextStream, Turns
 
 #: What twistd calls its log file where nobody says it.
@@ -75,8 +76,9 @@ def log_output_of(options: Mapping[str, Any] | None, reactor: Turns) -> LogOutpu
             # A name that the terminal has no letters for is still logged.
             cast(Any, stream).reconfigure(errors="backslashreplace")
         return LogOutput(TextLog(stream, reactor), _nothing)
+    path = Path(name or _LOG_FILE).absolute()
     try:
-        file = RotatingFile.fromFullPath(name or _LOG_FILE)
+        file = make_for(owner_of(options), path, lambda: RotatingFile.fromFullPath(str(path)))
     except OSError as error:
         raise TwistdError(f"--logfile: {name or _LOG_FILE}: {error.strerror}") from error
     log = TextLog(cast(TextStream, file), reactor)
@@ -109,6 +111,9 @@ def mend_pid_file(options: Any, say: Callable[[str], object]) -> None:
         return
     path = os.path.abspath(options["pidfile"])
     problem = _pid_file_problem(path, _is_foreground(options))
+    if owner_of(options) != NOBODY_ELSE and os.path.islink(path):
+        # twistd writes it as root.
+        problem = f"--pidfile: {path} is a symbolic link, which is not followed"
     if problem is None:
         return
     if not _is_foreground(options):

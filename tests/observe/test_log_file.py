@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 
 from mtlsgate.observe.log_file import LogFile
+from mtlsgate.observe.owner import NOBODY_ELSE, acting_as
 
 
 def gap(count: int) -> bytes:
@@ -153,6 +158,7 @@ def test_a_write_of_nothing_is_an_error(path: Path) -> None:
     file.close()
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.integers(0, 12), st.sampled_from([FULL, BROKEN])), max_size=40),
     st.integers(1, 30),
@@ -318,10 +324,120 @@ def test_descriptors_do_not_add_up(path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == count - 1
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+# Whose it is, and whose powers it is opened with
+
+USER = (12345, 54321)
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can act as somebody else")
+
+
+@as_root
 def test_it_is_made_for_whom_the_gate_will_be(path: Path) -> None:
     """One that is there stays whose it is."""
-    LogFile(path, gap, (12345, 54321)).close()
-    assert (path.stat().st_uid, path.stat().st_gid) == (12345, 54321)
+    LogFile(path, gap, USER).close()
+    assert (path.stat().st_uid, path.stat().st_gid) == USER
     LogFile(path, gap, (23456, 65432)).close()
     assert path.stat().st_uid == 12345
+
+
+def test_a_symbolic_link_is_not_followed(path: Path, tmp_path: Path) -> None:
+    """Neither at start nor when it is opened again: where it leads is not touched."""
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    path.symlink_to(target)
+    with pytest.raises(OSError, match="symbolic link"):
+        LogFile(path, gap)
+    path.unlink()
+    path.symlink_to(tmp_path / "new")
+    with pytest.raises(OSError, match="symbolic link"):
+        LogFile(path, gap)
+    path.unlink()
+    file = LogFile(path, gap)
+    path.rename(tmp_path / "audit.log.1")
+    path.symlink_to(target)
+    assert not file.reopen()
+    file.write(b"line\n")
+    file.close()
+    assert target.read_text() == "precious"
+    assert not (tmp_path / "new").exists()
+    assert (tmp_path / "audit.log.1").read_bytes() == b"line\n"
+
+
+@pytest.fixture
+def theirs() -> Iterator[Path]:
+    """A directory of the user's, where that user can come to."""
+    with TemporaryDirectory() as name:
+        os.chown(name, *USER)
+        yield Path(name)
+
+
+@as_root
+@pytest.mark.parametrize("how", ["file", "hard link", "symbolic link", "directory link"])
+def test_in_a_directory_of_the_users_only_the_users_powers_count(theirs: Path, how: str) -> None:
+    """Whatever the user has put there: what only root may write stays as it is."""
+    path = theirs / "audit.log"
+    with TemporaryDirectory() as roots:
+        precious = Path(roots, "audit.log")
+        precious.write_text("precious")
+        precious.chmod(0o600)
+        if how == "file":
+            path.write_text("precious")
+            path.chmod(0o600)
+        elif how == "hard link":
+            os.link(precious, path)
+        elif how == "symbolic link":
+            path.symlink_to(precious)
+        else:
+            (theirs / "sub").symlink_to(roots)
+            path = theirs / "sub" / "audit.log"
+        if how == "directory link":
+            # Where the user cannot come to, root does not either.
+            with pytest.raises(OSError, match="denied"):
+                LogFile(theirs / "sub" / "new.log", gap, USER)
+            assert os.listdir(roots) == ["audit.log"]
+        with pytest.raises(OSError, match=r"denied|symbolic link"):
+            LogFile(path, gap, USER)
+        assert precious.read_text() == "precious"
+        assert precious.stat().st_uid == 0
+
+
+@as_root
+def test_in_a_directory_of_roots_it_is_made_by_root(path: Path) -> None:
+    """As /var/log is: the user cannot change what a name leads to there."""
+    LogFile(path, gap, USER).close()
+    assert (path.stat().st_uid, path.parent.stat().st_uid) == (USER[0], 0)
+
+
+@as_root
+def test_powers_are_given_back() -> None:
+    """All of them, whatever happens meanwhile."""
+    before = os.getresuid(), os.getresgid(), os.getgroups()
+
+    def fail() -> None:
+        with acting_as(USER):
+            assert (os.geteuid(), os.getegid(), os.getgroups()) == (*USER, [USER[1]])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert (os.getresuid(), os.getresgid(), os.getgroups()) == before
+    with acting_as(NOBODY_ELSE):
+        assert os.geteuid() == 0
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_standard_output_will_do(name: str, kind: str) -> None:
+    """Although it is a link; also where it is a socket, as under systemd."""
+    script = (
+        "from pathlib import Path\n"
+        "from mtlsgate.observe.log_file import LogFile\n"
+        f"file = LogFile(Path('/dev/{name}'), lambda count: b'')\n"
+        "file.write(b'line\\n')\n"
+        "file.close()\n"
+    )
+    ours, other = socket.socketpair()
+    with ours, other:
+        given = subprocess.PIPE if kind == "pipe" else other.fileno()
+        streams: dict[str, int] = {name: given}
+        done = subprocess.run([sys.executable, "-c", script], check=True, **streams)  # type: ignore[call-overload]
+        assert (getattr(done, name) if kind == "pipe" else ours.recv(100)) == b"line\n"
