@@ -5,12 +5,18 @@ Begin with `sides`, which says who talks to whom.  This package imports interfac
 and certificate names; it knows no configuration and no targets.
 
 ============  ====================================================================
-`sides`       an exchange and its client's side: two small interfaces
-`reading`     requests and bodies out of bytes, strictly, without any I/O
+`sides`       an exchange and its client's side: small interfaces
 `fields`      names and values of header fields (pure)
 `authority`   request targets, ``Host`` and the server name (pure)
 `refusal`     what a server answers when it does not pass a request on (pure)
-`connection`  a client's connection: stages, time limits, framing of responses
+`checks`      whether a request is answered at all (pure)
+`bodies`      heads and bodies out of bytes, strictly (sans-I/O)
+`reading`     requests out of bytes (sans-I/O)
+`framing`     responses into bytes (sans-I/O)
+`stages`      what a connection waits for, and for how long: a table
+`limits`      what clients are held to
+`deadline`    a time limit that is put off often
+`connection`  a client's connection
 `server`      the factory of connections: limits, ALPN, retirement
 `headers`     request headers for twisted.web that nothing remembers
 `forms`       HTML forms out of request bodies, with bounds (pure)

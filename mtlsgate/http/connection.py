@@ -1,103 +1,36 @@
 """
 A client's HTTP/1.1 connection: reads requests, one at a time, and frames their responses.
 
-=============  =========================================  ==========================
-stage          what it waits for                          for how long
-=============  =========================================  ==========================
-`Stage.FIRST`  the first byte of the first request        ``head_timeout``; closed
-`Stage.IDLE`   the first byte of the next request         ``idle_timeout``; closed
-`Stage.HEAD`   the rest of a head                         ``head_timeout``; 408
-`Stage.BODY`   more of a body                             ``body_timeout``; 408
-`Stage.BUSY`   the exchange, which has its own limits
-`Stage.HELD`   a client that takes the last response      ``idle_timeout``; closed
-`Stage.RAW`    either end of another protocol
-`Stage.ENDED`  the client's end of the connection         ``close_timeout``; reset
-`Stage.LOST`
-=============  =========================================  ==========================
-
-Whatever else the stage, a client that takes nothing of a response for ``send_timeout`` is
-given up.
+Its stages and their time limits are the table in `mtlsgate.http.stages`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from enum import Enum, auto
+from collections.abc import Iterable
 from typing import Any
-from typing import Protocol as Shape
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtlsgate.http.authority import Asked, ask, check_server
+from mtlsgate.http.bodies import Malformed
+from mtlsgate.http.checks import check, check_size, expects_continue
+from mtlsgate.http.deadline import Deadline
 from mtlsgate.http.fields import Line, tokens
-from mtlsgate.http.limits import HttpLimits
-from mtlsgate.http.reading import Malformed, RequestEnd, RequestHead, RequestReader
+from mtlsgate.http.framing import ResponseFraming, head_bytes
+from mtlsgate.http.reading import RequestEnd, RequestHead, RequestReader
 from mtlsgate.http.refusal import REASONS, Refusal, own_body, own_fields, own_response
-from mtlsgate.http.sides import ClientSide, Exchange, HttpClient
+from mtlsgate.http.sides import Exchange, HttpClient, Owner
+from mtlsgate.http.stages import TABLE, Late, Stage
 from mtlsgate.interfaces import ITlsFacts, IVerifiedPeer
 
 #: How many heads, ends and pieces of bodies are read in one go, before others have theirs.
 _AT_ONCE = 16
 #: Bytes of the next requests that are kept while one is answered.
 _AHEAD = 16 * 1024
-_NO_BODY = (204, 304)
-
-
-class Stage(Enum):
-    """What a connection waits for; the module's docstring has the table."""
-
-    FIRST = auto()
-    IDLE = auto()
-    HEAD = auto()
-    BODY = auto()
-    BUSY = auto()
-    HELD = auto()
-    RAW = auto()
-    ENDED = auto()
-    LOST = auto()
-
-
-#: The attribute of `HttpLimits` that is a stage's time.
-_TIMES = {
-    Stage.FIRST: "first_timeout",
-    Stage.IDLE: "idle_timeout",
-    Stage.HEAD: "head_timeout",
-    Stage.BODY: "body_timeout",
-    Stage.HELD: "idle_timeout",
-    Stage.ENDED: "close_timeout",
-}
-_BETWEEN = (Stage.FIRST, Stage.IDLE)
 _ANSWERING = (Stage.BODY, Stage.BUSY)
 _OVER = (Stage.ENDED, Stage.LOST)
-#: In these nothing of a request is read.
-_UNREAD = (Stage.HELD, Stage.RAW, Stage.ENDED, Stage.LOST)
-
-
-class Owner(Shape):
-    """What a connection asks of its server."""
-
-    limits: HttpLimits
-    clock: IReactorTime
-    serves: Callable[[str], bool] | None
-    retired: bool
-
-    def opened(self, connection: HttpConnection) -> None:
-        """A connection has come."""
-
-    def closed(self, connection: HttpConnection) -> None:
-        """A connection is over."""
-
-    def exchange(self, head: RequestHead, asked: Asked, side: ClientSide) -> Exchange:
-        """
-        :returns: what answers the request, once it is started.
-        :raises Refusal: if nothing does.
-        """
-
-    def refused(self, client: HttpClient, head: RequestHead | None, refusal: Refusal) -> None:
-        """A request, or what could not be read as one, was refused before its exchange."""
 
 
 @implementer(IPushProducer)
@@ -113,18 +46,14 @@ class HttpConnection(Protocol):
     :ivar _persistent: whether another request may follow it.
     :ivar _expecting: the client waits for 100 with its body.
     :ivar _received: bytes of its body.
-    :ivar _begun: whether its final response has begun.
-    :ivar _chunked: whether the response's body is sent in chunks.
-    :ivar _bodiless: whether the response has no body, whatever its fields say.
-    :ivar _left: bytes that the response's ``Content-Length`` still promises, or None.
+    :ivar _framing: frames its final response, once that has begun.
     :ivar _refused: the server, and no exchange, answered the last request.
     :ivar _congested: the client takes no more for now.
     :ivar _paused: the exchange takes no more of the body for now.
     :ivar _reading: whether the transport was left to read.
     :ivar _looping: requests are being read right now.
     :ivar _again: reads on in the reactor's next turn.
-    :ivar _due: when the stage's time is over, or None.
-    :ivar _timer: looks whether it is.
+    :ivar _deadline: of the stage.
     """
 
     transport: Any
@@ -135,24 +64,20 @@ class HttpConnection(Protocol):
     _persistent = True
     _expecting = False
     _received = 0
-    _begun = False
-    _chunked = False
-    _bodiless = False
-    _left: int | None = None
+    _framing: ResponseFraming | None = None
     _refused = False
     _congested = False
     _paused = False
     _reading = True
     _looping = False
     _again: IDelayedCall | None = None
-    _due: float | None = None
-    _timer: IDelayedCall | None = None
 
     def __init__(self, server: Owner, address: IAddress | None) -> None:
         self._server = server
         self._limits = server.limits
         self._address = address
         self._reader = RequestReader(server.limits.head_size)
+        self._deadline = Deadline(server.clock, self._late)
         self.stage = Stage.FIRST
 
     def connectionMade(self) -> None:
@@ -168,11 +93,10 @@ class HttpConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the exchange, and leave nothing behind."""
-        self.stage, self._due = Stage.LOST, None
-        for call in (self._timer, self._again):
-            if call is not None and call.active():
-                call.cancel()
-        self._timer = self._again = None
+        self.stage = Stage.LOST
+        self._deadline.cancel()
+        if self._again is not None:
+            self._again.cancel()
         self._lose_exchange("the client left", reason)
         self._server.closed(self)
 
@@ -208,9 +132,11 @@ class HttpConnection(Protocol):
                     self._again = self._server.clock.callLater(0, self._read_again)
         except Malformed as error:
             self._broken(Refusal(400, error.cause))
+        except Refusal as refusal:
+            self._broken(refusal)
         finally:
             self._looping = False
-        if self.stage in _BETWEEN and self._reader.in_head:
+        if self.stage in (Stage.FIRST, Stage.IDLE) and self._reader.in_head:
             self._enter(Stage.HEAD)
         self._watch_transport()
 
@@ -220,7 +146,7 @@ class HttpConnection(Protocol):
 
     def _waits(self) -> bool:
         """Whether nothing is to be read now, be it here or not."""
-        return self.stage in _UNREAD or (self._paused and self.stage is Stage.BODY)
+        return not TABLE[self.stage].reads or (self._paused and self.stage is Stage.BODY)
 
     def _take(self, event: RequestHead | bytes | RequestEnd) -> None:
         if isinstance(event, RequestHead):
@@ -235,11 +161,9 @@ class HttpConnection(Protocol):
             return
         self._received += len(event)
         self._expecting = False
-        if self._received > self._limits.body_size:
-            self._broken(self._too_long())
-        else:
-            self._time()
-            exchange.data(event)
+        self._time()
+        check_size(self._received, self._limits)
+        exchange.data(event)
 
     def _begin(self, head: RequestHead) -> None:
         self._head = head
@@ -250,11 +174,11 @@ class HttpConnection(Protocol):
             and b"close" not in tokens(head.values(b"connection"))
             and not self._server.retired
         )
-        self._received, self._begun, self._refused = 0, False, False
-        self._paused, self._expecting = False, False
+        self._received, self._framing, self._refused = 0, None, False
+        self._paused, self._expecting = False, expects_continue(head)
         self._enter(Stage.BUSY if self.complete else Stage.BODY)
         try:
-            asked = self._check(head)
+            asked = check(head, self.client.server_name, self._server.serves, self._limits)
             exchange = self._server.exchange(head, asked, self)
         except Refusal as refusal:
             self._server.refused(self.client, head, refusal)
@@ -264,22 +188,6 @@ class HttpConnection(Protocol):
         exchange.start()
         if self.complete and self._exchange is exchange:
             exchange.end(())
-
-    def _check(self, head: RequestHead) -> Asked:
-        """:raises Refusal: if the request is none that this server answers."""
-        asked = ask(head.method, head.target, head.values(b"host"), head.version)
-        check_server(asked.host, self.client.server_name, self._server.serves)
-        if head.length is not None and head.length > self._limits.body_size:
-            raise self._too_long()
-        expected = [one.lower() for one in head.values(b"expect")]
-        if expected and expected != [b"100-continue"]:
-            raise Refusal(417, "it expects what nobody knows")
-        self._expecting = bool(expected) and not self.complete and head.version == b"HTTP/1.1"
-        self._time()
-        return asked
-
-    def _too_long(self) -> Refusal:
-        return Refusal(413, f"the body is longer than {self._limits.body_size} bytes")
 
     def _broken(self, refusal: Refusal) -> None:
         """What comes cannot be read, or the rest of it does not come."""
@@ -298,14 +206,14 @@ class HttpConnection(Protocol):
     def interim(self, status: int, reason: bytes, lines: Iterable[Line]) -> None:
         """Send an interim response, if the client can read one (`ClientSide`)."""
         assert self._head is not None
-        if self._begun or self._head.version != b"HTTP/1.1":
+        if self._framing is not None or self._head.version != b"HTTP/1.1":
             return
         if status == 100:
             if not self._expecting:
                 return
             self._expecting = False
             self._time()
-        self._write_head(status, reason, lines)
+        self.transport.write(head_bytes(status, reason, lines))
 
     def respond(
         self, status: int, reason: bytes, lines: Iterable[Line], *, last: bool = False
@@ -313,51 +221,33 @@ class HttpConnection(Protocol):
         """Begin the final response (`ClientSide`)."""
         head = self._head
         assert head is not None
-        self._begun = True
         sent = list(lines)
-        lengths = [value for name, value in sent if name.lower() == b"content-length"]
-        self._bodiless = head.method == b"HEAD" or status in _NO_BODY
-        self._left = int(lengths[0]) if lengths and not self._bodiless else None
-        self._chunked = False
-        if not self._bodiless and not lengths:
-            if head.version == b"HTTP/1.1":
-                self._chunked = True
-                sent.append((b"Transfer-Encoding", b"chunked"))
-            else:
-                self._persistent = False
-        if last or not self.complete or self._server.retired:
-            # If it is not complete, the rest of the body is not read.
+        framing = self._framing = ResponseFraming(head.method, head.version, status, sent)
+        if framing.chunked:
+            sent.append((b"Transfer-Encoding", b"chunked"))
+        # If the request is not complete, the rest of it is not read.
+        if last or framing.ends_with_connection or not self.complete or self._server.retired:
             self._persistent = False
         if not self._persistent:
             sent.append((b"Connection", b"close"))
         self._expecting = False
-        self._write_head(status, reason, sent)
-
-    def _write_head(self, status: int, reason: bytes, lines: Iterable[Line]) -> None:
-        fields = b"".join([b"%s: %s\r\n" % line for line in lines])
-        self.transport.write(b"HTTP/1.1 %d %s\r\n%s\r\n" % (status, reason, fields))
+        self.transport.write(head_bytes(status, reason, sent))
 
     def send(self, data: bytes) -> None:
         """Send a piece of the response's body (`ClientSide`)."""
-        if self._chunked:
-            if data:
-                self.transport.writeSequence([b"%x\r\n" % len(data), data, b"\r\n"])
-            return
-        if self._bodiless:
-            return
-        if self._left is not None:
-            # More than was promised would be taken for the next response.
-            data = data[: self._left]
-            self._left -= len(data)
-        self.transport.write(data)
+        if self.stage is Stage.RAW:
+            self.transport.write(data)
+        elif self._framing is not None:
+            self.transport.writeSequence(self._framing.piece(data))
 
     def finish(self, trailers: Iterable[Line] = ()) -> None:
         """The response is complete (`ClientSide`)."""
-        if self._chunked:
-            lines = b"".join([b"%s: %s\r\n" % line for line in trailers])
-            self.transport.write(b"0\r\n%s\r\n" % lines)
-        self._exchange = None
-        if not self._persistent or not self.complete or self._left or self._server.retired:
+        framing, self._framing, self._exchange = self._framing, None, None
+        if framing is None or framing.is_short:
+            self._persistent = False
+        else:
+            self.transport.write(framing.end(trailers))
+        if not self._persistent or not self.complete or self._server.retired:
             self.close(refused=self._refused)
         elif self._congested:
             self._enter(Stage.HELD)
@@ -382,9 +272,9 @@ class HttpConnection(Protocol):
 
     def abandon(self) -> None:
         """The response breaks off (`ClientSide`)."""
-        self._exchange = None
-        if self._begun and not self._chunked and self._left is None:
-            # Its end in good order would be the end of the body.
+        framing, self._framing, self._exchange = self._framing, None, None
+        if framing is not None and framing.ends_with_connection:
+            # An end in good order would be the end of the body.
             self.cut()
         else:
             self.close()
@@ -405,8 +295,7 @@ class HttpConnection(Protocol):
 
     def switch(self, reason: bytes, lines: Iterable[Line]) -> bytes:
         """Pass all bytes as they are from now on (`ClientSide`)."""
-        self._write_head(101, reason, lines)
-        self._chunked, self._bodiless, self._left, self._begun = False, False, None, True
+        self.transport.write(head_bytes(101, reason, lines))
         self._persistent = False
         self._enter(Stage.RAW)
         self._watch_transport()
@@ -457,58 +346,36 @@ class HttpConnection(Protocol):
 
     def _enter(self, stage: Stage) -> None:
         before, self.stage = self.stage, stage
-        due = self._due
-        self._time()
-        if before is Stage.FIRST and stage is Stage.HEAD and due is not None:
-            assert self._due is not None
-            self._due = min(self._due, due)
+        if before is Stage.FIRST and stage is Stage.HEAD:
+            # The head's time is part of the time for the first request.
+            left = self._deadline.left
+            assert left is not None
+            self._deadline.within(min(left, self._limits.head_timeout))
+        else:
+            self._time()
 
     def _time(self) -> None:
         """Give the client anew the time that its stage has."""
-        if self._congested and self.stage in _ANSWERING:
-            name: str | None = "send_timeout"
-        elif self.stage is Stage.BODY and (self._paused or self._expecting):
-            name = None
-        elif self.stage is Stage.ENDED and self._refused:
-            name = "refused_timeout"
+        limits, stage = self._limits, self.stage
+        if stage in _ANSWERING and self._congested:
+            self._deadline.within(limits.send_timeout)
+        elif stage is Stage.BODY and (self._paused or self._expecting):
+            self._deadline.within(None)
+        elif stage is Stage.ENDED and self._refused:
+            self._deadline.within(limits.refused_timeout)
         else:
-            name = _TIMES.get(self.stage)
-        if name is None:
-            self._due = None
-            return
-        seconds: float = getattr(self._limits, name)
-        self._due = self._server.clock.seconds() + seconds
-        if self._timer is None:
-            self._timer = self._server.clock.callLater(seconds, self._look)
-        elif self._timer.getTime() > self._due:
-            self._timer.reset(seconds)
-
-    def _look(self) -> None:
-        """See whether the time is over.  It may have been put off many times since."""
-        self._timer = None
-        if self._due is None:
-            return
-        left = self._due - self._server.clock.seconds()
-        if left > 0:
-            self._timer = self._server.clock.callLater(left, self._look)
-        else:
-            self._due = None
-            self._late()
+            self._deadline.within(TABLE[stage].time(limits))
 
     def _late(self) -> None:
-        limits = self._limits
-        if self.stage is Stage.ENDED:
-            self.transport.abortConnection()
-        elif self._congested and self.stage in _ANSWERING:
+        limits, rule = self._limits, TABLE[self.stage]
+        if self._congested and self.stage in _ANSWERING:
             cause = f"the client took nothing for {limits.send_timeout:g} s"
             self._lose_exchange(cause, Failure(TimeoutError(cause)))
             self.cut()
-        elif not limits.tells_late:
+        elif rule.late is Late.RESET or not limits.tells_late:
             self.cut()
-        elif self.stage is Stage.BODY:
-            self._broken(Refusal(408, f"the client was silent for {limits.body_timeout:g} s"))
-        elif self.stage is Stage.HEAD:
-            self._broken(Refusal(408, "the head was not complete in time"))
+        elif rule.late is Late.TOLD:
+            self._broken(Refusal(408, rule.cause.format(seconds=rule.time(limits))))
         else:
             self.close()
 

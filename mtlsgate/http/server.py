@@ -13,11 +13,12 @@ from zope.interface import implementer
 
 from mtlsgate.certificates.server_names import first_by_name
 from mtlsgate.http.authority import Asked
-from mtlsgate.http.connection import HttpConnection, Stage
+from mtlsgate.http.connection import HttpConnection
 from mtlsgate.http.limits import HttpLimits
 from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.refusal import Refusal
 from mtlsgate.http.sides import ClientSide, Exchange, HttpClient
+from mtlsgate.http.stages import Stage
 from mtlsgate.interfaces import IProtocolEnvironment, IRetirable
 
 _UNFINISHED = (Stage.FIRST, Stage.IDLE, Stage.HEAD, Stage.BODY)

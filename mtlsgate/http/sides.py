@@ -14,14 +14,17 @@ application; a client's side can be a connection, or one stream of several on it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from attrs import frozen
-from twisted.internet.interfaces import IAddress, ITransport
+from twisted.internet.interfaces import IAddress, IReactorTime, ITransport
 from twisted.python.failure import Failure
 
+from mtlsgate.http.authority import Asked
 from mtlsgate.http.fields import Line
+from mtlsgate.http.limits import HttpLimits
+from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.refusal import Refusal
 from mtlsgate.interfaces import ITlsFacts, IVerifiedPeer
 
@@ -120,3 +123,27 @@ class ClientSide(Protocol):
 
         :returns: what the client sent already.
         """
+
+
+class Owner(Protocol):
+    """The server that a connection belongs to."""
+
+    limits: HttpLimits
+    clock: IReactorTime
+    serves: Callable[[str], bool] | None
+    retired: bool
+
+    def opened(self, connection: Any) -> None:
+        """A connection has come."""
+
+    def closed(self, connection: Any) -> None:
+        """A connection is over."""
+
+    def exchange(self, head: RequestHead, asked: Asked, side: ClientSide) -> Exchange:
+        """
+        :returns: what answers the request, once it is started.
+        :raises Refusal: if nothing does.
+        """
+
+    def refused(self, client: HttpClient, head: RequestHead | None, refusal: Refusal) -> None:
+        """A request, or what could not be read as one, was refused before its exchange."""

@@ -6,10 +6,11 @@ Backpressure holds: a client that does not read is not read from.
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import frozen
 from twisted.internet.interfaces import IProtocolFactory, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -20,7 +21,7 @@ from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
 class Echo(Protocol):
     """Writes what it reads, and reads only while what it wrote gets away."""
 
-    transport: TLSMemoryBIOProtocol
+    transport: Any
 
     def connectionMade(self) -> None:
         """Let the transport say when to stop reading."""

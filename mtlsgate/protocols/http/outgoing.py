@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from attrs import frozen
 
 from mtlsgate.http.authority import Asked
+from mtlsgate.http.checks import expects_continue
 from mtlsgate.http.fields import Line, end_to_end, tokens
 from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.refusal import Refusal
@@ -113,7 +114,7 @@ def outgoing(
     """
     length = head.length
     connection = head.values(b"connection")
-    expecting = bool(head.values(b"expect")) and length != 0 and head.version == b"HTTP/1.1"
+    expecting = expects_continue(head)
     upgrading = rules.websockets and length == 0 and _asks_for_websocket(head, connection)
 
     lines: list[Line] = [(b"Host", rules.host_for(asked.authority))]

@@ -13,8 +13,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-from mtlsgate.http.fields import Line, tokens
-from mtlsgate.http.reading import (
+from mtlsgate.http.bodies import (
     BareLineFeed,
     Body,
     ChunkedBody,
@@ -23,6 +22,7 @@ from mtlsgate.http.reading import (
     Malformed,
     fields,
 )
+from mtlsgate.http.fields import Line, tokens
 
 MAX_HEAD = 128 * 1024
 #: Interim responses to one request, whose heads are no longer in all than one may be:

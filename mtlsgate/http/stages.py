@@ -1,0 +1,88 @@
+"""
+What a client's connection waits for, for how long, and what happens then.
+
+`TABLE` is what `mtlsgate.http.connection` runs by.
+
+=========  ====================================  ===================  ==================
+stage      waits for                             for                  then
+=========  ====================================  ===================  ==================
+``FIRST``  the first byte of the first request   ``first_timeout``    closed
+``IDLE``   the first byte of the next request    ``idle_timeout``     closed
+``HEAD``   the rest of a head                    ``head_timeout``     408, closed
+``BODY``   more of a body                        ``body_timeout``     408, closed
+``BUSY``   the exchange                          what it sets itself
+``HELD``   the client, to take the response      ``idle_timeout``     closed
+``RAW``    either end of another protocol        what the exchange sets
+``ENDED``  the client's end of the connection    ``close_timeout``    reset
+``LOST``   nothing
+=========  ====================================  ===================  ==================
+
+FIRST → HEAD → BODY → BUSY → HELD → IDLE → HEAD …  A request without a body has no BODY, one
+whose head is here at once no HEAD, and a client that keeps up no HELD.  BUSY → RAW when the
+protocol is switched.  Any → ENDED when the server closes, any → LOST when the connection is.
+
+In BODY and BUSY a client that takes nothing of its response for ``send_timeout`` is given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum, auto
+
+from attrs import frozen
+
+from mtlsgate.http.limits import HttpLimits
+
+
+class Stage(Enum):
+    """What a connection waits for."""
+
+    FIRST = auto()
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+    BUSY = auto()
+    HELD = auto()
+    RAW = auto()
+    ENDED = auto()
+    LOST = auto()
+
+
+class Late(Enum):
+    """What happens to a connection whose time is over."""
+
+    CLOSED = auto()
+    TOLD = auto()
+    RESET = auto()
+
+
+@frozen
+class StageRule:
+    """
+    :ivar time: how long a stage may last, in seconds; None if it has no limit of its own.
+    :ivar late: what happens then.
+    :ivar cause: why, for the log.
+    :ivar reads: whether requests are read in it.
+    """
+
+    time: Callable[[HttpLimits], float | None]
+    late: Late = Late.CLOSED
+    cause: str = ""
+    reads: bool = True
+
+
+TABLE: Mapping[Stage, StageRule] = {
+    Stage.FIRST: StageRule(lambda limits: limits.first_timeout),
+    Stage.IDLE: StageRule(lambda limits: limits.idle_timeout),
+    Stage.HEAD: StageRule(
+        lambda limits: limits.head_timeout, Late.TOLD, "the head was not complete in time"
+    ),
+    Stage.BODY: StageRule(
+        lambda limits: limits.body_timeout, Late.TOLD, "the client was silent for {seconds:g} s"
+    ),
+    Stage.BUSY: StageRule(lambda limits: None),
+    Stage.HELD: StageRule(lambda limits: limits.idle_timeout, reads=False),
+    Stage.RAW: StageRule(lambda limits: None, reads=False),
+    Stage.ENDED: StageRule(lambda limits: limits.close_timeout, Late.RESET, reads=False),
+    Stage.LOST: StageRule(lambda limits: None, reads=False),
+}
