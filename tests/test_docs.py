@@ -271,6 +271,7 @@ def install_modules(page: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.syspath_prepend(directory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sample", samples("python"), ids=str)
 def test_python_samples_run(sample: Sample, tmp_path: Path) -> None:
     """A Python sample imports, and what tests it holds pass."""
@@ -337,6 +338,7 @@ def test_the_tutorials_chat_runs(chat_config: Path) -> None:
     assert client.receive() == b"Welcome, Alice!\n"
 
 
+@pytest.mark.slow
 def test_the_tutorials_own_tests_pass(tmp_path: Path) -> None:
     """docs/examples/chat/test_chat.py, as its reader would run it."""
     shutil.copytree(CHAT, tmp_path, dirs_exist_ok=True)
@@ -488,6 +490,7 @@ def pages_with_commands() -> list[Path]:
     return list(dict.fromkeys(sample.page for sample in samples("sh", "console")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages_with_commands(), ids=lambda page: page.name)
 def test_commands_do_what_the_page_says(page: Path, shell: Shell) -> None:
     """All of a page's commands, in order, print what it shows."""
@@ -525,6 +528,7 @@ def test_the_first_two_commands_are_run_and_test() -> None:
     assert not script.exists() or test[0] in script.read_text()
 
 
+@pytest.mark.slow
 def test_the_systemd_unit_starts_a_gate(shell: Shell) -> None:
     """What the unit in operations.md runs is a check that passes and a gate that listens."""
     (text,) = (one.text for one in samples("ini") if one.text.startswith("[Unit]"))

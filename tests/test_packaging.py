@@ -15,6 +15,8 @@ import pytest
 
 from tests.kits.programs import run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -25,6 +25,8 @@ from mtlsgate.commands.cli import main
 from mtlsgate.testing import Version
 from tests.kits.programs import BIN, RunningGate, gate, program, run
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "0123456789abcdef"
 SOCKET = 'admin { listen = "unix:gate.sock" }\n'
 LOOPBACK = 'admin {\n  listen = "127.0.0.1:0"\n  token_file = "token"\n}\n'

@@ -321,6 +321,7 @@ def refused_keys() -> dict[str, tuple[bytes, str | None, str]]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", refused_keys())
 def test_what_is_no_usable_key_is_refused_without_a_byte_of_it(name: str) -> None:
     data, passphrase, expected = refused_keys()[name]
@@ -408,6 +409,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     assert read_file(tmp_path / "a") == read_file(tmp_path / "link") == b"x\0\r\n"
 
 
+@pytest.mark.slow
 def test_what_is_no_file_to_read_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     (tmp_path / "blank").write_text(" \n\n")

@@ -81,6 +81,7 @@ def test_it_says_what_the_gate_would_do(config: Path) -> None:
     assert "127.0.0.1:0: listening on 127.0.0.1:0; lets in anyone; protocol whoami" in lines
 
 
+@pytest.mark.slow
 def test_the_real_command_says_it_in_whole_lines_also_to_a_pipe(config: Path) -> None:
     """A fingerprint can be searched for, however wide the terminal is said to be."""
     for extra in ({"COLUMNS": "40"}, {"FORCE_COLOR": "1", "COLUMNS": "40"}, {"TERM": "dumb"}):

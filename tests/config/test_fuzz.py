@@ -321,6 +321,7 @@ def test_the_files_are_valid(config: Path, name: str) -> None:
     assert outcome(config, FILES[name].encode()) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_nothing_but_located_errors(config: Path, name: str) -> None:
     source = random.Random(f"{SEED} {name}")

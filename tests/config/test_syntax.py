@@ -440,6 +440,7 @@ def test_largest() -> None:
     good(b"#" * MAXIMUM_SIZE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

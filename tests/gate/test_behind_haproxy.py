@@ -23,6 +23,8 @@ from mtlsgate.commands.cli import main
 from mtlsgate.proxyprotocol import alpn_tlv, encode_v2, ssl_tlv
 from tests.kits.programs import RunningGate, gate, lacking, program, run
 
+pytestmark = pytest.mark.slow
+
 HAPROXY = """
 defaults
   mode    tcp

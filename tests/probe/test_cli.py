@@ -54,6 +54,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @both_versions
 def test_the_real_command_at_a_real_gate(tls: Tls, tmp_path: Path) -> None:
     """It knocks as each of the clients that ``init`` wrote, and tells what it heard."""

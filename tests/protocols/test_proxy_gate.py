@@ -23,6 +23,8 @@ from mtlsgate.testing import Version
 from tests.kits.programs import RunningGate
 from tests.kits.proxy import Keys, Target, TlsSocket, ending, proxy, read_all, reset, resident
 
+pytestmark = pytest.mark.slow
+
 _MIB = 2**20
 
 

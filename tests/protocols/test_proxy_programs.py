@@ -18,6 +18,8 @@ from mtlsgate.testing import Version
 from tests.kits.programs import program, run, serving
 from tests.kits.proxy import Keys, TlsSocket, proxy
 
+pytestmark = pytest.mark.slow
+
 #: nginx and PostgreSQL live where Debian does not look for programs.
 _PLACES = "/usr/sbin:/usr/local/sbin:" + ":".join(
     map(str, Path("/usr/lib/postgresql").glob("*/bin"))

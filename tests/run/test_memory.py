@@ -33,6 +33,8 @@ from tests.kits.gate import Log, localhost, rule
 from tests.kits.pki import NOW, pki
 from tests.kits.service import ISSUING, PINNED, MemoryService, a_server
 
+pytestmark = pytest.mark.slow
+
 #: What there is one of for each connection.
 PER_CONNECTION = (Dispatcher, Doorkeeper, GateConnection, GateTransport, Handshake, Entry)
 

@@ -694,6 +694,7 @@ def test_no_epoch_takes_over_while_draining(tmp_path: Path, log: Log) -> None:
     client.close()
 
 
+@pytest.mark.slow
 def test_file_descriptors_are_not_leaked(tmp_path: Path, log: Log) -> None:
     """Two hundred reloads, with real sockets, open no more than one does."""
     text = a_server().replace("unix:door.sock", "127.0.0.1:0")

@@ -14,6 +14,8 @@ import pytest
 
 from tests.kits.programs import BIN, RunningGate, gate, program, run
 
+pytestmark = pytest.mark.slow
+
 
 def curl(demo: Path, running: RunningGate, client: str | None, *options: str) -> tuple[int, str]:
     shown: list[str | Path] = [] if client is None else ["--cert", demo / f"{client}.crt", "--key"]

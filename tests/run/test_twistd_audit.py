@@ -20,6 +20,8 @@ import pytest
 from tests.kits.programs import BIN, RunningGate, free_port, gate, run
 from tests.kits.service import AUDITED, ROOT, server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:

@@ -15,6 +15,8 @@ import pytest
 from mtlsgate.certificates.development_ca import Authority
 from tests.kits.programs import RunningGate, gate, program, run
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 server "a" {{
   hosts        = ["127.0.0.1:{port}"]

@@ -16,6 +16,8 @@ import pytest
 
 from tests.kits.programs import BIN, RunningGate, gate, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def here(demo: Path, tmp_path: Path) -> Path:

@@ -163,6 +163,7 @@ def presentable(shape: str) -> bool:
     return "spki" not in SHAPES[shape]
 
 
+@pytest.mark.slow
 def test_every_shape_by_a_client(
     log: Log, version: Version, mode: str, asked: Counter[str]
 ) -> None:

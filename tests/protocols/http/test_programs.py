@@ -19,6 +19,8 @@ import pytest
 from tests.kits.programs import RunningGate, gate, program, run, serving
 from tests.kits.proxy import Keys, Target, configuration, resident
 
+pytestmark = pytest.mark.slow
+
 MiB = 2**20
 
 

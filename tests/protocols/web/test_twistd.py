@@ -17,6 +17,8 @@ from click.testing import CliRunner
 from mtlsgate.commands.cli import main
 from tests.kits.programs import RunningGate, gate, program, run
 
+pytestmark = pytest.mark.slow
+
 SIZE = 20_000_000
 
 MODULE = f'''
