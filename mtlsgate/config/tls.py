@@ -140,7 +140,7 @@ class ClientCertificate:
     :ivar allow: of which one must hold, where there are any.
     :ivar deny: of which none may hold.
     :ivar max_depth: the number of intermediates at most.
-    :ivar crl_file: revocation lists, PEM or DER, one or many.
+    :ivar crl: revocation lists, one or many.
     :ivar crl_dir: a directory of revocation lists: every ``*.pem``, ``*.crl``
         and ``*.der`` in it.
     :ivar crl_scope: whether every certificate of the path below the CA must be
@@ -156,7 +156,7 @@ class ClientCertificate:
     allow: tuple[Condition, ...] = ()
     deny: tuple[Condition, ...] = ()
     max_depth: int | None = None
-    crl_file: Located[str] | None = None
+    crl: Material | None = None
     crl_dir: Located[str] | None = None
     crl_scope: Literal["path", "leaf"] | None = None
 
@@ -168,7 +168,7 @@ class ClientCertificate:
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield (attribute or None, text) for what is wrong with the block as a whole."""
         pinned = self.leaf_certificate or self.leaf_certificate_dir or self.pin
-        lists = self.crl_file or self.crl_dir
+        lists = self.crl or self.crl_dir
         if self.ca_certificate is None and not pinned:
             yield (
                 None,
@@ -180,7 +180,7 @@ class ClientCertificate:
         if self.ca_certificate is None and self.max_depth is not None:
             yield "max_depth", "max_depth needs a CA: a leaf alone has no path to count"
         if self.ca_certificate is None and lists:
-            name = "crl_file" if self.crl_file else "crl_dir"
+            name = "crl_dir" if self.crl is None else self.crl.attribute
             yield name, f"{name} needs a CA: it is the CA that revokes"
         if self.crl_scope is not None and not lists:
             yield "crl_scope", "crl_scope has no effect without crl_file or crl_dir"

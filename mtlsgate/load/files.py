@@ -120,19 +120,24 @@ class CertificateFiles:
 
     def revocation_lists(
         self,
-        file: Located[str] | None,
+        lists: Material | None,
         directory: Located[str] | None,
         where: str,
         strict: bool,
     ) -> tuple[RevocationList, ...]:
-        """:param strict: whether they must keep to the RFC 5280 profile.
-        :returns: the CRLs of a file and of every file in a directory that
-        ends as CRL files do; none if the report says what is wrong."""
+        """
+        :param lists: one CRL or many.
+        :param directory: a directory of them.
+        :param strict: whether they must keep to the RFC 5280 profile.
+        :returns: the CRLs of both; none if the report says what is wrong.
+        """
         found: tuple[RevocationList, ...] = ()
         parse = partial(parse_crls, strict=strict)
-        if file is not None:
-            files = [self.directory / file.value]
-            found += self._all(parse, "crl_file", file.at, files, where)
+        if lists is not None and (data := self.read(lists, where)) is not None:
+            try:
+                found += parse(data)
+            except CredentialError as error:
+                self.refuse(lists, where, error)
         if directory is not None:
             files = self._files("crl_dir", directory, CRL_ENDINGS, where)
             found += self._all(parse, "crl_dir", directory.at, files, where)

@@ -77,7 +77,7 @@ def _rule(block: ClientCertificate, rule: Rule, now: datetime) -> Iterator[tuple
             ):
                 yield block.ca_certificate.at, f"the CA {_named(authority)} {text}"
     if rule.revocation is not None:
-        lists = block.crl_file or block.crl_dir
+        lists = block.crl or block.crl_dir
         assert lists is not None
         for text in rule.revocation.problems(rule.authorities, now):
             yield lists.at, text
@@ -296,7 +296,7 @@ def _doubled(
             frozenset(rule.deny),
             rule.max_depth,
             None if rule.revocation is None else rule.revocation.scope,
-            block.crl_file and block.crl_file.value,
+            block.crl and (block.crl.path, block.crl.text),
             block.crl_dir and block.crl_dir.value,
         )
         first = seen.setdefault(same, block)

@@ -66,7 +66,7 @@ class RuleReader:
         lint = PinLint(block, authorities, allow, (*server_deny, *deny), self.now(), self.report)
         pins = tuple(self._pins(block, lint))
         lint.end()
-        lists = self.files.revocation_lists(block.crl_file, block.crl_dir, block.heading, strict)
+        lists = self.files.revocation_lists(block.crl, block.crl_dir, block.heading, strict)
         if not (authorities or pins):
             return None
         return Rule(

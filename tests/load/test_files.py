@@ -199,29 +199,29 @@ INDIRECT = x509.IssuingDistributionPoint(None, None, False, False, None, True, F
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        ('crl_file = "none.crl"', '7:12: client_certificate: crl_file: "none.crl" no such file'),
+        ('crl_file = "none.crl"', '7:1: client_certificate: crl_file: "none.crl" no such file'),
         (
             'crl_file = "crls"',
-            '7:12: client_certificate: crl_file: "crls" is a directory, not a file',
+            '7:1: client_certificate: crl_file: "crls" is a directory, not a file',
         ),
         (
             'crl_file = "root.crt"',
-            '7:12: client_certificate: crl_file: "root.crt" PEM block 1 of 1 is a CERTIFICATE, '
+            '7:1: client_certificate: crl_file: "root.crt" PEM block 1 of 1 is a CERTIFICATE, '
             "not an X509 CRL",
         ),
         (
             'crl_file = "delta.crl"',
-            '7:12: client_certificate: crl_file: "delta.crl" the CRL is a delta CRL: a complete '
+            '7:1: client_certificate: crl_file: "delta.crl" the CRL is a delta CRL: a complete '
             "one is needed",
         ),
         (
             'crl_file = "indirect.crl"',
-            '7:12: client_certificate: crl_file: "indirect.crl" the CRL is an indirect CRL: one '
+            '7:1: client_certificate: crl_file: "indirect.crl" the CRL is an indirect CRL: one '
             "by the CA itself is needed",
         ),
         (
             'crl_file = "mixed.crl"',
-            '7:12: client_certificate: crl_file: "mixed.crl" CRL 2 of 2 is a delta CRL: a '
+            '7:1: client_certificate: crl_file: "mixed.crl" CRL 2 of 2 is a delta CRL: a '
             "complete one is needed",
         ),
         (
@@ -262,7 +262,7 @@ def test_compatible_takes_lists_without_a_number(here: Site) -> None:
     here.write("bare.crl", bare.public_bytes(Encoding.PEM))
     text = rule('ca_certificate_file = "root.crt"\ncrl_file = "bare.crl"')
     [problem] = here.problems(server(text))
-    assert problem.startswith('7:12: client_certificate: crl_file: "bare.crl" the CRL has no CRL')
+    assert problem.startswith('7:1: client_certificate: crl_file: "bare.crl" the CRL has no CRL')
     assert only(here, f'verification = "compatible"\n{text}').revocation is not None
 
 

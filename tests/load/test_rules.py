@@ -295,7 +295,7 @@ NOTHING = "states nothing, which would match everything: name an attribute"
             rule('crl_file = "a.crl"\n' + LEAF),
             [
                 "6:1: client_certificate: crl_file needs a CA: it is the CA that revokes",
-                '6:12: client_certificate: crl_file: "a.crl" no such file',
+                '6:1: client_certificate: crl_file: "a.crl" no such file',
             ],
         ),
         (
@@ -313,7 +313,7 @@ NOTHING = "states nothing, which would match everything: name an attribute"
             rule('crl_scope = "all"\ncrl_file = "a.crl"\n' + CA),
             [
                 '6:13: client_certificate: crl_scope: must be "path" or "leaf"',
-                '7:12: client_certificate: crl_file: "a.crl" no such file',
+                '7:1: client_certificate: crl_file: "a.crl" no such file',
             ],
         ),
         (
@@ -407,7 +407,7 @@ def test_all_is_said_in_one_go(here: Site) -> None:
     assert [one.partition(": ")[0] for one in here.problems(text)] == [
         "6:1",
         "7:24",
-        "8:12",
+        "8:1",
         "9:25",
         "11:1",
         "13:1",
