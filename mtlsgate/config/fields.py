@@ -52,12 +52,14 @@ class Material:
     :ivar at: where it was set.
     :ivar text: the inline text, or None.
     :ivar path: the file, relative to the configuration's directory, or None.
+    :ivar parts: several of them, as only Python can give them; empty for one.
     """
 
     attribute: str
     at: Position
     text: str | None = field(default=None, repr=False)
     path: Path | None = None
+    parts: tuple[Material, ...] = field(default=(), repr=False)
 
 
 @frozen

@@ -1,13 +1,11 @@
 """
-What stands behind a server: its protocol's factory, and who authorizes clients.
+What stands behind a server: its protocol's factory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import entry_points
-from pathlib import Path
 
 from attrs import frozen
 from twisted.internet.interfaces import IProtocolFactory, IProtocolNegotiationFactory
@@ -15,9 +13,7 @@ from twisted.internet.interfaces import IProtocolFactory, IProtocolNegotiationFa
 from mtlsgate.config import AlreadyReported, Misconfigured, model
 from mtlsgate.config.decode import Decoder
 from mtlsgate.config.tree import heading
-from mtlsgate.errors import did_you_mean
-from mtlsgate.gate.authorizer import Authorizer
-from mtlsgate.interfaces import IAuthorizer, IGate
+from mtlsgate.interfaces import IGate
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.protocols import (
     PluginError,
@@ -26,24 +22,24 @@ from mtlsgate.protocols import (
     installed_reactor,
     no_gate,
 )
-from mtlsgate.protocols.importing import resolve
-from mtlsgate.text import quoted
-
-#: The entry points that name authorizers.
-AUTHORIZERS = "mtlsgate.authorizers"
-#: In seconds, where the configuration says nothing.
-_AUTHORIZE_TIMEOUT = 5.0
 
 
 @frozen
 class Application:
     """
-    :ivar factory: what a plugin built.
-    :ivar alpn: the application protocols that it offers.
+    What verified connections are handed to.
+
+    :ivar factory: their protocols' factory.
     """
 
     factory: IProtocolFactory
-    alpn: tuple[bytes, ...]
+
+    @property
+    def alpn(self) -> tuple[bytes, ...]:
+        """The application protocols that it offers."""
+        if IProtocolNegotiationFactory.providedBy(self.factory):
+            return tuple(self.factory.acceptableProtocols())
+        return ()
 
 
 class ApplicationReader:
@@ -101,7 +97,9 @@ class ApplicationReader:
             built = plugin.build(configuration, environment)
             if not IProtocolFactory.providedBy(built):
                 raise PluginError(f"the plugin built a {type(built).__name__}, not a factory")
-            return Application(built, _alpn(built))
+            application = Application(built)
+            _ = application.alpn  # which may fail, too
+            return application
         except AlreadyReported:
             return None
         except Misconfigured as error:
@@ -131,51 +129,3 @@ class ApplicationReader:
             client_authentication=client_authentication,
             gate=self.gate,
         )
-
-    def authorizer(self, server: model.Server) -> Authorizer | None:
-        """:returns: whom the server asks about clients; None if nobody, or if
-        the report says why they cannot be had."""
-        if server.authorize is None:
-            return None
-        name = server.authorize.value
-        try:
-            found = _find_authorizer(name, self.files.directory)
-        except ValueError as error:
-            self.report.error(server.authorize.at, server.heading, f"authorize: {error}")
-            return None
-        ask = found.authorize if IAuthorizer.providedBy(found) else found
-        if not callable(ask) or isinstance(ask, type):
-            kind = "a class" if isinstance(ask, type) else f"a {type(ask).__name__}"
-            self.report.error(
-                server.authorize.at,
-                server.heading,
-                f"authorize: {quoted(name)} is {kind}; name a function or what provides "
-                "IAuthorizer",
-            )
-            return None
-        return Authorizer(name, ask, server.authorize_timeout or _AUTHORIZE_TIMEOUT)
-
-
-def _find_authorizer(name: str, directory: Path) -> object:
-    """
-    :param name: ``package.module:attribute``, or what an entry point is called.
-    :raises ValueError: if there is no such thing.
-    """
-    if ":" in name:
-        return resolve(name, directory)
-    installed = entry_points(group=AUTHORIZERS)
-    named = {one.value for one in installed if one.name == name}
-    if len(named) != 1:
-        known = {one.name for one in installed}
-        count = "several authorizers" if named else "no authorizer"
-        raise ValueError(
-            f"{count} {quoted(name)}{did_you_mean(name, known)}; write "
-            '"package.module:function", or install one that announces itself'
-        )
-    return resolve(named.pop(), directory)
-
-
-def _alpn(application: IProtocolFactory) -> tuple[bytes, ...]:
-    if IProtocolNegotiationFactory.providedBy(application):
-        return tuple(application.acceptableProtocols())
-    return ()

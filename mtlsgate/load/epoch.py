@@ -27,16 +27,17 @@ from mtlsgate.interfaces import IGate
 from mtlsgate.load.address_conflicts import names_elsewhere, refuse_overlaps
 from mtlsgate.load.admin_endpoint import AdminEndpoint, read_admin
 from mtlsgate.load.applications import ApplicationReader
+from mtlsgate.load.authorizers import read_authorizer
 from mtlsgate.load.expiry import Expiry, expiries_of
 from mtlsgate.load.file_state import Stamp
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host, HostError, parse_host
 from mtlsgate.load.progress import note_if_slow
-from mtlsgate.load.servers import LoadedServer, ServerBuilder
+from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder, serve
 from mtlsgate.protocols import no_gate
 from mtlsgate.text import quoted
 
-__all__ = ["Epoch", "LoadedServer", "load"]
+__all__ = ["Epoch", "LoadedServer", "load", "load_gate"]
 
 
 @frozen
@@ -89,6 +90,41 @@ def load(
     with _no_collection():
         watched = {} if seen is None else seen
         return _Load(path, environ, now, offline, say, watched, reactor, gate).epoch()
+
+
+@frozen
+class LoadedGate:
+    """
+    The gate of one server, for an application in Python.
+
+    :ivar parts: its rules, certificates and terms.
+    :ivar settings: hold for all servers of the file.
+    :ivar warnings: what is surely not meant; sorted by position.
+    """
+
+    parts: GateParts
+    settings: model.Settings
+    warnings: tuple[Problem, ...]
+
+
+def load_gate(
+    path: str,
+    server: str | None,
+    environ: Mapping[str, str] = os.environ,
+    now: Callable[[], datetime] = utc_now,
+    *,
+    seen: dict[Path, Stamp] | None = None,
+) -> LoadedGate:
+    """
+    Load one server of a configuration, without its ``protocol`` and without what
+    the other servers name.
+
+    :param server: the server's name; None for the only one.
+    :raises ConfigError: with every error of the file, and of that server.
+    """
+    with _no_collection():
+        watched = {} if seen is None else seen
+        return _Load(path, environ, now, False, None, watched, None, no_gate).gate(server)
 
 
 @contextmanager
@@ -148,10 +184,38 @@ class _Load:
         assert epoch is not None
         return epoch
 
+    def gate(self, name: str | None) -> LoadedGate:
+        """:raises ConfigError: with every error of the file, and of that server."""
+        decoded = self._decoded()
+        self.report.raise_errors()
+        assert decoded is not None
+        server = self._chosen(decoded.server, name)
+        self.report.raise_errors()
+        assert server is not None
+        hosts = [self._host(host, server.heading) for host in server.hosts]
+        authorizer = read_authorizer(server, self.directory, self.report)
+        found = tuple(host for host in hosts if host is not None)
+        parts = self.servers.gate(server, found, decoded.settings, authorizer)
+        self.files.refuse_own_in_directories()
+        self.report.raise_errors()
+        assert parts is not None
+        return LoadedGate(parts, decoded.settings, tuple(sorted(set(self.report.warnings))))
+
+    def _chosen(self, servers: Sequence[model.Server], name: str | None) -> model.Server | None:
+        found = [one for one in servers if name is None or one.name == name]
+        if len(found) == 1:
+            return found[0]
+        names = ", ".join(quoted(one.name) for one in servers)
+        text = "several servers" if name is None else f"no server {quoted(name)}"
+        self.report.error(START, "configuration", f"{text}: name one of {names}")
+        return None
+
     def _decoded(self) -> model.Configuration | None:
         """:returns: what the file says, or None if the report says what is wrong."""
+        path = Path(self.report.path).absolute()
+        self.files.note_own(path)
         try:
-            data = self.files.read_file(Path(self.report.path).absolute())
+            data = self.files.read_file(path)
         except CredentialError as error:
             self.report.error(START, "configuration", str(error))
             return None
@@ -167,6 +231,7 @@ class _Load:
         with note_if_slow(self._say, self.report.path):
             found = self._servers(decoded.server, decoded.settings)
         servers = tuple(server for server in found if server is not None)
+        self.files.refuse_own_in_directories()
         self._refuse_audit_of_input(decoded.settings.audit)
         return Epoch(
             self.report.path,
@@ -203,7 +268,7 @@ class _Load:
         elsewhere: tuple[str, ...],
     ) -> LoadedServer | None:
         errors_before = len(self.report.errors)
-        authorizer = self.applications.authorizer(server)
+        authorizer = read_authorizer(server, self.directory, self.report)
         gate = self.servers.gate(server, hosts, settings, authorizer)
         names = tuple(name.value for name in server.server_names)
         application = self.applications.application(
@@ -211,7 +276,7 @@ class _Load:
         )
         if len(self.report.errors) != errors_before or gate is None or application is None:
             return None
-        return self.servers.serve(gate, hosts, application)
+        return serve(gate, hosts, application, self._now, self.report)
 
     def _host(self, host: Located[str], where: str) -> Host | None:
         try:

@@ -1,8 +1,8 @@
 """
 Reading what a configuration names: certificates, keys and revocation lists.
 
-Whatever cannot be read or does not parse is reported at its place, and
-nothing is what is left of it.
+What cannot be read, or does not parse, is reported at its place, and counts as
+nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from attrs import frozen
 from cryptography import x509
 
 from mtlsgate.admission.revocation import RevocationList, parse_crls
@@ -29,6 +30,17 @@ CERTIFICATE_ENDINGS = (".pem", ".crt", ".cer", ".der")
 CRL_ENDINGS = (".pem", ".crl", ".der")
 
 
+@frozen
+class _Listing:
+    """A directory of which the files were read."""
+
+    attribute: str
+    name: str
+    path: Path
+    at: Position
+    where: str
+
+
 class CertificateFiles:
     """
     Reads files and inline material for one load.
@@ -43,6 +55,11 @@ class CertificateFiles:
         self.directory = directory
         self.report = report
         self.seen = seen
+        # Parsed once a load, however many rules name them.
+        self._lists: dict[tuple[Path, bool], tuple[RevocationList, ...]] = {}
+        self._certificates: dict[Path, tuple[x509.Certificate, ...]] = {}
+        self._own: set[Path] = set()
+        self._listings: list[_Listing] = []
 
     def read_file(self, path: Path) -> bytes:
         """
@@ -61,6 +78,114 @@ class CertificateFiles:
             self.report.error(error.at, where, error.text)
             return None
 
+    def refuse(self, material: Material, where: str, error: CredentialError) -> None:
+        """Report what is wrong with material, at its attribute."""
+        problem = unusable(material, error)
+        self.report.error(problem.at, where, problem.text)
+
+    # Certificates.
+
+    def certificates(self, material: Material | None, where: str) -> tuple[x509.Certificate, ...]:
+        """:returns: the certificates, or none if there is no material or the
+        report says what is wrong with it."""
+        found: list[x509.Certificate] = []
+        for part in _parts(material):
+            path = None if part.path is None else self.directory / part.path
+            known = None if path is None else self._certificates.get(path)
+            if known is None:
+                known = self._each(part, where, itself)
+                if path is not None and known:
+                    self._certificates[path] = known
+            found += known
+        return tuple(found)
+
+    def each_certificate(
+        self, material: Material | None, where: str, keep: Callable[[x509.Certificate], T]
+    ) -> tuple[T, ...]:
+        """
+        :param keep: makes what is kept of a certificate.
+        :returns: that of each, or none if there is no material or the report
+            says what is wrong with it.
+        """
+        return tuple(kept for part in _parts(material) for kept in self._each(part, where, keep))
+
+    def _each(
+        self, part: Material, where: str, keep: Callable[[x509.Certificate], T]
+    ) -> tuple[T, ...]:
+        data = self.read(part, where)
+        if data is None:
+            return ()
+        try:
+            return parse_each(data, keep)
+        except CredentialError as error:
+            self.refuse(part, where, error)
+            return ()
+
+    def each_certificate_in(
+        self, directory: Located[str] | None, where: str, keep: Callable[[x509.Certificate], T]
+    ) -> tuple[T, ...]:
+        """
+        :param keep: makes what is kept of a certificate.
+        :returns: that of each, in every file of a directory that ends as
+            certificate files do; none if the report says what is wrong.
+        """
+        if directory is None:
+            return ()
+        files = self._files("leaf_certificate_dir", directory, CERTIFICATE_ENDINGS, where)
+
+        def parse(file: Path) -> tuple[T, ...]:
+            return parse_each(self.read_file(file), keep)
+
+        return self._all(parse, "leaf_certificate_dir", directory.at, files, where)
+
+    # Revocation lists.
+
+    def revocation_lists(
+        self,
+        lists: Material | None,
+        directory: Located[str] | None,
+        where: str,
+        strict: bool,
+    ) -> tuple[RevocationList, ...]:
+        """
+        :param lists: one CRL or many.
+        :param directory: a directory of them.
+        :param strict: whether they must keep to the RFC 5280 profile.
+        :returns: the CRLs of both; none if the report says what is wrong.
+        """
+        found: list[RevocationList] = []
+        for part in _parts(lists):
+            try:
+                found += self._lists_of(part, strict)
+            except CredentialError as error:
+                self.refuse(part, where, error)
+            except Misconfigured as error:
+                self.report.error(error.at, where, error.text)
+        if directory is not None:
+            files = self._files("crl_dir", directory, CRL_ENDINGS, where)
+            parse = partial(self._lists_in, strict=strict)
+            found += self._all(parse, "crl_dir", directory.at, files, where)
+        return tuple(found)
+
+    def _lists_of(self, part: Material, strict: bool) -> tuple[RevocationList, ...]:
+        """:raises CredentialError: if they do not parse.
+        :raises Misconfigured: if they cannot be read."""
+        path = None if part.path is None else self.directory / part.path
+        if path is not None and (path, strict) in self._lists:
+            return self._lists[path, strict]
+        found = parse_crls(material_bytes(part, self.directory, self.read_file), strict=strict)
+        if path is not None:
+            self._lists[path, strict] = found
+        return found
+
+    def _lists_in(self, path: Path, strict: bool) -> tuple[RevocationList, ...]:
+        """:raises CredentialError: if they cannot be read or do not parse."""
+        if (path, strict) not in self._lists:
+            self._lists[path, strict] = parse_crls(self.read_file(path), strict=strict)
+        return self._lists[path, strict]
+
+    # Files that are the gate's own.
+
     def warn_if_exposed(self, key: Material, where: str) -> None:
         """Warn of a private key that everybody on the machine may read."""
         if key.path is None:
@@ -77,71 +202,31 @@ class CertificateFiles:
                 f"{key.attribute}: {name} may be read by everybody on this machine: chmod o-r it",
             )
 
-    def refuse(self, material: Material, where: str, error: CredentialError) -> None:
-        """Report what is wrong with material, at its attribute."""
-        problem = unusable(material, error)
-        self.report.error(problem.at, where, problem.text)
+    def note_own(self, path: Path) -> None:
+        """
+        Note a file that no directory of pins or revocation lists may hold.
 
-    def certificates(self, material: Material | None, where: str) -> tuple[x509.Certificate, ...]:
-        """:returns: the certificates, or none if there is no material or the
-        report says what is wrong with it."""
-        return self.each_certificate(material, where, itself)
+        :param path: the configuration's, or that of a server's certificate or key.
+        """
+        self._own.add(self.directory / path)
 
-    def each_certificate(
-        self, material: Material | None, where: str, keep: Callable[[x509.Certificate], T]
-    ) -> tuple[T, ...]:
-        """
-        :param keep: makes what is kept of a certificate.
-        :returns: that of each, or none if there is no material or the report
-            says what is wrong with it.
-        """
-        data = None if material is None else self.read(material, where)
-        if material is None or data is None:
-            return ()
-        try:
-            return parse_each(data, keep)
-        except CredentialError as error:
-            self.refuse(material, where, error)
-            return ()
+    def refuse_own_in_directories(self) -> None:
+        """Report each directory of pins or revocation lists that holds a file of the
+        gate's own: it is another directory than was meant, and would admit whoever
+        has a certificate in it."""
+        own = sorted((_resolved(one.parent), one.name) for one in self._own)
+        for listing in self._listings:
+            path = _resolved(listing.path)
+            if (name := next((name for parent, name in own if parent == path), None)) is None:
+                continue
+            self.report.error(
+                listing.at,
+                listing.where,
+                f"{listing.attribute}: {quoted(listing.name)} holds {quoted(name)}, which is the "
+                "gate's own: name a directory that holds nothing else",
+            )
 
-    def each_certificate_in(
-        self, directory: Located[str] | None, where: str, keep: Callable[[x509.Certificate], T]
-    ) -> tuple[T, ...]:
-        """
-        :param keep: makes what is kept of a certificate.
-        :returns: that of each, in every file of a directory that ends as
-            certificate files do; none if the report says what is wrong.
-        """
-        if directory is None:
-            return ()
-        files = self._files("leaf_certificate_dir", directory, CERTIFICATE_ENDINGS, where)
-        parse = partial(parse_each, keep=keep)
-        return self._all(parse, "leaf_certificate_dir", directory.at, files, where)
-
-    def revocation_lists(
-        self,
-        lists: Material | None,
-        directory: Located[str] | None,
-        where: str,
-        strict: bool,
-    ) -> tuple[RevocationList, ...]:
-        """
-        :param lists: one CRL or many.
-        :param directory: a directory of them.
-        :param strict: whether they must keep to the RFC 5280 profile.
-        :returns: the CRLs of both; none if the report says what is wrong.
-        """
-        found: tuple[RevocationList, ...] = ()
-        parse = partial(parse_crls, strict=strict)
-        if lists is not None and (data := self.read(lists, where)) is not None:
-            try:
-                found += parse(data)
-            except CredentialError as error:
-                self.refuse(lists, where, error)
-        if directory is not None:
-            files = self._files("crl_dir", directory, CRL_ENDINGS, where)
-            found += self._all(parse, "crl_dir", directory.at, files, where)
-        return found
+    # Directories.
 
     def _files(
         self, attribute: str, directory: Located[str], endings: tuple[str, ...], where: str
@@ -162,6 +247,7 @@ class CertificateFiles:
             reason = getattr(error, "strerror", None) or str(error)
             self.report.error(directory.at, where, f"{name} cannot be read: {reason}")
             return []
+        self._listings.append(_Listing(attribute, directory.value, path, directory.at, where))
         found = [one for one in entries if one.suffix.lower() in endings]
         if not found:
             self.report.error(
@@ -173,7 +259,7 @@ class CertificateFiles:
 
     def _all(
         self,
-        parse: Callable[[bytes], tuple[T, ...]],
+        parse: Callable[[Path], tuple[T, ...]],
         attribute: str,
         at: Position,
         files: Iterable[Path],
@@ -182,12 +268,23 @@ class CertificateFiles:
         def each() -> Iterator[T]:
             for file in files:
                 try:
-                    yield from parse(self.read_file(file))
+                    yield from parse(file)
                 except CredentialError as error:
                     name = quoted(str(file).removeprefix(f"{self.directory}/"))
                     self.report.error(at, where, f"{attribute}: {name} {error}")
 
         return tuple(each())
+
+
+def _parts(material: Material | None) -> tuple[Material, ...]:
+    return () if material is None else material.parts or (material,)
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path
 
 
 def _name(path: Path) -> str:

@@ -61,6 +61,9 @@ class CredentialReader:
 
     def read(self, block: model.ServerCertificate) -> ServerCredential | None:
         """:returns: what the block names, or None if the report says why not."""
+        for material in (block.public_key, block.private_key):
+            if material.path is not None:
+                self.files.note_own(material.path)
         self.files.warn_if_exposed(block.private_key, block.heading)
         chain, key = block.public_key, block.private_key
         source = (chain.text, chain.path, key.text, key.path, block.private_key_passphrase)

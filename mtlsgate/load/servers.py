@@ -3,7 +3,7 @@ From a ``server`` block to a gate: its rules, certificates and terms.
 
 A gate takes connections once it has an application, the factory to which
 verified connections are handed: `ServerBuilder.gate` builds the one,
-`ServerBuilder.serve` joins the two.
+`serve` joins the two.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from mtlsgate.errors import Report
 from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.gate.factory import GateServer
 from mtlsgate.gate.limits import Limits
+from mtlsgate.gate.terms import Terms
 from mtlsgate.gate.terms import Terms
 from mtlsgate.gate.trusted_proxies import TrustedProxies
 from mtlsgate.load import lint
@@ -100,7 +101,6 @@ class ServerBuilder:
         self.rules = RuleReader(files, report, now)
         self.credentials = CredentialReader(files)
         self._report = report
-        self._now = now
 
     def gate(
         self,
@@ -138,28 +138,32 @@ class ServerBuilder:
         terms = terms_of(server, settings)
         return GateParts(server, policy, timeout, terms, authorizer, proxies)
 
-    def serve(
-        self, gate: GateParts, hosts: tuple[Host, ...], application: Application
-    ) -> LoadedServer | None:
-        """:returns: the gate with an application behind it, or None if the
-        report says why OpenSSL refuses it."""
-        server, policy = gate.model, evolve(gate.policy, alpn=application.alpn)
-        lint.server(server, policy.credentials, policy.admission, self._now(), self._report)
-        try:
-            context = GateContext(policy, self._now)
-        except (SSL.Error, crypto.Error) as error:
-            text = f"OpenSSL refuses it: {reasons_of(error)}"
-            self._report.error(server.tls.at, "tls", text)
-            return None
-        ready = GateServer(
-            server.name,
-            context,
-            application.factory,
-            gate.handshake_timeout,
-            gate.terms,
-            gate.authorizer,
-        )
-        return LoadedServer(server, hosts, ready, gate.proxies)
+
+def serve(
+    gate: GateParts,
+    hosts: tuple[Host, ...],
+    application: Application,
+    now: Callable[[], datetime],
+    report: Report,
+) -> LoadedServer | None:
+    """:returns: the gate with an application behind it, or None if the report says
+    why OpenSSL refuses it."""
+    server, policy = gate.model, evolve(gate.policy, alpn=application.alpn)
+    lint.server(server, policy.credentials, policy.admission, now(), report)
+    try:
+        context = GateContext(policy, now)
+    except (SSL.Error, crypto.Error) as error:
+        report.error(server.tls.at, "tls", f"OpenSSL refuses it: {reasons_of(error)}")
+        return None
+    ready = GateServer(
+        server.name,
+        context,
+        application.factory,
+        gate.handshake_timeout,
+        gate.terms,
+        gate.authorizer,
+    )
+    return LoadedServer(server, hosts, ready, gate.proxies)
 
 
 def terms_of(server: model.Server, settings: model.Settings) -> Terms:

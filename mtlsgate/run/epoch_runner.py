@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IReactorTime
 from twisted.internet.task import Cooperator, LoopingCall
 from twisted.logger import Logger
 
@@ -161,6 +161,10 @@ class EpochRunner:
                     found.setdefault(id(server), []).append(where)
         return found
 
+    def listening_on(self) -> tuple[IAddress, ...]:
+        """:returns: the addresses that are listened on."""
+        return tuple(one.port.getHost() for one in self._open.values())
+
     def _sweep(self) -> None:
         for look in (self.registry.sweep, self._descriptors.look, self._trim):
             try:
@@ -196,17 +200,28 @@ class EpochRunner:
                 changes.append(change)
             # From here on nothing can fail.
             undo.pop_all()
-        handover = self._in_force.turn_to(epoch)
+        handover = self._put_in_force(epoch)
         for key in self._entrances:
             if key in entrances:
                 self._open[key].switch.turn_to(entrances[key].factory)
             else:
                 self._close(key)
-        self.epoch, self._entrances = epoch, entrances
-        self.number += 1
-        self.since = self._reactor.seconds()
+        self._entrances = entrances
         for change in changes:
             _commit(change)
+        self._judge_again(handover)
+
+    def judge_by(self, epoch: Epoch) -> None:
+        """Hold the connections there are to another epoch, without listening for it."""
+        self._judge_again(self._put_in_force(epoch))
+
+    def _put_in_force(self, epoch: Epoch) -> Handover:
+        self.epoch = epoch
+        self.number += 1
+        self.since = self._reactor.seconds()
+        return self._in_force.turn_to(epoch)
+
+    def _judge_again(self, handover: Handover) -> None:
         settled = self.cooperator.coiterate(self._settle(handover))
         # By then what only the old epoch needed is free.
         settled.addCallback(lambda _: give_back())
@@ -239,21 +254,29 @@ class EpochRunner:
 
     # Ending.
 
+    def stop_accepting(self) -> Deferred[None]:
+        """
+        Accept no more connections; those there are go on.
+
+        :returns: fires when no address is taken any longer.
+        """
+        self.is_draining = True
+        for key in list(self._open):
+            self._close(key)
+        stopping, self._stopping = self._stopping, []
+        return gatherResults(stopping).addCallback(lambda _: None)
+
     def drain(self) -> Deferred[None]:
         """
         Accept no more, and give connections until the drain timeout to end.
 
         :returns: fires when all have.
         """
-        if not self.is_draining:
-            self.is_draining = True
+        if self._drain_timer is None:
             timeout = self.epoch.settings.drain_timeout
             self._drain_timer = self._reactor.callLater(timeout, self.close_all)
-            for key in list(self._open):
-                self._close(key)
-        stopping, self._stopping = self._stopping, []
         return (
-            gatherResults(stopping)
+            self.stop_accepting()
             .addCallback(self._say_draining)
             .addCallback(lambda _: self.registry.gone())
             .addCallback(self._drained)

@@ -1,0 +1,156 @@
+"""
+Where a gate's rules, certificates and terms come from: Python, or a file.
+
+Both end in `Built`, through the same `ServerBuilder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from attrs import evolve, field, frozen
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import Factory
+
+from mtlsgate.api.reading import BlockReader, PythonReport
+from mtlsgate.config import Located, model
+from mtlsgate.errors import NOWHERE, Problem, Report
+from mtlsgate.load.applications import Application
+from mtlsgate.load.authorizers import read_authorizer
+from mtlsgate.load.epoch import Epoch, load_gate
+from mtlsgate.load.expiry import expiries_of
+from mtlsgate.load.files import CertificateFiles
+from mtlsgate.load.listen_addresses import Host, HostError, parse_host
+from mtlsgate.load.servers import GateParts, ServerBuilder, serve
+from mtlsgate.text import quoted
+
+#: What messages name, for a gate that no file describes.
+PYTHON = "Gate"
+
+
+@frozen
+class Built:
+    """
+    A gate that is ready for an application.
+
+    :ivar name: what messages name: the file, or that it is Python.
+    :ivar parts: its rules, certificates and terms.
+    :ivar hosts: where it listens if nothing else is said.
+    :ivar settings: hold for the service.
+    :ivar warnings: what is surely not meant.
+    :ivar now: the time by which certificates are judged.
+    """
+
+    name: str
+    parts: GateParts
+    hosts: tuple[str, ...]
+    settings: model.Settings
+    warnings: tuple[Problem, ...]
+    now: Callable[[], datetime]
+
+    def check(self) -> tuple[Problem, ...]:
+        """
+        :returns: all warnings.
+        :raises ConfigError: if OpenSSL refuses the gate.
+        """
+        return self._served((), Factory()).warnings
+
+    def epoch(self, hosts: tuple[str, ...], application: IProtocolFactory) -> Epoch:
+        """
+        :param hosts: where to listen.
+        :param application: what verified connections are handed to.
+        :raises ConfigError: if that cannot be.
+        """
+        report = PythonReport(self.name)
+        found = []
+        for host in hosts:
+            try:
+                found.append(parse_host(host))
+            except HostError as error:
+                report.error(NOWHERE, "", f"{quoted(host)}: {error}")
+        server = evolve(self.parts.model, hosts=tuple(Located(host, NOWHERE) for host in hosts))
+        for _, text in server.problems():
+            report.error(NOWHERE, "", text)
+        report.raise_errors()
+        return evolve(self, parts=evolve(self.parts, model=server))._served(
+            tuple(found), application
+        )
+
+    def _served(self, hosts: tuple[Host, ...], application: IProtocolFactory) -> Epoch:
+        report = PythonReport(self.name) if self.name == PYTHON else Report(self.name)
+        loaded = serve(self.parts, hosts, Application(application), self.now, report)
+        report.raise_errors()
+        assert loaded is not None
+        return Epoch(
+            self.name,
+            (loaded,),
+            self.settings,
+            None,
+            tuple(sorted({*self.warnings, *report.warnings})),
+            tuple(expiries_of(loaded.gate.name, loaded.gate.context.policy, self.now())),
+        )
+
+
+class Origin(Protocol):
+    """What a gate is built from, and built again from when it is reloaded."""
+
+    def build(self, now: Callable[[], datetime]) -> Built:
+        """:raises ConfigError: with every error."""
+
+
+@frozen
+class FromPython:
+    """
+    Values in Python.
+
+    :ivar directory: where relative paths start.
+    :ivar name: the server's name, for logs.
+    :ivar certificate: one pair of certificate and key, or a list of them.
+    :ivar rules: who may come in.
+    :ivar options: by name, as `mtlsgate.api.values.Options` lists them.
+    """
+
+    directory: Path
+    name: str
+    certificate: object = field(repr=False)
+    rules: object
+    options: Mapping[str, object] = field(repr=False)
+
+    def build(self, now: Callable[[], datetime]) -> Built:
+        """:raises ConfigError: with every error of the values and of the files."""
+        report = PythonReport(PYTHON)
+        server = BlockReader(report).server(self.name, self.certificate, self.rules, self.options)
+        report.raise_errors()
+        assert server is not None
+        files = CertificateFiles(self.directory, report, {})
+        settings = model.Settings()
+        authorize = self.options.get("authorize")
+        given = None if isinstance(authorize, str) else authorize
+        authorizer = read_authorizer(server, self.directory, report, given)
+        parts = ServerBuilder(files, report, now).gate(server, (), settings, authorizer)
+        files.refuse_own_in_directories()
+        report.raise_errors()
+        assert parts is not None
+        return Built(PYTHON, parts, (), settings, tuple(report.warnings), now)
+
+
+@frozen
+class FromFile:
+    """
+    One server of a configuration file.
+
+    :ivar path: the file.
+    :ivar server: the server's name; None for the only one.
+    """
+
+    path: Path
+    server: str | None
+
+    def build(self, now: Callable[[], datetime]) -> Built:
+        """:raises ConfigError: with every error of the file and of that server."""
+        found = load_gate(str(self.path), self.server, now=now)
+        hosts = tuple(host.value for host in found.parts.model.hosts)
+        return Built(str(self.path), found.parts, hosts, found.settings, found.warnings, now)

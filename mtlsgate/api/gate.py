@@ -1,0 +1,160 @@
+"""
+A gate in Python::
+
+    gate = Gate(
+        certificate=("server.crt", "server.key"),
+        rules=[Rule("fleet", ca="fleet-ca.crt")],
+    )
+    gate.endpoint(reactor, "tcp:8443").listen(Site(root))
+
+It is built by the loader of ``twistd mtlsgate`` and run by the same
+`EpochRunner`: a reload is another epoch that takes over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Unpack
+
+from attrs import evolve
+
+from mtlsgate.api.building import FromFile, FromPython, Origin
+from mtlsgate.api.endpoint import GateEndpoint, Running
+from mtlsgate.api.values import Credential, Options, Rule
+from mtlsgate.errors import GateError
+from mtlsgate.tls.server import utc_now
+
+
+class Gate:
+    """
+    Rules, certificates and terms of one server, for Twisted applications.
+
+    Files are read when the gate is made and when it is reloaded; relative paths start
+    at the directory that was current when it was made.
+
+    :ivar name: the server's name in logs.
+    """
+
+    def __init__(
+        self,
+        *,
+        certificate: Credential | list[Credential],
+        rules: Iterable[Rule] = (),
+        name: str = "gate",
+        now: Callable[[], datetime] = utc_now,
+        **options: Unpack[Options],
+    ) -> None:
+        """
+        :param certificate: the server's certificate and its key; or a list of such
+            pairs, of which the name that a client asks for chooses one.
+        :param rules: who may come in: whoever at least one rule admits.
+        :param name: the server's name in logs.
+        :param now: the time by which certificates are judged.
+        :param options: further attributes of the ``server`` and ``tls`` blocks, by
+            their names.
+        :raises ConfigError: with everything that is wrong.
+        """
+        _refuse_unknown(options)
+        origin = FromPython(Path.cwd(), name, certificate, _listed(rules), dict(options))
+        self._begin(origin, now)
+
+    @classmethod
+    def from_config(
+        cls,
+        path: str | os.PathLike[str],
+        server: str | None = None,
+        *,
+        now: Callable[[], datetime] = utc_now,
+    ) -> Gate:
+        """
+        Take one server of a configuration file, but for its ``protocol``: that is
+        what the endpoint is given.
+
+        :param path: the file.
+        :param server: the server's name; may be left out if there is one only.
+        :raises ConfigError: with everything that is wrong.
+        """
+        gate = cls.__new__(cls)
+        gate._begin(FromFile(Path(path).absolute(), server), now)
+        return gate
+
+    def _begin(self, origin: Origin, now: Callable[[], datetime]) -> None:
+        self._origin = origin
+        self._now = now
+        self._built = origin.build(now)
+        self._warnings = self._built.check()
+        self._running = Running()
+
+    @property
+    def name(self) -> str:
+        """The server's name in logs."""
+        return self._built.parts.model.name
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is legal but surely not meant, in lines."""
+        return tuple(map(str, self._warnings))
+
+    def __repr__(self) -> str:
+        return f"<Gate {self.name!r}>"
+
+    def endpoint(self, reactor: Any, *hosts: str) -> GateEndpoint:
+        """
+        :param reactor: the reactor.
+        :param hosts: where to listen, as in ``hosts`` of a server: ``"tcp:8443"``,
+            ``"*:8443"``, ``"127.0.0.1:8443"``, ``"unix:/run/gate.sock"``; by default
+            where the configuration file says.
+        :returns: an `IStreamServerEndpoint`.  What listens on it gets verified
+            connections, and no others.
+        :raises ConfigError: if no host is named.
+        """
+        where = hosts or self._built.hosts
+        if not where:
+            raise GateError(f'{self!r}: name where to listen, as in "tcp:8443"')
+        return GateEndpoint(lambda: self._built, self._running, reactor, tuple(where))
+
+    def reload(
+        self,
+        *,
+        certificate: Credential | list[Credential] | None = None,
+        rules: Iterable[Rule] | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        """
+        Read all files again, replace what is given, and judge the clients that are
+        connected by what holds now; those that are no longer admitted are closed.
+
+        What is not given stays as it was.  A gate that was read from a file is read
+        from that file again, and takes no arguments.
+
+        :raises ConfigError: with everything that is wrong.  Nothing has changed then.
+        """
+        _refuse_unknown(options)
+        origin = self._origin
+        if certificate is not None or rules is not None or options:
+            if not isinstance(origin, FromPython):
+                raise TypeError("this gate is read from a file: change the file")
+            origin = evolve(
+                origin,
+                certificate=origin.certificate if certificate is None else certificate,
+                rules=origin.rules if rules is None else _listed(rules),
+                options={**origin.options, **options},
+            )
+        built = origin.build(self._now)
+        warnings = built.check()
+        self._running.take_over(built)
+        self._origin, self._built, self._warnings = origin, built, warnings
+
+
+def _listed(rules: Iterable[Rule]) -> object:
+    """:returns: the rules, to be read more than once; what is no list is reported later."""
+    return rules if isinstance(rules, str | bytes | Sequence) else list(rules)
+
+
+def _refuse_unknown(options: Options) -> None:
+    unknown = sorted(options.keys() - Options.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"unexpected keyword argument {unknown[0]!r}")

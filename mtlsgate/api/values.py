@@ -1,0 +1,156 @@
+"""
+What a gate is told in Python: rules, conditions, pins and options.
+
+Each class stands for a block of the configuration file.  Parameters have the
+names, the meaning and the checks of the block's attributes; the checks run when
+a `Gate` is made of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeAlias, TypedDict
+
+from attrs import field, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+
+from mtlsgate.interfaces import IAuthorizer, IVerifiedPeer
+
+#: The path of a file, or the content of one in PEM or DER.
+Source: TypeAlias = str | os.PathLike[str] | bytes
+#: One certificate or many: a path, PEM or DER, a certificate, or a list of these.
+Certificates: TypeAlias = Source | x509.Certificate | Sequence[Source | x509.Certificate]
+#: Likewise for revocation lists.
+RevocationLists: TypeAlias = (
+    Source | x509.CertificateRevocationList | Sequence[Source | x509.CertificateRevocationList]
+)
+PrivateKey: TypeAlias = (
+    Source
+    | rsa.RSAPrivateKey
+    | ec.EllipticCurvePrivateKey
+    | ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
+)
+#: A server certificate with its intermediates after it, and its key.
+Credential: TypeAlias = tuple[Certificates, PrivateKey]
+#: Seconds, or text as in a configuration file: ``"10s"``.
+Duration: TypeAlias = str | float | timedelta
+#: An aware datetime, or text as in a configuration file: ``"2027-01-31T12:00:00Z"``.
+Instant: TypeAlias = str | datetime
+#: Whom to ask about clients that the rules admit: a callable, an object, or its name
+#: as ``package.module:attribute``.
+Authorize: TypeAlias = str | IAuthorizer | Callable[[IVerifiedPeer], Any]
+
+
+@frozen(kw_only=True)
+class _Condition:
+    common_names: Sequence[str] | None = None
+    organizations: Sequence[str] | None = None
+    organizational_units: Sequence[str] | None = None
+    dns_names: Sequence[str] | None = None
+    uris: Sequence[str] | None = None
+    email_addresses: Sequence[str] | None = None
+    ip_addresses: Sequence[str] | None = None
+    spiffe_ids: Sequence[str] | None = None
+    sha256: Sequence[str] | None = None
+    spki_sha256: Sequence[str] | None = None
+    serial_numbers: Sequence[str] | None = None
+    issuers: Sequence[str] | None = None
+
+
+@frozen(kw_only=True)
+class Allow(_Condition):
+    """
+    An ``allow`` block: it matches a certificate if all its attributes match.  An
+    attribute matches if one of its values does.
+    """
+
+
+@frozen(kw_only=True)
+class Deny(_Condition):
+    """A ``deny`` block: it matches as `Allow` does, and keeps the client out."""
+
+
+@frozen
+class Pin:
+    """
+    A ``pin`` block: one leaf, with a name and, for planned rotation, a beginning and
+    an end.
+
+    :ivar name: its name in logs.
+    :ivar leaf: the leaf.
+    :ivar not_before: the instant from which on it counts.
+    :ivar retire_after: the instant after which it no longer counts.
+    """
+
+    name: str
+    leaf: Source | x509.Certificate
+    not_before: Instant | None = field(default=None, kw_only=True)
+    retire_after: Instant | None = field(default=None, kw_only=True)
+
+
+@frozen
+class Rule:
+    """
+    A ``client_certificate`` block: who may come in.
+
+    :ivar name: its name in logs, and in `VerifiedPeer.rule`.
+    :ivar ca: the CAs (``ca_certificate``), each of them trusted.
+    :ivar leaf: the pins (``leaf_certificate``).
+    :ivar leaf_certificate_dir: a directory of further pins.
+    :ivar pin: further pins, with a name each.
+    :ivar allow: one of them must match, if there are any.
+    :ivar deny: none of them may match.
+    :ivar max_depth: the number of intermediates at most.
+    :ivar crl: revocation lists.
+    :ivar crl_dir: a directory of further revocation lists.
+    :ivar crl_scope: whether every certificate of the path below the CA must be
+        covered (``"path"``, the default), or the leaf alone (``"leaf"``).
+    """
+
+    name: str
+    ca: Certificates | None = field(default=None, kw_only=True)
+    leaf: Certificates | None = field(default=None, kw_only=True)
+    leaf_certificate_dir: str | os.PathLike[str] | None = field(default=None, kw_only=True)
+    pin: Sequence[Pin] = field(default=(), kw_only=True)
+    allow: Sequence[Allow] = field(default=(), kw_only=True)
+    deny: Sequence[Deny] = field(default=(), kw_only=True)
+    max_depth: int | None = field(default=None, kw_only=True)
+    crl: RevocationLists | None = field(default=None, kw_only=True)
+    crl_dir: str | os.PathLike[str] | None = field(default=None, kw_only=True)
+    crl_scope: Literal["path", "leaf"] | None = field(default=None, kw_only=True)
+
+
+class Options(TypedDict, total=False):
+    """The attributes of the ``server`` and ``tls`` blocks that `Gate` takes as keywords."""
+
+    # The tls block.
+    min_version: Literal["1.2", "1.3"]
+    client_authentication: Literal["required", "none"]
+    verification: Literal["strict", "compatible", "double"]
+    deny: Sequence[Deny]
+    send_ca_names: bool
+    session_resumption: bool
+    session_lifetime: Duration
+    private_key_passphrase: str
+    # The server block.
+    server_names: Sequence[str]
+    default_server: bool
+    authorize: Authorize
+    authorize_timeout: Duration
+    proxy_protocol: Literal["required"]
+    trusted_proxies: Sequence[str]
+    handshake_timeout: Duration
+    idle_timeout: Duration
+    max_connections: int
+    max_connections_per_ip: int
+    max_connections_per_identity: int
+    max_handshakes: int
+    handshakes_per_second_per_ip: float
+    handshake_bytes: int
+    close_on_expiry: bool
+    on_reload: Literal["judge", "keep"]
+    revoke_grace: Duration

@@ -1,0 +1,40 @@
+"""
+Who is at the other end of a connection.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import ITransport
+
+from mtlsgate.interfaces import IVerifiedPeer
+from mtlsgate.peer import VerifiedPeer
+
+#: By which a protocol, a request or a transport leads to the transport below it.
+_BELOW = ("transport", "channel")
+#: As many layers as there can be between a protocol and the gate's transport.
+_MOST_LAYERS = 16
+
+
+def verified_peer(connection: object) -> VerifiedPeer | None:
+    """
+    :param connection: a transport, a protocol with a ``transport``, or a request of
+        `twisted.web`.
+    :returns: the client, as the gate verified it.  None for a connection without one:
+        it came another way, its server asks for no certificate, or a request's
+        connection is lost.
+    :raises TypeError: if it is nothing that has a connection.
+    """
+    if not (ITransport.providedBy(connection) or any(hasattr(connection, one) for one in _BELOW)):
+        raise TypeError(
+            f"a {type(connection).__name__} has no connection: pass a transport, a protocol or a "
+            "twisted.web request"
+        )
+    layer: object = connection
+    for _ in range(_MOST_LAYERS):
+        peer = IVerifiedPeer(layer, None)
+        if isinstance(peer, VerifiedPeer):
+            return peer
+        layer = next((found for one in _BELOW if (found := getattr(layer, one, None))), None)
+        if layer is None:
+            return None
+    return None
