@@ -18,6 +18,7 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from mtlsgate.api.building import Built
+from mtlsgate.errors import GateError
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.observe.human_log import HumanLog
@@ -134,7 +135,11 @@ class GateEndpoint:
         registry = Registry(self._reactor, [HumanLog(epoch.settings.quiet)])
         listeners = bind(epoch, self._reactor)
         runner = EpochRunner(epoch, listeners, self._reactor, registry)
-        runner.listen()
+        try:
+            runner.listen()
+        except GateError:
+            runner.stop_accepting()
+            raise
         runner.start()
         port = GatePort(runner, self.hosts, application)
         self._running.add(port)

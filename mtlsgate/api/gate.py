@@ -24,8 +24,8 @@ from attrs import evolve
 from mtlsgate.api.building import FromFile, FromPython, Origin
 from mtlsgate.api.endpoint import GateEndpoint, Running
 from mtlsgate.api.values import Credential, Options, Rule
+from mtlsgate.clock import utc_now
 from mtlsgate.errors import GateError
-from mtlsgate.tls.server import utc_now
 
 
 class Gate:

@@ -41,7 +41,7 @@ _HEADING = re.compile(r'([a-z_]+)(?: "(.*)")?', re.DOTALL)
 _WORDS = (
     (re.compile(r'\bclient_certificate "([^"]*)"'), r"Rule '\1'"),
     (re.compile(r"\bclient_certificate block"), "Rule"),
-    (re.compile(r"\b(ca|leaf)_certificate(_file|\(_file\))?(?!_dir)\b\)?"), r"\1"),
+    (re.compile(r"\b(ca|leaf)_certificate(?!_dir)(?:_file|\(_file\))?"), r"\1"),
     (re.compile(r"\bcrl_file\b"), "crl"),
     (re.compile(r"\bthis allow block"), "this Allow"),
 )
@@ -107,8 +107,6 @@ class BlockReader:
             client_certificate=self._blocks_of(rules, Rule, "rules", "", self._rule),
             deny=self._blocks_of(options.get("deny"), Deny, "deny", "", self._condition),
         )
-        if tls is None:
-            return None
         authorize = options.get("authorize")
         named = authorize if isinstance(authorize, str) else None
         asked = authorize if named is None else None
@@ -120,7 +118,8 @@ class BlockReader:
             # Where it will listen, and what stands behind it, are not known yet.
             hosts=(Located("unix:", NOWHERE),),
             protocol=model.Protocol(name="Python", at=NOWHERE, body=Body((), ())),
-            tls=tls,
+            # Without one, what is wrong with the server can be told all the same.
+            tls=tls or model.Tls(at=NOWHERE),
         )
 
     def _rule(self, rule: Rule) -> model.ClientCertificate | None:

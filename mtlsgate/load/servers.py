@@ -23,7 +23,6 @@ from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.gate.factory import GateServer
 from mtlsgate.gate.limits import Limits
 from mtlsgate.gate.terms import Terms
-from mtlsgate.gate.terms import Terms
 from mtlsgate.gate.trusted_proxies import TrustedProxies
 from mtlsgate.load import lint
 from mtlsgate.load.address_conflicts import refuse_names

@@ -1,10 +1,12 @@
 """
-Makes ``mtlsgate`` a command of twistd and twist.
+Makes ``mtlsgate`` a command of twistd and twist, and ``mtls:`` an endpoint.
 
-The variable's name is for ever: plugin caches hold it.
+The variables' names are for ever: plugin caches hold them.
 """
 
 from twisted.application.service import ServiceMaker
+
+from mtlsgate.api.endpoint_strings import ClientParser, ServerParser
 
 mtlsgate = ServiceMaker(
     "mtlsgate",
@@ -12,3 +14,5 @@ mtlsgate = ServiceMaker(
     "An mTLS gate: lets in known TLS client certificates, and nobody else.",
     "mtlsgate",
 )
+mtls_server = ServerParser()
+mtls_client = ClientParser()
