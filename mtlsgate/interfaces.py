@@ -164,11 +164,11 @@ class IGate(Interface):
 
     not_ready = Attribute("Why no connection is accepted, in a few words, or None.")
 
-    def snapshot(selection: Any = ...) -> Any:
+    def status(selection: Any = ...) -> Any:
         """
         :param selection: which connections to tell of, a
-            `mtlsgate.observe.status.Selection`; by default none.
-        :returns: how the gate is now, a `mtlsgate.observe.status.Snapshot`.
+            `mtlsgate.observe.status.ConnectionSelection`; by default none.
+        :returns: how the gate is now, a `mtlsgate.observe.status.Status`.
         """
 
     def exposition() -> tuple[str, bytes]:
@@ -179,7 +179,7 @@ class IGate(Interface):
         Load the configuration anew.
 
         :param is_trial: only tell what would change.
-        :returns: a Deferred of what came of it, a `mtlsgate.observe.status.ReloadFacts`.
+        :returns: a Deferred of what came of it, a `mtlsgate.observe.status.ReloadStatus`.
         """
 
     def drain(who: str) -> None:

@@ -41,7 +41,7 @@ from mtlsgate.run.names import configured_names
 from mtlsgate.run.reloading import Reloader
 from mtlsgate.run.service import GateService
 from mtlsgate.run.signals import Handler, SignalService
-from mtlsgate.run.status_taker import Process, Snapshots
+from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.run.threads import OwnThread
 from mtlsgate.run.twistd import LogOutput, log_output_of, mend_pid_file, owner_of
 
@@ -130,9 +130,9 @@ def makeService(options: Options) -> IService:
         started=registry.now(),
         began=runner.since,
     )
-    snapshots = Snapshots(gate, process)
+    taker = StatusTaker(gate, process)
     end = partial(_end, runner, reactor)
-    handle.attach(Control(snapshots, Metrics(observers.counts, snapshots.state), end))
+    handle.attach(Control(taker, Metrics(observers.counts, taker.state), end))
     watcher = FileWatcher(
         lambda: loader.seen if runner.epoch.settings.watch else {},
         reloader.reload,

@@ -25,7 +25,7 @@ from mtlsgate.admin.guard import Guard
 from mtlsgate.admin.site import AdminRequest
 from mtlsgate.interfaces import IGate, IVerifiedPeer
 from mtlsgate.observe.leaf_names import subject_of
-from mtlsgate.observe.status import MOST_CONNECTIONS, ReloadFacts, Selection, Value
+from mtlsgate.observe.status import MOST_CONNECTIONS, ConnectionSelection, ReloadStatus, StatusValue
 from mtlsgate.peer import address_text
 from mtlsgate.text import shown
 
@@ -64,7 +64,7 @@ def _json(value: object, status: HTTPStatus = HTTPStatus.OK) -> Answer:
     return Answer(status, json.dumps(value, indent=2).encode() + b"\n")
 
 
-def _listed(name: str, values: Iterable[Value], **rest: object) -> Answer:
+def _listed(name: str, values: Iterable[StatusValue], **rest: object) -> Answer:
     """:returns: an object with a list; a line for each, which is quicker than indenting."""
     lines = ",\n".join(json.dumps(one.to_dict()) for one in values)
     others = "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in rest.items())
@@ -158,41 +158,41 @@ def _metrics(asked: Asked) -> Answer:
 
 def _status(asked: Asked) -> Answer:
     asked.only()
-    return _json(asked.gate.snapshot().status.to_dict())
+    return _json(asked.gate.status().service.to_dict())
 
 
 def _connections(asked: Asked) -> Answer:
     asked.only("after", "limit", "server")
-    selection = Selection(
+    selection = ConnectionSelection(
         after=asked.number("after", 0, 10**15),
         limit=asked.number("limit", MOST_CONNECTIONS, MOST_CONNECTIONS),
         server=asked.query.get("server"),
     )
-    found = asked.gate.snapshot(selection)
+    found = asked.gate.status(selection)
     return _listed("connections", found.connections, next=found.next)
 
 
 def _rejections(asked: Asked) -> Answer:
     asked.only()
-    found = asked.gate.snapshot()
-    return _listed("rejections", found.rejections, total=found.status.rejected)
+    found = asked.gate.status()
+    return _listed("rejections", found.rejections, total=found.service.rejected)
 
 
 def _reload(asked: Asked) -> Deferred[Answer]:
     asked.only("dry_run")
 
-    def reloaded(facts: ReloadFacts) -> Answer:
+    def reloaded(facts: ReloadStatus) -> Answer:
         status = HTTPStatus.OK if facts.succeeded else HTTPStatus.UNPROCESSABLE_ENTITY
         return _json(facts.to_dict(), status)
 
-    reloading: Deferred[ReloadFacts] = asked.gate.reload(asked.who, is_trial=asked.flag("dry_run"))
+    reloading: Deferred[ReloadStatus] = asked.gate.reload(asked.who, is_trial=asked.flag("dry_run"))
     return reloading.addCallback(reloaded)
 
 
 def _drain(asked: Asked) -> Answer:
     asked.only()
     asked.gate.drain(asked.who)
-    status = asked.gate.snapshot().status
+    status = asked.gate.status().service
     return _json(
         {"draining": True, "admitted": status.admitted, "handshakes": status.handshakes},
         HTTPStatus.ACCEPTED,

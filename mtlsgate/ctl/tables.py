@@ -25,8 +25,21 @@ Facts = Mapping[str, Any]
 #: In columns, where nobody's terminal is that wide: lines stay whole in a file.
 _WIDE = 10_000
 _NOTHING = "-"
-#: From how many days on a certificate's end is near.
-_SOON = 30
+#: Columns of days left, and the kind of deadline that each has.
+_COLUMNS = {"certificate": "server_certificate", "CA": "ca", "pin": "pin", "CRL": "crl"}
+#: What is said of a deadline before and after it.
+_ENDING = {
+    "server_certificate": "a certificate of the server expires",
+    "ca": "a CA expires",
+    "pin": "a pin expires or is retired",
+    "crl": "a revocation list is to be replaced by",
+}
+_OVER = {
+    "server_certificate": "a certificate of the server expired",
+    "ca": "a CA expired",
+    "pin": "a pin expired",
+    "crl": "a revocation list was to be replaced by",
+}
 
 
 def console() -> Console:
@@ -68,7 +81,7 @@ def table(
 
 def status(facts: Facts) -> RenderableType:
     """:returns: the gate as a whole."""
-    return Group(heading(facts), Text(), servers(facts), *_warnings(facts))
+    return Group(heading(facts), Text(), servers(facts), *_due(facts), *_warnings(facts))
 
 
 def heading(facts: Facts) -> Text:
@@ -105,6 +118,25 @@ def _warnings(facts: Facts) -> list[RenderableType]:
     return [Text(), *lines] if lines else []
 
 
+def _due(facts: Facts) -> list[RenderableType]:
+    lines = [
+        text(due_line(server["name"], deadline), "bold red")
+        for server in facts["servers"]
+        for deadline in server["deadlines"]
+        if deadline["is_due"]
+    ]
+    return [Text(), *lines] if lines else []
+
+
+def due_line(server: str, deadline: Facts) -> str:
+    """:returns: what is to be seen to, and by when."""
+    who = server if deadline["rule"] is None else f"{server}: rule {deadline['rule']}"
+    is_over = deadline["days_left"] < 0
+    what = _OVER[deadline["kind"]] if is_over else _ENDING[deadline["kind"]]
+    days = f"{counted(abs(deadline['days_left']), 'day')} {'ago' if is_over else 'left'}"
+    return f"{who}: {what} {moment(deadline['at'])} ({days})"
+
+
 def servers(facts: Facts) -> Table:
     """:returns: a line for each server."""
     return table(
@@ -116,7 +148,7 @@ def servers(facts: Facts) -> Table:
             "pins",
             "clients",
             "handshakes",
-            "certificate",
+            *_COLUMNS,
         ),
         [
             (
@@ -127,11 +159,11 @@ def servers(facts: Facts) -> Table:
                 sum(rule["pins"] for rule in server["rules"]),
                 _of(server["admitted"], server["limits"]["max_connections"]),
                 _of(server["handshakes"], server["limits"]["max_handshakes"]),
-                _days(server["certificates"]),
+                *(_days(server["deadlines"], kind) for kind in _COLUMNS.values()),
             )
             for server in facts["servers"]
         ],
-        right=("pins", "clients", "handshakes"),
+        right=("pins", "clients", "handshakes", *_COLUMNS),
     )
 
 
@@ -145,11 +177,12 @@ def _of(number: int, limit: int | None) -> str:
     return str(number) if limit is None else f"{number}/{limit}"
 
 
-def _days(certificates: Sequence[Facts]) -> Text:
-    if not certificates:
+def _days(deadlines: Iterable[Facts], kind: str) -> Text:
+    """:returns: how many days are left until the first of that kind."""
+    first = next((one for one in deadlines if one["kind"] == kind), None)
+    if first is None:
         return text(None)
-    left = min(one["days_left"] for one in certificates)
-    return text(counted(left, "day"), "bold red" if left < _SOON else "")
+    return text(f"{first['days_left']} d", "bold red" if first["is_due"] else "")
 
 
 def connections(found: Iterable[Facts]) -> Table:

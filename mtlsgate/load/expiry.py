@@ -7,8 +7,9 @@ wants to do it each time that somebody asks.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from attrs import frozen
@@ -24,7 +25,14 @@ class Kind(StrEnum):
     SERVER_CERTIFICATE = "server_certificate"
     CA = "ca"
     PIN = "pin"
+    PIN_NOT_BEFORE = "pin_not_before"
     CRL = "crl"
+
+
+#: How long before its end a certificate or a pin is worth a warning, and what part of
+#: its period is left of a revocation list that is.
+SOON = timedelta(days=30)
+_SHARE = 10
 
 
 @frozen
@@ -37,23 +45,31 @@ class Expiry:
     :ivar rule: the rule's, or None where they are the server's own.
     :ivar first: when the first of them expires that will not be retired before,
         aware; None if there is none.
-    :ivar retiring: of each pin that will be the instant after which it no
-        longer counts, the earliest first.
+    :ivar coming: instants that matter only until they have passed, the earliest
+        first: after each of these a pin no longer counts, or from then on it does.
+    :ivar warn_before: how long before it a deadline is worth a warning.
     """
 
     kind: Kind
     server: str
     rule: str | None
     first: datetime | None
-    retiring: tuple[datetime, ...] = ()
+    coming: tuple[datetime, ...] = ()
+    warn_before: timedelta = SOON
 
     def next(self, now: datetime) -> datetime | None:
         """
         :returns: when the first of them expires, or did; None if none of them
             will.  A pin that has been retired does not count: that was meant.
         """
-        coming = next((one for one in self.retiring if one >= now), None)
-        return min((one for one in (self.first, coming) if one is not None), default=None)
+        index = bisect_left(self.coming, now)
+        found = [self.first, *self.coming[index : index + 1]]
+        return min((one for one in found if one is not None), default=None)
+
+    def is_due(self, now: datetime) -> bool:
+        """:returns: whether it is time to see to it, or past that."""
+        at = self.next(now)
+        return at is not None and at - now <= self.warn_before
 
 
 def expiries_of(server: str, policy: TlsPolicy, now: datetime) -> Iterator[Expiry]:
@@ -78,9 +94,20 @@ def _of_rule(server: str, rule: Rule, now: datetime) -> Iterator[Expiry]:
             if pin.retire_after is not None and _is_retired_first(pin)
         )
         yield Expiry(Kind.PIN, server, rule.name, _first(staying), tuple(retiring))
+        begin = sorted(pin.not_before for pin in rule.pins if pin.not_before is not None)
+        if begin:
+            # That a pin begins to count needs nobody's attention.
+            never = timedelta.min
+            yield Expiry(Kind.PIN_NOT_BEFORE, server, rule.name, None, tuple(begin), never)
     if (lists := rule.revocation) is not None:
-        counting = [one.next_update for one in lists.lists if not lists.is_superseded(one, now)]
-        yield Expiry(Kind.CRL, server, rule.name, min(counting, default=None))
+        counting = [one for one in lists.lists if not lists.is_superseded(one, now)]
+        first = min(counting, key=lambda one: one.next_update, default=None)
+        if first is None:
+            yield Expiry(Kind.CRL, server, rule.name, None)
+        else:
+            period = first.next_update - first.this_update
+            until = first.next_update
+            yield Expiry(Kind.CRL, server, rule.name, until, (), period / _SHARE)
 
 
 def _is_retired_first(pin: Pin) -> bool:

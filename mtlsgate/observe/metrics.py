@@ -258,6 +258,11 @@ _EXPIRING = {
         ("server", "rule"),
         "When the first pin of a rule expires or is retired, in seconds since 1970.",
     ),
+    "pin_not_before": (
+        "mtlsgate_pin_not_before_timestamp_seconds",
+        ("server", "rule"),
+        "When the next pin of a rule begins to count, in seconds since 1970.",
+    ),
     "crl": (
         "mtlsgate_crl_expiry_timestamp_seconds",
         ("server", "rule"),

@@ -16,7 +16,7 @@ from mtlsgate.certificates.parsing import sha256
 from mtlsgate.gate.events import AdmittedConnection, ClosedConnection, RejectedConnection, Reload
 from mtlsgate.observe.human_log import is_pinnable, pin_block
 from mtlsgate.observe.leaf_names import issuer_of, read, subject_of
-from mtlsgate.observe.status import LeafFacts, RejectionFacts
+from mtlsgate.observe.status import PresentedLeaf, RejectionStatus
 from mtlsgate.peer import address_text
 from mtlsgate.text import cut, printable
 
@@ -43,7 +43,7 @@ class RecentRejections:
         self._quiet = quiet
         self._kept = deque[_Kept](maxlen=most)
 
-    def __iter__(self) -> Iterator[RejectionFacts]:
+    def __iter__(self) -> Iterator[RejectionStatus]:
         """The latest first."""
         return (kept.facts for kept in reversed(self._kept))
 
@@ -86,15 +86,15 @@ class _Kept:
     digest: str | None
 
     @cached_property
-    def facts(self) -> RejectionFacts:
+    def facts(self) -> RejectionStatus:
         """What there is to tell, worked out when somebody asks."""
         return _rejection(self)
 
 
-def _rejection(kept: _Kept) -> RejectionFacts:
+def _rejection(kept: _Kept) -> RejectionStatus:
     connection, rejection = kept.connection, kept.connection.rejection
     leaf = connection.leaf
-    return RejectionFacts(
+    return RejectionStatus(
         at=connection.at,
         number=connection.number,
         server=printable(connection.server),
@@ -110,12 +110,12 @@ def _rejection(kept: _Kept) -> RejectionFacts:
     )
 
 
-def _leaf(digest: str, leaf: x509.Certificate | None) -> LeafFacts:
+def _leaf(digest: str, leaf: x509.Certificate | None) -> PresentedLeaf:
     if leaf is None:
-        return LeafFacts(sha256=digest)
+        return PresentedLeaf(sha256=digest)
     names = Leaf(leaf)
     # A stranger's certificate may hold anything, and much is parsed on first use.
-    return LeafFacts(
+    return PresentedLeaf(
         sha256=digest,
         subject=subject_of(leaf),
         issuer=issuer_of(leaf),

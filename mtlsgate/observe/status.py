@@ -14,13 +14,13 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-#: How many connections a snapshot has at most: the gate waits meanwhile.
+#: How many connections a status has at most: the gate waits meanwhile.
 MOST_CONNECTIONS = 1000
 
 
 @frozen(kw_only=True)
-class Value:
-    """The base of what a snapshot is made of."""
+class StatusValue:
+    """The base of all parts of a status."""
 
     def to_dict(self) -> dict[str, Any]:
         """:returns: all of it as what JSON can hold; times as RFC 3339."""
@@ -32,7 +32,7 @@ def _plain(_instance: object, _attribute: object, value: Any) -> Any:
 
 
 @frozen(kw_only=True)
-class CertificateFacts(Value):
+class CertificateStatus(StatusValue):
     """
     A certificate of the configuration.
 
@@ -49,7 +49,27 @@ class CertificateFacts(Value):
 
 
 @frozen(kw_only=True)
-class RuleFacts(Value):
+class DeadlineStatus(StatusValue):
+    """
+    When the first thing of a kind ceases, or begins, to count.
+
+    :ivar kind: ``server_certificate``, ``ca``, ``pin`` (it expires or is retired),
+        ``pin_not_before`` (it begins to count) or ``crl`` (it is to be replaced).
+    :ivar rule: whose it is, or None if it is the server's own.
+    :ivar at: when.
+    :ivar days_left: until then, in whole days; negative once it has passed.
+    :ivar is_due: whether it is near: 30 days, or a tenth of a revocation list's period.
+    """
+
+    kind: str
+    rule: str | None
+    at: datetime
+    days_left: int
+    is_due: bool
+
+
+@frozen(kw_only=True)
+class RuleStatus(StatusValue):
     """
     One rule.
 
@@ -63,14 +83,14 @@ class RuleFacts(Value):
 
     name: str
     description: str
-    authorities: tuple[CertificateFacts, ...]
+    authorities: tuple[CertificateStatus, ...]
     pins: int
     pins_days_left: int | None
     crl_days_left: int | None
 
 
 @frozen(kw_only=True)
-class LimitFacts(Value):
+class LimitStatus(StatusValue):
     """
     What one server allows, as the configuration's attributes of the same names
     say; None is without limit.
@@ -87,7 +107,7 @@ class LimitFacts(Value):
 
 
 @frozen(kw_only=True)
-class ServerFacts(Value):
+class ServerStatus(StatusValue):
     """
     One server.
 
@@ -99,6 +119,8 @@ class ServerFacts(Value):
     :ivar client_authentication: ``required``, or ``none`` where anyone comes in.
     :ivar rules: in file order.
     :ivar certificates: what it shows of itself.
+    :ivar deadlines: of its certificates, CAs, pins and revocation lists, the first of
+        each kind and rule; the earliest first.
     :ivar admitted: how many clients are connected.
     :ivar handshakes: how many connections are not admitted yet.
     :ivar limits: what it allows.
@@ -110,15 +132,16 @@ class ServerFacts(Value):
     listening: tuple[str, ...]
     server_names: tuple[str, ...]
     client_authentication: str
-    rules: tuple[RuleFacts, ...]
-    certificates: tuple[CertificateFacts, ...]
+    rules: tuple[RuleStatus, ...]
+    certificates: tuple[CertificateStatus, ...]
+    deadlines: tuple[DeadlineStatus, ...]
     admitted: int
     handshakes: int
-    limits: LimitFacts
+    limits: LimitStatus
 
 
 @frozen(kw_only=True)
-class ReloadFacts(Value):
+class ReloadStatus(StatusValue):
     """
     An attempt to load the configuration anew.
 
@@ -143,7 +166,7 @@ class ReloadFacts(Value):
 
 
 @frozen(kw_only=True)
-class Status(Value):
+class ServiceStatus(StatusValue):
     """
     The gate as a whole.
 
@@ -178,13 +201,13 @@ class Status(Value):
     admitted: int
     handshakes: int
     rejected: int
-    servers: tuple[ServerFacts, ...]
+    servers: tuple[ServerStatus, ...]
     warnings: tuple[str, ...]
-    last_reload: ReloadFacts | None
+    last_reload: ReloadStatus | None
 
 
 @frozen(kw_only=True)
-class ConnectionFacts(Value):
+class ConnectionStatus(StatusValue):
     """
     One connection.
 
@@ -230,7 +253,7 @@ class ConnectionFacts(Value):
 
 
 @frozen(kw_only=True)
-class LeafFacts(Value):
+class PresentedLeaf(StatusValue):
     """
     What a client presented, whether or not it holds the key.  Of a leaf that is
     uncommonly large, all but the digest is None or empty.
@@ -256,7 +279,7 @@ class LeafFacts(Value):
 
 
 @frozen(kw_only=True)
-class RejectionFacts(Value):
+class RejectionStatus(StatusValue):
     """
     A connection that was turned away.
 
@@ -284,14 +307,14 @@ class RejectionFacts(Value):
     server_name: str | None
     tls_version: str | None
     seconds: float
-    leaf: LeafFacts | None
+    leaf: PresentedLeaf | None
     pin_block: str | None
 
 
 @frozen(kw_only=True)
-class Selection:
+class ConnectionSelection:
     """
-    Which connections a snapshot has, lowest number first.
+    Which connections a status has, lowest number first.
 
     :ivar after: those with a higher number.
     :ivar limit: how many.
@@ -304,12 +327,12 @@ class Selection:
 
 
 @frozen(kw_only=True)
-class Snapshot(Value):
+class Status(StatusValue):
     """
     All of it, at one moment.
 
     :ivar at: when.
-    :ivar status: the gate as a whole.
+    :ivar service: the gate as a whole.
     :ivar connections: as selected.
     :ivar next: where the next selection begins (its ``after``), or None if
         these are the last.
@@ -317,11 +340,11 @@ class Snapshot(Value):
     """
 
     at: datetime
-    status: Status
-    connections: tuple[ConnectionFacts, ...]
+    service: ServiceStatus
+    connections: tuple[ConnectionStatus, ...]
     next: int | None
-    rejections: tuple[RejectionFacts, ...]
+    rejections: tuple[RejectionStatus, ...]
 
 
 #: Selects no connection.
-NO_CONNECTIONS = Selection(limit=0)
+NO_CONNECTIONS = ConnectionSelection(limit=0)

@@ -15,10 +15,10 @@ from zope.interface import implementer
 
 from mtlsgate.interfaces import IGate
 from mtlsgate.observe.metrics import CONTENT_TYPE, Metrics
-from mtlsgate.observe.status import NO_CONNECTIONS, ReloadFacts, Selection, Snapshot
+from mtlsgate.observe.status import NO_CONNECTIONS, ConnectionSelection, ReloadStatus, Status
 from mtlsgate.reasons import Cause
 from mtlsgate.run.service import GateService
-from mtlsgate.run.status_taker import Snapshots, reload_facts
+from mtlsgate.run.status_taker import StatusTaker, reload_status
 from mtlsgate.text import loggable
 
 _log = Logger("mtlsgate.control")
@@ -30,36 +30,36 @@ class Control:
     """
     The running gate, as `IGate` documents it.
 
-    :ivar snapshots: takes snapshots of it.
+    :ivar taker: takes its status.
     :ivar metrics: tells the metrics.
     """
 
-    snapshots: Snapshots
+    taker: StatusTaker
     metrics: Metrics
     _end: Callable[[], object]
 
     @property
     def _gate(self) -> GateService:
-        return self.snapshots.service
+        return self.taker.service
 
     @property
     def not_ready(self) -> str | None:
         """Why it accepts no connection, in a few words, or None."""
         return self._gate.not_ready
 
-    def snapshot(self, selection: Selection = NO_CONNECTIONS) -> Snapshot:
+    def status(self, selection: ConnectionSelection = NO_CONNECTIONS) -> Status:
         """:returns: how it is now."""
-        return self.snapshots.take(selection)
+        return self.taker.take(selection)
 
     def exposition(self) -> tuple[str, bytes]:
         """:returns: the metrics' media type, and the metrics."""
         return CONTENT_TYPE, self.metrics.exposition()
 
-    def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadFacts]:
+    def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadStatus]:
         """:returns: what came of loading the configuration anew."""
         if not is_trial:
             _log.info("loading the configuration anew, asked for by {who}", who=loggable(who))
-        return self._gate.reloader.reload(is_trial=is_trial).addCallback(reload_facts)
+        return self._gate.reloader.reload(is_trial=is_trial).addCallback(reload_status)
 
     def drain(self, who: str) -> None:
         """Accept no more, let connections end, and end; once is enough."""

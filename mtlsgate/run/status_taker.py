@@ -1,11 +1,11 @@
 """
-Takes snapshots of a gate.
+Takes the status of the service.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 
@@ -24,14 +24,15 @@ from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.observe.metrics import Expiring, ServiceState
 from mtlsgate.observe.status import (
     NO_CONNECTIONS,
-    CertificateFacts,
-    ConnectionFacts,
-    LimitFacts,
-    ReloadFacts,
-    RuleFacts,
-    Selection,
-    ServerFacts,
-    Snapshot,
+    CertificateStatus,
+    ConnectionSelection,
+    ConnectionStatus,
+    DeadlineStatus,
+    LimitStatus,
+    ReloadStatus,
+    RuleStatus,
+    ServerStatus,
+    ServiceStatus,
     Status,
 )
 from mtlsgate.peer import address_text
@@ -59,9 +60,9 @@ class Process:
 
 
 @frozen
-class Snapshots:
+class StatusTaker:
     """
-    Takes snapshots of the service.
+    Takes the status of the service.
 
     :ivar service: which.
     :ivar process: in which it runs.
@@ -101,22 +102,24 @@ class Snapshots:
             lost_lines=audit.lost,
         )
 
-    def take(self, selection: Selection = NO_CONNECTIONS) -> Snapshot:
+    def take(self, selection: ConnectionSelection = NO_CONNECTIONS) -> Status:
         """
         :param selection: which connections to tell of.
         :returns: how the gate is now.
         """
         now = self._registry.now()
         connections, after = self._selected(selection)
-        return Snapshot(
+        return Status(
             at=now,
-            status=self._status(now),
+            service=self._status(now),
             connections=connections,
             next=after,
             rejections=tuple(self.service.observers.recent),
         )
 
-    def _selected(self, selection: Selection) -> tuple[tuple[ConnectionFacts, ...], int | None]:
+    def _selected(
+        self, selection: ConnectionSelection
+    ) -> tuple[tuple[ConnectionStatus, ...], int | None]:
         if not selection.limit:
             return (), None
         clock = self._registry.clock.seconds()
@@ -132,7 +135,7 @@ class Snapshots:
             None if is_last else chosen[-1].arrival.number,
         )
 
-    def _status(self, now: datetime) -> Status:
+    def _status(self, now: datetime) -> ServiceStatus:
         runner, process = self._runner, self.process
         recent = self.service.observers.recent
         clock = self._registry.clock.seconds()
@@ -141,7 +144,7 @@ class Snapshots:
         addresses = runner.addresses()
         expiries = {(one.kind, one.server, one.rule): one for one in runner.epoch.expiries}
         tallies = self._registry.tallies.values()
-        return Status(
+        return ServiceStatus(
             version=process.version,
             # Not before: a daemon gets another.
             pid=os.getpid(),
@@ -160,7 +163,7 @@ class Snapshots:
                 self._server(server, now, addresses, expiries) for server in runner.epoch.servers
             ),
             warnings=tuple(map(str, runner.epoch.warnings)),
-            last_reload=None if last is None else reload_facts(last),
+            last_reload=None if last is None else reload_status(last),
         )
 
     def _server(
@@ -169,11 +172,11 @@ class Snapshots:
         now: datetime,
         addresses: Mapping[int, Sequence[str]],
         expiries: Mapping[tuple[Kind, str, str | None], Expiry],
-    ) -> ServerFacts:
+    ) -> ServerStatus:
         model, gate, policy = server.model, server.gate, server.gate.context.policy
         tally = self._registry.tallies.get(gate.name, Tally())
         limits = attrs.asdict(gate.terms.limits)
-        return ServerFacts(
+        return ServerStatus(
             name=printable(gate.name),
             protocol=printable(model.protocol.name),
             hosts=tuple(printable(host.text) for host in server.hosts),
@@ -181,7 +184,7 @@ class Snapshots:
             server_names=tuple(printable(name.value) for name in model.server_names),
             client_authentication=model.tls.client_authentication,
             rules=tuple(
-                RuleFacts(
+                RuleStatus(
                     name=printable(rule.name),
                     description=describe_rule(rule),
                     authorities=tuple(_certificate(one, now) for one in rule.authorities),
@@ -192,9 +195,10 @@ class Snapshots:
                 for rule in (policy.admission.rules if policy.admission else ())
             ),
             certificates=tuple(_certificate(one.chain[0], now) for one in policy.credentials),
+            deadlines=_deadlines(expiries.values(), gate.name, now),
             admitted=tally.counts["admitted"],
             handshakes=tally.counts["handshakes"],
-            limits=LimitFacts(
+            limits=LimitStatus(
                 **limits,
                 handshake_timeout=gate.handshake_timeout,
                 idle_timeout=gate.terms.idle_timeout,
@@ -202,9 +206,9 @@ class Snapshots:
         )
 
 
-def reload_facts(reload: Reload) -> ReloadFacts:
+def reload_status(reload: Reload) -> ReloadStatus:
     """:returns: what came of loading the configuration anew."""
-    return ReloadFacts(
+    return ReloadStatus(
         at=reload.at,
         succeeded=not reload.problems,
         is_trial=reload.is_trial,
@@ -216,8 +220,8 @@ def reload_facts(reload: Reload) -> ReloadFacts:
     )
 
 
-def _certificate(certificate: x509.Certificate, now: datetime) -> CertificateFacts:
-    return CertificateFacts(
+def _certificate(certificate: x509.Certificate, now: datetime) -> CertificateStatus:
+    return CertificateStatus(
         subject=subject_of(certificate),
         sha256=sha256(certificate).hex(),
         not_after=certificate.not_valid_after_utc,
@@ -225,12 +229,29 @@ def _certificate(certificate: x509.Certificate, now: datetime) -> CertificateFac
     )
 
 
+def _deadlines(
+    expiries: Iterable[Expiry], server: str, now: datetime
+) -> tuple[DeadlineStatus, ...]:
+    found = [
+        DeadlineStatus(
+            kind=one.kind.value,
+            rule=None if one.rule is None else printable(one.rule),
+            at=at,
+            days_left=(at - now).days,
+            is_due=one.is_due(now),
+        )
+        for one in expiries
+        if one.server == server and (at := one.next(now)) is not None
+    ]
+    return tuple(sorted(found, key=lambda one: (one.at, one.kind, one.rule or "")))
+
+
 def _days_left(expiry: Expiry | None, now: datetime) -> int | None:
     at = None if expiry is None else expiry.next(now)
     return None if at is None else (at - now).days
 
 
-def _connection(connection: LiveConnection, clock: float) -> ConnectionFacts:
+def _connection(connection: LiveConnection, clock: float) -> ConnectionStatus:
     arrival, admission = connection.arrival, connection.admission
     peer = None if admission is None else admission.peer
     pin = None if admission is None else admission.pin
@@ -238,7 +259,7 @@ def _connection(connection: LiveConnection, clock: float) -> ConnectionFacts:
     received, sent = connection.traffic
     quiet_since = connection.quiet_since
     state = "handshake" if admission is None else "admitted"
-    return ConnectionFacts(
+    return ConnectionStatus(
         number=arrival.number,
         state=state if connection.closing is None else "closing",
         server=printable(connection.server),

@@ -9,7 +9,7 @@ import re
 import attrs
 import pytest
 
-from mtlsgate.observe import status as snapshot
+from mtlsgate.observe import status
 from tests.kits.docs import DOCS
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its docs")
@@ -24,18 +24,19 @@ def sections() -> dict[str, str]:
 @pytest.mark.parametrize(
     ("heading", "facts"),
     [
-        ("Status", snapshot.Status),
-        ("A server", snapshot.ServerFacts),
-        ("A rule", snapshot.RuleFacts),
-        ("A certificate", snapshot.CertificateFacts),
-        ("Limits", snapshot.LimitFacts),
-        ("Connections", snapshot.ConnectionFacts),
-        ("Rejections", snapshot.RejectionFacts),
-        ("A leaf", snapshot.LeafFacts),
-        ("Reload", snapshot.ReloadFacts),
+        ("Status", status.ServiceStatus),
+        ("A server", status.ServerStatus),
+        ("A rule", status.RuleStatus),
+        ("A certificate", status.CertificateStatus),
+        ("A deadline", status.DeadlineStatus),
+        ("Limits", status.LimitStatus),
+        ("Connections", status.ConnectionStatus),
+        ("Rejections", status.RejectionStatus),
+        ("A leaf", status.PresentedLeaf),
+        ("Reload", status.ReloadStatus),
     ],
 )
-def test_every_field_is_described(heading: str, facts: type[snapshot.Value]) -> None:
+def test_every_field_is_described(heading: str, facts: type[status.StatusValue]) -> None:
     """Each field, under its heading; and no others, in a table."""
     text = sections()[heading]
     names = {one.name for one in attrs.fields(facts)}

@@ -20,7 +20,7 @@ from mtlsgate.admin.site import (
     REQUEST_TIMEOUT,
 )
 from mtlsgate.observe.metrics import CONTENT_TYPE
-from mtlsgate.observe.status import ReloadFacts
+from mtlsgate.observe.status import ReloadStatus
 from mtlsgate.reasons import Cause
 from mtlsgate.run.control import Control, GateHandle
 from tests.kits.admin import PORT, Endpoint, Running, reply, running_handle
@@ -106,11 +106,11 @@ def test_metrics_are_the_gates(endpoint: Endpoint, running: Running) -> None:
     assert b'mtlsgate_handshakes_total{reason="no_certificate"' in found.body
 
 
-def test_status_is_the_snapshots(endpoint: Endpoint, running: Running) -> None:
-    """/status is the snapshot's, and nothing else."""
+def test_status_is_that_of_the_service(endpoint: Endpoint, running: Running) -> None:
+    """/status is the found's, and nothing else."""
     found = endpoint.ask("GET", "/status")
     assert found.status == 200
-    assert found.value == json.loads(json.dumps(running.control.snapshot().status.to_dict()))
+    assert found.value == json.loads(json.dumps(running.control.status().service.to_dict()))
 
 
 def test_connections_come_in_pages(endpoint: Endpoint, running: Running) -> None:
@@ -130,7 +130,7 @@ def test_connections_come_in_pages(endpoint: Endpoint, running: Running) -> None
         client.close()
 
 
-def test_rejections_are_the_snapshots(endpoint: Endpoint, running: Running) -> None:
+def test_rejections_are_those_of_the_status(endpoint: Endpoint, running: Running) -> None:
     """/rejections has the latest first, and how many there were."""
     running.client(pki().stranger)
     running.client(None)
@@ -178,15 +178,15 @@ def test_a_refused_reload_says_why(endpoint: Endpoint, running: Running) -> None
 def test_a_reload_takes_its_time(running: Running) -> None:
     """The answer comes when the gate has loaded, however long that takes; who is gone
     by then is not missed."""
-    waiting: list[Deferred[ReloadFacts]] = []
+    waiting: list[Deferred[ReloadStatus]] = []
 
     class Slow(Control):
-        def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadFacts]:
+        def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadStatus]:
             waiting.append(Deferred())
             return waiting[-1]
 
     endpoint = Endpoint(
-        lambda: Slow(running.control.snapshots, running.control.metrics, list), clock=running.clock
+        lambda: Slow(running.control.taker, running.control.metrics, list), clock=running.clock
     )
     channel, transport = endpoint.connect()
     channel.dataReceived(b"POST /reload HTTP/1.1\r\nHost: gate\r\n\r\n")
@@ -195,7 +195,7 @@ def test_a_reload_takes_its_time(running: Running) -> None:
     running.clock.advance(REQUEST_TIMEOUT * 10)
     assert not transport.disconnecting
     gone.connectionLost()
-    facts = ReloadFacts(
+    facts = ReloadStatus(
         at=running.service.runner.registry.now(), succeeded=True, is_trial=False, epoch=2,
         seconds=100.0, problems=(), changes=(), dropped=(),
     )  # fmt: skip
@@ -209,13 +209,13 @@ def test_a_failure_is_500_and_logged(running: Running, log: Log) -> None:
     """What should never happen is told in a line, and in the log in full."""
 
     class Broken(Control):
-        def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadFacts]:
-            failed: Deferred[ReloadFacts] = Deferred()
+        def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadStatus]:
+            failed: Deferred[ReloadStatus] = Deferred()
             failed.errback(ZeroDivisionError("secret"))
             return failed
 
     endpoint = Endpoint(
-        lambda: Broken(running.control.snapshots, running.control.metrics, list),
+        lambda: Broken(running.control.taker, running.control.metrics, list),
         clock=running.clock,
     )
     found = endpoint.ask("POST", "/reload")
@@ -485,10 +485,10 @@ def test_whoever_is_being_answered_is_not_sent_away(running: Running) -> None:
     """Where all connections wait for their answers, another is closed as it comes."""
 
     class Slow(Control):
-        def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadFacts]:
+        def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadStatus]:
             return Deferred()
 
-    slow = Slow(running.control.snapshots, running.control.metrics, list)
+    slow = Slow(running.control.taker, running.control.metrics, list)
     endpoint = Endpoint(lambda: slow, clock=running.clock)
     for _ in range(MOST_CONNECTIONS):
         channel, transport = endpoint.connect()

@@ -287,13 +287,13 @@ class InMemory(Remote):
         object.__setattr__(self, "running", running)
 
     def get(self, path: str, **query: object) -> Any:
-        from mtlsgate.observe.status import Selection
+        from mtlsgate.observe.status import ConnectionSelection
 
-        snapshot = self.running.control.snapshot(Selection()).to_dict()  # type: ignore[attr-defined]
+        found = self.running.control.status(ConnectionSelection()).to_dict()  # type: ignore[attr-defined]
         answers = {
-            "/status": snapshot["status"],
-            "/connections": {"connections": snapshot["connections"], "next": None},
-            "/rejections": {"rejections": snapshot["rejections"], "total": 0},
+            "/status": found["service"],
+            "/connections": {"connections": found["connections"], "next": None},
+            "/rejections": {"rejections": found["rejections"], "total": 0},
         }
         return json.loads(json.dumps(answers[path]))
 
@@ -332,7 +332,9 @@ def test_names_are_neither_markup_nor_commands() -> None:
         "rejected": 1, "warnings": [HOSTILE], "servers": [{
             "name": HOSTILE, "listening": [HOSTILE], "protocol": HOSTILE, "rules": [
                 {"name": HOSTILE, "pins": 1}], "admitted": 1, "handshakes": 0,
-            "client_authentication": "required", "certificates": [{"days_left": 3}],
+            "client_authentication": "required", "deadlines": [
+                {"kind": "crl", "rule": HOSTILE, "days_left": -3, "is_due": True,
+                 "at": "2026-06-12T12:00:00"}],
             "limits": {"max_connections": 5, "max_handshakes": None},
         }],
         "last_reload": {"at": "2026-06-15T12:00:00", "succeeded": False, "problems": [HOSTILE]},

@@ -29,7 +29,7 @@ from mtlsgate.observe.observers import Observers
 from mtlsgate.run.control import Control, GateHandle
 from mtlsgate.run.listening import places_of
 from mtlsgate.run.names import configured_names
-from mtlsgate.run.status_taker import Process, Snapshots
+from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.testing import Client, Credential
 from tests.kits.pki import NOW, Site, server, site
 from tests.kits.service import service_of
@@ -69,9 +69,9 @@ class Running:
         process = Process(
             version="1.2.3", config=str(self.site.config), started=now, began=self.clock.seconds()
         )
-        snapshots = Snapshots(self.service, process)
-        metrics = Metrics(observers.counts, snapshots.state)
-        self.control = Control(snapshots, metrics, self._end)
+        taker = StatusTaker(self.service, process)
+        metrics = Metrics(observers.counts, taker.state)
+        self.control = Control(taker, metrics, self._end)
 
     def _end(self) -> None:
         self.ended += 1

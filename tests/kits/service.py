@@ -32,7 +32,7 @@ from mtlsgate.run.listening import Listener, bind
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.reloading import Load, Reloader
 from mtlsgate.run.service import GateService
-from mtlsgate.run.status_taker import Process, Snapshots
+from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.testing import Authority, Client, Credential
 from tests.kits.pki import NOW, site
 
@@ -133,7 +133,7 @@ class MemoryService:
             epoch, bind(epoch, self.reactor), self.reactor, self.registry, self._load, observing
         )
         process = Process(version="1", config=str(self.site.config), started=NOW, began=0.0)
-        self.told = Metrics(observing.counts, Snapshots(self.service, process).state)
+        self.told = Metrics(observing.counts, StatusTaker(self.service, process).state)
         self.reloads: list[Reload] = []
         self.service.privilegedStartService()
         self.service.startService()

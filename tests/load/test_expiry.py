@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mtlsgate.admission import AdmissionPolicy, Pin, Rule
+from mtlsgate.admission.revocation import Revocation, parse_crls
 from mtlsgate.certificates.parsing import ServerCredential
-from mtlsgate.load.expiry import Expiry, Kind, expiries_of
+from mtlsgate.load.expiry import SOON, Expiry, Kind, expiries_of
 from mtlsgate.testing import Authority, self_signed
 from mtlsgate.tls.server import TlsPolicy
+from tests.kits.revocation import crl, der
 
 NOW = datetime(2026, 6, 15, tzinfo=UTC)
 
@@ -65,3 +67,36 @@ def test_certificates() -> None:
         Expiry(Kind.CA, "door", "rule", days(80)),
     ]
     assert list(expiries_of("door", TlsPolicy(credentials, None), NOW)) == [own]
+
+
+def test_a_pin_that_is_to_begin() -> None:
+    """The next one that begins to count; of those that do there is nothing to tell."""
+    leaf = self_signed("x", now=NOW, not_before=days(-400), not_after=days(90)).certificate
+    pins = [Pin(leaf, "x", days(number), None) for number in (-1, 7, 3)]
+    policy = TlsPolicy((credential(90),), AdmissionPolicy((Rule("rule", (), tuple(pins)),)))
+    [one] = (at for at in expiries_of("door", policy, NOW) if at.kind is Kind.PIN_NOT_BEFORE)
+    assert one.next(NOW) == days(3)
+    assert one.next(days(4)) == days(7)
+    assert one.next(days(8)) is None
+    assert not any(one.is_due(days(number)) for number in range(9))
+
+
+def test_what_is_due() -> None:
+    """From 30 days before a certificate's end on, and after it."""
+    one = Expiry(Kind.CA, "door", "rule", days(0))
+    assert [one.is_due(days(number)) for number in (-31, -30, 0, 5)] == [False, True, True, True]
+    assert not Expiry(Kind.CA, "door", "rule", None).is_due(NOW)
+    assert timedelta(days=30) == SOON
+
+
+@pytest.mark.parametrize("period", [1, 30, 365])
+def test_a_list_is_due_in_the_last_tenth_of_its_period(period: int) -> None:
+    """Be it replaced daily or yearly."""
+    authority = Authority.create("CA", now=NOW)
+    data = der(crl(authority, now=NOW, this_update=days(0), next_update=days(period)))
+    rule = Rule("rule", (authority.certificate,), revocation=Revocation(parse_crls(data)))
+    policy = TlsPolicy((credential(90),), AdmissionPolicy((rule,)))
+    [one] = (found for found in expiries_of("door", policy, NOW) if found.kind is Kind.CRL)
+    assert one.next(NOW) == days(period)
+    due = [one.is_due(NOW + timedelta(days=period) * share / 100) for share in (0, 89, 91, 101)]
+    assert due == [False, False, True, True]

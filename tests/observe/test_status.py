@@ -1,5 +1,5 @@
 """
-Snapshots: every number and name that the admin endpoint shows.
+StatusTaker: every number and name that the admin endpoint shows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mtlsgate.gate.terms import Terms
 from mtlsgate.interfaces import IGate
 from mtlsgate.load.epoch import load
 from mtlsgate.observe.recent_rejections import KEPT, RecentRejections
-from mtlsgate.observe.status import Selection
+from mtlsgate.observe.status import ConnectionSelection
 from mtlsgate.reasons import Reason
 from mtlsgate.run.control import GateHandle
 from mtlsgate.testing import Authority, Version, self_signed
@@ -32,7 +32,7 @@ from tests.kits.admin import Running
 from tests.kits.gate import Log
 from tests.kits.pki import NOW, pki, server
 
-ALL = Selection()
+ALL = ConnectionSelection()
 TWO = server(
     'client_certificate "pinned" {\nca_certificate_file = "issuing.crt"\n'
     'leaf_certificate_file = "clients.crt"\n}\n'
@@ -58,7 +58,7 @@ def running(tmp_path: Path, log: Log) -> Iterator[Running]:
 def test_the_status_has_what_was_loaded(running: Running) -> None:
     """Servers, rules, pins, protocols, certificates with the days they have left, limits."""
     running.clock.advance(61)
-    status = running.control.snapshot().status
+    status = running.control.status().service
     assert (status.version, status.config) == ("1.2.3", str(running.site.config))
     assert (status.uptime, status.epoch, status.epoch_age) == (61, 1, 61)
     assert (status.ready, status.not_ready, status.draining) == (True, None, False)
@@ -85,7 +85,7 @@ def test_an_expired_certificate_has_negative_days(tmp_path: Path) -> None:
     """It is the days that are left, below zero once it is over."""
     late = pki().server.certificate.not_valid_after_utc + timedelta(days=2, hours=1)
     running = Running(tmp_path, TWO, now=late)
-    assert running.control.snapshot().status.servers[0].certificates[0].days_left == -3
+    assert running.control.status().service.servers[0].certificates[0].days_left == -3
     running.stop()
 
 
@@ -97,8 +97,8 @@ def test_connections_are_counted_and_told(running: Running, version: Version) ->
     client.send(b"knock")
     assert client.receive() == b"knock"
     running.clock.advance(3)
-    snapshot = running.control.snapshot(ALL)
-    first, second = snapshot.connections
+    found = running.control.status(ALL)
+    first, second = found.connections
     assert (first.number, first.state, first.server) == (1, "admitted", "door")
     assert (first.rule, first.pin, first.subject) == ("pinned", None, "CN=client")
     assert first.sha256 == sha256(pki().client.certificate).hex()
@@ -111,12 +111,12 @@ def test_connections_are_counted_and_told(running: Running, version: Version) ->
     assert first.since == NOW
     assert first.idle is not None
     assert (second.server, second.rule, second.subject) == ("window", None, None)
-    status = snapshot.status
+    status = found.service
     assert (status.admitted, status.handshakes) == (2, 0)
     assert [(one.admitted, one.handshakes) for one in status.servers] == [(1, 0), (1, 0)]
     for one in (client, anyone):
         one.close()
-    assert running.control.snapshot().status.admitted == 0
+    assert running.control.status().service.admitted == 0
 
 
 def test_idleness_is_measured_from_the_last_byte(running: Running) -> None:
@@ -125,13 +125,13 @@ def test_idleness_is_measured_from_the_last_byte(running: Running) -> None:
     for _ in range(6):
         running.clock.advance(1)
         running.service.runner.registry.sweep()
-    [told] = running.control.snapshot(ALL).connections
+    [told] = running.control.status(ALL).connections
     assert told.idle == 6
     client.send(b"knock")
     for _ in range(2):
         running.clock.advance(1)
         running.service.runner.registry.sweep()
-    [told] = running.control.snapshot(ALL).connections
+    [told] = running.control.status(ALL).connections
     assert told.idle is not None
     assert told.idle <= 2
     client.close()
@@ -142,17 +142,17 @@ def test_a_handshake_is_a_connection_too(running: Running) -> None:
     registry = running.service.runner.registry
     entry = registry.arrive("x", "door", Terms(), IPv4Address("TCP", "192.0.2.1", 1))
     assert entry is not None
-    [told] = running.control.snapshot(ALL).connections
+    [told] = running.control.status(ALL).connections
     assert (told.state, told.address, told.tls_version) == ("handshake", "192.0.2.1:1", None)
     assert (told.idle, told.received) == (None, 0)
-    assert running.control.snapshot().status.handshakes == 1
+    assert running.control.status().service.handshakes == 1
     registry.leave(entry)
 
 
 def test_a_rejection_has_the_leaf_and_a_pin_to_paste(running: Running) -> None:
     """What was presented, and HCL that would pin it, which loads and then admits it."""
     running.client(pki().stranger)
-    [told] = running.control.snapshot().rejections
+    [told] = running.control.status().rejections
     assert (told.reason, told.server, told.number, told.depth) == ("unknown_ca", "door", 1, 0)
     assert told.leaf is not None
     assert told.leaf.subject == told.leaf.issuer == "CN=stranger"
@@ -169,7 +169,7 @@ def test_a_rejection_has_the_leaf_and_a_pin_to_paste(running: Running) -> None:
 def test_no_certificate_no_leaf(running: Running) -> None:
     """Who presents none has none."""
     running.client(None)
-    [told] = running.control.snapshot().rejections
+    [told] = running.control.status().rejections
     assert (told.reason, told.leaf, told.pin_block) == ("no_certificate", None, None)
 
 
@@ -230,7 +230,7 @@ def test_names_are_safe_to_print(running: Running, name: str) -> None:
     if name != "\ud800":
         running.client(Authority.create("Other").issue(name))
     running.recent.rejected(rejection_of(detail=name, server_name=name))
-    text = json.dumps(running.control.snapshot(ALL).to_dict(), ensure_ascii=False)
+    text = json.dumps(running.control.status(ALL).to_dict(), ensure_ascii=False)
     assert text.isprintable()
 
 
@@ -255,7 +255,7 @@ def _with_broken_subject() -> bytes:
 def test_reloads_are_told(running: Running) -> None:
     """The last attempt, with its problems."""
     running.service.reloader.last = Reload(at=NOW, number=1, problems=("gate.hcl:1:1: x: y\x1b",))
-    told = running.control.snapshot().status.last_reload
+    told = running.control.status().service.last_reload
     assert told is not None
     assert (told.succeeded, told.epoch, told.problems) == (False, 1, ("gate.hcl:1:1: x: y\\x1b",))
 
@@ -264,8 +264,8 @@ def test_all_of_it_is_json(running: Running) -> None:
     """to_dict is plain, with times as RFC 3339."""
     client = running.client(pki().client)
     running.client(pki().stranger)
-    told = json.loads(json.dumps(running.control.snapshot(ALL).to_dict()))
-    assert set(told) == {"at", "status", "connections", "next", "rejections"}
+    told = json.loads(json.dumps(running.control.status(ALL).to_dict()))
+    assert set(told) == {"at", "service", "connections", "next", "rejections"}
     assert re.fullmatch(r"2026-06-15T12:00:00\+00:00", told["connections"][0]["since"])
     assert told["rejections"][0]["leaf"]["dns_names"] == []
     client.close()
