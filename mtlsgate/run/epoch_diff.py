@@ -7,30 +7,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from mtlsgate.admission import Pin, Rule
+from mtlsgate.admission.revocation import Revocation, RevocationList
 from mtlsgate.certificates.parsing import sha256
 from mtlsgate.load.admin_endpoint import AdminEndpoint
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.load.overview import describe_rule
 from mtlsgate.text import printable
 
-#: How many pins of a rule are named before the rest is counted.
+#: How many pins of a rule, and serial numbers, are named before the rest is counted.
 _NAMED = 10
+#: How many entries a CRL has at most of which those that are new are looked for.
+_MOST_ENTRIES = 200_000
 
 
-def changes(before: Epoch, after: Epoch) -> Iterator[str]:
+def epoch_diff(before: Epoch, after: Epoch) -> tuple[str, ...]:
     """:returns: what changes for clients, in lines; servers and rules go by
     their names."""
+    return tuple(map(printable, _lines(before, after)))
+
+
+def _lines(before: Epoch, after: Epoch) -> Iterator[str]:
     old = {server.gate.name: server for server in before.servers}
     new = {server.gate.name: server for server in after.servers}
     for name in sorted(old.keys() - new.keys()):
-        yield printable(f"server {name}: removed")
+        yield f"server {name}: removed"
     for name, server in new.items():
         if name not in old:
-            yield printable(f"server {name}: added")
+            yield f"server {name}: added"
         else:
             for line in _server(old[name], server):
-                yield printable(f"server {name}: {line}")
-    yield from map(printable, _admin(before.admin, after.admin))
+                yield f"server {name}: {line}"
+    yield from _admin(before.admin, after.admin)
 
 
 def _admin(before: AdminEndpoint | None, after: AdminEndpoint | None) -> Iterator[str]:
@@ -71,20 +78,20 @@ def _rules(before: Mapping[str, Rule], after: Mapping[str, Rule]) -> Iterator[st
             yield f"{describe_rule(rule)} added"
             continue
         old = before[name]
-        pins = list(_pins(old, rule))
-        yield from (f"rule {name}: {line}" for line in pins)
-        if _but_for_pins(old) != _but_for_pins(rule):
+        for line in (*_pins(old, rule), *_revocations(old.revocation, rule.revocation)):
+            yield f"rule {name}: {line}"
+        if _rest(old) != _rest(rule):
             yield f"{describe_rule(rule)} changed"
 
 
-def _but_for_pins(rule: Rule) -> tuple[object, ...]:
-    lists = rule.revocation
+def _rest(rule: Rule) -> tuple[object, ...]:
+    """:returns: what no line of its own tells."""
     return (
         rule.authority_digests,
         rule.allow,
         rule.deny,
         rule.max_depth,
-        lists and (lists.scope, [(one.issuer, one.age) for one in lists.lists]),
+        rule.revocation and rule.revocation.scope,
         {(pin.digest, pin.not_before, pin.retire_after) for pin in rule.pins if pin.name},
     )
 
@@ -104,3 +111,45 @@ def _listed(word: str, pins: Iterable[Pin]) -> Iterator[str]:
         yield f"pin{name} {word}: {subject} sha256={sha256(pin.certificate).hex()}"
     if len(found) > _NAMED:
         yield f"{len(found) - _NAMED} more pins {word}"
+
+
+def _revocations(before: Revocation | None, after: Revocation | None) -> Iterator[str]:
+    old, new = _by_issuer(before), _by_issuer(after)
+    for name in sorted(old.keys() - new.keys()):
+        yield f"CRL of {name} removed"
+    for name, lists in new.items():
+        if name not in old:
+            yield f"CRL of {name} added: {_counted(sum(len(one.revoked) for one in lists))}"
+        elif {one.age for one in old[name]} != {one.age for one in lists}:
+            yield f"CRL of {name} replaced: {_entries(old[name], lists)}"
+
+
+def _by_issuer(revocation: Revocation | None) -> dict[str, list[RevocationList]]:
+    found: dict[str, list[RevocationList]] = {}
+    for one in revocation.lists if revocation else ():
+        found.setdefault(one.issuer_name, []).append(one)
+    return found
+
+
+def _entries(before: list[RevocationList], after: list[RevocationList]) -> str:
+    counts = [sum(len(one.revoked) for one in lists) for lists in (before, after)]
+    if max(counts) > _MOST_ENTRIES:
+        return f"{_counted(counts[1])}, and no longer {counts[0]}"
+    old, new = ({serial for one in lists for serial in one.revoked} for lists in (before, after))
+    parts = [
+        f"{_counted(len(serials))} {word}: {_serials(serials)}"
+        for word, serials in (("added", new - old), ("removed", old - new))
+        if serials
+    ]
+    return "; ".join(parts) or f"the same {_counted(counts[1])}"
+
+
+def _counted(number: int) -> str:
+    return f"{number} {'entry' if number == 1 else 'entries'}"
+
+
+def _serials(serials: Iterable[int]) -> str:
+    found = sorted(serials)
+    named = ", ".join(f"{serial:x}" for serial in found[:_NAMED])
+    more = len(found) - _NAMED
+    return f"{named} and {more} more" if more > 0 else named

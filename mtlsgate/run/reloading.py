@@ -6,27 +6,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from attrs import evolve
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mtlsgate.admission import Rejection
 from mtlsgate.errors import GateError
-from mtlsgate.gate.events import Reload
+from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.load.epoch import Epoch
+from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.peer import address_text
-from mtlsgate.run.epoch_diff import changes
+from mtlsgate.run.epoch_diff import epoch_diff
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.rejudging import Handover
 from mtlsgate.run.selftest import self_test
 from mtlsgate.run.threads import InThread
-from mtlsgate.text import printable
+from mtlsgate.text import loggable, printable
 
 _log = Logger("mtlsgate.service")
 
 #: Loads the configuration anew, or raises `GateError`; told whether that is only
 #: to tell what would change.
 Load = Callable[[bool], Epoch]
+
+
+@frozen
+class _Loaded:
+    """
+    An epoch that could take over.
+
+    :ivar epoch: it.
+    :ivar changes: what is different from the one in force, in lines.
+    """
+
+    epoch: Epoch
+    changes: tuple[str, ...]
 
 
 class Reloader:
@@ -82,7 +97,7 @@ class Reloader:
         return self._attempt(self._reload, is_trial=False).addBoth(tell)
 
     def _attempt(
-        self, go_on: Callable[[Epoch], Reload | Deferred[Reload]], *, is_trial: bool
+        self, go_on: Callable[[_Loaded], Reload | Deferred[Reload]], *, is_trial: bool
     ) -> Deferred[Reload]:
         began = self._runner.registry.clock.seconds()
 
@@ -90,20 +105,20 @@ class Reloader:
             seconds = self._runner.registry.clock.seconds() - began
             return self._tell(evolve(report, seconds=seconds, is_trial=is_trial))
 
-        loading: Deferred[Epoch] = self._in_thread(lambda: self._loaded(is_trial))
+        loading: Deferred[_Loaded] = self._in_thread(lambda: self._loaded(is_trial))
         made: Deferred[Reload] = loading.addCallback(go_on)
         return made.addErrback(self._failed).addCallback(tell)
 
-    def _loaded(self, is_trial: bool) -> Epoch:
+    def _loaded(self, is_trial: bool) -> _Loaded:
         epoch = self._load(is_trial)
         self_test(epoch)
-        return epoch
+        # Here, too: of many pins and long revocation lists it takes a while.
+        return _Loaded(epoch, epoch_diff(self._runner.epoch, epoch))
 
-    def _reload(self, epoch: Epoch) -> Reload:
+    def _reload(self, loaded: _Loaded) -> Reload:
         runner = self._runner
-        found = tuple(changes(runner.epoch, epoch))
-        runner.take_over(epoch)
-        return Reload(at=runner.registry.now(), number=runner.number, changes=found)
+        runner.take_over(loaded.epoch)
+        return Reload(at=runner.registry.now(), number=runner.number, changes=loaded.changes)
 
     def _failed(self, failure: Failure) -> Reload:
         if not failure.check(GateError):
@@ -113,22 +128,20 @@ class Reloader:
         runner = self._runner
         return Reload(at=runner.registry.now(), number=runner.number, problems=problems)
 
-    def _trial(self, epoch: Epoch) -> Deferred[Reload]:
+    def _trial(self, loaded: _Loaded) -> Deferred[Reload]:
         runner, dropped = self._runner, list[str]()
 
         def look() -> Iterator[None]:
-            for one, why in Handover(epoch).dropped(runner.registry):
+            for one, why in Handover(loaded.epoch).dropped(runner.registry):
                 if why is not None:
-                    address = address_text(one.arrival.address)
-                    line = f"{one.server}: {address}: {why.reason}: {why.detail}"
-                    dropped.append(printable(line))
+                    dropped.append(_dropped(one, why))
                 yield
 
         def told(_: object) -> Reload:
             return Reload(
                 at=runner.registry.now(),
                 number=runner.number,
-                changes=tuple(changes(runner.epoch, epoch)),
+                changes=loaded.changes,
                 dropped=tuple(dropped),
             )
 
@@ -140,3 +153,13 @@ class Reloader:
             self.last = report
         self._runner.registry.tell_reloaded(report)
         return report
+
+
+def _dropped(one: LiveConnection, why: Rejection) -> str:
+    """:returns: who would be dropped, and why, in the form of the log's lines."""
+    facts = [f"connection={one.arrival.number}"]
+    peer = None if one.admission is None else one.admission.peer
+    if peer is not None:
+        facts += [f"subject={loggable(subject_of(peer.leaf))}", f"sha256={peer.sha256}"]
+    address, detail = address_text(one.arrival.address), loggable(why.detail)
+    return printable(f"{one.server}: {address}: {why.reason}: {detail} [{' '.join(facts)}]")

@@ -12,7 +12,7 @@ from mtlsgate.errors import ConfigError, CredentialError
 from mtlsgate.load.admin_endpoint import AdminEndpoint, endpoint_of
 from mtlsgate.load.listen_addresses import SocketAddress
 from mtlsgate.load.overview import overview
-from mtlsgate.run.epoch_diff import changes
+from mtlsgate.run.epoch_diff import epoch_diff
 from tests.kits.pki import NOW, server, site
 
 TOKEN = "0123456789abcdef"
@@ -189,7 +189,7 @@ def test_a_reload_tells_what_changed(
     place = site(tmp_path)
     one, other = (place.load(admin(text) if text else SERVER) for text in (before, after))
     # The self-signed certificate of a server without one is made anew.
-    assert [line for line in changes(one, other) if "admin" in line] == told
+    assert [line for line in epoch_diff(one, other) if "admin" in line] == told
 
 
 def test_check_tells_where_it_is(tmp_path: Path) -> None:

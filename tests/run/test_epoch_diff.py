@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mtlsgate.run.epoch_diff import changes
-from tests.kits.pki import site
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.run.epoch_diff import epoch_diff
+from tests.kits.pki import NOW, pki, site
+from tests.kits.revocation import crl, der
 from tests.kits.service import ISSUING, PINNED, a_server
 
 CLIENT = 'client_certificate "pinned" { ca_certificate_file = "issuing.crt"\n%s }'
@@ -91,7 +93,7 @@ NAMED = CLIENT % 'pin "a" { leaf_certificate_file = "client.crt"%s }'
 def test_what_changes(tmp_path: Path, before: str, after: str, expected: list[str]) -> None:
     """In words that name servers, rules and pins."""
     here = site(tmp_path)
-    found = list(changes(here.load(before), here.load(after)))
+    found = list(epoch_diff(here.load(before), here.load(after)))
     assert [line.partition(" sha256=")[0] for line in found] == expected
 
 
@@ -104,7 +106,57 @@ def test_many_pins_are_counted(tmp_path: Path) -> None:
     pins = 'client_certificate "fleet" { leaf_certificate_file = "%s" }'
     one = here.load(a_server(rules=pins % "stranger.crt"))
     many = here.load(a_server(rules=pins % "fleet.pem"))
-    found = list(changes(one, many))
+    found = list(epoch_diff(one, many))
     assert len(found) == 12
     assert found[10] == "server door: rule fleet: 15 more pins added"
     assert "pin removed: CN=stranger" in found[11]
+
+
+LISTED = (
+    'client_certificate "fleet" { ca_certificate_file = "issuing.crt"\n'
+    'crl_file = "issuing.crl"\ncrl_scope = "leaf" }'
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (None, [0xA, 0xB], "CRL of CN=Issuing CA added: 2 entries"),
+        ([0xA], None, "CRL of CN=Issuing CA removed"),
+        ([0xA], [0xA], "CRL of CN=Issuing CA replaced: the same 1 entry"),
+        ([], [], "CRL of CN=Issuing CA replaced: the same 0 entries"),
+        ([0xA], [0xA, 0x2B], "CRL of CN=Issuing CA replaced: 1 entry added: 2b"),
+        (
+            [0xA, 0xB],
+            [0xC],
+            "CRL of CN=Issuing CA replaced: 1 entry added: c; 2 entries removed: a, b",
+        ),
+        (
+            [],
+            list(range(1, 26)),
+            "CRL of CN=Issuing CA replaced: 25 entries added: 1, 2, 3, 4, 5, 6, 7, 8, 9, a "
+            "and 15 more",
+        ),
+    ],
+)
+def test_entries_of_revocation_lists(
+    tmp_path: Path, before: list[int] | None, after: list[int] | None, expected: str
+) -> None:
+    """Which were added, and which removed, by their serial numbers."""
+    here = site(tmp_path)
+
+    def loaded(serials: list[int] | None, number: int) -> Epoch:
+        if serials is None:
+            return here.load(a_server(rules=ISSUING))
+        here.write("issuing.crl", der(crl(pki().issuing, serials, now=NOW, number=number)))
+        return here.load(a_server(rules=LISTED))
+
+    lines = epoch_diff(loaded(before, 1), loaded(after, 2))
+    assert lines[0] == f"server door: rule fleet: {expected}"
+
+
+def test_the_same_revocation_list_is_no_change(tmp_path: Path) -> None:
+    """However often it is loaded."""
+    here = site(tmp_path)
+    here.write("issuing.crl", der(crl(pki().issuing, [1], now=NOW)))
+    assert epoch_diff(here.load(a_server(rules=LISTED)), here.load(a_server(rules=LISTED))) == ()

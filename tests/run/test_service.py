@@ -613,6 +613,7 @@ def test_a_trial_changes_nothing(tmp_path: Path, log: Log) -> None:
     assert running.service.runner.number == report.number == 1
     [dropped] = report.dropped
     assert dropped.startswith("door: 127.0.0.1:50000: leaf_mismatch: ")
+    assert dropped.endswith(f" [connection=2 subject=CN=other sha256={pki().other.sha256}]")
     assert len(report.changes) == 2
     for one in (client, other):
         one.send(b"still")
