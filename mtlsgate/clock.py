@@ -36,11 +36,20 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def monotonic(reactor: Any) -> Any:
+    """:returns: a reactor that times by a clock that nobody sets: the same, if it
+    does already, as one in memory does."""
+    return MonotonicReactor(reactor) if reactor.seconds is time.time else reactor
+
+
 class Alarm(Protocol):
     """Wakes the reactor once, after a time."""
 
     def set(self, delay: float) -> None:
         """:param delay: seconds from now, more than 0; replaces what was set before."""
+
+    def close(self) -> None:
+        """Wake it no more."""
 
 
 @implementer(IReactorTime)
@@ -131,6 +140,9 @@ class MonotonicReactor:
         at = self._calls.next
         if at is not None:
             self._set(at)
+        elif self._alarm is not None:
+            self._alarm.close()
+            self._alarm = None
 
     def _is_due(self, call: DelayedCall, now: float) -> bool:
         """:returns: whether a call was not put off since its time was noted."""
@@ -161,6 +173,7 @@ class TimerFile:
 
     def __init__(self, reactor: Any, call: Callable[[], object]) -> None:
         """:raises OSError: if the system has none."""
+        self._reactor = reactor
         self._call = call
         self._descriptor = _timerfd_create()
         reactor.addReader(self)
@@ -168,6 +181,13 @@ class TimerFile:
     def set(self, delay: float) -> None:
         """:param delay: seconds from now."""
         _timerfd_settime(self._descriptor, delay)
+
+    def close(self) -> None:
+        """Wake nobody any more."""
+        if self._descriptor != -1:
+            self._reactor.removeReader(self)
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def fileno(self) -> int:
         """:returns: the descriptor; -1 if it is closed."""
@@ -188,8 +208,7 @@ class TimerFile:
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor ends."""
-        os.close(self._descriptor)
-        self._descriptor = -1
+        self.close()
 
 
 @define(eq=False)
@@ -202,11 +221,15 @@ class TimerThread:
 
     def set(self, delay: float) -> None:
         """:param delay: seconds from now."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self.close()
         self._timer = Timer(delay, self._reactor.callFromThread, (self._call,))
         self._timer.daemon = True
         self._timer.start()
+
+    def close(self) -> None:
+        """Wake nobody any more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def _timerfd_create() -> int:

@@ -41,6 +41,7 @@ from mtlsgate.run.names import configured_names
 from mtlsgate.run.reloading import Reloader
 from mtlsgate.run.service import GateService
 from mtlsgate.run.signals import Handler, SignalService
+from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.run.threads import OwnThread
 from mtlsgate.run.twistd import LogOutput, log_output_of, mend_pid_file, owner_of
@@ -58,6 +59,7 @@ class Options(usage.Options):
     loader: Loader
     log: LogOutput | None
     reactor: MonotonicReactor
+    sockets: Sockets
 
     def postOptions(self) -> None:
         """
@@ -78,7 +80,8 @@ class Options(usage.Options):
             audit = self["audit"] = AuditLog()
             owner = owner_of(self.parent)
             audit.turn_to(audit.prepare(self.epoch.path, self.epoch.settings.audit, owner))
-            self["listeners"] = bind(self.epoch, self.reactor)
+            self.sockets = Sockets.of_process()
+            self["bound"] = bind(self.epoch, self.sockets)
             self["admin"] = take(self.epoch.admin, owner=owner)
         except GateError as error:
             # usage.UsageError would bury the message under twistd's own help.
@@ -109,7 +112,7 @@ def makeService(options: Options) -> IService:
     loader, handle, log = options.loader, options.handle, options.log
     reactor = options.reactor
     # twistd keeps the options for as long as it runs; the first epoch is to be freed one day.
-    epoch, listeners = options.epoch, options.pop("listeners")
+    epoch, bound = options.epoch, options.pop("bound")
     del options.epoch
     observers = Observers(
         audit=options["audit"],
@@ -120,7 +123,7 @@ def makeService(options: Options) -> IService:
     registry = Registry(reactor, observers.all)
     admin = AdminService(handle, epoch.admin, options["admin"], reactor, registry.gone)
     followers = (ObserversFollower(observers), admin)
-    runner = EpochRunner(epoch, listeners, reactor, registry, followers)
+    runner = EpochRunner(epoch, bound, options.sockets, reactor, registry, followers)
     in_thread = OwnThread(cast(Any, reactor))
     reloader = Reloader(runner, loader.again, in_thread)
     gate = GateService(runner, reloader, observers)

@@ -8,11 +8,11 @@ import pytest
 from twisted.internet.error import AlreadyCalled, AlreadyCancelled
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.protocol import ClientFactory
-from twisted.internet.task import Cooperator, LoopingCall
+from twisted.internet.task import Clock, Cooperator, LoopingCall
 from twisted.internet.testing import MemoryReactor
 from zope.interface.verify import verifyObject
 
-from mtlsgate.clock import Alarm, MonotonicReactor, TimerFile, TimerThread, new_alarm
+from mtlsgate.clock import Alarm, MonotonicReactor, TimerFile, TimerThread, monotonic, new_alarm
 from tests.kits.gate import Log
 
 
@@ -39,14 +39,19 @@ class Turns(MemoryReactor):
 class HandAlarm:
     """
     :ivar delays: that it was set to, in order.
+    :ivar is_closed: whether it is needed no more.
     """
 
     def __init__(self, reactor: object, call: Callable[[], object]) -> None:
         self.ring = call
         self.delays: list[float] = []
+        self.is_closed = False
 
     def set(self, delay: float) -> None:
         self.delays.append(delay)
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 class Time:
@@ -207,6 +212,9 @@ class Wakes:
     def addReader(self, reader: Any) -> None:
         self.readers.append(reader)
 
+    def removeReader(self, reader: Any) -> None:
+        self.readers.remove(reader)
+
     def callFromThread(self, call: Callable[[], object]) -> None:
         call()
 
@@ -234,7 +242,30 @@ def test_alarms(kind: type[TimerFile] | type[TimerThread]) -> None:
         alarm.doRead()
         assert len(rung) == 2
         alarm.connectionLost(None)  # type: ignore[arg-type]
-        assert alarm.fileno() == -1
+        assert (alarm.fileno(), reactor.readers) == (-1, [])
+
+
+def test_no_alarm_is_kept_for_nothing() -> None:
+    """Whoever no longer waits for anything holds no descriptor."""
+    time = Time()
+    time.say(1.0, "sweep")
+    first = time.alarm
+    time.pass_time(1.0)
+    assert first.is_closed
+    time.say(1.0, "again")
+    time.pass_time(1.0)
+    assert time.said == ["sweep", "again"]
+
+
+def test_which_reactors_are_wrapped() -> None:
+    """Those that go by the wall clock."""
+    below = Turns()
+    below.seconds = time.time  # type: ignore[attr-defined]
+    wrapped = monotonic(below)
+    assert isinstance(wrapped, MonotonicReactor)
+    assert monotonic(wrapped) is wrapped
+    clock = Clock()
+    assert monotonic(clock) is clock
 
 
 def test_where_there_is_no_such_file_there_is_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,9 @@ from mtlsgate.admin.resource import AdminResource
 from mtlsgate.admin.site import AdminSite
 from mtlsgate.admin.sockets import Taken, take
 from mtlsgate.interfaces import IGate
+from mtlsgate.load.addresses import SocketAddress
 from mtlsgate.load.admin_endpoint import AdminEndpoint
 from mtlsgate.load.epoch import Epoch
-from mtlsgate.load.listen_addresses import SocketAddress
 from mtlsgate.peer import address_text
 from mtlsgate.run.followers import Change
 from mtlsgate.text import printable

@@ -18,12 +18,13 @@ from twisted.internet.protocol import Factory
 from mtlsgate.api.reading import BlockReader, PythonReport
 from mtlsgate.config import Located, model
 from mtlsgate.errors import NOWHERE, Problem, Report
+from mtlsgate.load.addresses import HostError
 from mtlsgate.load.applications import Application
 from mtlsgate.load.authorizers import read_authorizer
 from mtlsgate.load.epoch import Epoch, load_gate
 from mtlsgate.load.expiry import expiries_of
 from mtlsgate.load.files import CertificateFiles
-from mtlsgate.load.listen_addresses import Host, HostError, parse_host
+from mtlsgate.load.listen_addresses import Host, parse_host
 from mtlsgate.load.servers import GateParts, ServerBuilder, serve
 from mtlsgate.text import quoted
 

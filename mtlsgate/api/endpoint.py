@@ -18,12 +18,14 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from mtlsgate.api.building import Built
+from mtlsgate.clock import monotonic
 from mtlsgate.errors import GateError
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.listening import bind
+from mtlsgate.run.sockets import Sockets
 
 
 @implementer(IListeningPort)
@@ -132,9 +134,10 @@ class GateEndpoint:
 
     def _listen(self, application: IProtocolFactory) -> GatePort:
         epoch = self._gate().epoch(self.hosts, application)
-        registry = Registry(self._reactor, [HumanLog(epoch.settings.quiet)])
-        listeners = bind(epoch, self._reactor)
-        runner = EpochRunner(epoch, listeners, self._reactor, registry)
+        reactor, sockets = monotonic(self._reactor), Sockets.of_process()
+        registry = Registry(reactor, [HumanLog(epoch.settings.quiet)])
+        bound = bind(epoch, sockets)
+        runner = EpochRunner(epoch, bound, sockets, reactor, registry)
         try:
             runner.listen()
         except GateError:

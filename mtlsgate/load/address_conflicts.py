@@ -12,7 +12,8 @@ from mtlsgate.admission.patterns import dns_pattern
 from mtlsgate.certificates.server_names import canonical
 from mtlsgate.config import Located, model
 from mtlsgate.errors import Position, Report
-from mtlsgate.load.listen_addresses import Host, SocketAddress
+from mtlsgate.load.addresses import Address, SocketAddress
+from mtlsgate.load.listen_addresses import Host
 from mtlsgate.text import quoted
 
 
@@ -39,28 +40,32 @@ class _Use:
 
     :ivar server: whose.
     :ivar host: the entry of ``hosts``.
-    :ivar address: one of its TCP addresses, or None for an endpoint.
+    :ivar address: one of those that it means.
     :ivar at: where the entry stands.
     """
 
     server: model.Server
     host: Host
-    address: SocketAddress | None
+    address: Address
     at: Position
 
     @property
     def group(self) -> int | str:
-        """Only uses of one group can clash: a port, or an endpoint."""
-        return self.host.text if self.address is None else self.address.port
+        """Only uses of one group can clash: a port, or a socket by its name."""
+        address = self.address
+        return address.port if isinstance(address, SocketAddress) else str(address)
 
     def clashes(self, other: _Use) -> bool:
         """:returns: whether both cannot be listened on with a socket each."""
-        if self.address is None or other.address is None:
-            return self.address is other.address
-        return self.address.overlaps(other.address)
+        one, two = self.address, other.address
+        if isinstance(one, SocketAddress) and isinstance(two, SocketAddress):
+            return one.overlaps(two)
+        return str(one) == str(two)
 
     def __str__(self) -> str:
-        return quoted(self.host.text) if self.address is None else str(self.address)
+        if isinstance(self.address, SocketAddress):
+            return str(self.address)
+        return quoted(self.host.text)
 
 
 class _Sharers:
@@ -113,7 +118,7 @@ def refuse_overlaps(
 
     :param servers: each with what its hosts mean, None where that is in error.
     """
-    taken: dict[int | str, dict[SocketAddress | None, _Sharers]] = {}
+    taken: dict[int | str, dict[Address, _Sharers]] = {}
     for use in _uses(servers):
         group = taken.setdefault(use.group, {})
         others = [
@@ -134,7 +139,7 @@ def _uses(
     for server, hosts in servers:
         for host, written in zip(hosts, server.hosts, strict=True):
             if host is not None:
-                for address in host.addresses or (None,):
+                for address in host.addresses:
                     yield _Use(server, host, address, written.at)
 
 
@@ -169,7 +174,7 @@ def names_elsewhere(
     places: list[set[str]] = []
     for number, (server, hosts) in enumerate(servers):
         found = [host for host in hosts if host is not None]
-        places.append({str(one) for host in found for one in host.addresses or (host.text,)})
+        places.append({str(one) for host in found for one in host.addresses})
         for name in _canonical(server.server_names):
             owners.setdefault(name.partition(".")[2], []).append((name, number))
     return [

@@ -18,8 +18,9 @@ from mtlsgate.config.expressions import Scope
 from mtlsgate.config.material import looks_like_material, material_bytes
 from mtlsgate.config.syntax import parse
 from mtlsgate.errors import START, Report
+from mtlsgate.load.addresses import Address, HostError, SocketAddress
 from mtlsgate.load.files import CertificateFiles
-from mtlsgate.load.listen_addresses import HostError, SocketAddress, parse_host
+from mtlsgate.load.listen_addresses import parse_host
 from mtlsgate.text import quoted
 
 #: What a token must have at least, in characters.
@@ -60,7 +61,7 @@ def read_admin(
     block: model.Admin,
     files: CertificateFiles,
     report: Report,
-    taken: Iterable[SocketAddress] = (),
+    taken: Iterable[Address] = (),
     *,
     offline: bool = False,
 ) -> AdminEndpoint | None:
@@ -152,19 +153,20 @@ def _loopback(text: str, offline: bool) -> tuple[SocketAddress, ...]:
         host = parse_host(text, offline=offline)
     except HostError as error:
         raise ValueError(f"not a place for the admin endpoint ({error}): {_FORMS}") from None
-    if offline and host.endpoint is None:
+    if offline and not host.addresses:
         return ()
-    if not host.addresses or not host.is_local:
+    addresses = tuple(one for one in host.addresses if isinstance(one, SocketAddress))
+    if addresses != host.addresses or not host.is_local:
         raise ValueError(
             "only a unix socket or a loopback address is safe without TLS: "
             f'{_FORMS}; for others, put protocol "admin" into a server of its own'
         )
-    return host.addresses
+    return addresses
 
 
-def _refuse_overlaps(addresses: Iterable[SocketAddress], taken: Iterable[SocketAddress]) -> None:
+def _refuse_overlaps(addresses: Iterable[SocketAddress], taken: Iterable[Address]) -> None:
     """:raises ValueError: if a server listens there."""
-    others = tuple(taken)
+    others = [one for one in taken if isinstance(one, SocketAddress)]
     for address in addresses:
         if any(address.overlaps(other) for other in others):
             raise ValueError("a server listens there")

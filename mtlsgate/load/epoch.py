@@ -25,13 +25,14 @@ from mtlsgate.config.syntax import parse
 from mtlsgate.errors import START, CredentialError, Problem, Report
 from mtlsgate.interfaces import IGate
 from mtlsgate.load.address_conflicts import names_elsewhere, refuse_overlaps
+from mtlsgate.load.addresses import HostError
 from mtlsgate.load.admin_endpoint import AdminEndpoint, read_admin
 from mtlsgate.load.applications import ApplicationReader
 from mtlsgate.load.authorizers import read_authorizer
 from mtlsgate.load.expiry import Expiry, expiries_of
 from mtlsgate.load.file_state import Stamp
 from mtlsgate.load.files import CertificateFiles
-from mtlsgate.load.listen_addresses import Host, HostError, parse_host
+from mtlsgate.load.listen_addresses import Host, parse_host
 from mtlsgate.load.progress import note_if_slow
 from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder, serve
 from mtlsgate.protocols import no_gate

@@ -6,17 +6,17 @@ Knows nothing of twistd: `mtlsgate.run.service` runs it there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any
 
-from attrs import frozen
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IReactorTime
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.task import Cooperator, LoopingCall
 from twisted.logger import Logger
 
 from mtlsgate.errors import GateError
+from mtlsgate.gate.entrance import Entrance
+from mtlsgate.gate.listener import Acceptor, BoundSocket, Listener
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.overview import describe
@@ -24,33 +24,12 @@ from mtlsgate.peer import address_text
 from mtlsgate.reasons import Cause
 from mtlsgate.run.descriptors import Descriptors
 from mtlsgate.run.followers import Change, EpochFollower
-from mtlsgate.run.listening import (
-    Entrance,
-    Listener,
-    ListenError,
-    Switch,
-    bind,
-    listen,
-    places_of,
-    release,
-)
+from mtlsgate.run.listening import ListenError, bind, entrance_of, places_of, release
 from mtlsgate.run.memory_trim import MemoryTrim, give_back
 from mtlsgate.run.rejudging import Handover, InForce
+from mtlsgate.run.sockets import Sockets
 
 _log = Logger("mtlsgate.service")
-
-
-@frozen
-class _Open:
-    """
-    A place that is listened on.
-
-    :ivar port: its port.
-    :ivar switch: the port's factory, behind which epochs follow each other.
-    """
-
-    port: IListeningPort
-    switch: Switch
 
 
 class EpochRunner:
@@ -61,21 +40,23 @@ class EpochRunner:
     :ivar number: of that epoch; the first is 1.
     :ivar since: when it took over, in the clock's seconds.
     :ivar registry: of all connections.
-    :ivar is_listening: whether it has begun to listen, and does not drain.
+    :ivar listeners: all there are, by their keys.
     :ivar is_draining: whether it accepts no more connections, because it ends.
     """
 
     def __init__(
         self,
         epoch: Epoch,
-        listeners: Iterable[Listener],
+        bound: Mapping[str, BoundSocket],
+        sockets: Sockets,
         reactor: IReactorTime,
         registry: Registry,
         followers: Iterable[EpochFollower] = (),
     ) -> None:
         """
-        :param listeners: what `bind` made of the epoch.
-        :param reactor: for time limits.
+        :param bound: what `bind` took for the epoch, to listen on.
+        :param sockets: takes what later epochs listen on.
+        :param reactor: watches sockets, and times.
         :param registry: where connections are accounted for.
         :param followers: what else changes with the epoch.
         """
@@ -84,15 +65,14 @@ class EpochRunner:
         self.since = reactor.seconds()
         self.registry = registry
         self.is_draining = False
-        self._listeners: list[Listener] = list(listeners)
+        self._bound = dict(bound)
+        self._sockets = sockets
         self._followers = tuple(followers)
         self._reactor = reactor
-        self._open: dict[str, _Open] = {}
-        self._entrances: dict[str, Entrance] = {}
-        self._in_force = InForce(epoch)
+        self.listeners: dict[str, Listener] = {}
+        self._in_force = InForce(self.handover(epoch))
         self._drain_timer: IDelayedCall | None = None
-        self._stopping: list[Deferred[Any]] = []
-        self._descriptors = Descriptors(lambda: [one.port for one in self._open.values()])
+        self._descriptors = Descriptors(self.listeners.values)
         self._memory = MemoryTrim()
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = reactor
@@ -111,13 +91,20 @@ class EpochRunner:
 
         :raises ListenError: if an address cannot be had after all.
         """
-        if self._open:
+        if self.listeners:
             return
         self._say_warnings()
-        self._entrances = self._new_entrances(self.epoch)
+        entrances = self._new_entrances(self._in_force.handover)
         # Not kept here: this epoch is to be freed one day.
-        while self._listeners:
-            self._listen_on(self._listeners.pop(0), self._entrances)
+        bound, self._bound = self._bound, {}
+        with ExitStack() as undo:
+            undo.callback(release, bound.values())
+            for entrance in entrances.values():
+                _start(entrance)
+                undo.callback(entrance.stop)
+            undo.pop_all()
+        for key, socket in bound.items():
+            self._add(self._listener(key, socket, entrances[key]))
         self._say_servers()
 
     def start(self) -> None:
@@ -129,17 +116,23 @@ class EpochRunner:
         if self._sweeping.running:
             self._sweeping.stop()
 
-    def _new_entrances(self, epoch: Epoch) -> dict[str, Entrance]:
+    def handover(self, epoch: Epoch) -> Handover:
+        """:returns: what an epoch makes of the clients that are connected."""
+        return Handover(places_of(epoch, self._sockets.key_of))
+
+    def _new_entrances(self, handover: Handover) -> dict[str, Entrance]:
         return {
-            place.key: Entrance(place, self.registry, self._in_force) for place in places_of(epoch)
+            key: entrance_of(place, self.registry, self._in_force)
+            for key, place in handover.places.items()
         }
 
-    def _listen_on(self, listener: Listener, entrances: dict[str, Entrance]) -> None:
-        key = listener.place.key
-        switch = Switch(entrances[key].factory, self._descriptors.accepted)
-        port = listen(listener, switch)
-        self._open[key] = _Open(port, switch)
-        self._descriptors.opened(port)
+    def _listener(self, key: str, bound: BoundSocket, entrance: Entrance) -> Listener:
+        return Listener(key, bound, entrance, self._reactor, self._descriptors)
+
+    def _add(self, listener: Listener) -> None:
+        self.listeners[listener.key] = listener
+        listener.startListening()
+        self._descriptors.opened(listener)
 
     def _say_warnings(self) -> None:
         for problem in self.epoch.warnings:
@@ -154,16 +147,16 @@ class EpochRunner:
     def addresses(self) -> dict[int, list[str]]:
         """:returns: where the servers of the epoch in force listen, by their `id`."""
         found: dict[int, list[str]] = {}
-        for key, entrance in self._entrances.items():
-            if key in self._open:
-                where = address_text(self._open[key].port.getHost())
-                for server in entrance.place.servers:
+        for key, place in self._in_force.handover.places.items():
+            if key in self.listeners:
+                where = address_text(self.listeners[key].getHost())
+                for server in place.servers:
                     found.setdefault(id(server), []).append(where)
         return found
 
     def listening_on(self) -> tuple[IAddress, ...]:
         """:returns: the addresses that are listened on."""
-        return tuple(one.port.getHost() for one in self._open.values())
+        return tuple(one.getHost() for one in self.listeners.values())
 
     def _sweep(self) -> None:
         for look in (self.registry.sweep, self._descriptors.look, self._trim):
@@ -181,45 +174,45 @@ class EpochRunner:
         """:raises GateError: if an address or a file cannot be had; nothing has changed then."""
         if self.is_draining:
             raise GateError("the gate is ending")
-        entrances = self._new_entrances(epoch)
-        before, changes = set(self._open), list[Change]()
+        handover = self.handover(epoch)
+        entrances, changes = self._new_entrances(handover), list[Change]()
         with ExitStack() as undo:
-            for key in before & entrances.keys():
-                self._start(entrances[key])
-                undo.callback(entrances[key].factory.doStop)
-            waiting = list(bind(epoch, self._reactor, before))
-            undo.callback(release, waiting)
-            while waiting:
-                key = waiting[0].place.key
-                self._listen_on(waiting[0], entrances)
-                undo.callback(self._close, key)
-                del waiting[0]
+            for entrance in entrances.values():
+                _start(entrance)
+                undo.callback(entrance.stop)
+            bound = bind(epoch, self._sockets, self.listeners)
+            undo.callback(release, bound.values())
+            added = [self._listener(key, one, entrances[key]) for key, one in bound.items()]
             for follower in self._followers:
                 change = follower.prepare(epoch)
                 undo.callback(change.discard)
                 changes.append(change)
             # From here on nothing can fail.
             undo.pop_all()
-        handover = self._put_in_force(epoch)
-        for key in self._entrances:
+        before = self._in_force.handover
+        self._put_in_force(epoch, handover)
+        for key in before.places:
             if key in entrances:
-                self._open[key].switch.turn_to(entrances[key].factory)
+                _stop(self.listeners[key].turn_to(entrances[key]))
             else:
                 self._close(key)
-        self._entrances = entrances
+        for listener in added:
+            self._add(listener)
         for change in changes:
             _commit(change)
         self._judge_again(handover)
 
     def judge_by(self, epoch: Epoch) -> None:
         """Hold the connections there are to another epoch, without listening for it."""
-        self._judge_again(self._put_in_force(epoch))
+        handover = self.handover(epoch)
+        self._put_in_force(epoch, handover)
+        self._judge_again(handover)
 
-    def _put_in_force(self, epoch: Epoch) -> Handover:
+    def _put_in_force(self, epoch: Epoch, handover: Handover) -> None:
         self.epoch = epoch
         self.number += 1
         self.since = self._reactor.seconds()
-        return self._in_force.turn_to(epoch)
+        self._in_force.turn_to(handover)
 
     def _judge_again(self, handover: Handover) -> None:
         settled = self.cooperator.coiterate(self._settle(handover))
@@ -235,22 +228,13 @@ class EpochRunner:
                 return
             yield
 
-    def _start(self, entrance: Entrance) -> None:
-        """:raises ListenError: if a protocol's factory fails to start."""
-        try:
-            entrance.factory.doStart()
-        except Exception as error:
-            _log.failure("a protocol failed to start")
-            raise ListenError(
-                f"{entrance.place.key}: a protocol failed to start: {type(error).__name__}: {error}"
-            ) from error
-
     def _close(self, key: str) -> None:
-        # Whatever an endpoint's port makes of it: there are others to be closed.
-        stopped = maybeDeferred(self._open.pop(key).port.stopListening)
-        stopped.addErrback(lambda why: _log.failure("{place} failed to close", why, place=key))
-        if not stopped.called:
-            self._stopping.append(stopped)
+        listener = self.listeners.pop(key)
+        try:
+            listener.stopListening()
+        except Exception:  # noqa: BLE001 -- there are others to be closed
+            _log.failure("{place} failed to close", place=key)
+        _stop(listener.acceptor)
 
     # Ending.
 
@@ -261,10 +245,9 @@ class EpochRunner:
         :returns: fires when no address is taken any longer.
         """
         self.is_draining = True
-        for key in list(self._open):
+        for key in list(self.listeners):
             self._close(key)
-        stopping, self._stopping = self._stopping, []
-        return gatherResults(stopping).addCallback(lambda _: None)
+        return succeed(None)
 
     def drain(self) -> Deferred[None]:
         """
@@ -275,14 +258,11 @@ class EpochRunner:
         if self._drain_timer is None:
             timeout = self.epoch.settings.drain_timeout
             self._drain_timer = self._reactor.callLater(timeout, self.close_all)
-        return (
-            self.stop_accepting()
-            .addCallback(self._say_draining)
-            .addCallback(lambda _: self.registry.gone())
-            .addCallback(self._drained)
-        )
+        self.stop_accepting()
+        self._say_draining()
+        return self.registry.gone().addCallback(self._drained)
 
-    def _say_draining(self, _: object) -> None:
+    def _say_draining(self) -> None:
         if len(self.registry):
             _log.info(
                 "accepting no more; {count} connections have {timeout:g} s to end",
@@ -305,3 +285,21 @@ def _commit(change: Change) -> None:
         change.commit()
     except Exception:  # noqa: BLE001 -- the epoch is in force already
         _log.failure("a part of the new configuration failed to take effect")
+
+
+def _start(entrance: Entrance) -> None:
+    """:raises ListenError: if a protocol's factory fails to start."""
+    try:
+        entrance.start()
+    except Exception as error:
+        _log.failure("a protocol failed to start")
+        raise ListenError(
+            f"{entrance.key}: a protocol failed to start: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _stop(acceptor: Acceptor) -> None:
+    try:
+        acceptor.stop()
+    except Exception:  # noqa: BLE001 -- a protocol's own; the gate goes on without it
+        _log.failure("a protocol failed to stop")

@@ -7,7 +7,7 @@ rules of the server that they would reach now.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import evolve, field, frozen
 from twisted.logger import Logger
@@ -17,12 +17,16 @@ from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.events import Admission
 from mtlsgate.gate.judging import Held
 from mtlsgate.gate.registry import Registry
-from mtlsgate.load.epoch import Epoch, LoadedServer
+from mtlsgate.load.epoch import LoadedServer
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
-from mtlsgate.run.listening import Place, places_of
+from mtlsgate.run.listening import Place
 
 _log = Logger("mtlsgate.handover")
+
+
+def _by_key(places: Iterable[Place]) -> Mapping[str, Place]:
+    return {place.key: place for place in places}
 
 
 @frozen(eq=False)
@@ -30,24 +34,19 @@ class Handover:
     """
     What one epoch makes of the clients of those before it.
 
-    :ivar epoch: which.
+    :ivar places: where that epoch listens, by their keys.
     """
 
-    epoch: Epoch
-    _places: dict[str, Place] = field(init=False, repr=False)
-
-    @_places.default
-    def _by_key(self) -> dict[str, Place]:
-        return {place.key: place for place in places_of(self.epoch)}
+    places: Mapping[str, Place] = field(converter=_by_key, repr=False)
 
     def is_in_force(self, listener: str, server: object) -> bool:
         """:returns: whether a server stands at that listener in this epoch."""
-        place = self._places.get(listener)
+        place = self.places.get(listener)
         return place is not None and any(one.gate is server for one in place.servers)
 
     def server_for(self, listener: str, server_name: str | None) -> LoadedServer | Rejection:
         """:returns: the server that a client would reach now, or why there is none."""
-        place = self._places.get(listener)
+        place = self.places.get(listener)
         if place is None:
             return Rejection(Reason.SERVER_REMOVED, "no server listens there any more")
         server = place.choose(server_name)
@@ -117,13 +116,12 @@ class InForce:
     :ivar handover: of that epoch.
     """
 
-    def __init__(self, epoch: Epoch) -> None:
-        self.handover = Handover(epoch)
+    def __init__(self, handover: Handover) -> None:
+        self.handover = handover
 
-    def turn_to(self, epoch: Epoch) -> Handover:
-        """:param epoch: takes over."""
-        self.handover = Handover(epoch)
-        return self.handover
+    def turn_to(self, handover: Handover) -> None:
+        """:param handover: of the epoch that takes over."""
+        self.handover = handover
 
     def is_in_force(self, listener: str, server: object) -> bool:
         """:returns: whether a server stands at that listener now."""

@@ -19,7 +19,6 @@ from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.peer import address_text
 from mtlsgate.run.epoch_diff import epoch_diff
 from mtlsgate.run.epoch_runner import EpochRunner
-from mtlsgate.run.rejudging import Handover
 from mtlsgate.run.selftest import self_test
 from mtlsgate.run.threads import InThread
 from mtlsgate.text import loggable, printable
@@ -132,7 +131,7 @@ class Reloader:
         runner, dropped = self._runner, list[str]()
 
         def look() -> Iterator[None]:
-            for one, why in Handover(loaded.epoch).dropped(runner.registry):
+            for one, why in runner.handover(loaded.epoch).dropped(runner.registry):
                 if why is not None:
                     dropped.append(_dropped(one, why))
                 yield

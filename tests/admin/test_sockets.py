@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.selectreactor import SelectReactor
-from twisted.internet.unix import Port
 
 from mtlsgate.admin.service import AdminService
 from mtlsgate.admin.sockets import AdminListenError, take
+from mtlsgate.gate.listener import Listener
+from mtlsgate.load.addresses import SocketAddress
 from mtlsgate.load.admin_endpoint import AdminEndpoint
 from mtlsgate.load.epoch import Epoch
-from mtlsgate.load.listen_addresses import SocketAddress
 from mtlsgate.run.control import GateHandle
 from mtlsgate.testing import RecordingFactory
 
@@ -175,11 +175,6 @@ def test_the_port_keeps_the_mode(tmp_path: Path, reactor: Any) -> None:
     assert not path.exists()
 
 
-def test_the_platform_is_as_it_was() -> None:
-    """What the port depends on in Twisted is still there."""
-    assert "_preexistingSocket" in Port.startListening.__code__.co_names
-
-
 def test_another_gates_socket_is_not_removed(tmp_path: Path, reactor: Any) -> None:
     """If another has taken the path meanwhile, the end of this one is not its end."""
     path = tmp_path / "gate.sock"
@@ -303,7 +298,7 @@ def test_a_place_that_cannot_be_listened_on_changes_nothing(
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patched:
-        patched.setattr(Port, "startListening", fail)
+        patched.setattr(Listener, "startListening", fail)
         with pytest.raises(OSError, match="Too many open files"):
             service.follow(at(second))
     assert not second.exists()

@@ -309,7 +309,7 @@ def test_the_status_is_shown(running: Running) -> None:
     assert lines[2].strip() == (
         "1 client connected, 0 handshakes in progress, 0 connections turned away so far"
     )
-    assert lines[-1].split()[:2] == ["door", "-"]
+    assert lines[-1].split()[:2] == ["door", "unix:127.0.0.1:0"]
     running.service.runner.drain()
     assert "not ready: draining" in shown(tables.status(InMemory(running).get("/status")))
     client.close()

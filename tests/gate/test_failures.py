@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
-from twisted.internet.defer import fail as failed
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -29,7 +27,7 @@ from mtlsgate.testing import Authority, Version
 from mtlsgate.tls.judge import Judge
 from tests.kits.gate import Log, MemoryGate, rule
 from tests.kits.pki import pki
-from tests.kits.service import PINNED, MemoryService, a_server
+from tests.kits.service import PINNED, MemoryService, MemorySocket, a_server
 
 CA = Authority.create("Root")
 ALICE, BOB, EVE = CA.issue("alice"), CA.issue("bob"), Authority.create("Other").issue("eve")
@@ -211,20 +209,18 @@ def test_whom_no_one_can_judge(tmp_path: Path, log: Log, monkeypatch: pytest.Mon
     log.expect_failure(Oops)
 
 
-@pytest.mark.parametrize("later", [False, True])
-def test_a_port_that_fails_to_close(tmp_path: Path, log: Log, later: bool) -> None:
+def test_a_listener_that_fails_to_close(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The epoch is in force all the same, everywhere and for everybody, and the gate
     ends when it is to."""
     running = MemoryService(tmp_path, a_server("gone") + a_server("door"))
     clients = running.enter(pki().other, "gone"), running.enter(pki().other, "door")
 
-    def fail() -> Deferred[None]:
-        if later:
-            return failed(Oops())
+    def fail(self: object) -> None:
         raise Oops
 
-    for one in running.service.runner._open.values():
-        one.port.stopListening = fail  # type: ignore[method-assign]
+    monkeypatch.setattr(MemorySocket, "close", fail)
     report = running.reload(a_server("door", rules=PINNED))
     assert (report.problems, report.number) == ((), 2)
     for client in clients:

@@ -13,13 +13,11 @@ from typing import Any
 from attrs import field, frozen
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 
 from mtlsgate.admin.guard import Guard
 from mtlsgate.admin.resource import AdminResource
 from mtlsgate.admin.site import AdminSite
-from mtlsgate.gate.factory import GateFactory
 from mtlsgate.gate.registry import Registry
 from mtlsgate.http.connection import HttpConnection
 from mtlsgate.interfaces import IGate
@@ -27,12 +25,11 @@ from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
 from mtlsgate.run.control import Control, GateHandle
-from mtlsgate.run.listening import places_of
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.testing import Client, Credential
 from tests.kits.pki import NOW, Site, server, site
-from tests.kits.service import service_of
+from tests.kits.service import MemorySockets, service_of
 
 PORT = 9090
 
@@ -50,7 +47,7 @@ class Running:
 
     def __init__(self, directory: Path, text: str = "", now: datetime = NOW) -> None:
         self.site: Site = site(directory)
-        self.clock = Clock()
+        self.clock = MemoryReactorClock()
         self.text = text or server(label='"door"')
         epoch = self.site.load(self.text)
         observers = Observers(counts=Counts(configured_names(epoch)))
@@ -58,7 +55,7 @@ class Running:
         registry = Registry(self.clock, (observers.counts, observers.recent), now=lambda: now)
         self.service = service_of(
             epoch,
-            (),
+            MemorySockets(tcp=False),
             self.clock,
             registry,
             lambda is_trial: self.site.load(self.site.config.read_text()),
@@ -79,11 +76,8 @@ class Running:
 
     def client(self, credential: Credential | None, index: int = 0, **options: Any) -> Client:
         """:returns: a client of one of the servers, that has shaken hands."""
-        place = places_of(self.service.runner.epoch)[index]
-        factory = GateFactory(
-            place.servers[0].gate, self.clock, self.service.runner.registry, place.key
-        )
-        client = Client(factory, credential, clock=self.clock, **options)
+        listener = list(self.service.runner.listeners.values())[index]
+        client = Client(listener, credential, clock=self.clock, **options)
         client.handshake()
         return client
 
@@ -137,7 +131,7 @@ class Endpoint:
 
     gate: Callable[[], IGate]
     guard: Guard = Guard()
-    clock: Clock = field(factory=Clock)
+    clock: MemoryReactorClock = field(factory=MemoryReactorClock)
     host: IAddress = field(factory=lambda: UNIXAddress(b"/run/gate.sock"))
     admin: AdminSite = field(init=False)
 

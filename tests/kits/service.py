@@ -1,11 +1,12 @@
 """
-A service in memory: it loads its configuration from a file, listens on endpoints
-of a reactor without sockets, and reloads.
+A service in memory: it loads its configuration from a file, listens on sockets
+that nobody can connect to, and reloads.
 """
 
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.interfaces import IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.testing import MemoryReactorClock
 
 from mtlsgate.clock import utc_now
 from mtlsgate.gate.events import Observer, Reload
+from mtlsgate.gate.listener import BoundSocket, Listener
 from mtlsgate.gate.registry import Registry
+from mtlsgate.load.addresses import Address, UnixAddress
 from mtlsgate.load.epoch import Epoch, load
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.counts import Counts
@@ -28,10 +31,11 @@ from mtlsgate.observe.observers import Observers
 from mtlsgate.observe.recent_rejections import RecentRejections
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.followers import ObserversFollower
-from mtlsgate.run.listening import Listener, bind
+from mtlsgate.run.listening import bind
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.reloading import Load, Reloader
 from mtlsgate.run.service import GateService
+from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.testing import Authority, Client, Credential
 from tests.kits.pki import NOW, site
@@ -77,7 +81,7 @@ def server(name: str = "door", tls: str = RULE, more: str = "") -> str:
 
 def service_of(
     epoch: Epoch,
-    listeners: Sequence[Listener],
+    sockets: Sockets,
     reactor: IReactorTime,
     registry: Registry,
     load: Load,
@@ -86,8 +90,59 @@ def service_of(
     """:returns: a service put together as twistd's is, but for what listens and observes."""
     observers = observers or Observers(counts=Counts(configured_names(epoch)))
     followers = [ObserversFollower(observers)]
-    runner = EpochRunner(epoch, listeners, reactor, registry, followers)
+    bound = bind(epoch, sockets)
+    runner = EpochRunner(epoch, bound, sockets, reactor, registry, followers)
     return GateService(runner, Reloader(runner, load, maybeDeferred), observers)
+
+
+class MemorySocket:
+    """
+    A socket that nobody can connect to.
+
+    :ivar is_closed: whether it is given back.
+    """
+
+    family = socket.AF_UNIX
+    is_closed = False
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def sock(self) -> Any:
+        return self
+
+    def getsockname(self) -> str:
+        return self._name
+
+    def fileno(self) -> int:
+        return -1
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class MemorySockets(Sockets):
+    """
+    Sockets that nobody can connect to.
+
+    :ivar taken: the keys of those that were taken, in order.
+    :ivar made: the sockets, likewise.
+    """
+
+    def __init__(self, *, tcp: bool = True) -> None:
+        """:param tcp: whether those of TCP are real."""
+        super().__init__()
+        self._tcp = tcp
+        self.taken: list[str] = []
+        self.made: list[MemorySocket] = []
+
+    def take(self, address: Address) -> BoundSocket:
+        if self._tcp and not isinstance(address, UnixAddress):
+            return super().take(address)
+        self.taken.append(str(address))
+        self.made.append(MemorySocket(str(address)))
+        return self.made[-1]
 
 
 class MemoryService:
@@ -117,6 +172,7 @@ class MemoryService:
         for name, content in (("ca.crt", ROOT.pem), ("s.crt", own.pem), ("s.key", own.key_pem)):
             self.site.write(name, content)
         self.reactor = MemoryReactorClock()
+        self.sockets = MemorySockets()
         self.now = now
         self.configure(text)
         epoch = self._load()
@@ -130,16 +186,13 @@ class MemoryService:
         )
         self.registry = Registry(self.reactor, (*observing.all, *observers), lambda: self.now())
         self.service = service_of(
-            epoch, bind(epoch, self.reactor), self.reactor, self.registry, self._load, observing
+            epoch, self.sockets, self.reactor, self.registry, self._load, observing
         )
         process = Process(version="1", config=str(self.site.config), started=NOW, began=0.0)
         self.told = Metrics(observing.counts, StatusTaker(self.service, process).state)
         self.reloads: list[Reload] = []
         self.service.privilegedStartService()
         self.service.startService()
-        for _, factory, *_ in self.reactor.unixServers:
-            # As a real port does.
-            factory.doStart()
 
     def _load(self, is_trial: bool = False) -> Epoch:
         return load(str(self.site.config), {}, lambda: self.now())
@@ -161,21 +214,16 @@ class MemoryService:
         return report
 
     def listens(self) -> list[str]:
-        """:returns: the endpoints that were opened, in order."""
-        return [Path(str(path)).name for path, *_ in self.reactor.unixServers]
+        """:returns: the sockets that were taken, in order."""
+        return [key.removeprefix("unix:") for key in self.sockets.taken]
 
-    def factory(self, name: str = "door") -> IProtocolFactory:
+    def listener(self, name: str = "door") -> Listener:
         """:returns: what listens for a server."""
-        found: list[IProtocolFactory] = [
-            factory
-            for path, factory, *_ in self.reactor.unixServers
-            if Path(str(path)).name == f"{name}.sock"
-        ]
-        return found[-1]
+        return self.service.runner.listeners[f"unix:{name}.sock"]
 
     def connect(self, who: Credential | None = None, name: str = "door", **options: Any) -> Client:
         """:returns: a client that has said nothing yet."""
-        return Client(self.factory(name), who, clock=self.reactor, **options)
+        return Client(self.listener(name), who, clock=self.reactor, **options)
 
     def handshake(self, who: Credential | None, name: str = "door", **options: Any) -> Client:
         """:returns: a client whose handshake is over, admitted or not."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mtlsgate.errors import ConfigError, CredentialError
+from mtlsgate.load.addresses import SocketAddress
 from mtlsgate.load.admin_endpoint import AdminEndpoint, endpoint_of
-from mtlsgate.load.listen_addresses import SocketAddress
 from mtlsgate.load.overview import overview
 from mtlsgate.run.epoch_diff import epoch_diff
 from tests.kits.pki import NOW, server, site
@@ -57,7 +57,7 @@ def test_no_block_is_no_endpoint(tmp_path: Path) -> None:
     "listen",
     [
         "*:9090", "9090", "0.0.0.0:9090", "[::]:9090", "192.0.2.1:9090", "tcp:9090",
-        "tcp:9090:interface=127.0.0.1", "systemd:domain=UNIX:index=0",
+        "systemd:domain=UNIX:index=0",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("token", ["", f'token = "{TOKEN}"'])
@@ -252,4 +252,4 @@ def test_localhost_is_every_address_it_has(tmp_path: Path) -> None:
     endpoint = endpoint_of(config)
     assert endpoint is not None
     assert SocketAddress("127.0.0.1", 9090) in endpoint.addresses
-    assert all(one.is_loopback for one in endpoint.addresses)
+    assert all(one.is_local for one in endpoint.addresses)

@@ -1,26 +1,14 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
-from pathlib import Path
-from typing import Any, cast
 
 import pytest
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint, UNIXServerEndpoint
-from twisted.internet.testing import MemoryReactorClock
 
 from mtlsgate.load import listen_addresses as hosts
-from mtlsgate.load.listen_addresses import (
-    Host,
-    HostError,
-    SocketAddress,
-    adopt,
-    endpoint_of,
-    parse_host,
-)
-from mtlsgate.run.listening import ListenError, bind
-from tests.kits.pki import server, site
+from mtlsgate.load.addresses import HostError, SocketAddress, SystemdAddress, UnixAddress
+from mtlsgate.load.endpoint_strings import parse_endpoint
+from mtlsgate.load.listen_addresses import Host, parse_host
 
 
 @pytest.fixture
@@ -47,7 +35,6 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 def addresses(text: str) -> list[str]:
     host = parse_host(text)
     assert host.text == text
-    assert host.endpoint is None
     return [str(one) for one in host.addresses]
 
 
@@ -114,8 +101,8 @@ def test_an_address_is_absent_only_where_the_system_says_so(
 
 
 NOT_AN_ADDRESS = (
-    'not an address: write "*:8443", "127.0.0.1:8443", "[::1]:8443", "name:8443", "8443" or a '
-    'Twisted endpoint such as "unix:/run/gate.sock"'
+    'not an address: write "*:8443", "127.0.0.1:8443", "[::1]:8443", "name:8443", "8443" or '
+    '"unix:/run/gate.sock"'
 )
 
 
@@ -155,29 +142,75 @@ def test_a_name_that_does_not_resolve_is_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "expected"),
     [
-        *("unix:/run/gate.sock", "unix:/run/gate.sock:mode=660", "tcp:8443"),
-        *("tcp:8443:interface=127.0.0.1", "systemd:domain=INET:index=0", "tcp6:8443"),
-        "haproxy:tcp:8443",
+        ("unix:/run/gate.sock", UnixAddress("/run/gate.sock")),
+        ("unix:/run/gate.sock:mode=660", UnixAddress("/run/gate.sock", 0o660)),
+        ("unix:address=a.sock:600:7:0", UnixAddress("a.sock", 0o600, 7)),
+        ("unix:a\\:b\\=c.sock:lockfile=0", UnixAddress("a:b=c.sock")),
+        ("tcp:8443", SocketAddress("0.0.0.0", 8443)),
+        ("tcp:8443:interface=127.0.0.1", SocketAddress("127.0.0.1", 8443)),
+        ("tcp:8443:127.0.0.1:50", SocketAddress("127.0.0.1", 8443)),
+        ("tcp:port=8443:interface=\\:\\:1", SocketAddress("::1", 8443)),
+        ("tcp6:8443", SocketAddress("::", 8443)),
+        ("tcp6:8443:50:\\:\\:1", SocketAddress("::1", 8443)),
+        ("systemd:domain=INET:index=0", SystemdAddress("INET", 0)),
+        ("systemd:INET6:name=gate", SystemdAddress("INET6", None, "gate")),
     ],
 )
-def test_a_twisted_endpoint_is_kept_as_written(text: str) -> None:
-    assert parse_host(text) == Host(text, endpoint=text)
+def test_endpoint_strings(text: str, expected: object) -> None:
+    """As Twisted reads them."""
+    assert parse_host(text) == Host(text, (expected,))  # type: ignore[arg-type]
+    assert parse_host(text, offline=True) == parse_host(text)
 
 
-def test_an_endpoint_with_tls_of_its_own_is_refused() -> None:
-    """It would not ask for client certificates, and the gate would get none."""
-    assert refusal("ssl:8443:privateKey=a.key:certKey=a.crt").startswith(
-        "an ssl: endpoint does TLS of its own"
-    )
+def test_a_backlog() -> None:
+    assert parse_endpoint("tcp:8443:backlog=5") == SocketAddress("0.0.0.0", 8443)
+    address = parse_endpoint("tcp:8443:backlog=5")
+    assert isinstance(address, SocketAddress)
+    assert address.backlog == 5
 
 
 @pytest.mark.parametrize(
-    "text", ["tcp:", "tcp:x", "tcp:8443:nosuch=1", "unix:a:mode=x", "unix:a:b:c:d:e"]
+    ("text", "expected"),
+    [
+        ("ssl:8443:privateKey=a.key:certKey=a.crt", "an ssl: endpoint does TLS of its own"),
+        ("haproxy:tcp:8443", "a haproxy: endpoint believes everybody: set proxy_protocol"),
+        ("fd:3", "the gate cannot listen on an fd: endpoint: write an address"),
+        ("stdio:", "the gate cannot listen on a stdio: endpoint: write an address"),
+    ],
 )
-def test_an_endpoint_that_does_not_parse_is_refused(text: str) -> None:
-    assert refusal(text).startswith("not a Twisted server endpoint: ")
+def test_other_endpoints_are_refused(text: str, expected: str) -> None:
+    """With what to write."""
+    assert refusal(text).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tcp:", 'port: "" is not a number from 0 to 65535'),
+        ("tcp:x", 'port: "x" is not a number from 0 to 65535'),
+        ("tcp:65536", 'port: "65536" is not a number from 0 to 65535'),
+        ("tcp:8443:nosuch=1", 'there is no option "nosuch"'),
+        ("tcp:8443:interface=localhost", 'interface: "localhost" is not an IP address'),
+        ("unix:", "unix: needs the path of a socket"),
+        ("unix:a\0b", "unix: needs the path of a socket"),
+        ("unix:mode=660", "address= is missing"),
+        ("unix:a:mode=x", 'mode: "x" is not an octal number from 0 to 7777'),
+        ("unix:a:mode=8", 'mode: "8" is not an octal number from 0 to 7777'),
+        ("unix:a:mode=6:mode=7", "mode= stands there twice"),
+        ("unix:a:600:5:0:e", '"e" is one value too many'),
+        ("unix:a:lockfile=1", "lockfile: there is no lock file, because a socket that nobody"),
+        ("systemd:domain=INET", "systemd: needs either index= or name="),
+        ("systemd:domain=INET:index=0:name=x", "systemd: needs either index= or name="),
+        ("systemd:index=0", "domain= is missing"),
+        ("systemd:domain=X:index=0", 'domain: "X" is none of INET, INET6, UNIX'),
+        ("systemd:domain=INET:index=-1", 'index: "-1" is not a number from 0 to 65535'),
+        ("systemd:domain=INET:index=\u0661", 'index: "\u0661" is not a number from 0 to 65535'),
+    ],
+)
+def test_an_endpoint_string_in_error(text: str, expected: str) -> None:
+    assert refusal(text).startswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +226,7 @@ def test_an_endpoint_that_does_not_parse_is_refused(text: str) -> None:
         ("[::]:1", False),
         ("192.0.2.1:1", False),
         ("tcp:1", False),
-        ("tcp:1:interface=127.0.0.1", False),
+        ("tcp:1:interface=127.0.0.1", True),
         ("systemd:domain=INET:index=0", False),
     ],
 )
@@ -230,116 +263,3 @@ def test_addresses_overlap_if_one_socket_keeps_the_other_away(
 ) -> None:
     assert SocketAddress(*one).overlaps(SocketAddress(*other)) is expected
     assert SocketAddress(*other).overlaps(SocketAddress(*one)) is expected
-
-
-# Binding
-
-
-def test_binding_listens() -> None:
-    with SocketAddress("127.0.0.1", 0).bind() as bound:
-        port = bound.getsockname()[1]
-        with socket.create_connection(("127.0.0.1", port)):
-            pass
-
-
-def test_an_address_that_is_taken_is_said() -> None:
-    with SocketAddress("127.0.0.1", 0).bind() as bound:
-        port = bound.getsockname()[1]
-        with pytest.raises(HostError) as caught:
-            SocketAddress("127.0.0.1", port).bind()
-    assert str(caught.value) == (
-        f"cannot listen on 127.0.0.1:{port}: another process listens there (ss -ltnp shows which)"
-    )
-
-
-def test_an_address_of_another_machine_is_said() -> None:
-    with pytest.raises(HostError) as caught:
-        SocketAddress("192.0.2.1", 8443).bind()
-    assert str(caught.value) == (
-        "cannot listen on 192.0.2.1:8443: it is not an address of this machine"
-    )
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (
-            OSError(errno.EACCES, "Permission denied"),
-            "permission denied: ports below 1024 need root or CAP_NET_BIND_SERVICE",
-        ),
-        (OSError(errno.ENOBUFS, "No buffer space available"), "No buffer space available"),
-        (OSError("odd"), "odd"),
-    ],
-)
-def test_a_failure_to_bind_is_put_in_words(
-    error: OSError, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Refusing(socket.socket):
-        def bind(self, address: object) -> None:
-            raise error
-
-    monkeypatch.setattr(socket, "socket", Refusing)
-    with pytest.raises(HostError) as caught:
-        SocketAddress("127.0.0.1", 443).bind()
-    assert str(caught.value) == f"cannot listen on 127.0.0.1:443: {expected}"
-
-
-def test_an_ipv6_socket_takes_no_ipv4_connections() -> None:
-    """So that IPv4 clients keep IPv4 addresses, and 0.0.0.0 has its own socket."""
-    try:
-        bound = SocketAddress("::1", 0).bind()
-    except HostError:
-        pytest.skip("no IPv6 here")
-    with bound:
-        assert bound.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
-
-
-def test_the_endpoint_owns_the_socket_it_adopts() -> None:
-    bound = SocketAddress("127.0.0.1", 0).bind()
-    descriptor = bound.fileno()
-    endpoint = adopt(bound, MemoryReactorClock())
-    assert isinstance(endpoint, AdoptedStreamServerEndpoint)
-    assert bound.fileno() == -1
-    os.close(descriptor)
-
-
-def test_an_endpoint_description_becomes_an_endpoint(tmp_path: Path) -> None:
-    found = endpoint_of(f"unix:{tmp_path}/s", MemoryReactorClock())
-    assert isinstance(found, UNIXServerEndpoint)
-    with pytest.raises(HostError, match="not a Twisted server endpoint: "):
-        endpoint_of("nosuch:1", MemoryReactorClock())
-
-
-# All the addresses of a configuration
-
-
-def test_every_server_gets_a_socket_of_its_own_also_on_port_0(tmp_path: Path) -> None:
-    here = site(tmp_path)
-    epoch = here.load(server(hosts='["127.0.0.1:0", "127.0.0.1:0"]') + server())
-    listeners = bind(epoch, MemoryReactorClock())
-    descriptors = [cast(Any, one.endpoint).fileno for one in listeners]
-    ports = {socket.socket(fileno=os.dup(one)).detach() for one in descriptors}
-    for one in (*descriptors, *ports):
-        os.close(one)
-    assert len(set(descriptors)) == len(ports) == 3
-    assert [one.place.servers for one in listeners] == [
-        (one,) for one in (*epoch.servers[:1] * 2, epoch.servers[1])
-    ]
-
-
-def test_addresses_are_given_back_if_one_cannot_be_had(tmp_path: Path) -> None:
-    here = site(tmp_path)
-    with (
-        SocketAddress("127.0.0.1", 0).bind() as taken,
-        SocketAddress("127.0.0.1", 0).bind() as free,
-    ):
-        busy, port = taken.getsockname()[1], free.getsockname()[1]
-        free.close()
-        epoch = here.load(server(hosts=f'["127.0.0.1:{port}", "127.0.0.1:{busy}"]'))
-        with pytest.raises(ListenError) as caught:
-            bind(epoch, MemoryReactorClock())
-    assert str(caught.value) == (
-        f"{here.config}: cannot listen on 127.0.0.1:{busy}: another process listens there "
-        "(ss -ltnp shows which)"
-    )
-    SocketAddress("127.0.0.1", port).bind().close()

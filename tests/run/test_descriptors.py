@@ -5,24 +5,23 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-from twisted.internet.interfaces import IListeningPort
 
+from mtlsgate.gate.listener import Listener
 from mtlsgate.run.descriptors import Descriptors, lowest_free
 from tests.kits.gate import Log
 from tests.kits.pki import pki
 from tests.kits.service import MemoryService, a_server
 
 
-class Port:
+class Counted:
     reading = True
 
-    def stopReading(self) -> None:
+    def pause(self) -> None:
         self.reading = False
 
-    def startReading(self) -> None:
+    def resume(self) -> None:
         self.reading = True
 
 
@@ -31,18 +30,17 @@ class Watched:
 
     def __init__(self, limit: int = 1000) -> None:
         self.free: int | None = 5
-        self.port = Port()
-        ports: Any = [self.port]
-        self.descriptors = Descriptors(lambda: ports, lambda: self.free, limit)
+        self.listener = Counted()
+        self.descriptors = Descriptors(lambda: [self.listener], lambda: self.free, limit)
 
     def accepts(self, free: int | None) -> bool:
         self.free = free
         self.descriptors.look()
-        assert self.port.reading is not self.descriptors.is_scarce
-        return self.port.reading
+        assert self.listener.reading is not self.descriptors.is_scarce
+        return self.listener.reading
 
 
-def test_ports_pause_before_the_end() -> None:
+def test_listeners_pause_before_the_end() -> None:
     """A quarter before it, and resume when there are some again."""
     watched = Watched(1000)
     assert [watched.accepts(free) for free in (5, 749, 750, 999, None, 750, 749, 5)] == [
@@ -99,54 +97,46 @@ def test_none_left(tmp_path: Path) -> None:
                 os.close(one)
 
 
+def test_a_connection_that_could_not_be_accepted() -> None:
+    """Listeners pause until the next look, whatever that finds."""
+    watched = Watched()
+    watched.descriptors.exhausted()
+    watched.descriptors.exhausted()
+    assert not watched.listener.reading
+    assert watched.accepts(5)
+
+
+def reading(running: MemoryService) -> set[str]:
+    """:returns: the keys of the listeners that accept connections."""
+    readers = running.reactor.getReaders()
+    return {one.key for one in readers if isinstance(one, Listener)}
+
+
 def test_a_gate_looks_now_and_then(
     tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = MemoryService(tmp_path, a_server())
-    looks: list[str] = []
-    port: IListeningPort = running.service.runner._open["unix:door.sock"].port
-    for name in ("stopReading", "startReading"):
-        monkeypatch.setattr(port, name, lambda name=name: looks.append(name), raising=False)
     descriptors = running.service.runner._descriptors
     monkeypatch.setattr(descriptors, "_next_one", lambda: None)
     for _ in range(8):
-        assert looks == []
+        assert reading(running) == {"unix:door.sock"}
         running.enter(pki().client)
-    assert looks == ["stopReading"]
+    assert reading(running) == set()
     running.reactor.advance(1)
     monkeypatch.setattr(descriptors, "_next_one", lambda: 5)
     running.reactor.advance(1)
-    assert looks == ["stopReading", "startReading"]
+    assert reading(running) == {"unix:door.sock"}
 
 
-def test_a_port_that_is_opened_meanwhile(
+def test_a_listener_that_is_opened_meanwhile(
     tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """... by a new configuration waits like the others, and resumes with them."""
     running = MemoryService(tmp_path, a_server())
-    looks: list[tuple[str, str]] = []
-    port = running.service.runner._open["unix:door.sock"].port
-    for name in ("stopReading", "startReading"):
-
-        def look(self: Any, name: str = name) -> None:
-            [key] = [key for key, one in running.service.runner._open.items() if one.port is self]
-            looks.append((name, key))
-
-        monkeypatch.setattr(type(port), name, look, raising=False)
     monkeypatch.setattr(running.service.runner._descriptors, "_next_one", lambda: None)
     running.reactor.advance(1)
     assert running.reload(a_server() + a_server("new")).problems == ()
-    assert looks == [("stopReading", "unix:door.sock"), ("stopReading", "unix:new.sock")]
+    assert reading(running) == set()
     monkeypatch.setattr(running.service.runner._descriptors, "_next_one", lambda: 5)
     running.reactor.advance(1)
-    assert looks[2:] == [("startReading", "unix:door.sock"), ("startReading", "unix:new.sock")]
-
-
-def test_a_port_that_cannot_be_paused() -> None:
-    """... as an endpoint of another kind may have, keeps the others from nothing."""
-    watched, paused = Watched(), Port()
-    ports: Any = [object(), paused]
-    watched.descriptors = Descriptors(lambda: ports, lambda: None, 1000)
-    watched.descriptors.look()
-    assert watched.descriptors.is_scarce
-    assert not paused.reading
+    assert reading(running) == {"unix:door.sock", "unix:new.sock"}

@@ -1,29 +1,15 @@
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
-from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
 
-from mtlsgate.gate.behind_proxy import ProxiedFactory
-from mtlsgate.gate.by_server_name import DispatchingFactory
-from mtlsgate.gate.factory import GateFactory
 from mtlsgate.gate.registry import Registry
-from mtlsgate.run.listening import (
-    Entrance,
-    Listener,
-    ListenError,
-    Place,
-    Switch,
-    bind,
-    listen,
-    places_of,
-)
+from mtlsgate.load.addresses import SocketAddress
+from mtlsgate.run.listening import ListenError, Place, bind, entrance_of, places_of, release
+from mtlsgate.run.sockets import Sockets, bind_tcp
 from tests.kits.pki import server, site
 from tests.kits.service import a_server
 
@@ -85,71 +71,38 @@ def test_a_server_alone_answers_to_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "kind"),
+    ("text", "reads_hello", "reads_header"),
     [
-        (a_server(), GateFactory),
+        (a_server(), False, False),
         (
             a_server(
                 rules="session_resumption = true\nclient_certificate { ca_certificate_file = "
                 '"issuing.crt" }'
             ),
-            DispatchingFactory,
+            True,
+            False,
         ),
-        (NAMED % ("", ""), DispatchingFactory),
-        (a_server(rest='proxy_protocol = "required"'), ProxiedFactory),
+        (NAMED % ("", ""), True, False),
+        (a_server(rest='proxy_protocol = "required"'), False, True),
     ],
 )
-def test_what_stands_there(tmp_path: Path, text: str, kind: type) -> None:
-    """No more than is needed."""
+def test_what_stands_there(
+    tmp_path: Path, text: str, reads_hello: bool, reads_header: bool
+) -> None:
+    """No more is read before TLS than is needed."""
     [place] = places(tmp_path, text)
-    assert type(Entrance(place, Registry(Clock())).factory) is kind
+    entrance = entrance_of(place, Registry(Clock()))
+    assert entrance.reads_hello is reads_hello
+    assert (entrance.proxies is not None) is reads_header
 
 
 def test_limits_where_the_server_is_not_known_yet(tmp_path: Path) -> None:
     """No less than any of the servers allows; nothing, if one of them has no limit."""
     one, two = "max_handshakes = 5\nmax_connections_per_ip = 2", "max_handshakes = 7"
     [place] = places(tmp_path, NAMED % (one, two))
-    factory = Entrance(place, Registry(Clock())).factory
-    assert isinstance(factory, DispatchingFactory)
-    limits = factory.choice.terms.limits
+    limits = entrance_of(place, Registry(Clock())).terms.limits
     assert (limits.max_handshakes, limits.max_connections_per_ip) == (12, None)
     assert limits.handshakes_per_second_per_ip is None
-
-
-class Counting(Factory):
-    noisy = False
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def startFactory(self) -> None:
-        self.calls.append("start")
-
-    def stopFactory(self) -> None:
-        self.calls.append("stop")
-
-
-def test_a_switch() -> None:
-    """Factories start when it is their turn, and stop when it is over."""
-    one, two = Counting(), Counting()
-    switch = Switch(one)
-    switch.doStart()
-    two.doStart()
-    switch.turn_to(two)
-    assert (one.calls, two.calls) == (["start", "stop"], ["start"])
-    switch.doStop()
-    assert two.calls == ["start", "stop"]
-
-
-def test_an_endpoint_that_fails_after_all(tmp_path: Path) -> None:
-    [place] = places(tmp_path, a_server().replace("unix:door.sock", f"unix:{tmp_path}/no/s"))
-    from twisted.internet import reactor
-
-    from mtlsgate.load.listen_addresses import endpoint_of
-
-    listener = Listener(place, endpoint_of(str(place.address), reactor))
-    with pytest.raises(ListenError, match="cannot listen on unix:"):
-        listen(listener, Switch(Factory()))
 
 
 def test_only_what_is_new_is_bound(tmp_path: Path) -> None:
@@ -159,6 +112,30 @@ def test_only_what_is_new_is_bound(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         epoch = site(tmp_path).load(server(hosts=f'["127.0.0.1:{port}", "127.0.0.1:0"]'))
-        [listener] = bind(epoch, MemoryReactorClock(), {f"127.0.0.1:{port}"})
-        assert listener.place.key == "127.0.0.1:0#1"
-        os.close(cast(Any, listener.endpoint).fileno)
+        bound = bind(epoch, Sockets(), {f"127.0.0.1:{port}"})
+        assert list(bound) == ["127.0.0.1:0#1"]
+        release(bound.values())
+
+
+def test_every_server_gets_a_socket_of_its_own_also_on_port_0(tmp_path: Path) -> None:
+    epoch = site(tmp_path).load(server(hosts='["127.0.0.1:0", "127.0.0.1:0"]') + server())
+    bound = bind(epoch, Sockets())
+    ports = {one.sock.getsockname()[1] for one in bound.values()}
+    release(bound.values())
+    assert len(ports) == len(bound) == 3
+
+
+def test_addresses_are_given_back_if_one_cannot_be_had(tmp_path: Path) -> None:
+    here = site(tmp_path)
+    loopback = SocketAddress("127.0.0.1", 0)
+    with bind_tcp(loopback) as taken, bind_tcp(loopback) as free:
+        busy, port = taken.getsockname()[1], free.getsockname()[1]
+        free.close()
+        epoch = here.load(server(hosts=f'["127.0.0.1:{port}", "127.0.0.1:{busy}"]'))
+        with pytest.raises(ListenError) as caught:
+            bind(epoch, Sockets())
+    assert str(caught.value) == (
+        f"{here.config}: cannot listen on 127.0.0.1:{busy}: another process listens there "
+        "(ss -ltnp shows which)"
+    )
+    bind_tcp(SocketAddress("127.0.0.1", port)).close()

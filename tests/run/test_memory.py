@@ -20,14 +20,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from mtlsgate.admission import AdmissionPolicy
 from mtlsgate.certificates.development_ca import Authority, self_signed
 from mtlsgate.certificates.parsing import remembered, sha256
-from mtlsgate.gate.admission import Doorkeeper
-from mtlsgate.gate.by_server_name import Dispatcher
+from mtlsgate.gate.connection import Connection
+from mtlsgate.gate.entrance import Entrance
 from mtlsgate.gate.entry import Entry
-from mtlsgate.gate.factory import GateFactory, GateTransport
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.reasons import Cause
 from mtlsgate.testing import Client, Version
-from mtlsgate.tls.handshake import GateConnection, Handshake
 from mtlsgate.tls.server import GateContext, TlsPolicy
 from tests.kits.gate import Log, localhost, rule
 from tests.kits.pki import NOW, pki
@@ -36,7 +34,7 @@ from tests.kits.service import ISSUING, PINNED, MemoryService, a_server
 pytestmark = pytest.mark.slow
 
 #: What there is one of for each connection.
-PER_CONNECTION = (Dispatcher, Doorkeeper, GateConnection, GateTransport, Handshake, Entry)
+PER_CONNECTION = (Connection, Entry)
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +113,7 @@ def test_old_epochs_are_garbage(tmp_path: Path, log: Log, version: Version, rest
         clients.pop().reset()
     gc.collect()
     assert [one() is not None for one in contexts] == [False] * 5 + [True]
-    assert alive(GateFactory) == {"GateFactory": 1}
+    assert alive(Entrance) == {"Entrance": 1}
 
 
 def test_what_could_not_take_over_is_garbage(tmp_path: Path, log: Log) -> None:

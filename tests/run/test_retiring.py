@@ -55,8 +55,6 @@ def test_a_gate_that_ends(tmp_path: Path, log: Log, protocol: str) -> None:
     assert ask(idle) is None
     underway.send(GET[:30])
     stopped = running.stop()
-    # As a real port does when it has stopped listening.
-    running.factory().doStop()
     idle.pump()
     assert idle.close_notified
     assert not fresh.close_notified

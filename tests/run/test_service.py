@@ -8,20 +8,19 @@ from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from mtlsgate.gate.events import Reload
+from mtlsgate.gate.listener import BoundSocket
+from mtlsgate.load.addresses import Address, HostError
 from mtlsgate.protocols.echo import Echo
 from mtlsgate.reasons import Reason
-from mtlsgate.run import epoch_runner
-from mtlsgate.run.listening import Listener, ListenError, Switch, listen
 from mtlsgate.testing import Client, Version
 from tests.kits.gate import Log
 from tests.kits.pki import NOW, pki
 from tests.kits.revocation import crl, der
-from tests.kits.service import ISSUING, PINNED, MemoryService, a_server
+from tests.kits.service import ISSUING, PINNED, MemoryService, MemorySockets, a_server
 
 PIN = (
     'client_certificate "c" { ca_certificate_file = "issuing.crt"\n'
@@ -219,32 +218,33 @@ def test_a_protocol_that_fails_to_start(tmp_path: Path, log: Log) -> None:
     [problem] = running.reload(text).problems
     assert "no such luck" in problem
     assert running.service.runner.number == 1
-    running.enter(pki().other)
     assert len(os.listdir("/proc/self/fd")) == before
+    running.enter(pki().other)
     log.failures.clear()
 
 
-def test_an_address_that_fails_to_listen(
+def test_an_address_that_cannot_be_had_gives_the_others_back(
     tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that were bound and opened before it are given back."""
+    """Those that were taken before it."""
     running = MemoryService(tmp_path, a_server())
-    opened: list[Listener] = []
+    whole, taken = MemorySockets.take, list[BoundSocket]()
 
-    def fail_second(listener: Listener, switch: Switch) -> IListeningPort:
-        if opened:
-            raise ListenError("no such luck")
-        opened.append(listener)
-        return listen(listener, switch)
+    def fail_second(self: MemorySockets, address: Address) -> BoundSocket:
+        if taken:
+            raise HostError("no such luck")
+        taken.append(whole(self, address))
+        return taken[0]
 
-    monkeypatch.setattr(epoch_runner, "listen", fail_second)
+    monkeypatch.setattr(MemorySockets, "take", fail_second)
     text = a_server(rules=PINNED) + "".join(
         a_server(name).replace(f"unix:{name}.sock", "127.0.0.1:0") for name in ("b", "c", "d")
     )
     before = len(os.listdir("/proc/self/fd"))
-    assert running.reload(text).problems == ("no such luck",)
-    assert len(opened) == 1
-    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    [problem] = running.reload(text).problems
+    assert problem.endswith(": no such luck")
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert taken[0].sock.fileno() == -1
     running.enter(pki().other)
 
 

@@ -16,11 +16,10 @@ from twisted.internet.task import Clock
 from mtlsgate.admission import AdmissionPolicy, Pin, Rejection, Rule
 from mtlsgate.admission.revocation import Revocation, parse_crls
 from mtlsgate.gate.admission import Doorkeeper
-from mtlsgate.gate.by_server_name import DispatchingFactory
 from mtlsgate.gate.registry import Registry
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Reason
-from mtlsgate.run.listening import Entrance, places_of
+from mtlsgate.run.listening import entrance_of, places_of
 from mtlsgate.testing import Authority, Client, Credential, Session, Version, self_signed
 from mtlsgate.tls import judge
 from mtlsgate.tls.handshake import Handshake
@@ -400,8 +399,7 @@ def test_a_service_reads_names_itself_where_sessions_resume(
     for resumption in ("false", "true"):
         epoch = site(tmp_path).load(text.format(resumption), NOW)
         [place] = places_of(epoch)
-        factory = Entrance(place, Registry(clock)).factory
-        assert isinstance(factory, DispatchingFactory) is (resumption == "true")
+        assert entrance_of(place, Registry(clock)).reads_hello is (resumption == "true")
 
 
 def test_session_ids(log: Log, time: Time) -> None:

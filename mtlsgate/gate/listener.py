@@ -1,0 +1,246 @@
+"""
+A listening socket, and what stands behind it.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+_log = Logger("mtlsgate.listening")
+
+#: How many connections are accepted in one turn of the reactor, at most.
+_MANY = 64
+
+#: Seconds until a listener that failed tries again.
+_REST = 1.0
+
+#: The system has no room for another connection now.
+_FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+#: One connection failed before it was accepted (accept(2)); the next may not.
+_GONE = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EPERM,
+        errno.EINTR,
+        errno.ENETDOWN,
+        errno.EPROTO,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.EOPNOTSUPP,
+        errno.ENOPROTOOPT,
+    }
+)
+
+
+class BoundSocket(Protocol):
+    """A socket that can be listened on."""
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket, which does not block."""
+
+    def close(self) -> None:
+        """Listen no more, and leave nothing behind."""
+
+
+class Acceptor(Protocol):
+    """What stands behind a listener while one epoch is in force."""
+
+    def accept(
+        self, sock: socket.socket, peer: IAddress, host: IAddress, reactor: Any
+    ) -> object | None:
+        """
+        Take a socket that was accepted.
+
+        :param peer: the other end's address.
+        :param host: this end's.
+        """
+
+    def stop(self) -> None:
+        """No more connections come."""
+
+
+class Pressure(Protocol):
+    """Is told how many connections there are, and that there can be no more."""
+
+    def accepted(self) -> None:
+        """A connection was accepted."""
+
+    def exhausted(self) -> None:
+        """There was no descriptor, or no memory, for a connection."""
+
+
+@implementer(IReadDescriptor, IListeningPort)
+class Listener:
+    """
+    A socket that is listened on, for as long as its address stays in the
+    configuration; behind it one epoch's acceptor follows another's.
+
+    :ivar key: what the configuration calls it.
+    :ivar acceptor: what stands behind it now.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        bound: BoundSocket,
+        acceptor: Acceptor,
+        reactor: Any,
+        pressure: Pressure | None = None,
+    ) -> None:
+        """
+        :param bound: belongs to the listener from now on.
+        :param reactor: watches the socket.
+        :param pressure: may pause the listener, and resumes it.
+        """
+        self.key = key
+        self.acceptor = acceptor
+        self._bound = bound
+        self._reactor = reactor
+        self._pressure = pressure
+        self._is_reading = self._is_closed = False
+        self._rest: IDelayedCall | None = None
+        self._address_of = _FAMILIES[bound.sock.family]
+        self._host = self._address_of(bound.sock.getsockname())
+        #: Where it is the same for every connection.
+        self._fixed_host = None if _is_wildcard(self._host) else self._host
+
+    def turn_to(self, acceptor: Acceptor) -> Acceptor:
+        """
+        :param acceptor: gets connections from now on.
+        :returns: the one before it.
+        """
+        before, self.acceptor = self.acceptor, acceptor
+        return before
+
+    # IListeningPort
+
+    def startListening(self) -> None:
+        """Accept connections."""
+        self.resume()
+
+    def stopListening(self) -> Deferred[None]:
+        """Accept no more, and give the address back."""
+        if not self._is_closed:
+            self.pause()
+            self._is_closed = True
+            self._bound.close()
+        return succeed(None)
+
+    def getHost(self) -> IAddress:
+        """:returns: where it listens."""
+        return self._host
+
+    def pause(self) -> None:
+        """Accept no connection for a while; they wait in the kernel."""
+        if self._is_reading:
+            self._is_reading = False
+            self._reactor.removeReader(self)
+        if self._rest is not None and self._rest.active():
+            self._rest.cancel()
+
+    def resume(self) -> None:
+        """Accept connections."""
+        if not self._is_reading and not self._is_closed:
+            self._is_reading = True
+            self._reactor.addReader(self)
+
+    # IReadDescriptor
+
+    def fileno(self) -> int:
+        """:returns: the socket's descriptor; -1 if it is closed."""
+        return self._bound.sock.fileno()
+
+    def logPrefix(self) -> str:
+        """:returns: what Twisted calls it in logs."""
+        return self.key
+
+    def doRead(self) -> None:
+        """Accept what waits, up to a bound, so that others have their turn."""
+        for _ in range(_MANY):
+            if not self._is_reading or not self._accept():
+                return
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor ends."""
+        self._is_reading = False
+        self.stopListening()
+
+    def _accept(self) -> bool:
+        """:returns: whether to look for another."""
+        try:
+            sock, name = self._bound.sock.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            return self._failed(error)
+        try:
+            host = self._fixed_host or self._address_of(sock.getsockname())
+        except OSError:
+            # Lost already.
+            sock.close()
+            return True
+        self.accept(sock, self._address_of(name), host, self._reactor)
+        return True
+
+    def accept(self, sock: socket.socket, peer: IAddress, host: IAddress, reactor: Any) -> Any:
+        """Hand a socket that was accepted to the acceptor."""
+        found = None
+        try:
+            found = self.acceptor.accept(sock, peer, host, reactor)
+        except Exception:  # noqa: BLE001 -- it costs this connection alone
+            _log.failure("{listener}: a connection failed as it came", listener=self.key)
+            sock.close()
+        if self._pressure is not None:
+            self._pressure.accepted()
+        return found
+
+    def _failed(self, error: OSError) -> bool:
+        if error.errno in _GONE:
+            return True
+        if error.errno in _FULL and self._pressure is not None:
+            self._pressure.exhausted()
+        if self._is_reading:
+            _log.error(
+                "{listener}: no connection can be accepted now: {problem}",
+                listener=self.key,
+                problem=error.strerror or str(error),
+            )
+            # Or else the reactor would try again and again, and do nothing else.
+            self.pause()
+            self._rest = self._reactor.callLater(_REST, self.resume)
+        return False
+
+
+def _ipv4(name: tuple[str, int]) -> IAddress:
+    return IPv4Address("TCP", *name)
+
+
+def _ipv6(name: tuple[str, int, int, int]) -> IAddress:
+    return IPv6Address("TCP", *name)
+
+
+def _unix(name: str | bytes) -> IAddress:
+    return UNIXAddress(name or None)
+
+
+_FAMILIES: dict[int, Callable[[Any], IAddress]] = {
+    socket.AF_INET: _ipv4,
+    socket.AF_INET6: _ipv6,
+    socket.AF_UNIX: _unix,
+}
+
+
+def _is_wildcard(address: IAddress) -> bool:
+    return getattr(address, "host", None) in ("0.0.0.0", "::")  # noqa: S104

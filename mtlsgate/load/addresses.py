@@ -1,0 +1,104 @@
+"""
+Where a server can listen, as values.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from attrs import field, frozen
+
+from mtlsgate.errors import GateError
+
+#: How many connections may wait to be accepted; the kernel's own limit applies as well.
+BACKLOG = 1024
+
+
+class HostError(GateError, ValueError):
+    """An entry of ``hosts`` that cannot be listened on, in one line."""
+
+
+@frozen(order=True)
+class SocketAddress:
+    """
+    One TCP address.
+
+    :ivar host: an IP address; ``0.0.0.0`` and ``::`` are every address.
+    :ivar port: 0 lets the system choose one.
+    :ivar backlog: how many connections may wait to be accepted.
+    """
+
+    host: str
+    port: int
+    backlog: int = field(default=BACKLOG, eq=False, order=False)
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """AF_INET or AF_INET6."""
+        return socket.AF_INET6 if ":" in self.host else socket.AF_INET
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches it."""
+        return ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it is every address of its family."""
+        return ipaddress.ip_address(self.host).is_unspecified
+
+    def overlaps(self, other: SocketAddress) -> bool:
+        """:returns: whether the two cannot be listened on at once."""
+        return (
+            self.port == other.port != 0
+            and self.family == other.family
+            and (self.host == other.host or self.is_wildcard or other.is_wildcard)
+        )
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@frozen
+class UnixAddress:
+    """
+    A unix socket.
+
+    :ivar path: as it is written; one that is relative starts where the gate was started.
+    :ivar mode: of the file: who may connect.
+    :ivar backlog: how many connections may wait to be accepted.
+    """
+
+    path: str
+    mode: int = 0o666
+    backlog: int = BACKLOG
+
+    is_local = True
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+@frozen
+class SystemdAddress:
+    """
+    A listening socket that the service manager passes.
+
+    :ivar domain: ``INET``, ``INET6`` or ``UNIX``, as it is written.
+    :ivar index: which, counted from 0; or None.
+    :ivar name: which, by its ``FileDescriptorName``; or None.
+    """
+
+    domain: str
+    index: int | None = None
+    name: str | None = None
+
+    is_local = False
+
+    def __str__(self) -> str:
+        which = f"name={self.name}" if self.index is None else f"index={self.index}"
+        return f"systemd:domain={self.domain}:{which}"
+
+
+Address = SocketAddress | UnixAddress | SystemdAddress
