@@ -496,7 +496,7 @@ def test_a_server_certificate_that_openssl_refuses_is_named(here: Site) -> None:
         ('["1\\n2"]', '"1\\n2": not an address: '),
         ('["127.0.0.1:65536"]', '"127.0.0.1:65536": the port is out of range: '),
         ('["ssl:1"]', '"ssl:1": an ssl: endpoint does TLS of its own'),
-        ('["tcp:x"]', '"tcp:x": not a Twisted server endpoint: '),
+        ('["tcp:x"]', '"tcp:x": port: "x" is not a number from 0 to 65535'),
     ],
 )
 def test_a_host_that_is_none_is_refused_where_it_stands(
@@ -626,7 +626,7 @@ server "c" {
         '"250ms", "10s", "5m" or "1h"',
         '5:1: server "a": the protocol block is missing',
         '6:27: server "a": hosts: "nonsense": not an address: write "*:8443", "127.0.0.1:8443", '
-        '"[::1]:8443", "name:8443", "8443" or a Twisted endpoint such as "unix:/run/gate.sock"',
+        '"[::1]:8443", "name:8443", "8443" or "unix:/run/gate.sock"',
         '8:19: tls: min_version: must be "1.2" or "1.3"',
         "9:5: server_certificate: private_key or private_key_file is missing",
         '10:7: server_certificate: public_key_file: "nosuch.crt" no such file',

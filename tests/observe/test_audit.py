@@ -496,9 +496,10 @@ def test_it_is_closed_at_the_end(tmp_path: Path) -> None:
     """After the last connection, whose end is still in it."""
     running = today(tmp_path, AUDITED + server())
     running.handshake(ALICE)
+    stranger = running.connect(EVE)
     done: list[object] = []
     running.service.stopService().addCallback(done.append)
-    running.handshake(EVE)
+    stranger.handshake()
     assert not done
     running.reactor.advance(10)
     assert done

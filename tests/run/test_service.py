@@ -218,7 +218,7 @@ def test_a_protocol_that_fails_to_start(tmp_path: Path, log: Log) -> None:
     [problem] = running.reload(text).problems
     assert "no such luck" in problem
     assert running.service.runner.number == 1
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
     running.enter(pki().other)
     log.failures.clear()
 
@@ -243,7 +243,7 @@ def test_an_address_that_cannot_be_had_gives_the_others_back(
     before = len(os.listdir("/proc/self/fd"))
     [problem] = running.reload(text).problems
     assert problem.endswith(": no such luck")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
     assert taken[0].sock.fileno() == -1
     running.enter(pki().other)
 
