@@ -1,113 +1,45 @@
 """
-``protocol "web"``: a Python web application, or files.
+``protocol "web"``: a Python web application, or files; it is built on `mtlsgate.http`.
 
-- ``site`` is the HTTP server: limits of size and time, one log event for each request,
-- ``wsgi`` calls a WSGI application,
-- ``threads`` is where it runs,
-- ``variables`` is what its environ says of the client,
-- ``files`` sends what is below a directory.
+============  ==========================================================
+`site`        the server: one log event for each request
+`wsgi`        calls a WSGI application
+`threads`     where it runs
+`variables`   what its environ says of the client (pure)
+`files`       shows what is below a directory
+`paths`       which file a URL means, and whether it may be seen
+`conditions`  conditional requests and ranges (pure)
+`encodings`   which encoding a client takes (pure)
+`sending`     sends parts of a file
+============  ==========================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from attrs import frozen
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.web.resource import IResource
 from zope.interface import implementer
 
-from mtlsgate.config import Duration, Located, Misconfigured, Size
-from mtlsgate.http.limits import HttpLimits
+from mtlsgate.config import Located, Misconfigured
 from mtlsgate.http.server import served_names
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
 from mtlsgate.protocols.importing import call, resolve
-from mtlsgate.protocols.web import files, threads
-from mtlsgate.protocols.web.files import Files
+from mtlsgate.protocols.web import paths, threads
+from mtlsgate.protocols.web.configuration import FORM_SIZE, THREADS, WebConfiguration
+from mtlsgate.protocols.web.files import FileRules, Files
+from mtlsgate.protocols.web.paths import Directory, NotThere
 from mtlsgate.protocols.web.site import WebSite
 from mtlsgate.protocols.web.threads import Workers
 from mtlsgate.protocols.web.wsgi import WsgiApplication, WsgiSite
 from mtlsgate.text import quoted
 
-#: How many requests a WSGI application answers at once, by default.
-THREADS = 20
-#: Bytes of a form, by default.
-FORM_SIZE = 1 << 20
-#: Seconds for a client that was refused to end its connection.
-REFUSED_TIMEOUT = 15.0
-
-RemoteUser = Literal["common_name", "subject", "sha256", "spiffe_id", "rule"]
-
-
-@frozen
-class WebConfiguration:
-    """
-    :ivar wsgi: a WSGI application, as ``package.module:attribute``.
-    :ivar resource: a twisted.web resource, or what makes one.
-    :ivar root: a directory.
-    :ivar threads: how many requests the WSGI application answers at once.
-    :ivar remote_user: what of the client its REMOTE_USER is.
-    :ivar listing: whether directories without an index show what is in them.
-    :ivar dot_files: whether to show files whose names begin with a dot.
-    :ivar max_form_size: bytes of a form that becomes a resource's ``request.args``.
-    :ivar max_header_size: bytes of a request's line and headers.
-    :ivar max_body_size: bytes of a request's body.
-    :ivar header_timeout: seconds for a request's headers to come.
-    :ivar keep_alive_timeout: seconds that a connection may be silent.
-    :ivar send_timeout: seconds that a client may not read its answer.
-    :ivar access_log: whether to log each request.
-    """
-
-    wsgi: Located[str] | None = None
-    resource: Located[str] | None = None
-    root: Located[str] | None = None
-    threads: int | None = None
-    remote_user: RemoteUser | None = None
-    listing: bool | None = None
-    dot_files: bool | None = None
-    max_form_size: Size | None = None
-    max_header_size: Size = 16384
-    max_body_size: Size = 16 << 20
-    header_timeout: Duration = 10.0
-    keep_alive_timeout: Duration = 60.0
-    send_timeout: Duration = 60.0
-    access_log: bool = True
-
-    def problems(self) -> Iterator[tuple[str | None, str]]:
-        """Yield what does not go together."""
-        given = [one for one in ("wsgi", "resource", "root") if getattr(self, one) is not None]
-        if len(given) != 1:
-            yield (given[1] if given else None), "set exactly one of wsgi, resource and root"
-            return
-        for name, belongs in (
-            ("threads", "wsgi"),
-            ("remote_user", "wsgi"),
-            ("max_form_size", "resource"),
-            ("listing", "root"),
-            ("dot_files", "root"),
-        ):
-            if getattr(self, name) is not None and given != [belongs]:
-                yield name, f"{name} goes with {belongs} alone"
-        if self.threads is not None and not 1 <= self.threads <= 1000:
-            yield "threads", "threads must be from 1 to 1000"
-
-    @property
-    def limits(self) -> HttpLimits:
-        """Those of the HTTP server."""
-        return HttpLimits(
-            head_size=self.max_header_size,
-            body_size=self.max_body_size,
-            first_timeout=self.keep_alive_timeout,
-            head_timeout=self.header_timeout,
-            body_timeout=self.keep_alive_timeout,
-            idle_timeout=self.keep_alive_timeout,
-            send_timeout=self.send_timeout,
-            close_timeout=self.keep_alive_timeout,
-            refused_timeout=REFUSED_TIMEOUT,
-        )
+__all__ = ["WebConfiguration", "WebPlugin", "plugin"]
 
 
 @implementer(IProtocolPlugin)
@@ -141,8 +73,10 @@ class WebPlugin:
             )
         assert configuration.root is not None
         root = _directory(configuration.root, environment.directory)
-        found = Files(root, bool(configuration.listing), bool(configuration.dot_files))
-        return WebSite(found, **options)
+        directory = Directory(os.fspath(root), bool(configuration.dot_files))
+        rules = configuration.file_rules
+        _check_files(configuration.root, directory, rules)
+        return WebSite(Files(directory, rules), **options)
 
 
 def _imported(name: Located[str], directory: Path, attribute: str) -> Any:
@@ -191,9 +125,27 @@ def _not_a_resource(origin: str, found: object) -> str:
     return f"{origin} is a {type(found).__name__}, not a twisted.web resource"
 
 
+def _check_files(root: Located[str], directory: Directory, rules: FileRules) -> None:
+    """:raises Misconfigured: if a file that is to be shown in another's place is not there."""
+    shown = [("error_pages", names) for names in rules.error_pages.values()]
+    if rules.fallback is not None:
+        shown.append(("fallback", rules.fallback))
+    for attribute, names in shown:
+        path = "/".join(names)
+        try:
+            directory.names([name.encode() for name in names])
+            found = directory.open(names)
+        except NotThere:
+            text = f"{attribute}: {quoted(path)} is not there, or cannot be shown"
+            raise Misconfigured(root.at, text) from None
+        found.close()
+        if not found.is_file:
+            raise Misconfigured(root.at, f"{attribute}: {quoted(path)} is not a file")
+
+
 def _directory(name: Located[str], base: Path) -> Path:
-    if not Path(files.DESCRIPTORS).is_dir():
-        text = f"files are shown only where {files.DESCRIPTORS} tells which: mount /proc"
+    if not Path(paths.DESCRIPTORS).is_dir():
+        text = f"files are shown only where {paths.DESCRIPTORS} tells which: mount /proc"
         raise Misconfigured(name.at, f"root: {text}")
     root = base / name.value
     try:

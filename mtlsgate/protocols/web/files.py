@@ -1,38 +1,35 @@
 """
 The files below a directory, over HTTP.
 
-twisted.web's ``static.File`` sends them.  What is here decides which file a URL
-means, and whether it may be seen at all, before that gets to it; and it keeps
-from it what it does not cope with.
+`paths` decides which file a URL means, and whether it may be seen; `conditions` what of it
+a client wants; `encodings` in which encoding; `sending` sends it.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from io import FileIO
-from pathlib import Path
-from typing import Any, cast
+from functools import partial
 from urllib.parse import quote
 
-from twisted.web.http import datetimeToString, stringToDatetime
+from attrs import field, frozen
 from twisted.web.resource import Resource
-from twisted.web.server import Request
+from twisted.web.server import NOT_DONE_YET, Request
 
-from mtlsgate.protocols.web.site import WebRequest
+from mtlsgate.http.resources import ResourceRequest
+from mtlsgate.protocols.web.conditions import Version, ranges, unmet
+from mtlsgate.protocols.web.encodings import choose
+from mtlsgate.protocols.web.paths import Directory, NotThere, Opened
+from mtlsgate.protocols.web.sending import Part, send
 
 with warnings.catch_warnings():
     # Twisted 26's own module makes instances of what it deprecates.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from twisted.web.static import DirectoryLister, File, Registry
+    from twisted.web.static import DirectoryLister, File
 
-INDEX = "index.html"
-#: Where Linux tells what was opened.
-DESCRIPTORS = "/proc/self/fd"
 _DEFAULT_TYPE = "application/octet-stream"
 #: A compressed file is one, and not the encoding of another: whoever asks for
 #: x.tar.gz wants to have that.
@@ -47,321 +44,292 @@ _TYPES = {
     ".wasm": "application/wasm",
     ".woff2": "font/woff2",
 }
-#: More ranges than this at once are a trick, and the whole file is the answer.
-_MAX_RANGES = 8
-_RANGE = re.compile(rb"(?!-$)([0-9]{0,18})-([0-9]{0,18})")
+#: What a file beside another ends in, if it is that in an encoding; the best one first.
+_ENCODINGS = {b"br": ".br", b"gzip": ".gz"}
+#: What of the others is text, and so has a charset.
+_TEXT = ("application/javascript", "application/xml", "image/svg+xml")
+_WORDS = {
+    403: b"This is not for you to read.\n",
+    404: b"There is nothing here.\n",
+    405: b"This answers to GET and HEAD.\n",
+    412: b"It is another version.\n",
+}
+#: The statuses that may have a page of their own.
+PAGED = tuple(_WORDS)
 
 
-class Refused(Exception):
+@frozen(kw_only=True)
+class FileRules:
     """
-    What a URL means is not there, or not to be seen.
+    How files are shown.
 
-    :ivar status: what to answer.
+    :ivar index: the file that a directory is.
+    :ivar listing: whether a directory without it shows what is in it.
+    :ivar fallback: the names of the file that stands for all that is not there, or None.
+    :ivar precompressed: whether ``x.br`` and ``x.gz`` are encodings of ``x``.
+    :ivar charset: that text is in; None for none.
+    :ivar cache_control: the value for files that match a pattern; the first one counts.
+    :ivar error_pages: the names of the file that is shown with a status.
     """
 
-    def __init__(self, status: int) -> None:
-        self.status = status
+    index: str = "index.html"
+    listing: bool = False
+    fallback: tuple[str, ...] | None = None
+    precompressed: bool = False
+    charset: str | None = "utf-8"
+    cache_control: Mapping[str, str] = field(factory=dict)
+    error_pages: Mapping[int, tuple[str, ...]] = field(factory=dict)
+
+
+def matcher(pattern: str) -> re.Pattern[str]:
+    """
+    :param pattern: ``*`` and ``?`` stand for anything in one name, ``**`` also for several.
+        Without a slash it is about the name alone, whatever the directory.
+    :returns: what matches paths without a slash in front.
+    """
+    pattern = pattern.removeprefix("/")
+    if "/" not in pattern:
+        pattern = "**/" + pattern
+    text = ""
+    for part in re.split(r"(\*\*/|\*\*|\*|\?)", pattern):
+        text += {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(
+            part, re.escape(part)
+        )
+    return re.compile(text, re.DOTALL)
 
 
 class Files(Resource):
-    """
-    The resource at a site's root: all paths below it are its own.
-
-    A name is looked up as it is, without any that begins with a dot unless that is
-    wanted.  Symbolic links are followed, as long as what they lead to is in the
-    directory.
-    """
+    """The resource at a site's root: all paths below it are its own."""
 
     isLeaf = True
 
-    def __init__(self, root: Path, listing: bool = False, dot_files: bool = False) -> None:
-        """
-        :param root: the directory.
-        :param listing: whether a directory without an index shows what is in it.
-        :param dot_files: whether to show names that begin with a dot.
-        """
+    def __init__(self, directory: Directory, rules: FileRules) -> None:
         super().__init__()
-        self._root = os.fspath(root)
-        self._listing = listing
-        self._dot_files = dot_files
-        self._registry = Registry()
+        self._directory = directory
+        self._rules = rules
+        self._cache_control = [
+            (matcher(pattern), value.encode()) for pattern, value in rules.cache_control.items()
+        ]
 
     def render(self, request: Request) -> bytes | int:
         """:returns: NOT_DONE_YET for a file, or else the whole answer."""
-        assert isinstance(request, WebRequest)
+        assert isinstance(request, ResourceRequest)
         request.setHeader(b"x-content-type-options", b"nosniff")
         try:
-            names = self._names(request.postpath or [])
-            root = os.path.realpath(self._root)
-            path = os.path.join(root, *names)
-            body = self._serve(request, root, path)
-        except Refused as refused:
-            body = _refusal(request, refused.status)
-        if request.method == b"HEAD" and isinstance(body, bytes) and body:
-            request.setHeader(b"content-length", b"%d" % len(body))
-            return b""
-        return body
+            return self._serve(request, self._directory.names(request.postpath or []))
+        except NotThere as error:
+            return self._serve_instead(request, error.status)
 
-    def _names(self, segments: list[bytes]) -> list[str]:
-        """:returns: the names in a URL's path; the last is empty for a directory."""
-        *above, last = segments or [b""]
-        names = [self._name(one) for one in above]
-        return [*names, self._name(last) if last else ""]
-
-    def _name(self, segment: bytes) -> str:
-        try:
-            name = segment.decode("utf-8")
-        except UnicodeDecodeError:
-            raise Refused(404) from None
-        hidden = name.startswith(".") and not self._dot_files
-        if name in ("", ".", "..") or "/" in name or "\0" in name or hidden:
-            raise Refused(404)
-        return name
-
-    def _serve(self, request: WebRequest, root: str, path: str) -> bytes | int:
-        descriptor, status = _open(root, path)
-        if stat.S_ISREG(status.st_mode) and not path.endswith("/"):
-            return self._send(request, path, descriptor, status)
-        os.close(descriptor)
-        if stat.S_ISREG(status.st_mode):
-            raise Refused(404)
+    def _serve(self, request: ResourceRequest, names: list[str]) -> bytes | int:
+        """:raises NotThere: if there is nothing to serve."""
+        found = self._directory.open(names)
+        wants_directory = not names[-1]
+        if found.is_file and not wants_directory:
+            return self._serve_file(request, names, found)
+        found.close()
+        if found.is_file:
+            raise NotThere(404)
         _check_method(request)
-        if not path.endswith("/"):
-            return _redirect(request)
-        with suppress(Refused):
-            descriptor, status = _open(root, path + INDEX)
-            if stat.S_ISREG(status.st_mode):
-                return self._send(request, path + INDEX, descriptor, status)
-            os.close(descriptor)
-        if not self._listing:
-            raise Refused(404)
-        names = list(self._visible(root, path))
-        lister = DirectoryLister(path, names, _TYPES, {}, _DEFAULT_TYPE)
-        body: bytes = lister.render(request)
-        return body
+        if not wants_directory:
+            return _redirect(request, names)
+        with suppress(NotThere):
+            index = [*names[:-1], self._rules.index]
+            found = self._directory.open(index)
+            if found.is_file:
+                return self._serve_file(request, index, found)
+            found.close()
+        if not self._rules.listing:
+            raise NotThere(404)
+        visible = list(self._directory.visible(names))
+        place = os.path.join(self._directory.path, *names)
+        lister = DirectoryLister(place, visible, _TYPES, {}, _DEFAULT_TYPE)
+        page: bytes = lister.render(request)
+        return _whole(request, page)
 
-    def _send(
-        self, request: WebRequest, path: str, descriptor: int, status: os.stat_result
+    def _serve_instead(self, request: ResourceRequest, status: int) -> bytes | int:
+        """Show what there is in place of what is not there."""
+        rules = self._rules
+        if status == 404 and rules.fallback is not None and request.method in (b"GET", b"HEAD"):
+            with suppress(NotThere):
+                found = self._directory.open(rules.fallback)
+                if found.is_file:
+                    return self._serve_file(request, rules.fallback, found)
+                found.close()
+        if status == 405:
+            request.setHeader(b"allow", b"GET, HEAD")
+        request.setResponseCode(status)
+        with suppress(NotThere):
+            if status in rules.error_pages:
+                page = rules.error_pages[status]
+                found = self._directory.open(page)
+                if found.is_file:
+                    self._set_type(request, page)
+                    request.setHeader(b"content-length", b"%d" % found.status.st_size)
+                    return send(request, found, _body(request, [(0, found.status.st_size)]))
+                found.close()
+        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        return _whole(request, _WORDS[status])
+
+    def _serve_file(
+        self, request: ResourceRequest, names: Sequence[str], file: Opened
     ) -> bytes | int:
-        transport = cast(Any, request.channel.transport)
-        file = Snapshot(FileIO(descriptor), status.st_size, transport.abortConnection)
+        """Serve an open file, and close it in any case."""
         try:
             _check_method(request)
-            _clean(request, status)
-            found = _OpenFile(path, file, status, self._registry)
-            body: bytes | int = found.render_GET(request)
-        except BaseException:
+            encoding, file = self._encoded(request, names, file)
+            version = _version(file, encoding)
+            fields = partial(_values, request)
+            self._describe(request, names, version)
+            instead = unmet(fields, version)
+            if instead == 304:
+                file.close()
+                return _not_modified(request)
+            if instead is not None:
+                raise NotThere(instead)
+            if encoding is not None:
+                request.setHeader(b"content-encoding", encoding)
+            wanted = ranges(fields, version, file.status.st_size)
+            return _send_ranges(request, file, wanted)
+        except NotThere:
             file.close()
             raise
-        return body
 
-    def _visible(self, root: str, directory: str) -> Iterator[str]:
-        """Yield the names in a directory that could be asked for, sorted."""
-        try:
-            names = sorted(os.listdir(directory))
-        except OSError:
-            raise Refused(404) from None
-        for name in names:
-            try:
-                real = os.path.realpath(os.path.join(directory, self._name(name.encode())))
-                mode = os.stat(real).st_mode
-            except (Refused, OSError, UnicodeEncodeError):
-                continue
-            if _inside(root, real) and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                yield name
+    def _encoded(
+        self, request: ResourceRequest, names: Sequence[str], file: Opened
+    ) -> tuple[bytes | None, Opened]:
+        """:returns: the encoding that the client gets the file in, and the file in it."""
+        if not self._rules.precompressed:
+            return None, file
+        request.setHeader(b"vary", b"accept-encoding")
+        offered: dict[bytes, Opened] = {}
+        accepted = request.requestHeaders.getRawHeaders(b"accept-encoding", ())
+        if not accepted:
+            return None, file
+        for encoding, ending in _ENCODINGS.items():
+            with suppress(NotThere):
+                found = self._directory.open([*names[:-1], names[-1] + ending])
+                # One that is older than the file is of another version.
+                if found.is_file and found.status.st_mtime >= file.status.st_mtime:
+                    offered[encoding] = found
+                else:
+                    found.close()
+        chosen = choose(accepted, offered)
+        for encoding, found in offered.items():
+            if encoding != chosen:
+                found.close()
+        if chosen is None:
+            return None, file
+        file.close()
+        return chosen, offered[chosen]
+
+    def _describe(self, request: ResourceRequest, names: Sequence[str], version: Version) -> None:
+        """Set what is the same whatever of the file is sent."""
+        request.setHeader(b"accept-ranges", b"bytes")
+        request.setHeader(b"last-modified", version.date)
+        request.setHeader(b"etag", version.tag)
+        path = "/".join(names)
+        for pattern, value in self._cache_control:
+            if pattern.fullmatch(path):
+                request.setHeader(b"cache-control", value)
+                break
+        self._set_type(request, names)
+
+    def _set_type(self, request: ResourceRequest, names: Sequence[str]) -> None:
+        _, ending = os.path.splitext(names[-1])
+        kind = _TYPES.get(ending.lower(), _DEFAULT_TYPE)
+        charset = self._rules.charset
+        if charset is not None and (kind.startswith("text/") or kind in _TEXT):
+            kind = f"{kind}; charset={charset}"
+        request.setHeader(b"content-type", kind.encode("ascii"))
 
 
-def _open(root: str, path: str) -> tuple[int, os.stat_result]:
-    """
-    :param root: the real path of the directory.
-    :returns: the descriptor of an open file or directory that is in it.
-    :raises Refused: if there is none.
-    """
-    try:
-        real = os.path.realpath(path, strict=True)
-    except (OSError, ValueError):
-        raise Refused(404) from None
-    if not _inside(root, real):
-        raise Refused(404)
-    try:
-        # Not blocking, for a FIFO that nobody writes to.
-        descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except PermissionError:
-        raise Refused(403) from None
-    except OSError:
-        raise Refused(404) from None
-    try:
-        status = os.fstat(descriptor)
-        # What was opened, whatever was done to the path in the meantime.
-        opened = os.readlink(f"{DESCRIPTORS}/{descriptor}")
-        kind = stat.S_IFMT(status.st_mode)
-        if kind not in (stat.S_IFREG, stat.S_IFDIR) or not _inside(root, opened):
-            raise Refused(404)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor, status
+def _values(request: Request, name: bytes) -> Sequence[bytes]:
+    return request.requestHeaders.getRawHeaders(name, ())
 
 
-def _inside(root: str, real: str) -> bool:
-    return real == root or real.startswith(root.rstrip("/") + "/")
+def _version(file: Opened, encoding: bytes | None) -> Version:
+    status = file.status
+    mark = b"" if encoding is None else b"-" + encoding
+    tag = b'"%x-%x%s"' % (status.st_mtime_ns, status.st_size, mark)
+    # In whole seconds, not rounded up: it must not lie in the future.
+    return Version(tag, int(status.st_mtime))
 
 
 def _check_method(request: Request) -> None:
     if request.method not in (b"GET", b"HEAD"):
-        request.setHeader(b"allow", b"GET, HEAD")
-        raise Refused(405)
+        raise NotThere(405)
 
 
-def _refusal(request: Request, status: int) -> bytes:
-    request.setResponseCode(status)
-    request.setHeader(b"content-type", b"text/plain; charset=utf-8")
-    return {
-        403: b"This is not for you to read.\n",
-        404: b"There is nothing here.\n",
-        405: b"This answers to GET and HEAD.\n",
-    }[status]
-
-
-def _redirect(request: Request) -> bytes:
+def _redirect(request: ResourceRequest, names: Sequence[str]) -> bytes:
     """To a directory's own URL, on which the links in it depend."""
     _, question, query = request.uri.partition(b"?")
-    # Without empty segments it cannot begin with two slashes, as another
-    # host's would.
-    path = quote(request.path, safe="/%:@!$&'()*+,;=-._~").encode("ascii")
+    # Of names, so that it cannot begin with two slashes, as another host's would.
+    path = "".join("/" + quote(name, safe="") for name in names)
     request.setResponseCode(301)
-    request.setHeader(b"location", path + b"/" + question + query)
+    request.setHeader(b"location", path.encode("ascii") + b"/" + question + query)
     request.setHeader(b"content-length", b"0")
     return b""
 
 
-class Snapshot:
-    """
-    An open file as long as it was when it was opened, which is what the
-    client was told; whatever is appended meanwhile is not in it.
-    """
-
-    def __init__(self, file: FileIO, size: int, abort: Callable[[], object]) -> None:
-        """
-        :param abort: ends the connection, should the file become shorter.
-        """
-        self._file = file
-        self._left = size
-        self._size = size
-        self._abort = abort
-
-    def seek(self, offset: int) -> None:
-        """Go to a place in it."""
-        self._file.seek(offset)
-        self._left = self._size - offset
-
-    def read(self, size: int) -> bytes:
-        """:returns: the next bytes, at most so many; at its end none."""
-        wanted = min(size, self._left)
-        data = self._file.read(wanted)
-        if wanted and not data:
-            # The client must not take what it has for all.  It gets none of
-            # these any more; twisted.web would wait for them for ever.
-            self._abort()
-            data = bytes(wanted)
-        self._left -= len(data)
-        return data
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+def _not_modified(request: ResourceRequest) -> int:
+    request.responseHeaders.removeHeader(b"content-type")
+    request.setResponseCode(304)
+    # Not by returning nothing, which twisted.web would say the length of.
+    request.write(b"")
+    request.finish()
+    return NOT_DONE_YET
 
 
-class _OpenFile(File):
-    """A file that is open already, so that nothing about it changes between
-    one look and the next."""
-
-    contentTypes = _TYPES
-    contentEncodings = {}
-
-    def __init__(
-        self, path: str, file: Snapshot, status: os.stat_result, registry: Registry
-    ) -> None:
-        super().__init__(path, _DEFAULT_TYPE, registry=registry)
-        self._open_file = file
-        self._status = status
-
-    def restat(self, reraise: bool = True) -> None:
-        pass
-
-    def exists(self) -> bool:
-        return True
-
-    def isdir(self) -> bool:
-        return False
-
-    def openForReading(self) -> Snapshot:
-        return self._open_file
-
-    def getFileSize(self) -> int:
-        return self._status.st_size
-
-    def getModificationTime(self) -> float:
-        # In whole seconds: rounded up, as File would, it may lie in the future.
-        return float(int(self._status.st_mtime))
+def _whole(request: Request, page: bytes) -> bytes:
+    """:returns: the page; to HEAD only its length is told."""
+    if request.method != b"HEAD":
+        return page
+    request.setHeader(b"content-length", b"%d" % len(page))
+    return b""
 
 
-def _clean(request: Request, status: os.stat_result) -> None:
-    """Leave no condition or range in a request that twisted.web would trip over."""
-    headers = request.requestHeaders
-    since = request.getHeader(b"if-modified-since")
-    # RFC 9110, 13.1.3: with If-None-Match it does not count; here are no tags to match.
-    if since is not None and (headers.hasHeader(b"if-none-match") or not _is_date(since)):
-        headers.removeHeader(b"if-modified-since")
-    asked = request.getHeader(b"range")
-    if asked is None:
-        return
-    # RFC 9110, 13.1.5: a part of another version is of no use.
-    version = datetimeToString(int(status.st_mtime))
-    current = request.getHeader(b"if-range") in (None, version)
-    ranges = _ranges(asked, status.st_size) if current else None
-    if ranges is None:
-        headers.removeHeader(b"range")
+def _body(request: Request, parts: Sequence[Part]) -> Sequence[Part]:
+    """:returns: the parts, or none to HEAD."""
+    return () if request.method == b"HEAD" else parts
+
+
+def _send_ranges(
+    request: ResourceRequest, file: Opened, wanted: Sequence[tuple[int, int]] | None
+) -> int:
+    """Send these ranges of the file, or all of it."""
+    size = file.status.st_size
+    if wanted is None:
+        request.setHeader(b"content-length", b"%d" % size)
+        return send(request, file, _body(request, [(0, size)]))
+    if not wanted:
+        request.setResponseCode(416)
+        request.setHeader(b"content-range", b"bytes */%d" % size)
+        request.setHeader(b"content-length", b"0")
+        return send(request, file, ())
+    request.setResponseCode(206)
+    parts: list[Part] = []
+    if len(wanted) == 1:
+        [(first, last)] = wanted
+        request.setHeader(b"content-range", b"bytes %d-%d/%d" % (first, last, size))
+        parts.append((first, last - first + 1))
     else:
-        headers.setRawHeaders(b"range", [ranges])
+        parts = _multipart(request, wanted, size)
+    length = sum(len(one) if isinstance(one, bytes) else one[1] for one in parts)
+    request.setHeader(b"content-length", b"%d" % length)
+    return send(request, file, _body(request, parts))
 
 
-def _is_date(text: bytes) -> bool:
-    try:
-        stringToDatetime(text.split(b";", 1)[0])
-    except Exception:  # noqa: BLE001 -- on nonsense it raises whatever comes of it
-        return False
-    return True
-
-
-def _ranges(header: bytes, size: int) -> bytes | None:
-    """
-    :param header: the value of Range.
-    :param size: the file's.
-    :returns: the same in plain numbers, none of them beyond the file; or None if it
-        is to be ignored (RFC 9110, 14.2).
-    """
-    unit, _, listed = header.partition(b"=")
-    specs = [one for one in (part.strip(b" \t") for part in listed.split(b",")) if one]
-    if unit.strip().lower() != b"bytes" or not 0 < len(specs) <= _MAX_RANGES:
-        return None
-    found = []
-    for spec in specs:
-        numbers = _RANGE.fullmatch(spec)
-        if numbers is None:
-            return None
-        first, last = numbers.groups()
-        if first:
-            begin, end = int(first), int(last) if last else size - 1
-            if last and end < begin:
-                return None
-        else:
-            begin, end = max(size - int(last), 0), size - 1
-        if begin < size and begin <= end:
-            found.append((begin, min(end, size - 1)))
-    if not found:
-        # Which twisted.web answers as it should: 416.
-        return b"bytes=%d-" % size
-    if sum(end - begin + 1 for begin, end in found) > size:
-        return None
-    return b"bytes=" + b",".join(b"%d-%d" % one for one in found)
+def _multipart(
+    request: ResourceRequest, wanted: Sequence[tuple[int, int]], size: int
+) -> list[Part]:
+    """:returns: the ranges, each with a head of its own (RFC 9110, 14.6)."""
+    boundary = os.urandom(16).hex().encode()
+    [kind] = request.responseHeaders.getRawHeaders(b"content-type", [b""])
+    parts: list[Part] = []
+    for first, last in wanted:
+        head = b"\r\n--%s\r\nContent-Type: %s\r\nContent-Range: bytes %d-%d/%d\r\n\r\n"
+        parts.append(head % (boundary, kind, first, last, size))
+        parts.append((first, last - first + 1))
+    parts.append(b"\r\n--%s--\r\n" % boundary)
+    request.setHeader(b"content-type", b'multipart/byteranges; boundary="%s"' % boundary)
+    return parts

@@ -160,7 +160,7 @@ def test_what_cannot_be_had_is_an_error_at_its_place(
 
 def test_files_need_proc(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it nobody could say whether what was opened is in the directory."""
-    monkeypatch.setattr("mtlsgate.protocols.web.files.DESCRIPTORS", "/nosuch/fd")
+    monkeypatch.setattr("mtlsgate.protocols.web.paths.DESCRIPTORS", "/nosuch/fd")
     assert here.problems(web('root = "files"')) == [
         '4:8: protocol "web": root: files are shown only where /nosuch/fd tells which: mount /proc'
     ]
