@@ -19,7 +19,7 @@ _URLENCODED = b"application/x-www-form-urlencoded"
 _MULTIPART = b"multipart/form-data"
 _BOUNDARY = re.compile(rb';[ \t]*boundary=(?:"([^"]{1,70})"|([^;," \t]{1,70}))', re.IGNORECASE)
 _DISPOSITION = re.compile(rb"content-disposition:[ \t]*form-data[ \t]*(;.*)", re.IGNORECASE)
-_NAME = re.compile(rb';[ \t]*name=(?:"((?:[^"\\]|\\.)*+)"|([^;" \t]+))', re.IGNORECASE)
+_PARAMETER = re.compile(rb';[ \t]*([^=;" \t]+)=(?:"((?:[^"\\]|\\.)*+)"|([^;" \t]*))[ \t]*')
 _ESCAPE = re.compile(rb"\\(.)")
 
 Form = dict[bytes, list[bytes]]
@@ -80,7 +80,17 @@ def _read_multipart(content_type: bytes, body: bytes) -> Form:
 def _part_name(head: bytes) -> bytes | None:
     for line in head.split(b"\r\n"):
         disposition = _DISPOSITION.fullmatch(line)
-        found = None if disposition is None else _NAME.search(disposition[1])
-        if found is not None:
-            return found[2] if found[1] is None else _ESCAPE.sub(rb"\1", found[1])
+        if disposition is not None:
+            return _parameter(disposition[1], b"name")
+    return None
+
+
+def _parameter(text: bytes, name: bytes) -> bytes | None:
+    """:returns: the value of a parameter; one after the other, because the value of another
+    may look like it."""
+    found = _PARAMETER.match(text)
+    while found is not None:
+        if found[1].lower() == name:
+            return found[3] if found[2] is None else _ESCAPE.sub(rb"\1", found[2])
+        found = _PARAMETER.match(text, found.end())
     return None

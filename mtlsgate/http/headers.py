@@ -36,6 +36,9 @@ class RequestHeaders(Headers):
             return self._all() == other._all()
         return NotImplemented
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     def __hash__(self) -> int:
         return id(self)
 

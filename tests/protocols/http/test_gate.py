@@ -612,7 +612,114 @@ def test_a_request_for_another_server(
         assert client.established
 
 
+@pytest.mark.parametrize("method", [b"TRACE", b"CONNECT"])
+@pytest.mark.parametrize(
+    ("host", "status"), [(b"a.example:443", 501), (b"b.example:443", 421), (b"a b", 400)]
+)
+def test_methods_that_are_not_for_a_gate(
+    http: HttpGate, method: bytes, host: bytes, status: int
+) -> None:
+    """Are told so only after Host was checked, as for any other."""
+    http.configure()
+    client = http.connect(server_name="a.example")
+    target = host if method == b"CONNECT" else b"/"
+    client.send(method + b" " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+    assert read_response(client.receive()).status == status
+    assert http.reactor.backends == []
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "passed"),
+    [
+        ("/x", "a.example:", "a.example"),
+        ("https://a.example:443/x", "a.example", "a.example:443"),
+        ("https://a.example/x", "a.example:443", "a.example"),
+        ("http://a.example:80/x", "A.example", "a.example:80"),
+    ],
+)
+def test_other_ways_to_write_a_host(http: HttpGate, target: str, host: str, passed: str) -> None:
+    """An empty port, and a default port that is spelt out, are legal."""
+    http.configure()
+    client = http.connect(server_name="a.example")
+    client.send(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    received = http.backend.received()
+    assert received.startswith(b"GET /x HTTP/1.1\r\n")
+    assert dict(fields_of(received))["Host"] == passed
+
+
+def test_names_of_fields_keep_their_case(http: HttpGate) -> None:
+    """In both directions, and of trailers."""
+    http.configure()
+    received, answer = http.exchange(
+        b"POST / HTTP/1.1\r\nhost: a\r\nX-lOwEr: 1\r\nETAG: 2\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"0\r\nx-SUM: 3\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nserver: x\r\nX-UPPER: 1\r\ncontent-length: 0\r\n\r\n",
+    )
+    for text in (b"\r\nX-lOwEr: 1\r\n", b"\r\nETAG: 2\r\n", b"\r\nx-SUM: 3\r\n"):
+        assert text in received
+    for text in (b"\r\nserver: x\r\n", b"\r\nX-UPPER: 1\r\n", b"\r\ncontent-length: 0\r\n"):
+        assert text in answer
+
+
 # What goes wrong
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 200 OK\n", b"HTTP/1.0 200 OK\nContent-Length: 2\n\nok"]
+)
+def test_a_target_that_ends_its_lines_with_lf_alone(http: HttpGate, answer: bytes) -> None:
+    """502 at once, and the log says what to do."""
+    http.configure()
+    client = http.connect()
+    client.send(GET)
+    http.backend.send(answer)
+    assert read_response(client.receive()).status == 502
+    cause = "its lines end in LF alone: set lenient = true if it has to be an old server"
+    assert http.http_log.failures[0]["cause"] == cause
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.0 200 OK\nContent-Length: 2\nX-A: b\n\nok",
+        b"HTTP/1.1 200 OK\r\nX-A: b\nContent-Length: 2\r\n\nok",
+        b"HTTP/1.1 200 OK\nX-A: b\nTransfer-Encoding: chunked\n\n2  \nok\n0\n\n",
+        b"HTTP/1.1 200 OK\r\nX-A: b\r\nTransfer-Encoding: chunked\r\n\r\n 2 \r\nok\r\n0  \r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("piece", [1000, 1])
+def test_old_servers_are_understood_where_that_is_asked_for(
+    http: HttpGate, answer: bytes, piece: int
+) -> None:
+    """lenient: lines that end in LF alone, padded sizes of chunks; the client gets neither."""
+    http.configure(lenient=True)
+    client = http.connect()
+    client.send(GET)
+    for place in range(0, len(answer), piece):
+        http.backend.send(answer[place : place + piece])
+    received = client.receive()
+    response = read_response(received)
+    assert (response.status, response["x-a"]) == (200, "b")
+    assert received.replace(b"\r\n", b"").count(b"\n") == 0
+    assert response.body in (b"ok", b"2\r\nok\r\n0\r\n\r\n", b"1\r\no\r\n1\r\nk\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length: 6\n\nhello",
+        b"HTTP/1.1 200 OK\nX-A: b\rX-B: c\n\n",
+        b"HTTP/1.1 200 OK\nX-A: b\n c\n\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 1\nTransfer-Encoding: chunked\n\n0\n\n",
+    ],
+)
+def test_lenient_is_not_careless(http: HttpGate, answer: bytes) -> None:
+    """What can be read in two ways is still 502."""
+    http.configure(lenient=True)
+    client = http.connect()
+    client.send(GET)
+    http.backend.send(answer)
+    assert read_response(client.receive()).status == 502
 
 
 def test_a_target_that_refuses(http: HttpGate) -> None:

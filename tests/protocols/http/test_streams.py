@@ -351,3 +351,71 @@ def test_backpressure_in_a_websocket(http: HttpGate) -> None:
     assert received.endswith(b"u" * 100 * PIECE)
     client.resume_reading()
     assert client.receive() == b"d" * PIECE * 100
+
+
+def websocket(http: HttpGate, client: Client) -> Backend | None:
+    """:returns: the target's end of a WebSocket; None if the gate refuses it."""
+    client.send(UPGRADE)
+    refusal = client.receive()
+    if refusal:
+        assert read_response(refusal).status == 503
+        return None
+    [backend] = [
+        one
+        for one in http.reactor.backends
+        if one.open and one.received().endswith(b"Upgrade: websocket\r\n\r\n")
+    ]
+    backend.send(SWITCHED)
+    assert read_response(client.receive()).status == 101
+    client.send(b"hi")
+    return backend
+
+
+def test_websockets_are_no_requests(http: HttpGate) -> None:
+    """They have a limit of their own: however many are open, requests are answered."""
+    http.configure(max_requests=1, max_websockets=3, max_websockets_per_client=3)
+    clients = [http.connect() for _ in range(4)]
+    backends = [websocket(http, client) for client in clients]
+    assert [one is not None for one in backends] == [True, True, True, False]
+    assert http.http_log.failures[0]["cause"] == "there are 3 WebSockets already"
+    client = http.connect()
+    client.send(GET)
+    http.reactor.backends[-1].send(OK)
+    assert client.receive().endswith(b"ok")
+    clients[0].reset()
+    assert websocket(http, http.connect()) is not None
+
+
+def test_one_client_cannot_have_all_websockets(http: HttpGate) -> None:
+    """By what its issuer signed, over all its connections; its requests go on."""
+    http.configure(max_websockets=10, max_websockets_per_client=2)
+    alice, bob = http.authority.issue("alice"), http.authority.issue("bob")
+    for _ in range(2):
+        assert websocket(http, http.connect(alice)) is not None
+    third = http.connect(alice)
+    assert websocket(http, third) is None
+    assert http.http_log.failures[0]["cause"] == "the client has 2 WebSockets already"
+    third.send(GET)
+    http.reactor.backends[-1].send(OK)
+    assert third.receive().endswith(b"ok")
+    assert websocket(http, http.connect(bob)) is not None
+
+
+@pytest.mark.parametrize("answer", [OK, b"", b"nonsense"])
+def test_a_websocket_that_does_not_come_about_takes_no_room(http: HttpGate, answer: bytes) -> None:
+    """Whether the target says no, nothing, or nonsense."""
+    http.configure(max_websockets=1, max_websockets_per_client=1)
+    client = http.connect()
+    client.send(UPGRADE)
+    if answer:
+        http.backend.send(answer)
+    else:
+        http.backend.transport.finish()
+    client.receive()
+    assert http.factory.capacity.websockets == 0
+    assert http.factory.capacity.requests == 0
+    backend = websocket(http, http.connect())
+    assert backend is not None
+    assert http.factory.capacity.websockets == 1
+    backend.transport.finish()
+    assert http.factory.capacity.websockets == 0

@@ -45,6 +45,11 @@ def serve(log: Log, monkeypatch: pytest.MonkeyPatch, root: Path) -> Serve:
     return lambda **attributes: Web(log, monkeypatch, **{"root": root, **attributes})
 
 
+def date(seconds: int) -> str:
+    text: bytes = datetimeToString(seconds)
+    return text.decode()
+
+
 def test_a_file_is_what_its_name_says(serve: Serve) -> None:
     web = serve()
     answer = web.ask("/sub/page.html")
@@ -273,11 +278,6 @@ def test_head_is_get_without_its_body(serve: Serve, target: str) -> None:
         assert head.headers.getRawHeaders(name) == get.headers.getRawHeaders(name)
 
 
-def date(seconds: int) -> str:
-    text: bytes = datetimeToString(seconds)
-    return text.decode()
-
-
 @pytest.mark.parametrize(
     ("since", "status"),
     [
@@ -299,9 +299,218 @@ def test_what_has_not_changed_is_not_sent_again(serve: Serve, since: str, status
 
 
 def test_a_tag_is_worth_more_than_a_date(serve: Serve) -> None:
-    """There are no tags here, so it is another's, and what it is about has changed."""
+    """It is another's, and what it is about has changed."""
     answer = serve().ask("/ten", f"If-Modified-Since: {date(THEN)}", 'If-None-Match: "x"')
     assert answer.status == 200
+
+
+def tag_of(web: Web, target: str = "/ten") -> str:
+    tag = web.ask(target).header("etag")
+    assert tag is not None
+    return tag
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_version_that_the_client_has_is_not_sent_again(serve: Serve, method: str) -> None:
+    """By its tag, also weakly or among others, or by any: 304 with the tag and without a length,
+    and the connection goes on."""
+    web = serve()
+    tag = tag_of(web)
+    client = web.client()
+    for value in (tag, f"W/{tag}", f'"x", {tag}', "*", f'"x,y" ,W/"z",{tag}'):
+        answer = web.ask("/ten", f"If-None-Match: {value}", method=method, client=client)
+        assert answer.status == 304
+        assert answer.header("etag") == tag
+        assert answer.header("last-modified") == date(THEN)
+        for name in ("content-length", "content-type", "transfer-encoding"):
+            assert answer.headers.getRawHeaders(name) is None
+    assert web.ask("/ten", 'If-None-Match: "x"', client=client).body == b"0123456789"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (["If-Match: *"], 200),
+        (["If-Match: TAG"], 200),
+        (['If-Match: "x", TAG'], 200),
+        (['If-Match: "x"', "If-Match: TAG"], 200),
+        (['If-Match: "x"'], 412),
+        (["If-Match: W/TAG"], 412),
+        (["If-Match: nonsense"], 412),
+        ([f"If-Unmodified-Since: {date(THEN)}"], 200),
+        ([f"If-Unmodified-Since: {date(THEN - 1)}"], 412),
+        (["If-Unmodified-Since: nonsense"], 200),
+        (["If-Match: TAG", f"If-Unmodified-Since: {date(THEN - 1)}"], 200),
+        (["If-Match: TAG", "If-None-Match: TAG"], 304),
+        (['If-Match: "x"', "If-None-Match: TAG"], 412),
+        ([f"If-Unmodified-Since: {date(THEN)}", f"If-Modified-Since: {date(THEN)}"], 304),
+    ],
+)
+def test_preconditions(serve: Serve, headers: list[str], status: int) -> None:
+    """In the order of RFC 9110, 13.2.2."""
+    web = serve()
+    tag = tag_of(web)
+    answer = web.ask("/ten", *(one.replace("TAG", tag) for one in headers))
+    assert answer.status == status
+
+
+def test_a_part_of_the_version_that_the_client_has(serve: Serve) -> None:
+    """If-Range by tag: strongly."""
+    web = serve()
+    tag = tag_of(web)
+    for value, status in ((tag, 206), (f"W/{tag}", 200), ('"x"', 200), ("*", 200)):
+        assert web.ask("/ten", "Range: bytes=0-1", f"If-Range: {value}").status == status
+
+
+def test_another_version_has_another_tag(serve: Serve, root: Path) -> None:
+    """Also one of the same size."""
+    web = serve()
+    tag = tag_of(web)
+    (root / "ten").write_text("9876543210")
+    assert tag_of(web) != tag
+
+
+# What a directory can be told
+
+
+def test_the_index_can_have_another_name(serve: Serve, root: Path) -> None:
+    (root / "main.htm").write_text("main")
+    web = serve(index="main.htm")
+    assert web.ask("/").body == b"main"
+    assert web.ask("/index.html").body == b"<p>front</p>"
+
+
+@pytest.mark.parametrize("target", ["/nosuch", "/a/b/c", "/sub/", "/.hidden", "/ten/x", "/%ff"])
+def test_what_is_not_there_may_be_the_one_page(serve: Serve, target: str) -> None:
+    """fallback: with 200, for GET and HEAD alone; what is there stays what it is."""
+    web = serve(fallback="index.html")
+    answer = web.ask(target)
+    assert (answer.status, answer.body) == (200, b"<p>front</p>")
+    assert answer.header("content-type") == "text/html; charset=utf-8"
+    assert web.ask(target, method="HEAD").status == 200
+    assert web.ask(target, method="POST").status in (404, 405)
+    assert web.ask("/ten").body == b"0123456789"
+
+
+def compressed(root: Path) -> None:
+    for ending, content in (("", "plain"), (".gz", "GZIP"), (".br", "BR")):
+        (root / f"app.js{ending}").write_text(content)
+        os.utime(root / f"app.js{ending}", (THEN, THEN))
+
+
+@pytest.mark.parametrize(
+    ("accepted", "body", "encoding"),
+    [
+        (None, b"plain", None),
+        ("", b"plain", None),
+        ("gzip", b"GZIP", "gzip"),
+        ("x-gzip", b"GZIP", "gzip"),
+        ("gzip, deflate, br", b"BR", "br"),
+        ("br;q=0.5, gzip;q=0.8", b"GZIP", "gzip"),
+        ("br;q=0, *", b"GZIP", "gzip"),
+        ("*", b"BR", "br"),
+        ("*;q=0", b"plain", None),
+        ("gzip;q=0", b"plain", None),
+        ("gzip;q=0.5, identity", b"plain", None),
+        ("gzip;q=0.5, identity;q=0.5", b"GZIP", "gzip"),
+        ("GZIP ; Q=1.000", b"GZIP", "gzip"),
+        ("gzip;q=2, br;x=1", b"plain", None),
+        ("deflate", b"plain", None),
+    ],
+)
+def test_precompressed_files(
+    serve: Serve, root: Path, accepted: str | None, body: bytes, encoding: str | None
+) -> None:
+    """The encoding that the client likes best, of those that there are; caches are told that
+    it matters."""
+    compressed(root)
+    headers = [] if accepted is None else [f"Accept-Encoding: {accepted}"]
+    answer = serve(precompressed=True).ask("/app.js", *headers)
+    assert (answer.status, answer.body) == (200, body)
+    assert answer.header("content-encoding") == encoding
+    assert answer.header("vary") == "accept-encoding"
+    assert answer.header("content-type") == "text/javascript; charset=utf-8"
+
+
+def test_encodings_are_versions_of_their_own(serve: Serve, root: Path) -> None:
+    """Each has a tag of its own, and ranges are of what is sent."""
+    compressed(root)
+    web = serve(precompressed=True)
+    plain, gzip = (
+        web.ask("/app.js", f"Accept-Encoding: {one}").header("etag") for one in ("identity", "gzip")
+    )
+    assert plain != gzip
+    answer = web.ask("/app.js", "Accept-Encoding: gzip", f"If-None-Match: {gzip}")
+    assert (answer.status, answer.header("vary")) == (304, "accept-encoding")
+    assert web.ask("/app.js", "Accept-Encoding: br", f"If-None-Match: {gzip}").status == 200
+    assert web.ask("/app.js", "Accept-Encoding: gzip", "Range: bytes=1-2").body == b"ZI"
+
+
+def test_what_only_looks_like_an_encoding_is_none(serve: Serve, root: Path) -> None:
+    """Without precompressed; one older than its file; a directory; a link that leads out; and
+    one without its file is a file of its own."""
+    compressed(root)
+    assert serve().ask("/app.js", "Accept-Encoding: gzip").body == b"plain"
+    assert serve().ask("/app.js").headers.getRawHeaders("vary") is None
+    os.utime(root / "app.js.br", (THEN - 1, THEN - 1))
+    (root / "app.js.gz").unlink()
+    (root / "app.js.gz").mkdir()
+    web = serve(precompressed=True)
+    assert web.ask("/app.js", "Accept-Encoding: gzip, br").body == b"plain"
+    (root / "app.js.gz").rmdir()
+    (root / "app.js.gz").symlink_to("../secret")
+    assert web.ask("/app.js", "Accept-Encoding: gzip").body == b"plain"
+    (root / "alone.gz").write_text("alone")
+    assert web.ask("/alone", "Accept-Encoding: gzip").status == 404
+    answer = web.ask("/alone.gz", "Accept-Encoding: gzip")
+    assert (answer.body, answer.header("content-type")) == (b"alone", "application/gzip")
+
+
+def test_cache_control_is_by_pattern(serve: Serve, root: Path) -> None:
+    """The first that matches; also with 304; not for what is not there."""
+    (root / "assets" / "js").mkdir(parents=True)
+    (root / "assets" / "js" / "a.js").write_text("x")
+    web = serve(
+        cache_control={"assets/**": "max-age=9, immutable", "*.html": "no-cache", "t?n": "private"}
+    )
+    for target, value in (
+        ("/assets/js/a.js", "max-age=9, immutable"),
+        ("/sub/page.html", "no-cache"),
+        ("/", "no-cache"),
+        ("/ten", "private"),
+        ("/empty.txt", None),
+        ("/assets/nosuch", None),
+    ):
+        assert web.ask(target).header("cache-control") == value
+    answer = web.ask("/ten", "If-None-Match: *")
+    assert (answer.status, answer.header("cache-control")) == (304, "private")
+
+
+@pytest.mark.parametrize(
+    ("charset", "expected"),
+    [("latin-1", "text/plain; charset=latin-1"), ("none", "text/plain")],
+)
+def test_the_charset_of_text(serve: Serve, charset: str, expected: str) -> None:
+    web = serve(charset=charset)
+    assert web.ask("/empty.txt").header("content-type") == expected
+    assert web.ask("/ten").header("content-type") == "application/octet-stream"
+
+
+def test_error_pages(serve: Serve, root: Path) -> None:
+    """With their own status, whatever the request asks of a file; one that has gone is no
+    error of its own."""
+    (root / "404.html").write_text("<p>lost</p>")
+    web = serve(error_pages={"404": "404.html"})
+    for headers in ((), ("Range: bytes=0-1",), ("If-None-Match: *",)):
+        answer = web.ask("/nosuch", *headers)
+        assert (answer.status, answer.body) == (404, b"<p>lost</p>")
+        assert answer.header("content-type") == "text/html; charset=utf-8"
+    head = web.ask("/nosuch", method="HEAD")
+    assert (head.status, head.body, head.header("content-length")) == (404, b"", "11")
+    assert web.ask("/404.html").status == 200
+    (root / "404.html").unlink()
+    answer = web.ask("/nosuch")
+    assert (answer.status, answer.body) == (404, b"There is nothing here.\n")
 
 
 @pytest.mark.parametrize(

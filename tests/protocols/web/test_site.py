@@ -98,6 +98,40 @@ def test_a_resource_gets_forms_as_always(serve: Serve) -> None:
     assert answer.body == b"{b'a': [b'1'], b'b': [b'2']}"
 
 
+def test_a_resource_gets_files_of_forms(serve: Serve) -> None:
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="f"; filename="n"\r\n\r\n\0\xff\r\n--x--\r\n'
+    )
+    answer = serve(WhoIsThere()).ask(
+        "/?f=1", "Content-Type: multipart/form-data; boundary=x", method="POST", body=body
+    )
+    assert answer.body == repr({b"f": [b"\0\xff"]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("multipart/form-data; boundary=x", b"nonsense", 400),
+        ("multipart/form-data; boundary=x", b"\r\n--x" * 2000, 413),
+        ("multipart/form-data; boundary=x", b"y" * 5001, 413),
+        ("application/x-www-form-urlencoded", b"a&" * 1001, 413),
+        ("application/x-www-form-urlencoded", b"a" * 5001, 413),
+        ("application/json", b"y" * 6000, 200),
+    ],
+)
+def test_forms_are_bounded(serve: Serve, kind: str, body: bytes, status: int) -> None:
+    """In size and in fields; no resource hears of one that is refused, and the connection goes
+    on where the request was complete and in order."""
+    echo = Echo()
+    web = serve(echo, max_form_size=5000)
+    client = web.client()
+    answer = web.ask("/", f"Content-Type: {kind}", method="POST", body=body, client=client)
+    assert answer.status == status
+    assert len(echo.asked) == (status == 200)
+    if status != 400:
+        assert web.ask(client=client).status == 200
+
+
 class Failing(Resource):
     isLeaf = True
 
@@ -146,6 +180,12 @@ def test_a_proxys_form_of_target_is_understood(serve: Serve, target: str, uri: b
 
 
 BAD = {
+    "a Host that is none": b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+    "bare LF": b"GET / HTTP/1.1\nHost: x\n\n",
+    "folding": request("/", "X: a\r\n b"),
+    "a fragment": request("/#x"),
+    "framing for CGI": request("/", "Content_Length: 5"),
+    "a malformed trailer": request("/", "Transfer-Encoding: chunked") + b"0\r\nX : y\r\n\r\n",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
     "two hosts": request("/", "Host: other.example"),
     "relative": request("x"),
@@ -210,6 +250,28 @@ def test_who_has_the_last_answer_and_stays_is_cut_off(serve: Serve) -> None:
     web.clock.advance(2)
     client.pump()
     assert client.aborted
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("gate.example", 200), ("GATE.example:8443", 200), ("other.example", 421)]
+)
+def test_a_request_for_another_server(serve: Serve, host: str, status: int) -> None:
+    """What the TLS connection is not for is 421: a client that one server let in is not thereby
+    let in by another."""
+    echo = Echo()
+    client = serve(echo).client(server_name="gate.example")
+    assert say(client, f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()) == [status]
+    assert len(echo.asked) == (status == 200)
+
+
+@pytest.mark.parametrize("value", ["close, TE", "TE, close", "Close", "x,CLOSE , y"])
+def test_close_counts_wherever_it_stands(serve: Serve, value: str) -> None:
+    """Connection is a list (RFC 9110, 7.6.1)."""
+    web = serve(Echo())
+    client = web.client()
+    answer = web.ask("/", f"Connection: {value}", client=client)
+    assert answer.header("connection") == "close"
+    assert client.close_notified
 
 
 # Limits

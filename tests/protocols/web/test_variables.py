@@ -195,3 +195,39 @@ def test_every_text_is_one_that_pep_3333_allows() -> None:
             value.encode("latin-1")
         else:
             assert name == "mtlsgate.peer"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\0b", "a\\00b"),
+        ("a\nX: b", "a\\0AX: b"),
+        ("a\\0Ab", "a\\\\0Ab"),
+        ("a\x7f\x1b[0m", "a\\7F\\1B[0m"),
+        ("plain.example", "plain.example"),
+    ],
+)
+def test_every_name_is_escaped_alike(name: str, shown: str) -> None:
+    """Parts of subject and issuer, alternative names and the server name: no control character
+    reaches the application, and a backslash is never an escape of the client's own."""
+
+    class Named(VerifiedPeer):
+        dns_names = (name,)
+        email_addresses = (name,)
+
+    authority = Authority.create(name)
+    leaf = authority.issue(name).certificate
+    address = IPv4Address("TCP", "127.0.0.1", 1)
+    peer = Named((leaf,), "rule", address, name, "TLSv1.3", "C", None, None)
+    told = connection_variables(peer, TlsFacts(name, "TLSv1.3", "C"))
+    for variable in (
+        "SSL_CLIENT_S_DN_CN",
+        "SSL_CLIENT_I_DN_CN",
+        "SSL_CLIENT_SAN_DNS_0",
+        "SSL_CLIENT_SAN_Email_0",
+        "SSL_TLS_SNI",
+    ):
+        assert told[variable] == shown
+    for variable, value in told.items():
+        if isinstance(value, str) and "CERT" not in variable:
+            assert not any(one < " " or one == "\x7f" for one in value)
