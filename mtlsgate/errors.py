@@ -27,10 +27,13 @@ class Position:
 
     :ivar line: the line, counted from 1.
     :ivar column: the column in characters, counted from 1.
+    :ivar path: the file, as the person named it; empty where a configuration
+        is one file.
     """
 
     line: int
     column: int
+    path: str = ""
 
     @property
     def reference(self) -> str:
@@ -116,11 +119,11 @@ class Report:
 
     def error(self, at: Position, where: str, text: str) -> None:
         """Note something that keeps the gate from starting."""
-        self.errors.append(Problem(self.path, at, where, text))
+        self.errors.append(Problem(at.path or self.path, at, where, text))
 
     def warn(self, at: Position, where: str, text: str) -> None:
         """Note something the person should hear of all the same."""
-        self.warnings.append(Problem(self.path, at, where, text))
+        self.warnings.append(Problem(at.path or self.path, at, where, text))
 
     def raise_errors(self) -> None:
         """
@@ -132,10 +135,30 @@ class Report:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
-    :return: ``; did you mean "x"?`` if ``name`` is close to something in
-        ``known``, and otherwise the empty string.
+    :return: ``; did you mean "x"?`` if ``name`` is one or two slips of the
+        keyboard from exactly one name in ``known``, and otherwise the empty string.
     """
-    from difflib import get_close_matches
+    near = sorted((slips(name.lower(), one.lower()), one) for one in set(known))
+    near = [(count, one) for count, one in near if count <= min(2, len(name) // 3)]
+    if not near or (len(near) > 1 and near[0][0] == near[1][0]):
+        return ""
+    return f'; did you mean "{near[0][1]}"?'
 
-    close = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
-    return f'; did you mean "{close[0]}"?' if close else ""
+
+def slips(one: str, other: str) -> int:
+    """
+    :returns: how many characters to add, drop, change or swap with a neighbour to
+        make one text of the other; 9 stands for many.
+    """
+    if abs(len(one) - len(other)) > 2 or max(len(one), len(other)) > 64:
+        return 9
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, left in enumerate(one, 1):
+        previous, before, row = before, row, [i]
+        for j, right in enumerate(other, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (left != right))
+            if i > 1 and j > 1 and left == other[j - 2] and right == one[i - 2]:
+                cost = min(cost, previous[j - 2] + 1)
+            row.append(cost)
+    return min(row[-1], 9)

@@ -4,6 +4,8 @@ Text that came from outside, made safe to print on one line.
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,17 +59,61 @@ def loggable(text: str) -> str:
     return shown[: MAX_LOGGED - len(mark)] + mark
 
 
+def first_line(error: object) -> str:
+    """:returns: the first line of what an exception says, or what kind it is."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+_PEM = re.compile(r"-----BEGIN |PRIVATE KEY")
+_UUID = re.compile(r"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+_HEX = re.compile(r"[0-9A-Fa-f]{32,}")
+_RUN = re.compile(r"[A-Za-z0-9+_=-]{20,}")
+
+
+def looks_secret(text: str) -> bool:
+    """
+    :returns: whether a text may be a key, a certificate or a token: PEM, long hex,
+        or a long run in which letters of both cases and digits alternate as
+        they do in base64 and not in names.
+    """
+    if _PEM.search(text) or any(len(set(run)) > 7 for run in _HEX.findall(text)):
+        return True
+    return any(map(_is_random, _RUN.findall(_UUID.sub("", text))))
+
+
+def _is_random(run: str) -> bool:
+    kinds = [
+        "0" if one.isdigit() else "a" if one.islower() else "A" for one in run if one.isalnum()
+    ]
+    changes = sum(one != other for one, other in pairwise(kinds))
+    return len(set(kinds)) > 1 and changes * 3 > len(kinds)
+
+
 def shown(text: str) -> str:
     """
     :returns: a name out of a file, fit to stand in a message, with quotes
         around it or without: short, printable, and without a quote of its own.
+        Of what looks like a secret, its length.
     """
+    if looks_secret(text):
+        return _hidden(text)
     short = text if len(text) <= 40 else text[:39] + "…"
-    return quoted(short)[1:-1]
+    return _quoted(short)[1:-1]
 
 
 def quoted(text: str) -> str:
-    """:returns: the text in double quotes, printable and on one line."""
+    """
+    :returns: the text in double quotes, printable and on one line; of what
+        looks like a secret, its length.
+    """
+    return _hidden(text) if looks_secret(text) else _quoted(text)
+
+
+def _hidden(text: str) -> str:
+    return f"(what looks like a secret, {len(text)} characters)"
+
+
+def _quoted(text: str) -> str:
     return '"' + printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 

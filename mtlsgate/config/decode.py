@@ -12,11 +12,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mtlsgate.config.convert import Mismatch, convert
-from mtlsgate.config.expressions import ExpressionErrors, Scope, Value, evaluate
-from mtlsgate.config.fields import AlreadyReported, Field, Material, Remainder, fields_of
+from mtlsgate.config.expressions import Scope, evaluate
+from mtlsgate.config.fields import (
+    AlreadyReported,
+    Field,
+    Material,
+    Remainder,
+    fields_of,
+    names_read,
+)
+from mtlsgate.config.file_names import wrong_file_name, wrong_material
 from mtlsgate.config.peer import PeerText, peer_text
-from mtlsgate.config.tree import Attribute, Block, Body, Expression, ObjectExpression
-from mtlsgate.errors import Position, Report, did_you_mean
+from mtlsgate.config.source import relative_to_file
+from mtlsgate.config.tree import Attribute, Block, Body, Expression, Literal, ObjectExpression
+from mtlsgate.config.values import ExpressionErrors, Value
+from mtlsgate.config.vocabulary import unknown_names
+from mtlsgate.errors import Position, Report
 from mtlsgate.text import quoted
 
 T = TypeVar("T")
@@ -25,10 +36,6 @@ T = TypeVar("T")
 _ABSENT = object()
 #: What a field reads as whose block is there, but could not be built.
 _BROKEN = object()
-
-#: Sources of fields that are written as an attribute, and as a block.
-_ATTRIBUTES = ("attribute", "material", "peer_text", "peer_texts")
-_BLOCKS = ("block", "blocks", "peer_texts")
 
 
 class Decoder:
@@ -94,7 +101,8 @@ class Decoder:
         :returns: the attributes' values by name, as plain Python; null is None.
         :raises AlreadyReported: if an expression is in error, or there are blocks.
         """
-        failed = False
+        failed = bool(body.faults)
+        self.report_faults(body, where)
         values = {}
         for attribute in body.attributes:
             try:
@@ -110,6 +118,11 @@ class Decoder:
             raise AlreadyReported
         return values
 
+    def report_faults(self, body: Body, where: str) -> None:
+        """Report what is wrong with the names and labels in a body."""
+        for at, text in body.faults:
+            self.report.error(at, where, text)
+
     def _report_own_problems(
         self, instance: object, reading: _Reading, at: Position, where: str
     ) -> None:
@@ -124,8 +137,7 @@ class _Reading:
     One block while it is read.
 
     :ivar attributes: its attributes by name.
-    :ivar failed: whether an expression was in error; if it could not even be
-        parsed, that was reported before.
+    :ivar failed: whether something in it was in error.
     """
 
     def __init__(
@@ -138,7 +150,8 @@ class _Reading:
         self.at = at
         self.where = where
         self.attributes: dict[str, Attribute] = {one.name: one for one in body.attributes}
-        self.failed = False
+        self.failed = bool(body.faults)
+        decoder.report_faults(body, where)
 
     def position_of(self, name: str | None) -> Position | None:
         found = self.attributes.get(name) if name is not None else None
@@ -228,7 +241,7 @@ class _Reading:
 
     def _value(self, name: str) -> Value | None:
         """
-        :returns: what the attribute evaluates to, or None where it is unset.
+        :returns: what the attribute evaluates to, or None if it is unset.
         :raises Mismatch: if its expression is in error, with no text, since
             the errors have been reported.
         """
@@ -267,17 +280,23 @@ class _Reading:
         given: list[Material] = []
         wrong = False
         for name in (inline, file):
+            attribute = self.attributes.get(name)
+            if attribute and attribute.is_empty_literal and one.empty_is_unset:
+                continue
             try:
                 found = self._converted(name, str)
             except Mismatch:
                 wrong = True
                 continue
-            if found is not _ABSENT:
-                at = self.attributes[name].at
-                text, path = (str(found), None) if name == inline else (None, Path(str(found)))
-                given.append(Material(name, at, text, path))
+            if found is _ABSENT:
+                continue
+            made = self._material_of(name, str(found), inline, file)
+            wrong = wrong or made is None
+            given += [] if made is None else [made]
         if wrong:
-            return _ABSENT
+            # A rule is still read for further problems; an admin block whose token is
+            # wrong must not be taken for one without a token.
+            return _ABSENT if one.empty_is_unset else _BROKEN
         if len(given) == 2:
             self.report.error(
                 given[1].at, self.where, f"{inline} and {file} are mutually exclusive"
@@ -286,6 +305,18 @@ class _Reading:
         if not given and one.required:
             self.report.error(self.at, self.where, f"{inline} or {file} is missing")
         return given[0] if given else _ABSENT
+
+    def _material_of(self, name: str, text: str, inline: str, file: str) -> Material | None:
+        attribute = self.attributes[name]
+        is_file = name == file
+        problem = wrong_file_name(text, inline) if is_file else wrong_material(text, file)
+        if problem is not None:
+            self.report.error(attribute.expression.at, self.where, f"{name}: {problem}")
+            return None
+        if is_file:
+            path = Path(relative_to_file(text, attribute.at))
+            return Material(name, attribute.at, path=path)
+        return Material(name, attribute.at, text=text)
 
     def _text_of(
         self, name: str, expression: Expression, at: Position, where: str
@@ -318,10 +349,12 @@ class _Reading:
             self.report.error(attribute.at, where, text)
             return _ABSENT
         if attribute is not None and isinstance(attribute.expression, ObjectExpression):
-            entries = [(str(key.value), key.at, item) for key, item in attribute.expression.items]
+            entries = self._named_items(one.name, attribute.expression)
         elif blocks:
             self._refuse_others(one.name, blocks)
             block, where = blocks[0], blocks[0].heading
+            self.failed = self.failed or bool(block.body.faults)
+            self.decoder.report_faults(block.body, where)
             entries = [(each.name, each.at, each.expression) for each in block.body.attributes]
             for inner in block.body.blocks:
                 self.failed = True
@@ -339,15 +372,24 @@ class _Reading:
         }
         return {name: text for name, text in found.items() if text is not None}
 
-    def _known(self) -> tuple[set[str], set[str]]:
-        """:returns: the names of the attributes and of the blocks that fields read."""
-        blocks = {one.name for one in self.fields if one.source in _BLOCKS}
-        attributes = {one.name for one in self.fields if one.source in _ATTRIBUTES}
-        attributes |= {f"{one.name}_file" for one in self.fields if one.source == "material"}
-        return attributes, blocks
+    def _named_items(
+        self, name: str, expression: ObjectExpression
+    ) -> list[tuple[str, Position, Expression]]:
+        """:returns: an object's keys, where they are, and what they stand for."""
+        keys = tuple((key, Literal(None, key.at)) for key, _ in expression.items)
+        try:
+            found = evaluate(ObjectExpression(keys, expression.at), self.decoder.scope).data
+        except ExpressionErrors as errors:
+            self.failed = True
+            for at, text in errors.errors:
+                self.report.error(at, self.where, f"{name}: {text}")
+            return []
+        assert isinstance(found, dict)
+        items = zip(found.items(), expression.items, strict=True)
+        return [(text, value.at, item) for (text, value), (_, item) in items]
 
     def _remainder(self) -> Remainder:
-        attributes, blocks = self._known()
+        attributes, blocks = names_read(self.fields)
         rest = Body(
             tuple(one for one in self.body.attributes if one.name not in attributes),
             tuple(one for one in self.body.blocks if one.type not in blocks),
@@ -358,22 +400,5 @@ class _Reading:
         """Report every attribute and block that no field reads."""
         if any(one.source in ("body", "remainder") for one in self.fields):
             return
-        attributes, blocks = self._known()
-        for attribute in self.body.attributes:
-            if attribute.name in attributes:
-                continue
-            if attribute.name in blocks:
-                text = f"{attribute.name} is a block: write {attribute.name} {{ … }}"
-            else:
-                hint = did_you_mean(attribute.name, attributes | blocks)
-                text = f"unknown attribute {quoted(attribute.name)}{hint}"
-            self.report.error(attribute.at, self.where, text)
-        for block in self.body.blocks:
-            if block.type in blocks:
-                continue
-            if block.type in attributes:
-                text = f"{block.type} is an attribute: write {block.type} = …"
-            else:
-                hint = did_you_mean(block.type, attributes | blocks)
-                text = f"unknown block {quoted(block.type)}{hint}"
-            self.report.error(block.at, self.where, text)
+        for at, text in unknown_names(self.body, *names_read(self.fields)):
+            self.report.error(at, self.where, text)

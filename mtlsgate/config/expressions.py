@@ -1,113 +1,52 @@
 """
-What an expression stands for: ``env.NAME``, templates, the few functions.
+What an expression stands for.
 
-The environment and the files come in from outside (:class:`Scope`).  An error
-names variables, functions and types, never a value: that may be a secret.
+The environment and the files come in from outside (`Scope`).  An error names
+variables, functions and types, never a value: that may be a secret.
 """
 
 from __future__ import annotations
 
-from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
-from functools import partial
-from typing import NoReturn, TypeAlias
+from collections.abc import Iterable, Iterator
 
-from attrs import frozen
+from attrs import evolve
 
+from mtlsgate.config.functions import FUNCTIONS, called
+from mtlsgate.config.operators import boolean, operated, signed
+from mtlsgate.config.scope import Scope
 from mtlsgate.config.tree import (
     Call,
+    Conditional,
     Expression,
+    For,
     Invalid,
     ListExpression,
     Literal,
+    Name,
     ObjectExpression,
+    Operation,
     PeerField,
+    Splat,
+    Step,
     Template,
+    Traversal,
+    Unary,
     Variable,
+    all_of,
 )
-from mtlsgate.errors import CredentialError, Position, did_you_mean
+from mtlsgate.config.values import (
+    Data,
+    ExpressionErrors,
+    Fault,
+    Value,
+    as_number,
+    as_text,
+    failure,
+    joined,
+    kind_of,
+)
+from mtlsgate.errors import Position, did_you_mean
 from mtlsgate.text import shown
-
-#: Ordinary Python, as :meth:`Value.plain` gives it.
-Plain: TypeAlias = "str | int | float | bool | list[Plain] | dict[str, Plain] | None"
-Data: TypeAlias = "str | int | float | bool | tuple[Value, ...] | dict[str, Value] | None"
-
-_KINDS: dict[type, str] = {str: "text", tuple: "a list"}
-
-
-@frozen
-class Value:
-    """
-    What an expression stands for.
-
-    :ivar data: text, a number, a boolean, None, or values in a tuple or dict.
-    :ivar at: what to point at when the value turns out to be wrong.
-    """
-
-    data: Data
-    at: Position
-
-    def plain(self) -> Plain:
-        """
-        :returns: ordinary Python, with lists and dicts.
-        """
-        match self.data:
-            case tuple(items):
-                return [item.plain() for item in items]
-            case dict(items):
-                return {key: item.plain() for key, item in items.items()}
-            case data:
-                return data
-
-
-@frozen
-class Scope:
-    """
-    What expressions can reach.
-
-    :ivar environ: the environment variables.
-    :ivar read_file: reads a file, whose path it gets as written; raises
-        `CredentialError` with what is wrong, in words that follow its name.
-    """
-
-    environ: Mapping[str, str]
-    read_file: Callable[[str], bytes]
-
-
-@frozen
-class Fault:
-    """
-    What is wrong with an expression.
-
-    :ivar unset: whether this is an unset variable, for which ``default`` helps.
-    """
-
-    at: Position
-    text: str
-    unset: bool = False
-
-
-class ExpressionErrors(Exception):
-    """
-    An expression that stands for nothing.
-
-    :ivar faults: all there are; none if the expression was reported as invalid
-        before.
-    :ivar errors: where they are, and their texts.
-    """
-
-    def __init__(self, faults: Iterable[Fault] = ()) -> None:
-        self.faults = tuple(faults)
-        self.errors: tuple[tuple[Position, str], ...] = tuple(
-            (fault.at, fault.text) for fault in self.faults
-        )
-        super().__init__(*(text for _, text in self.errors))
-
-    @property
-    def unset(self) -> bool:
-        """Whether nothing is wrong but that variables are not set."""
-        return bool(self.faults) and all(fault.unset for fault in self.faults)
 
 
 def evaluate(expression: Expression, scope: Scope) -> Value:
@@ -118,156 +57,311 @@ def evaluate(expression: Expression, scope: Scope) -> Value:
     :param scope: the environment and the files.
     :raises ExpressionErrors: with everything that is wrong in it.
     """
+    scope.budget.spend(expression.at)
     match expression:
-        case Literal(value, at):
-            return Value(value, at)
-        case Variable(name, at):
-            if name in scope.environ:
-                return Value(scope.environ[name], at)
-            name = shown(name)
-            raise ExpressionErrors(
-                [
-                    Fault(
-                        at,
-                        f"environment variable {name} is not set; set it, or give a fallback"
-                        f' with default(env.{name}, "...")',
-                        unset=True,
-                    )
-                ]
-            )
-        case PeerField(name, at):
-            text = f"peer.{shown(name)} differs from client to client, and this must not"
-            raise ExpressionErrors([Fault(at, text)])
-        case Template(parts, at):
-            return Value(joined(_all(parts, scope), "a template"), at)
-        case ListExpression(items, at):
-            return Value(_all(items, scope), at)
-        case ObjectExpression(items, at):
-            values = _all([item for _, item in items], scope)
-            keys = (str(key.value) for key, _ in items)
-            return Value(dict(zip(keys, values, strict=True)), at)
+        case Name(name):
+            # A value keeps the place at which it was written.
+            return scope.names[name]
         case Call():
-            return _call(expression, scope)
-        case Invalid():
-            raise ExpressionErrors
+            value = _call(expression, scope)
+        case Conditional():
+            value = _conditional(expression, scope)
+        case Traversal():
+            value = _traversal(expression, scope)
+        case Splat():
+            value = _splat(expression, scope)
+        case _:
+            return Value(_data(expression, scope), expression.at, expression)
+    if isinstance(value.data, str):
+        scope.budget.spend(expression.at, len(value.data) // 1024)
+    return value
 
 
-def _all(expressions: Iterable[Expression], scope: Scope, *faults: Fault) -> tuple[Value, ...]:
-    """
-    Evaluate every expression, so that all their faults are known.
+def _data(expression: Expression, scope: Scope) -> Data:
+    match expression:
+        case Literal(value):
+            return value
+        case Variable(name, at):
+            return _variable(name, at, scope)
+        case PeerField(name, at):
+            raise failure(
+                at, f"peer.{shown(name)} differs from client to client, and this must not"
+            )
+        case Template(parts, at):
+            text = joined(_all(parts, scope), "a template")
+            scope.budget.spend(at, len(text) // 1024)
+            return text
+        case ListExpression(items):
+            return _all(items, scope)
+        case ObjectExpression():
+            return _object(expression, scope)
+        case Unary():
+            operand = evaluate(expression.operand, scope)
+            return signed(operand, expression.operators, expression.at)
+        case Operation():
+            return _operation(expression, scope)
+        case For():
+            return _for(expression, scope)
+        case Invalid(at, text):
+            raise failure(at, text)
+    raise AssertionError(expression)
 
-    :param faults: what is known to be wrong already.
-    """
+
+def _all(expressions: Iterable[Expression], scope: Scope) -> tuple[Value, ...]:
+    """Evaluate every expression, so that all their faults are known."""
     values = []
-    found = list(faults)
-    failed = bool(faults)
+    faults: list[Fault] = []
     for expression in expressions:
         try:
             values.append(evaluate(expression, scope))
         except ExpressionErrors as errors:
-            failed = True
-            found += errors.faults
-    if failed:
-        raise ExpressionErrors(found)
+            faults += errors.faults
+            if scope.budget.left < 0:
+                break
+    if faults:
+        raise ExpressionErrors(faults)
     return tuple(values)
 
 
-def _kind(value: Value) -> str:
-    match value.data:
-        case None:
-            return "null"
-        case str():
-            return "text"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case tuple():
-            return "a list"
-        case dict():
-            return "an object"
+def _variable(name: str, at: Position, scope: Scope) -> str:
+    if name in scope.environ:
+        return scope.environ[name]
+    name = shown(name)
+    text = (
+        f"environment variable {name} is not set; set it, or give a fallback"
+        f' with default(env.{name}, "...")'
+    )
+    raise ExpressionErrors([Fault(at, text, unset=True)])
 
 
-def joined(values: Iterable[Value], where: str, separator: str = "") -> str:
-    """
-    Join values as HCL does: numbers and booleans become text.
+def variables_of(expression: Expression | None) -> Iterator[str]:
+    """Yield the names of the environment variables in an expression."""
+    for one in () if expression is None else all_of(expression):
+        if isinstance(one, Variable):
+            yield one.name
 
-    :param where: what they become part of, for messages.
-    :raises ExpressionErrors: for values that are neither.
-    """
-    texts = []
-    faults = []
-    for value in values:
-        match value.data:
-            case str(text):
-                texts.append(text)
-            case bool(truth):
-                texts.append("true" if truth else "false")
-            case int(number):
-                texts.append(str(number))
-            case float(number):
-                # 1e3 is 1000 and 1e-7 is 0.0000001: HCL has one kind of number.
-                text = format(Decimal(repr(number)), "f")
-                texts.append(text.rstrip("0").rstrip(".") if "." in text else text)
-            case _:
-                faults.append(
-                    Fault(
-                        value.at,
-                        f"{_kind(value)} cannot be part of {where}; use text or numbers",
-                    )
+
+def _object(expression: ObjectExpression, scope: Scope) -> Data:
+    found: dict[str, Value] = {}
+    places: dict[str, Position] = {}
+    flat = [one for item in expression.items for one in item]
+    faults: list[Fault] = []
+    values = iter(_all(flat, scope))
+    for key in values:
+        value = next(values)
+        text = as_text(key.data)
+        if text is None:
+            faults.append(Fault(key.at, f"a key is text, not {kind_of(key.data)}"))
+        elif text in found:
+            faults.append(
+                Fault(
+                    key.at,
+                    f"{shown(text)} is given twice in one object; remove one"
+                    f" (the first is in line {places[text].line})",
                 )
+            )
+        else:
+            found[text], places[text] = value, key.at
     if faults:
         raise ExpressionErrors(faults)
-    return separator.join(texts)
+    return found
+
+
+def _operation(expression: Operation, scope: Scope) -> Data:
+    value = evaluate(expression.first, scope)
+    for sign, operand in expression.rest:
+        if sign in ("&&", "||"):
+            # What decides alone is not asked again.
+            decided = boolean(value, f'what "{sign}" takes') == (sign == "||")
+            if not decided:
+                right = evaluate(operand, scope)
+                value = Value(boolean(right, f'what "{sign}" takes'), expression.at)
+            else:
+                value = Value(sign == "||", expression.at)
+        else:
+            value = Value(operated(value, sign, evaluate(operand, scope)), expression.at)
+    return value.data
+
+
+def _conditional(expression: Conditional, scope: Scope) -> Value:
+    chosen, other = expression.yes, expression.no
+    if not boolean(evaluate(expression.condition, scope), "a condition"):
+        chosen, other = other, chosen
+    value = evolve(evaluate(chosen, scope), origin=expression)
+    if value.data is None:
+        return value
+    try:
+        kinds = {kind_of(value.data), kind_of(evaluate(other, scope).data)} - {"null"}
+    except ExpressionErrors:
+        # What is not chosen may be wrong.
+        return value
+    if len(kinds) < 2:
+        return value
+    if kinds & {"a list", "an object"}:
+        text = f"both results of a conditional are of one kind, not {' and '.join(sorted(kinds))}"
+        raise failure(expression.at, text)
+    return evolve(value, data=as_text(value.data))
+
+
+# Lists, objects and what is in them
+
+
+def _traversal(expression: Traversal, scope: Scope) -> Value:
+    steps = expression.steps
+    if isinstance(expression.root, Name) and expression.root.name not in scope.names:
+        # Only env is left: env[expression].
+        name = as_text(evaluate(steps[0].key, scope).data)
+        if name is None:
+            raise failure(steps[0].at, "the name of an environment variable is text")
+        value = Value(
+            _variable(name, expression.at, scope), expression.at, Variable(name, expression.at)
+        )
+        steps = steps[1:]
+    else:
+        value = evaluate(expression.root, scope)
+    return _stepped(value, steps, scope)
+
+
+def _stepped(value: Value, steps: Iterable[Step], scope: Scope) -> Value:
+    for step in steps:
+        key = evaluate(step.key, scope).data
+        match value.data:
+            case dict(items):
+                name = as_text(key)
+                if name is None:
+                    raise failure(step.at, f"a key is text, not {kind_of(key)}")
+                if name not in items:
+                    text = f"there is no {shown(name)} in this object{did_you_mean(name, items)}"
+                    raise failure(step.at, text)
+                value = items[name]
+            case tuple(items):
+                number = as_number(key)
+                if not isinstance(number, int) or number < 0:
+                    raise failure(step.at, "an index is a whole number, 0 or more")
+                if number >= len(items):
+                    text = f"there is no [{number}] in a list of {len(items)}"
+                    raise failure(step.at, text)
+                value = items[number]
+            case data:
+                raise failure(step.at, f"{kind_of(data)} has nothing in it to look up")
+    return value
+
+
+def _splat(expression: Splat, scope: Scope) -> Value:
+    source = evaluate(expression.source, scope)
+    if source.data is None:
+        items: tuple[Value, ...] = ()
+    else:
+        items = source.data if isinstance(source.data, tuple) else (source,)
+    found = tuple(_stepped(item, expression.steps, scope) for item in items)
+    return Value(found, expression.at, expression)
+
+
+def _for(expression: For, scope: Scope) -> Data:
+    source = evaluate(expression.source, scope)
+    match source.data:
+        case tuple(listed):
+            items = [(Value(index, source.at), item) for index, item in enumerate(listed)]
+        case dict(mapped):
+            items = [(Value(key, source.at), mapped[key]) for key in sorted(mapped)]
+        case data:
+            raise failure(source.at, f"for takes a list or an object, not {kind_of(data)}")
+    results: list[tuple[str, Value]] = []
+    for key, item in items:
+        names = {**scope.names, expression.value: item}
+        if expression.key is not None:
+            names[expression.key] = key
+        inner = evolve(scope, names=names)
+        condition = expression.condition
+        if condition is not None and not boolean(
+            evaluate(condition, inner), "the condition of a for"
+        ):
+            continue
+        name = ""
+        if expression.result_key is not None:
+            given = evaluate(expression.result_key, inner)
+            text = as_text(given.data)
+            if text is None:
+                raise failure(given.at, f"a key is text, not {kind_of(given.data)}")
+            name = text
+        results.append((name, evaluate(expression.result, inner)))
+    return _collected(expression, results, scope)
+
+
+def _collected(expression: For, results: list[tuple[str, Value]], scope: Scope) -> Data:
+    values = tuple(value for _, value in results)
+    if expression.makes == "list":
+        return values
+    if expression.makes == "text":
+        text = joined(values, "a template")
+        scope.budget.spend(expression.at, len(text) // 1024)
+        return text
+    grouped: dict[str, list[Value]] = {}
+    for name, value in results:
+        grouped.setdefault(name, []).append(value)
+    if expression.grouped:
+        return {name: Value(tuple(found), expression.at) for name, found in grouped.items()}
+    for name, found in grouped.items():
+        if len(found) > 1:
+            text = f"two items have the key {shown(name)}; group them with ... after the value"
+            raise failure(expression.at, text)
+    return {name: found[0] for name, found in grouped.items()}
+
+
+# Functions
 
 
 def _call(call: Call, scope: Scope) -> Value:
-    if call.function == "default":
+    if call.function in ("default", "coalesce"):
         return _default(call, scope)
-    text, items = ("text", str), ("list", tuple)
-    separator, path = ("separator", str), ("path", str)
-    known: dict[str, tuple[Callable[..., Data], tuple[tuple[str, type], ...]]] = {
-        "base64_decode": (_base64_decode, (text,)),
-        "file": (partial(_file, scope), (path,)),
-        "join": (_join, (separator, items)),
-        "split": (_split, (separator, text)),
-        "trim": (_trim, (text,)),
-    }
-    if call.function not in known:
-        names = sorted([*known, "default"])
-        hint = did_you_mean(call.function, names) or f"; there are {', '.join(names)}"
-        fault = Fault(call.at, f"there is no function {shown(call.function)}{hint}")
-        return _refused(call, scope, fault)
-
-    function, parameters = known[call.function]
-    usage = f"{call.function}({', '.join(name for name, _ in parameters)})"
-    if len(call.arguments) != len(parameters):
-        count = len(call.arguments)
-        given = f"{count or 'no'} argument{'' if count == 1 else 's'}"
-        return _refused(call, scope, Fault(call.at, f"write {usage}; {given} given here"))
-
-    values = _all(call.arguments, scope)
-    faults = [
-        Fault(value.at, f"write {usage}; the {name} here is {_kind(value)}, not {_KINDS[type]}")
-        for value, (name, type) in zip(values, parameters, strict=True)
-        if not isinstance(value.data, type)
-    ]
+    if call.function == "can":
+        return Value(_can(call, scope), call.at, call)
+    fault = called(call.function, len(call.arguments), call.at, spread=call.spread)
+    faults = [] if fault is None else [fault]
+    try:
+        values = _all(call.arguments, scope)
+    except ExpressionErrors as errors:
+        raise ExpressionErrors([*faults, *errors.faults]) from None
     if faults:
         raise ExpressionErrors(faults)
-    return Value(function(*values), call.at)
+    values = _spread(call, values)
+    if call.spread and (fault := called(call.function, len(values), call.at)) is not None:
+        raise ExpressionErrors([fault])
+    return Value(
+        FUNCTIONS[call.function].apply(values, scope.read_file, call.function), call.at, call
+    )
 
 
-def _refused(call: Call, scope: Scope, fault: Fault) -> NoReturn:
-    """Report a call, together with what is wrong in its arguments."""
-    _all(call.arguments, scope, fault)
-    raise AssertionError("a fault was given")
+def _spread(call: Call, values: tuple[Value, ...]) -> tuple[Value, ...]:
+    if not call.spread:
+        return values
+    last = values[-1]
+    if not isinstance(last.data, tuple):
+        raise failure(last.at, f'"..." follows a list, not {kind_of(last.data)}')
+    return (*values[:-1], *last.data)
+
+
+def _can(call: Call, scope: Scope) -> bool:
+    if len(call.arguments) != 1 or call.spread:
+        raise failure(call.at, "write can(expression)")
+    try:
+        evaluate(call.arguments[0], scope)
+    except ExpressionErrors:
+        if scope.budget.left < 0:
+            raise
+        return False
+    return True
 
 
 def _default(call: Call, scope: Scope) -> Value:
-    """The first argument that is set; what comes after it is not evaluated."""
+    """
+    The first argument that is set and not empty, or else the last one.
+
+    What comes after it is not evaluated.
+    """
     fallback: Value | None = None
-    nothing = "write default(env.NAME, fallback); no arguments given here"
-    missing = ExpressionErrors([Fault(call.at, nothing)])
+    nothing = f"write {call.function}(env.NAME, fallback); no arguments given here"
+    missing = failure(call.at, nothing)
     for argument in call.arguments:
         try:
             fallback = evaluate(argument, scope)
@@ -276,50 +370,11 @@ def _default(call: Call, scope: Scope) -> Value:
                 raise
             fallback, missing = None, errors
             continue
-        if fallback.data is not None:
+        if fallback.data is not None and fallback.data != "":
             return fallback
     if fallback is None:
         raise missing
-    return fallback
+    return evolve(fallback, origin=call)
 
 
-def _base64_decode(text: Value) -> Data:
-    try:
-        octets = b64decode("".join(str(text.data).split()), validate=True)
-    except ValueError:
-        raise _failure(text, "this is not base64; it takes A-Z a-z 0-9 + / and = padding") from None
-    try:
-        return octets.decode("utf-8")
-    except UnicodeDecodeError:
-        raise _failure(
-            text, "what this base64 encodes is not UTF-8 text; use a ..._file attribute for it"
-        ) from None
-
-
-def _file(scope: Scope, path: Value) -> Data:
-    try:
-        return scope.read_file(str(path.data)).decode()
-    except CredentialError as error:
-        problem = f"the file {error}; its path is relative to this one"
-    except UnicodeDecodeError:
-        problem = "the file is not UTF-8 text; use a ..._file attribute for it"
-    raise _failure(path, problem)
-
-
-def _join(separator: Value, items: Value) -> Data:
-    assert isinstance(items.data, tuple)
-    return joined(items.data, "what is joined", str(separator.data))
-
-
-def _split(separator: Value, text: Value) -> Data:
-    whole, mark = str(text.data), str(separator.data)
-    # As in HCL, an empty separator splits into characters.
-    return tuple(Value(piece, text.at) for piece in (whole.split(mark) if mark else whole))
-
-
-def _trim(text: Value) -> Data:
-    return str(text.data).strip()
-
-
-def _failure(value: Value, text: str) -> ExpressionErrors:
-    return ExpressionErrors([Fault(value.at, text)])
+__all__ = ["Scope", "evaluate", "variables_of"]

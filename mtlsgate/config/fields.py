@@ -10,23 +10,32 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from enum import Enum, auto
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 import attrs
 from attrs import field, frozen
 
+from mtlsgate.config.file_names import wrong_file_name
 from mtlsgate.config.peer import PeerText
 from mtlsgate.config.tree import Body
 from mtlsgate.errors import Position
 
-if TYPE_CHECKING:
-    from mtlsgate.config.decode import Decoder
-
 T = TypeVar("T")
+
+
+class BodyDecoder(Protocol):
+    """What reads the bodies of blocks; `mtlsgate.config.decode.Decoder` does."""
+
+    def decode(self, cls: type[T], body: Body, at: Position, where: str) -> T | None:
+        """:returns: the body as an instance, or None if the report says what is wrong."""
+
+    def plain(self, body: Body, where: str) -> dict[str, Any]:
+        """:returns: the attributes' values by name, as plain Python."""
 
 
 @frozen
@@ -70,9 +79,24 @@ class Parsed:
 
     :ivar parse: from the text to the value; raises ValueError with what is
         wrong.
+    :ivar names_file: whether the value is the name of a file, relative to the
+        file that it stands in.
     """
 
     parse: Callable[[str], object]
+    names_file: bool = False
+
+
+class Empty(Enum):
+    """
+    Says in an annotation what an empty text means; without it, it is an error.
+
+    ``UNSET``: if it stands there as ``""``, the attribute counts as not written.
+    ``ALLOWED``: it is a value like others.
+    """
+
+    UNSET = auto()
+    ALLOWED = auto()
 
 
 def parse_duration(text: str) -> float:
@@ -135,6 +159,19 @@ def parse_instant(text: str) -> datetime:
         raise ValueError(f"not an instant: {error}") from None
 
 
+def parse_file_name(text: str) -> str:
+    """
+    :returns: the name of a file, as it is.
+    :raises ValueError: if it is something else that people write there.
+    """
+    if (wrong := wrong_file_name(text)) is not None:
+        raise ValueError(wrong)
+    return text
+
+
+#: The name of a file or directory, relative to the file that it stands in.
+FileName = Annotated[str, Parsed(parse_file_name, names_file=True)]
+
 #: An aware datetime, written as ``"2027-01-31T12:00:00Z"`` (RFC 3339).
 Instant = Annotated[datetime, Parsed(parse_instant)]
 
@@ -183,7 +220,7 @@ class Remainder:
     one field with this to get them.
     """
 
-    _decoder: Decoder
+    _decoder: BodyDecoder
     _body: Body
     _at: Position
     _where: str
@@ -216,12 +253,14 @@ class Field:
     :ivar source: ``label``, ``position``, ``body``, ``remainder``, ``block``,
         ``blocks``, ``material``, ``peer_text``, ``peer_texts`` or ``attribute``.
     :ivar required: whether it must be given.
+    :ivar empty_is_unset: whether a literal ``""`` counts as not written.
     """
 
     name: str
     hint: Any
     source: str
     required: bool
+    empty_is_unset: bool = False
 
 
 def without_none(hint: Any) -> Any:
@@ -262,6 +301,10 @@ def _fields(cls: type) -> Iterator[Field]:
             continue
         hint = without_none(hints.get(attribute.name, Any))
         arguments = typing.get_args(hint)
+        empty_is_unset = Empty.UNSET in arguments
+        if empty_is_unset:
+            hint = without_none(arguments[0])
+            arguments = typing.get_args(hint)
         if "hcl" in attribute.metadata:
             source = attribute.metadata["hcl"]
         elif hint is Body:
@@ -281,4 +324,19 @@ def _fields(cls: type) -> Iterator[Field]:
         else:
             source = "attribute"
         name = attribute.alias or attribute.name
-        yield Field(name, hint, source, attribute.default is attrs.NOTHING)
+        required = attribute.default is attrs.NOTHING
+        yield Field(name, hint, source, required, empty_is_unset)
+
+
+#: Sources of fields that are written as an attribute, and as a block.
+_ATTRIBUTES = ("attribute", "material", "peer_text", "peer_texts")
+_BLOCKS = ("block", "blocks", "peer_texts")
+
+
+def names_read(fields: Iterable[Field]) -> tuple[set[str], set[str]]:
+    """:returns: the names of the attributes and of the blocks that fields read."""
+    fields = tuple(fields)
+    blocks = {one.name for one in fields if one.source in _BLOCKS}
+    attributes = {one.name for one in fields if one.source in _ATTRIBUTES}
+    attributes |= {f"{one.name}_file" for one in fields if one.source == "material"}
+    return attributes, blocks

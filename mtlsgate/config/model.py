@@ -16,6 +16,7 @@ from attrs import Factory, field, frozen
 from mtlsgate.config.fields import (
     Duration,
     DurationOrZero,
+    FileName,
     Located,
     Material,
     label,
@@ -217,7 +218,7 @@ class Audit:
     """
 
     at: Position = position()
-    file: Located[str] = field()
+    file: Located[FileName] = field()
     format: Literal["json"] = "json"
 
 

@@ -7,29 +7,24 @@ when the configuration is loaded.  What is left cannot fail while the gate runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from attrs import field, frozen
 
-from mtlsgate.config.expressions import (
-    ExpressionErrors,
-    Fault,
-    Scope,
-    evaluate,
-    joined,
-)
+from mtlsgate.config.expressions import Scope, evaluate
 from mtlsgate.config.tree import (
     Call,
     Expression,
-    Invalid,
     ListExpression,
     ObjectExpression,
     PeerField,
     Template,
+    all_of,
 )
+from mtlsgate.config.values import ExpressionErrors, Fault, joined
 from mtlsgate.errors import Position, did_you_mean
 from mtlsgate.text import address_text, shown
 
@@ -63,10 +58,21 @@ PEER_FIELDS: Mapping[str, Kind] = MappingProxyType(
     }
 )
 _CERTIFICATES = ("leaf", "path")
-_FUNCTIONS = {
+_CONVERSIONS: Mapping[str, Callable[[str], str]] = MappingProxyType(
+    {
+        "lower": str.lower,
+        "to_lower": str.lower,
+        "to_upper": str.upper,
+        "trim": str.strip,
+        "trimspace": str.strip,
+        "upper": str.upper,
+    }
+)
+_USAGES = {
+    "coalesce": "coalesce(peer.NAME, fallback)",
     "default": "default(peer.NAME, fallback)",
     "join": "join(separator, list)",
-    "trim": "trim(text)",
+    **{name: f"{name}(text)" for name in _CONVERSIONS},
 }
 
 
@@ -174,13 +180,14 @@ class _Join:
 
 
 @frozen
-class _Trim:
+class _Converted:
     text: _Node
+    conversion: Callable[[str], str]
     kind: Kind = "text"
 
     def of(self, peer: object) -> Rendered:
         text = self.text.of(peer)
-        return None if text is None else str(text).strip()
+        return None if text is None else self.conversion(str(text))
 
 
 @frozen
@@ -189,11 +196,11 @@ class _Default:
     kind: Kind = "text"
 
     def of(self, peer: object) -> Rendered:
-        values = (choice.of(peer) for choice in self.choices)
-        return next((value for value in values if value is not None), None)
+        values = [choice.of(peer) for choice in self.choices]
+        return next((value for value in values if value not in (None, "")), values[-1])
 
 
-_Node: TypeAlias = _Constant | _Field | _Template | _List | _Join | _Trim | _Default
+_Node: TypeAlias = _Constant | _Field | _Template | _List | _Join | _Converted | _Default
 
 
 def peer_text(expression: Expression, scope: Scope, at: Position) -> PeerText:
@@ -206,21 +213,13 @@ def peer_text(expression: Expression, scope: Scope, at: Position) -> PeerText:
     """
     compiler = _Compiler(scope)
     node = compiler.node(expression)
-    if compiler.failed:
+    if compiler.faults:
         raise ExpressionErrors(compiler.faults)
     return PeerText(at, node)
 
 
 def _mentions_peer(expression: Expression) -> bool:
-    match expression:
-        case PeerField():
-            return True
-        case Template(parts=inner) | ListExpression(items=inner) | Call(arguments=inner):
-            return any(map(_mentions_peer, inner))
-        case ObjectExpression(items=items):
-            return any(_mentions_peer(item) for _, item in items)
-        case _:
-            return False
+    return any(isinstance(one, PeerField) for one in all_of(expression))
 
 
 class _Compiler:
@@ -228,16 +227,13 @@ class _Compiler:
     Makes nodes of expressions, and notes what is wrong.
 
     :ivar faults: what that is.
-    :ivar failed: whether anything is; the parser may have said it before.
     """
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.faults: list[Fault] = []
-        self.failed = False
 
     def wrong(self, at: Position, text: str) -> _Node:
-        self.failed = True
         self.faults.append(Fault(at, text))
         return _Constant(None)
 
@@ -248,21 +244,22 @@ class _Compiler:
         match expression:
             case PeerField(name, at):
                 return self.field(name, at)
-            case Template(parts, _):
+            case Template(parts):
                 return _Template(self.texts(parts, "a template", 'join(", ", …)'))
-            case ListExpression(items, _):
+            case ListExpression(items):
                 return _List(self.texts(items, "a list", 'join(", ", …)'))
             case Call():
                 return self.call(expression)
-            case ObjectExpression(_, at):
+            case ObjectExpression(at=at):
                 return self.wrong(at, "an object has no text; use text or a list")
             case _:
-                raise AssertionError(expression)
+                return self.wrong(
+                    expression.at,
+                    "operators, conditionals, for and indexes cannot depend on the client;"
+                    " templates, lists and some functions can",
+                )
 
     def constant(self, expression: Expression) -> _Node:
-        if isinstance(expression, Invalid):
-            self.failed = True
-            return _Constant(None)
         try:
             value = evaluate(expression, self.scope)
             match value.data:
@@ -275,7 +272,6 @@ class _Compiler:
                 case _:
                     return _Constant(joined([value], "text"))
         except ExpressionErrors as errors:
-            self.failed = True
             self.faults += errors.faults
             return _Constant(None)
 
@@ -301,25 +297,30 @@ class _Compiler:
 
     def call(self, call: Call) -> _Node:
         name, arguments = call.function, call.arguments
-        if name not in _FUNCTIONS:
-            known = ", ".join(_FUNCTIONS)
+        if name not in _USAGES:
+            known = ", ".join(_USAGES)
             return self.wrong(
                 call.at, f"{shown(name)} cannot depend on the client; the functions are {known}"
             )
-        nodes = [self.node(one) for one in self.settled(arguments, name == "default")]
-        if name == "default":
+        if call.spread:
+            return self.wrong(call.at, '"..." cannot depend on the client')
+        falls_back = name in ("coalesce", "default")
+        nodes = [self.node(one) for one in self.settled(arguments, falls_back)]
+        if falls_back:
             kinds = {node.kind for node in nodes if node != _Constant(None)}
             if len(kinds) > 1:
-                return self.wrong(call.at, "default takes texts or lists, not both")
+                return self.wrong(call.at, f"{name} takes texts or lists, not both")
             return _Default(tuple(nodes), kinds.pop() if kinds else "text")
         wanted: tuple[Kind, ...] = ("text", "list") if name == "join" else ("text",)
         if len(nodes) != len(wanted):
-            return self.wrong(call.at, f"write {_FUNCTIONS[name]}; {len(nodes)} given here")
+            return self.wrong(call.at, f"write {_USAGES[name]}; {len(nodes)} given here")
         for argument, node, kind in zip(arguments, nodes, wanted, strict=True):
             if node.kind != kind:
                 said = "a list" if node.kind == "list" else "text"
-                return self.wrong(argument.at, f"write {_FUNCTIONS[name]}; this is {said}")
-        return _Join(nodes[0], nodes[1]) if name == "join" else _Trim(nodes[0])
+                return self.wrong(argument.at, f"write {_USAGES[name]}; this is {said}")
+        if name == "join":
+            return _Join(nodes[0], nodes[1])
+        return _Converted(nodes[0], _CONVERSIONS[name])
 
     def settled(
         self, arguments: tuple[Expression, ...], unset_allowed: bool

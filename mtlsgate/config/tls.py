@@ -7,13 +7,25 @@ As in `mtlsgate.config.model`, which these are part of.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 from attrs import field, fields, frozen
 
-from mtlsgate.config.fields import Duration, Instant, Located, Material, label, position
+from mtlsgate.config.fields import (
+    Duration,
+    Empty,
+    FileName,
+    Instant,
+    Located,
+    Material,
+    label,
+    position,
+)
 from mtlsgate.config.tree import labelled
 from mtlsgate.errors import Position
+
+#: Couper's page gives ``""`` as the default of these: written so, they are not set.
+CoupersMaterial = Annotated[Material, Empty.UNSET]
 
 #: How long a session may be resumed if nothing else is said, in seconds.
 _SESSION_LIFETIME = 3600.0
@@ -32,8 +44,8 @@ class ServerCertificate:
 
     at: Position = position()
     label: str | None = label(default=None)
-    public_key: Material = field()
-    private_key: Material = field()
+    public_key: CoupersMaterial = field()
+    private_key: CoupersMaterial = field()
     private_key_passphrase: str | None = field(default=None, repr=False)
 
     @property
@@ -149,15 +161,15 @@ class ClientCertificate:
 
     at: Position = position()
     label: str | None = label(default=None)
-    ca_certificate: Material | None = None
-    leaf_certificate: Material | None = None
-    leaf_certificate_dir: Located[str] | None = None
+    ca_certificate: CoupersMaterial | None = None
+    leaf_certificate: CoupersMaterial | None = None
+    leaf_certificate_dir: Located[FileName] | None = None
     pin: tuple[Pin, ...] = ()
     allow: tuple[Condition, ...] = ()
     deny: tuple[Condition, ...] = ()
     max_depth: int | None = None
     crl: Material | None = None
-    crl_dir: Located[str] | None = None
+    crl_dir: Located[FileName] | None = None
     crl_scope: Literal["path", "leaf"] | None = None
 
     @property

@@ -187,10 +187,13 @@ server "b" {
 server "c" {
   hosts = [default(env.Y, "[::1]:0")]
   protocol "echo" {}
-  tls { client_certificate { leaf_certificate = <<END
+  tls {
+    client_certificate {
+      leaf_certificate = <<END
 ${file("client.crt")}
 END
-  } }
+    }
+  }
 }
 """,
 }

@@ -210,7 +210,7 @@ NO_RULE = (
             ],
         ),
         (
-            'client_certificate { ca_certificate = 1 + 1 }',
+            'client_certificate { ca_certificate = 1 + true }',
             None,
         ),
         (
@@ -224,7 +224,7 @@ NO_RULE = (
         ),
         (
             'client_certificate { ca_certificate = "x" }\nmin_version = 1.2',
-            ['6:15: tls: min_version: must be "1.2" or "1.3"'],
+            ['6:15: tls: min_version: must be "1.2" or "1.3": put it in quotes'],
         ),
         (
             'client_certificate { ca_certificate = "x" }\nverification = "none"',
@@ -302,11 +302,11 @@ SERVER = (
         ),
         (
             (SERVER % "a").replace('["1"]', '"1"'),
-            ['2:9: server "a": hosts: must be a list, not a string'],
+            ['2:9: server "a": hosts: must be a list, not a string: put it in [brackets]'],
         ),
         (
             (SERVER % "a").replace('["1"]', "[8443]"),
-            ['2:10: server "a": hosts: must be a string, not a whole number'],
+            ['2:10: server "a": hosts: must be a string, not a whole number: put it in quotes'],
         ),
         (
             (SERVER % "a").replace('["1"]', "null"),
@@ -364,7 +364,10 @@ SERVER = (
         ),
         (
             'definitions {}\napi "x" {}\n' + SERVER % "a",
-            ['1:1: file: unknown block "definitions"', '2:1: file: unknown block "api"'],
+            [
+                '1:1: file: unknown block "definitions"; it is Couper\'s, and means nothing here',
+                '2:1: file: unknown block "api"; it is Couper\'s, and means nothing here',
+            ],
         ),
     ],
 )

@@ -113,7 +113,7 @@ def test_without_a_certificate_every_field_is_nothing(expression: str, expected:
         ("peer.to_dict", 5, "there is no peer.to_dict"),
         ('"a ${peer.uris}"', 10, "a list cannot be part of a template; use join("),
         ("[peer.uris]", 6, "a list cannot be part of a list; use join("),
-        ("file(peer.rule)", 5, "file cannot depend on the client; the functions are default,"),
+        ("file(peer.rule)", 5, "file cannot depend on the client; the functions are coalesce,"),
         ("base64_decode(peer.rule)", 5, "base64_decode cannot depend on the client"),
         ("nope(peer.rule)", 5, "nope cannot depend on the client"),
         ('join(",", peer.rule)', 15, "write join(separator, list); this is text"),

@@ -252,7 +252,7 @@ def test_help_is_quick(arguments: list[str]) -> None:
     program = (
         "import sys; from mtlsgate.commands.cli import main\n"
         "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
-        "slow = {'rich', 'twisted.internet', 'hcl2', 'cryptography', 'prometheus_client'}\n"
+        "slow = {'rich', 'twisted.internet', 'cryptography', 'prometheus_client'}\n"
         "sys.exit(str(sorted(slow & set(sys.modules)) or ''))"
     )
     done = subprocess.run(

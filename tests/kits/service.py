@@ -42,8 +42,8 @@ from tests.kits.pki import NOW, site
 
 ISSUING = 'client_certificate "fleet" { ca_certificate_file = "issuing.crt" }'
 PINNED = (
-    'client_certificate "pinned" { ca_certificate_file = "issuing.crt"\n'
-    'leaf_certificate_file = "client.crt" }'
+    'client_certificate "pinned" {\nca_certificate_file = "issuing.crt"\n'
+    'leaf_certificate_file = "client.crt"\n}'
 )
 AUDITED = 'settings {\n  audit {\n    file = "audit.log"\n  }\n}\n'
 

@@ -138,7 +138,7 @@ def test_addresses_taken_twice(here: Site, servers: list[str], problems: list[st
 @pytest.mark.parametrize(
     ("names", "problems"),
     [
-        ('[""]', ['3:17: server: server_names: "" is empty']),
+        ('[""]', ["3:17: server: server_names: is empty: write a value, or remove it"]),
         ('["."]', ['3:17: server: server_names: "." is empty']),
         (
             '["*"]',
@@ -165,8 +165,14 @@ def test_addresses_taken_twice(here: Site, servers: list[str], problems: list[st
             '["a.example", "b.example", "A.example."]',
             ['3:43: server: server_names: "A.example." stands there twice'],
         ),
-        ('"a.example"', ["3:16: server: server_names: must be a list, not a string"]),
-        ("[5]", ["3:17: server: server_names: must be a string, not a whole number"]),
+        (
+            '"a.example"',
+            ["3:16: server: server_names: must be a list, not a string: put it in [brackets]"],
+        ),
+        (
+            "[5]",
+            ["3:17: server: server_names: must be a string, not a whole number: put it in quotes"],
+        ),
     ],
 )
 def test_names_in_error(here: Site, names: str, problems: list[str]) -> None:

@@ -158,7 +158,7 @@ WHEN = 'not an instant; write it as "2027-01-31T12:00:00Z"'
         ),
         (
             LEAF + "retire_after = 5",
-            '8:16: pin "a": retire_after: must be a string, not a whole number',
+            '8:16: pin "a": retire_after: not an instant; write it as "2027-01-31T12:00:00Z"',
         ),
         (
             LEAF + 'expires = "x"',
@@ -248,11 +248,11 @@ NOTHING = "states nothing, which would match everything: name an attribute"
         ),
         (
             rule(CA + 'allow { common_names = "a" }'),
-            ["7:24: allow: common_names: must be a list, not a string"],
+            ["7:24: allow: common_names: must be a list, not a string: put it in [brackets]"],
         ),
         (
             rule(CA + 'allow { common_names = ["a", 5] }'),
-            ["7:30: allow: common_names: must be a string, not a whole number"],
+            ["7:30: allow: common_names: must be a string, not a whole number: put it in quotes"],
         ),
         (
             rule(CA + 'allow { common_name = ["a"] }'),

@@ -164,8 +164,11 @@ NO_ADDRESS = " is no IP address or network: "
             + NO_ADDRESS
             + "'10.0.0.1:8443' does not appear to be an IPv4 or IPv6 address",
         ),
-        ('[""]', '4:20: server: trusted_proxies: ""' + NO_ADDRESS),
-        ('"10.0.0.1"', "4:19: server: trusted_proxies: must be a list, not a string"),
+        ('[""]', "4:20: server: trusted_proxies: is empty: write a value, or remove it"),
+        (
+            '"10.0.0.1"',
+            "4:19: server: trusted_proxies: must be a list, not a string: put it in [brackets]",
+        ),
     ],
 )
 def test_illegal(here: Site, networks: str | None, problem: str) -> None:

@@ -293,7 +293,7 @@ def test_a_plugin_is_not_built_from_a_block_in_error(
         ('size = "x"', '3:26: protocol "mine": size: must be a whole number, not a string'),
         ("sise = 1", '3:19: protocol "mine": unknown attribute "sise"; did you mean "size"?'),
         ("size = env.X", None),
-        ("size = 1 + 1", None),
+        ("size = 1 + true", None),
     ):
         (problem,) = here.problems(server(protocol=f'protocol "mine" {{ {block} }}'))
         assert expected is None or problem == expected
@@ -445,7 +445,7 @@ MODULE = """
 def custom(here: Site, factory: str, more: str = "", module: str = "my_gate_protocol") -> str:
     here.write(f"{module}.py", dedent(MODULE))
     return server(
-        protocol=f'protocol "custom" {{ factory = "{factory}"\n{more} }}', label='"devices"'
+        protocol=f'protocol "custom" {{\nfactory = "{factory}"\n{more}\n}}', label='"devices"'
     )
 
 
@@ -485,7 +485,7 @@ M = "my_gate_protocol"
 @pytest.mark.parametrize(
     ("factory", "more", "expected"),
     [
-        ("", "", '3:1: "" is not of the form "package.module:attribute"'),
+        ("", "", "4:11: factory: is empty: write a value, or remove it"),
         (M, "", f'3:1: "{M}" is not of the form "package.module:attribute"'),
         (f"{M}:", "", f'3:1: "{M}:" is not of the form "package.module:attribute"'),
         (":x", "", '3:1: ":x" is not of the form "package.module:attribute"'),
@@ -519,16 +519,20 @@ M = "my_gate_protocol"
             f"3:1: {M}:MyFactory failed: TypeError: MyFactory.__init__() got an unexpected keyword "
             "argument 'colour'",
         ),
-        (f"{M}:finished", "size = 1", '4:1: unknown attribute "size"'),
-        (f"{M}:make", "more {}", '4:1: unknown block "more"'),
-        (f"{M}:make", "a = env.UNSET", "4:5: a: environment variable UNSET is not set; "),
-        (f"{M}:make", "a = 1 + 1", "4:5: an operator is not supported; "),
+        (f"{M}:finished", "size = 1", '5:1: unknown attribute "size"'),
+        (f"{M}:make", "more {}", '5:1: unknown block "more"'),
+        (f"{M}:make", "a = env.UNSET", "5:5: a: environment variable UNSET is not set; "),
+        (f"{M}:make", "a = 1 + true", '5:9: a: "+" takes numbers, not a boolean'),
         (f"{M}:plugin", "", "3:1: greeting is missing"),
-        (f"{M}:plugin", "greeting = 1", "4:12: greeting: must be a string, not a whole number"),
+        (
+            f"{M}:plugin",
+            "greeting = 1",
+            "5:12: greeting: must be a string, not a whole number: put it in quotes",
+        ),
         (
             f"{M}:plugin",
             'greeting = "a"\nsice = 1',
-            '5:1: unknown attribute "sice"; did you mean "size"?',
+            '6:1: unknown attribute "sice"; did you mean "size"?',
         ),
         (
             f"{M}:plugin",

@@ -568,7 +568,7 @@ def test_blocks(attributes: str, tmp_path: Path) -> None:
             'target = "127.0.0.1:80"\nproxy_protocol_certificate = true',
             '5:1: protocol "proxy": proxy_protocol_certificate needs proxy_protocol = "v2"',
         ),
-        ('target = "127.0.0.1:80"\nalpn = [""]', '5:1: protocol "proxy": alpn: each name must be'),
+        ('target = "127.0.0.1:80"\nalpn = [""]', '5:9: protocol "proxy": alpn: is empty: write a'),
         ('target = "127.0.0.1:80"\nidle_timeout = "0s"', "5:16: protocol \"proxy\": idle_timeou"),
     ],
 )  # fmt: skip

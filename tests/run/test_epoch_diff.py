@@ -10,7 +10,7 @@ from tests.kits.pki import NOW, pki, site
 from tests.kits.revocation import crl, der
 from tests.kits.service import ISSUING, PINNED, a_server
 
-CLIENT = 'client_certificate "pinned" { ca_certificate_file = "issuing.crt"\n%s }'
+CLIENT = 'client_certificate "pinned" {\nca_certificate_file = "issuing.crt"\n%s\n}'
 ONE = CLIENT % 'leaf_certificate_file = "client.crt"'
 TWO = CLIENT % 'leaf_certificate_file = "clients.crt"'
 NAMED = CLIENT % 'pin "a" { leaf_certificate_file = "client.crt"%s }'

@@ -23,8 +23,8 @@ from tests.kits.revocation import crl, der
 from tests.kits.service import ISSUING, PINNED, MemoryService, MemorySockets, a_server
 
 PIN = (
-    'client_certificate "c" { ca_certificate_file = "issuing.crt"\n'
-    'pin "a" { leaf_certificate_file = "client.crt"%s }}'
+    'client_certificate "c" {\nca_certificate_file = "issuing.crt"\n'
+    'pin "a" {\nleaf_certificate_file = "client.crt"%s\n}\n}'
 )
 STRANGERS = 'client_certificate "strangers" { leaf_certificate_file = "stranger.crt" }'
 

@@ -103,7 +103,7 @@ def test_taken(text: str, tmp_path: Path) -> None:
             "client_private_key_passphrase",
         ),
         (CA + 'server_name = "a b"', "3:1: tls: server_name must be a DNS name"),
-        (CA + 'server_name = ""', "3:1: tls: server_name must be a DNS name"),
+        (CA + 'server_name = ""', "3:15: tls: server_name: is empty: write a value, or remove it"),
         (CA + 'server_name = "bücher.example"', "3:1: tls: server_name must be a DNS name"),
         (CA + 'verify = "no"', '3:1: tls: unknown attribute "verify"'),
     ],

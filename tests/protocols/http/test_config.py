@@ -160,7 +160,7 @@ LOCAL = 'target = "127.0.0.1:80"\n'
         (LOCAL + "max_requests = 0", "5:1: protocol \"http\": max_requests must be 1 or more"),
         (LOCAL + "target_connections = -1", "target_connections must be 0 or more"),
         (LOCAL + 'max_header_size = "1023B"', 'max_header_size must be "1KiB" or more'),
-        (LOCAL + "max_body_size = 5", "max_body_size: must be a string"),
+        (LOCAL + "max_body_size = 5", "max_body_size: not a size; write it as"),
         (LOCAL + 'max_body_size = "5MB"', "max_body_size: not a size; write it as"),
         (LOCAL + 'host = "a b"', "host must be a host name or an IP address"),
         (LOCAL + 'host = "a/b"', "host must be a host name or an IP address"),
@@ -192,7 +192,7 @@ def test_what_is_refused(where: Site, text: str, expected: str) -> None:
 
 def test_a_constant_is_sent_as_it_is(where: Site) -> None:
     """What names no client needs no encoding."""
-    built = factory(where, LOCAL + 'headers { X-A = "100%, a"\nX-B = ["a", "b"] }')
+    built = factory(where, LOCAL + 'headers {\nX-A = "100%, a"\nX-B = ["a", "b"]\n}')
     assert built.rules.identity.fields(None) == [(b"X-A", b"100%, a"), (b"X-B", b"a, b")]
 
 

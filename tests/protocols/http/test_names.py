@@ -14,7 +14,7 @@ from tests.kits.pki import pki
 from tests.kits.service import MemoryService, a_server
 from tests.kits.web import parse
 
-HTTP = 'protocol "http" { target = "127.0.0.1:1" \n retry_after = "1s" }'
+HTTP = 'protocol "http" {\n target = "127.0.0.1:1"\n retry_after = "1s"\n}'
 
 
 @pytest.mark.parametrize("shared", [True, False])
