@@ -109,8 +109,7 @@ class Decoder:
                 values[attribute.name] = evaluate(attribute.expression, self.scope).plain()
             except ExpressionErrors as errors:
                 failed = True
-                for at, text in errors.errors:
-                    self.report.error(at, where, f"{attribute.name}: {text}")
+                self.report_expression(errors, attribute.name, where)
         for block in body.blocks:
             failed = True
             self.report.error(block.at, where, f"unknown block {quoted(block.type)}")
@@ -123,11 +122,17 @@ class Decoder:
         for at, text in body.faults:
             self.report.error(at, where, text)
 
+    def report_expression(self, errors: ExpressionErrors, name: str, where: str) -> None:
+        """Report what is wrong with the expression of an attribute."""
+        for at, text in errors.errors:
+            self.report.error(at, where, f"{name}: {text}")
+
     def _report_own_problems(
         self, instance: object, reading: _Reading, at: Position, where: str
     ) -> None:
-        problems: Callable[[], Iterable[tuple[str | None, str]]]
-        problems = getattr(instance, "problems", tuple)
+        problems: Callable[[], Iterable[tuple[str | None, str]]] = getattr(
+            instance, "problems", tuple
+        )
         for name, text in problems():
             self.report.error(reading.position_of(name) or at, where, text)
 
@@ -158,8 +163,7 @@ class _Reading:
         return None if found is None else found.at
 
     def read(self, one: Field, labels: tuple[str, ...]) -> object:
-        """:returns: the field's value, or `_ABSENT` or `_BROKEN`, in which case
-        whatever is wrong has been reported."""
+        """:returns: the field's value, or `_ABSENT` or `_BROKEN` after a report."""
         match one.source:
             case "position":
                 return self.at
@@ -252,8 +256,7 @@ class _Reading:
             value = evaluate(attribute.expression, self.decoder.scope)
         except ExpressionErrors as errors:
             self.failed = True
-            for at, text in errors.errors:
-                self.report.error(at, self.where, f"{name}: {text}")
+            self.decoder.report_expression(errors, name, self.where)
             raise Mismatch(attribute.at, None) from None
         return None if value.data is None else value
 
@@ -325,8 +328,7 @@ class _Reading:
             return peer_text(expression, self.decoder.scope, at)
         except ExpressionErrors as errors:
             self.failed = True
-            for place, text in errors.errors:
-                self.report.error(place, where, f"{name}: {text}")
+            self.decoder.report_expression(errors, name, where)
             return None
 
     def _peer_text(self, one: Field) -> object:
@@ -381,8 +383,7 @@ class _Reading:
             found = evaluate(ObjectExpression(keys, expression.at), self.decoder.scope).data
         except ExpressionErrors as errors:
             self.failed = True
-            for at, text in errors.errors:
-                self.report.error(at, self.where, f"{name}: {text}")
+            self.decoder.report_expression(errors, name, self.where)
             return []
         assert isinstance(found, dict)
         items = zip(found.items(), expression.items, strict=True)
