@@ -19,9 +19,9 @@ from mtlsgate.api.material import material_of
 from mtlsgate.api.values import Allow, Deny, Pin, Rule
 from mtlsgate.config import Located, Material, model
 from mtlsgate.config.convert import Mismatch, convert
-from mtlsgate.config.expressions import Value
 from mtlsgate.config.fields import fields_of
 from mtlsgate.config.tree import Body
+from mtlsgate.config.values import Value
 from mtlsgate.errors import NOWHERE, Position, Report
 
 T = TypeVar("T")

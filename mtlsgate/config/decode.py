@@ -90,7 +90,8 @@ class Decoder:
         try:
             instance = cls(**arguments)
         except (ValueError, TypeError) as error:
-            self.report.error(at, where, str(error.args[0] if error.args else error))
+            text = str(error.args[0]) if error.args else type(error).__name__
+            self.report.error(at, where, text)
             return None
         if len(self.report.errors) == errors_before and not reading.failed:
             self._report_own_problems(instance, reading, at, where)

@@ -327,9 +327,10 @@ def _call(call: Call, scope: Scope) -> Value:
     values = _spread(call, values)
     if call.spread and (fault := called(call.function, len(values), call.at)) is not None:
         raise ExpressionErrors([fault])
-    return Value(
-        FUNCTIONS[call.function].apply(values, scope.read_file, call.function), call.at, call
-    )
+    found = FUNCTIONS[call.function].apply(values, scope.read_file, call.function)
+    if isinstance(found, tuple):
+        found = tuple(item if item.origin else evolve(item, origin=call) for item in found)
+    return Value(found, call.at, call)
 
 
 def _spread(call: Call, values: tuple[Value, ...]) -> tuple[Value, ...]:

@@ -37,7 +37,7 @@ class Value:
 
     :ivar data: text, a number, a boolean, None, or values in a tuple or dict.
     :ivar at: what to point at when the value turns out to be wrong.
-    :ivar origin: the expression that it came from, if any.
+    :ivar origin: the expression that it came from; None for a value that was given.
     """
 
     data: Data
@@ -46,8 +46,8 @@ class Value:
 
     @property
     def is_literal(self) -> bool:
-        """Whether it stands in the file as it is."""
-        return isinstance(self.origin, Literal)
+        """Whether it stands in the file as it is, or was given so."""
+        return self.origin is None or isinstance(self.origin, Literal)
 
     def plain(self) -> Plain:
         """

@@ -277,7 +277,7 @@ def test_private_and_aliased_fields_are_named_as_they_are_given() -> None:
     [
         (ValueError("too small", "and", "more"), "1:1: file: too small"),
         (TypeError("two\nlines"), "1:1: file: two\\nlines"),
-        (ValueError(), "1:1: file: "),
+        (ValueError(), "1:1: file: ValueError"),
     ],
 )
 def test_what_a_class_refuses_is_reported_at_the_block(raised: Exception, expected: str) -> None:

@@ -40,7 +40,7 @@ from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.testing import Authority, Client, Credential
 from tests.kits.pki import NOW, site
 
-ISSUING = 'client_certificate "fleet" { ca_certificate_file = "issuing.crt" }'
+ISSUING = 'client_certificate "fleet" {\nca_certificate_file = "issuing.crt"\n}'
 PINNED = (
     'client_certificate "pinned" {\nca_certificate_file = "issuing.crt"\n'
     'leaf_certificate_file = "client.crt"\n}'

@@ -13,7 +13,7 @@ from tests.kits.service import ISSUING, PINNED, a_server
 CLIENT = 'client_certificate "pinned" {\nca_certificate_file = "issuing.crt"\n%s\n}'
 ONE = CLIENT % 'leaf_certificate_file = "client.crt"'
 TWO = CLIENT % 'leaf_certificate_file = "clients.crt"'
-NAMED = CLIENT % 'pin "a" { leaf_certificate_file = "client.crt"%s }'
+NAMED = CLIENT % 'pin "a" {\nleaf_certificate_file = "client.crt"%s\n}'
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ NAMED = CLIENT % 'pin "a" { leaf_certificate_file = "client.crt"%s }'
         ),
         (
             a_server(),
-            a_server(rules=ISSUING.replace("}", "\nmax_depth = 3 }")),
+            a_server(rules=ISSUING.replace("}", "max_depth = 3\n}")),
             ["server door: rule fleet (CA CN=Issuing CA, at most 3 intermediates) changed"],
         ),
         (

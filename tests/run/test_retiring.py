@@ -25,7 +25,7 @@ GET = b"GET /nothing HTTP/1.1\r\nHost: other.example\r\n\r\n"
 
 
 def house_with(tmp_path: Path, protocol: str) -> MemoryService:
-    settings = 'settings { drain_timeout = "1h" }'
+    settings = 'settings { drain_timeout = "1h" }\n'
     (tmp_path / "files").mkdir()
     return MemoryService(tmp_path, settings + a_server().replace('protocol "echo" {}', protocol))
 

@@ -110,8 +110,8 @@ def test_addresses_open_and_close(tmp_path: Path, log: Log) -> None:
 def test_nothing_happens_if_an_address_cannot_be_had(tmp_path: Path, log: Log) -> None:
     """What was opened before it is closed again."""
     running = MemoryService(tmp_path, a_server())
-    taken = 'server { hosts = ["192.0.2.1:443"]\nprotocol "echo" {}\ntls {\n%s\n} }' % (
-        'server_certificate { public_key_file = "server.crt"\nprivate_key_file = "server.key" }\n'
+    taken = 'server {\nhosts = ["192.0.2.1:443"]\nprotocol "echo" {}\ntls {\n%s\n}\n}' % (
+        'server_certificate {\npublic_key_file = "server.crt"\nprivate_key_file = "server.key"\n}\n'
         + ISSUING
     )
     [problem] = running.reload(a_server(rules=PINNED) + taken).problems
@@ -419,7 +419,7 @@ def test_they_are_judged_again(
     "rules",
     [
         f'deny {{ sha256 = ["{"%s"}"] }}\n{ISSUING}',
-        ISSUING.replace("}", '\ndeny { common_names = ["client"] } }'),
+        ISSUING.replace("}", 'deny { common_names = ["client"] }\n}'),
         STRANGERS,
     ],
 )
@@ -434,7 +434,7 @@ def test_by_whatever_the_rules_say(tmp_path: Path, log: Log, rules: str) -> None
 
 def test_revocation_ends_connections(tmp_path: Path, log: Log) -> None:
     """A new list, and nothing else, is new."""
-    text = a_server(rules=ISSUING.replace("}", '\ncrl_file = "issuing.crl" }'))
+    text = a_server(rules=ISSUING.replace("}", 'crl_file = "issuing.crl"\n}'))
     lists = tmp_path / "issuing.crl"
     lists.write_bytes(der(crl(pki().issuing, now=NOW)))
     running = MemoryService(tmp_path, text)
@@ -578,7 +578,7 @@ def test_on_reload_keep(tmp_path: Path, log: Log) -> None:
 
 
 def test_settings_are_what_servers_say_nothing_else_than(tmp_path: Path, log: Log) -> None:
-    settings = 'settings { on_reload = "keep"\nidle_timeout = "5m"\nmax_handshakes = 7 }\n'
+    settings = 'settings {\non_reload = "keep"\nidle_timeout = "5m"\nmax_handshakes = 7\n}\n'
     running = MemoryService(
         tmp_path, settings + a_server() + a_server("two", rest='idle_timeout = "1h"')
     )
@@ -640,7 +640,7 @@ def test_a_trial_does_not_hold_others_up(tmp_path: Path, log: Log) -> None:
 
 def test_draining(tmp_path: Path, log: Log) -> None:
     """Registry have their time, and then they have not."""
-    running = MemoryService(tmp_path, 'settings { drain_timeout = "30s" }' + a_server())
+    running = MemoryService(tmp_path, 'settings { drain_timeout = "30s" }\n' + a_server())
     one, two = running.enter(pki().client), running.enter(pki().other)
     done = running.stop()
     assert running.service.runner.is_draining
@@ -663,7 +663,7 @@ def test_draining_nobody(tmp_path: Path, log: Log) -> None:
 
 def test_time_goes_on_while_it_drains(tmp_path: Path, log: Log) -> None:
     """A certificate that expires meanwhile ends its connection all the same."""
-    running = MemoryService(tmp_path, 'settings { drain_timeout = "1h" }' + a_server())
+    running = MemoryService(tmp_path, 'settings { drain_timeout = "1h" }\n' + a_server())
     client = running.enter(pki().client)
     done = running.stop()
     running.now = lambda: pki().client.certificate.not_valid_after_utc + timedelta(seconds=2)
@@ -675,7 +675,7 @@ def test_time_goes_on_while_it_drains(tmp_path: Path, log: Log) -> None:
 
 
 def test_the_second_time_at_once(tmp_path: Path, log: Log, events: list[LogEvent]) -> None:
-    running = MemoryService(tmp_path, 'settings { drain_timeout = "1h" }' + a_server())
+    running = MemoryService(tmp_path, 'settings { drain_timeout = "1h" }\n' + a_server())
     client, knocking = running.enter(pki().client), running.connect(pki().client)
     done = running.stop()
     running.service.runner.close_all()
@@ -688,7 +688,7 @@ def test_the_second_time_at_once(tmp_path: Path, log: Log, events: list[LogEvent
 
 
 def test_no_epoch_takes_over_while_draining(tmp_path: Path, log: Log) -> None:
-    running = MemoryService(tmp_path, 'settings { drain_timeout = "1h" }' + a_server())
+    running = MemoryService(tmp_path, 'settings { drain_timeout = "1h" }\n' + a_server())
     client = running.enter(pki().client)
     running.stop()
     assert running.reload().problems == ("the gate is ending",)
