@@ -15,6 +15,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IStreamServerEndpoint,
 )
+from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from mtlsgate.api.building import Built
@@ -121,7 +122,9 @@ class GateEndpoint:
     _reactor: Any = field(repr=False)
     hosts: tuple[str, ...]
 
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+    def listen(  # type: ignore[override]  # in types that need no plugin of mypy's
+        self, protocolFactory: IProtocolFactory | Factory[Any]
+    ) -> Deferred[GatePort]:
         """
         :param protocolFactory: the application's; its ``buildProtocol`` is called for
             verified connections only.
@@ -132,7 +135,7 @@ class GateEndpoint:
         except Exception:  # noqa: BLE001 -- an endpoint's errors come by its Deferred
             return fail()
 
-    def _listen(self, application: IProtocolFactory) -> GatePort:
+    def _listen(self, application: IProtocolFactory | Factory[Any]) -> GatePort:
         epoch = self._gate().epoch(self.hosts, application)
         reactor, sockets = monotonic(self._reactor), Sockets.of_process()
         registry = Registry(reactor, [HumanLog(epoch.settings.quiet)])

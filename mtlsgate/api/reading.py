@@ -32,7 +32,7 @@ _HEADINGS = {
     "pin": "Pin",
     "allow": "Allow",
     "deny": "Deny",
-    "server_certificate": "certificate",
+    "server_certificate": "",
     "server": "",
     "tls": "",
 }
@@ -98,10 +98,12 @@ class BlockReader:
         :returns: the server, with a placeholder for where it listens and for what
             stands behind it; None if the report says what is wrong.
         """
+        errors_before = len(self.report.errors)
         passphrase = options.get("private_key_passphrase")
         tls = self._block(
             model.Tls,
             "tls",
+            errors_before,
             options,
             server_certificate=tuple(self._server_certificates(certificate, passphrase)),
             client_certificate=self._blocks_of(rules, Rule, "rules", "", self._rule),
@@ -113,6 +115,7 @@ class BlockReader:
         return self._block(
             model.Server,
             "server",
+            errors_before,
             {**options, "authorize": named if asked is None else _ASKED},
             label=name,
             # Where it will listen, and what stands behind it, are not known yet.
@@ -127,6 +130,7 @@ class BlockReader:
         return self._block(
             model.ClientCertificate,
             where,
+            len(self.report.errors),
             {**attrs.asdict(rule, recurse=False), **_paths(rule)},
             label=self._name(rule.name, where),
             ca_certificate=self._material("ca", rule.ca, where),
@@ -139,6 +143,7 @@ class BlockReader:
 
     def _pin(self, pin: Pin) -> model.Pin | None:
         where = f'pin "{pin.name}"'
+        errors_before = len(self.report.errors)
         leaf = self._material("leaf", pin.leaf, where)
         if leaf is None:
             self.report.error(NOWHERE, where, "leaf is missing")
@@ -146,6 +151,7 @@ class BlockReader:
         return self._block(
             model.Pin,
             where,
+            errors_before,
             {"not_before": pin.not_before, "retire_after": pin.retire_after},
             label=self._name(pin.name, where),
             leaf_certificate=leaf,
@@ -153,7 +159,8 @@ class BlockReader:
 
     def _condition(self, condition: Allow | Deny) -> model.Condition | None:
         where = type(condition).__name__.lower()
-        return self._block(model.Condition, where, attrs.asdict(condition, recurse=False))
+        values = attrs.asdict(condition, recurse=False)
+        return self._block(model.Condition, where, len(self.report.errors), values)
 
     def _server_certificates(
         self, given: object, passphrase: object
@@ -161,21 +168,23 @@ class BlockReader:
         where = "server_certificate"
         pairs = given if isinstance(given, list) else [given]
         if not pairs:
-            self.report.error(NOWHERE, where, "is empty: pass (certificate, key)")
+            self.report.error(NOWHERE, where, "certificate: is empty: pass (certificate, key)")
         for pair in pairs:
+            errors_before = len(self.report.errors)
             if not (isinstance(pair, tuple) and len(pair) == 2):
-                text = "must be a pair (certificate, key), or a list of such pairs"
+                text = "certificate: must be a pair (certificate, key), or a list of such pairs"
                 self.report.error(NOWHERE, where, text)
                 continue
             chain = self._material("certificate", pair[0], "")
             key = self._material("key", pair[1], "")
             if chain is None or key is None:
-                text = "must be a pair (certificate, key); one of them is None"
+                text = "certificate: must be a pair (certificate, key); one of them is None"
                 self.report.error(NOWHERE, where, text)
                 continue
             block = self._block(
                 model.ServerCertificate,
                 where,
+                errors_before,
                 {"private_key_passphrase": passphrase},
                 public_key=chain,
                 private_key=key,
@@ -215,14 +224,20 @@ class BlockReader:
         return tuple(blocks)
 
     def _block(
-        self, cls: type[T], where: str, values: Mapping[str, object], **given: object
+        self,
+        cls: type[T],
+        where: str,
+        errors_before: int,
+        values: Mapping[str, object],
+        **given: object,
     ) -> T | None:
         """
+        :param errors_before: how many there were before anything of the block was
+            read; what follows from an error in it is not told.
         :param values: of the attributes, by name, as they came; others are ignored.
         :param given: what was read already.
         :returns: the block, or None if the report says what is wrong.
         """
-        errors_before = len(self.report.errors)
         self._blocks += 1
         # The first block comes first, as that of a file would.
         at = Position(0, self._blocks)
@@ -256,7 +271,7 @@ class BlockReader:
 
 
 #: Stands for an authorizer that is no name.
-_ASKED = "the callable given"
+_ASKED = "the object given"
 
 
 def _paths(rule: Rule) -> dict[str, object]:

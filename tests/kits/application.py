@@ -93,6 +93,9 @@ class Loop:
             if (abort := getattr(reader, "abortConnection", None)) is not None:
                 abort()
         self.until(lambda: len(self.reactor.getReaders()) <= self._own)
+        # What was aborted hears of it in one of the next turns.
+        for _ in range(8):
+            self.reactor.iterate(0)
         self.reactor.fireSystemEvent("shutdown")
         self.until(lambda: self.reactor.threadpool is None)
         for one in self.reactor.getReaders():
