@@ -24,6 +24,7 @@ from mtlsgate.clock import MonotonicReactor
 from mtlsgate.errors import GateError
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.file_state import Opener
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.human_log import HumanLog
@@ -38,6 +39,7 @@ from mtlsgate.run.followers import ObserversFollower
 from mtlsgate.run.listening import bind
 from mtlsgate.run.loader import Loader
 from mtlsgate.run.names import configured_names
+from mtlsgate.run.privileged_reader import reader_for
 from mtlsgate.run.reloading import Reloader
 from mtlsgate.run.service import GateService
 from mtlsgate.run.signals import Handler, SignalService
@@ -58,6 +60,7 @@ class Options(usage.Options):
     handle: GateHandle
     loader: Loader
     log: LogOutput | None
+    opener: Opener
     reactor: MonotonicReactor
     sockets: Sockets
 
@@ -72,17 +75,22 @@ class Options(usage.Options):
         say = partial(print, file=sys.stderr)
         self.handle = GateHandle()
         # Before a daemon changes its directory.
-        self.loader = Loader(os.path.abspath(self["config"]), self.handle, self.reactor)
+        path, owner = os.path.abspath(self["config"]), owner_of(self.parent)
+        # First of all: what the process has not seen it cannot give away.
+        reader = reader_for(owner)
+        self.opener = os.open if reader is None else reader.open
+        self.loader = Loader(path, self.handle, self.reactor, self.opener)
         try:
             mend_pid_file(self.parent, say)
             self.epoch = self.loader.first(self["config"], say)
             self.log = log_output_of(self.parent, cast(Turns, self.reactor))
             audit = self["audit"] = AuditLog()
-            owner = owner_of(self.parent)
             audit.turn_to(audit.prepare(self.epoch.path, self.epoch.settings.audit, owner))
             self.sockets = Sockets.of_process()
             self["bound"] = bind(self.epoch, self.sockets)
             self["admin"] = take(self.epoch.admin, owner=owner)
+            if reader is not None:
+                reader.allow(self.loader.seen)
         except GateError as error:
             # usage.UsageError would bury the message under twistd's own help.
             say(error)
@@ -141,6 +149,7 @@ def makeService(options: Options) -> IService:
         reloader.reload,
         reactor,
         in_thread,
+        options.opener,
     )
 
     def rotate() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 import stat
 import warnings
@@ -83,19 +84,18 @@ class ServerCredential:
     private_key: PrivateKey = field(repr=False)
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, opener: Callable[[str, int], int] = os.open) -> bytes:
     """
+    :param opener: opens a file as `os.open` does.
     :returns: what the file holds.
     :raises CredentialError: if it cannot be read or is empty, in words that
         follow the file's name.
     """
     try:
-        found = path.stat()
-        if stat.S_ISDIR(found.st_mode):
-            raise CredentialError("is a directory, not a file")
-        if not stat.S_ISREG(found.st_mode):
-            raise CredentialError("is not a regular file")
-        with path.open("rb") as stream:
+        # Before it is opened, for that alone has an effect on some.
+        _refuse_others(path)
+        with open(path, "rb", opener=opener) as stream:
+            found = os.fstat(stream.fileno())
             # No more than it takes: room for the longest would take longer than reading.
             data = stream.read(min(found.st_size, MAX_FILE_BYTES) + 1)
             if len(data) > found.st_size:
@@ -112,6 +112,19 @@ def read_file(path: Path) -> bytes:
     if not data.strip():
         raise CredentialError("is empty")
     return data
+
+
+def _refuse_others(path: Path) -> None:
+    """:raises CredentialError: if it is no regular file."""
+    try:
+        mode = path.stat().st_mode
+    except PermissionError:
+        # In a directory that the user must not look into; an opener may.
+        return
+    if stat.S_ISDIR(mode):
+        raise CredentialError("is a directory, not a file")
+    if not stat.S_ISREG(mode):
+        raise CredentialError("is not a regular file")
 
 
 def itself(certificate: x509.Certificate) -> x509.Certificate:

@@ -30,7 +30,7 @@ from mtlsgate.load.admin_endpoint import AdminEndpoint, read_admin
 from mtlsgate.load.applications import ApplicationReader
 from mtlsgate.load.authorizers import read_authorizer
 from mtlsgate.load.expiry import Expiry, expiries_of
-from mtlsgate.load.file_state import Stamp
+from mtlsgate.load.file_state import Opener, Stamp
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host, parse_host
 from mtlsgate.load.progress import note_if_slow
@@ -73,6 +73,7 @@ def load(
     seen: dict[Path, Stamp] | None = None,
     reactor: object | None = None,
     gate: Callable[[], IGate] = no_gate,
+    opener: Opener = os.open,
 ) -> Epoch:
     """
     :param path: the configuration file; relative paths in it start at its directory.
@@ -85,12 +86,13 @@ def load(
         the state in which they were then; also if the load fails.
     :param reactor: what protocol plugins get for theirs; by default the installed one.
     :param gate: where protocols find the gate when it runs.
+    :param opener: opens files, as `os.open` does.
     :returns: everything that is needed to listen.
     :raises ConfigError: with every error of the configuration.
     """
     with _no_collection():
         watched = {} if seen is None else seen
-        return _Load(path, environ, now, offline, say, watched, reactor, gate).epoch()
+        return _Load(path, environ, now, offline, say, watched, reactor, gate, opener).epoch()
 
 
 @frozen
@@ -162,11 +164,12 @@ class _Load:
         seen: dict[Path, Stamp],
         reactor: object | None,
         gate: Callable[[], IGate],
+        opener: Opener = os.open,
     ) -> None:
         self.report = Report(path)
         # Absolute, because a daemon changes its directory before it reloads.
         self.directory = Path(path).absolute().parent
-        self.files = CertificateFiles(self.directory, self.report, seen)
+        self.files = CertificateFiles(self.directory, self.report, seen, opener)
         self.servers = ServerBuilder(self.files, self.report, now)
         # Not `self`, which would keep all that was read alive until the next collection.
         directory, files = self.directory, self.files

@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -21,7 +22,7 @@ from mtlsgate.certificates.parsing import itself, parse_each, read_file
 from mtlsgate.config import Located, Material, Misconfigured
 from mtlsgate.config.material import material_bytes, unusable
 from mtlsgate.errors import CredentialError, Position, Report
-from mtlsgate.load.file_state import Stamp, stamp
+from mtlsgate.load.file_state import Opener, Stamp, list_directory, stamp
 from mtlsgate.text import quoted
 
 T = TypeVar("T")
@@ -51,10 +52,18 @@ class CertificateFiles:
         state in which they were then.
     """
 
-    def __init__(self, directory: Path, report: Report, seen: dict[Path, Stamp]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        report: Report,
+        seen: dict[Path, Stamp],
+        opener: Opener = os.open,
+    ) -> None:
+        """:param opener: opens files."""
         self.directory = directory
         self.report = report
         self.seen = seen
+        self._opener = opener
         # Parsed once a load, however many rules name them.
         self._lists: dict[tuple[Path, bool], tuple[RevocationList, ...]] = {}
         self._certificates: dict[Path, tuple[x509.Certificate, ...]] = {}
@@ -67,8 +76,8 @@ class CertificateFiles:
         :returns: what the file holds.
         :raises CredentialError: if it cannot be read, in words that follow its name.
         """
-        self.seen[path] = stamp(path)
-        return read_file(path)
+        self.seen[path] = stamp(path, self._opener)
+        return read_file(path, self._opener)
 
     def read(self, material: Material, where: str) -> bytes | None:
         """:returns: the bytes, or None if the report says why not."""
@@ -235,8 +244,8 @@ class CertificateFiles:
         try:
             # In the order of their names, so that every load reads the same.
             path = self.directory / directory.value
-            self.seen[path] = stamp(path)
-            entries = sorted(path.iterdir(), key=_name)
+            self.seen[path] = stamp(path, self._opener)
+            entries = list_directory(path, self._opener)
         except FileNotFoundError:
             self.report.error(directory.at, where, f"{name} no such directory")
             return []
@@ -285,7 +294,3 @@ def _resolved(path: Path) -> Path:
         return path.resolve()
     except (OSError, RuntimeError):
         return path
-
-
-def _name(path: Path) -> str:
-    return path.name

@@ -7,6 +7,7 @@ are renamed into place and for links that are turned elsewhere.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from mtlsgate.load.file_state import Stamp, stamp
+from mtlsgate.load.file_state import Opener, Stamp, stamp
 from mtlsgate.run.threads import InThread
 
 _log = Logger("mtlsgate.watching")
@@ -39,6 +40,7 @@ class FileWatcher(Service):
         changed: Callable[[], object],
         reactor: IReactorTime,
         in_thread: InThread,
+        opener: Opener = os.open,
     ) -> None:
         """
         :param read: tells what was read by the latest attempt to load, in the
@@ -46,10 +48,12 @@ class FileWatcher(Service):
         :param changed: what to call, once what has changed is settled: when it
             has been the same for two looks.
         :param in_thread: where to look at the files.
+        :param opener: opens those that the system does not tell of otherwise.
         """
         self._read = read
         self._changed = changed
         self._in_thread = in_thread
+        self._opener = opener
         self._last: Mapping[Path, Stamp] = {}
         self._tried: Mapping[Path, Stamp] = {}
         self._looking = LoopingCall(self._look)
@@ -71,7 +75,7 @@ class FileWatcher(Service):
         if not paths:
             return None
         return (
-            self._in_thread(lambda: {path: stamp(path) for path in paths})
+            self._in_thread(lambda: {path: stamp(path, self._opener) for path in paths})
             .addCallback(self._compare)
             # Or else this would have been the last look.
             .addErrback(lambda failure: _log.failure("looking at files failed", failure))

@@ -5,12 +5,13 @@ Loads the configuration for the running gate, again and again.
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from mtlsgate.interfaces import IGate
 from mtlsgate.load.epoch import Epoch, load
-from mtlsgate.load.file_state import Stamp
+from mtlsgate.load.file_state import Opener, Stamp
 from mtlsgate.run.selftest import self_test
 
 
@@ -23,15 +24,23 @@ class Loader:
         they were then; of dry runs nothing.
     """
 
-    def __init__(self, path: str, gate: Callable[[], IGate], reactor: object | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        gate: Callable[[], IGate],
+        reactor: object | None = None,
+        opener: Opener = os.open,
+    ) -> None:
         """
         :param gate: where protocols find the gate once it runs.
         :param reactor: what protocols get for theirs; by default the installed one.
+        :param opener: opens files, as `os.open` does.
         """
         self.path = path
         self.seen: dict[Path, Stamp] = {}
         self._gate = gate
         self._reactor = reactor
+        self._opener = opener
 
     def first(self, name: str, say: Callable[[str], object]) -> Epoch:
         """
@@ -40,7 +49,7 @@ class Loader:
         :returns: the epoch to start with; the garbage collector leaves it alone.
         :raises GateError: with all that is wrong with it.
         """
-        epoch = load(name, say=say, seen=self.seen, gate=self._gate, reactor=self._reactor)
+        epoch = self._load(name, self.seen, say)
         self_test(epoch)
         gc.freeze()
         return epoch
@@ -58,7 +67,22 @@ class Loader:
             gc.collect()
         seen: dict[Path, Stamp] = {}
         try:
-            return load(self.path, seen=seen, gate=self._gate, reactor=self._reactor)
+            return self._load(self.path, seen)
         finally:
             if not is_trial:
                 self.seen = seen
+
+    def _load(
+        self,
+        name: str,
+        seen: dict[Path, Stamp],
+        say: Callable[[str], object] | None = None,
+    ) -> Epoch:
+        return load(
+            name,
+            say=say,
+            seen=seen,
+            gate=self._gate,
+            reactor=self._reactor,
+            opener=self._opener,
+        )
