@@ -5,6 +5,7 @@ import os
 import re
 import time
 from base64 import b64encode
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -396,9 +397,9 @@ def test_the_fingerprint_is_that_of_the_der() -> None:
 # Files
 
 
-def refusal(path: Path) -> str:
+def refusal(path: Path, opener: Callable[[str, int], int] = os.open) -> str:
     with pytest.raises(CredentialError) as caught:
-        read_file(path)
+        read_file(path, opener)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
     return str(caught.value)
 
@@ -448,14 +449,13 @@ def test_what_is_no_file_to_read_is_refused_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(
-    error: OSError, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: OSError, expected: str, tmp_path: Path
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(path: str, flags: int) -> int:
         raise error
 
     (tmp_path / "a").write_text("x")
-    monkeypatch.setattr(Path, "open", refuse)
-    assert refusal(tmp_path / "a") == expected
+    assert refusal(tmp_path / "a", refuse) == expected
 
 
 def test_a_file_that_is_longer_than_it_says() -> None:
