@@ -85,7 +85,7 @@ class Starting(Exception):
 
 
 @frozen
-class Asked:
+class AdminCall:
     """
     A request that is heard.
 
@@ -137,79 +137,79 @@ class Asked:
         return text == "1"
 
 
-def _alive(asked: Asked) -> Answer:
-    asked.only()
+def _alive(call: AdminCall) -> Answer:
+    call.only()
     return Answer(HTTPStatus.OK, b"alive\n", _TEXT)
 
 
-def _ready(asked: Asked) -> Answer:
-    asked.only()
-    why = asked.gate.not_ready
+def _ready(call: AdminCall) -> Answer:
+    call.only()
+    why = call.gate.not_ready
     if why is None:
         return Answer(HTTPStatus.OK, b"ready\n", _TEXT)
     return Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{why}\n".encode(), _TEXT)
 
 
-def _metrics(asked: Asked) -> Answer:
-    asked.only()
-    content_type, body = asked.gate.exposition()
+def _metrics(call: AdminCall) -> Answer:
+    call.only()
+    content_type, body = call.gate.exposition()
     return Answer(HTTPStatus.OK, body, content_type)
 
 
-def _status(asked: Asked) -> Answer:
-    asked.only()
-    return _json(asked.gate.status().service.to_dict())
+def _status(call: AdminCall) -> Answer:
+    call.only()
+    return _json(call.gate.status().service.to_dict())
 
 
-def _connections(asked: Asked) -> Answer:
-    asked.only("after", "limit", "server")
+def _connections(call: AdminCall) -> Answer:
+    call.only("after", "limit", "server")
     selection = ConnectionSelection(
-        after=asked.number("after", 0, 10**15),
-        limit=asked.number("limit", MOST_CONNECTIONS, MOST_CONNECTIONS),
-        server=asked.query.get("server"),
+        after=call.number("after", 0, 10**15),
+        limit=call.number("limit", MOST_CONNECTIONS, MOST_CONNECTIONS),
+        server=call.query.get("server"),
     )
-    found = asked.gate.status(selection)
+    found = call.gate.status(selection)
     return _listed("connections", found.connections, next=found.next)
 
 
-def _rejections(asked: Asked) -> Answer:
-    asked.only()
-    found = asked.gate.status()
+def _rejections(call: AdminCall) -> Answer:
+    call.only()
+    found = call.gate.status()
     return _listed("rejections", found.rejections, total=found.service.rejected)
 
 
-def _reload(asked: Asked) -> Deferred[Answer]:
-    asked.only("dry_run")
+def _reload(call: AdminCall) -> Deferred[Answer]:
+    call.only("dry_run")
 
     def reloaded(facts: ReloadStatus) -> Answer:
         status = HTTPStatus.OK if facts.succeeded else HTTPStatus.UNPROCESSABLE_ENTITY
         return _json(facts.to_dict(), status)
 
-    reloading: Deferred[ReloadStatus] = asked.gate.reload(asked.who, is_trial=asked.flag("dry_run"))
+    reloading: Deferred[ReloadStatus] = call.gate.reload(call.who, is_trial=call.flag("dry_run"))
     return reloading.addCallback(reloaded)
 
 
-def _drain(asked: Asked) -> Answer:
-    asked.only()
-    asked.gate.drain(asked.who)
-    status = asked.gate.status().service
+def _drain(call: AdminCall) -> Answer:
+    call.only()
+    call.gate.drain(call.who)
+    status = call.gate.status().service
     return _json(
         {"draining": True, "admitted": status.admitted, "handshakes": status.handshakes},
         HTTPStatus.ACCEPTED,
     )
 
 
-def _close(asked: Asked) -> Answer:
-    asked.only()
-    found = _CLOSE.fullmatch(asked.path)
+def _close(call: AdminCall) -> Answer:
+    call.only()
+    found = _CLOSE.fullmatch(call.path)
     assert found is not None
     number = int(found[1])
-    if not asked.gate.close(number, asked.who):
+    if not call.gate.close(number, call.who):
         return _error(HTTPStatus.NOT_FOUND, f"there is no connection {number}")
     return _json({"closed": number})
 
 
-_Respond = Callable[[Asked], "Answer | Deferred[Answer]"]
+_Respond = Callable[[AdminCall], "Answer | Deferred[Answer]"]
 
 
 @frozen
@@ -299,7 +299,7 @@ class AdminResource(Resource):
             )
         if request.body_length:
             raise BadRequest("a body is never read: parameters go into the query, as ?dry_run=1")
-        return route.respond(Asked(path, _query(request), _who(request), self._find_gate))
+        return route.respond(AdminCall(path, _query(request), _who(request), self._find_gate))
 
 
 def _send(request: AdminRequest, answer: Answer) -> None:

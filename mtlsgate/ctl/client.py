@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from attrs import frozen
 
-from mtlsgate.ctl.place import CtlError, NotThere, Place
+from mtlsgate.ctl.gate_address import CtlError, GateAddress, NotFound
 from mtlsgate.text import printable
 
 #: In seconds: to connect and to get an answer, and where the gate loads anew first.
@@ -52,10 +52,10 @@ class Remote:
     """
     A gate that can be asked.
 
-    :ivar place: where.
+    :ivar address: where.
     """
 
-    place: Place
+    address: GateAddress
 
     def get(self, path: str, **query: object) -> Any:
         """
@@ -89,8 +89,8 @@ class Remote:
         given = {name: value for name, value in query.items() if value is not None}
         target = f"{path}?{urlencode(given)}" if given else path
         headers = {"Accept": "application/json"}
-        if self.place.token is not None:
-            headers["Authorization"] = f"Bearer {self.place.token}"
+        if self.address.token is not None:
+            headers["Authorization"] = f"Bearer {self.address.token}"
         connection = self._connection(timeout)
         try:
             connection.request(method, target, headers=headers)
@@ -105,48 +105,49 @@ class Remote:
         return self._read(reply.status, data)
 
     def _connection(self, timeout: float) -> HTTPConnection:
-        place = self.place
-        if place.path is not None:
-            return _SocketConnection(str(place.path), timeout)
-        if not place.is_tls:
-            return HTTPConnection(place.host, place.port, timeout=timeout)
+        address = self.address
+        if address.path is not None:
+            return _SocketConnection(str(address.path), timeout)
+        if not address.is_tls:
+            return HTTPConnection(address.host, address.port, timeout=timeout)
         try:
-            context = ssl.create_default_context(cafile=place.trust)
-            if place.certificate is not None:
-                context.load_cert_chain(place.certificate, place.key)
+            context = ssl.create_default_context(cafile=address.trust)
+            if address.certificate is not None:
+                context.load_cert_chain(address.certificate, address.key)
         except OSError as error:
             files = ", ".join(
-                str(one) for one in (place.trust, place.certificate, place.key) if one is not None
+                str(one)
+                for one in (address.trust, address.certificate, address.key)
+                if one is not None
             )
             raise CtlError(f"{files}: {_reason(error)}") from None
-        return HTTPSConnection(place.host, place.port, timeout=timeout, context=context)
+        return HTTPSConnection(address.host, address.port, timeout=timeout, context=context)
 
     def _in_words(self, error: Exception, timeout: float) -> CtlError:
         match error:
             case FileNotFoundError():
-                return Gone(f"{self.place}: no such socket: is the gate running?")
+                return Gone(f"{self.address}: no such socket: is the gate running?")
             case ConnectionRefusedError():
-                return Gone(f"{self.place}: nobody listens there: is the gate running?")
+                return Gone(f"{self.address}: nobody listens there: is the gate running?")
             case PermissionError():
                 return CtlError(
-                    f"{self.place}: permission denied: only the gate's user and root may connect"
+                    f"{self.address}: permission denied: only the gate's user and root may connect"
                 )
             case TimeoutError():
-                return CtlError(f"{self.place}: no answer within {timeout:g} s")
+                return CtlError(f"{self.address}: no answer within {timeout:g} s")
             case ssl.SSLCertVerificationError():
-                return CtlError(
-                    f"{self.place}: this is not who it should be: {printable(error.verify_message)}"
-                )
-            case ssl.SSLError() | RemoteDisconnected() | ConnectionError() if self.place.is_tls:
+                why = printable(error.verify_message)
+                return CtlError(f"{self.address}: this is not who it should be: {why}")
+            case ssl.SSLError() | RemoteDisconnected() | ConnectionError() if self.address.is_tls:
                 return TurnedAway(
-                    f"{self.place}: turned away ({_reason(error)}): mtlsgate probe tells more"
+                    f"{self.address}: turned away ({_reason(error)}): mtlsgate probe tells more"
                 )
             case RemoteDisconnected() | ConnectionError():
-                return Gone(f"{self.place}: the connection was closed before there was an answer")
+                return Gone(f"{self.address}: the connection was closed before there was an answer")
             case OSError():
-                return CtlError(f"{self.place}: {_reason(error)}")
+                return CtlError(f"{self.address}: {_reason(error)}")
             case _:
-                return CtlError(f"{self.place}: this is not the admin endpoint of a gate")
+                return CtlError(f"{self.address}: this is not the admin endpoint of a gate")
 
     def _read(self, status: int, data: bytes) -> Any:
         try:
@@ -161,9 +162,9 @@ class Remote:
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             said = "the gate is starting"
         if not isinstance(said, str):
-            raise CtlError(f"{self.place}: this is not the admin endpoint of a gate")
-        kind = NotThere if status == HTTPStatus.NOT_FOUND else CtlError
-        raise kind(f"{self.place}: {printable(said)}")
+            raise CtlError(f"{self.address}: this is not the admin endpoint of a gate")
+        kind = NotFound if status == HTTPStatus.NOT_FOUND else CtlError
+        raise kind(f"{self.address}: {printable(said)}")
 
 
 def _reason(error: Exception) -> str:

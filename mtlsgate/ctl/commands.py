@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mtlsgate.ctl.place import NotThere
+from mtlsgate.ctl.gate_address import NotFound
 from mtlsgate.errors import GateError
 from mtlsgate.text import printable
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mtlsgate.ctl.client import Remote
 
 _FILE = click.Path(path_type=Path)
-_PLACE = (
+_GATE_OPTIONS = (
     click.option("-c", "--config", type=_FILE, help="The configuration.  [default: gate.hcl]"),
     click.option("--socket", type=_FILE, help="The gate's admin socket."),
     click.option(
@@ -52,20 +52,20 @@ class _Group(click.Group):
             sys.exit(_UNKNOWN)
 
 
-def _place(command: Callable[..., None]) -> Callable[..., None]:
+def _names_gate(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that name the gate."""
-    for option in reversed(_PLACE):
+    for option in reversed(_GATE_OPTIONS):
         command = option(command)
     return command
 
 
 def _remote(said: dict[str, Any]) -> Remote:
     from mtlsgate.ctl.client import Remote
-    from mtlsgate.ctl.place import Given, find
+    from mtlsgate.ctl.gate_address import CtlOptions, find
 
     # They may stand before the command's name, too.
     before = click.get_current_context().obj or {}
-    return Remote(find(Given(**{name: said[name] or before.get(name) for name in said})))
+    return Remote(find(CtlOptions(**{name: said[name] or before.get(name) for name in said})))
 
 
 def _json(facts: Any) -> None:
@@ -73,7 +73,7 @@ def _json(facts: Any) -> None:
 
 
 @click.group(cls=_Group)
-@_place
+@_names_gate
 @click.pass_context
 def ctl(context: click.Context, /, **said: Any) -> None:
     """Ask a running gate how it is, and tell it what to do.
@@ -88,7 +88,7 @@ def ctl(context: click.Context, /, **said: Any) -> None:
 
 
 @ctl.command()
-@_place
+@_names_gate
 @_JSON
 def status(as_json: bool, **said: Any) -> None:
     """Say how the gate is."""
@@ -102,7 +102,7 @@ def status(as_json: bool, **said: Any) -> None:
 
 
 @ctl.command()
-@_place
+@_names_gate
 @click.option("--server", help="Those of one server.")
 @_JSON
 def connections(server: str | None, as_json: bool, **said: Any) -> None:
@@ -117,7 +117,7 @@ def connections(server: str | None, as_json: bool, **said: Any) -> None:
 
 
 @ctl.command()
-@_place
+@_names_gate
 @click.option("--pins", is_flag=True, help="Print HCL that pins those who were turned away.")
 @_JSON
 def rejections(pins: bool, as_json: bool, **said: Any) -> None:
@@ -136,7 +136,7 @@ def rejections(pins: bool, as_json: bool, **said: Any) -> None:
 
 
 @ctl.command()
-@_place
+@_names_gate
 @click.option("--dry-run", is_flag=True, help="Only say what would change, and who be dropped.")
 @_JSON
 def reload(dry_run: bool, as_json: bool, **said: Any) -> None:
@@ -160,7 +160,7 @@ def reload(dry_run: bool, as_json: bool, **said: Any) -> None:
 
 
 @ctl.command()
-@_place
+@_names_gate
 @click.option("--wait", is_flag=True, help="Wait until the gate has ended.")
 @_JSON
 def drain(wait: bool, as_json: bool, **said: Any) -> None:
@@ -185,14 +185,14 @@ def drain(wait: bool, as_json: bool, **said: Any) -> None:
 
 
 @ctl.command()
-@_place
+@_names_gate
 @click.argument("number", type=click.IntRange(1), metavar="NUMBER")
 @_JSON
 def close(number: int, as_json: bool, **said: Any) -> None:
     """End a connection at once; ctl connections tells its NUMBER."""
     try:
         facts = _remote(said).post(f"/connections/{number}/close")
-    except NotThere as error:
+    except NotFound as error:
         click.echo(str(error), err=True)
         sys.exit(_REFUSED)
     if as_json:
@@ -211,7 +211,7 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) ->
 
 
 @ctl.command()
-@_place
+@_names_gate
 @click.option(
     "--every", default="2s", metavar="TIME", show_default=True, callback=_seconds,
     help="How often to look.",

@@ -22,7 +22,7 @@ from rich.console import Console
 from mtlsgate.commands.cli import main
 from mtlsgate.ctl import tables, top
 from mtlsgate.ctl.client import Gone, Remote
-from mtlsgate.ctl.place import CtlError, Given, NotThere, Place, find
+from mtlsgate.ctl.gate_address import CtlError, CtlOptions, GateAddress, NotFound, find
 from mtlsgate.ctl.words import changes, counted, duration, moment, size
 from tests.kits.admin import Running
 from tests.kits.pki import pki, server
@@ -40,17 +40,17 @@ def ctl(*arguments: str | Path) -> Result:
 
 def test_a_socket_is_where_it_is() -> None:
     """--socket is taken as it is."""
-    assert find(Given(socket=Path("/run/x.sock"))) == Place(path=Path("/run/x.sock"))
+    assert find(CtlOptions(socket=Path("/run/x.sock"))) == GateAddress(path=Path("/run/x.sock"))
 
 
 def test_the_configuration_tells(tmp_path: Path) -> None:
     """Its admin block does, with the token, and relative to its directory."""
     config = tmp_path / "gate.hcl"
     config.write_text('admin { listen = "unix:gate.sock" }\n')
-    assert find(Given(config=config)) == Place(path=tmp_path / "gate.sock")
+    assert find(CtlOptions(config=config)) == GateAddress(path=tmp_path / "gate.sock")
     config.write_text(f'admin {{\nlisten = "127.0.0.1:9090"\ntoken = "{TOKEN}"\n}}\n')
-    place = find(Given(config=config))
-    assert place == Place(host="127.0.0.1", port=9090, token=TOKEN)
+    place = find(CtlOptions(config=config))
+    assert place == GateAddress(host="127.0.0.1", port=9090, token=TOKEN)
     assert TOKEN not in repr(place)
 
 
@@ -59,41 +59,47 @@ def test_a_token_file_goes_before_the_configurations(tmp_path: Path) -> None:
     config, token = tmp_path / "gate.hcl", tmp_path / "token"
     config.write_text(f'admin {{\nlisten = "127.0.0.1:9090"\ntoken = "{TOKEN}"\n}}\n')
     token.write_text("another-token-of-mine\n")
-    assert find(Given(config=config, token_file=token)).token == "another-token-of-mine"
+    assert find(CtlOptions(config=config, token_file=token)).token == "another-token-of-mine"
 
 
 @pytest.mark.parametrize(
     ("url", "place"),
     [
-        ("http://127.0.0.1:9090", Place(host="127.0.0.1", port=9090)),
-        ("http://localhost:9090/", Place(host="localhost", port=9090)),
-        ("http://[::1]:9090", Place(host="::1", port=9090)),
-        ("https://gate.example:8443", Place(host="gate.example", port=8443, is_tls=True)),
-        ("https://gate.example", Place(host="gate.example", port=443, is_tls=True)),
+        ("http://127.0.0.1:9090", GateAddress(host="127.0.0.1", port=9090)),
+        ("http://localhost:9090/", GateAddress(host="localhost", port=9090)),
+        ("http://[::1]:9090", GateAddress(host="::1", port=9090)),
+        ("https://gate.example:8443", GateAddress(host="gate.example", port=8443, is_tls=True)),
+        ("https://gate.example", GateAddress(host="gate.example", port=443, is_tls=True)),
     ],
 )
-def test_a_url_is_where_it_says(url: str, place: Place) -> None:
+def test_a_url_is_where_it_says(url: str, place: GateAddress) -> None:
     """http for this machine, https for any."""
-    assert find(Given(url=url)) == place
+    assert find(CtlOptions(url=url)) == place
 
 
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        (Given(url="http://gate.example:9090"), "http is for this machine"),
-        (Given(url="ftp://x"), "is not of the form"),
-        (Given(url="gate.sock"), "is not of the form"),
-        (Given(url="http://localhost:9090/status"), "is not of the form"),
-        (Given(url="http://user:word@localhost:9090"), "is not of the form"),
-        (Given(url="http://localhost:x"), "Port could not be cast"),
-        (Given(url="http://[::1"), "Invalid IPv6 URL"),
-        (Given(url="http://x", socket=Path("x")), "one of them is enough"),
-        (Given(socket=Path("x"), cert=Path("x")), "are for a --url that begins with https://"),
-        (Given(config=Path("/nowhere/gate.hcl")), "/nowhere/gate.hcl: no such file"),
-        (Given(socket=Path("x"), token_file=Path("/nowhere/t")), "/nowhere/t: No such file"),
+        (CtlOptions(url="http://gate.example:9090"), "http is for this machine"),
+        (CtlOptions(url="ftp://x"), "is not of the form"),
+        (CtlOptions(url="gate.sock"), "is not of the form"),
+        (CtlOptions(url="http://localhost:9090/status"), "is not of the form"),
+        (CtlOptions(url="http://user:word@localhost:9090"), "is not of the form"),
+        (CtlOptions(url="http://localhost:x"), "Port could not be cast"),
+        (CtlOptions(url="http://[::1"), "Invalid IPv6 URL"),
+        (CtlOptions(url="http://x", socket=Path("x")), "one of them is enough"),
+        (
+            CtlOptions(socket=Path("x"), cert=Path("x")),
+            "are for a --url that begins with https://",
+        ),
+        (CtlOptions(config=Path("/nowhere/gate.hcl")), "/nowhere/gate.hcl: no such file"),
+        (
+            CtlOptions(socket=Path("x"), token_file=Path("/nowhere/t")),
+            "/nowhere/t: No such file",
+        ),
     ],
 )
-def test_what_cannot_be_found_is_told(given: Given, problem: str) -> None:
+def test_what_cannot_be_found_is_told(given: CtlOptions, problem: str) -> None:
     """In one line."""
     with pytest.raises(CtlError) as caught:
         find(given)
@@ -106,7 +112,7 @@ def test_a_token_file_must_hold_one(tmp_path: Path, content: bytes) -> None:
     """What is no token would go into a header."""
     (tmp_path / "token").write_bytes(content)
     with pytest.raises(CtlError, match="no token is in it"):
-        find(Given(socket=Path("x"), token_file=tmp_path / "token"))
+        find(CtlOptions(socket=Path("x"), token_file=tmp_path / "token"))
 
 
 def test_a_configuration_that_does_not_parse_is_told(tmp_path: Path) -> None:
@@ -114,7 +120,7 @@ def test_a_configuration_that_does_not_parse_is_told(tmp_path: Path) -> None:
     config = tmp_path / "gate.hcl"
     config.write_text("server {")
     with pytest.raises(CtlError) as caught:
-        find(Given(config=config))
+        find(CtlOptions(config=config))
     problem, hint = str(caught.value).splitlines()
     assert problem.startswith(f"{config}:1:")
     assert "--socket or --url" in hint
@@ -174,7 +180,9 @@ def http(status: str, body: str) -> bytes:
 def test_the_token_is_presented(tmp_path: Path) -> None:
     """As RFC 6750 says."""
     with answering(tmp_path / "s", http("200 OK", "{}")) as requests:
-        Remote(Place(path=tmp_path / "s", token=TOKEN)).get("/connections", after=3, server=None)
+        Remote(GateAddress(path=tmp_path / "s", token=TOKEN)).get(
+            "/connections", after=3, server=None
+        )
     [request] = requests
     assert request.startswith(b"GET /connections?after=3 HTTP/1.1\r\n")
     assert b"Authorization: Bearer " + TOKEN.encode() in request
@@ -186,7 +194,7 @@ def test_the_token_is_presented(tmp_path: Path) -> None:
     [
         (http("401 x", '{"error": "the token is wrong"}'), CtlError, "--token-file names one"),
         (http("403 x", '{"error": "no"}'), CtlError, ": no"),
-        (http("404 x", '{"error": "there is none"}'), NotThere, "there is none"),
+        (http("404 x", '{"error": "there is none"}'), NotFound, "there is none"),
         (http("503 x", "starting"), CtlError, "the gate is starting"),
         (http("500 x", '{"error": "bad\\u001b[31m"}'), CtlError, "bad\\x1b[31m"),
         (http("200 x", "hello"), CtlError, "not the admin endpoint"),
@@ -206,7 +214,7 @@ def test_answers_that_are_none(
 ) -> None:
     """Refusals and strangers are one line each."""
     with answering(tmp_path / "s", answer), pytest.raises(kind) as caught:
-        Remote(Place(path=tmp_path / "s")).get("/status")
+        Remote(GateAddress(path=tmp_path / "s")).get("/status")
     assert problem in str(caught.value)
     assert str(caught.value).isprintable()
 
@@ -225,9 +233,9 @@ def test_nobody_is_there(tmp_path: Path) -> None:
         unused.bind(("127.0.0.1", 0))
         done = ctl("status", "--url", f"http://127.0.0.1:{unused.getsockname()[1]}")
     assert "nobody listens there: is the gate running?" in done.output
-    denied = Remote(Place(path=path))._in_words(PermissionError(13, "x"), 1)
+    denied = Remote(GateAddress(path=path))._in_words(PermissionError(13, "x"), 1)
     assert str(denied) == f"{path}: permission denied: only the gate's user and root may connect"
-    late = Remote(Place(path=path))._in_words(TimeoutError(), 10)
+    late = Remote(GateAddress(path=path))._in_words(TimeoutError(), 10)
     assert str(late) == f"{path}: no answer within 10 s"
 
 
@@ -283,7 +291,7 @@ class InMemory(Remote):
     """A gate that is asked in memory."""
 
     def __init__(self, running: Running) -> None:
-        super().__init__(Place(path=Path("x")))
+        super().__init__(GateAddress(path=Path("x")))
         object.__setattr__(self, "running", running)
 
     def get(self, path: str, **query: object) -> Any:

@@ -29,12 +29,12 @@ class CtlError(GateError):
     """The gate cannot be asked, and why."""
 
 
-class NotThere(CtlError):
+class NotFound(CtlError):
     """The gate has no such thing."""
 
 
 @frozen(kw_only=True)
-class Place:
+class GateAddress:
     """
     Where to ask, and what to present.
 
@@ -65,8 +65,8 @@ class Place:
 
 
 @frozen(kw_only=True)
-class Given:
-    """What a person says of the place; None where nothing."""
+class CtlOptions:
+    """The options that name the gate; None where one is not given."""
 
     config: Path | None = None
     socket: Path | None = None
@@ -77,7 +77,7 @@ class Given:
     ca: Path | None = None
 
 
-def find(given: Given) -> Place:
+def find(given: CtlOptions) -> GateAddress:
     """
     :returns: where to ask.
     :raises CtlError: if that cannot be told.
@@ -89,7 +89,7 @@ def find(given: Given) -> Place:
     if not is_tls and (given.cert or given.key or given.ca):
         raise CtlError("--cert, --key and --ca are for a --url that begins with https://")
     if given.socket is not None:
-        return Place(path=given.socket, token=token)
+        return GateAddress(path=given.socket, token=token)
     if given.url is not None:
         return _of_url(given.url, given, token)
     return _of_config(given.config or Path("gate.hcl"), token)
@@ -107,7 +107,7 @@ def _token(path: Path) -> str:
     return text
 
 
-def _of_url(url: str, given: Given, token: str | None) -> Place:
+def _of_url(url: str, given: CtlOptions, token: str | None) -> GateAddress:
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -121,7 +121,7 @@ def _of_url(url: str, given: Given, token: str | None) -> Place:
     assert parts.hostname is not None
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise CtlError(f"{quoted(url)}: http is for this machine; to others, https with --cert")
-    return Place(
+    return GateAddress(
         host=parts.hostname,
         port=port or (443 if parts.scheme == "https" else 80),
         token=token,
@@ -132,7 +132,7 @@ def _of_url(url: str, given: Given, token: str | None) -> Place:
     )
 
 
-def _of_config(path: Path, token: str | None) -> Place:
+def _of_config(path: Path, token: str | None) -> GateAddress:
     # Here, because it takes a while, and who names the socket does not wait for it.
     from mtlsgate.errors import ConfigError, CredentialError
     from mtlsgate.load.admin_endpoint import endpoint_of
@@ -150,8 +150,8 @@ def _of_config(path: Path, token: str | None) -> Place:
         )
     known = token or (endpoint.token.decode() if endpoint.token else None)
     if endpoint.path is not None:
-        return Place(path=endpoint.path, token=known)
+        return GateAddress(path=endpoint.path, token=known)
     address = endpoint.addresses[0]
     if address.port == 0:
         raise CtlError(f"{path}: admin: the port is the system's choice: name it by --url")
-    return Place(host=address.host, port=address.port, token=known)
+    return GateAddress(host=address.host, port=address.port, token=known)
