@@ -45,26 +45,31 @@ class Authorizer:
         :returns: why the client may not come in, or None; or a Deferred of
             that, which never fails.  Cancel it if the client is gone.
         """
+        end = clock.seconds() + self.timeout
         try:
             answer = self.ask(peer)
             if isinstance(answer, Coroutine):
                 answer = ensureDeferred(answer)
         except Exception:  # noqa: BLE001 -- it is not ours; it costs this client alone
             return self._failed(Failure())
-        if not isinstance(answer, Deferred):
-            return self._judged(answer)
-        return self._in_time(answer, clock)
+        if isinstance(answer, Deferred):
+            return self._in_time(answer, clock, end)
+        # It kept everybody waiting, so no timer could go off meanwhile.
+        return self._too_late() if clock.seconds() > end else self._judged(answer)
 
-    def _in_time(self, answer: Deferred[object], clock: IReactorTime) -> Deferred[Rejection | None]:
+    def _in_time(
+        self, answer: Deferred[object], clock: IReactorTime, end: float
+    ) -> Deferred[Rejection | None]:
         """
+        :param end: when the answer comes too late.
         :returns: what is made of the answer, or of none in time.  When time is up,
             or the client gone, that is final: the answer is cancelled then, but
             not every authorizer can be, and a coroutine may just try again.
         """
-        heard: Deferred[Rejection | None] = Deferred(lambda _: give_up("was not heard to the end"))
+        heard: Deferred[Rejection | None] = Deferred(lambda _: give_up(self._unheard()))
 
-        def give_up(why: str) -> None:
-            conclude(Rejection(Reason.AUTHORIZER_FAILED, f"{self.name} {why}", 0))
+        def give_up(rejection: Rejection) -> None:
+            conclude(rejection)
             try:
                 answer.cancel()
             except Exception:  # noqa: BLE001 -- it is not ours, and is not waited for any more
@@ -76,10 +81,21 @@ class Authorizer:
             if not heard.called:
                 heard.callback(objection)
 
-        why = f"did not answer within {self.timeout:g} s"
-        limit = clock.callLater(self.timeout, give_up, why)
-        answer.addCallbacks(self._judged, self._failed).addCallback(conclude)
+        def judge(objection: Rejection | None) -> None:
+            # The timer may be as late as the answer.
+            conclude(self._too_late() if clock.seconds() > end else objection)
+
+        limit = clock.callLater(max(0.0, end - clock.seconds()), lambda: give_up(self._too_late()))
+        answer.addCallbacks(self._judged, self._failed).addCallback(judge)
         return heard
+
+    def _too_late(self) -> Rejection:
+        return Rejection(
+            Reason.AUTHORIZER_FAILED, f"{self.name} did not answer within {self.timeout:g} s", 0
+        )
+
+    def _unheard(self) -> Rejection:
+        return Rejection(Reason.AUTHORIZER_FAILED, f"{self.name} was not heard to the end", 0)
 
     def _judged(self, answer: object) -> Rejection | None:
         if answer is True:
@@ -94,8 +110,7 @@ class Authorizer:
 
     def _failed(self, failure: Failure) -> Rejection:
         if failure.check(CancelledError):
-            text = f"{self.name} was not heard to the end"
-        else:
-            _log.failure("{name} failed", failure=failure, name=self.name)
-            text = f"{self.name} failed: {printable(type(failure.value).__name__)}"
+            return self._unheard()
+        _log.failure("{name} failed", failure=failure, name=self.name)
+        text = f"{self.name} failed: {printable(type(failure.value).__name__)}"
         return Rejection(Reason.AUTHORIZER_FAILED, text, 0)

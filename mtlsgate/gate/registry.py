@@ -35,6 +35,7 @@ from mtlsgate.gate.events import (
 )
 from mtlsgate.gate.judging import Held
 from mtlsgate.gate.limits import Tally, source_of
+from mtlsgate.gate.slices import Slices
 from mtlsgate.gate.terms import Terms
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
@@ -57,6 +58,7 @@ class Registry:
     :ivar observers: are told what happens.
     :ivar now: the time that certificates are judged by.
     :ivar arrivals: how many connections came, those included that limits kept out.
+    :ivar slices: runs what takes long beside the connections that come and go.
     :ivar _entries: all that are not over, by their numbers.
     :ivar _tallies: by the names of servers, which outlive epochs.
     :ivar _waiting: fire when all are over.
@@ -79,6 +81,7 @@ class Registry:
         self.observers = tuple(observers)
         self.now = now
         self.arrivals = 0
+        self.slices = Slices(clock)
         self._entries: dict[int, Entry] = {}
         self._tallies: dict[str, Tally] = {}
         self._numbers = count(1)
@@ -113,6 +116,7 @@ class Registry:
             then been told.
         """
         self.arrivals += 1
+        self.slices.look()
         source = source_of(address)
         tally, began, at = self._tally(server), self.clock.seconds(), self.now()
         rejection = tally.refuse_arrival(terms.limits, source, began)
@@ -208,6 +212,7 @@ class Registry:
             detail = f": {entry.closing.detail}" if entry.closing.detail else ""
             rejection = Rejection(Reason.CLOSED_BY_GATE, f"{entry.closing.cause}{detail}")
         arrival = entry.arrival
+        self.slices.look()
         self._tell_rejected(
             RejectedConnection(
                 at=self.now(),

@@ -6,7 +6,7 @@ Knows nothing of twistd: `mtlsgate.run.service` runs it there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 
 from twisted.internet.defer import Deferred, succeed
@@ -215,18 +215,12 @@ class EpochRunner:
         self._in_force.turn_to(handover)
 
     def _judge_again(self, handover: Handover) -> None:
-        settled = self.cooperator.coiterate(self._settle(handover))
+        # Another epoch's takes its place: what this one admits counts no more then.
+        settled = self.registry.slices.run(handover.settle(self.registry))
         # By then what only the old epoch needed is free.
         settled.addCallback(lambda _: give_back())
         self._say_warnings()
         self._say_servers()
-
-    def _settle(self, handover: Handover) -> Iterator[None]:
-        for _ in handover.settle(self.registry):
-            if self._in_force.handover is not handover:
-                # What an epoch that is no longer in force admits counts no more.
-                return
-            yield
 
     def _close(self, key: str) -> None:
         listener = self.listeners.pop(key)

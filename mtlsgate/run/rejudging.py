@@ -7,7 +7,7 @@ rules of the server that they would reach now.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from attrs import evolve, field, frozen
 from twisted.logger import Logger
@@ -17,6 +17,8 @@ from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.events import Admission
 from mtlsgate.gate.judging import Held
 from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.server import GateServer
+from mtlsgate.gate.terms import Terms
 from mtlsgate.load.epoch import LoadedServer
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
@@ -59,54 +61,81 @@ class Handover:
     ) -> Held | Rejection:
         """:returns: what a client is held to, or why it is not admitted."""
         server = self.server_for(listener, server_name)
-        return server if isinstance(server, Rejection) else _judged(server, peer)
+        return server if isinstance(server, Rejection) else _Verdicts().held(server.gate, peer)
 
     def settle(self, registry: Registry) -> Iterator[None]:
         """
-        Judge every admitted client again, and end those that are not admitted
-        any more; a step each, so that the reactor serves others meanwhile.
+        Judge every admitted client again, and close those that are not admitted
+        any more; a step each.  First come the clients that can be rejected without
+        verifying a path: a denial takes effect before the rest is looked at.
         """
+        verdicts, waiting = _Verdicts(), list[Entry]()
         for entry in registry:
-            if entry.admission is not None and not entry.ended:
-                try:
-                    self._settle(entry, entry.admission, registry)
-                except Exception:  # noqa: BLE001 -- whatever it is, nobody stays for it
-                    _log.failure("{server}: judging a client again failed", server=entry.server)
-                    detail = f"{Reason.INTERNAL_ERROR}: judging it again failed"
-                    registry.close(entry, Cause.NO_LONGER_ADMITTED, detail)
-                yield
+            if not _settled(self._settle_at_once, entry, registry, verdicts):
+                waiting.append(entry)
+            yield
+        for entry in waiting:
+            _settled(self._settle, entry, registry, verdicts)
+            yield
 
-    def _settle(self, entry: Entry, admission: Admission, registry: Registry) -> None:
-        server = self.server_for(entry.arrival.listener, admission.negotiated.server_name)
-        found = server if isinstance(server, Rejection) else _judged(server, admission.peer)
-        terms = entry.terms if isinstance(server, Rejection) else server.gate.terms
-        if not isinstance(server, Rejection) and not terms.judged_on_reload:
-            if entry.reprieve is not None and isinstance(found, Rejection):
-                # It is to go already, and nothing of this lets it stay.
-                return
-            found = Held(
-                server=server.gate.name, terms=terms, peer=admission.peer, pin=admission.pin
-            )
+    def _settle_at_once(
+        self, entry: Entry, admission: Admission, registry: Registry, verdicts: _Verdicts
+    ) -> bool:
+        """:returns: whether a client is seen to, without verifying a path."""
+        server = self._server_of(entry, admission)
+        if isinstance(server, Rejection):
+            _revoke(entry, server, entry.terms, registry)
+            return True
+        if not server.gate.terms.judged_on_reload:
+            return False
+        rejection = verdicts.at_once(server.gate, admission.peer)
+        if rejection is not None:
+            _revoke(entry, rejection, server.gate.terms, registry)
+        return rejection is not None
+
+    def _settle(
+        self, entry: Entry, admission: Admission, registry: Registry, verdicts: _Verdicts
+    ) -> bool:
+        server = self._server_of(entry, admission)
+        assert not isinstance(server, Rejection)
+        gate = server.gate
+        if not gate.terms.judged_on_reload:
+            if entry.reprieve is None or self._why_dropped(entry, admission, verdicts) is None:
+                peer, pin = admission.peer, admission.pin
+                registry.adopt(entry, Held(server=gate.name, terms=gate.terms, peer=peer, pin=pin))
+            # Or else it is to go already, and nothing of this lets it stay.
+            return True
+        found = verdicts.held(gate, admission.peer)
         if isinstance(found, Held):
             registry.adopt(entry, found)
         else:
-            detail = f"{found.reason}: {found.detail}"
-            registry.revoke(entry, terms.revoke_grace, Cause.NO_LONGER_ADMITTED, detail)
+            _revoke(entry, found, gate.terms, registry)
+        return True
+
+    def _server_of(self, entry: Entry, admission: Admission) -> LoadedServer | Rejection:
+        return self.server_for(entry.arrival.listener, admission.negotiated.server_name)
 
     def dropped(self, registry: Registry) -> Iterator[tuple[Entry, Rejection | None]]:
         """:returns: each client, and why it would be dropped if the epoch took over, or None."""
+        verdicts = _Verdicts()
         for entry in registry:
             if entry.admission is not None and not entry.ended:
-                name = entry.admission.negotiated.server_name
-                server = self.server_for(entry.arrival.listener, name)
-                if isinstance(server, Rejection):
-                    yield entry, server
-                    continue
-                found = _judged(server, entry.admission.peer)
-                if isinstance(found, Held) or not server.gate.terms.judged_on_reload:
-                    yield entry, None
-                else:
-                    yield entry, found
+                server = self._server_of(entry, entry.admission)
+                keeps = isinstance(server, LoadedServer) and not server.gate.terms.judged_on_reload
+                yield (
+                    entry,
+                    None if keeps else self._why_dropped(entry, entry.admission, verdicts),
+                )
+
+    def _why_dropped(
+        self, entry: Entry, admission: Admission, verdicts: _Verdicts
+    ) -> Rejection | None:
+        """:returns: why this epoch does not admit a client, or None."""
+        server = self._server_of(entry, admission)
+        if isinstance(server, Rejection):
+            return server
+        found = verdicts.held(server.gate, admission.peer)
+        return found if isinstance(found, Rejection) else None
 
 
 class InForce:
@@ -134,17 +163,71 @@ class InForce:
         return self.handover.judge(listener, server_name, peer)
 
 
-def _judged(server: LoadedServer, peer: VerifiedPeer | None) -> Held | Rejection:
-    gate = server.gate
-    judge = gate.context.judge
-    if judge is None:
-        # Its admission goes on as it was.
-        return Held(server=gate.name, terms=gate.terms, peer=peer, pin=None)
-    if peer is None:
-        return Rejection(Reason.NO_CERTIFICATE, "it came when no certificate was asked for", None)
-    verdict = judge.again(peer.path)
-    if not isinstance(verdict, Admitted):
-        return verdict
-    if verdict.rule.name != peer.rule:
-        peer = evolve(peer, rule=verdict.rule.name)
-    return Held(server=gate.name, terms=gate.terms, peer=peer, pin=verdict.pin)
+class _Verdicts:
+    """
+    Verdicts on connected clients at one time.  Each leaf and each path is judged
+    once for each server, however many connections there are with it.
+    """
+
+    def __init__(self) -> None:
+        self._at_once: dict[tuple[int, object], Rejection | None] = {}
+        self._whole: dict[tuple[int, object], Admitted | Rejection] = {}
+
+    def at_once(self, gate: GateServer, peer: VerifiedPeer | None) -> Rejection | None:
+        """:returns: why a client is not admitted, as far as that needs no path; or None."""
+        judge = gate.context.judge
+        if judge is None:
+            return None
+        if peer is None:
+            return _NO_CERTIFICATE
+        key = id(gate), peer.path
+        if key not in self._at_once:
+            self._at_once[key] = judge.rejects_at_once(peer.path)
+        return self._at_once[key]
+
+    def held(self, gate: GateServer, peer: VerifiedPeer | None) -> Held | Rejection:
+        """:returns: what a client is held to, or why it is not admitted."""
+        judge = gate.context.judge
+        if judge is None:
+            # Its admission goes on as it was.
+            return Held(server=gate.name, terms=gate.terms, peer=peer, pin=None)
+        if peer is None:
+            return _NO_CERTIFICATE
+        key = id(gate), peer.path
+        if key not in self._whole:
+            self._whole[key] = judge.again(peer.path)
+        verdict = self._whole[key]
+        if isinstance(verdict, Rejection):
+            return verdict
+        if verdict.rule.name != peer.rule:
+            peer = evolve(peer, rule=verdict.rule.name)
+        return Held(server=gate.name, terms=gate.terms, peer=peer, pin=verdict.pin)
+
+
+_NO_CERTIFICATE = Rejection(
+    Reason.NO_CERTIFICATE, "it came when no certificate was asked for", None
+)
+
+
+def _settled(
+    settle: Callable[[Entry, Admission, Registry, _Verdicts], bool],
+    entry: Entry,
+    registry: Registry,
+    verdicts: _Verdicts,
+) -> bool:
+    """:returns: whether a client is seen to."""
+    if entry.admission is None or entry.ended:
+        # What is not admitted yet is judged when it is to be.
+        return True
+    try:
+        return settle(entry, entry.admission, registry, verdicts)
+    except Exception:  # noqa: BLE001 -- whatever it is, nobody stays for it
+        _log.failure("{server}: judging a client again failed", server=entry.server)
+        detail = f"{Reason.INTERNAL_ERROR}: judging it again failed"
+        registry.close(entry, Cause.NO_LONGER_ADMITTED, detail)
+        return True
+
+
+def _revoke(entry: Entry, rejection: Rejection, terms: Terms, registry: Registry) -> None:
+    detail = f"{rejection.reason}: {rejection.detail}"
+    registry.revoke(entry, terms.revoke_grace, Cause.NO_LONGER_ADMITTED, detail)

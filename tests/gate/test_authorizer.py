@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -370,3 +371,37 @@ def test_a_time_limit_for_nobody(here: Site) -> None:
     text = server().replace("hosts =", 'authorize_timeout = "1s"\nhosts =', 1)
     [found] = here.problems(text)
     assert "has no effect without authorize" in found
+
+
+@pytest.mark.parametrize("kind", ["plain", "fired", "coroutine"])
+@pytest.mark.parametrize(("seconds", "verdict"), [(3.0, FAILED), (1.0, admitted())])
+def test_an_answer_that_keeps_everybody_waiting(
+    log: Log, version: Version, kind: str, seconds: float, verdict: object
+) -> None:
+    """... for longer than the time limit comes too late, though no timer could go off."""
+    gates: list[MemoryGate] = []
+
+    def ask(peer: IVerifiedPeer) -> object:
+        gates[0].clock.rightNow += seconds
+        return {"plain": True, "fired": succeed(True), "coroutine": coroutine(True)}[kind]
+
+    gates.append(asking(log, ask, timeout=1.0))
+    with warnings.catch_warnings():
+        # A coroutine that is not asked for is never awaited.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        assert gates[0].try_in(ALICE, version) == verdict
+
+
+def test_an_answer_and_the_end_of_its_time_at_once() -> None:
+    """A reactor that was busy meanwhile may come to the answer first."""
+    clock, answer = Clock(), Deferred[object]()
+    authorizer = Authorizer("ask", lambda peer: answer, 1.0)
+    heard = authorizer.objection(cast(IVerifiedPeer, None), clock)
+    assert isinstance(heard, Deferred)
+    found: list[Any] = []
+    heard.addCallback(found.append)
+    clock.rightNow += 2.0
+    answer.callback(True)
+    [rejection] = found
+    assert rejection.reason is Reason.AUTHORIZER_FAILED
+    assert clock.getDelayedCalls() == []
