@@ -151,6 +151,7 @@ class MemoryService:
     :ivar service: the running service.
     :ivar reactor: what it runs in.
     :ivar now: tells the wall clock's time; a test may move it.
+    :ivar taker: takes its status.
     :ivar told: its metrics.
     :ivar reloads: what came of each reload.
     """
@@ -189,7 +190,8 @@ class MemoryService:
             epoch, self.sockets, self.reactor, self.registry, self._load, observing
         )
         process = Process(version="1", config=str(self.site.config), started=NOW, began=0.0)
-        self.told = Metrics(observing.counts, StatusTaker(self.service, process).state)
+        self.taker = StatusTaker(self.service, process)
+        self.told = Metrics(observing.counts, self.taker.state)
         self.reloads: list[Reload] = []
         self.service.privilegedStartService()
         self.service.startService()

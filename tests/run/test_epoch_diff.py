@@ -112,10 +112,13 @@ def test_many_pins_are_counted(tmp_path: Path) -> None:
     assert "pin removed: CN=stranger" in found[11]
 
 
-LISTED = (
-    'client_certificate "fleet" { ca_certificate_file = "issuing.crt"\n'
-    'crl_file = "issuing.crl"\ncrl_scope = "leaf" }'
-)
+LISTED = """
+client_certificate "fleet" {
+  ca_certificate_file = "issuing.crt"
+  crl_file = "issuing.crl"
+  crl_scope = "leaf"
+}
+"""
 
 
 @pytest.mark.parametrize(

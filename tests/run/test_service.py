@@ -9,11 +9,12 @@ from typing import Any, cast
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, capturedLogs, globalLogPublisher
 
 from mtlsgate.gate.events import Reload
 from mtlsgate.gate.listener import BoundSocket
 from mtlsgate.load.addresses import Address, HostError
+from mtlsgate.observe.status import ConnectionSelection
 from mtlsgate.protocols.echo import Echo
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Client, Version
@@ -633,6 +634,46 @@ def test_a_trial_does_not_hold_others_up(tmp_path: Path, log: Log) -> None:
     running.reactor.pump([0.0] * 5)
     [report] = found
     assert len(report.dropped) == 1
+
+
+ADMINS = """
+client_certificate "admins" {
+  ca_certificate_file = "issuing.crt"
+  allow {
+    common_names = ["%s"]
+  }
+}
+client_certificate "users" {
+  ca_certificate_file = "issuing.crt"
+}
+"""
+
+
+def test_what_is_told_is_the_rule_by_which_a_client_stays(
+    tmp_path: Path, log: Log, version: Version
+) -> None:
+    """After a reload that takes a client out of rule admins: in the status, in the log
+    and in the audit log."""
+    audited = 'settings {\n  audit {\n    file = "audit.log"\n  }\n}\n'
+    name = pki().client.certificate.subject.rfc4514_string().removeprefix("CN=")
+    running = MemoryService(tmp_path, audited + a_server(rules=ADMINS % name))
+    client = running.enter(pki().client, min_version=version, max_version=version)
+
+    def told() -> list[str | None]:
+        return [one.rule for one in running.taker.take(ConnectionSelection()).connections]
+
+    assert told() == ["admins"]
+    running.reload(audited + a_server(rules=ADMINS % "somebody else"))
+    client.send(b"still")
+    assert client.receive() == b"still"
+    assert told() == ["users"]
+    with capturedLogs() as events:
+        running.service.runner.close_all()
+        client.pump()
+    [closed] = [one for one in events if one["log_namespace"] == "mtlsgate.closes"]
+    assert closed["rule"] == "users"
+    rules = [(one["event"], one["rule"]) for one in running.audited() if "rule" in one]
+    assert rules == [("admitted", "admins"), ("closed", "users")]
 
 
 # Ending
