@@ -508,7 +508,15 @@ def test_commands_do_what_the_page_says(page: Path, shell: Shell) -> None:
 def copy_checkout(directory: Path) -> None:
     """What a fresh clone has."""
     made = ("venv", ".venv", "build", "dist", "demo", "*.egg-info", "_build", "__pycache__")
-    caches = (".git", ".*_cache", ".hypothesis", ".coverage", "dropin.cache", "twistd.*")
+    caches = (
+        ".git",
+        ".*_cache",
+        ".hypothesis",
+        ".coverage*",
+        "dropin.cache",
+        "twistd.log*",
+        "twistd.pid",
+    )
     shutil.copytree(
         ROOT, directory, ignore=shutil.ignore_patterns(*made, *caches), dirs_exist_ok=True
     )

@@ -76,7 +76,7 @@ def test_curl_does_not_get_in_with_a_wrong_one(
 def test_openssl_is_told_the_same(demo: Path, version: str) -> None:
     """openssl s_client is let in with the admitted certificate and not with others."""
     with gate(demo / "gate.hcl") as running:
-        assert "HTTP/1.0 200" in s_client(demo, running, "client", version)[1]
+        assert "HTTP/1.1 200" in s_client(demo, running, "client", version)[1]
         for client, reason in (
             (None, "no_certificate"),
             ("not-pinned", "leaf_mismatch"),
@@ -84,7 +84,7 @@ def test_openssl_is_told_the_same(demo: Path, version: str) -> None:
         ):
             status, output = s_client(demo, running, client, version)
             assert status != 0
-            assert "HTTP/1.0" not in output
+            assert "HTTP/1" not in output
             assert f": {reason}: " in running.read_until("demo: rejected")
 
 
