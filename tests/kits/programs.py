@@ -102,11 +102,13 @@ def gate(
     command: Sequence[str] = ("twistd", "-n", "--pidfile="),
     cwd: Path | None = None,
     limits: tuple[int, int] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[RunningGate]:
     """
     Run a gate until the block ends; it listens when the block begins.
 
     :param limits: how many file descriptors it may have.
+    :param pass_fds: descriptors that it gets.
     """
     name, *options = command
     with subprocess.Popen(
@@ -116,6 +118,7 @@ def gate(
         stderr=subprocess.STDOUT,
         text=True,
         cwd=cwd or config.parent,
+        pass_fds=pass_fds,
     ) as process:
         if limits is not None:
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)

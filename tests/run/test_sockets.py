@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from mtlsgate.load.addresses import HostError, SocketAddress
-from mtlsgate.run.sockets import bind_tcp
+from mtlsgate.load.addresses import HostError, SocketAddress, SystemdAddress, UnixAddress
+from mtlsgate.run.sockets import Sockets, bind_tcp
 
 # TCP
 
@@ -68,3 +72,156 @@ def test_an_ipv6_socket_takes_no_ipv4_connections() -> None:
         pytest.skip("no IPv6 here")
     with bound:
         assert bound.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
+
+
+# Unix sockets
+
+
+def unix(directory: Path) -> Sockets:
+    return Sockets(directory=directory)
+
+
+def connects(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    """Relative to where the gate was started, whatever its directory is later."""
+    bound = unix(tmp_path).take(UnixAddress("gate.sock", 0o640))
+    path = tmp_path / "gate.sock"
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o640
+    assert connects(path)
+    bound.close()
+    assert not path.exists()
+
+
+def test_a_mode_beyond_the_umask(tmp_path: Path) -> None:
+    """... is what is asked for, and the umask as it was."""
+    before = os.umask(0o077)
+    try:
+        bound = unix(tmp_path).take(UnixAddress("gate.sock", 0o666))
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "gate.sock").lstat().st_mode) == 0o666
+    bound.close()
+
+
+def test_a_socket_that_nobody_listens_on_is_taken_over(tmp_path: Path) -> None:
+    """As one that was killed leaves behind, whatever its number was; and its lock file."""
+    path = tmp_path / "gate.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    (tmp_path / "gate.sock.lock").symlink_to(str(os.getpid()))
+    bound = unix(tmp_path).take(UnixAddress(str(path)))
+    assert connects(path)
+    bound.close()
+
+
+def test_a_socket_that_somebody_listens_on_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "gate.sock"
+    bound = unix(tmp_path).take(UnixAddress(str(path)))
+    with pytest.raises(HostError, match=f"cannot listen on {path}: another process listens"):
+        unix(tmp_path).take(UnixAddress(str(path)))
+    assert connects(path)
+    bound.close()
+
+
+def test_what_is_no_socket_stays(tmp_path: Path) -> None:
+    path = tmp_path / "gate.sock"
+    path.write_text("precious")
+    with pytest.raises(HostError, match="it is there, and is not a socket"):
+        unix(tmp_path).take(UnixAddress(str(path)))
+    assert path.read_text() == "precious"
+
+
+def test_another_socket_of_the_same_name_stays(tmp_path: Path) -> None:
+    """If somebody else took the name meanwhile."""
+    path = tmp_path / "gate.sock"
+    bound = unix(tmp_path).take(UnixAddress(str(path)))
+    path.rename(tmp_path / "old.sock")
+    other = unix(tmp_path).take(UnixAddress(str(path)))
+    bound.close()
+    assert connects(path)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("no/such/gate.sock", "no such directory"), ("x" * 200, "the path is too long for a socket")],
+)
+def test_a_unix_socket_that_cannot_be_had(tmp_path: Path, name: str, expected: str) -> None:
+    """... is one line."""
+    with pytest.raises(HostError) as caught:
+        unix(tmp_path).take(UnixAddress(name))
+    assert str(caught.value) == f"cannot listen on {tmp_path / name}: {expected}"
+
+
+# Sockets that were passed
+
+
+@pytest.fixture
+def passed() -> Iterator[list[tuple[str, socket.socket]]]:
+    """Two that listen, one that does not."""
+    loopback = SocketAddress("127.0.0.1", 0)
+    with bind_tcp(loopback) as one, bind_tcp(loopback) as two, socket.socket() as idle:
+        yield [("gate", one), ("twice", two), ("twice", idle)]
+
+
+def systemd(index: int | None = None, name: str | None = None) -> SystemdAddress:
+    return SystemdAddress("INET", index, name)
+
+
+def test_a_passed_socket_is_known_by_number_and_by_name(
+    passed: list[tuple[str, socket.socket]],
+) -> None:
+    """... and is one and the same, however it is written."""
+    sockets = Sockets(passed)
+    for address in (systemd(0), systemd(name="gate")):
+        assert sockets.key_of(address) == "systemd:index=0"
+        bound = sockets.take(address)
+        assert bound.sock.getsockname() == passed[0][1].getsockname()
+        bound.close()
+    assert sockets.key_of(systemd(1)) == "systemd:index=1"
+
+
+def test_a_passed_socket_is_never_closed(passed: list[tuple[str, socket.socket]]) -> None:
+    """Each listener has a copy, so that the address can come back."""
+    sockets = Sockets(passed)
+    for _ in range(3):
+        sockets.take(systemd(0)).close()
+    with socket.create_connection(passed[0][1].getsockname()):
+        bound = sockets.take(systemd(name="gate"))
+        accepted, _ = bound.sock.accept()
+        accepted.close()
+        bound.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        (systemd(3), "the last socket passed is index=2"),
+        (systemd(name="twice"), "2 sockets have that name; use index="),
+        (systemd(name="x"), 'the sockets passed are called "gate", "twice", "twice"'),
+        (systemd(2), "it is not a listening stream socket"),
+    ],
+)
+def test_a_passed_socket_that_cannot_be_had(
+    passed: list[tuple[str, socket.socket]], address: SystemdAddress, expected: str
+) -> None:
+    with pytest.raises(HostError) as caught:
+        Sockets(passed).take(address)
+    assert str(caught.value) == f"cannot listen on {address}: {expected}"
+
+
+def test_nothing_was_passed() -> None:
+    """... to a gate that is started by hand."""
+    sockets = Sockets.of_process()
+    assert sockets.key_of(systemd(0)) == "systemd:domain=INET:index=0"
+    with pytest.raises(HostError, match="the service manager passed no socket to this process"):
+        sockets.take(systemd(0))
