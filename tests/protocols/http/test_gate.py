@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import socket
+
 import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
 from twisted.internet.error import ConnectionLost
@@ -474,6 +477,41 @@ def test_an_answer_before_the_body_is_there(http: HttpGate) -> None:
     assert client.close_notified
     assert b"x" not in http.backend.received().partition(b"\r\n\r\n")[2]
     assert len(http.reactor.backends) == 1
+
+
+EARLY = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nno\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "status"), [(EARLY, 413), (EARLY[:30], 502), (b"", 502), (b"nonsense", 502)]
+)
+@pytest.mark.parametrize("framing", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
+def test_an_answer_that_a_failed_write_would_hide(
+    http: HttpGate, said: bytes, status: int, framing: bytes
+) -> None:
+    """A target answers and closes while the gate still sends: what it said is read before the
+    connection is taken for lost; and what is not there is not made up."""
+    http.configure()
+    gates, targets = socket.socketpair()
+    descriptors = set(os.listdir("/proc/self/fd"))
+    with gates, targets:
+        http.reactor.fileno = gates.fileno
+        client = http.connect()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n5\r\nhello\r\n")
+        targets.send(said)
+        http.backend.transport.lose(ConnectionLost())
+        response = read_response(client.receive())
+        assert response.status == status
+        if status == 413:
+            assert response.body == b"no\n"
+            assert response["connection"] == "close"
+        assert client.close_notified
+        assert set(os.listdir("/proc/self/fd")) == descriptors
+    client = http.connect()
+    http.reactor.fileno = None
+    client.send(GET)
+    http.reactor.backends[-1].send(OK)
+    assert client.receive().endswith(b"ok")
 
 
 def test_a_client_that_leaves_takes_its_request_along(http: HttpGate) -> None:
