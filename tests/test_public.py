@@ -23,9 +23,10 @@ from mtlsgate.interfaces import (
     IGate,
     IProtocolEnvironment,
     IProtocolPlugin,
+    ITlsFacts,
     IVerifiedPeer,
 )
-from mtlsgate.peer import VerifiedPeer
+from mtlsgate.peer import TlsFacts, VerifiedPeer
 from mtlsgate.protocols import GROUP, ProtocolEnvironment, find_plugin
 from mtlsgate.run.control import Control
 from mtlsgate.testing import Authority
@@ -75,6 +76,11 @@ def test_the_environment_that_plugins_get_is_as_promised() -> None:
     assert environment.reactor is clock
 
 
+def test_what_tls_agreed_on_is_as_promised() -> None:
+    assert verifyObject(ITlsFacts, TlsFacts(None, "TLSv1.3", "TLS_AES_128_GCM_SHA256"))
+    assert verifyClass(ITlsFacts, TlsFacts)
+
+
 @implementer(IAuthorizer)
 class Doorman:
     """An authorizer as anybody writes one."""
@@ -106,6 +112,7 @@ def test_no_interface_is_without_such_a_test() -> None:
         "IProtocolEnvironment",
         "IProtocolPlugin",
         "IRetirable",
+        "ITlsFacts",
         "IVerifiedPeer",
     }
     assert Interface not in found

@@ -213,7 +213,7 @@ class HttpConnection(Protocol):
                 return
             self._expecting = False
             self._time()
-        self.transport.write(head_bytes(status, reason, lines))
+        self.transport.write(head_bytes(self._head.version, status, reason, lines))
 
     def respond(
         self, status: int, reason: bytes, lines: Iterable[Line], *, last: bool = False
@@ -231,7 +231,7 @@ class HttpConnection(Protocol):
         if not self._persistent:
             sent.append((b"Connection", b"close"))
         self._expecting = False
-        self.transport.write(head_bytes(status, reason, sent))
+        self.transport.write(head_bytes(head.version, status, reason, sent))
 
     def send(self, data: bytes) -> None:
         """Send a piece of the response's body (`ClientSide`)."""
@@ -295,7 +295,7 @@ class HttpConnection(Protocol):
 
     def switch(self, reason: bytes, lines: Iterable[Line]) -> bytes:
         """Pass all bytes as they are from now on (`ClientSide`)."""
-        self.transport.write(head_bytes(101, reason, lines))
+        self.transport.write(head_bytes(b"HTTP/1.1", 101, reason, lines))
         self._persistent = False
         self._enter(Stage.RAW)
         self._watch_transport()

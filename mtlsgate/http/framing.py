@@ -11,10 +11,10 @@ from mtlsgate.http.fields import Line
 _NO_BODY = (204, 304)
 
 
-def head_bytes(status: int, reason: bytes, lines: Iterable[Line]) -> bytes:
+def head_bytes(version: bytes, status: int, reason: bytes, lines: Iterable[Line]) -> bytes:
     """:returns: a status line and fields, with the empty line after them."""
     fields = b"".join([b"%s: %s\r\n" % line for line in lines])
-    return b"HTTP/1.1 %d %s\r\n%s\r\n" % (status, reason, fields)
+    return b"%s %d %s\r\n%s\r\n" % (version, status, reason, fields)
 
 
 class ResponseFraming:

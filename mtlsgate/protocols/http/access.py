@@ -8,7 +8,7 @@ from attrs import define, frozen
 from twisted.logger import Logger
 
 from mtlsgate.http.sides import HttpClient
-from mtlsgate.text import address_text, printable
+from mtlsgate.text import address_text, loggable
 
 _log = Logger("mtlsgate.http")
 
@@ -35,7 +35,7 @@ def who(client: HttpClient) -> Who:
     text, peer = address_text(client.address), client.peer
     if peer is None:
         return Who(text)
-    return Who(text, printable(peer.rule), printable(peer.subject), peer.sha256)
+    return Who(text, loggable(peer.rule), loggable(peer.subject), peer.sha256)
 
 
 @define
@@ -71,7 +71,7 @@ class Record:
 
 
 def _text(octets: bytes) -> str:
-    return printable(octets.decode("ascii", "backslashreplace"))
+    return loggable(octets.decode("ascii", "backslashreplace"))
 
 
 @frozen

@@ -15,7 +15,7 @@ from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.refusal import Refusal, own_body
 from mtlsgate.http.resources import ResourceExchange, ResourceRequest, ResourceServer
 from mtlsgate.http.sides import HttpClient
-from mtlsgate.text import printable
+from mtlsgate.text import loggable
 
 _log = Logger("mtlsgate.web")
 
@@ -99,7 +99,7 @@ class WebSite(ResourceServer):
     ) -> None:
         peer = client.peer
         facts = {} if peer is None else {"rule": peer.rule, "fingerprint": peer.sha256}
-        method, path = (printable(one.decode("latin-1")) for one in asked)
+        method, path = (loggable(one.decode("latin-1")) for one in asked)
         address = _text(client.address)
         _log.info(
             # Put together here: Twisted's own formatting costs more.

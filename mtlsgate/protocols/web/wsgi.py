@@ -30,7 +30,7 @@ from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.protocols.web.site import WebRequest, WebSite
 from mtlsgate.protocols.web.threads import Workers
 from mtlsgate.protocols.web.variables import connection_variables, days_left, wsgi_string
-from mtlsgate.text import printable
+from mtlsgate.text import loggable
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]
@@ -209,7 +209,7 @@ def _clean(request: WebRequest) -> None:
 
 
 def _described(request: Request) -> str:
-    return " ".join(printable(one.decode("latin-1")) for one in (request.method, request.path))
+    return " ".join(loggable(one.decode("latin-1")) for one in (request.method, request.path))
 
 
 def _abort(request: WebRequest) -> None:

@@ -911,3 +911,14 @@ def test_without_a_certificate_nobody_is_named(http: HttpGate) -> None:
     [event] = http.http_log.events
     assert (event["rule"], event["subject"], event["fingerprint"]) == (None, None, None)
     assert " [-] GET / 200 " in event["text"]
+
+
+def test_long_values_are_cut_in_the_log(http: HttpGate) -> None:
+    """Of a client's path and method there are 256 characters, and how long they were."""
+    http.configure()
+    http.exchange(b"M" * 5000 + b" /" + b"p" * 9999 + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+    [event] = http.http_log.requests
+    for value, size in ((event["path"], 10_000), (event["method"], 5000)):
+        assert len(value) == 256
+        assert value.endswith(f"… ({size} characters)")
+    assert len(event["text"]) < 800
