@@ -43,8 +43,8 @@ MAX_VALUE = 4096
 MAX_REPORT = 8192
 #: Bytes of a line about a connection.
 MAX_LINE = 65536
-#: Bytes of a leaf that was turned away, from which on its names are not read:
-#: anybody can present one with thousands of them.
+#: The largest rejected leaf, in bytes, of which the names are read: anybody can
+#: present a leaf with thousands of names.
 MAX_STRANGER = 16384
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -52,11 +52,11 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 class AuditLog:
     """
-    The observer that writes the audit log, where the configuration has one.
+    Writes the audit log, if the configuration has one.
 
-    :ivar run: tells this run of the gate from others; connections are numbered
-        in each from 1.
-    :ivar epoch: the number of the one in force.
+    :ivar run: identifies this run of the gate; each run numbers connections
+        from 1.
+    :ivar epoch: the number of the epoch in force.
     :ivar _file: where lines go, or None.
     """
 
@@ -74,10 +74,10 @@ class AuditLog:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the file cannot be written, or not be opened again."""
+        """Whether the file cannot be written, or cannot be reopened."""
         return self._file is not None and self._file.is_failing
 
-    # Where it goes.
+    # The file.
 
     def prepare(
         self, config: str, block: model.Audit | None, owner: Owner = NOBODY_ELSE
@@ -86,7 +86,7 @@ class AuditLog:
         Open the file of an ``audit`` block, if it is not open already.
 
         :param config: the configuration file.
-        :param owner: whose the file is to be if it is made.
+        :param owner: owns the file if it is created.
         :returns: for `turn_to` or `discard`.
         :raises ConfigError: if it cannot be opened.
         """
@@ -103,36 +103,39 @@ class AuditLog:
             raise ConfigError([Problem(config, block.file.at, "audit", text)]) from error
 
     def turn_to(self, file: LogFile | None) -> None:
-        """From now on write there, or nowhere."""
+        """Write to this file from now on; None to write nothing."""
         before, self._file = self._file, file
         if before is not None and before is not file:
             self._lost += before.lost
             before.close()
 
     def discard(self, file: LogFile | None) -> None:
-        """Do not write there after all."""
+        """Close a file that `prepare` opened, unless it is in use."""
         if file is not None and file is not self._file:
             file.close()
 
     def reopen(self) -> bool:
-        """:returns: whether what has the file's name now is open, if there is to be one."""
+        """Open the file again by its name.
+
+        :returns: whether it is open; False without an audit log.
+        """
         return self._file is not None and self._file.reopen()
 
     def rotate(self) -> None:
-        """Go on in what has the file's name now, and say so."""
+        """Continue in the file that has the name now, and log that."""
         if self.reopen():
             assert self._file is not None
             _log.info("the audit log goes on in {path}", path=printable(str(self._file.path)))
 
     def close(self) -> None:
-        """Write no more, unless it is opened again."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
 
-    # What it says.
+    # The events.
 
     def admitted(self, connection: AdmittedConnection) -> None:
-        """Write that a client was let in."""
+        """Write that a client was admitted."""
         if self._file is None:
             return
         capped, negotiated = _Capped(), connection.admission.negotiated
@@ -153,7 +156,7 @@ class AuditLog:
         )
 
     def rejected(self, connection: RejectedConnection) -> None:
-        """Write that a client was turned away."""
+        """Write that a client was rejected."""
         if self._file is None:
             return
         rejection, leaf, capped = connection.rejection, connection.leaf, _Capped()
@@ -178,7 +181,7 @@ class AuditLog:
         )
 
     def closed(self, connection: ClosedConnection) -> None:
-        """Write that an admitted client's connection is over."""
+        """Write that the connection of an admitted client has ended."""
         if self._file is None:
             return
         capped = _Capped()
@@ -197,7 +200,7 @@ class AuditLog:
         )
 
     def reloaded(self, reload: Reload) -> None:
-        """Write what came of loading the configuration anew."""
+        """Write the result of a reload."""
         self.epoch = reload.number
         if self._file is None:
             return
@@ -236,7 +239,7 @@ class AuditLog:
         capped: _Capped,
         fields: dict[str, object],
     ) -> None:
-        """:param fields: after those that tell which it is, and by what it is in."""
+        """:param fields: follow those that identify the connection, its rule and its pin."""
         arrival, admission = connection.arrival, connection.admission
         facts = _NO_FACTS if admission.peer is None else _facts_of_admitted(admission.peer.leaf)
         self._write(
@@ -267,9 +270,9 @@ def _line(fields: dict[str, object], facts: str = "") -> bytes:
 
 class _Capped:
     """
-    Keeps texts to their sizes, and well-formed.
+    Cuts texts to their limits, and makes them well-formed.
 
-    :ivar is_cut: whether anything had to be left out.
+    :ivar is_cut: whether something was left out.
     """
 
     def __init__(self) -> None:
@@ -284,7 +287,7 @@ class _Capped:
         self.is_cut = True
         mark = length_mark(value)
         room = MAX_VALUE - _size(mark)
-        # Of characters of six bytes there are fewer.
+        # A character takes up to twelve bytes in JSON.
         kept = bisect_right(range(room), room, key=lambda count: _size(value[:count])) - 1
         return _well_formed(value[:kept]) + mark
 
@@ -294,7 +297,7 @@ class _Capped:
         for value in values:
             text = self.text(value)
             assert text is not None
-            # With quotes and a comma, for names can be empty; the first always fits.
+            # Counts quotes and comma, because names can be empty. The first always fits.
             most -= _size(text) + 3
             if most < 0 and found:
                 self.is_cut = True
@@ -304,24 +307,24 @@ class _Capped:
 
 
 def _size(text: str) -> int:
-    """:returns: of the text in JSON, in bytes, without the quotes."""
+    """:returns: the bytes that the text takes in JSON, without the quotes."""
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return len(text)
     return len(_encode(_well_formed(text))) - 2
 
 
 def _well_formed(text: str) -> str:
-    """A surrogate alone is no character: not every reader of JSON takes it."""
+    """Escape lone surrogates, which some JSON readers refuse."""
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 @frozen
 class _Facts:
     """
-    What a leaf says, as JSON.
+    The names of a leaf, as JSON.
 
     :ivar text: the fields without the braces around them.
-    :ivar is_cut: whether anything had to be left out.
+    :ivar is_cut: whether something was left out.
     """
 
     text: str
@@ -330,7 +333,7 @@ class _Facts:
 
 @lru_cache(MAX_REMEMBERED)
 def _facts_of_admitted(leaf: x509.Certificate) -> _Facts:
-    # Not so of strangers: they would make the memory as large as they like.
+    # Leaves of strangers are not cached: they could fill the memory.
     return _facts(leaf)
 
 
@@ -342,7 +345,7 @@ def _facts(leaf: x509.Certificate, most: int | None = None) -> _Facts:
         try:
             fields[name] = capped.text(read(leaf))
         except UNPARSABLE:
-            # Which its reason says as well.
+            # The reason of the rejection says so.
             continue
     fields |= dict.fromkeys(_NAME_FIELDS)
     if most is not None and len(leaf.tbs_certificate_bytes) > most:

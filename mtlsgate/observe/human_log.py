@@ -1,6 +1,6 @@
 """
-What the gate logs of connections, in words: one event for each that is let in or
-turned away, its fields safe to print.
+The log of connections, in words: one event for each admission and each rejection.
+Its fields are safe to print.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from mtlsgate.text import MAX_LOGGED, cut, loggable, printable
 _log = Logger("mtlsgate.gate")
 _closes_log = Logger("mtlsgate.closes")
 _reloads_log = Logger("mtlsgate.reloads")
-#: What is not about one connection's admission or rejection.
+#: For events about pins.
 _pins_log = Logger("mtlsgate.pins")
 
 _FIRST_USE = "{server}: pin {pin} of rule {rule} is used for the first time: sha256={fingerprint}"
 _NOT_RELOADED = "the configuration is not loaded anew: epoch {epoch} stays in force"
 _RELOADED = "epoch {epoch} is in force, loaded in {seconds:.2f} s"
-#: Of each kind of a leaf's names, how many an event has at most.
+#: How many names of each kind an event has at most.
 _MAX_NAMES = 32
-#: Rejections after which a pin may be what is wanted.
+#: Reasons of rejections that a pin may be the remedy for.
 _MAX_PINNABLE = 4096
 _PINNABLE = (Reason.LEAF_MISMATCH, Reason.UNKNOWN_CA)
 
 
 class HumanLog:
     """
-    The observer that writes to Twisted's log, in words.
+    Writes to Twisted's log, in words.
 
-    :ivar _quiet: whether to say nothing of connections that come and go without
-        a byte, as health checks do.
+    :ivar _quiet: whether to leave out connections that come and go without a byte,
+        as health checks do.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -57,7 +57,7 @@ class HumanLog:
         self._quiet = quiet
 
     def admitted(self, connection: AdmittedConnection) -> None:
-        """Log that a client was let in."""
+        """Log that a client was admitted."""
         peer, pin = connection.admission.peer, connection.admission.pin
         negotiated, server = connection.admission.negotiated, connection.server
         address = _address(connection.arrival.address)
@@ -92,7 +92,7 @@ class HumanLog:
             _pin_first_used(server, peer.rule, pin)
 
     def rejected(self, connection: RejectedConnection) -> None:
-        """Log that a client was turned away, and at the debug level how to pin it."""
+        """Log that a client was rejected; at the debug level also how to pin it."""
         if self._quiet and connection.is_health_check:
             return
         leaf, rejection = connection.leaf, connection.rejection
@@ -131,7 +131,7 @@ class HumanLog:
             )
 
     def closed(self, connection: ClosedConnection) -> None:
-        """Log that the gate ended a connection; what others end is not news."""
+        """Log that the gate closed a connection. What others close is not logged."""
         if not connection.by_gate:
             return
         admitted = connection.connection
@@ -152,7 +152,7 @@ class HumanLog:
         )
 
     def reloaded(self, reload: Reload) -> None:
-        """Log what came of loading the configuration anew."""
+        """Log the result of a reload."""
         if reload.is_trial:
             return
         if reload.problems:
@@ -176,8 +176,8 @@ def _pin_first_used(server: str, rule: str, pin: Pin) -> None:
 
 
 def is_pinnable(connection: RejectedConnection) -> bool:
-    """:returns: whether a pin may be what is wanted, and the leaf is a
-    certificate as people pin them: not a stranger's way to fill the log."""
+    """:returns: whether a pin may be the remedy. A large leaf is never pinned: strangers
+    could fill the log with it."""
     leaf = connection.leaf
     return (
         leaf is not None
@@ -197,7 +197,7 @@ def _loggable(name: str | None) -> str | None:
 
 
 def _address(address: IAddress) -> str:
-    # A proxy may name a unix socket as it likes.
+    # A proxy chooses the name of a unix socket.
     return cut(address_text(address), MAX_LOGGED)
 
 
@@ -206,7 +206,7 @@ _NO_FACTS = dict.fromkeys(("subject", "issuer", "serial", "fingerprint"))
 
 @remembered
 def _facts(leaf: x509.Certificate) -> Mapping[str, str | None]:
-    """:returns: the fields of a log event that name a leaf, fit for a log line."""
+    """:returns: the fields that identify a leaf, ready for a log line."""
     return {
         "subject": loggable(subject_of(leaf)),
         "issuer": loggable(issuer_of(leaf)),
@@ -217,7 +217,7 @@ def _facts(leaf: x509.Certificate) -> Mapping[str, str | None]:
 
 @lru_cache(MAX_REMEMBERED)
 def _facts_and_names(leaf: x509.Certificate) -> Mapping[str, str | list[str] | None]:
-    """:returns: the fields of a log event that name an admitted leaf, and hold its names."""
+    """:returns: the fields that identify an admitted leaf, with its alternative names."""
     names = Leaf(leaf)
     return {
         **_facts(leaf),

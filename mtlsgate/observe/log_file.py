@@ -1,9 +1,8 @@
 """
-A file that lines are appended to for as long as the gate runs.
+A file to which lines are appended while the gate runs.
 
-It neither raises nor waits once it is open: a line that cannot be written is
-lost, and counted; that lines are lost is said once, and stands in the file as
-soon as one can be written again.
+Writing neither raises nor waits. A line that cannot be written is lost and counted.
+The log says so once, and the file itself as soon as a line can be written again.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.audit")
 
-#: Of a file that is made; one that is there keeps its own.
+#: The mode of a new file; an existing file keeps its mode.
 MODE = 0o600
 
 #: O_APPEND, so that lines of several writers do not overwrite each other;
 #: O_NONBLOCK, so that a pipe that nobody reads is an error and not a wait;
-#: O_NOFOLLOW, so that nobody turns the name to another file.
+#: O_NOFOLLOW, so that nobody redirects the name to another file.
 _FLAGS = (
     os.O_WRONLY
     | os.O_APPEND
@@ -38,27 +37,27 @@ _FLAGS = (
     | os.O_NOFOLLOW
 )
 
-#: How many seconds go by between two looks at whether the file was removed.
+#: Seconds between two checks whether the file was removed.
 _EVERY = 1.0
 
-#: Names that are links, but to what the process was started with.
+#: These names are links, but to the process's own output.
 _STANDARD = {Path("/dev/stdout"): 1, Path("/dev/stderr"): 2}
 
 
 class LogFile:
     """
-    One file, open.
+    An open file.
 
     :ivar path: where.
     :ivar lost: how many lines could not be written.
     :ivar _descriptor: of the open file; None once it is closed.
-    :ivar _rest: what is missing of a line that is in the file in part.
-    :ivar _missing: how many lines were lost since the latest in the file.
-    :ivar _lost_before: `lost`, when what is wrong began.
-    :ivar _unwritable: whether writing failed, which has been said.
-    :ivar _unopened: whether opening it again failed, which has been said.
-    :ivar _removed: whether the open file was removed, and another cannot be made.
-    :ivar _looked: when that was looked at, in seconds.
+    :ivar _rest: the end of a line of which the file has the beginning.
+    :ivar _missing: how many lines were lost since the last one written.
+    :ivar _lost_before: the value of `lost` when the trouble began.
+    :ivar _unwritable: whether writing failed, and the log says so.
+    :ivar _unopened: whether reopening failed, and the log says so.
+    :ivar _removed: whether the file was removed and cannot be created again.
+    :ivar _looked: when that was last checked, in seconds.
     """
 
     def __init__(
@@ -70,12 +69,12 @@ class LogFile:
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         """
-        :param gap: makes the line that says how many are missing.
-        :param owner: whose the file is to be if it is made.
+        :param gap: makes the line that says how many lines are missing.
+        :param owner: owns the file if it is created.
         :param write: as `os.write`.
         :param seconds: a clock.
         :raises OSError: if it cannot be opened.
-        :raises ValueError: if there can be no file of that name.
+        :raises ValueError: if no file can have that name.
         """
         self.path = path
         self.lost = 0
@@ -90,11 +89,11 @@ class LogFile:
 
     @property
     def is_failing(self) -> bool:
-        """Whether lines are lost, or will be when somebody removes the file."""
+        """Whether the file cannot be written, or cannot be reopened."""
         return self._unwritable or self._unopened
 
     def write(self, line: bytes) -> None:
-        """Append a line, or count it as lost."""
+        """Append a line. If that fails, count it as lost."""
         if self._descriptor is None:
             return
         if not self._is_there(self._descriptor):
@@ -113,8 +112,8 @@ class LogFile:
             )
 
     def _append(self, descriptor: int, line: bytes) -> bool:
-        """:returns: whether the line is in the file, or so much of it that the
-        rest of it is what will be written next."""
+        """:returns: whether the line is in the file, or its beginning is: then the rest
+        is written next."""
         data, written = self._rest + line, 0
         try:
             while written < len(data):
@@ -147,7 +146,7 @@ class LogFile:
         )
 
     def _is_there(self, descriptor: int) -> bool:
-        """Look now and then whether the file was removed, and make another."""
+        """Check now and then whether the file was removed; if so, create it again."""
         now = self._seconds()
         if now - self._looked >= _EVERY:
             self._looked = now
@@ -157,9 +156,9 @@ class LogFile:
 
     def reopen(self) -> bool:
         """
-        Open what has the file's name now, as one does after renaming it.
+        Open the file by its name again, as after it was renamed.
 
-        :returns: whether that could be done; if not, it goes on where it was.
+        :returns: whether that worked; if not, writing continues in the old file.
         """
         try:
             descriptor = _open(self.path)
@@ -187,7 +186,7 @@ class LogFile:
         return True
 
     def _leave(self, following: int | None) -> None:
-        """Finish with the open file, unless it is the one that follows."""
+        """:param following: the descriptor that replaces it, or None."""
         before, self._descriptor = self._descriptor, None
         if before is None:
             return
@@ -195,15 +194,15 @@ class LogFile:
             try:
                 self._write(before, self._rest)
             except OSError:
-                # Its beginning is all that there will ever be of that line.
+                # Only the beginning of that line remains.
                 self._lose()
             self._rest = b""
-        # What an error would say here is of no more use to anybody.
+        # An error here is of no use to anybody.
         with suppress(OSError):
             os.close(before)
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the file."""
         self._leave(None)
 
 
@@ -220,10 +219,10 @@ def _open(path: Path, owner: Owner = NOBODY_ELSE) -> int:
 
 def _open_standard(path: Path) -> int:
     try:
-        # Once more, so that writing does not wait for a reader, while others' does.
+        # A descriptor of its own, so that only its writes do not wait for a reader.
         return os.open(path, _FLAGS & ~(os.O_NOFOLLOW | os.O_CREAT))
     except OSError:
-        # It is a socket, as under systemd, or was opened by somebody else.
+        # It is a socket, as under systemd, or belongs to another user.
         return os.dup(_STANDARD[path])
 
 
@@ -245,5 +244,5 @@ def _is_removed(descriptor: int) -> bool:
     try:
         return os.fstat(descriptor).st_nlink == 0
     except OSError:
-        # On a network file system that can be how one learns of it.
+        # A network file system may report a removed file like this.
         return True

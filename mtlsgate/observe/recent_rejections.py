@@ -22,19 +22,19 @@ from mtlsgate.text import cut, printable
 
 #: How many are remembered.
 KEPT = 100
-#: The largest leaf, in bytes, of which more is kept than the digest.
+#: The largest leaf, in bytes, that is kept. Of others only the digest is.
 _LARGEST_LEAF = 4096
-#: In characters, of a rejection's detail, which may hold a client's own words.
+#: Characters of a rejection's detail, which may quote the client.
 _LONGEST_DETAIL = 1000
 
 
 class RecentRejections:
     """
-    The observer that remembers the latest rejections.
+    Remembers the latest rejections.
 
-    What it keeps of each is small, whatever clients send.
+    It keeps little of each, whatever the client sent.
 
-    :ivar count: of all there were.
+    :ivar count: how many rejections there were.
     :ivar _quiet: whether to forget connections that come and go without a byte.
     """
 
@@ -58,7 +58,7 @@ class RecentRejections:
         """Nothing to remember."""
 
     def rejected(self, connection: RejectedConnection) -> None:
-        """Remember one, and forget the oldest."""
+        """Remember a rejection, and forget the oldest."""
         if self._quiet and connection.is_health_check:
             return
         self.count += 1
@@ -87,7 +87,7 @@ class _Kept:
 
     @cached_property
     def facts(self) -> RejectionStatus:
-        """What there is to tell, worked out when somebody asks."""
+        """The rejection as a status; made on the first request for it."""
         return _rejection(self)
 
 
@@ -114,7 +114,7 @@ def _leaf(digest: str, leaf: x509.Certificate | None) -> PresentedLeaf:
     if leaf is None:
         return PresentedLeaf(sha256=digest)
     names = Leaf(leaf)
-    # A stranger's certificate may hold anything, and much is parsed on first use.
+    # Much of a certificate is parsed on first use, and may not parse.
     return PresentedLeaf(
         sha256=digest,
         subject=subject_of(leaf),

@@ -1,9 +1,8 @@
 """
-How the gate is at one moment, as values.
+The state of the gate at one moment, as values.
 
-Every number and name that the admin endpoint and ``mtlsgate ctl`` show is in
-here; a view adds none of its own.  `mtlsgate.run.status_taker` takes them.  Text in it is
-safe to print.
+The admin endpoint and ``mtlsgate ctl`` show these values and nothing else.
+`mtlsgate.run.status_taker` makes them.  All text in them is safe to print.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-#: How many connections a status has at most: the gate waits meanwhile.
+#: How many connections a status has at most. Making it blocks the gate.
 MOST_CONNECTIONS = 1000
 
 
@@ -23,7 +22,7 @@ class StatusValue:
     """The base of all parts of a status."""
 
     def to_dict(self) -> dict[str, Any]:
-        """:returns: all of it as what JSON can hold; times as RFC 3339."""
+        """:returns: the same for JSON; times as RFC 3339."""
         return attrs.asdict(self, value_serializer=_plain)
 
 
@@ -39,7 +38,7 @@ class CertificateStatus(StatusValue):
     :ivar subject: as RFC 4514 has it.
     :ivar sha256: its fingerprint, 64 lower-case hex digits.
     :ivar not_after: when its validity ends.
-    :ivar days_left: until then, in whole days; negative once it is over.
+    :ivar days_left: whole days until then; negative when it has passed.
     """
 
     subject: str
@@ -51,13 +50,13 @@ class CertificateStatus(StatusValue):
 @frozen(kw_only=True)
 class DeadlineStatus(StatusValue):
     """
-    When the first thing of a kind ceases, or begins, to count.
+    When the first item of a kind stops, or begins, to count.
 
     :ivar kind: ``server_certificate``, ``ca``, ``pin`` (it expires or is retired),
         ``pin_not_before`` (it begins to count) or ``crl`` (it is to be replaced).
-    :ivar rule: whose it is, or None if it is the server's own.
+    :ivar rule: the rule that it belongs to; None if it is the server's own.
     :ivar at: when.
-    :ivar days_left: until then, in whole days; negative once it has passed.
+    :ivar days_left: whole days until then; negative when it has passed.
     :ivar is_due: whether it is near: 30 days, or a tenth of a revocation list's period.
     """
 
@@ -73,8 +72,8 @@ class RuleStatus(StatusValue):
     """
     One rule.
 
-    :ivar name: its label, or ``#2`` for the second where it has none.
-    :ivar description: what it demands, in one line.
+    :ivar name: its label; without one, its number, as ``#2``.
+    :ivar description: what it requires, in one line.
     :ivar authorities: its CAs.
     :ivar pins: how many leaves it pins.
     :ivar pins_days_left: until the first of them expires or is retired, or None.
@@ -112,18 +111,18 @@ class ServerStatus(StatusValue):
     One server.
 
     :ivar name: its name in logs.
-    :ivar protocol: what is behind it.
-    :ivar hosts: where it is to listen, as the configuration says.
-    :ivar listening: where it does; empty while the gate drains.
+    :ivar protocol: the name of the protocol behind it.
+    :ivar hosts: where to listen, as in the configuration.
+    :ivar listening: the addresses it listens on; empty while the gate drains.
     :ivar server_names: the names (SNI) that it answers to; empty for all.
-    :ivar client_authentication: ``required``, or ``none`` where anyone comes in.
+    :ivar client_authentication: ``required``, or ``none`` if everybody is admitted.
     :ivar rules: in file order.
-    :ivar certificates: what it shows of itself.
+    :ivar certificates: its own.
     :ivar deadlines: of its certificates, CAs, pins and revocation lists, the first of
         each kind and rule; the earliest first.
     :ivar admitted: how many clients are connected.
     :ivar handshakes: how many connections are not admitted yet.
-    :ivar limits: what it allows.
+    :ivar limits: its limits.
     """
 
     name: str
@@ -143,16 +142,16 @@ class ServerStatus(StatusValue):
 @frozen(kw_only=True)
 class ReloadStatus(StatusValue):
     """
-    An attempt to load the configuration anew.
+    A reload, or an attempt at one.
 
     :ivar at: when.
-    :ivar succeeded: whether the new epoch took over; of a trial, whether it would.
-    :ivar is_trial: whether it was only to tell what would change.
-    :ivar epoch: the number of the epoch in force since.
-    :ivar seconds: that it took.
-    :ivar problems: why not, in lines.
-    :ivar changes: what is different from the epoch before, in lines.
-    :ivar dropped: of a trial, which clients would be dropped, in lines.
+    :ivar succeeded: whether the new epoch took over; for a dry run, whether it would.
+    :ivar is_trial: whether it was a dry run.
+    :ivar epoch: the number of the epoch in force after it.
+    :ivar seconds: how long it took.
+    :ivar problems: why it failed, in lines.
+    :ivar changes: the differences from the epoch before, in lines.
+    :ivar dropped: for a dry run, which clients it would drop, in lines.
     """
 
     at: datetime
@@ -179,13 +178,13 @@ class ServiceStatus(StatusValue):
     :ivar epoch_age: in seconds.
     :ivar ready: whether it accepts connections.
     :ivar not_ready: why not, or None.
-    :ivar draining: whether it ends.
+    :ivar draining: whether it is shutting down.
     :ivar admitted: how many clients are connected.
     :ivar handshakes: how many connections are not admitted yet.
-    :ivar rejected: how many connections were turned away since it started.
+    :ivar rejected: how many connections were rejected since the start.
     :ivar servers: in file order.
-    :ivar warnings: of the configuration, in lines.
-    :ivar last_reload: the last attempt that was no trial, or None.
+    :ivar warnings: those of the configuration, in lines.
+    :ivar last_reload: the latest reload that was no dry run, or None.
     """
 
     version: str
@@ -211,22 +210,22 @@ class ConnectionStatus(StatusValue):
     """
     One connection.
 
-    :ivar number: its own, since the gate was started.
-    :ivar state: ``handshake``, ``admitted``, or ``closing`` once the gate ends it.
-    :ivar server: whose it is; where that is not known yet, the address.
-    :ivar rule: that admitted it, or None.
-    :ivar pin: the name of the pin that did, or None.
+    :ivar number: its number, counted from the start of the gate.
+    :ivar state: ``handshake``, ``admitted``, or ``closing`` when the gate closes it.
+    :ivar server: the server's name; before it is known, the address.
+    :ivar rule: the rule by which it is admitted now, or None.
+    :ivar pin: the name of the pin by which it is, or None.
     :ivar address: the client's.
     :ivar subject: of its leaf, or None.
     :ivar sha256: of its leaf, or None.
     :ivar not_after: when its leaf's validity ends, or None.
-    :ivar since: when it came.
-    :ivar seconds: since then.
+    :ivar since: when it arrived.
+    :ivar seconds: how long ago that was.
     :ivar received: bytes that the client sent to the application.
-    :ivar sent: bytes that it got from it.
+    :ivar sent: bytes that the application sent to the client.
     :ivar idle: seconds without a byte, known where there is an ``idle_timeout``
         and to a quarter of it; or None.
-    :ivar server_name: that the client asked for, or None.
+    :ivar server_name: the name the client asked for (SNI), or None.
     :ivar tls_version: or None while it is not known.
     :ivar cipher: or None while it is not known.
     :ivar resumed: whether it resumed a session.
@@ -281,20 +280,20 @@ class PresentedLeaf(StatusValue):
 @frozen(kw_only=True)
 class RejectionStatus(StatusValue):
     """
-    A connection that was turned away.
+    A rejected connection.
 
     :ivar at: when.
-    :ivar number: the connection's, or None if it was closed as it came.
-    :ivar server: whose it was; where that was not known yet, the address.
+    :ivar number: the connection's number; None if it was closed on arrival.
+    :ivar server: the server's name; if it was not known yet, the address.
     :ivar address: the client's.
-    :ivar reason: of `mtlsgate.reasons`.
-    :ivar detail: in one line.
-    :ivar depth: of the certificate that gave cause, or None.
-    :ivar server_name: that the client asked for, or None.
+    :ivar reason: one of `mtlsgate.reasons.Reason`.
+    :ivar detail: the particulars, in one line.
+    :ivar depth: of the certificate that is the cause, or None.
+    :ivar server_name: the name the client asked for (SNI), or None.
     :ivar tls_version: or None.
-    :ivar seconds: from its arrival.
-    :ivar leaf: what it presented, or None.
-    :ivar pin_block: HCL that pins the leaf, where that may be what is wanted.
+    :ivar seconds: from its arrival to the rejection.
+    :ivar leaf: the leaf it presented, or None.
+    :ivar pin_block: HCL that pins the leaf, if that may be the remedy.
     """
 
     at: datetime
@@ -314,11 +313,11 @@ class RejectionStatus(StatusValue):
 @frozen(kw_only=True)
 class ConnectionSelection:
     """
-    Which connections a status has, lowest number first.
+    Which connections a status lists, lowest number first.
 
-    :ivar after: those with a higher number.
-    :ivar limit: how many.
-    :ivar server: of that server, or None for all.
+    :ivar after: only those with a higher number.
+    :ivar limit: at most so many.
+    :ivar server: only those of that server; None for all.
     """
 
     after: int = 0
@@ -329,11 +328,11 @@ class ConnectionSelection:
 @frozen(kw_only=True)
 class Status(StatusValue):
     """
-    All of it, at one moment.
+    The whole gate at one moment.
 
     :ivar at: when.
     :ivar service: the gate as a whole.
-    :ivar connections: as selected.
+    :ivar connections: those that were selected.
     :ivar next: where the next selection begins (its ``after``), or None if
         these are the last.
     :ivar rejections: the latest first.

@@ -1,7 +1,7 @@
 """
-What whoever runs the gate may do with it: look, load anew, end.
+What an operator can do with the running gate: look, reload, drain, close.
 
-The one thing that the admin endpoint, and an ``admin`` protocol, have of the gate.
+The admin endpoint and the ``admin`` protocol work through this alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Control:
     The running gate, as `IGate` documents it.
 
     :ivar taker: takes its status.
-    :ivar metrics: tells the metrics.
+    :ivar metrics: writes its metrics.
     """
 
     taker: StatusTaker
@@ -44,31 +44,37 @@ class Control:
 
     @property
     def not_ready(self) -> str | None:
-        """Why it accepts no connection, in a few words, or None."""
+        """Why it accepts no connections, in a few words, or None."""
         return self._gate.not_ready
 
     def status(self, selection: ConnectionSelection = NO_CONNECTIONS) -> Status:
-        """:returns: how it is now."""
+        """:returns: its state now."""
         return self.taker.take(selection)
 
     def exposition(self) -> tuple[str, bytes]:
-        """:returns: the metrics' media type, and the metrics."""
+        """:returns: the media type of the metrics, and the metrics."""
         return CONTENT_TYPE, self.metrics.exposition()
 
     def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadStatus]:
-        """:returns: what came of loading the configuration anew."""
+        """Reload.
+
+        :returns: the result.
+        """
         if not is_trial:
             _log.info("loading the configuration anew, asked for by {who}", who=loggable(who))
         return self._gate.reloader.reload(is_trial=is_trial).addCallback(reload_status)
 
     def drain(self, who: str) -> None:
-        """Accept no more, let connections end, and end; once is enough."""
+        """Accept no more connections, wait for the others, and exit; twice is once."""
         if not self._gate.runner.is_draining:
             _log.info("draining, asked for by {who}", who=loggable(who))
             self._end()
 
     def close(self, number: int, who: str) -> bool:
-        """:returns: whether there was such a connection; it is over then, or about to be."""
+        """Close a connection.
+
+        :returns: whether it existed.
+        """
         registry = self._gate.runner.registry
         connection = registry.get(number)
         if connection is None:
@@ -80,9 +86,9 @@ class Control:
 @define
 class GateHandle:
     """
-    Where protocols, which are built first, find the gate once it runs.
+    Where protocols find the running gate. They are built before it.
 
-    :ivar _control: of it, or None before.
+    :ivar _control: the gate; None before it runs.
     """
 
     _control: Control | None = None

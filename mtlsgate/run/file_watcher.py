@@ -1,8 +1,8 @@
 """
-Noticing that files have changed since they were read.
+Notices that files have changed since they were read.
 
-By looking at them now and then: that works on every file system, for files that
-are renamed into place and for links that are turned elsewhere.
+It looks at them every second. That works on every file system, for files that are
+renamed into place, and for links that change their target.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class FileWatcher(Service):
         opener: Opener = os.open,
     ) -> None:
         """
-        :param read: tells what was read by the latest attempt to load, in the
-            state in which it was read; empty if nothing is to be watched.
-        :param changed: what to call, once what has changed is settled: when it
-            has been the same for two looks.
+        :param read: tells which files the latest load read, and their state then;
+            empty if nothing is to be watched.
+        :param changed: called when a change has settled: when two looks in a row
+            found the same.
         :param in_thread: where to look at the files.
         :param opener: opens those that the system does not tell of otherwise.
         """
@@ -77,7 +77,7 @@ class FileWatcher(Service):
         return (
             self._in_thread(lambda: {path: stamp(path, self._opener) for path in paths})
             .addCallback(self._compare)
-            # Or else this would have been the last look.
+            # Without this the loop would end.
             .addErrback(lambda failure: _log.failure("looking at files failed", failure))
         )
 

@@ -1,9 +1,8 @@
 """
-Memory that is free again: giving it back to the system.
+Gives freed memory back to the system.
 
-The C library keeps for itself what is freed among what is not.  A gate that
-once had thousands of connections would be as large for ever as if it still
-had them.
+The C library keeps freed memory that lies between used memory.  A gate that once
+had thousands of connections would stay as large as if it still had them.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
-#: How many connections less make it worth while: each takes some 40 KB.
+#: How many connections must have ended before it pays: each takes some 40 KB.
 _WORTH_WHILE = 256
 
 
 def give_back() -> None:
-    """Have the C library return what is free; only glibc has to be told."""
+    """Make the C library return free memory; only glibc needs that."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -24,9 +23,9 @@ def give_back() -> None:
 
 class MemoryTrim:
     """
-    Gives memory back once a flood of connections is over.
+    Gives memory back after a flood of connections.
 
-    :ivar _most: how many connections there were, at most, since it last did.
+    :ivar _most: the most connections there were since it last did.
     """
 
     def __init__(self, give_back: Callable[[], object] = give_back) -> None:
@@ -35,7 +34,7 @@ class MemoryTrim:
 
     def look(self, connections: int) -> None:
         """
-        To be called now and then.
+        Check whether it pays; to be called now and then.
 
         :param connections: how many there are.
         """

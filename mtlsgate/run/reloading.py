@@ -1,5 +1,5 @@
 """
-Loading the configuration anew: one attempt at a time, and what came of it.
+Reloads the configuration: one attempt at a time.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from mtlsgate.text import loggable, printable
 
 _log = Logger("mtlsgate.service")
 
-#: Loads the configuration anew, or raises `GateError`; told whether that is only
-#: to tell what would change.
+#: Loads the configuration, or raises `GateError`; gets whether it is a dry run.
 Load = Callable[[bool], Epoch]
 
 
@@ -35,8 +34,8 @@ class _Loaded:
     """
     An epoch that could take over.
 
-    :ivar epoch: it.
-    :ivar changes: what is different from the one in force, in lines.
+    :ivar epoch: the epoch.
+    :ivar changes: the differences from the epoch in force, in lines.
     """
 
     epoch: Epoch
@@ -45,11 +44,11 @@ class _Loaded:
 
 class Reloader:
     """
-    Builds epochs, and lets them take over or only tells what would change.
+    Loads epochs, and lets them take over; a dry run only tells what would change.
 
-    :ivar last: what came of the latest attempt that was no trial, or None.
-    :ivar _running: one attempt at a time.
-    :ivar _asked: who waits for the next, which has not begun.
+    :ivar last: the latest reload that was no dry run, or None.
+    :ivar _running: lets one attempt run at a time.
+    :ivar _asked: callers that wait for the next attempt.
     """
 
     def __init__(
@@ -60,8 +59,8 @@ class Reloader:
     ) -> None:
         """
         :param runner: what an epoch takes over.
-        :param load: loads the configuration anew.
-        :param in_thread: where that is done.
+        :param load: loads the configuration.
+        :param in_thread: runs it in a thread.
         """
         self.last: Reload | None = None
         self._runner = runner
@@ -72,11 +71,12 @@ class Reloader:
 
     def reload(self, *, is_trial: bool = False) -> Deferred[Reload]:
         """
-        Load the configuration anew, and let it take over if nothing is wrong
-        with it; one at a time.  All who ask while one is under way get the same next.
+        Load the configuration, and let it take over if nothing is wrong with it.
 
-        :param is_trial: only tell what would change.
-        :returns: what came of it.  Never fails for what is in the file.
+        One reload runs at a time.  All calls during a reload share the next one.
+
+        :param is_trial: whether it is a dry run: only tell what would change.
+        :returns: the result.  Errors in the file are a result, not a failure.
         """
         if is_trial:
             return self._running.run(self._attempt, self._trial, is_trial=True)
@@ -111,7 +111,7 @@ class Reloader:
     def _loaded(self, is_trial: bool) -> _Loaded:
         epoch = self._load(is_trial)
         self_test(epoch)
-        # Here, too: of many pins and long revocation lists it takes a while.
+        # In the thread, because many pins or long revocation lists take a while.
         return _Loaded(epoch, epoch_diff(self._runner.epoch, epoch))
 
     def _reload(self, loaded: _Loaded) -> Reload:
@@ -144,7 +144,7 @@ class Reloader:
                 dropped=tuple(dropped),
             )
 
-        # A step each: of ten thousand clients it takes seconds.
+        # One client a step: ten thousand take seconds.
         return self._runner.cooperator.coiterate(look()).addCallback(told)
 
     def _tell(self, report: Reload) -> Reload:
@@ -155,7 +155,7 @@ class Reloader:
 
 
 def _dropped(one: LiveConnection, why: Rejection) -> str:
-    """:returns: who would be dropped, and why, in the form of the log's lines."""
+    """:returns: whom it would drop, and why; written like a line of the log."""
     facts = [f"connection={one.arrival.number}"]
     peer = None if one.admission is None else one.admission.peer
     if peer is not None:

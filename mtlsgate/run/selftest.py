@@ -1,10 +1,10 @@
 """
-Before an epoch takes over: the gate shakes hands with itself, as people would
-who should not get in.
+The test of an epoch before it takes over: the gate connects to itself as clients
+that must be rejected.
 
 Each server is tried, in memory, without a certificate, with one of an unknown
 CA that has the name of a configured one, and for each rule with pins as a
-stranger who sends a pin along.  If any of them got in, the epoch is not run.
+stranger who sends a pin along.  If one of them is admitted, the epoch is not used.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from mtlsgate.tls.memory_client import Client
 
 
 class SelfTestError(GateError):
-    """An epoch that would let in who should not get in; in lines."""
+    """An epoch that would admit a client it must reject; in lines."""
 
 
 @frozen
 class Intruder:
     """
-    Somebody who should not get in.
+    A client that must be rejected.
 
-    :ivar words: who.
-    :ivar credential: what they present, or None.
-    :ivar chain: what they send along.
+    :ivar words: what it does, for the message.
+    :ivar credential: what it presents, or None.
+    :ivar chain: the certificates it sends along.
     """
 
     words: str
@@ -48,7 +48,7 @@ class Intruder:
 
 
 def self_test(epoch: Epoch) -> None:
-    """:raises SelfTestError: if somebody gets in who should not."""
+    """:raises SelfTestError: if a client is admitted that must be rejected."""
     problems = [
         printable(f"{epoch.path}: {server.model.heading}: the self-test got in {words}")
         for server in epoch.servers
@@ -59,7 +59,7 @@ def self_test(epoch: Epoch) -> None:
 
 
 def holes(server: GateServer) -> Iterator[str]:
-    """:returns: as whom one gets in who should not."""
+    """:returns: the intruders that are admitted."""
     policy = server.context.admission
     for intruder in () if policy is None else intruders(policy):
         if _gets_in(server, intruder):
@@ -67,7 +67,7 @@ def holes(server: GateServer) -> Iterator[str]:
 
 
 def intruders(policy: AdmissionPolicy) -> Iterator[Intruder]:
-    """:returns: who is sent to try a server."""
+    """:returns: the clients that try a server."""
     yield Intruder("without a certificate")
     stranger, seen = self_signed("self-test"), set[bytes]()
     for rule in policy.rules:
@@ -93,7 +93,7 @@ def _namesake(rule: Rule, authority: x509.Certificate) -> Intruder:
 
 
 class _Nobody(Factory):
-    """Stands for the application, and tells whether it was reached."""
+    """Stands for the application, and records whether it was reached."""
 
     noisy = False
     reached = False
@@ -105,7 +105,7 @@ class _Nobody(Factory):
 
 def _gets_in(server: GateServer, intruder: Intruder) -> bool:
     application, clock = _Nobody(), Clock()
-    # Of the limits nothing, and no observer: none of this happened.
+    # Without limits and observers: the test leaves no trace.
     alone = evolve(server, application=application, terms=Terms(), authorizer=None)
     factory = GateFactory(alone, clock, Registry(clock))
     client = Client(factory, intruder.credential, clock=clock, chain=intruder.chain)

@@ -1,5 +1,5 @@
 """
-What the gate does on signals.
+Signals: the gate's answers to them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ Handler = Callable[[], object]
 
 class SignalService(Service):
     """
-    Calls functions, in the reactor's own time, on signals.
+    Calls functions in the reactor when signals arrive.
 
-    :ivar _before: what the signals did before.
+    :ivar _before: the handlers before.
     """
 
     def __init__(self, handlers: Mapping[signal.Signals, Handler], reactor: Any) -> None:
@@ -31,12 +31,12 @@ class SignalService(Service):
         self._before: dict[signal.Signals, Any] = {}
 
     def privilegedStartService(self) -> None:
-        """Take the signals over before anybody knows that the gate is there."""
+        """Install the handlers before anybody knows that the gate runs."""
         super().privilegedStartService()
         self._install()
 
     def startService(self) -> None:
-        """Take over again what the reactor takes when it begins to run."""
+        """Install them again after the reactor has installed its own."""
         super().startService()
         self._reactor.callWhenRunning(self._install)
 
@@ -47,7 +47,7 @@ class SignalService(Service):
                 self._before[number] = before
 
     def stopService(self) -> None:
-        """Give them back."""
+        """Restore the handlers of before."""
         super().stopService()
         while self._before:
             number, handler = self._before.popitem()

@@ -45,11 +45,11 @@ from mtlsgate.text import printable
 @frozen(kw_only=True)
 class Process:
     """
-    What there is to say of the process.
+    What is known of the process.
 
-    :ivar version: of mtlsgate.
-    :ivar config: the configuration file, absolute.
-    :ivar started: when, as a date.
+    :ivar version: the version of mtlsgate.
+    :ivar config: the absolute path of the configuration.
+    :ivar started: when it started, as a date.
     :ivar began: the same in the clock's seconds.
     """
 
@@ -62,10 +62,10 @@ class Process:
 @frozen
 class StatusTaker:
     """
-    Takes the status of the service.
+    Takes the status of a service.
 
-    :ivar service: which.
-    :ivar process: in which it runs.
+    :ivar service: the service.
+    :ivar process: the process it runs in.
     """
 
     service: GateService
@@ -80,7 +80,7 @@ class StatusTaker:
         return self.service.runner.registry
 
     def state(self) -> ServiceState:
-        """:returns: what metrics tell of the service now."""
+        """:returns: what the metrics need to know of the service now."""
         runner, audit = self._runner, self.service.observers.audit
         now = self._registry.now()
         return ServiceState(
@@ -104,8 +104,8 @@ class StatusTaker:
 
     def take(self, selection: ConnectionSelection = NO_CONNECTIONS) -> Status:
         """
-        :param selection: which connections to tell of.
-        :returns: how the gate is now.
+        :param selection: which connections to list.
+        :returns: the state of the gate now.
         """
         now = self._registry.now()
         connections, after = self._selected(selection)
@@ -146,7 +146,7 @@ class StatusTaker:
         tallies = self._registry.tallies.values()
         return ServiceStatus(
             version=process.version,
-            # Not before: a daemon gets another.
+            # Not earlier: a daemon changes its number.
             pid=os.getpid(),
             started=process.started,
             uptime=clock - process.began,
@@ -207,7 +207,7 @@ class StatusTaker:
 
 
 def reload_status(reload: Reload) -> ReloadStatus:
-    """:returns: what came of loading the configuration anew."""
+    """:returns: the result of a reload."""
     return ReloadStatus(
         at=reload.at,
         succeeded=not reload.problems,
