@@ -1,6 +1,6 @@
 """
-The admin endpoint: HTTP by which a gate is asked how it is, and told what to do.
+The admin endpoint: HTTP to look at a running gate and to control it.
 
-`endpoint` reads where it is, `sockets` takes that place, `guard` says who is heard,
-`resource` answers, `site` keeps connections short, and `service` runs it.
+Imports `run` and `http`.  `sockets` binds it, `guard` decides which requests it answers,
+`resource` answers them, `site` keeps connections short, and `service` runs it.
 """

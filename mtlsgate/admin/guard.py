@@ -1,7 +1,7 @@
 """
-Who is heard at the admin endpoint.
+Decides which requests the admin endpoint answers.
 
-Pure: from what a request says to why it is not heard.
+Pure: from what a request says to the reason for its refusal.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from http import HTTPStatus
 from attrs import field, frozen
 from twisted.web.http_headers import Headers
 
-#: What a probe may ask without a token; neither tells a secret.
+#: Paths for probes, which need no token; they reveal nothing.
 OPEN_PATHS = frozenset({b"/healthz", b"/readyz"})
-#: How this machine is called in a URL that nobody's DNS has a say in.
+#: Names of this machine that no DNS server decides.
 _LOOPBACK_NAMES = frozenset({b"localhost", b"127.0.0.1", b"[::1]"})
 _HOST = re.compile(rb"(?P<name>\[[0-9A-Fa-f:.]+\]|[^\[\]:@/\s]+)(?::(?P<port>[0-9]{1,5}))?")
 _HTTP_PORT = 80
@@ -26,11 +26,11 @@ _HTTP_PORT = 80
 @frozen
 class Objection:
     """
-    Why a request is not heard.
+    Why a request is refused.
 
-    :ivar status: of the answer.
-    :ivar text: in one line.
-    :ivar headers: that go with it.
+    :ivar status: the status of the answer.
+    :ivar text: the reason, in one line.
+    :ivar headers: further headers of the answer.
     """
 
     status: HTTPStatus
@@ -41,12 +41,12 @@ class Objection:
 @frozen
 class Guard:
     """
-    What requests must bring along.
+    What a request needs.
 
-    :ivar token: tells what a client must present, or None.
-    :ivar is_loopback: whether any program of this machine can connect, browsers
-        and what they were sent among them.
-    :ivar is_verified: whether clients must be those that a gate let in.
+    :ivar token: tells the token a client must present, or None.
+    :ivar is_loopback: whether every program of this machine can connect, web pages
+        in a browser among them.
+    :ivar is_verified: whether only clients with a verified certificate are answered.
     """
 
     token: Callable[[], bytes | None] = field(default=lambda: None, repr=False)
@@ -57,10 +57,10 @@ class Guard:
         self, path: bytes, headers: Headers, port: int | None, *, is_known: bool
     ) -> Objection | None:
         """
-        :param path: that is asked for.
-        :param port: at which the request came; None on a unix socket.
+        :param path: the path of the request.
+        :param port: the port it came to; None on a unix socket.
         :param is_known: whether the client was verified.
-        :returns: why the request is not heard, or None.
+        :returns: why the request is refused, or None.
         """
         if self.is_verified and not is_known:
             return Objection(HTTPStatus.FORBIDDEN, "only for clients with a verified certificate")
@@ -71,7 +71,7 @@ class Guard:
         )
 
     def _wrong_host(self, headers: Headers, port: int | None) -> Objection | None:
-        """DNS rebinding: a page's own name that now leads here."""
+        """Against DNS rebinding: a page's own host name may now lead here."""
         hosts = headers.getRawHeaders(b"host", [])
         found = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if found is None:
@@ -101,7 +101,7 @@ class Guard:
 
 
 def same(presented: bytes, token: bytes) -> bool:
-    """:returns: whether they are equal; the time it takes tells nothing of the token."""
+    """:returns: whether they are equal, in a time that reveals nothing about the token."""
     return hmac.compare_digest(sha256(presented).digest(), sha256(token).digest())
 
 

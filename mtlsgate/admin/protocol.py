@@ -32,7 +32,7 @@ class AdminPlugin:
     ) -> IProtocolFactory:
         """
         :returns: a site of one resource.
-        :raises ValueError: where anyone could come in.
+        :raises ValueError: if the server admits clients without a certificate.
         """
         if environment.client_authentication != "required":
             raise ValueError(

@@ -33,7 +33,7 @@ _log = Logger("mtlsgate.admin")
 
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
-#: Against whatever a browser might make of an answer.
+#: Keep browsers from using an answer in any way.
 _HEADERS = {
     "Server": "mtlsgate",
     "Cache-Control": "no-store",
@@ -48,10 +48,10 @@ _CLOSE = re.compile(r"/connections/([0-9]{1,15})/close")
 @frozen
 class Answer:
     """
-    :ivar status: of HTTP.
-    :ivar body: what there is to say.
+    :ivar status: the HTTP status.
+    :ivar body: the content.
     :ivar content_type: its media type.
-    :ivar headers: besides those of every answer.
+    :ivar headers: further headers.
     """
 
     status: HTTPStatus
@@ -65,7 +65,7 @@ def _json(value: object, status: HTTPStatus = HTTPStatus.OK) -> Answer:
 
 
 def _listed(name: str, values: Iterable[StatusValue], **rest: object) -> Answer:
-    """:returns: an object with a list; a line for each, which is quicker than indenting."""
+    """:returns: an object with a list. One line an item is quicker than indenting."""
     lines = ",\n".join(json.dumps(one.to_dict()) for one in values)
     others = "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in rest.items())
     return Answer(HTTPStatus.OK, f'{{"{name}": [\n{lines}\n]{others}}}\n'.encode())
@@ -77,21 +77,21 @@ def _error(status: HTTPStatus, text: str, headers: Iterable[tuple[str, str]] = (
 
 
 class BadRequest(Exception):
-    """A request that asks for what there is not, in one line."""
+    """A request with a mistake; the text names it in one line."""
 
 
 class Starting(Exception):
-    """There is no running gate yet."""
+    """The gate does not run yet."""
 
 
 @frozen
 class AdminCall:
     """
-    A request that is heard.
+    A request that the guard lets through.
 
-    :ivar path: what is asked for.
-    :ivar query: the parameters, each once.
-    :ivar who: asks, for the log.
+    :ivar path: the path of the request.
+    :ivar query: its parameters; each occurs once.
+    :ivar who: the caller, for the log.
     """
 
     path: str
@@ -113,9 +113,9 @@ class AdminCall:
 
     def only(self, *names: str) -> None:
         """
-        A parameter that is written wrongly must not be as if it were not there.
+        Refuse unknown parameters: a misspelt one must not be ignored.
 
-        :raises BadRequest: if there are others.
+        :raises BadRequest: if there are other parameters.
         """
         for name in self.query:
             if name not in names:
@@ -239,21 +239,21 @@ def _route(path: str) -> _Route | None:
 
 
 class AdminResource(Resource):
-    """All that there is."""
+    """All routes of the endpoint."""
 
     isLeaf = True
 
     def __init__(self, gate: Callable[[], IGate], guard: Guard) -> None:
         """
         :param gate: finds the running gate; raises LookupError if there is none.
-        :param guard: says who is heard.
+        :param guard: decides which requests are answered.
         """
         super().__init__()
         self._find_gate = gate
         self._guard = guard
 
     def render(self, request: AdminRequest) -> int:
-        """:returns: that the answer comes by itself."""
+        """:returns: that the answer is sent later."""
         try:
             answer = self._answer(request)
         except BadRequest as error:
@@ -317,10 +317,10 @@ def _text(data: bytes) -> str:
 
 
 def _query(request: AdminRequest) -> dict[str, str]:
-    """:raises BadRequest: if a parameter is there twice."""
+    """:raises BadRequest: if a parameter occurs twice."""
     _, _, text = _text(request.uri).partition("?")
-    # Not the request's own args: they leave out a parameter without a value, and
-    # "?dry_run" would be none.
+    # The request's own args leave out parameters without a value, so that
+    # "?dry_run" would have no effect.
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
     except ValueError:
@@ -332,7 +332,7 @@ def _query(request: AdminRequest) -> dict[str, str]:
 
 
 def _who(request: AdminRequest) -> str:
-    """:returns: who asks, for the log."""
+    """:returns: the caller, for the log."""
     transport = request.channel.transport
     peer = IVerifiedPeer(transport, None)
     if peer is not None:

@@ -1,5 +1,5 @@
 """
-The Twisted service: the admin endpoint as long as the gate runs, and a little longer.
+The Twisted service: the admin endpoint, until shortly after the gate has drained.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.admin")
 
-#: In seconds: how long the last answers may take to be read when the gate ends.
+#: Seconds that clients have to read the last answers when the gate ends.
 _PATIENCE = 2.0
 
 
 @define
 class _Token:
     """
-    :ivar value: what clients of one place must present: that of the epoch in force,
-        and once the place is left, that of the last epoch that had it.
+    :ivar value: the token for one place: that of the epoch in force; when the place
+        is given up, that of the last epoch that had it.
     """
 
     value: bytes | None
@@ -51,11 +51,11 @@ class _Open:
 
 class AdminService(Service):
     """
-    Listens where the epoch in force says.
+    Listens on the endpoint of the epoch in force.
 
-    :ivar endpoint: where that is, or None.
-    :ivar _open: what is listened on, by place.
-    :ivar _sites: all that may still have connections.
+    :ivar endpoint: that endpoint, or None.
+    :ivar _open: the open ports, by place.
+    :ivar _sites: all sites that may still have connections.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class AdminService(Service):
     ) -> None:
         """
         :param gate: finds the running gate.
-        :param taken: what `mtlsgate.admin.sockets.take` made of the endpoint.
+        :param taken: the sockets of the endpoint, from `mtlsgate.admin.sockets.take`.
         :param gone: fires when no connection of the gate is left.
         """
         self.endpoint = endpoint
@@ -108,7 +108,7 @@ class AdminService(Service):
     def prepare(self, epoch: Epoch) -> Change:
         """
         :param epoch: that is about to take over.
-        :returns: what lets the endpoint follow it.
+        :returns: the prepared change.
         :raises AdminListenError: if a new place cannot be had.
         """
         taken = list(take(epoch.admin, frozenset(self._open)))

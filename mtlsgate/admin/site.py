@@ -49,7 +49,7 @@ class AdminRequest(ResourceRequest):
     body_length = 0
 
     def gotLength(self, length: int | None) -> None:
-        """Keep nothing of what comes, neither in memory nor in a file."""
+        """Keep nothing of the body, neither in memory nor in a file."""
         self.content = BytesIO()
 
     def handleContentChunk(self, data: bytes) -> None:

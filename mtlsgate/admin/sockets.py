@@ -1,5 +1,5 @@
 """
-Taking the place where the admin endpoint listens.
+Binds the sockets of the admin endpoint.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from mtlsgate.observe.owner import NOBODY_ELSE, Owner
 from mtlsgate.run.sockets import PlainSocket, bind_tcp
 from mtlsgate.run.unix_sockets import UnixSocketError, listen_on_unix
 
-#: Of the unix socket: its owner's alone.
+#: The mode of the unix socket: only its owner may connect.
 MODE = 0o600
 
 
 class AdminListenError(GateError):
-    """The admin endpoint cannot be where it should, in one line."""
+    """The admin endpoint cannot listen; the text says why in one line."""
 
 
 @frozen(eq=False)
 class Taken:
     """
-    A place that is taken; not yet, or not any more, listened on by a reactor.
+    A bound socket that no reactor serves yet.
 
     :ivar place: a socket's path, or an address.
     """
@@ -39,7 +39,7 @@ class Taken:
     _bound: BoundSocket = field(repr=False)
 
     def listen(self, factory: IProtocolFactory, reactor: Any) -> IListeningPort:
-        """:returns: the port, which the socket is now the business of."""
+        """:returns: the port, which now owns the socket."""
         port = Listener(str(self.place), self._bound, _Site(factory), reactor)
         factory.doStart()
         port.startListening()
@@ -56,8 +56,8 @@ def take(
     owner: Owner = NOBODY_ELSE,
 ) -> tuple[Taken, ...]:
     """
-    :param but: places that are taken already.
-    :param owner: whose a socket is to be.
+    :param but: places that are bound already.
+    :param owner: owns a unix socket's file.
     :returns: a listening socket for each place of the endpoint.
     :raises AdminListenError: if one cannot be had; the others are given back.
     """

@@ -1,5 +1,5 @@
 """
-Asking the admin endpoint over HTTP.
+Talks to the admin endpoint over HTTP.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from attrs import frozen
 from mtlsgate.ctl.gate_address import CtlError, GateAddress, NotFound
 from mtlsgate.text import printable
 
-#: In seconds: to connect and to get an answer, and where the gate loads anew first.
+#: Seconds to connect and to get an answer; the long one is for a reload.
 TIMEOUT, LONG_TIMEOUT = 10.0, 600.0
-#: In bytes; no answer of a gate is as large.
+#: Bytes; no answer of a gate is as large.
 _LARGEST_ANSWER = 64 * 1024 * 1024
-#: Answers that tell something besides what is wrong.
+#: Statuses of answers that are more than an error.
 _TELLING = frozenset({HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.UNPROCESSABLE_ENTITY})
 
 
@@ -30,8 +30,8 @@ class Gone(CtlError):
 
 
 class TurnedAway(CtlError):
-    """The connection was ended before there was an answer, as the gate does with
-    clients that it does not admit."""
+    """The connection was closed before the answer, as the gate does with clients
+    that it rejects."""
 
 
 class _SocketConnection(HTTPConnection):
@@ -52,22 +52,22 @@ class Remote:
     """
     A gate that can be asked.
 
-    :ivar address: where.
+    :ivar address: where it answers.
     """
 
     address: GateAddress
 
     def get(self, path: str, **query: object) -> Any:
         """
-        :returns: the answer, out of JSON.
-        :raises CtlError: if there is none, or it is a refusal.
+        :returns: the answer, decoded.
+        :raises CtlError: if there is no answer, or a refusal.
         """
         return self._ask("GET", path, query, TIMEOUT)
 
     def connections(self, server: str | None = None) -> list[Any]:
         """
-        :param server: whose, or None for all.
-        :returns: the connections, in as many answers as it takes.
+        :param server: only those of that server; None for all.
+        :returns: all connections; it asks as often as needed.
         """
         found: list[Any] = []
         after: int | None = 0
@@ -80,8 +80,8 @@ class Remote:
     def post(self, path: str, timeout: float = TIMEOUT, **query: object) -> Any:
         """
         :param timeout: in seconds.
-        :returns: the answer, out of JSON.
-        :raises CtlError: if there is none, or it is a refusal.
+        :returns: the answer, decoded.
+        :raises CtlError: if there is no answer, or a refusal.
         """
         return self._ask("POST", path, query, timeout)
 

@@ -33,16 +33,16 @@ _GATE_OPTIONS = (
     click.option("--key", type=_FILE, help="For https: its private key."),
     click.option("--ca", type=_FILE, help="For https: the CAs to verify the gate with."),
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="Say it in JSON.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
-#: The gate refuses; it cannot be asked.
+#: Exit codes: the gate refuses; the gate cannot be asked.
 _REFUSED, _UNKNOWN = 1, 2
-#: In seconds, between two looks whether a gate has ended.
+#: Seconds between two checks whether the gate has ended.
 _POLL = 0.2
 
 
 class _Group(click.Group):
-    """Says in one line why the gate cannot be asked."""
+    """Prints in one line why the gate cannot be asked."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -63,7 +63,7 @@ def _remote(said: dict[str, Any]) -> Remote:
     from mtlsgate.ctl.client import Remote
     from mtlsgate.ctl.gate_address import CtlOptions, find
 
-    # They may stand before the command's name, too.
+    # These options may also stand before the command's name.
     before = click.get_current_context().obj or {}
     return Remote(find(CtlOptions(**{name: said[name] or before.get(name) for name in said})))
 
@@ -76,13 +76,12 @@ def _json(facts: Any) -> None:
 @_names_gate
 @click.pass_context
 def ctl(context: click.Context, /, **said: Any) -> None:
-    """Ask a running gate how it is, and tell it what to do.
+    """Look at a running gate, and control it.
 
-    The gate is named by its configuration, of which only the admin block is
-    read, or by its socket or URL.
+    Name the gate by its configuration, of which only the admin block is read, or
+    by its socket or URL.
 
-    Exits 0 if the gate did as it was told, 1 if it refused, and 2 if it could
-    not be asked.
+    Exits 0 on success, 1 if the gate refused, and 2 if it could not be asked.
     """
     context.obj = said
 
@@ -91,7 +90,7 @@ def ctl(context: click.Context, /, **said: Any) -> None:
 @_names_gate
 @_JSON
 def status(as_json: bool, **said: Any) -> None:
-    """Say how the gate is."""
+    """Show the state of the gate."""
     facts = _remote(said).get("/status")
     if as_json:
         _json(facts)
@@ -118,10 +117,10 @@ def connections(server: str | None, as_json: bool, **said: Any) -> None:
 
 @ctl.command()
 @_names_gate
-@click.option("--pins", is_flag=True, help="Print HCL that pins those who were turned away.")
+@click.option("--pins", is_flag=True, help="Print HCL that pins the rejected clients.")
 @_JSON
 def rejections(pins: bool, as_json: bool, **said: Any) -> None:
-    """List who was turned away, the latest first."""
+    """List the rejected clients, the latest first."""
     found = _remote(said).get("/rejections")
     if as_json:
         _json(found)
@@ -137,12 +136,14 @@ def rejections(pins: bool, as_json: bool, **said: Any) -> None:
 
 @ctl.command()
 @_names_gate
-@click.option("--dry-run", is_flag=True, help="Only say what would change, and who be dropped.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only print what it would change, and whom it would drop."
+)
 @_JSON
 def reload(dry_run: bool, as_json: bool, **said: Any) -> None:
-    """Load the configuration anew.
+    """Reload the configuration.
 
-    If anything in it is wrong, the gate goes on as it is, and this exits 1.
+    If anything in it is wrong, nothing changes and this exits 1.
     """
     from mtlsgate.ctl.client import LONG_TIMEOUT
     from mtlsgate.ctl.words import changes
@@ -164,9 +165,9 @@ def reload(dry_run: bool, as_json: bool, **said: Any) -> None:
 @click.option("--wait", is_flag=True, help="Wait until the gate has ended.")
 @_JSON
 def drain(wait: bool, as_json: bool, **said: Any) -> None:
-    """Accept no more connections, let those there are end, and end the gate.
+    """Accept no more connections, wait for the others, and end the gate.
 
-    They have until the drain_timeout of the configuration.
+    Connections have the configured drain_timeout to end.
     """
     from mtlsgate.ctl.client import Gone, TurnedAway
     from mtlsgate.ctl.words import counted
@@ -177,7 +178,7 @@ def drain(wait: bool, as_json: bool, **said: Any) -> None:
         _json(facts)
     else:
         click.echo(f"draining: {counted(facts['admitted'], 'client')} still connected")
-    # Just when it ends, it may look like the latter.
+    # A gate that is ending may look like that.
     with suppress(Gone, TurnedAway):
         while wait:
             remote.get("/status")
@@ -189,7 +190,7 @@ def drain(wait: bool, as_json: bool, **said: Any) -> None:
 @click.argument("number", type=click.IntRange(1), metavar="NUMBER")
 @_JSON
 def close(number: int, as_json: bool, **said: Any) -> None:
-    """End a connection at once; ctl connections tells its NUMBER."""
+    """Close a connection at once; ctl connections shows its NUMBER."""
     try:
         facts = _remote(said).post(f"/connections/{number}/close")
     except NotFound as error:
@@ -214,11 +215,11 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) ->
 @_names_gate
 @click.option(
     "--every", default="2s", metavar="TIME", show_default=True, callback=_seconds,
-    help="How often to look.",
+    help="Time between two looks.",
 )  # fmt: skip
 @click.option("--once", is_flag=True, help="Look once.")
 def top(every: float, once: bool, **said: Any) -> None:
-    """Show the gate at a glance, again and again, until Ctrl-C."""
+    """Show the gate on one screen, updated until Ctrl-C."""
     from mtlsgate.ctl import tables
     from mtlsgate.ctl import top as view
 

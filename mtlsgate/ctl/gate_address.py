@@ -1,5 +1,5 @@
 """
-Where the gate's admin endpoint is: as a person says, or as the configuration does.
+The address of the gate's admin endpoint, from the options or the configuration.
 
 Of a configuration only the ``admin`` block is read; the rest may be in error, and
 its keys and certificates out of reach.
@@ -15,7 +15,7 @@ from attrs import field, frozen
 from mtlsgate.errors import GateError
 from mtlsgate.text import quoted
 
-#: How a URL may call this machine.
+#: Names of this machine in a URL.
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -26,7 +26,7 @@ _UNKNOWN_PLACE = (
 
 
 class CtlError(GateError):
-    """The gate cannot be asked, and why."""
+    """The gate cannot be asked; the text says why."""
 
 
 class NotFound(CtlError):
@@ -36,7 +36,7 @@ class NotFound(CtlError):
 @frozen(kw_only=True)
 class GateAddress:
     """
-    Where to ask, and what to present.
+    Where the gate answers, and what to present to it.
 
     :ivar path: of a unix socket; or None.
     :ivar host: to connect to, where there is no socket.
@@ -80,7 +80,7 @@ class CtlOptions:
 def find(given: CtlOptions) -> GateAddress:
     """
     :returns: where to ask.
-    :raises CtlError: if that cannot be told.
+    :raises CtlError: if the options and the configuration do not say it.
     """
     if sum(one is not None for one in (given.config, given.socket, given.url)) > 1:
         raise CtlError("--config, --socket and --url name the gate: one of them is enough")
@@ -133,7 +133,7 @@ def _of_url(url: str, given: CtlOptions, token: str | None) -> GateAddress:
 
 
 def _of_config(path: Path, token: str | None) -> GateAddress:
-    # Here, because it takes a while, and who names the socket does not wait for it.
+    # Imported here, because it takes a while and --socket does not need it.
     from mtlsgate.errors import ConfigError, CredentialError
     from mtlsgate.load.admin_endpoint import endpoint_of
 

@@ -20,14 +20,14 @@ from rich.text import Text
 from mtlsgate.ctl.words import counted, duration, moment, size
 from mtlsgate.text import printable
 
-#: Of what is one of the gate's JSON objects.
+#: One of the gate's JSON objects.
 Facts = Mapping[str, Any]
-#: In columns, where nobody's terminal is that wide: lines stay whole in a file.
+#: Columns in a file, where lines are never broken.
 _WIDE = 10_000
 _NOTHING = "-"
 #: Columns of days left, and the kind of deadline that each has.
 _COLUMNS = {"certificate": "server_certificate", "CA": "ca", "pin": "pin", "CRL": "crl"}
-#: What is said of a deadline before and after it.
+#: Words for a deadline before and after it.
 _ENDING = {
     "server_certificate": "a certificate of the server expires",
     "ca": "a CA expires",
@@ -43,16 +43,16 @@ _OVER = {
 
 
 def console() -> Console:
-    """:returns: what prints to the terminal, or whatever standard output is."""
+    """:returns: a printer for standard output."""
     if hasattr(sys.stdout, "reconfigure"):
-        # A name that the terminal has no letters for is still shown.
+        # Show a name even if the terminal lacks its letters.
         sys.stdout.reconfigure(errors="backslashreplace")
     width = None if sys.stdout.isatty() else _WIDE
     return Console(width=width, markup=False, highlight=False, emoji=False, soft_wrap=False)
 
 
 def say(what: RenderableType) -> None:
-    """Print it, without blanks at the ends of lines."""
+    """Print without blanks at the ends of lines."""
     printer = console()
     with printer.capture() as captured:
         printer.print(what)
@@ -61,14 +61,14 @@ def say(what: RenderableType) -> None:
 
 
 def text(value: object, style: str = "") -> Text:
-    """:returns: it, fit for a terminal."""
+    """:returns: the value, safe for a terminal."""
     return Text(_NOTHING if value is None or value == "" else printable(str(value)), style=style)
 
 
 def table(
     headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
 ) -> Table:
-    """:param right: the headings of columns whose numbers stand below each other."""
+    """:param right: the headings of columns that are aligned to the right."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for heading in headings:
         made.add_column(
@@ -85,7 +85,7 @@ def status(facts: Facts) -> RenderableType:
 
 
 def heading(facts: Facts) -> Text:
-    """:returns: what there is to say before the servers."""
+    """:returns: the lines before the table of servers."""
     ready = (
         text("ready", "bold green")
         if facts["ready"]
@@ -129,7 +129,7 @@ def _due(facts: Facts) -> list[RenderableType]:
 
 
 def due_line(server: str, deadline: Facts) -> str:
-    """:returns: what is to be seen to, and by when."""
+    """:returns: what needs attention, and by when."""
     who = server if deadline["rule"] is None else f"{server}: rule {deadline['rule']}"
     is_over = deadline["days_left"] < 0
     what = _OVER[deadline["kind"]] if is_over else _ENDING[deadline["kind"]]
@@ -240,7 +240,7 @@ def rejections(found: Iterable[Facts]) -> Table:
 
 
 def pins(found: Iterable[Facts]) -> list[str]:
-    """:returns: HCL: a pin for each client that may want one, the latest first."""
+    """:returns: HCL with a pin for each client that a pin may admit, the latest first."""
     lines: dict[str, str] = {}
     for one in found:
         if one["pin_block"] is not None:

@@ -26,7 +26,7 @@ _FEWEST = 5
 @frozen
 class Look:
     """
-    What the gate said at one moment.
+    The gate's answers at one moment.
 
     :ivar at: when, in seconds.
     :ivar status: the gate as a whole.
@@ -41,7 +41,7 @@ class Look:
 
 
 def look(remote: Remote) -> Look:
-    """:returns: how the gate is now."""
+    """:returns: the state of the gate now."""
     return Look(
         monotonic(),
         remote.get("/status"),
@@ -51,8 +51,8 @@ def look(remote: Remote) -> Look:
 
 
 def rates(before: Look | None, now: Look) -> dict[int, float]:
-    """:returns: bytes a second, both ways, since the look before, or since a
-    connection came; by its number."""
+    """:returns: bytes a second in both directions, since the look before or since the
+    connection arrived; by its number."""
     known = {} if before is None else {one["number"]: _bytes(one) for one in before.connections}
     elapsed = 0.0 if before is None else now.at - before.at
     found = {}
@@ -121,11 +121,10 @@ def show(
     wait: Callable[[float], object] = sleep,
 ) -> None:
     """
-    Show the gate until a KeyboardInterrupt, which this does not catch.
+    Show the gate until a KeyboardInterrupt, which it does not catch.
 
     :param every: seconds from one look to the next.
-    :param once: whether to look once, which is also all there is for who is no
-        terminal.
+    :param once: whether to look once, as it does anyway if there is no terminal.
     """
     now = look(remote)
     if once or not console.is_terminal:

@@ -1,5 +1,5 @@
 """
-Numbers as people read them, and what a reload changes.
+Numbers in words, and what a reload changes.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def moment(text: str) -> str:
 
 def changes(reload: Mapping[str, Any]) -> list[str]:
     """
-    :param reload: what came of one, or of a trial, as the gate tells it.
-    :returns: what is different, or would be, in lines.
+    :param reload: the gate's answer to a reload or a dry run.
+    :returns: what has changed, or would change, in lines.
     """
     stays = f"epoch {reload['epoch']} stays in force"
     if not reload["succeeded"]:

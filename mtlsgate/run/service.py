@@ -1,5 +1,5 @@
 """
-The Twisted service: the life of the gate under twistd.
+The Twisted service: runs the gate under twistd.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class GateService(Service):
     Listens, runs until it is stopped, and drains.
 
     :ivar runner: runs one epoch after another.
-    :ivar reloader: loads the configuration anew.
+    :ivar reloader: reloads the configuration.
     :ivar observers: are told what happens to connections.
     """
 
@@ -32,7 +32,7 @@ class GateService(Service):
 
     @property
     def not_ready(self) -> str | None:
-        """Why no connection is accepted, in a few words, or None."""
+        """Why it accepts no connections, in a few words, or None."""
         if self.runner.is_draining:
             return "draining"
         if not self.running:
@@ -47,8 +47,8 @@ class GateService(Service):
         """Listen, if that has not happened yet."""
         super().startService()
         self._listen()
-        # As the user that the gate is from now on: what goes wrong is known at
-        # once, and not when the file is rotated.
+        # Now as the user that the gate runs as: a missing right shows at once, and
+        # not at the first rotation.
         self.observers.audit.reopen()
         self.runner.start()
 
