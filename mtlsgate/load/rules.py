@@ -36,6 +36,7 @@ class RuleReader:
         self.files = files
         self.report = report
         self.now = now
+        self._pins_held: dict[Pin, Pin] = {}
 
     def rules(self, tls: model.Tls, deny: tuple[Condition, ...]) -> Iterator[Rule]:
         """
@@ -102,7 +103,8 @@ class RuleReader:
             else:
                 pin = Pin(leaf, written.label, written.not_before, written.retire_after)
             lint.look(pin, leaf)
-            return pin
+            # A pin that fifty servers name is held once.
+            return self._pins_held.setdefault(pin, pin)
 
         yield from self.files.each_certificate(block.leaf_certificate, block.heading, keep)
         yield from self.files.each_certificate_in(block.leaf_certificate_dir, block.heading, keep)

@@ -5,6 +5,8 @@ A gate from a configuration file, and a protocol that records what comes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from twisted.internet.interfaces import IAddress
@@ -12,6 +14,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from mtlsgate.clock import utc_now
 from mtlsgate.gate.factory import GateFactory
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.load.epoch import load
@@ -19,17 +22,24 @@ from mtlsgate.load.epoch import load
 __all__ = ["RecordingFactory", "RecordingProtocol", "gate"]
 
 
-def gate(config: str | Path, clock: Clock, server: str | None = None) -> GateFactory:
+def gate(
+    config: str | Path,
+    clock: Clock,
+    server: str | None = None,
+    *,
+    now: Callable[[], datetime] = utc_now,
+) -> GateFactory:
     """
     What a gate listens with, for a :class:`Client` to connect to.
 
     :param config: the configuration file, which is loaded as the gate does.
     :param clock: the reactor of the server and of the protocol behind it.
     :param server: the label of the server, if there are several.
+    :param now: the time by which certificates are judged.
     :raises ConfigError: if the configuration is in error.
     :raises ValueError: if it has no such server.
     """
-    servers = load(str(config), reactor=clock).servers
+    servers = load(str(config), now=now, reactor=clock).servers
     found = [one for one in servers if server is None or one.gate.name == server]
     if len(found) != 1:
         names = ", ".join(one.gate.name for one in servers)

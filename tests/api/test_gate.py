@@ -163,6 +163,19 @@ def test_an_address_that_is_taken(here: Certificates, running: Loop) -> None:
             running.listen(endpoint, Greeters())
 
 
+def test_a_factory_that_fails_to_start_frees_the_address(here: Certificates, running: Loop) -> None:
+    class Broken(Greeters):
+        def startFactory(self) -> None:
+            raise RuntimeError("no")
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    endpoint = a_gate().endpoint(running.reactor, f"127.0.0.1:{port}")
+    with pytest.raises(GateError, match="a protocol failed to start: RuntimeError: no"):
+        running.listen(endpoint, Broken())
+    running.listen(endpoint, Greeters())
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_reload_replaces_the_rules_in_place(
     here: Certificates, running: Loop, version: str

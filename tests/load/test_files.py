@@ -123,6 +123,72 @@ def test_a_link_to_nowhere(here: Site) -> None:
     ]
 
 
+OWN = "which is the gate's own: name a directory that holds nothing else"
+MIXED = """
+server_certificate {
+  public_key_file = "here/server.crt"
+  private_key_file = "server.key"
+}
+client_certificate {
+  ca_certificate_file = "bundle.crt"
+  %s
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("stated", "problem"),
+    [
+        ('leaf_certificate_dir = "."', 'leaf_certificate_dir: "." holds "gate.hcl"'),
+        ('leaf_certificate_dir = "./pins/.."', 'leaf_certificate_dir: "./pins/.." holds "gate.h'),
+        ('leaf_certificate_dir = "link"', 'leaf_certificate_dir: "link" holds "gate.hcl"'),
+        ('leaf_certificate_dir = "here"', 'leaf_certificate_dir: "here" holds "server.crt"'),
+        ('crl_dir = "lists"', 'crl_dir: "lists" holds "gate.hcl"'),
+    ],
+)
+def test_a_directory_that_holds_what_is_the_gates_own(
+    here: Site, stated: str, problem: str
+) -> None:
+    """A slip of a path, or an empty variable in one, must not pin everything beside the
+    configuration."""
+    (here.directory / "here").mkdir()
+    (here.directory / "link").symlink_to(here.directory)
+    (here.directory / "lists").symlink_to(".")
+    here.write("here/server.crt", pki().server.pem)
+    here.write("one.crl", ROOT_LIST.public_bytes(Encoding.PEM))
+    found = here.problems(server(MIXED % stated))
+    assert any(problem in one and OWN in one for one in found), found
+
+
+def test_a_directory_beside_the_configuration_is_fine(here: Site) -> None:
+    """Also if the file is a link to somewhere else, as in a container."""
+    here.write("pins/a.crt", pem(CLIENT))
+    assert len(only(here, rule('leaf_certificate_dir = "pins"')).pins) == 1
+
+
+def test_what_many_servers_name_is_held_once(here: Site) -> None:
+    """Lists, CAs and pins, from files and from directories."""
+    here.write("one.crl", ISSUING_LIST.public_bytes(Encoding.PEM))
+    here.write("crls/root.crl", ROOT_LIST.public_bytes(Encoding.PEM))
+    here.write("pins/a.crt", pem(CLIENT))
+    text = server(
+        rule(
+            'ca_certificate_file = "bundle.crt"\nleaf_certificate_dir = "pins"\n'
+            'crl_file = "one.crl"\ncrl_dir = "crls"'
+        )
+    )
+    rules: list[Rule] = []
+    for loaded in here.load(text * 3).servers:
+        assert loaded.gate.context.admission is not None
+        rules += loaded.gate.context.admission.rules
+    for read in (
+        lambda one: one.revocation.lists,
+        lambda one: one.authorities,
+        lambda one: one.pins,
+    ):
+        assert len({tuple(map(id, read(one))) for one in rules}) == 1
+
+
 # crl_file, crl_dir
 
 

@@ -1009,12 +1009,16 @@ TWO = """
 server "one" {
   hosts = ["127.0.0.1:0"]
   protocol "echo" {}
-  tls { client_certificate { ca_certificate_file = "ca.crt" } }
+  tls {
+    client_certificate { ca_certificate_file = "ca.crt" }
+  }
 }
 server "two" {
   hosts = ["127.0.0.1:0"]
   protocol "whoami" {}
-  tls { client_certificate { ca_certificate_file = "ca.crt" } }
+  tls {
+    client_certificate { ca_certificate_file = "ca.crt" }
+  }
 }
 """
 
@@ -1037,6 +1041,21 @@ def test_a_gate_is_what_a_configuration_says(tmp_path: Path) -> None:
     mallory = Client(one, Authority.create().issue("mallory"), clock=clock)
     mallory.handshake()
     assert not mallory.established
+
+
+def test_a_gate_judges_at_the_time_that_it_is_told(tmp_path: Path) -> None:
+    authority = Authority.create()
+    alice = authority.issue("alice")
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    (tmp_path / "gate.hcl").write_text(TWO)
+    now = alice.certificate.not_valid_after_utc
+    clock = Clock()
+    factory = gate(tmp_path / "gate.hcl", clock, "one", now=lambda: now)
+    for later, admitted in ((timedelta(minutes=-5), True), (timedelta(minutes=5), False)):
+        now = alice.certificate.not_valid_after_utc + later
+        client = Client(factory, alice, clock=clock)
+        client.send(b"hi")
+        assert (client.receive() == b"hi") is admitted
 
 
 @pytest.mark.parametrize("server", [None, "three"])
