@@ -52,10 +52,8 @@ from mtlsgate.run.twistd import LogOutput, log_output_of, mend_pid_file, owner_o
 class Options(usage.Options):
     """What follows ``twistd mtlsgate``."""
 
-    synopsis = "[--config FILE]"
+    synopsis = "[--config FILE_OR_DIRECTORY ...]"
     longdesc = "An mTLS gate: verified TLS clients, and no others, reach the protocol behind it."
-    optParameters = [["config", "c", "gate.hcl", "The configuration file."]]
-
     epoch: Epoch
     handle: GateHandle
     loader: Loader
@@ -63,6 +61,17 @@ class Options(usage.Options):
     opener: Opener
     reactor: MonotonicReactor
     sockets: Sockets
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["config"] = []
+
+    def opt_config(self, path: str) -> None:
+        """The configuration: a file, or a directory of files that end in .hcl. If given
+        several times, later files add to earlier ones. [default: gate.hcl]"""
+        self["config"].append(path)
+
+    opt_c = opt_config
 
     def postOptions(self) -> None:
         """
@@ -75,14 +84,14 @@ class Options(usage.Options):
         say = partial(print, file=sys.stderr)
         self.handle = GateHandle()
         # Before a daemon changes its directory.
-        path, owner = os.path.abspath(self["config"]), owner_of(self.parent)
+        names, owner = self["config"] or ["gate.hcl"], owner_of(self.parent)
         # First of all: what the process has not seen it cannot give away.
         reader = reader_for(owner)
         self.opener = os.open if reader is None else reader.open
-        self.loader = Loader(path, self.handle, self.reactor, self.opener)
+        self.loader = Loader([*map(os.path.abspath, names)], self.handle, self.reactor, self.opener)
         try:
             mend_pid_file(self.parent, say)
-            self.epoch = self.loader.first(self["config"], say)
+            self.epoch = self.loader.first(names, say)
             self.log = log_output_of(self.parent, cast(Turns, self.reactor))
             audit = self["audit"] = AuditLog()
             audit.turn_to(audit.prepare(self.epoch.path, self.epoch.settings.audit, owner))

@@ -18,6 +18,14 @@ from mtlsgate.ctl.commands import ctl
 from mtlsgate.errors import GateError
 
 _FILE = click.Path(path_type=Path)
+_CONFIG = click.option(
+    "-c",
+    "--config",
+    multiple=True,
+    default=["gate.hcl"],
+    show_default=True,
+    help="The configuration: a file, or a directory of .hcl files; may be given several times.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,11 +46,9 @@ main.add_command(ctl)
 
 
 @main.command()
-@click.option(
-    "-c", "--config", default="gate.hcl", show_default=True, help="The configuration file."
-)
+@_CONFIG
 @click.option("--strict", is_flag=True, help="Make warnings errors.")
-def check(config: str, strict: bool) -> None:
+def check(config: tuple[str, ...], strict: bool) -> None:
     """Say what a configuration would do, or what is wrong with it.
 
     Exits 0 if the gate would start, and 1 if not.
@@ -101,15 +107,17 @@ def init(directory: Path, days: int, hosts: tuple[str, ...], clients: tuple[str,
 
 
 @main.command()
-@click.option(
-    "-c", "--config", default="gate.hcl", show_default=True, help="The configuration file."
-)
+@_CONFIG
 @click.option("--server", help="The server to ask; needed if there are several.")
 @click.option("--at", help="The time to judge by, as 2027-01-31T12:00:00Z; by default now.")
 @click.option("--json", "as_json", is_flag=True, help="Say it in JSON.")
 @click.argument("certificates", nargs=-1, required=True, metavar="CERT...")
 def explain(
-    config: str, server: str | None, at: str | None, as_json: bool, certificates: tuple[str, ...]
+    config: tuple[str, ...],
+    server: str | None,
+    at: str | None,
+    as_json: bool,
+    certificates: tuple[str, ...],
 ) -> None:
     """Say why a client would be let in, or not.
 

@@ -21,6 +21,7 @@ from mtlsgate.certificates.parsing import parse_certificates, read_file, sha256
 from mtlsgate.errors import CredentialError, did_you_mean
 from mtlsgate.gate.factory import GateServer
 from mtlsgate.load.epoch import load
+from mtlsgate.load.sources import ConfigPaths, names_of
 from mtlsgate.text import printable, quoted
 
 
@@ -122,13 +123,15 @@ def _hints(rule: Rule, chain: tuple[x509.Certificate, ...], at: datetime) -> tup
     return tuple(dict.fromkeys(near_misses(rule, chain, at)))
 
 
-def choose_server(config: str, name: str | None) -> GateServer:
+def choose_server(paths: ConfigPaths, name: str | None) -> GateServer:
     """
+    :param paths: of the configuration, as for `mtlsgate.load.epoch.load`.
     :param name: of a server, or None where there is but one.
     :raises ConfigError: if the configuration is in error.
     :raises ValueError: if there is no such server, or it asks for no certificate.
     """
-    servers = [one.gate for one in load(config, offline=True).servers]
+    config = ", ".join(names_of(paths))
+    servers = [one.gate for one in load(paths, offline=True).servers]
     names = ", ".join(quoted(one.name) for one in servers)
     chosen = [one for one in servers if name in (None, one.name)]
     if not chosen:

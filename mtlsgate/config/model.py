@@ -225,6 +225,8 @@ class Audit:
 @frozen(kw_only=True)
 class Settings(Defaults):
     """
+    :ivar environment: which ``environment`` blocks count, unless the environment
+        variable MTLSGATE_ENVIRONMENT names another.
     :ivar watch: whether to load anew when a file changes that was read.
     :ivar drain_timeout: how long connections may go on when the gate is
         stopped, in seconds.
@@ -233,6 +235,7 @@ class Settings(Defaults):
     :ivar audit: where to keep an audit log.
     """
 
+    environment: str | None = None
     watch: bool = False
     drain_timeout: DurationOrZero = 10.0
     quiet: bool = False
@@ -254,15 +257,27 @@ class Admin:
 
 
 @frozen(kw_only=True)
+class VariableDefaults:
+    """
+    :ivar environment_variables: what those are that are not set.
+    """
+
+    at: Position = position()
+    environment_variables: dict[str, str] = Factory(dict)
+
+
+@frozen(kw_only=True)
 class Configuration:
     """
     A whole file.
 
     :ivar settings: what holds for all servers.
+    :ivar defaults: what is assumed of the environment.
     :ivar admin: how the gate can be asked and told.
     :ivar server: the servers, in file order.
     """
 
     settings: Settings = Factory(Settings)
+    defaults: VariableDefaults | None = None
     admin: Admin | None = None
     server: tuple[Server, ...] = field()

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path)
 _GATE_OPTIONS = (
-    click.option("-c", "--config", type=_FILE, help="The configuration.  [default: gate.hcl]"),
+    click.option(
+        "-c",
+        "--config",
+        type=_FILE,
+        multiple=True,
+        help="The configuration, as the gate was given it.  [default: gate.hcl]",
+    ),
     click.option("--socket", type=_FILE, help="The gate's admin socket."),
     click.option(
         "--url", help="Its admin endpoint, as http://127.0.0.1:9090 or https://host:port."
@@ -65,7 +71,8 @@ def _remote(said: dict[str, Any]) -> Remote:
 
     # These options may also stand before the command's name.
     before = click.get_current_context().obj or {}
-    return Remote(find(CtlOptions(**{name: said[name] or before.get(name) for name in said})))
+    given = {name: said[name] or before.get(name) or said[name] for name in said}
+    return Remote(find(CtlOptions(**given)))
 
 
 def _json(facts: Any) -> None:

@@ -66,9 +66,9 @@ class GateAddress:
 
 @frozen(kw_only=True)
 class CtlOptions:
-    """The options that name the gate; None where one is not given."""
+    """The options that name the gate; None or empty if not given."""
 
-    config: Path | None = None
+    config: tuple[Path, ...] = ()
     socket: Path | None = None
     url: str | None = None
     token_file: Path | None = None
@@ -82,7 +82,7 @@ def find(given: CtlOptions) -> GateAddress:
     :returns: where to ask.
     :raises CtlError: if the options and the configuration do not say it.
     """
-    if sum(one is not None for one in (given.config, given.socket, given.url)) > 1:
+    if sum(map(bool, (given.config, given.socket, given.url))) > 1:
         raise CtlError("--config, --socket and --url name the gate: one of them is enough")
     token = None if given.token_file is None else _token(given.token_file)
     is_tls = given.url is not None and given.url.lower().startswith("https:")
@@ -92,7 +92,7 @@ def find(given: CtlOptions) -> GateAddress:
         return GateAddress(path=given.socket, token=token)
     if given.url is not None:
         return _of_url(given.url, given, token)
-    return _of_config(given.config or Path("gate.hcl"), token)
+    return _of_config(given.config or (Path("gate.hcl"),), token)
 
 
 def _token(path: Path) -> str:
@@ -132,17 +132,18 @@ def _of_url(url: str, given: CtlOptions, token: str | None) -> GateAddress:
     )
 
 
-def _of_config(path: Path, token: str | None) -> GateAddress:
+def _of_config(paths: tuple[Path, ...], token: str | None) -> GateAddress:
     # Imported here, because it takes a while and --socket does not need it.
     from mtlsgate.errors import ConfigError, CredentialError
     from mtlsgate.load.admin_endpoint import endpoint_of
 
     try:
-        endpoint = endpoint_of(path)
+        endpoint = endpoint_of(paths)
     except ConfigError as error:
         raise CtlError(f"{error}\n{_UNKNOWN_PLACE}") from None
     except CredentialError as error:
-        raise CtlError(f"{path}: {error}; name the gate by --config, --socket or --url") from None
+        raise CtlError(f"{error}; name the gate by --config, --socket or --url") from None
+    path = ", ".join(map(str, paths))
     if endpoint is None:
         raise CtlError(
             f'{path}: there is no admin block: add admin {{ listen = "unix:/run/mtlsgate.sock" }}, '

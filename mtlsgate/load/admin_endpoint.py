@@ -11,16 +11,16 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from mtlsgate.certificates.parsing import read_file
 from mtlsgate.config import Misconfigured, Remainder, model
+from mtlsgate.config.assembly import assemble
 from mtlsgate.config.decode import Decoder
-from mtlsgate.config.expressions import Scope
 from mtlsgate.config.material import looks_like_material, material_bytes
-from mtlsgate.config.syntax import parse
-from mtlsgate.errors import START, Report
+from mtlsgate.config.scope import Scope
+from mtlsgate.errors import START, CredentialError, Report
 from mtlsgate.load.addresses import Address, HostError, SocketAddress
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import parse_host
+from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
 from mtlsgate.text import quoted
 
 #: What a token must have at least, in characters.
@@ -110,24 +110,30 @@ class _AdminAlone:
     admin: model.Admin | None = None
 
 
-def endpoint_of(path: Path) -> AdminEndpoint | None:
+def endpoint_of(paths: ConfigPaths) -> AdminEndpoint | None:
     """
     Read the ``admin`` block of a configuration and nothing else of it: the rest
     may be in error, and its keys and certificates out of reach.
 
-    :returns: the endpoint, or None if the file has none.
-    :raises CredentialError: if the file cannot be read, in words that follow its name.
+    :param paths: as for `mtlsgate.load.epoch.load`.
+    :returns: the endpoint, or None if the files have none.
+    :raises CredentialError: if a file cannot be read, with its name.
     :raises ConfigError: if the block is in error.
     """
-    report = Report(str(path))
-    files = CertificateFiles(path.absolute().parent, report, {})
-    body = parse(read_file(path), report)
+    names = names_of(paths)
+    report = Report(", ".join(names))
+    files = CertificateFiles(base_directory(names[0]), report, {})
+    sources = read_sources(names, files, report)
+    if report.errors:
+        raise CredentialError("; ".join(f"{one.path}: {one.text}" for one in report.errors))
+    scope = Scope(os.environ, lambda name: files.read_file(files.directory / name))
+    assembled = assemble(sources, scope, report)
     endpoint = None
-    if body is not None:
+    if assembled is not None:
         # What is wrong elsewhere is the gate's to say.
         report.errors.clear()
-        scope = Scope(os.environ, lambda name: files.read_file(files.directory / name))
-        decoded = Decoder(scope, report).decode(_AdminAlone, body, START, "configuration")
+        decoder = Decoder(assembled.scope, report)
+        decoded = decoder.decode(_AdminAlone, assembled.body, START, "configuration")
         if decoded is not None and decoded.admin is not None:
             endpoint = read_admin(decoded.admin, files, report)
     report.raise_errors()

@@ -18,11 +18,11 @@ from attrs import frozen
 
 from mtlsgate.clock import utc_now
 from mtlsgate.config import Located, Material, model
+from mtlsgate.config.assembly import Assembled, assemble
 from mtlsgate.config.decode import Decoder
-from mtlsgate.config.expressions import Scope
 from mtlsgate.config.material import looks_like_material
-from mtlsgate.config.syntax import parse
-from mtlsgate.errors import START, CredentialError, Problem, Report
+from mtlsgate.config.scope import Scope
+from mtlsgate.errors import START, Problem, Report
 from mtlsgate.interfaces import IGate
 from mtlsgate.load.address_conflicts import names_elsewhere, refuse_overlaps
 from mtlsgate.load.addresses import HostError
@@ -35,6 +35,7 @@ from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host, parse_host
 from mtlsgate.load.progress import note_if_slow
 from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder, serve
+from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
 from mtlsgate.protocols import no_gate
 from mtlsgate.text import quoted
 
@@ -46,7 +47,7 @@ class Epoch:
     """
     One loaded configuration and all that was built from it.
 
-    :ivar path: the file, as the person named it.
+    :ivar path: the file, or the files, as the person named them.
     :ivar servers: in file order.
     :ivar settings: hold for all servers.
     :ivar admin: where the gate can be asked and told, or None.
@@ -64,7 +65,7 @@ class Epoch:
 
 
 def load(
-    path: str,
+    paths: ConfigPaths,
     environ: Mapping[str, str] = os.environ,
     now: Callable[[], datetime] = utc_now,
     *,
@@ -76,7 +77,8 @@ def load(
     opener: Opener = os.open,
 ) -> Epoch:
     """
-    :param path: the configuration file; relative paths in it start at its directory.
+    :param paths: the configuration file, a directory of such, or several of both;
+        relative paths in a file start at its directory.
     :param environ: what ``env.NAME`` sees.
     :param now: the time by which certificates are judged, here and in every handshake.
     :param offline: look no host name up and open no socket; the result cannot listen.
@@ -92,7 +94,7 @@ def load(
     """
     with _no_collection():
         watched = {} if seen is None else seen
-        return _Load(path, environ, now, offline, say, watched, reactor, gate, opener).epoch()
+        return _Load(paths, environ, now, offline, say, watched, reactor, gate, opener).epoch()
 
 
 @frozen
@@ -111,7 +113,7 @@ class LoadedGate:
 
 
 def load_gate(
-    path: str,
+    paths: ConfigPaths,
     server: str | None,
     environ: Mapping[str, str] = os.environ,
     now: Callable[[], datetime] = utc_now,
@@ -127,7 +129,7 @@ def load_gate(
     """
     with _no_collection():
         watched = {} if seen is None else seen
-        return _Load(path, environ, now, False, None, watched, None, no_gate).gate(server)
+        return _Load(paths, environ, now, False, None, watched, None, no_gate).gate(server)
 
 
 @contextmanager
@@ -145,7 +147,7 @@ def _no_collection() -> Iterator[None]:
 
 class _Load:
     """
-    One load of one file.
+    One load of one configuration.
 
     :ivar report: where problems go.
     :ivar directory: where relative paths start.
@@ -156,7 +158,7 @@ class _Load:
 
     def __init__(
         self,
-        path: str,
+        paths: ConfigPaths,
         environ: Mapping[str, str],
         now: Callable[[], datetime],
         offline: bool,
@@ -166,19 +168,29 @@ class _Load:
         gate: Callable[[], IGate],
         opener: Opener = os.open,
     ) -> None:
-        self.report = Report(path)
-        # Absolute, because a daemon changes its directory before it reloads.
-        self.directory = Path(path).absolute().parent
+        names = names_of(paths)
+        self.report = Report(", ".join(names))
+        self.directory = base_directory(names[0])
         self.files = CertificateFiles(self.directory, self.report, seen, opener)
         self.servers = ServerBuilder(self.files, self.report, now)
         # Not `self`, which would keep all that was read alive until the next collection.
         directory, files = self.directory, self.files
         scope = Scope(environ, lambda name: files.read_file(directory / name))
+        self._assembled = self._assemble(names, scope)
+        if self._assembled is not None:
+            scope = self._assembled.scope
         self._decoder = Decoder(scope, self.report)
         self.applications = ApplicationReader(self._decoder, self.files, reactor, gate)
         self._now = now
         self._offline = offline
         self._say = say
+
+    def _assemble(self, names: Sequence[str], scope: Scope) -> Assembled | None:
+        """:returns: what the files say, or None if the report says what is wrong."""
+        sources = read_sources(names, self.files, self.report)
+        if self.report.errors:
+            return None
+        return assemble(sources, scope, self.report)
 
     def epoch(self) -> Epoch:
         """:raises ConfigError: with every error of the configuration."""
@@ -216,16 +228,9 @@ class _Load:
 
     def _decoded(self) -> model.Configuration | None:
         """:returns: what the file says, or None if the report says what is wrong."""
-        path = Path(self.report.path).absolute()
-        self.files.note_own(path)
-        try:
-            data = self.files.read_file(path)
-        except CredentialError as error:
-            self.report.error(START, "configuration", str(error))
+        if self._assembled is None:
             return None
-        body = parse(data, self.report)
-        if body is None:
-            return None
+        body = self._assembled.body
         decoded = self._decoder.decode(model.Configuration, body, START, "configuration")
         if decoded is None:
             self._look_for_further_problems()

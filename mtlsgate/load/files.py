@@ -79,6 +79,22 @@ class CertificateFiles:
         self.seen[path] = stamp(path, self._opener)
         return read_file(path, self._opener)
 
+    def read_own(self, path: Path) -> bytes:
+        """
+        :param path: of a file of the configuration, absolute.
+        :raises CredentialError: if it cannot be read, in words that follow its name.
+        """
+        self.note_own(path)
+        return self.read_file(path)
+
+    def list_own(self, path: Path) -> list[Path]:
+        """
+        :param path: of a directory of the configuration, absolute.
+        :raises OSError: if it cannot be read.
+        """
+        self.seen[path] = stamp(path)
+        return list(path.iterdir())
+
     def read(self, material: Material, where: str) -> bytes | None:
         """:returns: the bytes, or None if the report says why not."""
         try:

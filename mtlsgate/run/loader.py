@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mtlsgate.interfaces import IGate
@@ -19,14 +19,14 @@ class Loader:
     """
     Loads the configuration.
 
-    :ivar path: the file, absolute.
+    :ivar paths: the files and directories, absolute.
     :ivar seen: the files that the latest attempt has read, in the state in which
         they were then; of dry runs nothing.
     """
 
     def __init__(
         self,
-        path: str,
+        paths: Sequence[str],
         gate: Callable[[], IGate],
         reactor: object | None = None,
         opener: Opener = os.open,
@@ -36,20 +36,25 @@ class Loader:
         :param reactor: what protocols get for theirs; by default the installed one.
         :param opener: opens files, as `os.open` does.
         """
-        self.path = path
+        self.paths = paths
         self.seen: dict[Path, Stamp] = {}
         self._gate = gate
         self._reactor = reactor
         self._opener = opener
 
-    def first(self, name: str, say: Callable[[str], object]) -> Epoch:
+    @property
+    def path(self) -> str:
+        """The files and directories in one text, for people."""
+        return ", ".join(self.paths)
+
+    def first(self, names: Sequence[str], say: Callable[[str], object]) -> Epoch:
         """
-        :param name: what the person called the file, for messages.
+        :param names: what the person called the files, for messages.
         :param say: prints a line for the person who waits.
         :returns: the epoch to start with; the garbage collector leaves it alone.
         :raises GateError: with all that is wrong with it.
         """
-        epoch = self._load(name, self.seen, say)
+        epoch = self._load(names, self.seen, say)
         self_test(epoch)
         gc.freeze()
         return epoch
@@ -67,19 +72,19 @@ class Loader:
             gc.collect()
         seen: dict[Path, Stamp] = {}
         try:
-            return self._load(self.path, seen)
+            return self._load(self.paths, seen)
         finally:
             if not is_trial:
                 self.seen = seen
 
     def _load(
         self,
-        name: str,
+        names: Sequence[str],
         seen: dict[Path, Stamp],
         say: Callable[[str], object] | None = None,
     ) -> Epoch:
         return load(
-            name,
+            names,
             say=say,
             seen=seen,
             gate=self._gate,

@@ -62,7 +62,7 @@ def problems(*rules: Any, certificate: Any = SERVER, **options: Any) -> list[str
         ),
         (
             partial(Rule, "x", ca="fleet-ca.crt", max_depth="1"),
-            "Rule 'x': max_depth: must be a whole number, not a string",
+            "Rule 'x': max_depth: must be a whole number, not a string: write 1, without quotes",
         ),
         (
             partial(Rule, "x", ca="fleet-ca.crt", crl_scope="leaf"),
@@ -82,7 +82,7 @@ def problems(*rules: Any, certificate: Any = SERVER, **options: Any) -> list[str
         ),
         (
             partial(Rule, "x", ca="fleet-ca.crt", allow=[Allow(dns_names="a.example")]),
-            "Allow: dns_names: must be a list, not a string",
+            "Allow: dns_names: must be a list, not a string: put it in [brackets]",
         ),
         (
             partial(Rule, "x", ca="fleet-ca.crt", deny=[Deny(dns_names=[""])]),

@@ -54,6 +54,7 @@ server "a" {
 """,
     "limits": """\
 settings {
+  environment = "a"
   watch = true
   drain_timeout = "0s"
   quiet = true
@@ -62,6 +63,12 @@ settings {
     format = "json"
   }
   on_reload = "keep"
+}
+defaults {
+  environment_variables = { UNSET = "x" }
+}
+environment "b" {
+  admin { listen = "unix:other.sock" }
 }
 admin {
   listen = "unix:admin.sock"

@@ -47,9 +47,9 @@ def test_the_configuration_tells(tmp_path: Path) -> None:
     """Its admin block does, with the token, and relative to its directory."""
     config = tmp_path / "gate.hcl"
     config.write_text('admin { listen = "unix:gate.sock" }\n')
-    assert find(CtlOptions(config=config)) == GateAddress(path=tmp_path / "gate.sock")
+    assert find(CtlOptions(config=(config,))) == GateAddress(path=tmp_path / "gate.sock")
     config.write_text(f'admin {{\nlisten = "127.0.0.1:9090"\ntoken = "{TOKEN}"\n}}\n')
-    place = find(CtlOptions(config=config))
+    place = find(CtlOptions(config=(config,)))
     assert place == GateAddress(host="127.0.0.1", port=9090, token=TOKEN)
     assert TOKEN not in repr(place)
 
@@ -59,7 +59,7 @@ def test_a_token_file_goes_before_the_configurations(tmp_path: Path) -> None:
     config, token = tmp_path / "gate.hcl", tmp_path / "token"
     config.write_text(f'admin {{\nlisten = "127.0.0.1:9090"\ntoken = "{TOKEN}"\n}}\n')
     token.write_text("another-token-of-mine\n")
-    assert find(CtlOptions(config=config, token_file=token)).token == "another-token-of-mine"
+    assert find(CtlOptions(config=(config,), token_file=token)).token == "another-token-of-mine"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_url_is_where_it_says(url: str, place: GateAddress) -> None:
             CtlOptions(socket=Path("x"), cert=Path("x")),
             "are for a --url that begins with https://",
         ),
-        (CtlOptions(config=Path("/nowhere/gate.hcl")), "/nowhere/gate.hcl: no such file"),
+        (CtlOptions(config=(Path("/nowhere/gate.hcl"),)), "/nowhere/gate.hcl: no such file"),
         (
             CtlOptions(socket=Path("x"), token_file=Path("/nowhere/t")),
             "/nowhere/t: No such file",
@@ -120,7 +120,7 @@ def test_a_configuration_that_does_not_parse_is_told(tmp_path: Path) -> None:
     config = tmp_path / "gate.hcl"
     config.write_text("server {")
     with pytest.raises(CtlError) as caught:
-        find(CtlOptions(config=config))
+        find(CtlOptions(config=(config,)))
     problem, hint = str(caught.value).splitlines()
     assert problem.startswith(f"{config}:1:")
     assert "--socket or --url" in hint

@@ -328,7 +328,7 @@ def test_the_file_itself(here: Site) -> None:
         large.write(b"#" * 1024 * 1024 + b"\n")
     expected = {
         "nosuch.hcl": "configuration: no such file",
-        "": "configuration: is a directory, not a file",
+        "": "configuration: has no file in it that ends in .hcl",
         "fifo": "configuration: is not a regular file",
         "empty": "configuration: is empty",
         "huge": "configuration: is larger than 256 MiB",
