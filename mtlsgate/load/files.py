@@ -92,8 +92,8 @@ class CertificateFiles:
         :param path: of a directory of the configuration, absolute.
         :raises OSError: if it cannot be read.
         """
-        self.seen[path] = stamp(path)
-        return list(path.iterdir())
+        self.seen[path] = stamp(path, self._opener)
+        return list_directory(path, self._opener)
 
     def read(self, material: Material, where: str) -> bytes | None:
         """:returns: the bytes, or None if the report says why not."""
