@@ -26,6 +26,8 @@ def check(
     """
     asked = ask(head.method, head.target, head.values(b"host"), head.version)
     check_server(asked.host, server_name, serves)
+    if head.method == b"CONNECT":
+        raise Refusal(501, "CONNECT asks for a tunnel")
     check_size(head.length or 0, limits)
     if any(one.lower() != b"100-continue" for one in head.values(b"expect")):
         raise Refusal(417, "it expects what nobody knows")

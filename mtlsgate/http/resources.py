@@ -195,6 +195,8 @@ class ResourceExchange:
             for name, values in headers.getAllRawHeaders()
             if name.lower() not in HOP_BY_HOP
             for value in values
+            # A length that is none would frame nothing.
+            if name.lower() != b"content-length" or value.isdigit()
         ]
         last = b"close" in tokens(headers.getRawHeaders(b"connection", ()))
         self.request.chunked = 0

@@ -197,6 +197,8 @@ class ForwardedExchange:
         self._moved()
         sent = self._outgoing
         connection.start(self, sent.method, sent.head, sent.body)
+        if self._client_slow:
+            connection.pauseProducing()
         if sent.body == "none":
             return
         for data in self._early:

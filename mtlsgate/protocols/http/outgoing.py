@@ -26,8 +26,6 @@ BodyKind: TypeAlias = Literal["none", "plain", "chunked"]
 #: What can be sent again if it may not have arrived (RFC 9110, 9.2.2), given
 #: that it has no body.
 _REPLAYABLE = (b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE")
-#: CONNECT asks for a tunnel, and TRACE would show the client what the gate added.
-_REFUSED = (b"CONNECT", b"TRACE")
 
 
 @frozen(kw_only=True)
@@ -96,8 +94,8 @@ class Outgoing:
 
 def check_method(head: RequestHead) -> None:
     """:raises Refusal: if the method is not for a gateway."""
-    if head.method in _REFUSED:
-        raise Refusal(501, f"{head.method.decode('ascii')} is not for a gate")
+    if head.method == b"TRACE":
+        raise Refusal(501, "TRACE would show the client what the gate adds")
 
 
 def outgoing(

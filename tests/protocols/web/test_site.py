@@ -92,6 +92,52 @@ def test_a_resource_finds_its_client(serve: Serve) -> None:
     assert serve(WhoIsThere()).ask().body == b"alice True"
 
 
+class Odd(Resource):
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> int:
+        request.setHeader(b"content-length", request.args[b"length"][0])
+        request.setHeader(b"transfer-encoding", b"gzip")
+        request.setHeader(b"connection", b"X")
+        request.write(b"12345")
+        request.finish()
+        return NOT_DONE_YET
+
+
+@pytest.mark.parametrize("length", ["abc", "-1", "+5", ""])
+def test_a_resource_has_no_say_in_framing(serve: Serve, length: str) -> None:
+    """A length that is none is left out, and so is what belongs to the connection."""
+    web = serve(Odd())
+    client = web.client()
+    for _ in range(2):
+        answer = web.ask(f"/?length={length}", client=client)
+        assert answer.body == b"12345"
+        assert answer.header("transfer-encoding") == "chunked"
+        assert answer.headers.getRawHeaders("connection") is None
+
+
+def test_a_resource_that_promises_more_than_it_sends(serve: Serve) -> None:
+    """The connection ends short of the length; of more than it promised nothing is sent."""
+    client = serve(Odd()).client()
+    client.send(request("/?length=9") + request("/?length=5"))
+    received = client.receive()
+    assert received.endswith(b"\r\n\r\n12345")
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert client.close_notified
+    client = serve(Odd()).client()
+    client.send(request("/?length=3") + request("/?length=5"))
+    assert [one.body for one in parse(client.receive())] == [b"123", b"12345"]
+
+
+def test_connect_asks_for_a_tunnel(serve: Serve) -> None:
+    """501, whatever the resource."""
+    echo = Echo()
+    client = serve(echo).client()
+    raw = b"CONNECT gate.example:443 HTTP/1.1\r\nHost: gate.example:443\r\n\r\n"
+    assert say(client, raw) == [501]
+    assert echo.asked == []
+
+
 def test_a_resource_gets_forms_as_always(serve: Serve) -> None:
     form = "Content-Type: application/x-www-form-urlencoded"
     answer = serve(WhoIsThere()).ask("/?a=1", form, method="POST", body=b"b=2")
