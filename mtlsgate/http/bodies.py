@@ -2,7 +2,7 @@
 Where heads end, and bodies out of bytes (RFC 9112), without any I/O.
 
 Requests and responses have both in common.  What two programs might read differently is
-`Malformed`.  Each byte is looked at a bounded number of times, in whatever pieces it comes.
+`MalformedMessage`.  Each byte is looked at a bounded number of times, in whatever pieces it comes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _LENIENT_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\r?\n")
 
 
-class Malformed(Exception):
+class MalformedMessage(Exception):
     """
     Bytes that are no HTTP, or could be read in two ways.
 
@@ -38,7 +38,7 @@ class Malformed(Exception):
         self.cause = cause
 
 
-class BareLineFeed(Malformed):
+class BareLineFeed(MalformedMessage):
     """A line that ends in LF alone."""
 
 
@@ -64,7 +64,7 @@ class HeadFinder:
         Take a head out of the buffer.
 
         :returns: its lines without their ends; None if it is not complete.
-        :raises Malformed: if it is too long, or a line ends in LF alone.
+        :raises MalformedMessage: if it is too long, or a line ends in LF alone.
         """
         found = self._end.search(buffer, max(self._seen - 3, 0))
         end = len(buffer) if found is None else found.start()
@@ -84,19 +84,19 @@ class HeadFinder:
         if sum(map(len, lines)) > self._limit:
             raise self._too_long()
         if len(lines) > MAX_FIELDS + 1:
-            raise Malformed(f"the head has more than {MAX_FIELDS} fields")
+            raise MalformedMessage(f"the head has more than {MAX_FIELDS} fields")
         return lines
 
-    def _too_long(self) -> Malformed:
-        return Malformed(f"the head is longer than {self._limit} bytes")
+    def _too_long(self) -> MalformedMessage:
+        return MalformedMessage(f"the head is longer than {self._limit} bytes")
 
 
 def fields(lines: Sequence[bytes]) -> list[Line]:
-    """:raises Malformed: if one of them is no field line, or continues another."""
+    """:raises MalformedMessage: if one of them is no field line, or continues another."""
     try:
         return [parse_line(line) for line in lines]
     except ValueError as error:
-        raise Malformed(str(error)) from None
+        raise MalformedMessage(str(error)) from None
 
 
 class FixedBody:
@@ -170,7 +170,7 @@ class ChunkedBody:
         """
         :returns: what the buffer holds of the body, of so many chunks at most.  It is
             taken out of the buffer.
-        :raises Malformed: if these are no chunks, or the trailers are malformed.
+        :raises MalformedMessage: if these are no chunks, or the trailers are malformed.
         """
         pieces: list[bytearray] = []
         place = 0
@@ -206,12 +206,12 @@ class ChunkedBody:
         if self._lenient and end[:1] == b"\n":
             return place + 1
         if end not in (b"", b"\r"):
-            raise Malformed("a chunk is longer than its size")
+            raise MalformedMessage("a chunk is longer than its size")
         return None
 
     def _check_unfinished(self, buffer: bytearray, place: int) -> None:
         if len(buffer) - place > _MAX_SIZE_LINE or b"\n" in buffer[place:]:
-            raise Malformed("a chunk's size is malformed")
+            raise MalformedMessage("a chunk's size is malformed")
 
     def _read_trailers(self, buffer: bytearray) -> None:
         blank = (b"\r\n", b"\n") if self._lenient else (b"\r\n",)

@@ -14,7 +14,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtlsgate.http.bodies import Malformed
+from mtlsgate.http.bodies import MalformedMessage
 from mtlsgate.http.checks import check, check_size, expects_continue
 from mtlsgate.http.deadline import Deadline
 from mtlsgate.http.fields import Line, tokens
@@ -22,15 +22,15 @@ from mtlsgate.http.framing import ResponseFraming, head_bytes
 from mtlsgate.http.reading import RequestEnd, RequestHead, RequestReader
 from mtlsgate.http.refusal import REASONS, Refusal, own_body, own_fields, own_response
 from mtlsgate.http.sides import Exchange, HttpClient, Owner
-from mtlsgate.http.stages import TABLE, Late, Stage
+from mtlsgate.http.stages import TABLE, HttpStage, Late
 from mtlsgate.interfaces import ITlsFacts, IVerifiedPeer
 
 #: How many heads, ends and pieces of bodies are read in one go, before others have theirs.
 _AT_ONCE = 16
 #: Bytes of the next requests that are kept while one is answered.
 _AHEAD = 16 * 1024
-_ANSWERING = (Stage.BODY, Stage.BUSY)
-_OVER = (Stage.ENDED, Stage.LOST)
+_ANSWERING = (HttpStage.BODY, HttpStage.BUSY)
+_OVER = (HttpStage.ENDED, HttpStage.LOST)
 
 
 @implementer(IPushProducer)
@@ -78,7 +78,7 @@ class HttpConnection(Protocol):
         self._address = address
         self._reader = RequestReader(server.limits.head_size)
         self._deadline = Deadline(server.clock, self._late)
-        self.stage = Stage.FIRST
+        self.stage = HttpStage.FIRST
 
     def connectionMade(self) -> None:
         """Find out who it is, and wait for the first request."""
@@ -89,11 +89,11 @@ class HttpConnection(Protocol):
         )
         transport.registerProducer(self, True)
         self._server.opened(self)
-        self._enter(Stage.FIRST)
+        self._enter(HttpStage.FIRST)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the exchange, and leave nothing behind."""
-        self.stage = Stage.LOST
+        self.stage = HttpStage.LOST
         self._deadline.cancel()
         if self._again is not None:
             self._again.cancel()
@@ -109,10 +109,10 @@ class HttpConnection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Read requests; or hand the bytes on, after a switch."""
-        if self.stage is Stage.RAW:
+        if self.stage is HttpStage.RAW:
             assert self._exchange is not None
             self._exchange.data(data)
-        elif self.stage is not Stage.ENDED:
+        elif self.stage is not HttpStage.ENDED:
             self._reader.feed(data)
             self._read()
 
@@ -130,14 +130,14 @@ class HttpConnection(Protocol):
             else:
                 if self._again is None:
                     self._again = self._server.clock.callLater(0, self._read_again)
-        except Malformed as error:
+        except MalformedMessage as error:
             self._broken(Refusal(400, error.cause))
         except Refusal as refusal:
             self._broken(refusal)
         finally:
             self._looping = False
-        if self.stage in (Stage.FIRST, Stage.IDLE) and self._reader.in_head:
-            self._enter(Stage.HEAD)
+        if self.stage in (HttpStage.FIRST, HttpStage.IDLE) and self._reader.in_head:
+            self._enter(HttpStage.HEAD)
         self._watch_transport()
 
     def _read_again(self) -> None:
@@ -146,7 +146,7 @@ class HttpConnection(Protocol):
 
     def _waits(self) -> bool:
         """Whether nothing is to be read now, be it here or not."""
-        return not TABLE[self.stage].reads or (self._paused and self.stage is Stage.BODY)
+        return not TABLE[self.stage].reads or (self._paused and self.stage is HttpStage.BODY)
 
     def _take(self, event: RequestHead | bytes | RequestEnd) -> None:
         if isinstance(event, RequestHead):
@@ -156,7 +156,7 @@ class HttpConnection(Protocol):
         assert exchange is not None
         if isinstance(event, RequestEnd):
             self.complete = True
-            self._enter(Stage.BUSY)
+            self._enter(HttpStage.BUSY)
             exchange.end(event.trailers)
             return
         self._received += len(event)
@@ -176,7 +176,7 @@ class HttpConnection(Protocol):
         )
         self._received, self._framing, self._refused = 0, None, False
         self._paused, self._expecting = False, expects_continue(head)
-        self._enter(Stage.BUSY if self.complete else Stage.BODY)
+        self._enter(HttpStage.BUSY if self.complete else HttpStage.BODY)
         try:
             asked = check(head, self.client.server_name, self._server.serves, self._limits)
             exchange = self._server.exchange(head, asked, self)
@@ -194,7 +194,7 @@ class HttpConnection(Protocol):
         exchange = self._exchange
         if exchange is not None:
             exchange.broken(refusal)
-            if self.stage is Stage.BODY:
+            if self.stage is HttpStage.BODY:
                 self.abandon()
             return
         self._server.refused(self.client, None, refusal)
@@ -235,7 +235,7 @@ class HttpConnection(Protocol):
 
     def send(self, data: bytes) -> None:
         """Send a piece of the response's body (`ClientSide`)."""
-        if self.stage is Stage.RAW:
+        if self.stage is HttpStage.RAW:
             self.transport.write(data)
         elif self._framing is not None:
             self.transport.writeSequence(self._framing.piece(data))
@@ -250,14 +250,14 @@ class HttpConnection(Protocol):
         if not self._persistent or not self.complete or self._server.retired:
             self.close(refused=self._refused)
         elif self._congested:
-            self._enter(Stage.HELD)
+            self._enter(HttpStage.HELD)
             self._watch_transport()
         else:
             self._await_next()
 
     def _await_next(self) -> None:
         self._reader.proceed()
-        self._enter(Stage.IDLE)
+        self._enter(HttpStage.IDLE)
         self._read()
 
     def refuse(self, refusal: Refusal) -> None:
@@ -297,7 +297,7 @@ class HttpConnection(Protocol):
         """Pass all bytes as they are from now on (`ClientSide`)."""
         self.transport.write(head_bytes(b"HTTP/1.1", 101, reason, lines))
         self._persistent = False
-        self._enter(Stage.RAW)
+        self._enter(HttpStage.RAW)
         self._watch_transport()
         return self._reader.take_rest()
 
@@ -310,7 +310,7 @@ class HttpConnection(Protocol):
     def resumeProducing(self) -> None:
         """The client takes bytes again."""
         self._congest(False)
-        if self.stage is Stage.HELD:
+        if self.stage is HttpStage.HELD:
             self._await_next()
 
     def _congest(self, congested: bool) -> None:
@@ -325,7 +325,7 @@ class HttpConnection(Protocol):
     def _watch_transport(self) -> None:
         """Let the transport read, or not."""
         wants = self._wants_bytes()
-        if wants != self._reading and self.stage is not Stage.LOST:
+        if wants != self._reading and self.stage is not HttpStage.LOST:
             self._reading = wants
             if wants:
                 self.transport.resumeProducing()
@@ -333,20 +333,20 @@ class HttpConnection(Protocol):
                 self.transport.pauseProducing()
 
     def _wants_bytes(self) -> bool:
-        if self.stage is Stage.ENDED:
+        if self.stage is HttpStage.ENDED:
             # TLS waits for the client's own end.
             return True
-        if self.stage is Stage.RAW or (self.stage is Stage.BODY and self._paused):
+        if self.stage is HttpStage.RAW or (self.stage is HttpStage.BODY and self._paused):
             return not self._paused
         if self._again is not None:
             return False
-        return self.stage not in (Stage.BUSY, Stage.HELD) or self._reader.waiting < _AHEAD
+        return self.stage not in (HttpStage.BUSY, HttpStage.HELD) or self._reader.waiting < _AHEAD
 
     # Time limits.
 
-    def _enter(self, stage: Stage) -> None:
+    def _enter(self, stage: HttpStage) -> None:
         before, self.stage = self.stage, stage
-        if before is Stage.FIRST and stage is Stage.HEAD:
+        if before is HttpStage.FIRST and stage is HttpStage.HEAD:
             # The head's time is part of the time for the first request.
             left = self._deadline.left
             assert left is not None
@@ -359,9 +359,9 @@ class HttpConnection(Protocol):
         limits, stage = self._limits, self.stage
         if stage in _ANSWERING and self._congested:
             self._deadline.within(limits.send_timeout)
-        elif stage is Stage.BODY and (self._paused or self._expecting):
+        elif stage is HttpStage.BODY and (self._paused or self._expecting):
             self._deadline.within(None)
-        elif stage is Stage.ENDED and self._refused:
+        elif stage is HttpStage.ENDED and self._refused:
             self._deadline.within(limits.refused_timeout)
         else:
             self._deadline.within(TABLE[stage].time(limits))
@@ -383,7 +383,7 @@ class HttpConnection(Protocol):
 
     def retire(self) -> None:
         """End the connection, unless a request is underway on it or its first is to come."""
-        if self.stage in (Stage.IDLE, Stage.HELD):
+        if self.stage in (HttpStage.IDLE, HttpStage.HELD):
             self.close()
 
     def close(self, *, refused: bool = False) -> None:
@@ -395,7 +395,7 @@ class HttpConnection(Protocol):
         if self.stage in _OVER:
             return
         self._refused = refused
-        self._enter(Stage.ENDED)
+        self._enter(HttpStage.ENDED)
         self._watch_transport()
         # TLS does not end while something says that it has more to write.
         self.transport.unregisterProducer()
@@ -404,6 +404,6 @@ class HttpConnection(Protocol):
     def cut(self) -> None:
         """End the connection in a way that cannot be taken for a response's end."""
         if self.stage not in _OVER:
-            self._enter(Stage.ENDED)
+            self._enter(HttpStage.ENDED)
             self._watch_transport()
         self.transport.abortConnection()

@@ -2,7 +2,7 @@
 Requests out of bytes (RFC 9112), without any I/O.
 
 `RequestReader` turns what a client sends into events; what two programs might read
-differently is `Malformed`.
+differently is `MalformedMessage`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-from mtlsgate.http.bodies import Body, ChunkedBody, FixedBody, HeadFinder, Malformed, fields
+from mtlsgate.http.bodies import Body, ChunkedBody, FixedBody, HeadFinder, MalformedMessage, fields
 from mtlsgate.http.fields import Line, folded
 
 #: More digits are no length that anybody sends (and int() takes 4,300 at most).
@@ -63,12 +63,12 @@ Event: TypeAlias = RequestHead | bytes | RequestEnd
 def request_head(lines: Sequence[bytes]) -> RequestHead:
     """
     :param lines: of a head, without their ends.
-    :raises Malformed: if it is no request, or its framing is ambiguous (RFC 9112, 6).
+    :raises MalformedMessage: if it is no request, or its framing is ambiguous (RFC 9112, 6).
     """
     first, *rest = lines
     found = _REQUEST_LINE.fullmatch(first)
     if found is None:
-        raise Malformed("the request line is malformed")
+        raise MalformedMessage("the request line is malformed")
     method, target, version = found.groups()
     read = fields(rest)
     lengths, codings = [], []
@@ -80,29 +80,31 @@ def request_head(lines: Sequence[bytes]) -> RequestHead:
             codings.append(value.lower())
         elif folded(name) in _FRAMING:
             # CGI would take it for the field that frames the body.
-            raise Malformed("a field that only looks like Content-Length or Transfer-Encoding")
+            raise MalformedMessage(
+                "a field that only looks like Content-Length or Transfer-Encoding"
+            )
     return RequestHead(method, target, version, read, _length(lengths, codings, version))
 
 
 def _length(lengths: list[bytes], codings: list[bytes], version: bytes) -> int | None:
     if codings:
         if codings != [b"chunked"]:
-            raise Malformed("Transfer-Encoding is another than chunked")
+            raise MalformedMessage("Transfer-Encoding is another than chunked")
         if lengths:
-            raise Malformed("both Content-Length and Transfer-Encoding")
+            raise MalformedMessage("both Content-Length and Transfer-Encoding")
         if version != b"HTTP/1.1":
             # RFC 9112, 6.1: its framing cannot be trusted.
-            raise Malformed("Transfer-Encoding in an HTTP/1.0 request")
+            raise MalformedMessage("Transfer-Encoding in an HTTP/1.0 request")
         return None
     if len(lengths) > 1:
-        raise Malformed("several Content-Length fields")
+        raise MalformedMessage("several Content-Length fields")
     return _content_length(lengths[0]) if lengths else 0
 
 
 def _content_length(value: bytes) -> int:
-    """:raises Malformed: if it is no length."""
+    """:raises MalformedMessage: if it is no length."""
     if not value.isdigit() or len(value) > _MAX_DIGITS:
-        raise Malformed("Content-Length is not a number")
+        raise MalformedMessage("Content-Length is not a number")
     return int(value)
 
 
@@ -151,7 +153,7 @@ class RequestReader:
     def next(self) -> Event | None:
         """
         :returns: what comes next, or None if that is not here yet.
-        :raises Malformed: if it is no request.
+        :raises MalformedMessage: if it is no request.
         """
         if self._waits:
             return None
@@ -173,7 +175,7 @@ class RequestReader:
             # RFC 9112, 2.2: some clients send an empty line after a body.
             del buffer[:2]
         if buffer and buffer != b"\r" and _START.match(buffer) is None:
-            raise Malformed("no method begins like that")
+            raise MalformedMessage("no method begins like that")
         lines = self._finder.take(buffer)
         if lines is None:
             self._check_first_line()
@@ -194,7 +196,7 @@ class RequestReader:
         if end >= 0:
             self._first_checked = True
             if _REQUEST_LINE.fullmatch(self._buffer, 0, end) is None:
-                raise Malformed("the request line is malformed")
+                raise MalformedMessage("the request line is malformed")
 
     def _end(self, body: Body) -> RequestEnd:
         self._body = None

@@ -18,10 +18,10 @@ from mtlsgate.http.limits import HttpLimits
 from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.refusal import Refusal
 from mtlsgate.http.sides import ClientSide, Exchange, HttpClient
-from mtlsgate.http.stages import Stage
+from mtlsgate.http.stages import HttpStage
 from mtlsgate.interfaces import IProtocolEnvironment, IRetirable
 
-_UNFINISHED = (Stage.FIRST, Stage.IDLE, Stage.HEAD, Stage.BODY)
+_UNFINISHED = (HttpStage.FIRST, HttpStage.IDLE, HttpStage.HEAD, HttpStage.BODY)
 
 
 @implementer(IProtocolNegotiationFactory, IRetirable)
@@ -78,7 +78,7 @@ class HttpServer(ServerFactory):
     def _make_room(self) -> bool:
         """:returns: whether one could be ended: the oldest whose request is not complete,
         or else whose response is."""
-        for stages in (_UNFINISHED, (Stage.ENDED,)):
+        for stages in (_UNFINISHED, (HttpStage.ENDED,)):
             for connection in tuple(self.connections):
                 if connection.stage in stages:
                     del self.connections[connection]

@@ -34,7 +34,7 @@ from attrs import frozen
 from mtlsgate.http.limits import HttpLimits
 
 
-class Stage(Enum):
+class HttpStage(Enum):
     """What a connection waits for."""
 
     FIRST = auto()
@@ -71,18 +71,18 @@ class StageRule:
     reads: bool = True
 
 
-TABLE: Mapping[Stage, StageRule] = {
-    Stage.FIRST: StageRule(lambda limits: limits.first_timeout),
-    Stage.IDLE: StageRule(lambda limits: limits.idle_timeout),
-    Stage.HEAD: StageRule(
+TABLE: Mapping[HttpStage, StageRule] = {
+    HttpStage.FIRST: StageRule(lambda limits: limits.first_timeout),
+    HttpStage.IDLE: StageRule(lambda limits: limits.idle_timeout),
+    HttpStage.HEAD: StageRule(
         lambda limits: limits.head_timeout, Late.TOLD, "the head was not complete in time"
     ),
-    Stage.BODY: StageRule(
+    HttpStage.BODY: StageRule(
         lambda limits: limits.body_timeout, Late.TOLD, "the client was silent for {seconds:g} s"
     ),
-    Stage.BUSY: StageRule(lambda limits: None),
-    Stage.HELD: StageRule(lambda limits: limits.idle_timeout, reads=False),
-    Stage.RAW: StageRule(lambda limits: None, reads=False),
-    Stage.ENDED: StageRule(lambda limits: limits.close_timeout, Late.RESET, reads=False),
-    Stage.LOST: StageRule(lambda limits: None, reads=False),
+    HttpStage.BUSY: StageRule(lambda limits: None),
+    HttpStage.HELD: StageRule(lambda limits: limits.idle_timeout, reads=False),
+    HttpStage.RAW: StageRule(lambda limits: None, reads=False),
+    HttpStage.ENDED: StageRule(lambda limits: limits.close_timeout, Late.RESET, reads=False),
+    HttpStage.LOST: StageRule(lambda limits: None, reads=False),
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from mtlsgate.http.framing import ResponseFraming
-from mtlsgate.http.stages import TABLE, Late, Stage
+from mtlsgate.http.stages import TABLE, HttpStage, Late
 from tests.kits.http_server import LIMITS, Server
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -16,9 +16,9 @@ BODY = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
 
 def test_every_stage_is_in_the_table() -> None:
     """With a time, or none for the stages that an exchange watches."""
-    assert set(TABLE) == set(Stage)
+    assert set(TABLE) == set(HttpStage)
     timed = {stage for stage, rule in TABLE.items() if rule.time(LIMITS) is not None}
-    assert set(Stage) - timed == {Stage.BUSY, Stage.RAW, Stage.LOST}
+    assert set(HttpStage) - timed == {HttpStage.BUSY, HttpStage.RAW, HttpStage.LOST}
     assert all(rule.cause for rule in TABLE.values() if rule.late is Late.TOLD)
 
 
@@ -26,12 +26,12 @@ def test_stages_of_a_request() -> None:
     """From the first byte to the next request."""
     server = Server(answers=False)
     connection, transport = server.connect()
-    assert connection.stage is Stage.FIRST
+    assert connection.stage is HttpStage.FIRST
     stages = []
     for piece in (BODY[:5], BODY[5:], b"hel", b"lo"):
         connection.dataReceived(piece)
         stages.append(connection.stage)
-    assert stages == [Stage.HEAD, Stage.BODY, Stage.BODY, Stage.BUSY]
+    assert stages == [HttpStage.HEAD, HttpStage.BODY, HttpStage.BODY, HttpStage.BUSY]
     server.exchanges[0].answer()
     assert connection.stage.name == "IDLE"
     connection.dataReceived(GET)

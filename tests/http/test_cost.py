@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mtlsgate.http.bodies import CHUNKS_AT_ONCE, HeadFinder, Malformed
+from mtlsgate.http.bodies import CHUNKS_AT_ONCE, HeadFinder, MalformedMessage
 from mtlsgate.http.connection import HttpConnection
 from mtlsgate.http.fields import folded
 from mtlsgate.http.headers import RequestHeaders
@@ -162,7 +162,7 @@ def test_what_has_no_end_is_bounded(piece: int) -> None:
     for begin, fill in ((b"GET /", b"x"), (POST + b"1;", b"x"), (POST + b"0\r\nX: ", b"x")):
         reader = RequestReader(4096)
         reader.feed(begin)
-        with pytest.raises(Malformed):
+        with pytest.raises(MalformedMessage):
             read_on(reader, fill * piece, 8192 + piece)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtlsgate.http.bodies import MAX_FIELDS, ChunkedBody, Malformed
+from mtlsgate.http.bodies import MAX_FIELDS, ChunkedBody, MalformedMessage
 from mtlsgate.http.reading import Event, RequestEnd, RequestHead, RequestReader
 
 HOST = b"Host: a\r\n"
@@ -75,7 +75,7 @@ def test_whatever_comes_is_events_or_malformed(junk: bytes, before: bytes) -> No
     def verdict(*cuts: int) -> list[Event] | None:
         try:
             return read(raw, *cuts)
-        except Malformed:
+        except MalformedMessage:
             return None
 
     assert (verdict() is None) == (verdict(*range(len(raw))) is None)
@@ -99,7 +99,7 @@ def test_another_protocol_is_known_at_once() -> None:
     for data in (b"\x16", b"\x80", b"NO\r\n", b"SSH-2.0-x\r\n", b"\n", b"\r\x00"):
         reader = RequestReader(1024)
         reader.feed(data)
-        with pytest.raises(Malformed):
+        with pytest.raises(MalformedMessage):
             reader.next()
 
 
@@ -108,7 +108,7 @@ def test_as_many_fields_as_allowed() -> None:
     [event] = read(head + b"\r\n")
     assert isinstance(event, RequestHead)
     assert len(event.lines) == MAX_FIELDS
-    with pytest.raises(Malformed, match="more than 500 fields"):
+    with pytest.raises(MalformedMessage, match="more than 500 fields"):
         read(head + b"A: b\r\n\r\n")
 
 
@@ -124,5 +124,5 @@ def test_chunks_of_old_servers(cuts: list[int]) -> None:
         buffer += LENIENT[begin:end]
         data += body.read(buffer)
     assert (data, body.ended, body.trailers) == (b"hello world", True, [(b"Sum", b"1")])
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedMessage):
         ChunkedBody(1024).read(bytearray(LENIENT))

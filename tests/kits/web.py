@@ -24,7 +24,7 @@ from mtlsgate.config import Located, Material
 from mtlsgate.errors import START
 from mtlsgate.interfaces import IGate, IProtocolEnvironment
 from mtlsgate.protocols import no_gate
-from mtlsgate.protocols.web import WebConfiguration, plugin, threads, wsgi
+from mtlsgate.protocols.web import WebConfiguration, plugin, threads, wsgi_call
 from mtlsgate.testing import Authority, Client, Credential
 from tests.kits.gate import Log, MemoryGate, rule
 
@@ -194,7 +194,7 @@ class Web:
         self.pool = NoThreads()
         self.clients: list[Client] = []
         monkeypatch.setattr(threads, "make_pool", lambda threads, name: self.pool)
-        monkeypatch.setattr(wsgi.Flow, "wait", self._let_clients_read)
+        monkeypatch.setattr(wsgi_call.Flow, "wait", self._let_clients_read)
         for name in ("wsgi", "resource", "root"):
             if name in attributes:
                 attributes[name] = Located(str(attributes[name]), START)

@@ -15,9 +15,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web import http
 
-from mtlsgate.http.fields import Line, end_to_end
+from mtlsgate.http.fields import Line
 from mtlsgate.http.refusal import Refusal, own_body
 from mtlsgate.http.sides import ClientSide
 from mtlsgate.protocols.http.access import AccessLog, Record, Who
@@ -252,7 +251,7 @@ class ForwardedExchange:
         self._moved()
         if head.status == 100:
             self._expecting = False
-        self._side.interim(head.status, _reason(head), _without_body(head))
+        self._side.interim(head.status, head.phrase, head.fields_alone())
 
     def switched(self, head: ResponseHead, rest: bytes) -> None:
         """From now on it is another protocol."""
@@ -269,7 +268,7 @@ class ForwardedExchange:
             self._watch.reset(self._around.websocket_timeout)
         connection.switch()
         agreed = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-        sent = self._side.switch(_reason(head), [*_without_body(head), *agreed])
+        sent = self._side.switch(head.phrase, [*head.fields_alone(), *agreed])
         if rest:
             self.raw(rest)
         if sent:
@@ -279,8 +278,7 @@ class ForwardedExchange:
         """The response begins."""
         self._responding = True
         self._begin_record(head.status)
-        lines = end_to_end(head.lines, head.values(b"connection"))
-        self._side.respond(head.status, _reason(head), _one_length(lines, head.status))
+        self._side.respond(head.status, head.phrase, head.fields())
 
     def _begin_record(self, status: int) -> None:
         self._record.status = status
@@ -403,26 +401,3 @@ class ForwardedExchange:
 
     def _waits_for_continue(self) -> bool:
         return self._expecting and self._connection is not None and not self._responding
-
-
-def _reason(head: ResponseHead) -> bytes:
-    return head.reason or http.RESPONSES.get(head.status, b"")
-
-
-def _without_body(head: ResponseHead) -> list[Line]:
-    """:returns: the fields of a head that no body comes after, and that so has no length
-    (RFC 9110, 8.6)."""
-    return list(end_to_end(head.lines, [*head.values(b"connection"), b"content-length"]))
-
-
-def _one_length(lines: Iterable[Line], status: int) -> list[Line]:
-    """:returns: the fields with ``Content-Length`` once; of 204, without (RFC 9110, 8.6)."""
-    kept: list[Line] = []
-    seen = status == 204
-    for name, value in lines:
-        if name.lower() == b"content-length":
-            if seen:
-                continue
-            seen = True
-        kept.append((name, value))
-    return kept

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from attrs import frozen
+from twisted.web.http import RESPONSES
 
 from mtlsgate.http.bodies import (
     BareLineFeed,
@@ -19,10 +20,10 @@ from mtlsgate.http.bodies import (
     ChunkedBody,
     FixedBody,
     HeadFinder,
-    Malformed,
+    MalformedMessage,
     fields,
 )
-from mtlsgate.http.fields import Line, tokens
+from mtlsgate.http.fields import Line, end_to_end, tokens
 
 MAX_HEAD = 128 * 1024
 #: Interim responses to one request, whose heads are no longer in all than one may be:
@@ -58,8 +59,31 @@ class ResponseHead:
     persistent: bool = True
 
     def values(self, name: bytes) -> list[bytes]:
-        """:returns: the values of all fields of that name, in lower case."""
+        """:returns: the values of all fields of that name, which is in lower case."""
         return [value for each, value in self.lines if each.lower() == name]
+
+    @property
+    def phrase(self) -> bytes:
+        """The reason phrase, or the usual one."""
+        return self.reason or RESPONSES.get(self.status, b"")
+
+    def fields(self) -> list[Line]:
+        """:returns: those that pass, with ``Content-Length`` once; of 204, without (RFC 9110,
+        8.6)."""
+        kept: list[Line] = []
+        seen = self.status == 204
+        for name, value in end_to_end(self.lines, self.values(b"connection")):
+            if name.lower() == b"content-length":
+                if seen:
+                    continue
+                seen = True
+            kept.append((name, value))
+        return kept
+
+    def fields_alone(self) -> list[Line]:
+        """:returns: those that pass of a head that no body comes after, and that so has no
+        length (RFC 9110, 8.6)."""
+        return list(end_to_end(self.lines, [*self.values(b"connection"), b"content-length"]))
 
 
 class ResponseHandler(Protocol):
@@ -138,7 +162,7 @@ class ResponseReader:
             raise BadResponse(
                 "its lines end in LF alone: set lenient = true if it has to be an old server"
             ) from None
-        except Malformed as error:
+        except MalformedMessage as error:
             where = "its head" if self._body is None else "its body"
             raise BadResponse(f"{where} is malformed: {error.cause}") from None
 
@@ -221,7 +245,7 @@ def parse_head(lines: Sequence[bytes], method: bytes) -> ResponseHead:
         raise BadResponse("its status line is malformed")
     try:
         read = fields(rest)
-    except Malformed:
+    except MalformedMessage:
         raise BadResponse("one of its fields is malformed") from None
     old, status, reason = found[1] == b"0", int(found[2]), found[3] or b""
     connection, codings, lengths = [], [], set()

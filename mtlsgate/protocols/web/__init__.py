@@ -4,6 +4,7 @@
 ============  ==========================================================
 `site`        the server: one log event for each request
 `wsgi`        calls a WSGI application
+`wsgi_call`   one call of it: its answer, and an end in good order
 `threads`     where it runs
 `variables`   what its environ says of the client (pure)
 `files`       shows what is below a directory

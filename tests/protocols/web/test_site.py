@@ -18,7 +18,7 @@ from zope.interface.verify import verifyClass
 
 from mtlsgate.http.resources import Pull
 from mtlsgate.interfaces import IVerifiedPeer
-from mtlsgate.protocols.web.wsgi import Flow
+from mtlsgate.protocols.web.wsgi_call import Flow
 from mtlsgate.testing import Client
 from tests.kits.gate import Log
 from tests.kits.web import Events, Web, logged, parse, request

@@ -17,9 +17,9 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface.verify import verifyObject
 
 from mtlsgate.interfaces import IVerifiedPeer
-from mtlsgate.protocols.web import threads, wsgi
+from mtlsgate.protocols.web import threads, wsgi_call
 from mtlsgate.protocols.web.threads import Workers
-from mtlsgate.protocols.web.wsgi import PIECE
+from mtlsgate.protocols.web.wsgi_call import PIECE
 from mtlsgate.testing import Version
 from tests.kits.gate import Log
 from tests.kits.web import NoThreads, ThreadlessClock, Web, logged, module, parse, request
@@ -435,7 +435,7 @@ def test_an_answer_waits_for_the_client_to_read_it(
     class Stop(Exception):
         pass
 
-    def stop(flow: wsgi.Flow) -> None:
+    def stop(flow: wsgi_call.Flow) -> None:
         if not flow._open.is_set():
             raise Stop
 
@@ -447,7 +447,7 @@ def test_an_answer_waits_for_the_client_to_read_it(
 
     web = serve(App(answer))
     # There is but one thread here: where it would wait is where it ends.
-    monkeypatch.setattr(wsgi.Flow, "wait", stop)
+    monkeypatch.setattr(wsgi_call.Flow, "wait", stop)
     client = web.client()
     client.pause_reading()
     client.send(request())
