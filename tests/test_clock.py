@@ -195,6 +195,7 @@ def test_twisted_uses_it_as_a_clock() -> None:
     assert time.reactor.getDelayedCalls() == []
 
 
+@pytest.mark.slow
 def test_what_is_cancelled_is_not_kept_for_ever() -> None:
     time = Time()
     for number in range(100_000):

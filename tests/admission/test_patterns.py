@@ -327,6 +327,7 @@ def reference(pattern: str) -> re.Pattern[str]:
     return re.compile(f"{scheme}://{text}")
 
 
+@pytest.mark.slow
 @given(
     front=AUTHORITIES,
     pattern=st.lists(WILD, min_size=1, max_size=6),

@@ -768,6 +768,7 @@ def _shaped(shape: tuple[int, int, int, bool]) -> RevocationList:
     return _CACHE[shape]
 
 
+@pytest.mark.slow
 @given(st.lists(_SHAPES, max_size=5), st.randoms())
 @settings(max_examples=300, deadline=None)
 def test_properties(shapes: list[tuple[int, int, int, bool]], random: Any) -> None:

@@ -138,6 +138,7 @@ def texts(drawn: list[tuple[str, Any]]) -> list[str]:
     return [text for text, _ in drawn]
 
 
+@pytest.mark.slow
 @given(drawn=clauses_and_leaf())
 @settings(deadline=None)
 def test_nothing_that_allows_is_left_out(

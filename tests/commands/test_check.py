@@ -126,6 +126,7 @@ def test_problems_go_to_stderr_and_the_exit_code_is_1(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_real_command_says_problems_on_stderr(tmp_path: Path) -> None:
     done = subprocess.run(
         [BIN / "mtlsgate", "check", "--config", "nosuch.hcl"],
@@ -204,6 +205,7 @@ def test_labels_and_subjects_cannot_forge_lines(tmp_path: Path) -> None:
     assert result.stdout.startswith("s\\nt\\x1b[2J [bold]: listening on 127.0.0.1:0; ")
 
 
+@pytest.mark.slow
 def test_it_needs_no_reactor_and_binds_nothing(config: Path) -> None:
     """``check`` runs beside the gate that it checks."""
     code = (

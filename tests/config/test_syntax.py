@@ -627,6 +627,7 @@ def test_any_pieces(text: str) -> None:
     sound(text.encode())
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(

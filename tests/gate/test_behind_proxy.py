@@ -162,6 +162,7 @@ def test_the_address_is_the_clients(
     assert site.gate.clock.getDelayedCalls() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("header", [V1, V2])
 def test_every_split(log: Log, shape: str, header: bytes) -> None:
@@ -530,6 +531,7 @@ def test_a_failing_application_costs_its_connection_alone(log: Log) -> None:
     log.expect_failure(ZeroDivisionError)
 
 
+@pytest.mark.slow
 def test_noise(log: Log) -> None:
     """Whatever comes, in whatever pieces: no exception, and nobody in who is not by rights."""
     choose = random.Random(7)

@@ -131,7 +131,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
 @pytest.mark.parametrize("where", ["subject", "issuer"])
-def test_names_cannot_forge_a_line(log: Log, version: Version, text: str, where: str) -> None:
+def test_names_cannot_forge_a_line(log: Log, text: str, where: str) -> None:
     """Whatever stands in a certificate, its event is one printable line, whether it
     is admitted or rejected."""
     name = x509.Name(
@@ -144,7 +144,7 @@ def test_names_cannot_forge_a_line(log: Log, version: Version, text: str, where:
     leaf = ca.issue("leaf") if where == "issuer" else ca.issue(None, subject=name)
     other = Authority.create("Other")
     for authority in (ca, other):
-        MemoryGate([rule("IOT", ca=authority)], log).try_in(leaf, version)
+        MemoryGate([rule("IOT", ca=authority)], log).try_in(leaf)
     assert [event.get("rule") for event in log.events] == ["IOT", None]
     for event in log.events:
         assert formatEvent(event).isprintable()

@@ -218,6 +218,7 @@ def test_a_key_that_openssl_does_not_take(files: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_other_commands_do_not_pay_for_it(tmp_path: Path) -> None:
     """``check`` imports nothing of the probe."""
     demo = write_demo(tmp_path)

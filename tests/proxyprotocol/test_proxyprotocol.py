@@ -550,6 +550,7 @@ def test_round_trip(
             assert canonical(found) == canonical(meant)
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(
     st.one_of(

@@ -113,6 +113,7 @@ def ended_well(gate: MemoryGate, log: Log, client: Client) -> bool:
     return admission
 
 
+@pytest.mark.slow
 def test_flipped_client_hello(gate: MemoryGate, log: Log, version: Version) -> None:
     """Every byte of a ClientHello, changed: admitted, or rejected with a reason."""
     for at in range(len(client_hello(log, version))):
@@ -126,6 +127,7 @@ def test_flipped_client_hello(gate: MemoryGate, log: Log, version: Version) -> N
         assert not ended_well(gate, log, client) or at in (1, 2)
 
 
+@pytest.mark.slow
 def test_truncated_client_hello(gate: MemoryGate, log: Log, version: Version) -> None:
     """Cut off after any number of bytes, then silence, or the end."""
     hello = client_hello(log, version)
@@ -158,6 +160,7 @@ def last_flights(gate: MemoryGate, version: Version) -> Iterator[tuple[Client, b
         yield client, bytearray(client.take_outgoing())
 
 
+@pytest.mark.slow
 def test_flipped_certificate(gate: MemoryGate, log: Log, version: Version) -> None:
     """Every byte of the flight with the certificate, the key exchange and the
     proof, changed.  In TLS 1.2 most of it travels in the clear."""
@@ -289,6 +292,7 @@ def test_no_timeout_once_in(gate: MemoryGate, log: Log, version: Version) -> Non
     assert not gate.clock.getDelayedCalls()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["reset", "fin", "close_notify"])
 def test_gone_at_every_step(gate: MemoryGate, log: Log, version: Version, end: str) -> None:
     """A client that leaves in the middle of its handshake, however it does."""

@@ -109,25 +109,28 @@ A, B = server_credential("a.example", "*.w.example"), server_credential("b.examp
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("name", "expected", "swapped"),
     [
-        ("a.example", A),
-        ("A.eXample", A),
-        ("a.example.", A),
-        ("x.w.example", A),
-        ("X.W.EXAMPLE.", A),
-        ("b.example", B),
-        ("B.EXAMPLE", B),
+        ("a.example", A, False),
+        ("a.example", A, True),
+        ("A.eXample", A, True),
+        ("a.example.", A, True),
+        ("x.w.example", A, True),
+        ("X.W.EXAMPLE.", A, True),
+        ("b.example", B, False),
+        ("b.example", B, True),
+        ("B.EXAMPLE", B, False),
         # Not named: the first one.
-        (None, A),
-        ("c.example", A),
-        ("x.y.w.example", A),
-        ("w.example", A),
-        ("*.b.example", A),
-        ("127.0.0.1", A),
+        (None, A, False),
+        (None, A, True),
+        ("c.example", A, False),
+        ("c.example", A, True),
+        ("x.y.w.example", A, True),
+        ("w.example", A, True),
+        ("*.b.example", A, False),
+        ("127.0.0.1", A, True),
     ],
 )
-@pytest.mark.parametrize("swapped", [False, True])
 def test_server_name(
     log: Log, version: Version, name: str | None, expected: ServerCredential, swapped: bool
 ) -> None:

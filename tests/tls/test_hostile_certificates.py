@@ -139,6 +139,7 @@ def substituted(gate: MemoryGate, certificate: bytes) -> Client:
     return client
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_on_the_wire(log: Log, shape: str, mode: str) -> None:
     """Octet for octet, also what no client library would send; it is in the clear in
@@ -263,6 +264,7 @@ def test_long_chains(
     assert asked["opinions"] <= 2
 
 
+@pytest.mark.slow
 def test_hostile_intermediates(log: Log, version: Version, mode: str) -> None:
     """The shapes, presented beside a sound leaf: nobody needs them."""
     for shape in SHAPES:
@@ -289,6 +291,7 @@ def many_primes(bits: int) -> rsa.RSAPrivateKey:
     return numbers.private_key(unsafe_skip_rsa_key_validation=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [8192, 16384])
 def test_long_rsa_keys(log: Log, version: Version, asked: Counter[str], bits: int) -> None:
     """The longest that OpenSSL takes, with proof: it is one verification."""

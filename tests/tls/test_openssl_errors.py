@@ -47,11 +47,10 @@ SOURCE = Path(__file__).parent.parent.parent / "mtlsgate"
         (93, Reason.PROFILE_VIOLATION),
     ],
 )
-@pytest.mark.parametrize("depth", [0, 1, 7])
-def test_verification(error: int, reason: Reason, depth: int) -> None:
+def test_verification(error: int, reason: Reason) -> None:
     """A verification error is a reason at the depth that it was found at."""
-    rejection = verification_rejection(error, depth)
-    assert (rejection.reason, rejection.depth) == (reason, depth)
+    rejection = verification_rejection(error, error % 8)
+    assert (rejection.reason, rejection.depth) == (reason, error % 8)
     assert f"(X509 error {error})" in rejection.detail
 
 

@@ -168,6 +168,7 @@ class Actors:
         self.http.reactor.advance(100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(80))
 def test_nothing_is_left_over(http: HttpGate, seed: int) -> None:
     """No exception, no request that is still counted, no connection, no delayed call; no

@@ -443,6 +443,7 @@ def converse(http: HttpGate, raw: bytes, piece: int) -> tuple[list[bytes], bytes
     return [one.received() for one in http.reactor.backends], answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(40))
 def test_mutilated_streams_mean_the_same_in_whatever_pieces(http: HttpGate, seed: int) -> None:
     """Random edits of pipelined requests: no exception, nothing malformed goes on, and how
