@@ -29,7 +29,18 @@ class IVerifiedPeer(Interface):
     handshake ended and stays the same, also after the connection is lost.
     """
 
-    leaf = Attribute("The client's certificate, a `cryptography.x509.Certificate`.")
+    leaf = Attribute(
+        "The client's certificate, a `cryptography.x509.Certificate`.  `ValueError` if it has a "
+        "field that cryptography cannot read."
+    )
+    certificates = Attribute(
+        "The verified path, leaf first, a tuple of "
+        "`mtlsgate.certificates.certificate.Certificate`: as the gate reads it."
+    )
+    identity = Attribute(
+        "The SHA-256 digest of what the leaf's issuer signed, 32 bytes.  A client can give its "
+        "certificate another fingerprint, but not another identity."
+    )
     path = Attribute("The verified path, a tuple of certificates, the leaf first.")
     rule = Attribute("The label of the rule that admitted it, a str.")
     sha256 = Attribute("The SHA-256 fingerprint of the leaf, 64 lower-case hex digits.")
@@ -73,7 +84,8 @@ class ITlsFacts(Interface):
     tls_version = Attribute('"TLSv1.2" or "TLSv1.3".')
     cipher = Attribute("The cipher suite, in OpenSSL's spelling.")
     certificate = Attribute(
-        "The gate's own certificate on this connection, a `cryptography.x509.Certificate`, or None."
+        "The gate's own certificate on this connection, a "
+        "`mtlsgate.certificates.certificate.Certificate`, or None."
     )
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 from datetime import datetime
 from functools import cached_property
 
-from attrs import frozen
+from attrs import field, frozen
 from cryptography import x509
-from cryptography.x509.oid import NameOID
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
-from mtlsgate.certificates.parsing import sha256
+from mtlsgate.certificates.alternative_names import AlternativeNames
+from mtlsgate.certificates.certificate import Certificate, views
+from mtlsgate.certificates.names import COMMON_NAME
 from mtlsgate.interfaces import ITlsFacts, IVerifiedPeer
 from mtlsgate.text import address_text as address_text
 
@@ -29,7 +30,8 @@ class VerifiedPeer:
     Made when the handshake ended; what takes parsing is parsed on first use.
     """
 
-    path: tuple[x509.Certificate, ...]
+    #: The verified path as the gate reads it, leaf first; see `leaf` and `path`.
+    certificates: tuple[Certificate, ...] = field(alias="path", converter=views)
     rule: str
     address: IAddress
     server_name: str | None
@@ -39,81 +41,95 @@ class VerifiedPeer:
     alpn: str | None
     resumed: bool = False
 
-    @property
+    @cached_property
     def leaf(self) -> x509.Certificate:
-        """The client's certificate."""
-        return self.path[0]
+        """
+        The client's certificate.
+
+        :raises ValueError: if it has a field that `cryptography` cannot read;
+            everything else that is told of the client can be had all the same.
+        """
+        return self.certificates[0].x509
+
+    @cached_property
+    def path(self) -> tuple[x509.Certificate, ...]:
+        """
+        The verified path, leaf first.
+
+        :raises ValueError: as `leaf`.
+        """
+        return tuple(one.x509 for one in self.certificates)
 
     @cached_property
     def sha256(self) -> str:
         """The SHA-256 fingerprint of the leaf, 64 lower-case hex digits."""
-        return sha256(self.leaf).hex()
+        return self.certificates[0].sha256.hex()
+
+    @property
+    def identity(self) -> bytes:
+        """The SHA-256 digest of what the leaf's issuer signed.  A client can give
+        its certificate another fingerprint, but not another identity."""
+        return self.certificates[0].identity
 
     @cached_property
     def subject(self) -> str:
         """The leaf's subject as an RFC 4514 string."""
-        return self.leaf.subject.rfc4514_string()
+        return self.certificates[0].subject.rfc4514_string()
 
     @cached_property
     def issuer(self) -> str:
         """The leaf's issuer as an RFC 4514 string."""
-        return self.leaf.issuer.rfc4514_string()
+        return self.certificates[0].issuer.rfc4514_string()
 
     @property
     def common_name(self) -> str | None:
         """The last, most specific common name of the subject, or None."""
-        names = self.leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        return str(names[-1].value) if names else None
+        names = self.certificates[0].subject.attributes(COMMON_NAME)
+        return names[-1].text if names else None
 
-    @cached_property
-    def _alternative_name(self) -> x509.SubjectAlternativeName:
-        try:
-            return self.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except x509.ExtensionNotFound:
-            return x509.SubjectAlternativeName(())
+    @property
+    def _names(self) -> AlternativeNames:
+        return self.certificates[0].readable_names
 
     @property
     def dns_names(self) -> tuple[str, ...]:
         """The DNS names of the subject alternative name; never the common name."""
-        return tuple(self._alternative_name.get_values_for_type(x509.DNSName))
+        return self._names.dns
 
     @property
     def uris(self) -> tuple[str, ...]:
         """The URIs of the subject alternative name."""
-        return tuple(self._alternative_name.get_values_for_type(x509.UniformResourceIdentifier))
+        return self._names.uris
 
     @property
     def email_addresses(self) -> tuple[str, ...]:
         """The email addresses of the subject alternative name."""
-        return tuple(self._alternative_name.get_values_for_type(x509.RFC822Name))
+        return self._names.emails
 
     @property
     def ip_addresses(self) -> tuple[str, ...]:
         """The IP addresses of the subject alternative name."""
-        return tuple(map(str, self._alternative_name.get_values_for_type(x509.IPAddress)))
+        return tuple(map(str, self._names.ips))
 
     @property
     def spiffe_id(self) -> str | None:
         """The SPIFFE ID, which must be the leaf's only URI (SPIFFE X509-SVID, 2), or None."""
-        match self.uris:
-            case (uri,) if uri.startswith("spiffe://"):
-                return uri
-        return None
+        return self._names.spiffe_id
 
     @property
     def serial(self) -> int:
         """The leaf's serial number."""
-        return self.leaf.serial_number
+        return self.certificates[0].serial_number
 
     @property
     def not_before(self) -> datetime:
         """When the leaf's validity begins."""
-        return self.leaf.not_valid_before_utc
+        return self.certificates[0].not_before
 
     @property
     def not_after(self) -> datetime:
         """When the leaf's validity ends."""
-        return self.leaf.not_valid_after_utc
+        return self.certificates[0].not_after
 
     def to_dict(self) -> dict[str, object]:
         """
@@ -152,4 +168,4 @@ class TlsFacts:
     server_name: str | None
     tls_version: str
     cipher: str
-    certificate: x509.Certificate | None = None
+    certificate: Certificate | None = None

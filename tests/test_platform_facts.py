@@ -41,7 +41,7 @@ def context(
     session_id: bytes | None = b"x",
 ) -> SSL.Context:
     made = SSL.Context(SSL.TLS_SERVER_METHOD)
-    made.use_certificate(localhost().chain[0])
+    made.use_certificate(localhost().chain[0].x509)
     made.use_privatekey(localhost().private_key)
     made.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify)
     if session_id is not None:

@@ -336,7 +336,7 @@ def _who(request: AdminRequest) -> str:
     transport = request.channel.transport
     peer = IVerifiedPeer(transport, None)
     if peer is not None:
-        return f"{subject_of(peer.leaf)} at {address_text(peer.address)}"
+        return f"{subject_of(peer.certificates[0])} at {address_text(peer.address)}"
     address = transport.getPeer()
     if isinstance(address, UNIXAddress):
         return _process(transport)

@@ -1,15 +1,13 @@
 """
-Who is let in: pure decisions on certificate paths.
+Who gets in: pure decisions on certificate paths.
 
-A path that OpenSSL verified comes in, a verdict goes out.  Nothing here knows
-of sockets, files or OpenSSL; what OpenSSL has checked already (signatures,
-path building, constraints) is not done again, and what is checked here can
-only reject further.
+A path that OpenSSL verified goes in, a verdict comes out.  Nothing here imports
+sockets, files or OpenSSL.  What OpenSSL has checked (signatures, path building,
+constraints) is not checked again; what is checked here can only reject.
 
 `AdmissionPolicy.judge` in `mtlsgate.admission.policy` is where to begin.
 """
 
-from mtlsgate.admission.facts import allows_client_authentication
 from mtlsgate.admission.policy import AdmissionPolicy
 from mtlsgate.admission.rules import Admitted, Pin, Rule, authorities_of, lone_pins_of
 from mtlsgate.admission.verdicts import Path, Rejection
@@ -21,7 +19,6 @@ __all__ = [
     "Pin",
     "Rejection",
     "Rule",
-    "allows_client_authentication",
     "authorities_of",
     "lone_pins_of",
 ]

@@ -1,25 +1,25 @@
 """
-What ``allow`` and ``deny`` blocks ask of a leaf, and whether it holds.
+What ``allow`` and ``deny`` blocks ask of a leaf, and whether it matches.
 
-Pure, like all of admission.
+An ``allow`` is read strictly: what is in doubt does not match.  A ``deny`` is
+read widely: what is in doubt, or cannot be read, matches.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import ipaddress
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import Any
 
 from attrs import frozen
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import NameOID, ObjectIdentifier
 
-from mtlsgate.admission.facts import Facts, facts_of
 from mtlsgate.admission.patterns import (
     DnsPattern,
     UriPattern,
@@ -29,10 +29,12 @@ from mtlsgate.admission.patterns import (
     uri_keys,
     uri_pattern,
 )
-from mtlsgate.certificates.parsing import MAX_REMEMBERED, sha256
+from mtlsgate.certificates.alternative_names import DNS, EMAIL, IP, URI, Address
+from mtlsgate.certificates.certificate import MAX_REMEMBERED, UNPARSABLE, Certificate
+from mtlsgate.certificates.names import COMMON_NAME, ORGANIZATION, ORGANIZATIONAL_UNIT, Name
 from mtlsgate.certificates.server_names import canonical
+from mtlsgate.certificates.signatures import fingerprints
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -74,6 +76,17 @@ def _leading_bits(address: Address, length: int) -> Hashable:
 Pattern = DnsPattern | UriPattern | NetworkPattern
 
 
+class Unreadable:
+    """Stands for a value of the leaf that cannot be read.  Every ``deny`` block
+    matches it, and no ``allow`` block does."""
+
+    def __repr__(self) -> str:
+        return "unreadable"
+
+
+UNREADABLE = Unreadable()
+
+
 @frozen(slots=False)
 class Leaf:
     """
@@ -83,27 +96,30 @@ class Leaf:
     :ivar certificate: the leaf.
     """
 
-    certificate: x509.Certificate
+    certificate: Certificate
 
     @cached_property
-    def facts(self) -> Facts:
-        """What it is judged by, whatever the rules say.  Of what does not parse
-        there are none."""
-        return facts_of(self.certificate)
-
-    @cached_property
-    def digest(self) -> bytes:
-        """SHA-256 of the DER, 32 bytes; also of what does not parse."""
-        return sha256(self.certificate)
+    def _values(self) -> dict[tuple[str, bool], tuple[Hashable, ...]]:
+        return {}
 
     @cached_property
     def _keys(self) -> dict[str, frozenset[Hashable]]:
         return {}
 
+    def values(self, attribute: str, wide: bool = False) -> tuple[Hashable, ...]:
+        """
+        :param attribute: of an ``allow`` or ``deny`` block.
+        :param wide: whether to add the values that count for a ``deny`` only.
+        :returns: what the leaf has of it, in the form that `Clause` compares.
+        """
+        if (attribute, wide) not in self._values:
+            self._values[attribute, wide] = tuple(_values(self.certificate, attribute, wide))
+        return self._values[attribute, wide]
+
     def keys(self, attribute: str) -> frozenset[Hashable]:
         """
         :param attribute: of an ``allow`` block.
-        :returns: of every `Clause` on it that holds, at least one of the keys.
+        :returns: at least one of the keys of every `Clause` on it that matches.
         """
         if attribute not in self._keys:
             values = self.values(attribute)
@@ -111,69 +127,91 @@ class Leaf:
             self._keys[attribute] = frozenset(values).union(*map(patterns, values))
         return self._keys[attribute]
 
-    @cached_property
-    def _alternative_name(self) -> x509.SubjectAlternativeName:
-        extensions = self.certificate.extensions
-        try:
-            return extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except x509.ExtensionNotFound:
-            return x509.SubjectAlternativeName(())
-
-    def values(self, attribute: str, wide: bool = False) -> tuple[Hashable, ...]:
-        """
-        :param attribute: of an ``allow`` or ``deny`` block.
-        :param wide: whether values count that only a ``deny`` takes for such.
-        :returns: what the leaf has of it, in the form that `Clause` compares.
-        """
-        if wide and attribute == "spiffe_ids":
-            return self.uris()
-        return _ATTRIBUTES[attribute].of(self)
-
-    def subject_values(self, oid: ObjectIdentifier) -> tuple[str, ...]:
-        """:returns: the subject's values of one kind, such as its common names."""
-        found = self.certificate.subject.get_attributes_for_oid(oid)
-        return tuple(str(one.value) for one in found)
-
-    def dns_names(self) -> tuple[str, ...]:
-        """:returns: the canonical DNS names of the subject alternative name, only."""
-        return tuple(map(canonical, self._alternative_name.get_values_for_type(x509.DNSName)))
-
-    def uris(self) -> tuple[str, ...]:
-        """:returns: the URIs of the subject alternative name."""
-        return tuple(self._alternative_name.get_values_for_type(x509.UniformResourceIdentifier))
-
-    def email_addresses(self) -> tuple[str, ...]:
-        """:returns: the email addresses of the subject alternative name."""
-        return tuple(self._alternative_name.get_values_for_type(x509.RFC822Name))
-
-    def ip_addresses(self) -> tuple[Address, ...]:
-        """:returns: the single IP addresses of the subject alternative name."""
-        found = self._alternative_name.get_values_for_type(x509.IPAddress)
-        return tuple(one for one in found if isinstance(one, Address))
-
-    def spiffe_ids(self) -> tuple[str, ...]:
-        """:returns: the SPIFFE ID, which must be the only URI (SPIFFE X509-SVID, 2)."""
-        uris = self.uris()
-        return uris if len(uris) == 1 and uris[0].startswith("spiffe://") else ()
-
-    def spki_sha256(self) -> str:
-        """:returns: SHA-256 of the SubjectPublicKeyInfo (RFC 7469, 2.4), in hex."""
-        key = self.certificate.public_key()
-        digest = hashes.Hash(hashes.SHA256())
-        digest.update(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
-        return digest.finalize().hex()
-
 
 @lru_cache(MAX_REMEMBERED)
-def leaf_of(certificate: x509.Certificate) -> Leaf:
+def leaf_of(certificate: Certificate) -> Leaf:
     """:returns: the leaf, with all that was worked out of it before."""
     return Leaf(certificate)
+
+
+def _values(leaf: Certificate, attribute: str, wide: bool) -> Iterator[Hashable]:
+    try:
+        for value in _ATTRIBUTES[attribute].of(leaf, wide):
+            if value is not UNREADABLE or wide:
+                yield value
+    except UNPARSABLE:
+        if wide:
+            yield UNREADABLE
+
+
+def _subject_values(kind: bytes) -> Callable[[Certificate, bool], Iterator[Hashable]]:
+    def values(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
+        for one in leaf.subject.attributes(kind):
+            yield UNREADABLE if one.text is None else one.text
+
+    return values
+
+
+def _dns_names(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
+    yield from map(canonical, leaf.names.dns)
+    if leaf.names.unreadable(DNS):
+        yield UNREADABLE
+
+
+def _uris(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
+    yield from leaf.names.uris
+    if leaf.names.unreadable(URI):
+        yield UNREADABLE
+
+
+def _email_addresses(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
+    yield from leaf.names.emails
+    if leaf.names.unreadable(EMAIL):
+        yield UNREADABLE
+
+
+def _ip_addresses(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
+    yield from leaf.names.ips
+    if leaf.names.unreadable(IP):
+        yield UNREADABLE
+
+
+def _spiffe_ids(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
+    # A leaf with several URIs has no SPIFFE ID, but none of them saves it from a deny.
+    if wide:
+        yield from _uris(leaf, wide)
+    elif leaf.names.spiffe_id is not None:
+        yield leaf.names.spiffe_id
+
+
+def _fingerprints(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
+    # Its holder can give it another fingerprint, which saves it from no deny.
+    found = fingerprints(leaf) if wide else (leaf.sha256,)
+    return (digest.hex() for digest in found)
+
+
+def _key_fingerprints(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
+    """SHA-256 of the SubjectPublicKeyInfo (RFC 7469, 2.4), in hex: as it stands
+    in the leaf, and as the tools write it."""
+    yield hashlib.sha256(leaf.spki).hexdigest()
+    with suppress(*UNPARSABLE):
+        key = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        yield hashlib.sha256(key).hexdigest()
+
+
+def _serial_numbers(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
+    yield leaf.serial_number
+
+
+def _issuers(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
+    yield leaf.issuer.key
 
 
 @frozen
 class Clause:
     """
-    One attribute of an ``allow`` or ``deny`` block: any value will do.
+    One attribute of an ``allow`` or ``deny`` block.  It matches if one of its
+    values does.
 
     :ivar attribute: its name.
     :ivar written: the values as written, for messages.
@@ -188,17 +226,17 @@ class Clause:
 
     @property
     def keys(self) -> frozenset[Hashable]:
-        """Of which the leaf has one (`Leaf.keys`) wherever the clause holds, unless
-        it is read widely."""
+        """The leaf has one of them (`Leaf.keys`) if the clause matches strictly."""
         return self.exact.union(pattern.key for pattern in self.patterns)
 
-    def holds(self, leaf: Leaf, wide: bool = False) -> bool:
+    def matches(self, leaf: Leaf, wide: bool = False) -> bool:
         """
-        :param wide: whether to read patterns and odd names so that they match
-            rather than not.
+        :param wide: whether to match what is in doubt.
         :returns: whether the leaf has one of the values.
         """
         values = leaf.values(self.attribute, wide)
+        if UNREADABLE in values:
+            return True
         return not self.exact.isdisjoint(values) or any(
             pattern.matches(value, wide)  # type: ignore[arg-type]
             for pattern in self.patterns
@@ -209,7 +247,7 @@ class Clause:
 @frozen
 class Condition:
     """
-    One ``allow`` or ``deny`` block: every attribute stated must hold.
+    One ``allow`` or ``deny`` block.  It matches if all its attributes do.
 
     :ivar clauses: at least one.
     """
@@ -217,23 +255,23 @@ class Condition:
     clauses: tuple[Clause, ...]
 
     def allows(self, leaf: Leaf) -> bool:
-        """:returns: whether all of it is so of the leaf, beyond doubt."""
-        return all(clause.holds(leaf) for clause in self.clauses)
+        """:returns: whether it matches the leaf as an ``allow``, beyond doubt."""
+        return all(clause.matches(leaf) for clause in self.clauses)
 
     def denies(self, leaf: Leaf) -> bool:
-        """:returns: whether all of it is so of the leaf, in the widest reading."""
-        return all(clause.holds(leaf, wide=True) for clause in self.clauses)
+        """:returns: whether it matches the leaf as a ``deny``, in the widest reading."""
+        return all(clause.matches(leaf, wide=True) for clause in self.clauses)
 
 
 @frozen
 class _Attribute:
     """
     :ivar read: from a value as written to what is compared, or to a pattern.
-    :ivar of: the same of a leaf.
+    :ivar of: the same of a leaf, strictly or widely.
     """
 
     read: Callable[[str], Hashable]
-    of: Callable[[Leaf], tuple[Hashable, ...]]
+    of: Callable[[Certificate, bool], Iterator[Hashable]]
 
 
 def _text(value: str) -> str:
@@ -282,31 +320,27 @@ def _address(value: str) -> Address | NetworkPattern:
     return NetworkPattern(network)
 
 
-def _name(value: str) -> x509.Name:
+def _name(value: str) -> Hashable:
     _text(value)
     try:
-        return x509.Name.from_rfc4514_string(value)
+        return Name(x509.Name.from_rfc4514_string(value).public_bytes()).key
     except ValueError:
         raise ValueError('is no RFC 4514 name: write it as "CN=Issuing CA,O=Example"') from None
 
 
-def _subject(oid: ObjectIdentifier) -> _Attribute:
-    return _Attribute(_text, lambda leaf: leaf.subject_values(oid))
-
-
 _ATTRIBUTES: Mapping[str, _Attribute] = {
-    "common_names": _subject(NameOID.COMMON_NAME),
-    "organizations": _subject(NameOID.ORGANIZATION_NAME),
-    "organizational_units": _subject(NameOID.ORGANIZATIONAL_UNIT_NAME),
-    "dns_names": _Attribute(lambda text: dns_pattern(_text(text)), Leaf.dns_names),
-    "uris": _Attribute(lambda text: uri_pattern(_text(text)), Leaf.uris),
-    "email_addresses": _Attribute(_text, Leaf.email_addresses),
-    "ip_addresses": _Attribute(_address, Leaf.ip_addresses),
-    "spiffe_ids": _Attribute(spiffe_pattern, Leaf.spiffe_ids),
-    "sha256": _Attribute(_fingerprint, lambda leaf: (leaf.digest.hex(),)),
-    "spki_sha256": _Attribute(_key_pin, lambda leaf: (leaf.spki_sha256(),)),
-    "serial_numbers": _Attribute(_serial, lambda leaf: (leaf.certificate.serial_number,)),
-    "issuers": _Attribute(_name, lambda leaf: (leaf.certificate.issuer,)),
+    "common_names": _Attribute(_text, _subject_values(COMMON_NAME)),
+    "organizations": _Attribute(_text, _subject_values(ORGANIZATION)),
+    "organizational_units": _Attribute(_text, _subject_values(ORGANIZATIONAL_UNIT)),
+    "dns_names": _Attribute(lambda text: dns_pattern(_text(text)), _dns_names),
+    "uris": _Attribute(lambda text: uri_pattern(_text(text)), _uris),
+    "email_addresses": _Attribute(_text, _email_addresses),
+    "ip_addresses": _Attribute(_address, _ip_addresses),
+    "spiffe_ids": _Attribute(spiffe_pattern, _spiffe_ids),
+    "sha256": _Attribute(_fingerprint, _fingerprints),
+    "spki_sha256": _Attribute(_key_pin, _key_fingerprints),
+    "serial_numbers": _Attribute(_serial, _serial_numbers),
+    "issuers": _Attribute(_name, _issuers),
 }
 
 

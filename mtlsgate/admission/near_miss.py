@@ -10,17 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from mtlsgate.admission.conditions import Clause, Condition, Leaf
 from mtlsgate.admission.rules import Rule
-from mtlsgate.certificates.parsing import UNPARSABLE, sha256
+from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.certificates.signatures import issued
 from mtlsgate.text import printable
 
 
-def near_misses(rule: Rule, chain: Sequence[x509.Certificate], now: datetime) -> Iterator[str]:
+def near_misses(rule: Rule, chain: Sequence[Certificate], now: datetime) -> Iterator[str]:
     """
     :param chain: as presented, the leaf first.
     :returns: in one line each, what of the rule the chain almost satisfies;
@@ -30,7 +27,7 @@ def near_misses(rule: Rule, chain: Sequence[x509.Certificate], now: datetime) ->
     yield from _validity(leaf.certificate, now)
     missing = list(_authority(rule, chain)) if rule.authorities else []
     yield from missing
-    if rule.pins and not rule.pins_of(leaf.digest) and not missing:
+    if rule.pins and not rule.pins_of(leaf.certificate.sha256) and not missing:
         # Only of a leaf that its CA vouches for is it safe to say how to let it in.
         yield from _pin(rule, leaf.certificate)
     for condition in rule.deny:
@@ -41,11 +38,11 @@ def near_misses(rule: Rule, chain: Sequence[x509.Certificate], now: datetime) ->
             yield from _allowed(condition, leaf)
 
 
-def _validity(leaf: x509.Certificate, now: datetime) -> Iterator[str]:
-    if now > leaf.not_valid_after_utc:
-        yield f"expired {_span(leaf.not_valid_after_utc, now)} ago"
-    elif now < leaf.not_valid_before_utc:
-        yield f"valid in {_span(now, leaf.not_valid_before_utc)}"
+def _validity(leaf: Certificate, now: datetime) -> Iterator[str]:
+    if now > leaf.not_after:
+        yield f"expired {_span(leaf.not_after, now)} ago"
+    elif now < leaf.not_before:
+        yield f"valid in {_span(now, leaf.not_before)}"
 
 
 def _span(earlier: datetime, later: datetime) -> str:
@@ -57,68 +54,56 @@ def _span(earlier: datetime, later: datetime) -> str:
     raise AssertionError
 
 
-def _authority(rule: Rule, chain: Sequence[x509.Certificate]) -> Iterator[str]:
+def _authority(rule: Rule, chain: Sequence[Certificate]) -> Iterator[str]:
     """The first link that is missing or wrong between the leaf and a CA of the rule."""
     current, walked = chain[0], set[bytes]()
     while True:
-        walked.add(sha256(current))
+        walked.add(current.sha256)
         namesakes = [
             one
             for one in (*rule.authorities, *chain[1:])
-            if one.subject == current.issuer and sha256(one) not in walked
+            if one.subject.key == current.issuer.key and one.sha256 not in walked
         ]
-        issuer = next((one for one in namesakes if _issued(one, current)), None)
+        issuer = next((one for one in namesakes if issued(one, current)), None)
         if issuer is None:
             yield _dead_end(current, namesakes, rule)
             return
-        if sha256(issuer) in rule.authority_digests:
+        if issuer.sha256 in rule.authority_digests:
             return
         current = issuer
 
 
-def _dead_end(current: x509.Certificate, namesakes: Sequence[x509.Certificate], rule: Rule) -> str:
+def _dead_end(current: Certificate, namesakes: Sequence[Certificate], rule: Rule) -> str:
     """:param namesakes: certificates with the name of its issuer, which is none of them."""
-    if any(sha256(one) in rule.authority_digests for one in namesakes):
+    if any(one.sha256 in rule.authority_digests for one in namesakes):
         return "issued by a CA with the configured name but another key"
     if namesakes:
         return f"not issued by the {_name(namesakes[0])} that was sent along"
-    if current.issuer == current.subject:
-        if sha256(current) in rule.authority_digests:
+    if current.issuer.key == current.subject.key:
+        if current.sha256 in rule.authority_digests:
             return "it is the rule's CA itself, and not a client that the CA issued"
         return f"{_name(current)} is self-signed, and no CA of the rule"
     return f"chain lacks the intermediate {_issuer(current)}, or it is another CA's"
 
 
-def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (*UNPARSABLE, InvalidSignature):
-        return False
-    return True
-
-
-def _pin(rule: Rule, leaf: x509.Certificate) -> Iterator[str]:
-    remedy = f"pin it with leaf_certificate; its sha256 is {sha256(leaf).hex()}"
-    key, namesake = _key(leaf), False
+def _pin(rule: Rule, leaf: Certificate) -> Iterator[str]:
+    remedy = f"pin it with leaf_certificate; its sha256 is {leaf.sha256.hex()}"
+    key, namesake = leaf.spki, False
     for pin in rule.pins:
         pinned = pin.certificate
-        if _key(pinned) == key:
+        if pinned.spki == key:
             yield f"same key, another serial: a renewed certificate? {remedy}"
             return
-        namesake = namesake or pinned.subject == leaf.subject
+        namesake = namesake or pinned.subject.key == leaf.subject.key
     if namesake:
         yield f"same subject as a pin, another key: a new key? {remedy}"
     else:
         yield f"none of the pins of the rule ({len(rule.pins)}); if it should be: {remedy}"
 
 
-def _key(certificate: x509.Certificate) -> bytes:
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
 def _allowed(condition: Condition, leaf: Leaf) -> Iterator[str]:
     for clause in condition.clauses:
-        if not clause.holds(leaf):
+        if not clause.matches(leaf):
             yield _clause(clause, leaf)
 
 
@@ -126,7 +111,7 @@ def _clause(clause: Clause, leaf: Leaf) -> str:
     wanted = " or ".join(map(printable, clause.written[:3]))
     if len(clause.written) > 3:
         wanted += f" or {len(clause.written) - 3} more"
-    found = ", ".join(printable(_text(value)) for value in leaf.values(clause.attribute)[:3])
+    found = ", ".join(map(printable, _found(clause.attribute, leaf)[:3]))
     return f"allowed {clause.attribute}: {wanted}; this has {found or 'none'}"
 
 
@@ -134,15 +119,17 @@ def _stated(condition: Condition) -> str:
     return ", ".join(clause.attribute for clause in condition.clauses)
 
 
-def _text(value: object) -> str:
-    if isinstance(value, x509.Name):
-        return value.rfc4514_string()
-    return f"{value:x}" if isinstance(value, int) else str(value)
+def _found(attribute: str, leaf: Leaf) -> list[str]:
+    if attribute == "issuers":
+        return [leaf.certificate.issuer.rfc4514_string()]
+    return [
+        f"{value:x}" if isinstance(value, int) else str(value) for value in leaf.values(attribute)
+    ]
 
 
-def _name(certificate: x509.Certificate) -> str:
+def _name(certificate: Certificate) -> str:
     return printable(certificate.subject.rfc4514_string())
 
 
-def _issuer(certificate: x509.Certificate) -> str:
+def _issuer(certificate: Certificate) -> str:
     return printable(certificate.issuer.rfc4514_string())

@@ -1,8 +1,8 @@
 """
-What RFC 5280 demands of certificates and OpenSSL's strictness does not look at.
+What RFC 5280 demands of certificates and OpenSSL's strict mode does not check.
 
-A few rules of the certificate profile that every usual CA keeps to, held
-against what the client sent and not against what the operator configured: the
+A few rules of the certificate profile, which every usual CA follows.  They
+apply to what the client sent and not to what the operator configured: the
 anchor is exempt, and so is a pin that is its own anchor.
 """
 
@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
-from cryptography import x509
-from cryptography.x509.oid import ExtensionOID
-
 from mtlsgate.admission.verdicts import Path, Rejection
-from mtlsgate.certificates.parsing import MAX_REMEMBERED, UNPARSABLE
+from mtlsgate.certificates.certificate import (
+    MAX_REMEMBERED,
+    NAME_CONSTRAINTS,
+    POLICY_CONSTRAINTS,
+    SUBJECT_ALTERNATIVE_NAME,
+    UNPARSABLE,
+    Certificate,
+)
 from mtlsgate.reasons import Reason
-
-#: The DER of the object identifier 2.5.29.36 (RFC 5280, 4.2.1.11).
-_POLICY_CONSTRAINTS = bytes.fromhex("0603551d24")
 
 #: In bits.  RFC 5280, 4.1.2.2, allows 20 octets with the sign among them; many
 #: CAs take 20 random ones and need a 21st for it.
@@ -43,7 +44,7 @@ def profile_violation(path: Path) -> Rejection | None:
     return None
 
 
-def _violations(certificate: x509.Certificate, depth: int) -> Iterator[str]:
+def _violations(certificate: Certificate, depth: int) -> Iterator[str]:
     serial = certificate.serial_number
     if serial <= 0:
         yield "its serial number is not positive (RFC 5280, 4.1.2.2)"
@@ -51,23 +52,18 @@ def _violations(certificate: x509.Certificate, depth: int) -> Iterator[str]:
         yield "its serial number is longer than 20 octets (RFC 5280, 4.1.2.2)"
     if depth == 0:
         yield from _leaf_violations(certificate)
-    elif _POLICY_CONSTRAINTS in certificate.tbs_certificate_bytes and any(
-        each.oid == ExtensionOID.POLICY_CONSTRAINTS and not each.critical
-        for each in certificate.extensions
-    ):
+        return
+    constraints = certificate.extension(POLICY_CONSTRAINTS)
+    if constraints is not None and not constraints.critical:
         yield "its policy constraints are not critical (RFC 5280, 4.2.1.11)"
 
 
-def _leaf_violations(leaf: x509.Certificate) -> Iterator[str]:
-    for extension in leaf.extensions:
-        if extension.oid == ExtensionOID.NAME_CONSTRAINTS:
-            yield "it constrains names, which is for CAs (RFC 5280, 4.2.1.10)"
-        elif (
-            extension.oid == ExtensionOID.SUBJECT_ALTERNATIVE_NAME
-            and not extension.critical
-            and not leaf.subject.rdns
-        ):
-            yield (
-                "its subject is empty, but its subject alternative name is not critical "
-                "(RFC 5280, 4.1.2.6)"
-            )
+def _leaf_violations(leaf: Certificate) -> Iterator[str]:
+    if leaf.extension(NAME_CONSTRAINTS) is not None:
+        yield "it constrains names, which is for CAs (RFC 5280, 4.2.1.10)"
+    names = leaf.extension(SUBJECT_ALTERNATIVE_NAME)
+    if names is not None and not names.critical and leaf.subject.is_empty:
+        yield (
+            "its subject is empty, but its subject alternative name is not critical "
+            "(RFC 5280, 4.1.2.6)"
+        )

@@ -4,34 +4,31 @@ What rules are made of, as values.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.admission.conditions import Condition
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.admission.verdicts import Path
-from mtlsgate.certificates.parsing import parse_again, sha256
+from mtlsgate.certificates.certificate import Certificate, view, views
 
 
-def _der(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(Encoding.DER)
+def _der(certificate: Certificate | x509.Certificate | bytes) -> bytes:
+    return certificate if isinstance(certificate, bytes) else view(certificate).der
 
 
 @frozen
 class Pin:
     """
-    A leaf that is admitted as it is, byte for byte.  A certificate is what it
-    is made of, but not what it keeps: parsed, those of a fleet would take seven
-    times the memory.
+    A leaf that is admitted as it is, byte for byte.  It keeps the bytes and not
+    the certificate, whose fields would take seven times the memory.
 
     :ivar der: the leaf.
     :ivar name: the label of its ``pin`` block, or None.
-    :ivar not_before: the instant from which on it counts, or None.
+    :ivar not_before: the instant from which it counts, or None.
     :ivar retire_after: the instant after which it no longer counts, or None.
     :ivar digest: SHA-256 of the leaf's DER, 32 bytes.
     """
@@ -40,19 +37,17 @@ class Pin:
     name: str | None = None
     not_before: datetime | None = None
     retire_after: datetime | None = None
-    digest: bytes = field(init=False, eq=False)
-
-    @digest.default
-    def _digest(self) -> bytes:
-        return hashlib.sha256(self.der).digest()
+    digest: bytes = field(
+        init=False, eq=False, default=Factory(lambda self: self.certificate.sha256, takes_self=True)
+    )
 
     @property
-    def certificate(self) -> x509.Certificate:
-        """The leaf, parsed anew each time."""
-        return parse_again([self.der])[0]
+    def certificate(self) -> Certificate:
+        """The leaf, read anew each time."""
+        return Certificate(self.der)
 
 
-def _pins(given: Iterable[Pin | x509.Certificate]) -> tuple[Pin, ...]:
+def _pins(given: Iterable[Pin | Certificate | x509.Certificate]) -> tuple[Pin, ...]:
     return tuple(one if isinstance(one, Pin) else Pin(one) for one in given)
 
 
@@ -63,66 +58,74 @@ class Rule:
 
     :ivar name: the block's label, or ``#2`` for the second block where it has none.
     :ivar authorities: the CAs, one of which the path must run through; empty
-        where the rule names none.
+        if the rule names none.
     :ivar pins: the leaves, one of which the client's must be byte-equal to;
-        empty where any leaf of the CAs will do.  Bare certificates are taken
-        for pins without a name or an end.
-    :ivar allow: of which one must hold, where there are any.
-    :ivar deny: of which none may hold.
+        empty if any leaf of the CAs will do.  A bare certificate is a pin
+        without a name or an end.
+    :ivar allow: one of these must match, if there are any.
+    :ivar deny: none of these may match.
     :ivar max_depth: the number of intermediates at most, or None.
     :ivar revocation: what judges the path by CRLs, or None.
     """
 
     name: str
-    authorities: tuple[x509.Certificate, ...] = ()
+    authorities: tuple[Certificate, ...] = field(default=(), converter=views)
     pins: tuple[Pin, ...] = field(default=(), converter=_pins)
     allow: tuple[Condition, ...] = ()
     deny: tuple[Condition, ...] = ()
     max_depth: int | None = None
     revocation: Revocation | None = None
-    #: The digests of the CAs, and the CAs and the pins by theirs.
-    _digests: frozenset[bytes] = field(init=False, repr=False, eq=False)
-    _authorities: Mapping[bytes, x509.Certificate] = field(init=False, repr=False, eq=False)
-    _pins: Mapping[bytes, tuple[Pin, ...]] = field(init=False, repr=False, eq=False)
-
-    def __attrs_post_init__(self) -> None:
-        pins: dict[bytes, tuple[Pin, ...]] = {}
-        for pin in self.pins:
-            pins[pin.digest] = (*pins.get(pin.digest, ()), pin)
-        authorities = {sha256(one): one for one in self.authorities}
-        object.__setattr__(self, "_digests", frozenset(authorities))
-        object.__setattr__(self, "_authorities", authorities)
-        object.__setattr__(self, "_pins", pins)
+    #: The digests of the CAs.
+    authority_digests: frozenset[bytes] = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(
+            lambda self: frozenset(one.sha256 for one in self.authorities), takes_self=True
+        ),
+    )
+    #: The CAs in the order given, and the pins, by their digests.
+    authority_by_digest: Mapping[bytes, Certificate] = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(
+            lambda self: {one.sha256: one for one in self.authorities}, takes_self=True
+        ),
+    )
+    _pins_by_digest: Mapping[bytes, tuple[Pin, ...]] = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(lambda self: _by_digest(self.pins), takes_self=True),
+    )
 
     @property
     def pin_digests(self) -> Iterable[bytes]:
         """The digests of the pins."""
-        return self._pins.keys()
-
-    @property
-    def authority_digests(self) -> frozenset[bytes]:
-        """The digests of the CAs."""
-        return self._digests
-
-    @property
-    def authority_by_digest(self) -> Mapping[bytes, x509.Certificate]:
-        """The CAs by their digests, in the order given."""
-        return self._authorities
+        return self._pins_by_digest.keys()
 
     def pins_of(self, digest: bytes) -> tuple[Pin, ...]:
         """:returns: the rule's pins that are the leaf of this digest."""
-        return self._pins.get(digest, ())
+        return self._pins_by_digest.get(digest, ())
+
+
+def _by_digest(pins: Iterable[Pin]) -> dict[bytes, tuple[Pin, ...]]:
+    found: dict[bytes, tuple[Pin, ...]] = {}
+    for pin in pins:
+        found[pin.digest] = (*found.get(pin.digest, ()), pin)
+    return found
 
 
 @frozen
 class Admitted:
     """
-    A verdict: let in.
+    A verdict: admitted.
 
-    :ivar rule: the first rule in file order that holds.
-    :ivar path: the path on which it holds, leaf first; the leaf alone where
-        the rule names no CA.
-    :ivar pin: the rule's pin that the leaf is, or None where it has no pins.
+    :ivar rule: the first rule in file order that admits.
+    :ivar path: the path on which it does, leaf first; the leaf alone if the
+        rule names no CA.
+    :ivar pin: the rule's pin that the leaf is, or None if it has no pins.
     """
 
     rule: Rule
@@ -130,16 +133,16 @@ class Admitted:
     pin: Pin | None = None
 
 
-def authorities_of(rules: Iterable[Rule]) -> tuple[x509.Certificate, ...]:
+def authorities_of(rules: Iterable[Rule]) -> tuple[Certificate, ...]:
     """:returns: the CAs of the rules, each once, in file order."""
-    found: dict[bytes, x509.Certificate] = {}
+    found: dict[bytes, Certificate] = {}
     for rule in rules:
         found.update(rule.authority_by_digest)
     return tuple(found.values())
 
 
-def lone_pins_of(rules: Iterable[Rule]) -> tuple[x509.Certificate, ...]:
+def lone_pins_of(rules: Iterable[Rule]) -> tuple[Certificate, ...]:
     """:returns: the pins of the rules without a CA, which are their own
     anchors, each once, in file order."""
     lone = {pin.digest: pin.der for rule in rules if not rule.authorities for pin in rule.pins}
-    return parse_again(lone.values())
+    return tuple(map(Certificate, lone.values()))

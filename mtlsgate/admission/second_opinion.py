@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from functools import lru_cache
 from itertools import pairwise
 
 from cryptography import x509
@@ -42,14 +41,13 @@ from cryptography.x509.verification import (
 )
 
 from mtlsgate.admission.verdicts import Path
-from mtlsgate.certificates.parsing import MAX_REMEMBERED, UNPARSABLE, is_ca
-
-#: The DER of the object identifier 2.5.29.30 (RFC 5280, 4.2.1.10).
-_NAME_CONSTRAINTS = bytes.fromhex("0603551d1e")
+from mtlsgate.certificates.certificate import NAME_CONSTRAINTS, UNPARSABLE, view
 
 #: Names times constraints that are looked at for one client, which bounds what
 #: it can make the gate do: some 30 ms.  OpenSSL draws the line at 16 times that.
 MAX_CHECKS = 2**16
+
+_Chain = tuple[x509.Certificate, ...]
 
 # What the ClientVerifier knows.
 _NAMES = (x509.DNSName, x509.RFC822Name, x509.IPAddress)
@@ -82,34 +80,26 @@ _FOREIGN = frozenset(
 )
 
 
-@lru_cache(MAX_REMEMBERED)
-def may_constrain_names(authority: x509.Certificate) -> bool:
-    """
-    :returns: whether a CA carries name constraints.  Only the bytes are looked
-        at: it may say so of a CA that has none, and never misses one.
-    """
-    return _NAME_CONSTRAINTS in authority.tbs_certificate_bytes
-
-
 def needs_second_opinion(path: Path) -> bool:
     """
     :param path: leaf first, its anchor last.
     :returns: whether a CA in the path carries name constraints.
     """
-    return any(map(may_constrain_names, path[1:]))
+    return any(one.extension(NAME_CONSTRAINTS) is not None for one in path[1:])
 
 
-def disagreement(path: Path, now: datetime) -> str | None:
+def disagreement(judged: Path, now: datetime) -> str | None:
     """
-    :param path: as OpenSSL verified it, leaf first, its anchor last.
+    :param judged: as OpenSSL verified it, leaf first, its anchor last.
     :param now: the time to judge by, aware.
     :returns: why the second validator rejects it, in one line, or None if it
         agrees.  Of a path that is one certificate, a pin that is its own
         anchor, there is nothing to ask.
     """
-    if len(path) == 1:
+    if len(judged) == 1:
         return None
     try:
+        path = tuple(one.x509 for one in judged)
         if _checks(path) > MAX_CHECKS:
             return "there are too many names to hold against so many name constraints"
         if _is_known(path) and _verified(path, now) == path:
@@ -125,7 +115,7 @@ def disagreement(path: Path, now: datetime) -> str | None:
     return None
 
 
-def _checks(path: Path) -> int:
+def _checks(path: _Chain) -> int:
     names = constraints = 0
     for certificate in path:
         for extension in certificate.extensions:
@@ -136,13 +126,13 @@ def _checks(path: Path) -> int:
     return names * constraints
 
 
-def _verified(path: Path, now: datetime) -> Path:
+def _verified(path: _Chain, now: datetime) -> _Chain:
     verifier = (
         PolicyBuilder()
         .store(Store([path[-1]]))
         .time(now)
         .max_chain_depth(len(path))
-        .extension_policies(ca_policy=_CA, ee_policy=_PINNED_CA if is_ca(path[0]) else _LEAF)
+        .extension_policies(ca_policy=_CA, ee_policy=_PINNED_CA if view(path[0]).is_ca else _LEAF)
         .build_client_verifier()
     )
     return tuple(verifier.verify(path[0], list(path[1:-1])).chain)
@@ -156,7 +146,7 @@ def _told(error: VerificationError) -> str:
 # The copy.
 
 
-def _is_known(path: Path) -> bool:
+def _is_known(path: _Chain) -> bool:
     """:returns: whether the ClientVerifier knows all that matters in the path."""
     return (
         all(one.signature_algorithm_oid in _SIGNATURES for one in path[:-1])
@@ -188,7 +178,7 @@ def _is_self_issued(certificate: x509.Certificate) -> bool:
     return certificate.subject == certificate.issuer
 
 
-def _copy(path: Path) -> Path:
+def _copy(path: _Chain) -> _Chain:
     """:returns: the path with new keys, no two the same, and what is known of it."""
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in path]
     return tuple(

@@ -5,23 +5,23 @@ What is judged, and what a rejection is.
 from __future__ import annotations
 
 from attrs import frozen
-from cryptography import x509
 
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.reasons import Reason
 
 #: A path as verified: the leaf first, its issuers after it.
-Path = tuple[x509.Certificate, ...]
+Path = tuple[Certificate, ...]
 
 
 @frozen
 class Rejection:
     """
-    A verdict: not let in.
+    A verdict: rejected.
 
     :ivar reason: from the closed vocabulary.
     :ivar detail: the particulars, in one line.
-    :ivar depth: of the certificate that gave cause, 0 being the leaf; None
-        where no certificate did.
+    :ivar depth: of the certificate that is the cause, 0 being the leaf; None
+        if no certificate is.
     """
 
     reason: Reason

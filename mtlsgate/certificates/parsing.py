@@ -1,29 +1,22 @@
 """
 From bytes to certificates and keys.
 
-PEM, DER and base64 of DER in; `cryptography` objects out.  Errors never hold
-any of the bytes.
+PEM, DER and base64 of DER in; certificates and keys out.  Errors never hold any
+of the bytes.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
-import re
 import stat
-import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache, wraps
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 from attrs import field, frozen
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -31,9 +24,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from mtlsgate.certificates import pem
+from mtlsgate.certificates.certificate import UNPARSABLE, Certificate, views
+from mtlsgate.certificates.der import Malformed
 from mtlsgate.errors import CredentialError
-
-T = TypeVar("T")
 
 #: The kinds of key that a TLS server can sign with.
 PrivateKey = (
@@ -43,30 +37,6 @@ PrivateKey = (
     | ed448.Ed448PrivateKey
 )
 
-#: What `cryptography` raises where a certificate, one of its names or one of
-#: its extensions does not parse.  Many parse on first use only.
-UNPARSABLE = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
-
-#: Certificates whose facts are remembered: a handshake asks for the same ones
-#: several times, and CAs come up again and again.
-MAX_REMEMBERED = 4096
-#: ... of at most so many bytes: strangers show what they like.
-_MAX_REMEMBERED_BYTES = 4096
-
-_PEM_BEGIN = re.compile(rb"-----BEGIN ")
-_PEM_BLOCK = re.compile(
-    # No five dashes inside, and one way only to read what is: the time stays
-    # linear.  (Possessive quantifiers would say so, but Python 3.11.2 has them wrong.)
-    rb"-----BEGIN (?P<kind>[A-Z0-9 ]+)-----\r?\n"
-    rb"[^-]*(?:-(?!----)[^-]*)*-----END (?P=kind)-----"
-)
 #: Far above any real bundle; a device file named by mistake must not be read for ever.
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
@@ -80,7 +50,7 @@ class ServerCredential:
     :ivar private_key: the leaf's key.
     """
 
-    chain: tuple[x509.Certificate, ...]
+    chain: tuple[Certificate, ...] = field(converter=views)
     private_key: PrivateKey = field(repr=False)
 
 
@@ -127,104 +97,35 @@ def _refuse_others(path: Path) -> None:
         raise CredentialError("is not a regular file")
 
 
-def itself(certificate: x509.Certificate) -> x509.Certificate:
-    """:returns: what it is given: all there is of a certificate is kept."""
-    return certificate
-
-
-def parse_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
+def parse_certificates(data: bytes) -> tuple[Certificate, ...]:
     """
     :param data: PEM (one certificate or many), DER, or base64 of DER.
     :returns: at least one certificate, in the order given.
     :raises CredentialError: if any part of it does not parse; it says which.
     """
-    return parse_each(data, itself)
+    return tuple(each_certificate(data))
 
 
-def parse_each(data: bytes, keep: Callable[[x509.Certificate], T]) -> tuple[T, ...]:
+def each_certificate(data: bytes) -> Iterator[Certificate]:
     """
-    As `parse_certificates` does, but keep of a certificate only what is made of
-    it: parsed, a hundred thousand would fill the memory.
-
-    :param keep: is called with each, one after the other.
-    :returns: what it made of them.
+    As `parse_certificates` does, one after the other: who keeps little of each
+    can read a hundred thousand.
     """
-    if not data.strip():
-        raise CredentialError("is empty")
-    if _PEM_BEGIN.search(data):
-        blocks = _pem_blocks(data)
-        for number, (kind, _) in enumerate(blocks, 1):
-            if kind not in ("CERTIFICATE", "X509 CERTIFICATE"):
-                raise CredentialError(
-                    f"PEM block {number} of {len(blocks)} is a {kind}, not a CERTIFICATE"
-                )
-        found = [body for _, body in blocks]
-    else:
-        found = [data if data[:1] == b"\x30" else _from_base64(data)]
-    with _no_warnings():
-        return tuple(
-            keep(_certificate(der, number, len(found))) for number, der in enumerate(found, 1)
-        )
+    found = pem.ders(data, ("CERTIFICATE", "X509 CERTIFICATE"), "a CERTIFICATE")
+    for number, der in enumerate(found, 1):
+        yield _certificate(der, number, len(found))
 
 
-def parse_again(ders: Iterable[bytes]) -> tuple[x509.Certificate, ...]:
-    """
-    :param ders: the DER of certificates that parsed before.
-    """
-    with _no_warnings():
-        return tuple(map(x509.load_der_x509_certificate, ders))
-
-
-@contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Without what cryptography has to say of serial numbers that RFC 5280
-    forbids; they harm nobody here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _pem_blocks(data: bytes) -> list[tuple[str, bytes]]:
-    """:returns: (kind, DER) of each block; text around the blocks is ignored."""
-    blocks = list(_PEM_BLOCK.finditer(data))
-    begun, ended = data.count(b"-----BEGIN "), data.count(b"-----END ")
-    if not begun == ended == len(blocks):
-        raise CredentialError(
-            f"the PEM is damaged: {begun} BEGIN lines and {ended} END lines make "
-            f"{len(blocks)} whole blocks"
-        )
-    return [
-        (block["kind"].decode("ascii"), _pem_body(block[0], number, len(blocks)))
-        for number, block in enumerate(blocks, 1)
-    ]
-
-
-def _pem_body(block: bytes, number: int, count: int) -> bytes:
-    # RFC 1421 headers, as OpenSSL writes in encrypted PKCS#1 keys, end at an empty line.
-    if b":" in block:
-        return b""
-    lines = block.splitlines()[1:-1]
+def _certificate(der: bytes, number: int, count: int) -> Certificate:
+    certificate = Certificate(der)
     try:
-        return base64.b64decode(b"".join(map(bytes.strip, lines)), validate=True)
-    except binascii.Error:
-        raise CredentialError(
-            f"PEM block {number} of {count} does not parse: its base64 is damaged"
-        ) from None
-
-
-def _from_base64(data: bytes) -> bytes:
-    try:
-        return base64.b64decode(b"".join(data.split()), validate=True)
-    except binascii.Error:
-        raise CredentialError("is neither PEM nor DER nor base64 of DER") from None
-
-
-def _certificate(der: bytes, number: int, count: int) -> x509.Certificate:
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-        # These parse on first use: now is the time to find out.
-        _ = certificate.extensions, certificate.subject, certificate.issuer
-        certificate.public_key()
+        # What every verdict needs; now is the time to find out.
+        if not 1 <= certificate.version <= 3:
+            raise Malformed("its version is none that exists")
+        _ = certificate.not_after, certificate.is_ca
+        _ = certificate.subject.parts, certificate.issuer.parts, certificate.serial_number
+        with suppress(UnsupportedAlgorithm):
+            certificate.public_key()
     except UNPARSABLE as error:
         which = f"certificate {number} of {count}" if count > 1 else "the certificate"
         what = str(error).partition("\n")[0] or type(error).__name__
@@ -245,10 +146,11 @@ def parse_private_key(data: bytes, passphrase: str | None = None) -> PrivateKey:
     # From the environment it may be any bytes.
     secret = None if passphrase is None else passphrase.encode(errors="surrogateescape")
     try:
-        if _PEM_BEGIN.search(data):
+        if pem.is_pem(data):
             key = load_pem_private_key(_only_key_block(data), secret)
         else:
-            key = load_der_private_key(data if data[:1] == b"\x30" else _from_base64(data), secret)
+            der = data if data[:1] == b"\x30" else pem.whole_base64(data)
+            key = load_der_private_key(der, secret)
     except TypeError:
         raise CredentialError(
             "the key is encrypted: set private_key_passphrase"
@@ -268,87 +170,24 @@ def parse_private_key(data: bytes, passphrase: str | None = None) -> PrivateKey:
 
 
 def _only_key_block(data: bytes) -> bytes:
-    blocks = [block for block in _PEM_BLOCK.finditer(data) if b"PRIVATE KEY" in block["kind"]]
-    if len(blocks) != 1:
-        raise CredentialError(f"holds {len(blocks) or 'no'} whole PEM private keys; it needs one")
-    return blocks[0][0] + b"\n"
+    found = [block for block in pem.whole_blocks(data) if "PRIVATE KEY" in block.label]
+    if len(found) != 1:
+        raise CredentialError(f"holds {len(found) or 'no'} whole PEM private keys; it needs one")
+    label, _, body = found[0]
+    # Written anew, since the library is stricter about blanks than OpenSSL.
+    lines = b"\n".join(map(bytes.strip, body.splitlines())).rstrip()
+    return b"-----BEGIN %b-----\n%b\n-----END %b-----\n" % (label.encode(), lines, label.encode())
 
 
-def pair(chain: tuple[x509.Certificate, ...], key: PrivateKey) -> ServerCredential:
+def pair(chain: Iterable[Certificate | x509.Certificate], key: PrivateKey) -> ServerCredential:
     """
     :raises CredentialError: if the key is not the first certificate's.
     """
+    credential = ServerCredential(chain, key)
     spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if chain[0].public_key().public_bytes(*spki) != key.public_key().public_bytes(*spki):
+    if credential.chain[0].public_key().public_bytes(*spki) != key.public_key().public_bytes(*spki):
         raise CredentialError(
             "the private key is not that of the certificate"
-            + (" that comes first; the leaf must come first" if len(chain) > 1 else "")
+            + (" that comes first; the leaf must come first" if len(credential.chain) > 1 else "")
         )
-    return ServerCredential(chain, key)
-
-
-def is_ca(certificate: x509.Certificate) -> bool:
-    """:returns: whether basicConstraints says CA:TRUE (RFC 5280, 4.2.1.9)."""
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-    except x509.ExtensionNotFound:
-        return False
-    return found.value.ca
-
-
-def key_weakness(certificate: x509.Certificate) -> str | None:
-    """:returns: why OpenSSL's security level 2 (112 bits) refuses the key, or None."""
-    key = certificate.public_key()
-    if isinstance(key, rsa.RSAPublicKey | dsa.DSAPublicKey) and key.key_size < 2048:
-        return f"has a key of {key.key_size} bits: OpenSSL refuses less than 2048"
-    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.key_size < 224:
-        return f"has a key on {key.curve.name}: OpenSSL refuses curves of less than 224 bits"
-    return None
-
-
-def signature_weakness(certificate: x509.Certificate) -> str | None:
-    """:returns: why OpenSSL's security level 2 refuses the signature, or None;
-    that of a self-signed certificate is not looked at."""
-    try:
-        digest = certificate.signature_hash_algorithm
-    except UnsupportedAlgorithm:
-        return None
-    if digest is None or digest.digest_size >= 28 or certificate.issuer == certificate.subject:
-        return None
-    return f"is signed with {digest.name}: OpenSSL refuses digests so weak"
-
-
-class _TooLarge(Exception):
-    pass
-
-
-def remembered(
-    read: Callable[[x509.Certificate], T],
-) -> Callable[[x509.Certificate], T]:
-    """
-    :param read: reads something off a certificate, anybody's.
-    :returns: the same with a memory, but for certificates of a size that could
-        fill it.
-    """
-
-    @lru_cache(MAX_REMEMBERED)
-    def small(certificate: x509.Certificate) -> T:
-        if len(certificate.tbs_certificate_bytes) > _MAX_REMEMBERED_BYTES:
-            # What raises is not remembered.
-            raise _TooLarge
-        return read(certificate)
-
-    @wraps(read)
-    def remember(certificate: x509.Certificate) -> T:
-        try:
-            return small(certificate)
-        except _TooLarge:
-            return read(certificate)
-
-    return remember
-
-
-@remembered
-def sha256(certificate: x509.Certificate) -> bytes:
-    """:returns: the SHA-256 digest of the DER, 32 bytes."""
-    return certificate.fingerprint(hashes.SHA256())
+    return credential

@@ -6,15 +6,19 @@ path, in words, and whether the certificate is that of its name (RFC 9525).
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 
-from cryptography import x509
 from service_identity import CertificateError, VerificationError
-from service_identity.cryptography import (
-    verify_certificate_hostname,
-    verify_certificate_ip_address,
+from service_identity.hazmat import (
+    DNS_ID,
+    DNSPattern,
+    IPAddress_ID,
+    IPAddressPattern,
+    verify_service_identity,
 )
 
-from mtlsgate.certificates.parsing import UNPARSABLE
+from mtlsgate.certificates.alternative_names import AlternativeNames
+from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
 
 #: X509_V_ERR_… to what is wrong.
 _PATH_PROBLEMS = {
@@ -60,17 +64,17 @@ def path_problem(number: int, trust: str) -> str:
     return words.format(trust=trust)
 
 
-def name_problem(certificate: x509.Certificate, name: str) -> str | None:
+def name_problem(certificate: Certificate, name: str) -> str | None:
     """
     :param name: the DNS name or IP address that the server should have.
     :returns: why the certificate is not that server's (RFC 9525), or None.
         The common name is not looked at.
     """
-    verify = (
-        verify_certificate_hostname if as_address(name) is None else verify_certificate_ip_address
-    )
+    address = as_address(name)
     try:
-        verify(certificate, name)
+        wanted = DNS_ID(name) if address is None else IPAddress_ID(address)
+        patterns = list(_patterns(certificate.names))
+        verify_service_identity(patterns, obligatory_ids=[wanted], optional_ids=[])
     except (VerificationError, CertificateError) as error:
         names = _names(certificate)
         if not names:
@@ -83,12 +87,14 @@ def name_problem(certificate: x509.Certificate, name: str) -> str | None:
     return None
 
 
-def _names(certificate: x509.Certificate) -> list[str]:
-    """:returns: the first names of a certificate whose extensions parse."""
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return []
-    names = found.get_values_for_type(x509.DNSName)
-    names += map(str, found.get_values_for_type(x509.IPAddress))
+def _patterns(names: AlternativeNames) -> Iterator[DNSPattern | IPAddressPattern]:
+    for name in names.dns:
+        yield DNSPattern.from_bytes(name.encode())
+    yield from map(IPAddressPattern, names.ips)
+
+
+def _names(certificate: Certificate) -> list[str]:
+    """:returns: the first of the names that a server can have."""
+    found = certificate.readable_names
+    names = [*found.dns, *map(str, found.ips)]
     return names if len(names) <= _NAMES else [*names[:_NAMES], f"{len(names) - _NAMES} more"]

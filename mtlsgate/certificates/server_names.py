@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
 from attrs import frozen
-from cryptography import x509
 
 T = TypeVar("T")
 
@@ -66,12 +65,3 @@ def first_by_name(offers: Iterable[tuple[Iterable[str], T]]) -> NameTable[T]:
         for name in names:
             entries.setdefault(canonical(name), offer)
     return NameTable(entries)
-
-
-def certificate_names(certificate: x509.Certificate) -> list[str]:
-    """:returns: the DNS names of the subject alternative name; never the common name."""
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return []
-    return found.value.get_values_for_type(x509.DNSName)

@@ -13,11 +13,11 @@ from datetime import datetime
 from pathlib import Path
 
 from attrs import frozen
-from cryptography import x509
 
 from mtlsgate.admission import Admitted, Rejection, Rule
 from mtlsgate.admission.near_miss import near_misses
-from mtlsgate.certificates.parsing import parse_certificates, read_file, sha256
+from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.certificates.parsing import parse_certificates, read_file
 from mtlsgate.errors import CredentialError, did_you_mean
 from mtlsgate.gate.factory import GateServer
 from mtlsgate.load.epoch import load
@@ -52,7 +52,7 @@ class Explanation:
     """
 
     server: str
-    leaf: x509.Certificate
+    leaf: Certificate
     verdict: Admitted | Rejection
     opinions: tuple[RuleOpinion, ...]
 
@@ -66,7 +66,7 @@ class Explanation:
         return {
             "server": self.server,
             "subject": self.leaf.subject.rfc4514_string(),
-            "fingerprint_sha256": sha256(self.leaf).hex(),
+            "fingerprint_sha256": self.leaf.sha256.hex(),
             **_verdict(self.verdict),
             "rules": [
                 {"rule": one.rule.name, **_verdict(one.verdict), "hints": list(one.hints)}
@@ -77,7 +77,7 @@ class Explanation:
     def lines(self) -> Iterator[str]:
         """:returns: all of it in words."""
         subject = printable(self.leaf.subject.rfc4514_string())
-        yield f"{self.server}: {subject} sha256={sha256(self.leaf).hex()}"
+        yield f"{self.server}: {subject} sha256={self.leaf.sha256.hex()}"
         yield f"  {_words(self.verdict)}"
         for one in self.opinions:
             yield f"  rule {printable(one.rule.name)}: {_words(one.verdict)}"
@@ -103,7 +103,7 @@ def _words(verdict: Admitted | Rejection) -> str:
     return f"rejected: {verdict.reason}{depth}: {printable(verdict.detail)}"
 
 
-def explain(server: GateServer, chain: tuple[x509.Certificate, ...], at: datetime) -> Explanation:
+def explain(server: GateServer, chain: tuple[Certificate, ...], at: datetime) -> Explanation:
     """
     :param server: one that judges clients.
     :param chain: as a client would present it, the leaf first.
@@ -119,7 +119,7 @@ def explain(server: GateServer, chain: tuple[x509.Certificate, ...], at: datetim
     return Explanation(server.name, chain[0], verdict, opinions)
 
 
-def _hints(rule: Rule, chain: tuple[x509.Certificate, ...], at: datetime) -> tuple[str, ...]:
+def _hints(rule: Rule, chain: tuple[Certificate, ...], at: datetime) -> tuple[str, ...]:
     return tuple(dict.fromkeys(near_misses(rule, chain, at)))
 
 
@@ -146,12 +146,12 @@ def choose_server(paths: ConfigPaths, name: str | None) -> GateServer:
     return chosen[0]
 
 
-def read_chain(files: Iterable[str]) -> tuple[x509.Certificate, ...]:
+def read_chain(files: Iterable[str]) -> tuple[Certificate, ...]:
     """
     :param files: the leaf's first; PEM or DER.
     :raises ValueError: if one cannot be read or does not parse.
     """
-    chain: list[x509.Certificate] = []
+    chain: list[Certificate] = []
     for name in files:
         try:
             chain += parse_certificates(read_file(Path(name)))

@@ -177,7 +177,7 @@ class _Writer:
             pair(chain, private_key)
         except CredentialError as error:
             raise ValueError(f"{key}: {error}; remove the pair to have a new one made") from None
-        return chain[0], private_key
+        return chain[0].x509, private_key
 
     def _file(self, name: str, content: Callable[[], bytes], mode: int = 0o644) -> None:
         path = self.directory / name

@@ -23,7 +23,6 @@ from mtlsgate.admission import Admitted, Pin, Rejection
 from mtlsgate.certificates.server_names import same_name
 from mtlsgate.gate.events import Admission, Negotiated
 from mtlsgate.gate.judging import Held
-from mtlsgate.gate.limits import identity_of
 from mtlsgate.peer import VerifiedPeer, address_text
 from mtlsgate.reasons import Reason
 from mtlsgate.tls.clienthello import ClientHello
@@ -143,7 +142,7 @@ class Doorkeeper(Protocol):
             return held
         if held is not None:
             registry.hold(entry, held.server, held.terms)
-        return registry.refuse_admission(entry, None if peer is None else identity_of(peer.leaf))
+        return registry.refuse_admission(entry, None if peer is None else peer.identity)
 
     def _held(self, peer: VerifiedPeer | None) -> Held | Rejection | None:
         """:returns: what another epoch says; None if there is no other."""
@@ -165,7 +164,7 @@ class Doorkeeper(Protocol):
         held = self._held(peer)
         if isinstance(held, Held):
             peer, pin = held.peer, held.pin
-        identity = None if peer is None else identity_of(peer.leaf)
+        identity = None if peer is None else peer.identity
         registry = transport.factory.registry
         registry.admit(
             transport.entry,

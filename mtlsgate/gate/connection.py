@@ -29,7 +29,6 @@ from mtlsgate.certificates.server_names import same_name
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.events import Admission, Negotiated
 from mtlsgate.gate.judging import Held, Judging
-from mtlsgate.gate.limits import identity_of
 from mtlsgate.gate.registry import Registry
 from mtlsgate.gate.server import GateServer, Serving
 from mtlsgate.gate.stages import GONE, LATE, TRANSITIONS, Stage
@@ -420,7 +419,7 @@ class Connection(TlsTransport):
             return held
         if held is not None:
             self._registry.hold(self.entry, held.server, held.terms)
-        identity = None if peer is None else identity_of(peer.leaf)
+        identity = None if peer is None else peer.identity
         return self._registry.refuse_admission(self.entry, identity)
 
     def _held(
@@ -437,7 +436,7 @@ class Connection(TlsTransport):
             return None
         judge = server.context.judge
         assert judge is not None
-        verdict = judge.again(peer.path)
+        verdict = judge.again(peer.certificates)
         if isinstance(verdict, Rejection):
             return verdict
         peer = evolve(peer, rule=verdict.rule.name)
@@ -474,7 +473,7 @@ class Connection(TlsTransport):
         held = self._held(peer, pin, agreed)
         if isinstance(held, Held):
             peer, pin = held.peer, held.pin
-        identity = None if peer is None else identity_of(peer.leaf)
+        identity = None if peer is None else peer.identity
         registry.admit(
             self.entry,
             Admission(

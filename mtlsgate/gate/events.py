@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import Protocol
 
 from attrs import frozen
-from cryptography import x509
 from twisted.internet.interfaces import IAddress
 
 from mtlsgate.admission import Pin, Rejection
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.gate.terms import Terms
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
@@ -69,7 +69,7 @@ class Admission:
     Why a connection is in.
 
     :ivar peer: the verified client; None where the server asks for no certificate.
-    :ivar identity: of its certificate, see `mtlsgate.gate.limits.identity_of`; or None.
+    :ivar identity: of its certificate, see `VerifiedPeer.identity`; or None.
     :ivar pin: by which it is in, or None.
     :ivar negotiated: what TLS agreed on.
     :ivar since: in the clock's seconds.
@@ -177,7 +177,7 @@ class RejectedConnection:
     rejection: Rejection
     number: int | None = None
     listener: str | None = None
-    leaf: x509.Certificate | None = None
+    leaf: Certificate | None = None
     server_name: str | None = None
     tls_version: str | None = None
     seconds: float = 0.0

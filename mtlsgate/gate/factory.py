@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from mtlsgate.certificates.certificate import known
 from mtlsgate.gate.admission import Doorkeeper
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.judging import Judging
@@ -26,6 +27,7 @@ from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.peer import TlsFacts
 from mtlsgate.tls.clienthello import ClientHello
 from mtlsgate.tls.half_closing import HalfClosingTransport
+from mtlsgate.tls.trust import encoded
 
 _log = Logger("mtlsgate")
 
@@ -62,12 +64,12 @@ class GateTransport(HalfClosingTransport):
 
     def _facts(self) -> TlsFacts:
         connection: SSL.Connection = self.getHandle()
-        name = connection.get_servername()
+        name, own = connection.get_servername(), connection.get_certificate()
         return TlsFacts(
             None if name is None else name.decode("latin-1"),
             connection.get_protocol_version_name(),
             connection.get_cipher_name() or "",
-            connection.get_certificate(as_cryptography=True),
+            None if own is None else known(encoded(own)),
         )
 
     @property

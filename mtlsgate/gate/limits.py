@@ -6,13 +6,11 @@ Pure but for the tables that count; the clock's seconds are passed in.
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 from collections import Counter, OrderedDict
 from typing import TypeVar
 
 from attrs import field, frozen
-from cryptography import x509
 from twisted.internet.interfaces import IAddress
 
 from mtlsgate.admission import Rejection
@@ -36,7 +34,8 @@ class Limits:
     :ivar max_connections: admitted clients at a time.
     :ivar max_connections_per_ip: connections at a time, admitted or not, of one
         IPv4 address or IPv6 /64 network.
-    :ivar max_connections_per_identity: admitted connections at a time of one `identity_of`.
+    :ivar max_connections_per_identity: admitted connections at a time of one
+        client (`VerifiedPeer.identity`).
     :ivar max_handshakes: connections at a time that are not admitted yet.
     :ivar handshakes_per_second_per_ip: of one IPv4 address or IPv6 /64 network,
         in the long run; as many at once as there may be in one second.
@@ -72,15 +71,6 @@ def source_of(address: IAddress) -> str | None:
     return str(ipaddress.IPv6Network((int(parsed), _IPV6_SITE), strict=False))
 
 
-def identity_of(certificate: x509.Certificate) -> bytes:
-    """
-    :returns: a digest of what the issuer signed.  The holder of a certificate can
-        write its signature in other ways, and so change the fingerprint of the
-        whole; this it cannot change.
-    """
-    return hashlib.sha256(certificate.tbs_certificate_bytes).digest()
-
-
 class Buckets:
     """
     Token buckets, one for each source.
@@ -114,7 +104,7 @@ class Tally:
     What there is of one server's connections at the moment.
 
     :ivar by_source: all connections, by `source_of` their addresses.
-    :ivar by_identity: the admitted ones, by `identity_of` their leaves.
+    :ivar by_identity: the admitted ones, by their peers' identities.
     :ivar counts: how many are ``handshakes`` and how many ``admitted``.
     :ivar buckets: for the rate of handshakes.
     """

@@ -13,7 +13,6 @@ from datetime import datetime
 from itertools import count
 
 from attrs import evolve
-from cryptography import x509
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -21,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mtlsgate.admission import Pin, Rejection
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.clock import utc_now
 from mtlsgate.deadlines import Deadlines
 from mtlsgate.gate.entry import Endable, Entry
@@ -197,7 +197,7 @@ class Registry:
         entry: Entry,
         rejection: Rejection,
         *,
-        leaf: x509.Certificate | None = None,
+        leaf: Certificate | None = None,
         server_name: str | None = None,
         tls_version: str | None = None,
         received: int = 0,

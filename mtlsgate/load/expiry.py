@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from attrs import frozen
-from cryptography import x509
 
 from mtlsgate.admission import Pin, Rule
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.tls.server import TlsPolicy
 
 
@@ -111,8 +111,8 @@ def _of_rule(server: str, rule: Rule, now: datetime) -> Iterator[Expiry]:
 
 
 def _is_retired_first(pin: Pin) -> bool:
-    return pin.retire_after is not None and pin.retire_after < pin.certificate.not_valid_after_utc
+    return pin.retire_after is not None and pin.retire_after < pin.certificate.not_after
 
 
-def _first(certificates: Iterable[x509.Certificate]) -> datetime | None:
-    return min((one.not_valid_after_utc for one in certificates), default=None)
+def _first(certificates: Iterable[Certificate]) -> datetime | None:
+    return min((one.not_after for one in certificates), default=None)

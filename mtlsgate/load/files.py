@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from attrs import frozen
-from cryptography import x509
 
-from mtlsgate.admission.revocation import RevocationList, parse_crls
-from mtlsgate.certificates.parsing import itself, parse_each, read_file
+from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.certificates.crl import RevocationList, parse_crls, without_deltas
+from mtlsgate.certificates.parsing import each_certificate, parse_certificates, read_file
 from mtlsgate.config import Located, Material, Misconfigured
 from mtlsgate.config.material import material_bytes, unusable
 from mtlsgate.errors import CredentialError, Position, Report
@@ -66,7 +66,7 @@ class CertificateFiles:
         self._opener = opener
         # Parsed once a load, however many rules name them.
         self._lists: dict[tuple[Path, bool], tuple[RevocationList, ...]] = {}
-        self._certificates: dict[Path, tuple[x509.Certificate, ...]] = {}
+        self._certificates: dict[Path, tuple[Certificate, ...]] = {}
         self._own: set[Path] = set()
         self._listings: list[_Listing] = []
 
@@ -110,44 +110,48 @@ class CertificateFiles:
 
     # Certificates.
 
-    def certificates(self, material: Material | None, where: str) -> tuple[x509.Certificate, ...]:
+    def certificates(self, material: Material | None, where: str) -> tuple[Certificate, ...]:
         """:returns: the certificates, or none if there is no material or the
         report says what is wrong with it."""
-        found: list[x509.Certificate] = []
+        found: list[Certificate] = []
         for part in _parts(material):
             path = None if part.path is None else self.directory / part.path
             known = None if path is None else self._certificates.get(path)
             if known is None:
-                known = self._each(part, where, itself)
+                known = self._each(part, where, parse_certificates)
                 if path is not None and known:
                     self._certificates[path] = known
             found += known
         return tuple(found)
 
     def each_certificate(
-        self, material: Material | None, where: str, keep: Callable[[x509.Certificate], T]
+        self, material: Material | None, where: str, keep: Callable[[Certificate], T]
     ) -> tuple[T, ...]:
         """
         :param keep: makes what is kept of a certificate.
         :returns: that of each, or none if there is no material or the report
             says what is wrong with it.
         """
-        return tuple(kept for part in _parts(material) for kept in self._each(part, where, keep))
+
+        def parse(data: bytes) -> tuple[T, ...]:
+            return tuple(map(keep, each_certificate(data)))
+
+        return tuple(kept for part in _parts(material) for kept in self._each(part, where, parse))
 
     def _each(
-        self, part: Material, where: str, keep: Callable[[x509.Certificate], T]
+        self, part: Material, where: str, parse: Callable[[bytes], tuple[T, ...]]
     ) -> tuple[T, ...]:
         data = self.read(part, where)
         if data is None:
             return ()
         try:
-            return parse_each(data, keep)
+            return parse(data)
         except CredentialError as error:
             self.refuse(part, where, error)
             return ()
 
     def each_certificate_in(
-        self, directory: Located[str] | None, where: str, keep: Callable[[x509.Certificate], T]
+        self, directory: Located[str] | None, where: str, keep: Callable[[Certificate], T]
     ) -> tuple[T, ...]:
         """
         :param keep: makes what is kept of a certificate.
@@ -159,7 +163,7 @@ class CertificateFiles:
         files = self._files("leaf_certificate_dir", directory, CERTIFICATE_ENDINGS, where)
 
         def parse(file: Path) -> tuple[T, ...]:
-            return parse_each(self.read_file(file), keep)
+            return tuple(map(keep, each_certificate(self.read_file(file))))
 
         return self._all(parse, "leaf_certificate_dir", directory.at, files, where)
 
@@ -190,7 +194,34 @@ class CertificateFiles:
             files = self._files("crl_dir", directory, CRL_ENDINGS, where)
             parse = partial(self._lists_in, strict=strict)
             found += self._all(parse, "crl_dir", directory.at, files, where)
-        return tuple(found)
+        return self._complete(found, lists, directory, where)
+
+    def _complete(
+        self,
+        found: list[RevocationList],
+        lists: Material | None,
+        directory: Located[str] | None,
+        where: str,
+    ) -> tuple[RevocationList, ...]:
+        """:returns: the lists without delta CRLs, which a warning names; none if one of
+        them is needed, as the report says."""
+        if not any(one.is_delta for one in found):
+            return tuple(found)
+        if lists is None:
+            assert directory is not None
+            at, name = directory.at, f"crl_dir: {quoted(directory.value)}"
+        else:
+            at, name = lists.at, lists.attribute
+            if lists.path is not None:
+                name += f": {quoted(str(lists.path))}"
+        try:
+            complete, deltas = without_deltas(found)
+        except CredentialError as error:
+            self.report.error(at, where, f"{name} {error}")
+            return ()
+        for delta in deltas:
+            self.report.warn(at, where, f"{name} has {delta}, which is left out")
+        return complete
 
     def _lists_of(self, part: Material, strict: bool) -> tuple[RevocationList, ...]:
         """:raises CredentialError: if they do not parse.

@@ -7,24 +7,22 @@ Pure: certificates and a time in, warnings into a `Report`.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from datetime import datetime, timedelta
 from functools import cache
-from typing import TypeVar
 
 import certifi
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from mtlsgate.admission import AdmissionPolicy, Pin, Rule, allows_client_authentication
+from mtlsgate.admission import AdmissionPolicy, Pin, Rule
 from mtlsgate.admission.conditions import Condition, Leaf
-from mtlsgate.certificates.parsing import ServerCredential, is_ca, key_weakness, signature_weakness
+from mtlsgate.admission.leaf import is_for_clients, may_sign
+from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
+from mtlsgate.certificates.parsing import ServerCredential
+from mtlsgate.certificates.signatures import is_surely_not_by
+from mtlsgate.certificates.strength import key_weakness, signature_weakness
 from mtlsgate.config.model import ClientCertificate, Server
 from mtlsgate.errors import Position, Report
 from mtlsgate.text import printable
-
-_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 #: How long before its end a certificate is warned of.
 SOON = timedelta(days=30)
@@ -51,7 +49,7 @@ def server(
         for place, one in enumerate(credential.chain):
             for text in (
                 *_validity(one, now),
-                *_stated(key_weakness(one)),
+                *_stated(_key_weakness(one)),
                 *_stated(signature_weakness(one)),
             ):
                 role = "intermediate certificate" if place else "certificate"
@@ -71,7 +69,7 @@ def _rule(block: ClientCertificate, rule: Rule, now: datetime) -> Iterator[tuple
         for authority in rule.authorities:
             for text in (
                 *_validity(authority, now),
-                *_stated(key_weakness(authority)),
+                *_stated(_key_weakness(authority)),
                 *_public(authority),
                 *_reach(authority, rule),
             ):
@@ -96,7 +94,7 @@ class PinLint:
     def __init__(
         self,
         block: ClientCertificate,
-        authorities: tuple[x509.Certificate, ...],
+        authorities: tuple[Certificate, ...],
         allow: tuple[Condition, ...],
         deny: tuple[Condition, ...],
         now: datetime,
@@ -112,10 +110,10 @@ class PinLint:
         self._named = {pin.label: pin.at for pin in block.pin}
         otherwise = block.leaf_certificate or block.leaf_certificate_dir
         self._at = block.at if otherwise is None else otherwise.at
-        self._by_subject: dict[x509.Name, list[x509.Certificate]] = {}
+        self._by_subject: dict[Hashable, list[Certificate]] = {}
         for authority in authorities:
-            self._by_subject.setdefault(authority.subject, []).append(authority)
-        self._no_intermediate = all(_path_length(one) == 0 for one in authorities)
+            self._by_subject.setdefault(authority.subject.key, []).append(authority)
+        self._no_intermediate = all(one.path_length == 0 for one in authorities)
         self._deny = deny
         # Where one of them is in error there is no telling which is which.
         self._unsatisfied = list(zip(block.allow, allow, strict=False))
@@ -123,7 +121,7 @@ class PinLint:
         self._now = now
         self._report = report
 
-    def look(self, pin: Pin, certificate: x509.Certificate) -> None:
+    def look(self, pin: Pin, certificate: Certificate) -> None:
         """Warn of what is odd about a pin."""
         self._seen = True
         leaf = Leaf(certificate)
@@ -145,14 +143,16 @@ class PinLint:
     def _said(self, pin: Pin, leaf: Leaf) -> Iterator[str]:
         certificate = leaf.certificate
         yield from _validity(certificate, self._now)
-        yield from _stated(key_weakness(certificate))
+        yield from _stated(_key_weakness(certificate))
         if self._by_subject:
             # Nobody looks at the signature of a pin that is its own anchor.
             yield from _stated(signature_weakness(certificate))
-        if is_ca(certificate):
+        if certificate.is_ca:
             yield "is a CA (CA:TRUE): it is admitted itself, and nothing that it issued is"
-        if not allows_client_authentication(certificate):
+        if not is_for_clients(certificate):
             yield "can never be admitted: its extended key usage does not include clientAuth"
+        if not may_sign(certificate):
+            yield "can never be admitted: its key usage does not include digitalSignature"
         if pin.retire_after is not None and self._now > pin.retire_after:
             yield f"was retired on {pin.retire_after:%Y-%m-%d}"
         if self._by_subject:
@@ -160,12 +160,12 @@ class PinLint:
         if any(condition.denies(leaf) for condition in self._deny):
             yield "is denied by a deny block"
 
-    def _issuer(self, leaf: x509.Certificate) -> Iterator[str]:
-        namesakes = self._by_subject.get(leaf.issuer, ())
+    def _issuer(self, leaf: Certificate) -> Iterator[str]:
+        namesakes = self._by_subject.get(leaf.issuer.key, ())
         if any(_has_issued(one, leaf) for one in namesakes):
             return
         # Its issuer could be an intermediate of the rule's CAs where it is none of them.
-        if namesakes or leaf.issuer == leaf.subject:
+        if namesakes or leaf.issuer.key == leaf.subject.key:
             yield "was not issued by any CA of its rule, so it can never be admitted"
         elif self._no_intermediate:
             yield (
@@ -179,50 +179,31 @@ class PinLint:
             )
 
 
-def _has_issued(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+def _has_issued(authority: Certificate, certificate: Certificate) -> bool:
     """By the names, and by the key identifiers where both have one; else by the
     signature, which a hundred thousand pins could not wait for."""
-    if certificate.issuer != authority.subject:
+    if certificate.issuer.key != authority.subject.key:
         return False
-    named = _extension(certificate, x509.AuthorityKeyIdentifier)
-    own = _extension(authority, x509.SubjectKeyIdentifier)
-    if named is not None and named.key_identifier is not None and own is not None:
-        return named.key_identifier == own.digest
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, InvalidSignature):
-        return False
-    except (TypeError, UnsupportedAlgorithm):
-        # Not to be told from here: OpenSSL decides.
-        return True
-    return True
+    named, own = certificate.authority_key_identifier, authority.subject_key_identifier
+    if named is not None and own is not None:
+        return named == own
+    # If that cannot be told from here, OpenSSL decides.
+    return not is_surely_not_by(authority, certificate)
 
 
-def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
-    try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
-
-
-def _path_length(authority: x509.Certificate) -> int | None:
-    constraints = _extension(authority, x509.BasicConstraints)
-    return None if constraints is None else constraints.path_length
-
-
-def _reach(authority: x509.Certificate, rule: Rule) -> Iterator[str]:
+def _reach(authority: Certificate, rule: Rule) -> Iterator[str]:
     """A CA that its own issuer's path length keeps from being an intermediate."""
     for upper in rule.authorities:
-        if upper != authority and _path_length(upper) == 0 and _has_issued(upper, authority):
+        if upper != authority and upper.path_length == 0 and _has_issued(upper, authority):
             yield (
                 f"cannot be reached from the CA {_named(upper)}, whose path length is 0: it "
                 "counts by itself only"
             )
 
 
-def _public(authority: x509.Certificate) -> Iterator[str]:
+def _public(authority: Certificate) -> Iterator[str]:
     """A root that anybody on the Internet gets certificates from."""
-    body = b64encode(authority.public_bytes(Encoding.DER))
+    body = b64encode(authority.der)
     if body in _public_roots():
         yield (
             "is a public (WebPKI) root: whoever can get a certificate under it is a client; "
@@ -236,14 +217,22 @@ def _public_roots() -> bytes:
     return certifi.contents().encode("ascii").replace(b"\n", b"")
 
 
-def _validity(certificate: x509.Certificate, now: datetime) -> Iterator[str]:
-    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+def _validity(certificate: Certificate, now: datetime) -> Iterator[str]:
+    begins, ends = certificate.not_before, certificate.not_after
     if now > ends:
         yield f"expired on {ends:%Y-%m-%d}"
     elif now < begins:
         yield f"is not valid before {begins:%Y-%m-%d}"
     elif ends - now < SOON:
         yield f"expires soon, on {ends:%Y-%m-%d}"
+
+
+def _key_weakness(certificate: Certificate) -> str | None:
+    try:
+        return key_weakness(certificate)
+    except UNPARSABLE:
+        # A kind of key that only OpenSSL knows.
+        return None
 
 
 def _stated(weakness: str | None) -> tuple[str, ...]:
@@ -304,5 +293,5 @@ def _doubled(
             yield block, f"is {first.heading}{first.at.reference} but for its label"
 
 
-def _named(certificate: x509.Certificate) -> str:
+def _named(certificate: Certificate) -> str:
     return f"{printable(certificate.subject.rfc4514_string())!r}"

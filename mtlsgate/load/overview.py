@@ -7,10 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from cryptography import x509
-
 from mtlsgate.admission import Rule
-from mtlsgate.certificates.parsing import sha256
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.text import printable
 
@@ -70,8 +68,8 @@ def overview(epoch: Epoch, now: datetime) -> Iterator[str]:
                 (
                     what,
                     printable(certificate.subject.rfc4514_string()),
-                    str((certificate.not_valid_after_utc - now).days),
-                    sha256(certificate).hex(),
+                    str((certificate.not_after - now).days),
+                    certificate.sha256.hex(),
                 )
                 for what, certificate in _certificates(server)
             ],
@@ -87,7 +85,7 @@ def _table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[st
         yield f"  {'  '.join(cells)}".rstrip()
 
 
-def _certificates(server: LoadedServer) -> Iterator[tuple[str, x509.Certificate]]:
+def _certificates(server: LoadedServer) -> Iterator[tuple[str, Certificate]]:
     policy = server.gate.context.policy
     for credential in policy.credentials:
         yield "server certificate", credential.chain[0]

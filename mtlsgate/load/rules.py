@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import partial
 
-from cryptography import x509
-
 from mtlsgate.admission import Pin, Rule
 from mtlsgate.admission.conditions import Clause, Condition, clause, read_value
 from mtlsgate.admission.revocation import Revocation
-from mtlsgate.certificates.parsing import is_ca
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.config import model
 from mtlsgate.errors import CredentialError, Report
 from mtlsgate.load.files import CertificateFiles
@@ -80,10 +78,10 @@ class RuleReader:
             revocation=Revocation(lists, block.crl_scope or "path") if lists else None,
         )
 
-    def _authorities(self, block: model.ClientCertificate) -> tuple[x509.Certificate, ...]:
+    def _authorities(self, block: model.ClientCertificate) -> tuple[Certificate, ...]:
         authorities = self.files.certificates(block.ca_certificate, block.heading)
         for place, authority in enumerate(authorities, 1):
-            if block.ca_certificate is not None and not is_ca(authority):
+            if block.ca_certificate is not None and not authority.is_ca:
                 count = len(authorities)
                 which = f"certificate {place} of {count}" if count > 1 else "the certificate"
                 self.files.refuse(
@@ -97,7 +95,7 @@ class RuleReader:
         return authorities
 
     def _pins(self, block: model.ClientCertificate, lint: PinLint) -> Iterator[Pin]:
-        def keep(leaf: x509.Certificate, written: model.Pin | None = None) -> Pin:
+        def keep(leaf: Certificate, written: model.Pin | None = None) -> Pin:
             if written is None:
                 pin = Pin(leaf)
             else:

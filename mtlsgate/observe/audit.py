@@ -16,11 +16,11 @@ from pathlib import Path
 from secrets import token_hex
 
 from attrs import frozen
-from cryptography import x509
 from twisted.logger import Logger
 
-from mtlsgate.admission.conditions import Leaf
-from mtlsgate.certificates.parsing import MAX_REMEMBERED, UNPARSABLE, sha256
+from mtlsgate.certificates.alternative_names import AlternativeNames
+from mtlsgate.certificates.certificate import MAX_REMEMBERED, UNPARSABLE, Certificate
+from mtlsgate.certificates.server_names import canonical
 from mtlsgate.clock import utc_now
 from mtlsgate.config import model
 from mtlsgate.errors import ConfigError, Problem
@@ -241,7 +241,11 @@ class AuditLog:
     ) -> None:
         """:param fields: follow those that identify the connection, its rule and its pin."""
         arrival, admission = connection.arrival, connection.admission
-        facts = _NO_FACTS if admission.peer is None else _facts_of_admitted(admission.peer.leaf)
+        facts = (
+            _NO_FACTS
+            if admission.peer is None
+            else _facts_of_admitted(admission.peer.certificates[0])
+        )
         self._write(
             {
                 **self._head(event, at),
@@ -332,12 +336,12 @@ class _Facts:
 
 
 @lru_cache(MAX_REMEMBERED)
-def _facts_of_admitted(leaf: x509.Certificate) -> _Facts:
+def _facts_of_admitted(leaf: Certificate) -> _Facts:
     # Leaves of strangers are not cached: they could fill the memory.
     return _facts(leaf)
 
 
-def _facts(leaf: x509.Certificate, most: int | None = None) -> _Facts:
+def _facts(leaf: Certificate, most: int | None = None) -> _Facts:
     """:param most: bytes of a leaf whose names are read, or None."""
     capped = _Capped()
     fields: dict[str, object] = dict.fromkeys(_LEAF_FIELDS)
@@ -348,29 +352,28 @@ def _facts(leaf: x509.Certificate, most: int | None = None) -> _Facts:
             # The reason of the rejection says so.
             continue
     fields |= dict.fromkeys(_NAME_FIELDS)
-    if most is not None and len(leaf.tbs_certificate_bytes) > most:
+    if most is not None and len(leaf.der) > most:
         capped.is_cut = True
         return _Facts(_encode(fields)[1:-1], True)
-    names = Leaf(leaf)
     for name, read_names in _NAME_FIELDS.items():
         try:
-            fields[name] = capped.texts(read_names(names))
+            fields[name] = capped.texts(read_names(leaf.names))
         except UNPARSABLE:
             continue
     return _Facts(_encode(fields)[1:-1], capped.is_cut)
 
 
-_LEAF_FIELDS: dict[str, Callable[[x509.Certificate], str]] = {
+_LEAF_FIELDS: dict[str, Callable[[Certificate], str]] = {
     "subject": lambda leaf: leaf.subject.rfc4514_string(),
     "issuer": lambda leaf: leaf.issuer.rfc4514_string(),
     "serial": lambda leaf: f"{leaf.serial_number:x}",
-    "fingerprint": lambda leaf: sha256(leaf).hex(),
-    "not_after": lambda leaf: leaf.not_valid_after_utc.isoformat()[:-6] + "Z",
+    "fingerprint": lambda leaf: leaf.sha256.hex(),
+    "not_after": lambda leaf: leaf.not_after.isoformat()[:-6] + "Z",
 }
-_NAME_FIELDS: dict[str, Callable[[Leaf], Iterable[str]]] = {
-    "dns_names": Leaf.dns_names,
-    "uris": Leaf.uris,
-    "email_addresses": Leaf.email_addresses,
-    "ip_addresses": lambda leaf: map(str, leaf.ip_addresses()),
+_NAME_FIELDS: dict[str, Callable[[AlternativeNames], Iterable[str]]] = {
+    "dns_names": lambda names: map(canonical, names.dns),
+    "uris": lambda names: names.uris,
+    "email_addresses": lambda names: names.emails,
+    "ip_addresses": lambda names: map(str, names.ips),
 }
 _NO_FACTS = _Facts(_encode(dict.fromkeys((*_LEAF_FIELDS, *_NAME_FIELDS)))[1:-1], False)

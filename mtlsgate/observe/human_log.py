@@ -10,16 +10,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from itertools import islice
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from mtlsgate.admission import Pin
-from mtlsgate.admission.conditions import Leaf
-from mtlsgate.certificates.parsing import MAX_REMEMBERED, remembered, sha256
+from mtlsgate.certificates.certificate import MAX_REMEMBERED, Certificate
+from mtlsgate.certificates.server_names import canonical
 from mtlsgate.gate.events import AdmittedConnection, ClosedConnection, RejectedConnection, Reload
-from mtlsgate.observe.leaf_names import issuer_of, subject_of
+from mtlsgate.observe.leaf_names import UNREADABLE, issuer_of, read, subject_of
 from mtlsgate.observe.text_log import WHOLE_TEXT
 from mtlsgate.peer import address_text
 from mtlsgate.reasons import Reason
@@ -73,7 +71,7 @@ class HumanLog:
                 tls_version=negotiated.tls_version,
             )
             return
-        facts = _facts_and_names(peer.leaf)
+        facts = _facts_and_names(peer.certificates[0])
         _log.info(
             WHOLE_TEXT,
             text=f"{server}: admitted {address} by rule {peer.rule}: "
@@ -136,7 +134,7 @@ class HumanLog:
             return
         admitted = connection.connection
         peer, address = admitted.admission.peer, _address(admitted.arrival.address)
-        facts = _NO_FACTS if peer is None else _facts(peer.leaf)
+        facts = _NO_FACTS if peer is None else _facts(peer.certificates[0])
         detail = f": {loggable(connection.detail)}" if connection.detail else ""
         _closes_log.info(
             WHOLE_TEXT,
@@ -182,14 +180,14 @@ def is_pinnable(connection: RejectedConnection) -> bool:
     return (
         leaf is not None
         and connection.rejection.reason in _PINNABLE
-        and len(leaf.tbs_certificate_bytes) <= _MAX_PINNABLE
+        and len(leaf.der) <= _MAX_PINNABLE
     )
 
 
-def pin_block(leaf: x509.Certificate) -> str:
+def pin_block(leaf: Certificate) -> str:
     """:returns: HCL that pins a leaf, in one line."""
-    der = b64encode(leaf.public_bytes(Encoding.DER)).decode("ascii")
-    return f'pin "{sha256(leaf).hex()[:16]}" {{ leaf_certificate = "{der}" }}'
+    der = b64encode(leaf.der).decode("ascii")
+    return f'pin "{leaf.sha256.hex()[:16]}" {{ leaf_certificate = "{der}" }}'
 
 
 def _loggable(name: str | None) -> str | None:
@@ -204,23 +202,22 @@ def _address(address: IAddress) -> str:
 _NO_FACTS = dict.fromkeys(("subject", "issuer", "serial", "fingerprint"))
 
 
-@remembered
-def _facts(leaf: x509.Certificate) -> Mapping[str, str | None]:
+def _facts(leaf: Certificate) -> Mapping[str, str | None]:
     """:returns: the fields that identify a leaf, ready for a log line."""
     return {
         "subject": loggable(subject_of(leaf)),
         "issuer": loggable(issuer_of(leaf)),
-        "serial": cut(f"{leaf.serial_number:x}", MAX_LOGGED),
-        "fingerprint": sha256(leaf).hex(),
+        "serial": cut(read(lambda: f"{leaf.serial_number:x}", UNREADABLE), MAX_LOGGED),
+        "fingerprint": leaf.sha256.hex(),
     }
 
 
 @lru_cache(MAX_REMEMBERED)
-def _facts_and_names(leaf: x509.Certificate) -> Mapping[str, str | list[str] | None]:
+def _facts_and_names(leaf: Certificate) -> Mapping[str, str | list[str] | None]:
     """:returns: the fields that identify an admitted leaf, with its alternative names."""
-    names = Leaf(leaf)
+    names = leaf.readable_names
     return {
         **_facts(leaf),
-        "dns_names": [loggable(name) for name in islice(names.dns_names(), _MAX_NAMES)],
-        "uris": [loggable(name) for name in islice(names.uris(), _MAX_NAMES)],
+        "dns_names": [loggable(name) for name in islice(map(canonical, names.dns), _MAX_NAMES)],
+        "uris": [loggable(name) for name in islice(names.uris, _MAX_NAMES)],
     }

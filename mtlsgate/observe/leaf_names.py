@@ -7,9 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from cryptography import x509
-
-from mtlsgate.certificates.parsing import UNPARSABLE
+from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
 from mtlsgate.text import printable
 
 T = TypeVar("T")
@@ -18,12 +16,12 @@ T = TypeVar("T")
 UNREADABLE = "(does not parse)"
 
 
-def subject_of(certificate: x509.Certificate) -> str:
+def subject_of(certificate: Certificate) -> str:
     """:returns: the subject, as RFC 4514 has it."""
     return read(lambda: printable(certificate.subject.rfc4514_string()), UNREADABLE)
 
 
-def issuer_of(certificate: x509.Certificate) -> str:
+def issuer_of(certificate: Certificate) -> str:
     """:returns: the issuer, as RFC 4514 has it."""
     return read(lambda: printable(certificate.issuer.rfc4514_string()), UNREADABLE)
 

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from attrs import evolve, frozen
-from cryptography import x509
 
-from mtlsgate.admission.conditions import Leaf
-from mtlsgate.certificates.parsing import sha256
+from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.certificates.server_names import canonical
 from mtlsgate.gate.events import AdmittedConnection, ClosedConnection, RejectedConnection, Reload
 from mtlsgate.observe.human_log import is_pinnable, pin_block
 from mtlsgate.observe.leaf_names import issuer_of, read, subject_of
@@ -65,11 +64,11 @@ class RecentRejections:
         leaf, rejection = connection.leaf, connection.rejection
         if len(rejection.detail) > _LONGEST_DETAIL:
             rejection = evolve(rejection, detail=cut(rejection.detail, _LONGEST_DETAIL))
-        is_small = leaf is not None and len(leaf.tbs_certificate_bytes) <= _LARGEST_LEAF
+        is_small = leaf is not None and len(leaf.der) <= _LARGEST_LEAF
         self._kept.append(
             _Kept(
                 evolve(connection, leaf=leaf if is_small else None, rejection=rejection),
-                None if leaf is None else sha256(leaf).hex(),
+                None if leaf is None else leaf.sha256.hex(),
             )
         )
 
@@ -110,18 +109,18 @@ def _rejection(kept: _Kept) -> RejectionStatus:
     )
 
 
-def _leaf(digest: str, leaf: x509.Certificate | None) -> PresentedLeaf:
+def _leaf(digest: str, leaf: Certificate | None) -> PresentedLeaf:
     if leaf is None:
         return PresentedLeaf(sha256=digest)
-    names = Leaf(leaf)
+    names = leaf.readable_names
     # Much of a certificate is parsed on first use, and may not parse.
     return PresentedLeaf(
         sha256=digest,
         subject=subject_of(leaf),
         issuer=issuer_of(leaf),
-        serial_number=f"{leaf.serial_number:x}",
-        not_before=read(lambda: leaf.not_valid_before_utc, None),
-        not_after=read(lambda: leaf.not_valid_after_utc, None),
-        dns_names=read(lambda: tuple(map(printable, names.dns_names())), ()),
-        uris=read(lambda: tuple(map(printable, names.uris())), ()),
+        serial_number=read(lambda: f"{leaf.serial_number:x}", None),
+        not_before=read(lambda: leaf.not_before, None),
+        not_after=read(lambda: leaf.not_after, None),
+        dns_names=tuple(printable(canonical(name)) for name in names.dns),
+        uris=tuple(map(printable, names.uris)),
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from attrs import frozen
-from cryptography import x509
 
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.parsing import (
     ServerCredential,
     pair,
@@ -103,7 +103,7 @@ def load_identity(certificate: Path | None, key: Path | None) -> ServerCredentia
         raise ProbeError(f"{key}: {error}") from None
 
 
-def load_trust(path: Path | None) -> tuple[x509.Certificate, ...] | None:
+def load_trust(path: Path | None) -> tuple[Certificate, ...] | None:
     """
     :param path: the CAs that may have issued the server's certificate, each of
         them trusted.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from typing import Literal, TypeVar
@@ -22,7 +22,9 @@ from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509StoreFlags
 
-from mtlsgate.certificates.parsing import UNPARSABLE, ServerCredential
+from mtlsgate.certificates.certificate import UNPARSABLE, Certificate, known
+from mtlsgate.certificates.names import Name
+from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.certificates.server_identity import as_address, name_problem
 from mtlsgate.clock import utc_now
 from mtlsgate.probe.arguments import ProbeError
@@ -36,6 +38,8 @@ from mtlsgate.probe.outcome import (
     name_text,
 )
 from mtlsgate.probe.session import End, Session, converse, reason
+from mtlsgate.tls.contexts import use_credential
+from mtlsgate.tls.trust import encoded, fill
 
 T = TypeVar("T")
 
@@ -55,7 +59,7 @@ def probe(
     target: Target,
     *,
     identity: ServerCredential | None = None,
-    trust: Sequence[x509.Certificate] | None = None,
+    trust: Iterable[Certificate | x509.Certificate] | None = None,
     version: Literal["1.2", "1.3"] | None = None,
     timeout: float = 10.0,
     wait: float = 1.0,
@@ -138,7 +142,7 @@ class _Witness:
         if ok:
             self.judged.add(depth)
         elif number != _LEAF_SIGNATURE or not self.problems:
-            facts = _or_none(lambda: CertificateFacts.of(certificate.to_cryptography()))
+            facts = _or_none(lambda: CertificateFacts.of(known(encoded(certificate))))
             self.problems.append(PathProblem(number, depth, facts))
         return True
 
@@ -152,7 +156,7 @@ class _Witness:
 def _connection(
     target: Target,
     identity: ServerCredential | None,
-    trust: Sequence[x509.Certificate],
+    trust: Iterable[Certificate | x509.Certificate],
     version: Literal["1.2", "1.3"] | None,
     witness: _Witness,
 ) -> SSL.Connection:
@@ -162,18 +166,11 @@ def _connection(
     context.set_max_proto_version(_VERSIONS[version or "1.3"])
     context.set_info_callback(witness.note_info)
     context.set_verify(SSL.VERIFY_PEER, witness.note_verification)
-    store = context.get_cert_store()
-    assert store is not None
     # Each certificate in --ca is trusted, also one with others above it.
-    store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
-    for authority in trust:
-        store.add_cert(X509.from_cryptography(authority))
+    fill(context.get_cert_store(), trust, X509StoreFlags.PARTIAL_CHAIN)
     if identity is not None:
         try:
-            context.use_certificate(identity.chain[0])
-            context.use_privatekey(identity.private_key)
-            for intermediate in identity.chain[1:]:
-                context.add_extra_chain_cert(intermediate)
+            use_credential(context, identity)
         except SSL.Error as error:
             raise ProbeError(
                 f"OpenSSL does not take the client certificate: {reason(error)}"
@@ -213,15 +210,18 @@ def _observed(
         )
     if outcome.asked:
         named = _or_none(
-            lambda: tuple(map(name_text, connection.get_client_ca_list(as_cryptography=True)))
+            lambda: tuple(
+                name_text(Name(one.public_bytes()))
+                for one in connection.get_client_ca_list(as_cryptography=True)
+            )
         )
         outcome = evolve(
             outcome, ca_names=("(a name that does not parse)",) if named is None else named
         )
     if connection.get_peer_certificate() is None:
         return outcome
-    chain = _or_none(lambda: connection.get_peer_cert_chain(as_cryptography=True) or [])
-    facts = _or_none(lambda: tuple(map(CertificateFacts.of, chain or ())))
+    chain = [known(encoded(one)) for one in connection.get_peer_cert_chain() or ()]
+    facts = _or_none(lambda: tuple(map(CertificateFacts.of, chain)))
     return evolve(
         outcome,
         stage=Stage.AFTER if done else Stage.HANDSHAKE,

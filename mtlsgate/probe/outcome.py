@@ -8,9 +8,9 @@ from datetime import datetime
 from enum import Enum
 
 from attrs import frozen
-from cryptography import x509
 
-from mtlsgate.certificates.parsing import sha256
+from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.certificates.names import Name
 
 
 class Verdict(Enum):
@@ -75,20 +75,20 @@ class CertificateFacts:
     sha256: str
 
     @classmethod
-    def of(cls, certificate: x509.Certificate) -> CertificateFacts:
+    def of(cls, certificate: Certificate) -> CertificateFacts:
         """
-        :raises ValueError: or another of `credentials.UNPARSABLE`.
+        :raises ValueError: or another of `mtlsgate.certificates.certificate.UNPARSABLE`.
         """
         return cls(
             name_text(certificate.subject),
             name_text(certificate.issuer),
-            certificate.not_valid_before_utc,
-            certificate.not_valid_after_utc,
-            sha256(certificate).hex(),
+            certificate.not_before,
+            certificate.not_after,
+            certificate.sha256.hex(),
         )
 
 
-def name_text(name: x509.Name) -> str:
+def name_text(name: Name) -> str:
     """:returns: the name as of RFC 4514, or words for an empty one."""
     return name.rfc4514_string() or "(empty name)"
 

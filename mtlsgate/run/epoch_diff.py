@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from mtlsgate.admission import Pin, Rule
-from mtlsgate.admission.revocation import Revocation, RevocationList
-from mtlsgate.certificates.parsing import sha256
+from mtlsgate.admission.revocation import Revocation
+from mtlsgate.certificates.crl import RevocationList
 from mtlsgate.load.admin_endpoint import AdminEndpoint
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.load.overview import describe_rule
@@ -108,7 +108,7 @@ def _listed(word: str, pins: Iterable[Pin]) -> Iterator[str]:
     for pin in found[:_NAMED]:
         subject = pin.certificate.subject.rfc4514_string()
         name = f" {pin.name}" if pin.name else ""
-        yield f"pin{name} {word}: {subject} sha256={sha256(pin.certificate).hex()}"
+        yield f"pin{name} {word}: {subject} sha256={pin.digest.hex()}"
     if len(found) > _NAMED:
         yield f"{len(found) - _NAMED} more pins {word}"
 
@@ -127,7 +127,7 @@ def _revocations(before: Revocation | None, after: Revocation | None) -> Iterato
 def _by_issuer(revocation: Revocation | None) -> dict[str, list[RevocationList]]:
     found: dict[str, list[RevocationList]] = {}
     for one in revocation.lists if revocation else ():
-        found.setdefault(one.issuer_name, []).append(one)
+        found.setdefault(one.issuer.rfc4514_string(), []).append(one)
     return found
 
 
@@ -135,7 +135,9 @@ def _entries(before: list[RevocationList], after: list[RevocationList]) -> str:
     counts = [sum(len(one.revoked) for one in lists) for lists in (before, after)]
     if max(counts) > _MOST_ENTRIES:
         return f"{_counted(counts[1])}, and no longer {counts[0]}"
-    old, new = ({serial for one in lists for serial in one.revoked} for lists in (before, after))
+    old, new = (
+        {entry.serial for one in lists for entry in one.revoked} for lists in (before, after)
+    )
     parts = [
         f"{_counted(len(serials))} {word}: {_serials(serials)}"
         for word, serials in (("added", new - old), ("removed", old - new))

@@ -180,9 +180,9 @@ class _Verdicts:
             return None
         if peer is None:
             return _NO_CERTIFICATE
-        key = id(gate), peer.path
+        key = id(gate), peer.certificates
         if key not in self._at_once:
-            self._at_once[key] = judge.rejects_at_once(peer.path)
+            self._at_once[key] = judge.rejects_at_once(peer.certificates)
         return self._at_once[key]
 
     def held(self, gate: GateServer, peer: VerifiedPeer | None) -> Held | Rejection:
@@ -193,9 +193,9 @@ class _Verdicts:
             return Held(server=gate.name, terms=gate.terms, peer=peer, pin=None)
         if peer is None:
             return _NO_CERTIFICATE
-        key = id(gate), peer.path
+        key = id(gate), peer.certificates
         if key not in self._whole:
-            self._whole[key] = judge.again(peer.path)
+            self._whole[key] = judge.again(peer.certificates)
         verdict = self._whole[key]
         if isinstance(verdict, Rejection):
             return verdict

@@ -159,6 +159,6 @@ def _dropped(one: LiveConnection, why: Rejection) -> str:
     facts = [f"connection={one.arrival.number}"]
     peer = None if one.admission is None else one.admission.peer
     if peer is not None:
-        facts += [f"subject={loggable(subject_of(peer.leaf))}", f"sha256={peer.sha256}"]
+        facts += [f"subject={loggable(subject_of(peer.certificates[0]))}", f"sha256={peer.sha256}"]
     address, detail = address_text(one.arrival.address), loggable(why.detail)
     return printable(f"{one.server}: {address}: {why.reason}: {detail} [{' '.join(facts)}]")

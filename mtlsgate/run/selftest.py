@@ -9,7 +9,8 @@ stranger who sends a pin along.  If one of them is admitted, the epoch is not us
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from contextlib import suppress
 
 from attrs import evolve, frozen
 from cryptography import x509
@@ -18,6 +19,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 
 from mtlsgate.admission import AdmissionPolicy, Rule
+from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
 from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
 from mtlsgate.errors import GateError
 from mtlsgate.gate.factory import GateFactory, GateServer
@@ -69,22 +71,25 @@ def holes(server: GateServer) -> Iterator[str]:
 def intruders(policy: AdmissionPolicy) -> Iterator[Intruder]:
     """:returns: the clients that try a server."""
     yield Intruder("without a certificate")
-    stranger, seen = self_signed("self-test"), set[bytes]()
+    stranger, seen = self_signed("self-test"), set[Hashable]()
     for rule in policy.rules:
         for authority in rule.authorities[:1]:
-            name = authority.subject.public_bytes()
+            name = authority.subject.key
             if name not in seen:
                 seen.add(name)
-                yield _namesake(rule, authority)
+                # Names that cryptography cannot read cannot be forged with it.
+                with suppress(*UNPARSABLE):
+                    yield _namesake(rule, authority)
         if rule.pins:
-            pin = rule.pins[0].certificate
-            yield Intruder(
-                f"as a stranger who sends the pin of rule {rule.name} along", stranger, (pin,)
-            )
+            with suppress(*UNPARSABLE):
+                pin = rule.pins[0].certificate.x509
+                yield Intruder(
+                    f"as a stranger who sends the pin of rule {rule.name} along", stranger, (pin,)
+                )
 
 
-def _namesake(rule: Rule, authority: x509.Certificate) -> Intruder:
-    forged = Authority.create(subject=authority.subject)
+def _namesake(rule: Rule, authority: Certificate) -> Intruder:
+    forged = Authority.create(subject=authority.x509.subject)
     return Intruder(
         f"with an unknown CA that has the name of the CA of rule {rule.name}",
         forged.issue("self-test"),

@@ -11,9 +11,8 @@ from itertools import islice
 
 import attrs
 from attrs import frozen
-from cryptography import x509
 
-from mtlsgate.certificates.parsing import sha256
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
 from mtlsgate.gate.registry import Registry
@@ -220,12 +219,12 @@ def reload_status(reload: Reload) -> ReloadStatus:
     )
 
 
-def _certificate(certificate: x509.Certificate, now: datetime) -> CertificateStatus:
+def _certificate(certificate: Certificate, now: datetime) -> CertificateStatus:
     return CertificateStatus(
         subject=subject_of(certificate),
-        sha256=sha256(certificate).hex(),
-        not_after=certificate.not_valid_after_utc,
-        days_left=(certificate.not_valid_after_utc - now).days,
+        sha256=certificate.sha256.hex(),
+        not_after=certificate.not_after,
+        days_left=(certificate.not_after - now).days,
     )
 
 
@@ -266,8 +265,8 @@ def _connection(connection: LiveConnection, clock: float) -> ConnectionStatus:
         rule=None if peer is None else printable(peer.rule),
         pin=_printable(None if pin is None else pin.name),
         address=printable(address_text(arrival.address)),
-        subject=None if peer is None else subject_of(peer.leaf),
-        sha256=None if peer is None else sha256(peer.leaf).hex(),
+        subject=None if peer is None else subject_of(peer.certificates[0]),
+        sha256=None if peer is None else peer.sha256,
         not_after=None if peer is None else peer.not_after,
         since=arrival.at,
         seconds=clock - arrival.began,

@@ -5,9 +5,13 @@ targets: versions, cipher suites, options.
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 from OpenSSL import SSL
+
+from mtlsgate.certificates.parsing import ServerCredential
+from mtlsgate.tls.trust import openssl_certificate
 
 MinVersion = Literal["1.2", "1.3"]
 
@@ -47,6 +51,24 @@ def new_context(method: int, min_version: MinVersion = "1.2") -> SSL.Context:
     context.set_cipher_list(_CIPHERS)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     return context
+
+
+def use_credential(context: SSL.Context, credential: ServerCredential) -> None:
+    """
+    Show this certificate, and have this key.
+
+    :raises SSL.Error: if OpenSSL refuses them.
+    """
+    leaf, *intermediates = map(openssl_certificate, credential.chain)
+    with warnings.catch_warnings():
+        # pyOpenSSL would rather have objects of cryptography, which cannot read
+        # all that OpenSSL can.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.use_certificate(leaf)
+        for intermediate in intermediates:
+            context.add_extra_chain_cert(intermediate)
+    context.use_privatekey(credential.private_key)
+    context.check_privatekey()
 
 
 def reasons_of(error: Exception) -> str:

@@ -24,12 +24,13 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
-from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
 from mtlsgate.admission import Admitted, Path, Rejection
-from mtlsgate.certificates.parsing import UNPARSABLE
+from mtlsgate.certificates.certificate import Certificate, known
+from mtlsgate.tls.judge import Pending
+from mtlsgate.tls.trust import encoded
 
 #: What one TLS record holds at most (RFC 8446, 5.1), and what TLS adds to it at most.
 _RECORD = 2**14
@@ -66,8 +67,8 @@ class Handshake:
     __slots__ = ("certificates", "judged_at", "resumed", "verdict")
 
     def __init__(self) -> None:
-        self.certificates: dict[int, x509.Certificate] = {}
-        self.verdict: Admitted | Rejection | None = None
+        self.certificates: dict[int, Certificate] = {}
+        self.verdict: Admitted | Rejection | Pending | None = None
         self.judged_at: datetime | None = None
         self.resumed = False
 
@@ -112,27 +113,20 @@ class EngineConnection(SSL.Connection):
         name = self.get_servername()
         return None if name is None else name.decode("latin-1")
 
-    def presented_leaf(self) -> x509.Certificate | None:
+    def presented_leaf(self) -> Certificate | None:
         """
         :returns: the leaf that a rejected client presented, for the log; it may not have
             proved that it holds the key.
         """
-        known = self.handshake.certificates.get(0)
-        if known is not None:
-            return known
-        try:
-            chain = self.get_verified_chain(as_cryptography=True)
-        except UNPARSABLE:
-            return None
-        return chain[0] if chain else None
+        seen = self.handshake.certificates.get(0)
+        if seen is not None:
+            return seen
+        chain = self.get_verified_chain()
+        return known(encoded(chain[0])) if chain else None
 
-    def presented_chain(self) -> list[x509.Certificate]:
-        """:returns: what the client sent after its leaf, but for what does not parse."""
-        chain = []
-        for one in self.get_peer_cert_chain() or ():
-            with suppress(*UNPARSABLE):
-                chain.append(one.to_cryptography())
-        return chain
+    def presented_chain(self) -> list[Certificate]:
+        """:returns: what the client sent after its leaf."""
+        return [known(encoded(one)) for one in self.get_peer_cert_chain() or ()]
 
 
 class Engine:
@@ -346,12 +340,11 @@ class Engine:
         return None if self._connection is None else self._connection.get_peer_certificate()
 
     @property
-    def own_certificate(self) -> x509.Certificate | None:
+    def own_certificate(self) -> Certificate | None:
         """This side's certificate, or None."""
-        if self._connection is None:
-            return None
-        return self._connection.get_certificate(as_cryptography=True)
+        own = None if self._connection is None else self._connection.get_certificate()
+        return None if own is None else known(encoded(own))
 
-    def presented_leaf(self) -> x509.Certificate | None:
+    def presented_leaf(self) -> Certificate | None:
         """:returns: the leaf that a rejected client presented, for the log."""
         return None if self._connection is None else self._connection.presented_leaf()

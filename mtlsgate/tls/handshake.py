@@ -4,15 +4,15 @@ One connection's OpenSSL side, and what is known of its client meanwhile.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cryptography import x509
 from OpenSSL import SSL
 
 from mtlsgate.admission import Admitted, Path, Rejection
-from mtlsgate.certificates.parsing import UNPARSABLE
+from mtlsgate.certificates.certificate import Certificate, known
 from mtlsgate.tls.half_closing import HalfClosingConnection
+from mtlsgate.tls.judge import Pending
+from mtlsgate.tls.trust import encoded
 
 if TYPE_CHECKING:
     from mtlsgate.tls.server import GateContext
@@ -30,8 +30,8 @@ class Handshake:
     __slots__ = ("certificates", "resumed", "verdict")
 
     def __init__(self) -> None:
-        self.certificates: dict[int, x509.Certificate] = {}
-        self.verdict: Admitted | Rejection | None = None
+        self.certificates: dict[int, Certificate] = {}
+        self.verdict: Admitted | Rejection | Pending | None = None
         self.resumed = False
 
     @property
@@ -93,23 +93,16 @@ class GateConnection(HalfClosingConnection):
         name = self.get_servername()
         return None if name is None else name.decode("latin-1")
 
-    def presented_leaf(self) -> x509.Certificate | None:
+    def presented_leaf(self) -> Certificate | None:
         """
         The leaf that a rejected client presented, for the log; it may not have
         proved that it holds the key.
         """
         if 0 in self.handshake.certificates:
             return self.handshake.certificates[0]
-        try:
-            chain = self.get_verified_chain(as_cryptography=True)
-        except UNPARSABLE:
-            return None
-        return chain[0] if chain else None
+        chain = self.get_verified_chain()
+        return known(encoded(chain[0])) if chain else None
 
-    def presented_chain(self) -> list[x509.Certificate]:
-        """What the client sent after its leaf, but for what does not parse."""
-        chain = []
-        for one in self.get_peer_cert_chain() or ():
-            with suppress(*UNPARSABLE):
-                chain.append(one.to_cryptography())
-        return chain
+    def presented_chain(self) -> list[Certificate]:
+        """What the client sent after its leaf."""
+        return [known(encoded(one)) for one in self.get_peer_cert_chain() or ()]

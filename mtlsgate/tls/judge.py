@@ -2,8 +2,17 @@
 From what a client presented to the verdict on it.
 
 Brings together the rules (`mtlsgate.admission`), the search for other paths
-(`mtlsgate.tls.other_paths`) and the second opinion, so that a handshake, a resumed
-session and ``mtlsgate explain`` are judged by the same code.
+(`mtlsgate.tls.paths`) and the second opinion.  A handshake, a resumed session,
+a connected client after a reload and ``mtlsgate explain`` are judged by the same
+code.
+
+OpenSSL builds one path, and its error on that path is not always the last word:
+it may have preferred an expired CA, a wrong CA of the same name, or the wrong one
+of two cross-signed intermediates.  In the middle of the handshake the gate does
+not see what else the client presented.  Then the verdict is `Pending`: the
+handshake goes on, nothing is handed over, and when it is done the client is
+judged on another path.  Whoever is admitted, is admitted on a path that OpenSSL
+verified without an error; an error that was passed over admits nobody.
 """
 
 from __future__ import annotations
@@ -14,8 +23,7 @@ from datetime import datetime, timedelta
 from functools import cached_property, partial
 
 from attrs import frozen
-from cryptography import x509
-from OpenSSL.crypto import X509Store, X509StoreContextError, X509StoreFlags
+from OpenSSL.crypto import X509StoreContextError, X509StoreFlags
 
 from mtlsgate.admission import (
     AdmissionPolicy,
@@ -27,24 +35,39 @@ from mtlsgate.admission import (
     lone_pins_of,
 )
 from mtlsgate.admission.profile import profile_violation
-from mtlsgate.admission.second_opinion import (
-    disagreement,
-    needs_second_opinion,
-)
-from mtlsgate.certificates.parsing import sha256
+from mtlsgate.admission.second_opinion import disagreement, needs_second_opinion
+from mtlsgate.certificates.certificate import UNPARSABLE, Certificate, known
 from mtlsgate.certificates.server_names import canonical
 from mtlsgate.reasons import Reason
+from mtlsgate.tls.handshake_checks import handshake_objection, unusable_key
 from mtlsgate.tls.openssl_errors import verification_rejection
-from mtlsgate.tls.other_paths import (
-    OtherPaths,
-    handshake_objection,
-    trust_store,
-    unusable_key,
-    verified_path,
-)
+from mtlsgate.tls.paths import Search, verified_path
+from mtlsgate.tls.trust import encoded
 
 #: Admitted clients whose path is remembered, so that they can resume.
 MAX_REMEMBERED = 16384
+
+# X509_V_ERR_…
+#: No issuer was found, or none that is trusted.
+_NO_ISSUER = frozenset((2, 18, 19, 20, 21))
+#: What may be wrong with the path above a leaf and is told of the leaf: the
+#: signature, the number of intermediates, key identifiers, name constraints, and
+#: circles.
+_ABOUT_PATH = frozenset((7, 22, 25, 29, 30, 31, *range(46, 54), 55, 77))
+
+
+@frozen
+class Pending:
+    """
+    No verdict yet: it depends on what else the client presented.
+
+    :ivar rejection: the verdict if no other path is found.
+    :ivar path: that OpenSSL verified, which the rules reject; None if it found
+        an error on its path.
+    """
+
+    rejection: Rejection
+    path: Path | None = None
 
 
 @frozen
@@ -95,48 +118,88 @@ class Judge:
         self._now = now
         self._strict = strict
         self._always_ask_twice = always_ask_twice
-        self._other_paths = OtherPaths(authorities_of(policy.rules), self.flags)
+        self._authorities = authorities_of(policy.rules)
+        self._search = Search(self._authorities, self.flags)
         self._session_lifetime = session_lifetime
         self._begun: OrderedDict[tuple[bytes, str | None], _Begun] = OrderedDict()
 
     @property
-    def anchors(self) -> tuple[x509.Certificate, ...]:
-        """What OpenSSL is to trust: the CAs, and the pins without one."""
-        return authorities_of(self.policy.rules) + lone_pins_of(self.policy.rules)
-
-    def on_path(self, path: Path) -> Admitted | Rejection | None:
-        """
-        :param path: as OpenSSL verified it, leaf first.
-        :returns: the verdict; None if it depends on certificates that the
-            client presented but OpenSSL did not use.
-        """
+    def anchors(self) -> tuple[Certificate, ...]:
+        """What OpenSSL is to trust: the CAs that have not expired, and the pins
+        without a CA."""
         now = self._now()
-        verdict = self._first_admitted([path], now)
-        if isinstance(verdict, Admitted):
+        current = tuple(one for one in self._authorities if now <= one.not_after)
+        return current + lone_pins_of(self.policy.rules)
+
+    # A handshake: on_path or on_error, and on_presented if that is pending.
+
+    def on_path(self, path: Path) -> Admitted | Rejection | Pending:
+        """:param path: as OpenSSL verified it, leaf first."""
+        now = self._now()
+        verdict = self._on_path(path, now)
+        if isinstance(verdict, Admitted) or not any(self.policy.hopes(path, now)):
             return verdict
-        if not self.policy.is_hopeful(path, now):
-            return verdict
-        found = self._first_admitted(self._others(path, (), now), now)
-        return found if isinstance(found, Admitted) else None
+        found = self._on_other_paths(path, path[1:], now)
+        return found if isinstance(found, Admitted) else Pending(verdict, path)
+
+    def on_error(self, error: int, depth: int, certificate: Certificate) -> Rejection | Pending:
+        """
+        :param error: that OpenSSL found on its path, as X509_V_ERR_….
+        :param depth: of the certificate that it found it at.
+        :param certificate: that one.
+        """
+        rejection = self._expired_issuer(error, depth, certificate) or verification_rejection(
+            error, depth
+        )
+        if depth == 0 and error not in _ABOUT_PATH:
+            # No path helps a leaf that is itself wrong, or that nobody issued.
+            return rejection
+        return Pending(rejection)
 
     def on_presented(
-        self, path: Path, presented: Sequence[x509.Certificate]
+        self, pending: Pending, leaf: Certificate, presented: Sequence[Certificate]
     ) -> Admitted | Rejection:
         """
-        :param path: that `on_path` could not tell of.
+        :param pending: what `on_path` or `on_error` said.
+        :param leaf: the client's.
         :param presented: what the client sent after its leaf.
         """
-        return self._on_presented(path, presented, self._now())
+        return self._on_presented(pending, leaf, presented, self._now())
 
     def _on_presented(
-        self, path: Path, presented: Sequence[x509.Certificate], now: datetime
+        self,
+        pending: Pending,
+        leaf: Certificate,
+        presented: Sequence[Certificate],
+        now: datetime,
     ) -> Admitted | Rejection:
-        verdict = self._first_admitted([path], now)
-        if not isinstance(verdict, Admitted):
-            found = self._first_admitted(self._others(path, presented, now), now)
-            verdict = found if isinstance(found, Admitted) else verdict
-        assert verdict is not None
-        return verdict
+        found = self._on_other_paths(pending.path or (leaf,), presented, now)
+        if isinstance(found, Admitted) or (found is not None and pending.path is None):
+            return found
+        return pending.rejection
+
+    def _expired_issuer(self, error: int, depth: int, certificate: Certificate) -> Rejection | None:
+        """:returns: the rejection if a configured CA would be the issuer, but has
+        expired and is no anchor any more."""
+        if error not in _NO_ISSUER:
+            return None
+        now = self._now().replace(microsecond=0)
+        for authority in self._authorities:
+            try:
+                is_itself = authority == certificate
+                if now > authority.not_after and (
+                    is_itself or _may_be_issuer(authority, certificate)
+                ):
+                    return Rejection(
+                        Reason.EXPIRED,
+                        f"the configured CA expired at {authority.not_after.isoformat()}",
+                        depth if is_itself else depth + 1,
+                    )
+            except UNPARSABLE:
+                return None
+        return None
+
+    # Sessions.
 
     def remember(self, admitted: Admitted, server_name: str | None) -> None:
         """
@@ -152,13 +215,12 @@ class Judge:
         if len(self._begun) > MAX_REMEMBERED:
             self._begun.popitem(last=False)
 
-    def on_resumed(self, leaf: x509.Certificate, server_name: str | None) -> Admitted | Rejection:
+    def on_resumed(self, leaf: Certificate, server_name: str | None) -> Admitted | Rejection:
         """
         :param leaf: that the resumed session was begun with.
         :param server_name: that the client asks for now.
         :returns: the verdict of now, for which the path is verified again.
         """
-        now = self._now()
         begun = self._begun.get(_session_key(leaf, server_name))
         if self._session_lifetime is None or begun is None:
             return Rejection(
@@ -166,13 +228,14 @@ class Judge:
                 "the gate does not know a full handshake of this client and server name any more",
             )
         # TLS 1.3 gives new tickets to a resumed session, without end.
-        if now - begun.at > timedelta(seconds=self._session_lifetime):
+        if self._now() - begun.at > timedelta(seconds=self._session_lifetime):
             return Rejection(
                 Reason.NOT_RESUMABLE,
                 f"its full handshake was longer ago than {self._session_lifetime:g} s",
             )
-        path = begun.path
-        return self._refused_by_openssl(path, now) or self._on_presented(path, path[1:], now)
+        return self.again(begun.path)
+
+    # Without a handshake.
 
     def rejects_at_once(self, path: Path) -> Rejection | None:
         """
@@ -181,56 +244,35 @@ class Judge:
         :returns: why no path of this leaf can be admitted now, or None.
         """
         now = self._now()
-        verdict = self.policy.judge(path, now, lambda _: None)
-        if isinstance(verdict, Admitted) or self.policy.is_hopeful(path, now):
+        verdict = self.policy.judge(path, now)
+        if isinstance(verdict, Admitted) or any(self.policy.hopes(path, now)):
             return None
         return verdict
 
     def again(self, path: Path) -> Admitted | Rejection:
         """
-        :param path: on which a client was admitted under other rules.
+        :param path: on which a client was admitted, perhaps under other rules.
         :returns: the verdict of now, for which the path is verified again.
         """
-        now, leaf = self._now(), path[0]
-        # Put together once for all clients, but for the pins without a CA: of
-        # these a client can only be its own.
-        verdict = self._on_anchors(path, self._trusted, now)
-        if not isinstance(verdict, Admitted) and self._is_lone_pin(leaf):
-            verdict = self._on_anchors(path, (leaf,), now)
-        return verdict
+        now = self._now()
+        anchor = path[-1]
+        if anchor.sha256 in self._authority_digests or self._is_lone_pin(anchor):
+            return self._on_anchors(path, (anchor,), now)
+        return self.on_chain(path, now)
 
-    @cached_property
-    def _trusted(self) -> X509Store:
-        return trust_store(authorities_of(self.policy.rules), self.flags)
-
-    def _is_lone_pin(self, leaf: x509.Certificate) -> bool:
-        digest = sha256(leaf)
-        return any(not rule.authorities and rule.pins_of(digest) for rule in self.policy.rules)
-
-    def on_chain(self, chain: Sequence[x509.Certificate], at: datetime) -> Admitted | Rejection:
+    def on_chain(self, chain: Sequence[Certificate], at: datetime) -> Admitted | Rejection:
         """
-        Judge without a handshake.
-
         :param chain: as a client would present it, leaf first.
         :param at: the time to judge by.
-        :returns: the verdict.
+        :returns: the verdict that a handshake would end with.
         """
-        return self._on_anchors(chain, self.anchors, at)
-
-    def _on_anchors(
-        self,
-        chain: Sequence[x509.Certificate],
-        anchors: Sequence[x509.Certificate] | X509Store,
-        at: datetime,
-    ) -> Admitted | Rejection:
-        leaf, *presented = chain
-        found = verified_path(leaf, presented, anchors, self.flags, at)
-        if isinstance(found, X509StoreContextError):
-            return unusable_key(leaf) or _verification_rejection(found)
-        return handshake_objection(found) or self._on_presented(found, presented, at)
+        anchors = [one for one in self._authorities if at <= one.not_after]
+        if self._is_lone_pin(chain[0]):
+            anchors.append(chain[0])
+        return self._on_anchors(chain, anchors, at)
 
     def by_rule(
-        self, chain: Sequence[x509.Certificate], at: datetime
+        self, chain: Sequence[Certificate], at: datetime
     ) -> Iterator[tuple[Rule, Admitted | Rejection]]:
         """
         :returns: each rule, in file order, with the verdict if there were no other.
@@ -244,37 +286,79 @@ class Judge:
             )
             yield rule, alone.on_chain(chain, at)
 
-    def _others(
-        self, path: Path, presented: Sequence[x509.Certificate], now: datetime
-    ) -> Iterable[Path]:
-        """:returns: other paths, on which a rule might hold that does not on this."""
-        # First where there is a way to, then what the rules say: of a thousand
-        # CAs a leaf leads to a few.
-        reachable = self._other_paths.reachable(path, presented)
-        hopes = self.policy.hopes(path, now, reachable)
-        return self._other_paths.to(hopes, path, presented, now) if hopes else ()
+    def _on_anchors(
+        self, chain: Sequence[Certificate], anchors: Sequence[Certificate], at: datetime
+    ) -> Admitted | Rejection:
+        leaf, *presented = chain
+        found = verified_path(leaf, presented, anchors, self.flags, at)
+        if isinstance(found, X509StoreContextError):
+            code, depth, *_ = found.errors
+            at_fault = found.certificate
+            unusable = unusable_key(leaf)
+            if unusable is not None:
+                return unusable
+            verdict: Admitted | Rejection | Pending = self.on_error(
+                int(code), int(depth), known(encoded(at_fault))
+            )
+        else:
+            verdict = handshake_objection(found) or self._on_path(found, at)
+            if isinstance(verdict, Rejection):
+                verdict = Pending(verdict, found)
+        if isinstance(verdict, Pending):
+            return self._on_presented(verdict, leaf, presented, at)
+        return verdict
 
-    def _first_admitted(self, paths: Iterable[Path], now: datetime) -> Admitted | Rejection | None:
-        """:returns: the first path's admission, or the first rejection."""
-        first = None
-        for path in paths:
-            verdict = self.policy.judge(path, now, partial(self._objection, now=now))
-            if isinstance(verdict, Admitted):
-                return verdict
-            first = first or verdict
-        return first
+    @cached_property
+    def _authority_digests(self) -> frozenset[bytes]:
+        return frozenset(one.sha256 for one in self._authorities)
+
+    def _is_lone_pin(self, leaf: Certificate) -> bool:
+        digest = leaf.sha256
+        return any(not rule.authorities and rule.pins_of(digest) for rule in self.policy.rules)
+
+    # What the rules, the profile and the second validator say.
+
+    def _on_path(self, path: Path, now: datetime) -> Admitted | Rejection:
+        return self.policy.judge(path, now, partial(self._objection, now=now))
+
+    def _on_other_paths(
+        self, path: Path, presented: Iterable[Certificate], now: datetime
+    ) -> Admitted | Rejection | None:
+        """
+        :param path: that the rules reject; the leaf alone if there is none.
+        :returns: the first admission on another path, or the first rejection, or
+            None if there is no other path.
+        """
+        leaf, known_to_us = path[0], {*path[1:], *presented}
+        # Names first, then the rules: of a thousand CAs a leaf leads to a few.
+        reachable = self._search.reachable(leaf, known_to_us)
+        targets = tuple(self.policy.hopes(path, now, reachable))
+        if not targets:
+            return None
+        admitted, first = list[Admitted](), None
+        for other in self._search.paths(leaf, known_to_us, targets, now):
+            if other == path:
+                continue
+            verdict = self._on_path(other, now)
+            if isinstance(verdict, Rejection):
+                first = first or verdict
+                continue
+            admitted.append(verdict)
+            # The targets are in file order, so no earlier rule can admit.
+            if targets[0] in verdict.path:
+                break
+        return min(admitted, key=lambda one: self.policy.rules.index(one.rule), default=first)
 
     def _objection(self, path: Path, now: datetime) -> Rejection | None:
-        """:returns: why a path by which a rule would admit does not keep to the
-        profile, or to what the second validator makes of it."""
+        """:returns: what else speaks against a path on which a rule would admit."""
         violation = profile_violation(path) if self._strict else None
         if violation is not None:
             return violation
         if self._always_ask_twice or needs_second_opinion(path):
             why = disagreement(path, now)
             if why is not None:
-                # OpenSSL comes to name constraints last, and may have been about
-                # to say the same in its own, plainer words.
+                # OpenSSL checks name constraints last, and may be about to say
+                # the same in plainer words.
                 return self._refused_by_openssl(path, now) or Rejection(
                     Reason.VALIDATORS_DISAGREE, why, 0
                 )
@@ -285,13 +369,19 @@ class Judge:
         if not lower:
             return None
         found = verified_path(lower[0], lower[1:], [anchor], self.flags, now)
-        return _verification_rejection(found) if isinstance(found, X509StoreContextError) else None
+        if isinstance(found, X509StoreContextError):
+            code, depth, *_ = found.errors
+            return verification_rejection(int(code), int(depth))
+        return None
 
 
-def _session_key(leaf: x509.Certificate, server_name: str | None) -> tuple[bytes, str | None]:
-    return sha256(leaf), None if server_name is None else canonical(server_name)
+def _session_key(leaf: Certificate, server_name: str | None) -> tuple[bytes, str | None]:
+    return leaf.sha256, None if server_name is None else canonical(server_name)
 
 
-def _verification_rejection(error: X509StoreContextError) -> Rejection:
-    code, depth, *_ = error.errors
-    return verification_rejection(int(code), int(depth))
+def _may_be_issuer(authority: Certificate, certificate: Certificate) -> bool:
+    """:returns: whether names and key identifiers allow that one has issued the other."""
+    if authority.subject.key != certificate.issuer.key:
+        return False
+    own, named = authority.subject_key_identifier, certificate.authority_key_identifier
+    return own is None or named is None or own == named

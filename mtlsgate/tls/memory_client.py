@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from mtlsgate.certificates.development_ca import Credential
 from mtlsgate.tls.memory_socket import Acceptor, Wire
 from mtlsgate.tls.memory_transport import Address, MemoryTransport
+from mtlsgate.tls.trust import fill
 
 Version = Literal["1.0", "1.1", "1.2", "1.3"]
 
@@ -385,11 +386,7 @@ def _context(
     context.set_max_proto_version(versions[max_version])
     for certificate in chain:
         context.add_extra_chain_cert(certificate)
-    store = context.get_cert_store()
-    assert store is not None
-    store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
-    for certificate in trust:
-        store.add_cert(X509.from_cryptography(certificate))
+    fill(context.get_cert_store(), trust, X509StoreFlags.PARTIAL_CHAIN)
     return context
 
 

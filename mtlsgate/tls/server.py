@@ -1,24 +1,23 @@
 """
 The TLS side of a server: one `SSL.Context`, its options and its callbacks.
 
-The verify callback never overrides an OpenSSL error: it records the path that
-OpenSSL verified, hands it to the `Judge` at depth 0 and answers with the
-verdict.  Only where the verdict hangs on certificates that OpenSSL did not use,
-and does not show yet, and where a session is resumed, is it given when the
-handshake is done.
+The verify callback records the path that OpenSSL verified, hands it to the `Judge`
+at depth 0 and answers with the verdict.  In two cases the verdict comes when the
+handshake is done, and nothing is handed over before: if a session is resumed, and
+if the judge says `Pending`, because the verdict depends on certificates that
+OpenSSL did not use and does not show yet.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Literal, cast
 
 from attrs import frozen
-from cryptography import x509
 from OpenSSL import SSL
-from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
+from OpenSSL.crypto import FILETYPE_ASN1, X509, load_certificate
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -31,17 +30,18 @@ from mtlsgate.admission import (
     authorities_of,
     lone_pins_of,
 )
-from mtlsgate.certificates.development_ca import self_signed
-from mtlsgate.certificates.parsing import MAX_REMEMBERED, UNPARSABLE, ServerCredential
-from mtlsgate.certificates.server_names import certificate_names, first_by_name
+from mtlsgate.certificates.certificate import Certificate, bearing, known
+from mtlsgate.certificates.names import Name
+from mtlsgate.certificates.parsing import ServerCredential
+from mtlsgate.certificates.server_names import first_by_name
 from mtlsgate.clock import utc_now
 from mtlsgate.reasons import Reason
-from mtlsgate.tls.contexts import new_context
+from mtlsgate.tls.contexts import new_context, use_credential
 from mtlsgate.tls.engine import Engine, EngineConnection, Handshake
 from mtlsgate.tls.half_closing import HalfClosingTransport
 from mtlsgate.tls.handshake import GateConnection
-from mtlsgate.tls.judge import Judge
-from mtlsgate.tls.openssl_errors import verification_rejection
+from mtlsgate.tls.judge import Judge, Pending
+from mtlsgate.tls.trust import encoded, fill
 
 _Connection = Any
 
@@ -112,7 +112,7 @@ class GateContext:
         )
         self._contexts = [self._new_context(one) for one in policy.credentials]
         self._by_name = first_by_name(
-            (certificate_names(one.chain[0]), context)
+            (one.chain[0].readable_names.dns, context)
             for one, context in zip(policy.credentials, self._contexts, strict=True)
         )
         # Also where there is no choice: without a callback, OpenSSL does not
@@ -123,7 +123,7 @@ class GateContext:
     def _new_context(self, credential: ServerCredential) -> SSL.Context:
         context = _new_context(self.policy, credential)
         if self.judge is not None:
-            _trust(context, self.judge)
+            fill(context.get_cert_store(), self.judge.anchors, self.judge.flags)
             if self.policy.send_ca_names:
                 _name_authorities(context, self.judge.policy)
             context.set_verify(
@@ -179,7 +179,11 @@ class GateContext:
             if isinstance(handshake.verdict, Rejection):
                 return False
             verdict = self._step(handshake, certificate, error, depth, bool(ok))
-            if not (verdict is None or isinstance(verdict, _VERDICTS)):
+            if isinstance(handshake.verdict, Pending) and not isinstance(verdict, Rejection):
+                # What OpenSSL finds on a path with an error in it admits nobody.
+                verdict = handshake.verdict
+            is_due = depth == 0 or not ok
+            if not isinstance(verdict, (*_VERDICTS, Pending)) and (is_due or verdict is not None):
                 raise TypeError(f"{verdict!r} is no verdict")
         except Exception:  # noqa: BLE001 -- see above
             _log.failure("the verify callback failed")
@@ -189,19 +193,21 @@ class GateContext:
 
     def _step(
         self, handshake: Handshake, certificate: X509, error: int, depth: int, ok: bool
-    ) -> Admitted | Rejection | None:
+    ) -> Admitted | Rejection | Pending | None:
         """
         :returns: the verdict at depth 0 or at an error; before that None.
         """
-        if not ok:
-            return verification_rejection(error, depth)
-        try:
-            handshake.certificates[depth] = _parsed(dump_certificate(FILETYPE_ASN1, certificate))
-        except UNPARSABLE as failed:
-            return Rejection(Reason.MALFORMED_CERTIFICATE, str(failed).partition("\n")[0], depth)
-        if depth > 0:
-            return None
         assert self.judge is not None
+        found = known(encoded(certificate))
+        if not ok:
+            verdict = self.judge.on_error(error, depth, found)
+            if isinstance(handshake.verdict, Pending) and isinstance(verdict, Rejection):
+                # The first error is the one to tell.
+                return handshake.verdict.rejection
+            return verdict
+        handshake.certificates[depth] = found
+        if depth > 0 or handshake.verdict is not None:
+            return None
         return self.judge.on_path(handshake.path)
 
     def conclude(self, connection: _Connection) -> Admitted | Rejection:
@@ -224,16 +230,19 @@ class GateContext:
             return handshake.verdict
         if self.judge is None:
             return _NOT_JUDGED
-        if not handshake.certificates:
+        verdict: Admitted | Rejection | Pending | None = handshake.verdict
+        leaf = connection.get_peer_certificate()
+        if leaf is None:
+            return _NOT_JUDGED
+        if verdict is None:
             # No verify callback ran: a session that was resumed, or nothing known.
-            leaf = connection.get_peer_certificate(as_cryptography=True)
-            if leaf is None or self.policy.session_lifetime is None:
+            if handshake.certificates or self.policy.session_lifetime is None:
                 return _NOT_JUDGED
             handshake.resumed = True
-            return self.judge.on_resumed(leaf, connection.server_name)
-        verdict: Admitted | Rejection | None = handshake.verdict
-        if verdict is None:
-            verdict = self.judge.on_presented(handshake.path, connection.presented_chain())
+            return self.judge.on_resumed(known(encoded(leaf)), connection.server_name)
+        if isinstance(verdict, Pending):
+            presented = connection.presented_chain()
+            verdict = self.judge.on_presented(verdict, known(encoded(leaf)), presented)
         if self.policy.session_lifetime is not None and isinstance(verdict, Admitted):
             self.judge.remember(verdict, connection.server_name)
         return verdict
@@ -265,13 +274,6 @@ _VERDICTS = (Admitted, Rejection)
 _NOT_JUDGED = Rejection(Reason.INTERNAL_ERROR, "the client was not judged")
 
 
-@lru_cache(MAX_REMEMBERED)
-def _parsed(der: bytes) -> x509.Certificate:
-    """:returns: the one object for equal bytes, which makes the memory of its
-    facts quick to consult."""
-    return x509.load_der_x509_certificate(der)
-
-
 def _new_context(policy: TlsPolicy, credential: ServerCredential) -> SSL.Context:
     context = new_context(SSL.TLS_SERVER_METHOD, policy.min_version)
     context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
@@ -283,12 +285,7 @@ def _new_context(policy: TlsPolicy, credential: ServerCredential) -> SSL.Context
         context.set_timeout(max(1, int(policy.session_lifetime)))
     # Without one, an attempt to resume would be an error and not a full handshake.
     context.set_session_id(b"mtlsgate")
-    leaf, *intermediates = credential.chain
-    context.use_certificate(leaf)
-    for intermediate in intermediates:
-        context.add_extra_chain_cert(intermediate)
-    context.use_privatekey(credential.private_key)
-    context.check_privatekey()
+    use_credential(context, credential)
     if policy.alpn:
         context.set_alpn_select_callback(_alpn_choice(policy.alpn))
     return context
@@ -307,39 +304,24 @@ def _alpn_choice(ours: Sequence[bytes]) -> _AlpnChoice:
     return choose
 
 
-def _trust(context: SSL.Context, judge: Judge) -> None:
-    """Fill the store with the CAs and the pins that are their own anchors."""
-    store = context.get_cert_store()
-    assert store is not None
-    store.set_flags(judge.flags)
-    for anchor in judge.anchors:
-        store.add_cert(X509.from_cryptography(anchor))
-
-
 def _name_authorities(context: SSL.Context, admission: AdmissionPolicy) -> None:
     """Set the names for the CertificateRequest."""
-    for named in _requested(authorities_of(admission.rules), lone_pins_of(admission.rules)):
-        context.add_client_ca(named)
+    names = _requested(authorities_of(admission.rules), lone_pins_of(admission.rules))
+    with warnings.catch_warnings():
+        # pyOpenSSL would rather have objects of cryptography.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for name in names:
+            context.add_client_ca(load_certificate(FILETYPE_ASN1, bearing(name)))
 
 
-def _requested(
-    authorities: Sequence[x509.Certificate], lone_pins: Sequence[x509.Certificate]
-) -> list[x509.Certificate]:
+def _requested(authorities: Sequence[Certificate], lone_pins: Sequence[Certificate]) -> list[Name]:
     """
-    :returns: certificates whose subjects are the names for the
-        CertificateRequest: the CAs, and the issuers of lone pins, since a
-        client may not offer a certificate whose issuer is not named
-        (RFC 8446, 4.2.4).  None where that would not fit.
+    :returns: the names for the CertificateRequest: the CAs, and the issuers of
+        lone pins, since a client may not offer a certificate whose issuer is
+        not named (RFC 8446, 4.2.4).  None if they would not fit.
     """
-    named: dict[bytes, x509.Certificate | x509.Name]
-    named = {one.subject.public_bytes(): one for one in authorities}
-    for pin in lone_pins:
-        named.setdefault(pin.issuer.public_bytes(), pin.issuer)
-    if sum(len(name) + 2 for name in named) > _MAX_CA_NAMES:
+    names = [*(one.subject for one in authorities), *(one.issuer for one in lone_pins)]
+    named = {name.der: name for name in names}
+    if sum(len(encoded_name) + 2 for encoded_name in named) > _MAX_CA_NAMES:
         return []
-    return [_bearing(one) if isinstance(one, x509.Name) else one for one in named.values()]
-
-
-def _bearing(name: x509.Name) -> x509.Certificate:
-    """:returns: a certificate of that subject; OpenSSL takes names in no other form."""
-    return self_signed(None, subject=name).certificate
+    return list(named.values())

@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Literal
 
 from attrs import frozen
-from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.interfaces import IAddress
 
 from mtlsgate.interfaces import IVerifiedPeer
@@ -66,5 +65,5 @@ class Announcement:
             )
         )
         if self.certificate:
-            tlvs.append((CERTIFICATE_TLV, peer.leaf.public_bytes(Encoding.DER)))
+            tlvs.append((CERTIFICATE_TLV, peer.certificates[0].der))
         return tlvs

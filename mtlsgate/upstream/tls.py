@@ -6,15 +6,16 @@ that is built from it.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from attrs import field, frozen
 from cryptography import x509
 from OpenSSL import SSL, crypto
-from OpenSSL.crypto import X509, X509StoreFlags
+from OpenSSL.crypto import X509StoreFlags
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.parsing import (
     ServerCredential,
     pair,
@@ -27,7 +28,8 @@ from mtlsgate.config.fields import position
 from mtlsgate.config.material import unusable
 from mtlsgate.errors import CredentialError, Position
 from mtlsgate.interfaces import IProtocolEnvironment
-from mtlsgate.tls.contexts import new_context, reasons_of
+from mtlsgate.tls.contexts import new_context, reasons_of, use_credential
+from mtlsgate.tls.trust import fill
 from mtlsgate.upstream.verified import ServerConnector, TlsEndpoint, verify
 
 _SYSTEM = Path("system")
@@ -106,9 +108,7 @@ class TargetTls:
             raise unusable(key, CredentialError(text)) from None
 
 
-def _certificates(
-    material: Material, environment: IProtocolEnvironment
-) -> tuple[x509.Certificate, ...]:
+def _certificates(material: Material, environment: IProtocolEnvironment) -> tuple[Certificate, ...]:
     try:
         return parse_certificates(environment.read(material))
     except CredentialError as error:
@@ -139,7 +139,7 @@ class TlsClient:
 
     def __init__(
         self,
-        anchors: Sequence[x509.Certificate] | None,
+        anchors: Iterable[Certificate | x509.Certificate] | None,
         credential: ServerCredential | None = None,
         server_name: str | None = None,
         alpn: Sequence[bytes] = (),
@@ -158,18 +158,10 @@ class TlsClient:
         if anchors is None:
             context.load_verify_locations(*_system_store())
         else:
-            store = context.get_cert_store()
-            assert store is not None
             # Each is trusted, also one with others above it.
-            store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
-            for anchor in anchors:
-                store.add_cert(X509.from_cryptography(anchor))
+            fill(context.get_cert_store(), anchors, X509StoreFlags.PARTIAL_CHAIN)
         if credential is not None:
-            context.use_certificate(credential.chain[0])
-            for intermediate in credential.chain[1:]:
-                context.add_extra_chain_cert(intermediate)
-            context.use_privatekey(credential.private_key)
-            context.check_privatekey()
+            use_credential(context, credential)
         if alpn:
             context.set_alpn_protos(list(alpn))
 

@@ -30,10 +30,12 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mtlsgate.certificates.certificate import known
 from mtlsgate.certificates.server_identity import as_address, name_problem, path_problem
 from mtlsgate.text import printable
 from mtlsgate.tls.contexts import reasons_of
 from mtlsgate.tls.half_closing import HalfClosingConnection, HalfClosingTransport
+from mtlsgate.tls.trust import encoded
 
 _log = Logger("mtlsgate.upstream")
 
@@ -112,7 +114,7 @@ def _problem(server_name: str, certificate: X509, error: int, depth: int, ok: bo
         return f"{which}: {path_problem(error, 'server_ca_certificate')}"
     if depth > 0:
         return None
-    problem = name_problem(certificate.to_cryptography(), server_name.removesuffix("."))
+    problem = name_problem(known(encoded(certificate)), server_name.removesuffix("."))
     return None if problem is None else f"it is not {server_name}: {problem}"
 
 

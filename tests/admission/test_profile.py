@@ -7,16 +7,17 @@ from cryptography import x509
 
 from mtlsgate.admission import Rejection
 from mtlsgate.admission.profile import profile_violation
+from mtlsgate.certificates.certificate import Certificate, views
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, self_signed
-from tests.kits.forgery import tlv
+from tests.kits.forgery import edited, tlv
 
 CONSTRAINTS = x509.NameConstraints([x509.DNSName("x.org")], None)
 
 
 def violation(*path: Credential | Authority | x509.Certificate) -> tuple[Reason, int | None] | None:
     found = profile_violation(
-        tuple(one if isinstance(one, x509.Certificate) else one.certificate for one in path)
+        views(one if isinstance(one, x509.Certificate) else one.certificate for one in path)
     )
     assert found is None or isinstance(found, Rejection)
     return None if found is None else (found.reason, found.depth)
@@ -119,8 +120,13 @@ def test_policy_constraints(critical: bool) -> None:
 
 
 def test_unparsable() -> None:
-    """What does not parse is a rejection, not an exception."""
+    """What does not parse is a rejection, not an exception, if it is asked for."""
     root = Authority.create()
-    broken = x509.UnrecognizedExtension(x509.NameConstraints.oid, b"\xff")
-    leaf = root.issue("leaf", extra_extensions=[(broken, False)])
-    assert violation(leaf, root) == (Reason.MALFORMED_CERTIFICATE, 0)
+    twice = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\xff")
+    other = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.5"), b"\xff")
+    leaf = root.issue("leaf", extra_extensions=[(twice, False), (other, False)])
+    assert violation(leaf, root) is None
+    broken = Certificate(edited(root, leaf, b"\x2a\x03\x05", b"\x2a\x03\x04"))
+    found = profile_violation((broken, *views([root.certificate])))
+    assert found is not None
+    assert (found.reason, found.depth) == (Reason.MALFORMED_CERTIFICATE, 0)

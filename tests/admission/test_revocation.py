@@ -20,7 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtlsgate.admission import Path, Rejection, revocation
-from mtlsgate.admission.revocation import Revocation, RevocationList, parse_crls
+from mtlsgate.admission.revocation import Revocation
+from mtlsgate.certificates.certificate import Certificate, view, views
+from mtlsgate.certificates.crl import RevocationList, parse_crls, without_deltas
 from mtlsgate.errors import CredentialError
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, self_signed
@@ -53,7 +55,7 @@ def loaded(authority: Authority, *serials: int | Authority | Credential, **how: 
 
 
 def path(credential: Credential | Authority, *above: Authority) -> Path:
-    return (credential.certificate, *(one.certificate for one in above))
+    return views((credential.certificate, *(one.certificate for one in above)))
 
 
 def verdict(
@@ -285,11 +287,18 @@ def without_extensions(authority: Authority, *revoked: Credential) -> Any:
 
 
 def test_the_same_name_in_another_encoding() -> None:
-    """Names are compared byte by byte: what differs is another CA, and nobody is let in."""
+    """It is the same CA: the type of a string makes no difference (RFC 5280, 7.1), nor
+    do case and spaces."""
     kind = x509.name._ASN1Type.PrintableString
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "root", kind)])
-    twin = Authority.create("root", subject=name, key=ROOT.private_key, **AT)
-    assert outcome([loaded(twin)], path(C, ROOT)) == (MISSING, 0)
+    spelt = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, " ROOT ")])
+    for subject in (name, spelt):
+        twin = Authority.create("root", subject=subject, key=ROOT.private_key, **AT)
+        assert outcome([loaded(twin)], path(C, ROOT)) is None
+        assert outcome([loaded(twin, C)], path(C, ROOT)) == (REVOKED, 0)
+    another = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ro ot")])
+    stranger = Authority.create("root", subject=another, key=ROOT.private_key, **AT)
+    assert outcome([loaded(stranger)], path(C, ROOT)) == (MISSING, 0)
 
 
 class TestRollover:
@@ -384,8 +393,9 @@ def test_a_signature_that_cannot_be() -> None:
     key = rsa.generate_private_key(65537, 2048)
     authority = Authority.create("rsa", key=key, **AT)
     leaf = authority.issue("leaf", **AT)
-    scheme = padding.PSS(padding.MGF1(SHA256()), 2000)
-    odd = attrs.evolve(loaded(authority), parameters=scheme)
+    whole = der(crl(authority, now=NOW, rsa_padding=padding.PSS(padding.MGF1(SHA256()), 32)))
+    assert whole.count(b"\xa2\x03\x02\x01\x20") == 2
+    [odd] = parse_crls(whole.replace(b"\xa2\x03\x02\x01\x20", b"\xa2\x03\x02\x01\x7f"))
     assert outcome([odd], path(leaf, authority)) == (INVALID, 0)
     assert outcome([odd, loaded(authority)], path(leaf, authority)) is None
 
@@ -416,10 +426,10 @@ def test_a_malformed_certificate() -> None:
     forged = edited(
         ROOT,
         ROOT.issue("leafleaf", **AT),
-        bytes.fromhex("0603551d25040c300a"),
-        bytes.fromhex("0603551d25040c310a"),
+        bytes.fromhex("0603551d130101ff04023000"),
+        bytes.fromhex("0603551d130101ff04023100"),
     )
-    of = (x509.load_der_x509_certificate(forged), ROOT.certificate)
+    of = (Certificate(forged), view(ROOT.certificate))
     assert outcome([loaded(ROOT, extensions=[LEAVES])], of) == (Reason.MALFORMED_CERTIFICATE, 0)
 
 
@@ -437,7 +447,7 @@ def test_a_negative_serial_number() -> None:
     leaf = edited(ROOT, ROOT.issue("leaf", serial=serial, **AT), old, new)
     content = crl(ROOT, [serial], now=NOW).tbs_certlist_bytes
     lists = parse_crls(signed(ROOT, content.replace(old, new)))
-    of = (x509.load_der_x509_certificate(leaf), ROOT.certificate)
+    of = (Certificate(leaf), view(ROOT.certificate))
     assert outcome(lists, of) == (REVOKED, 0)
     assert outcome([loaded(ROOT, serial)], of) is None
 
@@ -460,23 +470,26 @@ class TestParse:
     )
     def test_encodings(self, data: bytes) -> None:
         [found] = parse_crls(data)
-        assert attrs.asdict(found, filter=lambda name, _: not name.name.startswith("_")) == {
-            "issuer": ROOT.certificate.subject.public_bytes(),
-            "issuer_name": "CN=root",
+        public = attrs.fields_dict(RevocationList).keys()
+        told = {name: getattr(found, name) for name in public if not name.startswith("_")}
+        issuer, revoked = told.pop("issuer"), told.pop("revoked")
+        assert issuer.der == ROOT.certificate.subject.public_bytes()
+        assert list(revoked) == [(C.certificate.serial_number, NOW - HOUR, "unspecified")]
+        assert told == {
             "authority_key_identifier": x509.SubjectKeyIdentifier.from_public_key(
                 ROOT.private_key.public_key()
             ).digest,
             "this_update": NOW - HOUR,
             "next_update": NOW - HOUR + 7 * DAY,
             "number": 7,
+            "is_delta": False,
             "covers": "all",
             "distribution_points": None,
-            "revoked": {C.certificate.serial_number: (NOW - HOUR, "unspecified")},
         }
 
     def test_many(self) -> None:
         found = parse_crls(b"x\n" + pem(self.one) + b"y\n" + pem(self.two) + pem(self.one))
-        assert [one.issuer_name for one in found] == ["CN=root", "CN=lower", "CN=root"]
+        assert [one.issuer.rfc4514_string() for one in found] == ["CN=root", "CN=lower", "CN=root"]
 
     @pytest.mark.parametrize("what", ["leaves", "authorities"])
     def test_covers(self, what: str) -> None:
@@ -515,8 +528,6 @@ class TestParse:
     @pytest.mark.parametrize(
         ("how", "text"),
         [
-            ({"extensions": [(x509.DeltaCRLIndicator(1), True)]}, "is a delta CRL"),
-            ({"extensions": [(x509.DeltaCRLIndicator(1), False)]}, "is a delta CRL"),
             ({"extensions": [partition(indirect_crl=True)]}, "is an indirect CRL"),
             (
                 {"entry_extensions": [
@@ -637,6 +648,54 @@ class TestParse:
         assert text.isprintable()
 
 
+DELTA: dict[str, Any] = {"extensions": [(x509.DeltaCRLIndicator(1), True)]}
+NEW_DELTA: dict[str, Any] = {**DELTA, "this_update": NOW - SECOND, "number": 2}
+
+
+class TestDeltas:
+    """A delta CRL is left out, unless that would admit whom it revokes."""
+
+    @pytest.mark.parametrize("critical", [True, False])
+    @pytest.mark.parametrize("base", [[], [loaded(LOWER)], [loaded(ROOT, extensions=[LEAVES])]])
+    def test_alone(self, critical: bool, base: list[RevocationList]) -> None:
+        """One without a complete list of the same kind cannot be applied."""
+        delta = loaded(ROOT, extensions=[(x509.DeltaCRLIndicator(1), critical)])
+        with pytest.raises(CredentialError, match=r"delta CRL of .*: a complete one is needed"):
+            without_deltas([delta, *base])
+        with pytest.raises(ValueError, match="a delta CRL is no complete list"):
+            Revocation((delta,))
+
+    @pytest.mark.parametrize(
+        ("base", "delta", "fits"),
+        [
+            ([C], loaded(ROOT, C, **NEW_DELTA), True),
+            ([C], loaded(ROOT, **NEW_DELTA), True),
+            ([A, C], loaded(ROOT, C, **NEW_DELTA), True),
+            ([A], loaded(ROOT, C, **NEW_DELTA), False),
+            ([], loaded(ROOT, C, **NEW_DELTA), False),
+            # Whoever it releases waits for the next complete list.
+            ([C], loaded(ROOT, C, reason=x509.ReasonFlags.remove_from_crl, **NEW_DELTA), True),
+            ([], loaded(ROOT, C, reason=x509.ReasonFlags.remove_from_crl, **NEW_DELTA), True),
+            # A complete list that is newer has the last word.
+            ([], loaded(ROOT, C, **DELTA, this_update=NOW - DAY), True),
+        ],
+    )
+    def test_beside_its_base(
+        self, base: list[Credential], delta: RevocationList, fits: bool
+    ) -> None:
+        complete = loaded(ROOT, *base)
+        for lists in ([complete, delta], [delta, complete]):
+            if fits:
+                assert without_deltas(lists) == ((complete,), (delta,))
+            else:
+                with pytest.raises(CredentialError, match="which revokes certificates that no"):
+                    without_deltas(lists)
+
+    def test_none(self) -> None:
+        lists = (loaded(ROOT), loaded(LOWER))
+        assert without_deltas(lists) == (lists, ())
+
+
 class TestProblems:
     """What ``check`` warns of."""
 
@@ -684,18 +743,18 @@ class TestProblems:
         ],
     )  # fmt: skip
     def test_table(self, lists: list[RevocationList], expected: list[str]) -> None:
-        assert list(Revocation(tuple(lists)).problems([ROOT.certificate], NOW)) == expected
+        assert list(Revocation(tuple(lists)).problems(views([ROOT.certificate]), NOW)) == expected
 
     def test_rollover(self) -> None:
         """Two CAs of one name: each needs a list, and each list one of them."""
-        both = [ROOT.certificate, NAMESAKE.certificate]
+        both = views([ROOT.certificate, NAMESAKE.certificate])
         assert not list(Revocation((GOOD_ROOT, loaded(NAMESAKE))).problems(both, NOW))
         [text] = Revocation((GOOD_ROOT,)).problems(both, NOW)
         assert "has no CRL" in text
 
     def test_a_ca_that_may_not_sign_lists(self) -> None:
         unable = Authority.create("unable", extra_extensions=[_usage(crl_sign=False)], **AT)
-        first, second = Revocation((loaded(unable),)).problems([unable.certificate], NOW)
+        first, second = Revocation((loaded(unable),)).problems(views([unable.certificate]), NOW)
         assert "has no CRL that it signed" in first
         assert "does not include cRLSign" in second
 
@@ -706,19 +765,18 @@ class TestCost:
     def test_signatures_are_checked_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """At load for the rule's CAs, and once for each intermediate."""
         checked = []
-        real = RevocationList._signed_by
+        real = RevocationList._is_signed_by
 
-        def counting(self: RevocationList, key: object) -> bool:
-            checked.append(self.issuer_name)
-            return real(self, key)
+        def counting(self: RevocationList, issuer: Certificate) -> bool:
+            checked.append(self.issuer.rfc4514_string())
+            return real(self, issuer)
 
-        monkeypatch.setattr(RevocationList, "_signed_by", counting)
+        monkeypatch.setattr(RevocationList, "_is_signed_by", counting)
         judge = Revocation((GOOD_ROOT, GOOD_LOWER))
-        assert list(judge.problems([ROOT.certificate], NOW)) == []
+        assert list(judge.problems(views([ROOT.certificate]), NOW)) == []
         assert checked == ["CN=root"]
         for one in (A, B, A):
-            of = tuple(x509.load_der_x509_certificate(each.public_bytes(Encoding.DER))
-                       for each in path(one, LOWER, ROOT))  # fmt: skip
+            of = tuple(Certificate(each.der) for each in path(one, LOWER, ROOT))
             assert judge.judge(of, NOW) is None
         assert checked == ["CN=root", "CN=lower"]
 
@@ -739,7 +797,8 @@ class TestCost:
         before, after = content.split(tlv(0x30, tlv(0x30, tlv(0x02, b"\1") + date)))
         body = before[before.index(b"\x02\x01\x01") :] + tlv(0x30, b"".join(entries)) + after
         [large] = parse_crls(signed(ROOT, tlv(0x30, body)))
-        assert large.revoked.keys() == serials.keys()
+        assert {one.serial for one in large.revoked} == serials.keys()
+        assert len(large.revoked) == len(serials)
         judge = Revocation((large,))
         listed = ROOT.issue("listed", serial=next(reversed(serials)), **AT)
         assert judge.judge(path(C, ROOT), NOW) is None

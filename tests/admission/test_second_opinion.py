@@ -16,9 +16,9 @@ from mtlsgate.admission import Path
 from mtlsgate.admission.second_opinion import (
     MAX_CHECKS,
     disagreement,
-    may_constrain_names,
     needs_second_opinion,
 )
+from mtlsgate.certificates.certificate import views
 from mtlsgate.certificates.development_ca import PrivateKey
 from mtlsgate.testing import Authority, Credential, self_signed
 
@@ -60,7 +60,7 @@ def path_of(leaf: Credential, authority: Authority) -> Path:
     while above is not None:
         found.append(above.certificate)
         above = above.parent
-    return tuple(found)
+    return views(found)
 
 
 def san_path(constraints: x509.NameConstraints, *names: str, key: PrivateKey | None = None) -> Path:
@@ -188,8 +188,8 @@ def test_unknown_critical_extension() -> None:
 def test_lone_pin() -> None:
     """Of a pin that is its own anchor there is nothing to ask."""
     pin = self_signed("pin", extra_extensions=[(only(dns("x.org")), True)])
-    assert not needs_second_opinion((pin.certificate,))
-    assert disagreement((pin.certificate,), NOW) is None
+    assert not needs_second_opinion(views([pin.certificate]))
+    assert disagreement(views([pin.certificate]), NOW) is None
 
 
 def test_pinned_ca() -> None:
@@ -214,7 +214,7 @@ def test_profile_is_not_asked() -> None:
             .sign(key, SHA256())
         )
 
-    assert disagreement((make("leaf", False), make("CA", True)), NOW) is None
+    assert disagreement(views((make("leaf", False), make("CA", True))), NOW) is None
 
 
 def test_path_is_asked() -> None:
@@ -227,9 +227,9 @@ def test_path_is_asked() -> None:
     for path in (
         path_of(root.issue("leaf", usages=["server_auth"]), root),
         path_of(root.issue("leaf", not_after=NOW - timedelta(hours=1)), root),
-        (root.issue("leaf").certificate, Authority.create().certificate),
+        views((root.issue("leaf").certificate, Authority.create().certificate)),
         path_of(root.issue("leaf"), root)[:1] * 2,
-        (leaf.certificate, self_signed("Test Intermediate CA").certificate),
+        views((leaf.certificate, self_signed("Test Intermediate CA").certificate)),
     ):
         assert disagreement(path, NOW) is not None
     assert disagreement(path_of(root.issue("leaf"), root), NOW - timedelta(days=1)) is not None
@@ -270,7 +270,7 @@ def test_malformed_constraints(content: str) -> None:
     odd = root.intermediate(
         key=clean.private_key, extra_extensions=[raw(ExtensionOID.NAME_CONSTRAINTS, content)]
     )
-    path = (clean.issue("leaf").certificate, odd.certificate, root.certificate)
+    path = views((clean.issue("leaf").certificate, odd.certificate, root.certificate))
     assert needs_second_opinion(path)
     assert disagreement(path, NOW)
 
@@ -289,8 +289,6 @@ def test_needs() -> None:
         (constrained.intermediate().issue("leaf"), constrained.intermediate(), True),
     ):
         assert needs_second_opinion(path_of(leaf, authority)) is needed
-    assert may_constrain_names(constrained.certificate)
-    assert not may_constrain_names(plain.certificate)
 
 
 def test_too_many_names() -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from cryptography import x509
-from cryptography.x509.oid import NameOID
 
-from mtlsgate.certificates.server_names import canonical, certificate_names, first_by_name
-from mtlsgate.testing import self_signed
+from mtlsgate.certificates.server_names import canonical, first_by_name
 
 TABLE = first_by_name(
     [
@@ -71,20 +68,3 @@ def test_empty() -> None:
 )
 def test_canonical(name: str, expected: str) -> None:
     assert canonical(name) == expected
-
-
-def test_certificate_names() -> None:
-    """The DNS names of the subject alternative name, in order, and nothing else."""
-    one = self_signed(
-        "common.example",
-        dns_names=["b.example", "*.a.example"],
-        ip_addresses=["127.0.0.1"],
-        uris=["https://u.example"],
-    )
-    assert certificate_names(one.certificate) == ["b.example", "*.a.example"]
-
-
-def test_common_name_is_no_name() -> None:
-    """RFC 9525, 2: the common name is not looked at."""
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a.example")])
-    assert certificate_names(self_signed(None, subject=subject).certificate) == []

@@ -53,10 +53,10 @@ leaf_certificate_file = "pins.crt"
 
 
 def fingerprints(directory: Path) -> list[str]:
-    from mtlsgate.certificates.parsing import parse_certificates, sha256
+    from mtlsgate.certificates.parsing import parse_certificates
 
     return [
-        sha256(one).hex()
+        one.sha256.hex()
         for name in ("server.crt", "ca.crt", "pins.crt")
         for one in parse_certificates((directory / name).read_bytes())
     ]

@@ -206,7 +206,7 @@ def test_each_rule(here: Site) -> None:
         "sent along",
         "  rule pin: rejected: leaf_mismatch at depth 0: the CA is a configured one, but the "
         "client's certificate is none of its pins",
-        "  rule x: rejected: not_allowed at depth 0: none of the rule's allow blocks holds",
+        "  rule x: rejected: not_allowed at depth 0: none of the rule's allow blocks matches",
         '  rule crl: rejected: revoked at depth 0: revoked by "CN=Issuing CA" at '
         "2026-06-15T11:00:00+00:00, reason unspecified",
         "  rule all: admitted by rule all",

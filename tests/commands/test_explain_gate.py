@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from mtlsgate.admission import Admitted, Rule
+from mtlsgate.certificates.certificate import views
 from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
 from mtlsgate.commands.explain import explain
 from mtlsgate.reasons import Reason
@@ -32,7 +33,7 @@ NETSCAPE = ObjectIdentifier("2.16.840.1.113730.1.1")
 
 def judged(door: MemoryGate, chain: Sequence[x509.Certificate]) -> Verdict:
     """:returns: what explain says."""
-    verdict = explain(door.factory.server, tuple(chain), datetime.now(UTC)).verdict
+    verdict = explain(door.factory.server, views(chain), datetime.now(UTC)).verdict
     if isinstance(verdict, Admitted):
         return Verdict(verdict.rule.name)
     return Verdict(None, verdict.reason, verdict.depth)

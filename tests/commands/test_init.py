@@ -20,7 +20,8 @@ from OpenSSL.crypto import (
     X509StoreFlags,
 )
 
-from mtlsgate.certificates.parsing import is_ca, pair, parse_certificates, parse_private_key
+from mtlsgate.certificates.certificate import view, views
+from mtlsgate.certificates.parsing import pair, parse_certificates, parse_private_key
 from mtlsgate.commands.cli import main
 from mtlsgate.commands.init import commands, is_pinned, write_setup
 from mtlsgate.load.epoch import load
@@ -51,7 +52,7 @@ def bad(*arguments: str | Path) -> str:
 
 
 def certificate(path: Path) -> x509.Certificate:
-    return parse_certificates(path.read_bytes())[0]
+    return parse_certificates(path.read_bytes())[0].x509
 
 
 def admitted(directory: Path, name: str, ca: str = "ca") -> bool:
@@ -97,9 +98,11 @@ def test_the_setup_loads_without_a_warning(tmp_path: Path) -> None:
     policy = server.gate.context.policy
     assert policy.admission is not None
     (rule,) = policy.admission.rules
-    assert rule.authorities == (certificate(tmp_path / "ca.crt"),)
-    assert tuple(pin.certificate for pin in rule.pins) == (certificate(tmp_path / "client.crt"),)
-    assert policy.credentials[0].chain == (certificate(tmp_path / "server.crt"),)
+    assert rule.authorities == views([certificate(tmp_path / "ca.crt")])
+    assert tuple(pin.certificate for pin in rule.pins) == views(
+        [certificate(tmp_path / "client.crt")]
+    )
+    assert policy.credentials[0].chain == views([certificate(tmp_path / "server.crt")])
 
 
 def test_every_key_is_that_of_its_certificate(tmp_path: Path) -> None:
@@ -115,7 +118,7 @@ def test_the_certificates_are_what_they_should_be(tmp_path: Path) -> None:
     assert not admitted(tmp_path, "stranger")
     assert admitted(tmp_path, "stranger", ca="stranger-ca")
     assert {
-        name: is_ca(certificate(tmp_path / f"{name}.crt"))
+        name: view(certificate(tmp_path / f"{name}.crt")).is_ca
         for name in ("ca", "stranger-ca", "server", "client", "not-pinned", "stranger")
     } == {
         "ca": True,
@@ -163,7 +166,9 @@ def test_options_name_hosts_clients_and_days(tmp_path: Path) -> None:
         *("127.0.0.1", "::1", "192.0.2.7", "2001:db8::7"),
     ]
     clients = [certificate(tmp_path / f"{name}.crt") for name in ("alice", "bob")]
-    assert list(parse_certificates((tmp_path / "admitted.crt").read_bytes())) == clients
+    assert list(parse_certificates((tmp_path / "admitted.crt").read_bytes())) == list(
+        views(clients)
+    )
     assert [
         one.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value for one in clients
     ] == ["alice", "bob"]
@@ -171,7 +176,7 @@ def test_options_name_hosts_clients_and_days(tmp_path: Path) -> None:
     now = datetime.now(UTC)
     for path in tmp_path.glob("*.crt"):
         for one in parse_certificates(path.read_bytes()):
-            assert timedelta(days=6) < one.not_valid_after_utc - now <= timedelta(days=7)
+            assert timedelta(days=6) < one.not_after - now <= timedelta(days=7)
 
 
 def test_a_client_named_twice_is_one(tmp_path: Path) -> None:

@@ -199,7 +199,8 @@ def test_what_is_wrong_with_such_a_block(text: str, problem: str) -> None:
 
 def test_the_fields_are_those_of_a_peer() -> None:
     """Every attribute of IVerifiedPeer but the certificates is there, and has a value."""
-    assert set(PEER_FIELDS) == set(IVerifiedPeer) - {"leaf", "path", "to_dict"}
+    others = {"certificates", "identity", "leaf", "path", "to_dict"}
+    assert set(PEER_FIELDS) == set(IVerifiedPeer) - others
     credential = Authority.create("CA").issue("alice", dns_names=["a.example"])
     peer = VerifiedPeer(
         (credential.certificate,),

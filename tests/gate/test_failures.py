@@ -14,6 +14,7 @@ import pytest
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from mtlsgate.certificates.certificate import view
 from mtlsgate.gate.events import (
     AdmittedConnection,
     ClosedConnection,
@@ -197,7 +198,7 @@ def test_whom_no_one_can_judge(tmp_path: Path, log: Log, monkeypatch: pytest.Mon
     original = Judge.again
 
     def again(self: Judge, path: Any) -> Any:
-        if path[0] == pki().client.certificate:
+        if path[0] == view(pki().client.certificate):
             raise Oops
         return original(self, path)
 

@@ -17,8 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, Version, self_signed
 from mtlsgate.tls.handshake import GateConnection
-from mtlsgate.tls.judge import Judge
-from mtlsgate.tls.other_paths import MAX_TARGETS, OtherPaths
+from mtlsgate.tls.judge import Judge, Pending
+from mtlsgate.tls.paths import MAX_ATTEMPTS, Search
 from mtlsgate.tls.server import GateContext
 from tests.kits.forgery import edited, present_also
 from tests.kits.gate import Log, MemoryGate, admitted, condition, rejected, rule
@@ -54,7 +54,7 @@ def concluded(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def test_admission_may_be_late(log: Log, version: Version, concluded: list[object]) -> None:
     """The handshake is done, and then the client is let in."""
     assert MemoryGate(PENDING, log).try_in(LEAF, version) == admitted("root")
-    assert concluded == [None]
+    assert [type(one) for one in concluded] == [Pending]
     peer = MemoryGate(PENDING, log)
     client = peer.connect(LEAF, version)
     client.send(b"x")
@@ -72,7 +72,7 @@ def test_rejection_may_be_late(log: Log, version: Version, concluded: list[objec
     client.step()
     client.write(b"early")
     client.send(b"knock")
-    assert concluded == [None]
+    assert [type(one) for one in concluded] == [Pending]
     assert gate.verdict() == MISMATCH
     assert log.only["fingerprint"] == LEAF.sha256
     gate.check_turned_away(client)
@@ -117,7 +117,7 @@ def test_configured_cas_do_without(log: Log, version: Version, concluded: list[o
     """Where they lead there by themselves, the verdict is given in the handshake."""
     gate = MemoryGate([LOW, rule("root", [ROOT, UPPER])], log)
     assert gate.try_in(LEAF, version, chain=()) == admitted("root")
-    assert concluded != [None]
+    assert not any(isinstance(one, Pending) for one in concluded)
 
 
 @pytest.mark.parametrize("number", [60, 200])
@@ -147,11 +147,11 @@ def test_bounded_work(log: Log, version: Version, calls: Calls) -> None:
     """However many rules a client could come in by, few of their CAs are tried: at most
     16 while it shakes hands, and 16 with what it sent."""
     upper = renewed(UPPER)
-    roots = [renewed(upper) for _ in range(3 * MAX_TARGETS)]
+    roots = [renewed(upper) for _ in range(3 * MAX_ATTEMPTS)]
     rules = [LOW, *(rule(f"{n}", one) for n, one in enumerate(roots))]
     gate = MemoryGate([evolve(one, max_depth=0) for one in rules], log)
     assert gate.try_in(LEAF, version).rule is None
-    assert 0 < len(calls) <= 2 * MAX_TARGETS
+    assert 0 < len(calls) <= 2 * MAX_ATTEMPTS
 
 
 def malformed() -> dict[str, bytes]:
@@ -211,14 +211,14 @@ def test_a_bug_in_the_second_look(
     log: Log, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So is what fails only with the client's own certificates."""
-    whole = OtherPaths.to
+    whole = Search.reachable
 
-    def fail(self: OtherPaths, targets: Any, path: Any, presented: Any, at: Any) -> Any:
-        if presented:
+    def fail(self: Search, leaf: Any, presented: Any) -> Any:
+        if len(presented) > 1:
             raise Bug
-        return whole(self, targets, path, presented, at)
+        return whole(self, leaf, presented)
 
-    monkeypatch.setattr(OtherPaths, "to", fail)
+    monkeypatch.setattr(Search, "reachable", fail)
     assert MemoryGate(PENDING, log).try_in(LEAF, version) == rejected(Reason.INTERNAL_ERROR, None)
     log.expect_failure(Bug)
 
@@ -238,7 +238,8 @@ def test_not_judged(log: Log, version: Version, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(GateContext, "_step", lambda *_: None)
     for who in (LEAF, ROOT.issue("x"), self_signed("y")):
         verdict = MemoryGate([rule(ca=ROOT)], log).try_in(who, version)
-        assert verdict.rule is None
+        assert verdict == rejected(Reason.INTERNAL_ERROR, verdict.depth)
+        log.expect_failure(TypeError)
 
 
 def test_reset_before_a_late_verdict(log: Log, version: Version) -> None:

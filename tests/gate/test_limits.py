@@ -24,7 +24,6 @@ from mtlsgate.gate.limits import (
     Buckets,
     Limits,
     Tally,
-    identity_of,
     source_of,
 )
 from mtlsgate.gate.registry import Registry
@@ -263,7 +262,7 @@ class Counting(RuleBasedStateMachine):
 
     @rule(target=admitted, entry=consumes(shaking), peer=PEERS)
     def admit(self, entry: Entry, peer: Any) -> Any:
-        identity = None if peer is None else identity_of(peer.leaf)
+        identity = None if peer is None else peer.identity
         rejection = self.registry.refuse_admission(entry, identity)
         if rejection is not None:
             self.registry.reject(entry, rejection)

@@ -13,7 +13,8 @@ from attrs import evolve
 from cryptography.x509 import DNSName, NameConstraints
 
 from mtlsgate.admission import Rule
-from mtlsgate.admission.revocation import Revocation, parse_crls
+from mtlsgate.admission.revocation import Revocation
+from mtlsgate.certificates.crl import parse_crls
 from mtlsgate.testing import Authority
 from tests.kits.forgery import object_identifier, raw, tlv
 from tests.kits.gate import condition, rule

@@ -23,9 +23,10 @@ from cryptography.utils import CryptographyDeprecationWarning
 from twisted.internet.task import Clock
 
 from mtlsgate.admission import AdmissionPolicy, Rule
-from mtlsgate.admission.revocation import Revocation, parse_crls
+from mtlsgate.admission.revocation import Revocation
+from mtlsgate.certificates.crl import parse_crls
 from mtlsgate.certificates.development_ca import PrivateKey
-from mtlsgate.certificates.parsing import is_ca, parse_certificates
+from mtlsgate.certificates.parsing import parse_certificates
 from mtlsgate.clock import utc_now
 from mtlsgate.errors import CredentialError
 from mtlsgate.gate.factory import GateFactory, GateServer
@@ -119,7 +120,7 @@ def _context(case: Case, verification: Verification) -> GateContext:
     """
     strict = verification != "compatible"
     authorities = parse_certificates(case.trusted)
-    if not all(map(is_ca, authorities)):
+    if not all(one.is_ca for one in authorities):
         raise CredentialError("is not a CA (CA:FALSE)")
     revocation = Revocation(parse_crls(case.crls, strict=strict)) if case.crls else None
     policy = TlsPolicy(

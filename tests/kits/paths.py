@@ -8,8 +8,7 @@ import pytest
 from cryptography import x509
 
 from mtlsgate.testing import Authority
-from mtlsgate.tls import judge
-from mtlsgate.tls import other_paths as paths
+from mtlsgate.tls import judge, paths
 
 ROOT = Authority.create("Root")
 UPPER = ROOT.intermediate("Upper")

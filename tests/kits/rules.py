@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import strategies as st
 
 from mtlsgate.admission import AdmissionPolicy, Admitted, Path, Pin, Rule
 from mtlsgate.admission.conditions import Condition, clause, read_value
-from mtlsgate.admission.revocation import Revocation, parse_crls
+from mtlsgate.admission.revocation import Revocation
+from mtlsgate.certificates.certificate import views
+from mtlsgate.certificates.crl import parse_crls
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, self_signed
+from tests.kits.forgery import key_usage
 from tests.kits.revocation import crl
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 
 SECOND, TICK = timedelta(seconds=1), timedelta(microseconds=1)
 
+#: What lets a CA be a pinned client as well.
+SIGNS: Any = {
+    "extra_extensions": [(key_usage("digital_signature", "key_cert_sign", "crl_sign"), True)]
+}
+
 ROOT, OTHER = Authority.create("root", now=NOW), Authority.create("other", now=NOW)
 
 MIDDLE = ROOT.intermediate("middle", now=NOW)
 
-LOWER = MIDDLE.intermediate("lower", now=NOW)
+LOWER = MIDDLE.intermediate("lower", now=NOW, **SIGNS)
 
 #: Issued by its own former key: the same name above and below.
 RENEWED = ROOT.intermediate("root", now=NOW)
@@ -40,7 +49,7 @@ LONE = self_signed("lone", now=NOW)
 
 
 def path(credential: Credential, *above: Authority) -> Path:
-    return (credential.certificate, *(one.certificate for one in above))
+    return views((credential.certificate, *(one.certificate for one in above)))
 
 
 def block(**stated: str) -> Condition:

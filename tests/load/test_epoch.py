@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from twisted.internet.interfaces import IProtocolFactory
 
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.development_ca import Authority, self_signed
 from mtlsgate.certificates.parsing import MAX_FILE_BYTES, parse_certificates
 from mtlsgate.errors import ConfigError
@@ -54,7 +54,7 @@ def shown(epoch: Epoch, at: int = 0) -> list[list[str]]:
     return [list(map(common_name, one.chain)) for one in policy.credentials]
 
 
-def common_name(certificate: x509.Certificate) -> str:
+def common_name(certificate: Certificate) -> str:
     return certificate.subject.rfc4514_string().removeprefix("CN=")
 
 
@@ -140,7 +140,7 @@ def filled(text: str, directory: Path) -> str:
             key = load_pem_private_key(data, None)
             octets = pki_der(key)
         else:
-            octets = parse_certificates(data)[0].public_bytes(Encoding.DER)
+            octets = parse_certificates(data)[0].der
         return (mark["indent"] or "") + b64encode(octets).decode()
 
     pattern = r"(?P<indent>(?m:^ *))?@(?P<file>[\w.]+)(?P<der>\|der)?@"

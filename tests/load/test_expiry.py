@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mtlsgate.admission import AdmissionPolicy, Pin, Rule
-from mtlsgate.admission.revocation import Revocation, parse_crls
+from mtlsgate.admission.revocation import Revocation
+from mtlsgate.certificates.crl import parse_crls
 from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.load.expiry import SOON, Expiry, Kind, expiries_of
 from mtlsgate.testing import Authority, self_signed

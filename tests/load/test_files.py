@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -10,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.admission import Rejection, Rule
 from mtlsgate.admission.revocation import Revocation
+from mtlsgate.certificates.certificate import views
 from mtlsgate.reasons import Reason
 from tests.kits.pki import NOW, Site, pki, server, site
 from tests.kits.revocation import crl
@@ -59,7 +62,9 @@ def test_a_directory_of_pins(here: Site) -> None:
     }.items():
         here.write(f"pins/{name}", content)
     found = only(here, rule('leaf_certificate_dir = "pins"')).pins
-    assert [one.certificate for one in found] == [STRANGER, OTHER, CLIENT, OTHER, CLIENT]
+    assert [one.certificate for one in found] == list(
+        views([STRANGER, OTHER, CLIENT, OTHER, CLIENT])
+    )
     assert {one.name for one in found} == {None}
 
 
@@ -228,7 +233,8 @@ def test_revocation_lists(here: Site, body: str, issuers: list[str]) -> None:
         "crls/d.crt": b"no list",
     }.items():
         here.write(name, content)
-    found = [one.issuer_name.removeprefix("CN=") for one in revocation(here, body).lists]
+    lists = revocation(here, body).lists
+    found = [one.issuer.rfc4514_string().removeprefix("CN=") for one in lists]
     assert found == issuers
 
 
@@ -239,7 +245,7 @@ def test_the_scope_of_revocation(here: Site, scope: str | None) -> None:
     stated = "" if scope is None else f'crl_scope = "{scope}"'
     found = revocation(here, f'crl_file = "one.crl"\n{stated}')
     assert found.scope == (scope or "path")
-    verdict = found.judge((CLIENT, pki().issuing.certificate, pki().root.certificate), NOW)
+    verdict = found.judge(views((CLIENT, pki().issuing.certificate, pki().root.certificate)), NOW)
     expected = None if scope == "leaf" else Reason.CRL_MISSING
     assert (verdict and verdict.reason) is expected
 
@@ -253,7 +259,7 @@ def test_a_revoked_client_of_a_whole_file(here: Site) -> None:
     text = rule('ca_certificate_file = "issuing.crt"\ncrl_file = "one.crl"')
     admission = here.load(server(text)).servers[0].gate.context.admission
     assert admission is not None
-    verdict = admission.judge((CLIENT, pki().issuing.certificate), NOW)
+    verdict = admission.judge(views((CLIENT, pki().issuing.certificate)), NOW)
     assert isinstance(verdict, Rejection)
     assert (verdict.reason, verdict.depth) == (Reason.REVOKED, 0)
 
@@ -277,8 +283,8 @@ INDIRECT = x509.IssuingDistributionPoint(None, None, False, False, None, True, F
         ),
         (
             'crl_file = "delta.crl"',
-            '7:1: client_certificate: crl_file: "delta.crl" the CRL is a delta CRL: a complete '
-            "one is needed",
+            '7:1: client_certificate: crl_file: "delta.crl" has the delta CRL of "CN=Root CA" of '
+            "2026-06-15T11:00:00+00:00: a complete one is needed",
         ),
         (
             'crl_file = "indirect.crl"',
@@ -287,8 +293,9 @@ INDIRECT = x509.IssuingDistributionPoint(None, None, False, False, None, True, F
         ),
         (
             'crl_file = "mixed.crl"',
-            '7:1: client_certificate: crl_file: "mixed.crl" CRL 2 of 2 is a delta CRL: a '
-            "complete one is needed",
+            '7:1: client_certificate: crl_file: "mixed.crl" has the delta CRL of "CN=Root CA" of '
+            "2026-06-15T11:30:00+00:00, which revokes certificates that no complete one revokes: "
+            "a newer complete one is needed",
         ),
         (
             'crl_dir = "none"',
@@ -304,8 +311,8 @@ INDIRECT = x509.IssuingDistributionPoint(None, None, False, False, None, True, F
         ),
         (
             'crl_dir = "crls"',
-            '7:11: client_certificate: crl_dir: "crls/a.crl" the CRL is a delta CRL: a complete '
-            "one is needed",
+            '7:11: client_certificate: crl_dir: "crls" has the delta CRL of "CN=Root CA" of '
+            "2026-06-15T11:00:00+00:00: a complete one is needed",
         ),
     ],
 )
@@ -313,13 +320,30 @@ def test_lists_in_error(here: Site, body: str, problem: str) -> None:
     delta = crl(pki().root, now=NOW, extensions=[(DELTA, True)]).public_bytes(Encoding.PEM)
     here.write("delta.crl", delta)
     here.write("crls/a.crl", delta)
-    here.write("mixed.crl", ROOT_LIST.public_bytes(Encoding.PEM) + delta)
+    later: Any = {"this_update": NOW - timedelta(minutes=30), "number": 2}
+    newer = crl(pki().root, [77], now=NOW, extensions=[(DELTA, True)], **later)
+    here.write("mixed.crl", ROOT_LIST.public_bytes(Encoding.PEM) + newer.public_bytes(Encoding.PEM))
     here.write(
         "indirect.crl",
         crl(pki().root, now=NOW, extensions=[(INDIRECT, True)]).public_bytes(Encoding.DER),
     )
     text = server(rule(f'ca_certificate_file = "root.crt"\n{body}'))
     assert here.problems(text) == [problem]
+
+
+def test_a_delta_that_is_not_needed(here: Site) -> None:
+    """It is left out, and a warning says so."""
+    delta = crl(pki().root, now=NOW, extensions=[(DELTA, True)]).public_bytes(Encoding.PEM)
+    here.write("crls/base.crl", ROOT_LIST.public_bytes(Encoding.PEM))
+    here.write("crls/delta.crl", delta)
+    epoch = here.load(server(rule('ca_certificate_file = "root.crt"\ncrl_dir = "crls"')))
+    [found] = epoch.servers[0].gate.context.admission.rules[0].revocation.lists  # type: ignore[union-attr]
+    assert not found.is_delta
+    [warning] = [one.text for one in epoch.warnings if "delta" in one.text]
+    assert warning == (
+        'crl_dir: "crls" has the delta CRL of "CN=Root CA" of 2026-06-15T11:00:00+00:00, which '
+        "is left out"
+    )
 
 
 def test_compatible_takes_lists_without_a_number(here: Site) -> None:

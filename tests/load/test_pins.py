@@ -8,8 +8,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.admission import Pin, Rule, lone_pins_of
+from mtlsgate.certificates.certificate import Certificate, view
 from mtlsgate.certificates.development_ca import Authority
-from mtlsgate.certificates.parsing import sha256
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.overview import overview
 from tests.kits.forgery import raw
@@ -34,9 +34,11 @@ def test_what_a_pin_keeps() -> None:
     """The DER, its digest and no certificate, so that a fleet fits in memory."""
     pin = Pin(CLIENT.certificate, "name")
     assert pin.der == CLIENT.certificate.public_bytes(Encoding.DER)
-    assert pin.digest == sha256(CLIENT.certificate)
-    assert pin.certificate == CLIENT.certificate
-    assert not any(isinstance(one, x509.Certificate) for one in attrs.astuple(pin, recurse=False))
+    assert pin.digest == view(CLIENT.certificate).sha256
+    assert pin.certificate == view(CLIENT.certificate)
+    assert not any(
+        isinstance(one, Certificate | x509.Certificate) for one in attrs.astuple(pin, recurse=False)
+    )
 
 
 def test_equal_pins() -> None:
@@ -55,7 +57,7 @@ def test_a_serial_number_that_cryptography_warns_of(here: Site) -> None:
     epoch = here.load(server('client_certificate { leaf_certificate_file = "odd.der" }'))
     rule = only(epoch)
     assert [pin.der for pin in rule.pins] == [odd]
-    assert [one.public_bytes(Encoding.DER) for one in lone_pins_of([rule])] == [odd]
+    assert [one.der for one in lone_pins_of([rule])] == [odd]
     assert any(rule.pins[0].digest.hex() in line for line in overview(epoch, NOW))
 
 

@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.admission import AdmissionPolicy, Admitted, Rejection, Rule
+from mtlsgate.certificates.certificate import views
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.overview import describe
 from mtlsgate.reasons import Reason
@@ -76,9 +77,9 @@ def test_pins_add_up(here: Site) -> None:
             datetime(2026, 12, 31, 21, 59, 59, 500_000, tzinfo=UTC),
         ),
     ]
-    assert [one.certificate for one in one.pins] == [
-        made.certificate for made in (pki().stranger, pki().other, pki().client)
-    ]
+    assert [one.certificate for one in one.pins] == list(
+        views([made.certificate for made in (pki().stranger, pki().other, pki().client)])
+    )
 
 
 def test_rotation(here: Site) -> None:
@@ -102,7 +103,7 @@ def test_rotation(here: Site) -> None:
         (paths[0], later, Reason.PIN_RETIRED),
         (paths[1], later, "new"),
     ):
-        verdict = loaded.judge(path, now)
+        verdict = loaded.judge(views(path), now)
         if isinstance(verdict, Admitted):
             assert verdict.pin is not None
             assert verdict.pin.name == expected
@@ -226,11 +227,13 @@ def test_deny_of_a_server_is_for_all_rules(here: Site) -> None:
             + rule('leaf_certificate_file = "clients.crt"')
         )
     )
-    path = (pki().client.certificate, pki().issuing.certificate)
+    path = views((pki().client.certificate, pki().issuing.certificate))
     verdict = policy(epoch).judge(path, NOW)
     assert isinstance(verdict, Rejection)
     assert verdict.reason is Reason.DENIED
-    assert isinstance(policy(epoch).judge((pki().other.certificate, *path[1:]), NOW), Admitted)
+    assert isinstance(
+        policy(epoch).judge(views((pki().other.certificate, *path[1:])), NOW), Admitted
+    )
 
 
 NOTHING = "states nothing, which would match everything: name an attribute"

@@ -222,7 +222,7 @@ def test_expiries(tmp_path: Path) -> None:
     name = "mtlsgate_{}_expiry_timestamp_seconds"
     fleet = '{rule="fleet",server="door"}'
     assert found == {
-        name.format("server_certificate") + '{server="door"}': own.not_valid_after_utc.timestamp(),
+        name.format("server_certificate") + '{server="door"}': own.not_after.timestamp(),
         name.format("ca") + fleet: ROOT.certificate.not_valid_after_utc.timestamp(),
         name.format("crl") + fleet: lists[0].next_update.timestamp(),
         name.format("pin") + '{rule="pins",server="door"}': retire.timestamp(),

@@ -14,6 +14,7 @@ import pytest
 from cryptography import x509
 from OpenSSL import SSL
 
+from mtlsgate.certificates.certificate import view
 from mtlsgate.probe import (
     ALERTS,
     CertificateFacts,
@@ -104,7 +105,7 @@ def test_the_gate_admits(demo: Path, running: RunningGate, tls: Tls) -> None:
 
 def sha256_of(demo: Path, name: str) -> str:
     certificate = x509.load_pem_x509_certificate((demo / f"{name}.crt").read_bytes())
-    return CertificateFacts.of(certificate).sha256
+    return CertificateFacts.of(view(certificate)).sha256
 
 
 def chain_rest(outcome: Outcome, ca: str) -> list[str]:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from mtlsgate.certificates.certificate import views
 from mtlsgate.probe import (
     ALERTS,
     CertificateFacts,
@@ -108,10 +109,10 @@ def test_identities(tmp_path: Path) -> None:
     certificate = write(tmp_path / "c.crt", leaf.pem)
     found = load_identity(certificate, write(tmp_path / "c.key", leaf.key_pem))
     assert found is not None
-    assert found.chain == leaf.chain
+    assert found.chain == views(leaf.chain)
     assert load_identity(None, None) is None
     assert load_trust(None) is None
-    assert load_trust(certificate) == leaf.chain
+    assert load_trust(certificate) == views(leaf.chain)
 
 
 def test_no_identities(tmp_path: Path) -> None:

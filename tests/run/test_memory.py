@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from weakref import ref
 
 import pytest
@@ -18,8 +17,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mtlsgate.admission import AdmissionPolicy
+from mtlsgate.certificates.certificate import view
 from mtlsgate.certificates.development_ca import Authority, self_signed
-from mtlsgate.certificates.parsing import remembered, sha256
 from mtlsgate.gate.connection import Connection
 from mtlsgate.gate.entrance import Entrance
 from mtlsgate.gate.entry import Entry
@@ -215,38 +214,16 @@ def test_what_is_noted_of_the_ended_is_small(tmp_path: Path, log: Log) -> None:
 # What is remembered of certificates
 
 
-def test_facts_are_remembered_of_certificates_of_a_sensible_size() -> None:
-    """A stranger cannot fill the memory with what it shows."""
-    asked: list[x509.Certificate] = []
-
-    @remembered
-    def read(certificate: x509.Certificate) -> int:
-        """Reads something."""
-        asked.append(certificate)
-        return certificate.serial_number
-
+def test_certificates_of_a_sensible_size_are_remembered() -> None:
+    """What was read of one is read once; but a stranger cannot fill the memory with
+    what it shows."""
     small = self_signed("small").certificate
     names = [f"{number}.example" for number in range(1000)]
     large = self_signed("large", dns_names=names).certificate
-    for one in (small, small, large, large):
-        assert read(one) == one.serial_number
-    assert asked == [small, large, large]
-    assert (read.__name__, read.__doc__) == ("read", "Reads something.")
+    assert view(small) is view(x509.load_der_x509_certificate(view(small).der))
+    assert view(large) is not view(large)
     for one in (small, large):
-        assert sha256(one) == one.fingerprint(hashes.SHA256())
-
-
-def test_what_reading_raises_is_raised() -> None:
-    """... and is not remembered."""
-
-    @remembered
-    def read(certificate: x509.Certificate) -> Any:
-        raise ValueError(certificate.serial_number)
-
-    small = self_signed("small").certificate
-    for _ in range(2):
-        with pytest.raises(ValueError, match=str(small.serial_number)):
-            read(small)
+        assert view(one).sha256 == one.fingerprint(hashes.SHA256())
 
 
 # Giving back

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mtlsgate.admission import AdmissionPolicy, Admitted
+from mtlsgate.certificates.certificate import views
 from mtlsgate.run.selftest import SelfTestError, holes, intruders, self_test
 from mtlsgate.testing import Authority
 from mtlsgate.tls.server import GateContext
@@ -50,13 +51,13 @@ def test_a_server_for_anyone_is_not_tried(log: Log) -> None:
 def everybody(self: GateContext, connection: object) -> Admitted:
     """The verdict of a gate that does not look."""
     assert self.admission is not None
-    return Admitted(self.admission.rules[0], (ALICE.certificate,))
+    return Admitted(self.admission.rules[0], views((ALICE.certificate,)))
 
 
 @pytest.fixture
 def open_house(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has a certificate comes in."""
-    monkeypatch.setattr(GateContext, "_verify", lambda *_: True)
+    monkeypatch.setattr(GateContext, "verify", lambda *_: True)
     monkeypatch.setattr(GateContext, "conclude", everybody)
 
 
@@ -91,7 +92,7 @@ def test_an_epoch_with_a_hole_never_takes_over(
     running = MemoryService(tmp_path, a_server())
 
     with monkeypatch.context() as patch:
-        patch.setattr(GateContext, "_verify", lambda *_: True)
+        patch.setattr(GateContext, "verify", lambda *_: True)
         patch.setattr(GateContext, "conclude", everybody)
         problems = running.reload(a_server(rules=ISSUING)).problems
     assert problems

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 
 import pytest
+from attrs import evolve
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
@@ -17,7 +18,17 @@ from mtlsgate.certificates.development_ca import PrivateKey
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, Version, self_signed
 from tests.kits.forgery import edited, key_usage, present, sha1_signed, without
-from tests.kits.gate import Log, MemoryGate, Verdict, admitted, openssl_x509, past, rejected, rule
+from tests.kits.gate import (
+    Log,
+    MemoryGate,
+    Verdict,
+    admitted,
+    condition,
+    openssl_x509,
+    past,
+    rejected,
+    rule,
+)
 
 ROOT = Authority.create("Root")
 OTHER = Authority.create("Other")
@@ -258,33 +269,51 @@ def test_openssl_req_x509(log: Log, version: Version) -> None:
         assert gate.try_in(openssl_x509(), version).reason is Reason.UNKNOWN_CA
 
 
-MALFORMED: list[tuple[str, bytes, bytes]] = [
-    ("version", bytes.fromhex("a003020102"), bytes.fromhex("a003020104")),
-    ("text", b"\x0c\x08leafleaf", b"\x16\x08leaf\xff\xffaf"),
-    ("text of no alphabet", b"\x0c\x08leafleaf", b"\x14\x08leaf\xff\xffaf"),
-    ("no text", b"\x0c\x08leafleaf", b"\x03\x08\x00eafleaf"),
-    ("not printable", b"\x0c\x08leafleaf", b"\x13\x08leaf\xff\xffaf"),
-    ("SAN", b"\x82\x0ba.b.example", b"\x82\x0b\xff.b.example"),
-    ("email", b"\x82\x0ba.b.example", b"\x81\x0b\xff.b.example"),
-    ("IP address", b"\x82\x0ba.b.example", b"\x87\x0ba.b.example"),
-    ("general name", b"\x82\x0ba.b.example", b"\xa3\x0b\x30\x09\x04\x07b.examp"),
-]
+#: Names that are not what they should be, and the attribute that they are of.
+ODD_NAMES: dict[str, tuple[str, bytes, bytes]] = {
+    "text": ("common_names", b"\x0c\x08leafleaf", b"\x16\x08leaf\xff\xffaf"),
+    "no text": ("common_names", b"\x0c\x08leafleaf", b"\x03\x08\x00eafleaf"),
+    "not printable": ("common_names", b"\x0c\x08leafleaf", b"\x13\x08leaf\xff\xffaf"),
+    "SAN": ("dns_names", b"\x82\x0ba.b.example", b"\x82\x0b\xff.b.example"),
+    "email": ("email_addresses", b"\x82\x0ba.b.example", b"\x81\x0b\xff.b.example"),
+    "IP address": ("ip_addresses", b"\x82\x0ba.b.example", b"\x87\x0ba.b.example"),
+    "URI": ("uris", b"\x82\x0ba.b.example", b"\x86\x0b\xff.b.example"),
+}
+VALUES = {"ip_addresses": "192.0.2.1", "uris": "https://x.example/a", "dns_names": "x.example"}
 
 
 @pytest.mark.parametrize("trusted", [True, False], ids=["client", "stranger"])
 @pytest.mark.parametrize("strict", [True, False])
-@pytest.mark.parametrize(
-    ("old", "new"), [row[1:] for row in MALFORMED], ids=[row[0] for row in MALFORMED]
-)
-def test_malformed(
-    log: Log, version: Version, old: bytes, new: bytes, strict: bool, trusted: bool
+@pytest.mark.parametrize("kind", ODD_NAMES)
+def test_a_name_that_cannot_be_read(
+    log: Log, version: Version, kind: str, strict: bool, trusted: bool
 ) -> None:
-    """What OpenSSL takes for a certificate and cryptography does not is rejected in
-    good order, whoever signed it."""
+    """It harms nobody of whom no rule asks it; an allow never matches it, and a deny
+    always does."""
+    attribute, old, new = ODD_NAMES[kind]
     leaf = ROOT.issue("leafleaf", dns_names=["a.b.example"])
+    asked = condition(**{attribute: [VALUES.get(attribute, "x")]})
+    everyone = rule(ca=ROOT if trusted else OTHER)
+    for one, expected in (
+        (everyone, admitted()),
+        (evolve(everyone, allow=(asked,)), rejected(Reason.NOT_ALLOWED)),
+        (evolve(everyone, deny=(asked,)), rejected(Reason.DENIED)),
+    ):
+        gate = MemoryGate([one], log, strict=strict)
+        client = gate.connect(leaf, version)
+        present(client.connection, edited(ROOT, leaf, old, new))
+        assert gate.judge(client) == (expected if trusted else rejected(Reason.UNKNOWN_CA))
+
+
+@pytest.mark.parametrize("trusted", [True, False], ids=["client", "stranger"])
+@pytest.mark.parametrize("strict", [True, False])
+def test_malformed(log: Log, version: Version, strict: bool, trusted: bool) -> None:
+    """A version that does not exist is rejected in good order, whoever signed it."""
+    leaf = ROOT.issue("leafleaf")
     gate = MemoryGate([rule(ca=ROOT if trusted else OTHER)], log, strict=strict)
     client = gate.connect(leaf, version)
-    present(client.connection, edited(ROOT, leaf, old, new))
+    changed = edited(ROOT, leaf, bytes.fromhex("a003020102"), bytes.fromhex("a003020104"))
+    present(client.connection, changed)
     verdict = gate.judge(client)
     assert verdict == rejected(Reason.MALFORMED_CERTIFICATE if trusted else Reason.UNKNOWN_CA)
 

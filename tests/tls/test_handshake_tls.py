@@ -147,7 +147,7 @@ def test_server_name(
     client = gate.connect(ALICE, version, server_name=name, trust=trust)
     assert gate.judge(client) == admitted()
     shown = expected if named else both[0]
-    assert client.server_certificate == shown.chain[0]
+    assert client.server_certificate == shown.chain[0].x509
     peer = gate.recorder.protocols[-1].peer
     assert peer is not None
     assert peer.server_name == name
@@ -285,7 +285,7 @@ def test_facts_of_a_peer(gate: MemoryGate, version: Version) -> None:
     assert peer.group
     assert peer.server_name == "localhost"
     assert peer.path == (ALICE.certificate, ROOT.certificate)
-    assert client.server_certificate == localhost().chain[0]
+    assert client.server_certificate == localhost().chain[0].x509
 
 
 def test_the_server_certificate_must_be_strong(log: Log) -> None:

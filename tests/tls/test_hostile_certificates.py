@@ -21,8 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from mtlsgate.admission.second_opinion import disagreement
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Client, Credential, Version
-from mtlsgate.tls import judge
-from mtlsgate.tls import other_paths as paths
+from mtlsgate.tls import judge, paths
 from tests.kits.forgery import certificate_message, present, present_also, raw, records
 from tests.kits.gate import Log, MemoryGate, condition, rule
 from tests.kits.hostile import (

@@ -14,7 +14,8 @@ from OpenSSL import SSL
 from twisted.internet.task import Clock
 
 from mtlsgate.admission import AdmissionPolicy, Pin, Rejection, Rule
-from mtlsgate.admission.revocation import Revocation, parse_crls
+from mtlsgate.admission.revocation import Revocation
+from mtlsgate.certificates.crl import parse_crls
 from mtlsgate.gate.admission import Doorkeeper
 from mtlsgate.gate.registry import Registry
 from mtlsgate.interfaces import IVerifiedPeer
@@ -25,6 +26,7 @@ from mtlsgate.tls import judge
 from mtlsgate.tls.handshake import Handshake
 from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.server import GateContext, TlsPolicy
+from mtlsgate.tls.trust import openssl_certificate
 from tests.kits.gate import (
     Log,
     MemoryGate,
@@ -455,8 +457,8 @@ class Unjudged:
         self.handshake = Handshake()
         self.leaf = leaf
 
-    def get_peer_certificate(self, as_cryptography: bool) -> object:
-        return None if self.leaf is None else self.leaf.certificate
+    def get_peer_certificate(self) -> object:
+        return None if self.leaf is None else openssl_certificate(self.leaf.certificate)
 
 
 @pytest.mark.parametrize("lifetime", [None, LIFETIME])

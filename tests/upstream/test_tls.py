@@ -176,9 +176,6 @@ def impostors() -> dict[str, Impostor]:
             server("backend.example", key=rsa.generate_private_key(65537, 1024)),
             "the key is too weak",
         ),
-        "a name that does not parse": Impostor(
-            server("backend.example", uris=["spiffe://td:8443/x"]), "names cannot be compared"
-        ),
     }
 
 

@@ -15,9 +15,8 @@ from typing import Literal
 from urllib.parse import quote
 
 from attrs import frozen
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.config import PeerText
 from mtlsgate.http.fields import Line
 from mtlsgate.interfaces import IVerifiedPeer
@@ -63,17 +62,17 @@ def own_fields(headers: Mapping[bytes, PeerText], peer: IVerifiedPeer | None) ->
                 yield name, encoded(str(value))
 
 
-def _binary(certificate: x509.Certificate) -> bytes:
+def _binary(certificate: Certificate) -> bytes:
     """A structured field's byte sequence (RFC 9651, 3.3.5; RFC 9440, 2.1)."""
-    return b":" + b64encode(certificate.public_bytes(Encoding.DER)) + b":"
+    return b":" + b64encode(certificate.der) + b":"
 
 
-def client_cert(path: Sequence[x509.Certificate]) -> bytes:
+def client_cert(path: Sequence[Certificate]) -> bytes:
     """:returns: the leaf, as ``Client-Cert`` has it (RFC 9440, 2.2)."""
     return _binary(path[0])
 
 
-def client_cert_chain(path: Sequence[x509.Certificate]) -> bytes | None:
+def client_cert_chain(path: Sequence[Certificate]) -> bytes | None:
     """:returns: all but the leaf, as ``Client-Cert-Chain`` has it (RFC 9440,
     2.3); None if there is nothing else, since a list cannot be empty."""
     return b", ".join(map(_binary, path[1:])) or None
@@ -90,8 +89,8 @@ def _plain_or_quoted(value: bytes) -> bytes:
     return _quoted(value) if re.search(rb'[,;=" \\]', value) else value
 
 
-def _pem(certificates: Iterable[x509.Certificate]) -> bytes:
-    text = b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
+def _pem(certificates: Iterable[Certificate]) -> bytes:
+    text = b"".join(one.pem for one in certificates)
     return b'"' + quote(text, safe="").encode("ascii") + b'"'
 
 
@@ -110,9 +109,9 @@ def forwarded_client_cert(
     if "Hash" in chosen:
         pairs.append(("Hash", peer.sha256.encode("ascii")))
     if "Cert" in chosen:
-        pairs.append(("Cert", _pem(peer.path[:1])))
+        pairs.append(("Cert", _pem(peer.certificates[:1])))
     if "Chain" in chosen:
-        pairs.append(("Chain", _pem(peer.path)))
+        pairs.append(("Chain", _pem(peer.certificates)))
     if "Subject" in chosen:
         pairs.append(("Subject", _quoted(encoded(peer.subject))))
     # As with Envoy, these keys are there also where there is no such name.
@@ -147,9 +146,9 @@ class IdentityRules:
         """
         lines: list[Line] = []
         if peer is not None and self.client_cert:
-            lines.append((b"Client-Cert", client_cert(peer.path)))
+            lines.append((b"Client-Cert", client_cert(peer.certificates)))
         if peer is not None and self.client_cert_chain:
-            chain = client_cert_chain(peer.path)
+            chain = client_cert_chain(peer.certificates)
             if chain is not None:
                 lines.append((b"Client-Cert-Chain", chain))
         if peer is not None and self.forwarded_client_cert:
@@ -159,12 +158,6 @@ class IdentityRules:
         return lines
 
 
-def own_uris(certificate: x509.Certificate | None) -> tuple[str, ...]:
+def own_uris(certificate: Certificate | None) -> tuple[str, ...]:
     """:returns: the URIs of the gate's own certificate, for the key ``By``."""
-    if certificate is None:
-        return ()
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return ()
-    return tuple(found.value.get_values_for_type(x509.UniformResourceIdentifier))
+    return () if certificate is None else certificate.readable_names.uris

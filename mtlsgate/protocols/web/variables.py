@@ -12,48 +12,49 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.certificates.der import dotted
+from mtlsgate.certificates.names import SHORT_NAMES, Name
 from mtlsgate.interfaces import ITlsFacts, IVerifiedPeer
 
 #: What mod_ssl calls the parts of a name.
 _PARTS = {
-    NameOID.COUNTRY_NAME: "C",
-    NameOID.STATE_OR_PROVINCE_NAME: "ST",
-    NameOID.LOCALITY_NAME: "L",
-    NameOID.ORGANIZATION_NAME: "O",
-    NameOID.ORGANIZATIONAL_UNIT_NAME: "OU",
-    NameOID.COMMON_NAME: "CN",
-    NameOID.TITLE: "T",
-    NameOID.INITIALS: "I",
-    NameOID.GIVEN_NAME: "G",
-    NameOID.SURNAME: "S",
-    x509.ObjectIdentifier("2.5.4.13"): "D",
-    NameOID.USER_ID: "UID",
-    NameOID.EMAIL_ADDRESS: "Email",
+    NameOID.COUNTRY_NAME.dotted_string: "C",
+    NameOID.STATE_OR_PROVINCE_NAME.dotted_string: "ST",
+    NameOID.LOCALITY_NAME.dotted_string: "L",
+    NameOID.ORGANIZATION_NAME.dotted_string: "O",
+    NameOID.ORGANIZATIONAL_UNIT_NAME.dotted_string: "OU",
+    NameOID.COMMON_NAME.dotted_string: "CN",
+    NameOID.TITLE.dotted_string: "T",
+    NameOID.INITIALS.dotted_string: "I",
+    NameOID.GIVEN_NAME.dotted_string: "G",
+    NameOID.SURNAME.dotted_string: "S",
+    "2.5.4.13": "D",
+    NameOID.USER_ID.dotted_string: "UID",
+    NameOID.EMAIL_ADDRESS.dotted_string: "Email",
 }
 
 #: What OpenSSL calls them in a whole name, where that is not what RFC 4514 does.
 _SHORT_NAMES = {
-    NameOID.EMAIL_ADDRESS: "emailAddress",
-    NameOID.SERIAL_NUMBER: "serialNumber",
-    NameOID.STREET_ADDRESS: "street",
-    NameOID.TITLE: "title",
-    NameOID.INITIALS: "initials",
-    NameOID.GIVEN_NAME: "GN",
-    NameOID.SURNAME: "SN",
-    NameOID.PSEUDONYM: "pseudonym",
-    NameOID.POSTAL_CODE: "postalCode",
-    NameOID.DN_QUALIFIER: "dnQualifier",
-    NameOID.GENERATION_QUALIFIER: "generationQualifier",
-    NameOID.BUSINESS_CATEGORY: "businessCategory",
-    NameOID.ORGANIZATION_IDENTIFIER: "organizationIdentifier",
-    NameOID.JURISDICTION_COUNTRY_NAME: "jurisdictionC",
-    NameOID.JURISDICTION_LOCALITY_NAME: "jurisdictionL",
-    NameOID.JURISDICTION_STATE_OR_PROVINCE_NAME: "jurisdictionST",
-    x509.ObjectIdentifier("2.5.4.13"): "description",
+    NameOID.EMAIL_ADDRESS.dotted_string: "emailAddress",
+    NameOID.SERIAL_NUMBER.dotted_string: "serialNumber",
+    NameOID.STREET_ADDRESS.dotted_string: "street",
+    NameOID.TITLE.dotted_string: "title",
+    NameOID.INITIALS.dotted_string: "initials",
+    NameOID.GIVEN_NAME.dotted_string: "GN",
+    NameOID.SURNAME.dotted_string: "SN",
+    NameOID.PSEUDONYM.dotted_string: "pseudonym",
+    NameOID.POSTAL_CODE.dotted_string: "postalCode",
+    NameOID.DN_QUALIFIER.dotted_string: "dnQualifier",
+    NameOID.GENERATION_QUALIFIER.dotted_string: "generationQualifier",
+    NameOID.BUSINESS_CATEGORY.dotted_string: "businessCategory",
+    NameOID.ORGANIZATION_IDENTIFIER.dotted_string: "organizationIdentifier",
+    NameOID.JURISDICTION_COUNTRY_NAME.dotted_string: "jurisdictionC",
+    NameOID.JURISDICTION_LOCALITY_NAME.dotted_string: "jurisdictionL",
+    NameOID.JURISDICTION_STATE_OR_PROVINCE_NAME.dotted_string: "jurisdictionST",
+    "2.5.4.13": "description",
 }
 
 
@@ -74,7 +75,7 @@ def connection_variables(peer: IVerifiedPeer | None, tls: ITlsFacts | None) -> d
     if peer is not None:
         told["SSL_CLIENT_VERIFY"] = "SUCCESS"
         told["SSL_SESSION_RESUMED"] = "Resumed" if peer.resumed else "Initial"
-        told.update(_path_variables(peer.path))
+        told.update(_path_variables(peer.certificates))
         told |= _numbered("SSL_CLIENT_SAN_DNS", tuple(map(escaped, peer.dns_names)))
         told |= _numbered("SSL_CLIENT_SAN_Email", tuple(map(escaped, peer.email_addresses)))
     return told
@@ -87,14 +88,14 @@ def days_left(until: datetime, now: datetime | None = None) -> str:
 
 
 @lru_cache(maxsize=256)
-def _path_variables(path: tuple[x509.Certificate, ...]) -> Mapping[str, object]:
+def _path_variables(path: tuple[Certificate, ...]) -> Mapping[str, object]:
     leaf, *issuers = path
     return {
         "SSL_CLIENT_CERT": _pem(leaf),
-        "SSL_CLIENT_M_VERSION": str(leaf.version.value + 1),
+        "SSL_CLIENT_M_VERSION": str(leaf.version),
         "SSL_CLIENT_M_SERIAL": _serial(leaf.serial_number),
-        "SSL_CLIENT_V_START": _time(leaf.not_valid_before_utc),
-        "SSL_CLIENT_V_END": _time(leaf.not_valid_after_utc),
+        "SSL_CLIENT_V_START": _time(leaf.not_before),
+        "SSL_CLIENT_V_END": _time(leaf.not_after),
         "SSL_CLIENT_S_DN": distinguished_name(leaf.subject),
         "SSL_CLIENT_I_DN": distinguished_name(leaf.issuer),
         **dict(_parts("SSL_CLIENT_S_DN_", leaf.subject)),
@@ -103,23 +104,23 @@ def _path_variables(path: tuple[x509.Certificate, ...]) -> Mapping[str, object]:
     }
 
 
-def distinguished_name(name: x509.Name) -> str:
+def distinguished_name(name: Name) -> str:
     """:returns: a name as OpenSSL prints it by RFC 2253: the last part first,
     ASCII alone."""
-    text = name.rfc4514_string(_SHORT_NAMES)
+    text = name.rfc4514_string(SHORT_NAMES | _SHORT_NAMES)
     return "".join(one if " " <= one <= "~" else _hex(one) for one in text)
 
 
-def _parts(prefix: str, name: x509.Name) -> Iterator[tuple[str, str]]:
+def _parts(prefix: str, name: Name) -> Iterator[tuple[str, str]]:
     """Yield the parts that mod_ssl has a name for; a second one of a kind ends
     in ``_1``, a third in ``_2``."""
     seen: Counter[str] = Counter()
-    for attribute in name:
-        part = _PARTS.get(attribute.oid)
-        if part is not None and isinstance(attribute.value, str):
+    for attribute in (one for part in name.parts for one in part):
+        part, text = _PARTS.get(dotted(attribute.kind)), attribute.text
+        if part is not None and text is not None:
             number = f"_{seen[part]}" if seen[part] else ""
             seen[part] += 1
-            yield f"{prefix}{part}{number}", escaped(attribute.value)
+            yield f"{prefix}{part}{number}", escaped(text)
 
 
 def _numbered(prefix: str, values: tuple[str, ...]) -> dict[str, str]:
@@ -146,8 +147,8 @@ def _hex(character: str) -> str:
     return "".join(f"\\{octet:02X}" for octet in character.encode("utf-8", "backslashreplace"))
 
 
-def _pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(Encoding.PEM).decode("ascii")
+def _pem(certificate: Certificate) -> str:
+    return certificate.pem.decode("ascii")
 
 
 def _serial(number: int) -> str:

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from mtlsgate.admission import AdmissionPolicy, Admitted, Path, Rejection, Rule, policy
 from mtlsgate.admission.conditions import Condition, Leaf, clause, read_value
-from mtlsgate.admission.shelf import Shelf
+from mtlsgate.admission.rule_index import RuleIndex, _ByCondition
+from mtlsgate.certificates.certificate import view, views
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential
-from mtlsgate.tls.judge import Judge
+from mtlsgate.tls.judge import Judge, Pending
 from tests.kits.rules import CONDITIONS, FILES, NOW, PATHS
 
 ROOT = Authority.create("root")
@@ -91,10 +92,10 @@ def test_what_matches_is_found(attribute: str, data: st.DataObject) -> None:
     """Of a value and a clause that it satisfies, whatever the pattern."""
     text, value = data.draw(written_and_had(attribute))
     allowing = condition(**{attribute: [text]})
-    leaf = Stated(ALICE.certificate, {attribute: (value,)})
+    leaf = Stated(view(ALICE.certificate), {attribute: (value,)})
     assert allowing.allows(leaf)
     rules = [Rule("it", (ROOT.certificate,), allow=(allowing,)), *others(5)]
-    assert Shelf(enumerate(rules)).candidates(leaf) == (0,)
+    assert RuleIndex(rules).candidates_by(leaf, None) == [0]
 
 
 def others(count: int) -> list[Rule]:
@@ -147,12 +148,12 @@ def test_nothing_that_allows_is_left_out(
     """A rule that allows a leaf is a candidate for it, however many blocks and
     clauses it has."""
     blocks, stated = drawn
-    leaf = Stated(ALICE.certificate, stated)
+    leaf = Stated(view(ALICE.certificate), stated)
     rules = [
         Rule(str(place), (ROOT.certificate,), allow=tuple(allow))
         for place, allow in enumerate(blocks)
     ]
-    found = Shelf(enumerate(rules)).candidates(leaf)
+    found = RuleIndex(rules).candidates_by(leaf, None)
     assert list(found) == sorted(set(found))
     for place, rule in enumerate(rules):
         if not rule.allow or any(one.allows(leaf) for one in rule.allow):
@@ -190,14 +191,12 @@ def test_verdicts_do_not_depend_on_it(
     def everything() -> tuple[object, ...]:
         return (
             one.judge(of, NOW, objection),
-            one.hopes(of, NOW),
-            one.is_hopeful(of, NOW),
+            tuple(one.hopes(of, NOW)),
         )
 
     found = everything()
-    with patch.object(Shelf, "candidates", lambda self, leaf: self.places):
+    with patch.object(_ByCondition, "candidates", lambda self, leaf: set(self.places)):
         assert found == everything()
-    assert one.is_hopeful(of, NOW) == bool(one.hopes(of, NOW))
 
 
 @given(rules=FILES, of=PATHS, among=st.data())
@@ -209,7 +208,7 @@ def test_hopes_among_some(rules: list[Rule], of: Path, among: st.DataObject) -> 
     some = among.draw(st.frozensets(st.sampled_from(digests or [b""])))
     by_digest = {digest: ca for rule in rules for digest, ca in rule.authority_by_digest.items()}
     wanted = {by_digest[digest] for digest in some if digest in by_digest}
-    assert one.hopes(of, NOW, some) == tuple(ca for ca in one.hopes(of, NOW) if ca in wanted)
+    assert tuple(one.hopes(of, NOW, some)) == tuple(ca for ca in one.hopes(of, NOW) if ca in wanted)
 
 
 # What it costs
@@ -229,7 +228,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return count
 
-    for name in ("verdict_of", "_may_hold"):
+    for name in ("verdict_of", "_may_admit"):
         monkeypatch.setattr(policy, name, counting(getattr(policy, name)))
     return found
 
@@ -240,7 +239,7 @@ def many() -> tuple[Authority, ...]:
 
 
 def path(leaf: Credential) -> Path:
-    return (leaf.certificate, LOWER.certificate, ROOT.certificate)
+    return views((leaf.certificate, LOWER.certificate, ROOT.certificate))
 
 
 ALLOWED: dict[str, Callable[[int], Condition]] = {
@@ -296,24 +295,13 @@ def test_hope_in_many_cas(asked: list[str]) -> None:
     are looked at that it has a way to."""
     rules = [Rule(str(number), (one.certificate,)) for number, one in enumerate(many())]
     judge = Judge(AdmissionPolicy(tuple(rules)), lambda: datetime.now(UTC))
-    assert judge.on_path(path(ALICE)) is None
+    pending = judge.on_path(path(ALICE))
+    assert isinstance(pending, Pending)
     # One is enough to wait for what else the client presents.
     assert len(asked) <= 1
-    verdict = judge.on_presented(path(ALICE), [many()[7].certificate, LOWER.certificate])
+    verdict = judge.on_presented(
+        pending, path(ALICE)[0], views([many()[7].certificate, LOWER.certificate])
+    )
     assert isinstance(verdict, Rejection)
     assert verdict.reason is Reason.UNKNOWN_CA
     assert len(asked) <= 1
-
-
-def test_what_does_not_parse_is_for_the_rules_to_say() -> None:
-    """Where a leaf's values cannot be read, no rule is left out."""
-
-    class Broken(Leaf):
-        def values(self, attribute: str, wide: bool = False) -> tuple[Any, ...]:
-            raise ValueError(attribute)
-
-    rules = [
-        Rule(str(number), (ROOT.certificate,), allow=(ALLOWED["dns_names"](number),))
-        for number in range(3)
-    ]
-    assert Shelf(enumerate(rules)).candidates(Broken(ALICE.certificate)) == (0, 1, 2)

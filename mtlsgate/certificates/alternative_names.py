@@ -1,0 +1,94 @@
+"""
+Subject alternative names: the one place where they are read.
+
+Each kind is read by itself, so that a name which nobody asks for never makes a
+certificate useless.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cached_property
+
+from attrs import frozen
+
+from mtlsgate.certificates import der
+from mtlsgate.certificates.der import Element, Malformed
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# The tags of the kinds of general name (RFC 5280, 4.2.1.6).
+EMAIL, DNS, DIRECTORY, URI, IP = 0x81, 0x82, 0xA4, 0x86, 0x87
+
+
+@frozen(slots=False, repr=False)
+class AlternativeNames:
+    """
+    The names of one certificate, each kind read on first use.  A name that is
+    not of its kind's form is left out; `unreadable` tells whether there is one.
+
+    :ivar names: all of them, of any kind.
+    """
+
+    names: tuple[Element, ...] = ()
+
+    @cached_property
+    def dns(self) -> tuple[str, ...]:
+        """The DNS names, as written."""
+        return tuple(self._texts(DNS))
+
+    @cached_property
+    def uris(self) -> tuple[str, ...]:
+        """The URIs."""
+        return tuple(self._texts(URI))
+
+    @cached_property
+    def emails(self) -> tuple[str, ...]:
+        """The email addresses."""
+        return tuple(self._texts(EMAIL))
+
+    @cached_property
+    def ips(self) -> tuple[Address, ...]:
+        """The IP addresses."""
+        return tuple(
+            ipaddress.ip_address(one.value) for one in self._of(IP) if len(one.value) in (4, 16)
+        )
+
+    @property
+    def spiffe_id(self) -> str | None:
+        """The SPIFFE ID, which must be the only URI (SPIFFE X509-SVID, 2), or None."""
+        if sum(1 for _ in self._of(URI)) != 1 or not self.uris:
+            return None
+        return self.uris[0] if self.uris[0].startswith("spiffe://") else None
+
+    def unreadable(self, kind: int) -> bool:
+        """
+        :param kind: a tag, such as `DNS`.
+        :returns: whether there are names of that kind which cannot be read.
+        """
+        read = {DNS: self.dns, URI: self.uris, EMAIL: self.emails, IP: self.ips}[kind]
+        return sum(1 for _ in self._of(kind)) != len(read)
+
+    def _of(self, kind: int) -> Iterator[Element]:
+        return (one for one in self.names if one.tag == kind)
+
+    def _texts(self, kind: int) -> Iterator[str]:
+        for one in self._of(kind):
+            # They should be ASCII.
+            with suppress(UnicodeDecodeError):
+                yield one.value.decode("utf-8")
+
+
+def general_names(encoded: bytes, what: str) -> tuple[Element, ...]:
+    """
+    :param encoded: a GeneralNames.
+    :param what: what it is of, for messages.
+    :returns: its names.
+    :raises Malformed: if it is none.
+    """
+    names = tuple(der.only(encoded, der.SEQUENCE, what).children())
+    if any(one.tag & 0xC0 != 0x80 for one in names):
+        raise Malformed(f"{what} holds what is no name")
+    return names

@@ -1,0 +1,487 @@
+"""
+From bytes to certificate revocation lists (RFC 5280, 5).
+
+A list may have a million entries.  It is kept as its bytes and a small table
+of where each entry is, which is made in steps that keep no other thread waiting.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from attrs import field, frozen
+
+from mtlsgate.certificates import der, pem
+from mtlsgate.certificates.alternative_names import DIRECTORY
+from mtlsgate.certificates.certificate import (
+    AUTHORITY_KEY_IDENTIFIER,
+    CRL_DISTRIBUTION_POINTS,
+    CRL_SIGN,
+    UNPARSABLE,
+    Certificate,
+    Extension,
+    extensions_in,
+    key_identifier,
+)
+from mtlsgate.certificates.der import Element, Malformed
+from mtlsgate.certificates.names import Name
+from mtlsgate.certificates.signatures import digest_of, is_known, is_signed_by
+from mtlsgate.errors import CredentialError
+from mtlsgate.text import quoted
+
+_NUMBER, _REASON, _INVALIDITY_DATE = b"\x55\x1d\x14", b"\x55\x1d\x15", b"\x55\x1d\x18"
+_DELTA, _SCOPE, _CERTIFICATE_ISSUER = b"\x55\x1d\x1b", b"\x55\x1d\x1c", b"\x55\x1d\x1d"
+
+#: As RFC 5280, 5.3.1, spells them.
+_REASONS = {
+    0: "unspecified",
+    1: "keyCompromise",
+    2: "cACompromise",
+    3: "affiliationChanged",
+    4: "superseded",
+    5: "cessationOfOperation",
+    6: "certificateHold",
+    8: "removeFromCRL",
+    9: "privilegeWithdrawn",
+    10: "aACompromise",
+}
+_REMOVED = 8
+
+#: The smallest entry: a serial number of one octet, and a UTCTime.
+_SMALLEST_ENTRY = 2 + 3 + 15
+
+#: What a general name is compared by: its kind and its content, or for a
+#: directory name the key of that.
+_GeneralName = tuple[int, object]
+
+
+class Revoked(NamedTuple):
+    """
+    One entry.
+
+    :ivar serial: the serial number that it is about.
+    :ivar date: since when; None if that cannot be read, which helps nobody.
+    :ivar reason: why, as RFC 5280 spells it.
+    """
+
+    serial: int
+    date: datetime | None
+    reason: str
+
+    @property
+    def is_removal(self) -> bool:
+        """Whether it takes back an earlier entry, as only a delta CRL may."""
+        return self.reason == _REASONS[_REMOVED]
+
+
+class RevokedCertificates:
+    """
+    The entries of one list.
+
+    :ivar _places: a hash table with open addressing: where in the bytes an
+        entry is, or 0.
+    """
+
+    def __init__(self, entries: Element | None, is_delta: bool = False) -> None:
+        """
+        :param entries: the revokedCertificates, if there are any.
+        :param is_delta: whether the list may take back earlier entries.
+        :raises CredentialError: if an entry could not be applied in full.
+        """
+        self._data = b"" if entries is None else entries.data
+        self._span = (0, 0) if entries is None else (entries.content, entries.stop)
+        self._is_delta = is_delta
+        most = (self._span[1] - self._span[0]) // _SMALLEST_ENTRY
+        self._mask = (1 << (2 * most).bit_length()) - 1
+        self._places = array("I", bytes(4 * (self._mask + 1)))
+        self._count = self._fill()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Revoked]:
+        at, stop = self._span
+        while at < stop:
+            entry = der.read(self._data, at, stop)
+            yield _entry(entry)
+            at = entry.end
+
+    def __contains__(self, serial: int) -> bool:
+        return self.find(serial) is not None
+
+    def find(self, serial: int) -> Revoked | None:
+        """:returns: the entry on a serial number, or None."""
+        content = _content_of(serial)
+        slot = hash(content) & self._mask
+        while place := self._places[slot]:
+            entry = der.read(self._data, place, self._span[1])
+            if der.integer(next(entry.children()), "a serial number") == serial:
+                return _entry(entry)
+            slot = (slot + 1) & self._mask
+        return None
+
+    def _fill(self) -> int:
+        data, places, mask = self._data, self._places, self._mask
+        at, stop = self._span
+        count, checked = 0, set[bytes]()
+        while at < stop:
+            # The usual entry, with short lengths, is read in place.
+            if data[at : at + 1] == b"0" and data[at + 1] < 0x80 and data[at + 2 : at + 3] == b"\2":
+                end = at + 2 + data[at + 1]
+                serial_end = at + 4 + data[at + 3]
+                content = data[at + 4 : serial_end]
+                date_end = serial_end + 2 + data[serial_end + 1] if serial_end < end else end + 1
+            else:
+                date_end = end = 0
+            if not date_end or date_end > end or end > stop or _is_padded(content):
+                end, content, extensions = _odd_entry(data, at, stop)
+            else:
+                extensions = data[date_end:end]
+            # The same few extensions come again and again.
+            if extensions and extensions not in checked:
+                _check_entry(extensions, self._is_delta)
+                if len(extensions) < 64 and len(checked) < 1024:
+                    checked.add(extensions)
+            slot = hash(content) & mask
+            while places[slot]:
+                slot = (slot + 1) & mask
+            places[slot] = at
+            count += 1
+            at = end
+        return count
+
+
+def _is_padded(content: bytes) -> bool:
+    return len(content) != 1 and content[:1] in (b"", b"\0", b"\xff")
+
+
+def _odd_entry(data: bytes, at: int, stop: int) -> tuple[int, bytes, bytes]:
+    """:returns: where it ends, its serial number's content as it should be, and
+    its extensions."""
+    entry = der.read(data, at, stop).expect(der.SEQUENCE, "an entry")
+    parts = tuple(entry.children())
+    if len(parts) not in (2, 3):
+        raise Malformed("an entry is of another form")
+    serial = der.integer(parts[0], "a serial number")
+    return entry.end, _content_of(serial), parts[2].encoded if len(parts) == 3 else b""
+
+
+def _content_of(serial: int) -> bytes:
+    length = (serial if serial >= 0 else ~serial).bit_length() // 8 + 1
+    return serial.to_bytes(length, "big", signed=True)
+
+
+def _entry(entry: Element) -> Revoked:
+    serial, date, *extensions = entry.children()
+    try:
+        when = der.time(date, "a date")
+    except Malformed:
+        when = None
+    reason = 0
+    for one in extensions_in(extensions[0]) if extensions else ():
+        if one.kind == _REASON:
+            reason = _reason(one)
+    return Revoked(
+        der.integer(serial, "a serial number"), when, _REASONS.get(reason, f"code {reason}")
+    )
+
+
+def _reason(extension: Extension) -> int:
+    try:
+        return der.integer(der.only(extension.value, der.ENUMERATED, "a reason"), "a reason")
+    except Malformed:
+        # It revokes all the same.
+        return 0
+
+
+def _check_entry(extensions: bytes, is_delta: bool) -> None:
+    for one in extensions_in(der.only(extensions, der.SEQUENCE, "the extensions of an entry")):
+        if one.kind == _CERTIFICATE_ISSUER:
+            raise CredentialError("is an indirect CRL: one by the CA itself is needed")
+        if one.kind == _REASON:
+            if _reason(one) == _REMOVED and not is_delta:
+                raise CredentialError("has an entry removeFromCRL, as only a delta CRL may")
+        elif one.critical and one.kind != _INVALIDITY_DATE:
+            raise CredentialError(
+                f"has an entry with the critical extension {der.dotted(one.kind)}, which is "
+                "not supported"
+            )
+
+
+@frozen(eq=False)
+class RevocationList:
+    """
+    A CRL, whose signature is yet to be checked (RFC 5280, 5.1).  It speaks for
+    the certificates that were signed with the key that signed the list.
+
+    :ivar issuer: the issuer's name.
+    :ivar authority_key_identifier: of the key that signed it, if stated.
+    :ivar this_update: when it was issued, aware.
+    :ivar next_update: the last second in which it counts, aware.
+    :ivar number: its CRL number, if it has one.
+    :ivar is_delta: whether it holds only what has changed since another list.
+    :ivar covers: whether it lists leaves (onlyContainsUserCerts), CAs
+        (onlyContainsCACerts), or both.
+    :ivar distribution_points: the names of the distribution point that it is
+        for; None if it is for all certificates of its issuer.
+    :ivar revoked: its entries.
+    """
+
+    issuer: Name
+    authority_key_identifier: bytes | None
+    this_update: datetime
+    next_update: datetime
+    number: int | None
+    is_delta: bool
+    covers: Literal["all", "leaves", "authorities"]
+    distribution_points: frozenset[_GeneralName] | None
+    revoked: RevokedCertificates = field(repr=False)
+    _content: Element = field(repr=False)
+    _algorithm: Element = field(repr=False)
+    _signature: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        kind = "delta CRL" if self.is_delta else "CRL"
+        name = quoted(self.issuer.rfc4514_string())
+        return f"the {kind} of {name} of {self.this_update.isoformat()}"
+
+    @property
+    def age(self) -> tuple[datetime, int]:
+        """Grows with each list of an issuer (RFC 5280, 5.1.2.4 and 5.2.3)."""
+        return self.this_update, -1 if self.number is None else self.number
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Lists of one CA that are of one kind replace each other."""
+        return (
+            self.issuer.key,
+            self.authority_key_identifier,
+            self.covers,
+            self.distribution_points,
+        )
+
+    def speaks_for(self, certificate: Certificate) -> bool:
+        """
+        :returns: whether the list's silence says that this certificate of its
+            issuer is good (RFC 5280, 6.3.3 (b) (2)).
+        """
+        if self.covers != "all" and certificate.is_ca != (self.covers == "authorities"):
+            return False
+        return self.distribution_points is None or not self.distribution_points.isdisjoint(
+            _distribution_points(certificate)
+        )
+
+    def fault(self, issuer: Certificate) -> str | None:
+        """
+        :param issuer: a CA of the list's name.
+        :returns: why the list is not one that this CA signed and may sign
+            (RFC 5280, 4.2.1.3 and 6.3.3 (f) and (g)), or None.
+        """
+        key = issuer.subject_key_identifier
+        if key is not None and self.authority_key_identifier not in (None, key):
+            return "is by another CA of that name, or by another key of this one"
+        if not self._is_signed_by(issuer):
+            return "is not signed by that CA: it was changed, or is by another CA of that name"
+        if issuer.key_usage is not None and not issuer.key_usage & CRL_SIGN:
+            return "does not count: the CA's key usage does not include cRLSign"
+        return None
+
+    def _is_signed_by(self, issuer: Certificate) -> bool:
+        try:
+            key = issuer.public_key()
+        except UNPARSABLE:
+            return False
+        return is_signed_by(key, self._algorithm, self._signature, self._content.encoded)
+
+
+def parse_crls(data: bytes, *, strict: bool = True) -> tuple[RevocationList, ...]:
+    """
+    :param data: PEM (one CRL or many), DER, or base64 of DER.
+    :param strict: demand a CRL number that is not critical (RFC 5280, 5.2.3),
+        which some tools leave out.
+    :returns: at least one list, in the order given.
+    :raises CredentialError: if one of them does not parse or could not be
+        applied in full; it says which.
+    """
+    found = pem.ders(data, ("X509 CRL",), "an X509 CRL")
+    return tuple(_parsed(each, number, len(found), strict) for number, each in enumerate(found, 1))
+
+
+def without_deltas(
+    lists: Iterable[RevocationList],
+) -> tuple[tuple[RevocationList, ...], tuple[RevocationList, ...]]:
+    """
+    :returns: the complete lists, and the delta CRLs, which are left out.
+    :raises CredentialError: if leaving one out could admit a client that it revokes.
+    """
+    given = tuple(lists)
+    complete = tuple(one for one in given if not one.is_delta)
+    deltas = tuple(one for one in given if one.is_delta)
+    for delta in deltas:
+        newest = max(
+            (one for one in complete if one.kind == delta.kind),
+            key=lambda one: one.age,
+            default=None,
+        )
+        if newest is None:
+            raise CredentialError(f"has {delta}: a complete one is needed")
+        if newest.age >= delta.age:
+            continue
+        if any(not one.is_removal and one.serial not in newest.revoked for one in delta.revoked):
+            raise CredentialError(
+                f"has {delta}, which revokes certificates that no complete one revokes: "
+                "a newer complete one is needed"
+            )
+    return complete, deltas
+
+
+def _parsed(encoded: bytes, number: int, count: int, strict: bool) -> RevocationList:
+    which = f"CRL {number} of {count}" if count > 1 else "the CRL"
+    try:
+        return _list(encoded, strict)
+    except CredentialError as error:
+        raise CredentialError(f"{which} {error}") from None
+    except (*UNPARSABLE, IndexError) as error:
+        what = str(error).partition("\n")[0] or type(error).__name__
+        raise CredentialError(f"{which} does not parse: {what}") from None
+
+
+class _Scope(NamedTuple):
+    """An issuing distribution point (RFC 5280, 5.2.5), as far as it is supported."""
+
+    names: frozenset[_GeneralName] | None = None
+    leaves: bool = False
+    authorities: bool = False
+
+
+def _list(encoded: bytes, strict: bool) -> RevocationList:
+    outer = tuple(der.only(encoded, der.SEQUENCE, "the CRL").children())
+    if len(outer) != 3:
+        raise Malformed("it has not the three parts of a CRL")
+    content, algorithm, signature = outer
+    parts = list(content.expect(der.SEQUENCE, "its content").children())
+    if parts and parts[0].tag == der.INTEGER:
+        parts.pop(0)
+    if len(parts) < 3:
+        raise Malformed("it lacks fields that every CRL has")
+    inner, issuer, this_update, *rest = parts
+    if inner.encoded != algorithm.encoded:
+        raise Malformed("its two signature algorithm fields differ")
+    if not is_known(algorithm):
+        raise Malformed("its signature algorithm is not known")
+    digest = digest_of(algorithm)
+    if digest is not None and digest.digest_size < 28:
+        raise CredentialError(f"is signed with {digest.name}: OpenSSL refuses digests so weak")
+    if not rest or rest[0].tag not in (der.UTC_TIME, der.GENERALIZED_TIME):
+        raise CredentialError("has no nextUpdate: it would never expire")
+    next_update = rest.pop(0)
+    entries = rest.pop(0) if rest and rest[0].tag == der.SEQUENCE else None
+    extensions = _extensions(rest, strict)
+    number = extensions.get(_NUMBER)
+    scope = _scope(extensions[_SCOPE]) if _SCOPE in extensions else _Scope()
+    key = extensions.get(AUTHORITY_KEY_IDENTIFIER)
+    name = Name(issuer.encoded)
+    _ = name.key
+    return RevocationList(
+        issuer=name,
+        authority_key_identifier=None if key is None else key_identifier(key),
+        this_update=der.time(this_update, "thisUpdate"),
+        next_update=der.time(next_update, "nextUpdate"),
+        number=None if number is None else _integer(number),
+        is_delta=_DELTA in extensions,
+        covers="leaves" if scope.leaves else "authorities" if scope.authorities else "all",
+        distribution_points=scope.names,
+        revoked=RevokedCertificates(entries, is_delta=_DELTA in extensions),
+        content=content,
+        algorithm=algorithm,
+        signature=der.bits(signature, "its signature"),
+    )
+
+
+def _integer(value: bytes) -> int:
+    return der.integer(der.only(value, der.INTEGER, "its number"), "its number")
+
+
+def _extensions(rest: list[Element], strict: bool) -> dict[bytes, bytes]:
+    """:raises CredentialError: if the list cannot be applied in full because of one."""
+    found: dict[bytes, bytes] = {}
+    wrapped = next((one for one in rest if one.tag == 0xA0), None)
+    for one in () if wrapped is None else extensions_in(next(wrapped.children())):
+        if one.kind in found:
+            raise Malformed(f"it has the extension {der.dotted(one.kind)} twice")
+        found[one.kind] = one.value
+        if one.kind == _NUMBER:
+            if strict and one.critical:
+                raise CredentialError(
+                    'has a critical CRL number, which verification = "strict" forbids'
+                )
+        # RFC 5280, 5.2: what cannot be processed forbids using the list.
+        elif one.critical and one.kind not in (AUTHORITY_KEY_IDENTIFIER, _SCOPE, _DELTA):
+            raise CredentialError(
+                f"has the critical extension {der.dotted(one.kind)}, which is not supported"
+            )
+    if strict and _NUMBER not in found:
+        raise CredentialError(
+            'has no CRL number, as verification = "strict" demands (RFC 5280, 5.2.3)'
+        )
+    return found
+
+
+def _scope(value: bytes) -> _Scope:
+    """:raises CredentialError: if the scope is not one of a complete list of its CA."""
+    names, flags = None, dict[int, bool]()
+    for part in der.only(value, der.SEQUENCE, "its issuing distribution point").children():
+        if part.tag == 0xA0:
+            names = _point_names(part)
+            if names is None:
+                raise CredentialError(
+                    "names its distribution point relative to its issuer, which is not supported"
+                )
+        elif part.tag == 0x83:
+            raise CredentialError("is for some reasons only: one for all reasons is needed")
+        else:
+            flags[part.tag] = bool(any(part.value))
+    if flags.get(0x84):
+        raise CredentialError("is an indirect CRL: one by the CA itself is needed")
+    if flags.get(0x85):
+        raise CredentialError("is for attribute certificates")
+    return _Scope(names or None, flags.get(0x81, False), flags.get(0x82, False))
+
+
+def _point_names(point: Element) -> frozenset[_GeneralName] | None:
+    """:returns: the full name of a DistributionPointName; None if it is relative."""
+    inner = next(point.children(), None)
+    if inner is None or inner.tag != 0xA0:
+        return None
+    return frozenset(map(_comparable, inner.children()))
+
+
+def _comparable(name: Element) -> _GeneralName:
+    if name.tag == DIRECTORY:
+        return DIRECTORY, Name(name.value).key
+    return name.tag, name.value
+
+
+def _distribution_points(certificate: Certificate) -> frozenset[_GeneralName]:
+    """
+    :returns: the names that complete lists by the certificate's issuer go by
+        (RFC 5280, 4.2.1.13 and the end of 6.3.3): what the certificate states,
+        and the issuer's own.
+    """
+    names: set[_GeneralName] = {(DIRECTORY, certificate.issuer.key)}
+    stated = certificate.extension(CRL_DISTRIBUTION_POINTS)
+    if stated is not None:
+        for point in _points(stated.value):
+            parts = {part.tag: part for part in point.children()}
+            # One for some reasons, or by another issuer, is not meant.
+            if 0xA0 in parts and not parts.keys() & {0x81, 0xA2}:
+                names.update(_point_names(parts[0xA0]) or ())
+    return frozenset(names)
+
+
+def _points(value: bytes) -> tuple[Element, ...]:
+    """:returns: the DistributionPoints of a cRLDistributionPoints extension."""
+    return tuple(der.only(value, der.SEQUENCE, "the CRL distribution points").children())

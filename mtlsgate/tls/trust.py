@@ -1,0 +1,50 @@
+"""
+From certificates to what OpenSSL trusts: the one place that fills trust stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cryptography import x509
+from OpenSSL.crypto import FILETYPE_ASN1, X509, X509Store, dump_certificate, load_certificate
+
+from mtlsgate.certificates.certificate import Certificate, view
+
+
+def openssl_certificate(certificate: Certificate | x509.Certificate) -> X509:
+    """
+    :returns: the certificate as OpenSSL has it.
+    :raises OpenSSL.crypto.Error: if OpenSSL cannot read it.
+    """
+    return load_certificate(FILETYPE_ASN1, view(certificate).der)
+
+
+def trust_store(anchors: Iterable[Certificate | x509.Certificate], flags: int = 0) -> X509Store:
+    """:returns: a store of trust anchors; see `fill`."""
+    store = X509Store()
+    fill(store, anchors, flags)
+    return store
+
+
+def fill(
+    store: X509Store | None,
+    anchors: Iterable[Certificate | x509.Certificate],
+    flags: int = 0,
+) -> None:
+    """
+    Make OpenSSL trust these certificates.
+
+    :param store: such as ``SSL.Context.get_cert_store`` gives.
+    :param flags: OpenSSL's verification flags, `X509StoreFlags`.
+    """
+    assert store is not None
+    if flags:
+        store.set_flags(flags)
+    for anchor in anchors:
+        store.add_cert(openssl_certificate(anchor))
+
+
+def encoded(certificate: X509) -> bytes:
+    """:returns: the DER of a certificate of OpenSSL's."""
+    return dump_certificate(FILETYPE_ASN1, certificate)
