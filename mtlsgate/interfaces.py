@@ -25,8 +25,9 @@ class IVerifiedPeer(Interface):
     Who is at the other end of a connection that the gate let in.
 
     Had from the transport: ``IVerifiedPeer(self.transport)`` in an
-    application's protocol, from `connectionMade` on.  It was captured when the
-    handshake ended and stays the same, also after the connection is lost.
+    application's protocol, from `connectionMade` on, also after the connection is
+    lost.  It is captured when the handshake ends.  A reload that keeps the client by
+    another rule puts another one in its place, with that rule.
     """
 
     leaf = Attribute(
@@ -42,7 +43,7 @@ class IVerifiedPeer(Interface):
         "certificate another fingerprint, but not another identity."
     )
     path = Attribute("The verified path, a tuple of certificates, the leaf first.")
-    rule = Attribute("The label of the rule that admitted it, a str.")
+    rule = Attribute("The label of the rule by which it is in, a str.")
     sha256 = Attribute("The SHA-256 fingerprint of the leaf, 64 lower-case hex digits.")
     subject = Attribute("The leaf's subject as an RFC 4514 string.")
     issuer = Attribute("The leaf's issuer as an RFC 4514 string.")
