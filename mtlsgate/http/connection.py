@@ -21,15 +21,15 @@ from mtlsgate.http.fields import Line, tokens
 from mtlsgate.http.framing import ResponseFraming, head_bytes
 from mtlsgate.http.reading import RequestEnd, RequestHead, RequestReader
 from mtlsgate.http.refusal import REASONS, Refusal, own_body, own_fields, own_response
-from mtlsgate.http.sides import Exchange, HttpClient, Owner
-from mtlsgate.http.stages import TABLE, HttpStage, Late
-from mtlsgate.interfaces import ITlsFacts, IVerifiedPeer
+from mtlsgate.http.sides import Exchange, HttpClient, Owner, client_of
+from mtlsgate.http.stages import ANSWERING, TABLE, HttpStage, Late, seconds_for
 
 #: How many heads, ends and pieces of bodies are read in one go, before others have theirs.
 _AT_ONCE = 16
+#: How many bytes of heads, likewise.
+_AT_ONCE_BYTES = 16 * 1024
 #: Bytes of the next requests that are kept while one is answered.
 _AHEAD = 16 * 1024
-_ANSWERING = (HttpStage.BODY, HttpStage.BUSY)
 _OVER = (HttpStage.ENDED, HttpStage.LOST)
 
 
@@ -83,10 +83,7 @@ class HttpConnection(Protocol):
     def connectionMade(self) -> None:
         """Find out who it is, and wait for the first request."""
         transport = self.transport
-        address = transport.getPeer() if self._address is None else self._address
-        self.client = HttpClient(
-            address, IVerifiedPeer(transport, None), ITlsFacts(transport, None), transport
-        )
+        self.client = client_of(transport, self._address)
         transport.registerProducer(self, True)
         self._server.opened(self)
         self._enter(HttpStage.FIRST)
@@ -122,14 +119,20 @@ class HttpConnection(Protocol):
             return
         self._looping = True
         try:
+            room = _AT_ONCE_BYTES
             for _ in range(_AT_ONCE):
+                before = self._reader.waiting
                 event = None if self._waits() else self._reader.next()
                 if event is None:
                     break
                 self._take(event)
+                if isinstance(event, RequestHead):
+                    room -= before - self._reader.waiting
+                    if room <= 0:
+                        self._read_later()
+                        break
             else:
-                if self._again is None:
-                    self._again = self._server.clock.callLater(0, self._read_again)
+                self._read_later()
         except MalformedMessage as error:
             self._broken(Refusal(400, error.cause))
         except Refusal as refusal:
@@ -139,6 +142,10 @@ class HttpConnection(Protocol):
         if self.stage in (HttpStage.FIRST, HttpStage.IDLE) and self._reader.in_head:
             self._enter(HttpStage.HEAD)
         self._watch_transport()
+
+    def _read_later(self) -> None:
+        if self._again is None and self.stage is not HttpStage.LOST:
+            self._again = self._server.clock.callLater(0, self._read_again)
 
     def _read_again(self) -> None:
         self._again = None
@@ -356,19 +363,19 @@ class HttpConnection(Protocol):
 
     def _time(self) -> None:
         """Give the client anew the time that its stage has."""
-        limits, stage = self._limits, self.stage
-        if stage in _ANSWERING and self._congested:
-            self._deadline.within(limits.send_timeout)
-        elif stage is HttpStage.BODY and (self._paused or self._expecting):
-            self._deadline.within(None)
-        elif stage is HttpStage.ENDED and self._refused:
-            self._deadline.within(limits.refused_timeout)
-        else:
-            self._deadline.within(TABLE[stage].time(limits))
+        self._deadline.within(
+            seconds_for(
+                self.stage,
+                self._limits,
+                congested=self._congested,
+                client_waits=self._paused or self._expecting,
+                refused=self._refused,
+            )
+        )
 
     def _late(self) -> None:
         limits, rule = self._limits, TABLE[self.stage]
-        if self._congested and self.stage in _ANSWERING:
+        if self._congested and self.stage in ANSWERING:
             cause = f"the client took nothing for {limits.send_timeout:g} s"
             self._lose_exchange(cause, Failure(TimeoutError(cause)))
             self.cut()

@@ -51,6 +51,15 @@ class HttpClient:
         return None if self.tls is None else self.tls.server_name
 
 
+def client_of(transport: Any, address: IAddress | None) -> HttpClient:
+    """
+    :param address: where it connects from; by default what the transport says.
+    :returns: the client at the other end of a transport.
+    """
+    where = transport.getPeer() if address is None else address
+    return HttpClient(where, IVerifiedPeer(transport, None), ITlsFacts(transport, None), transport)
+
+
 class Exchange(Protocol):
     """One request and its response, as the client's side sees it."""
 

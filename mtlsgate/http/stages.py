@@ -86,3 +86,24 @@ TABLE: Mapping[HttpStage, StageRule] = {
     HttpStage.ENDED: StageRule(lambda limits: limits.close_timeout, Late.RESET, reads=False),
     HttpStage.LOST: StageRule(lambda limits: None, reads=False),
 }
+
+#: In these an exchange is at work.
+ANSWERING = (HttpStage.BODY, HttpStage.BUSY)
+
+
+def seconds_for(
+    stage: HttpStage, limits: HttpLimits, *, congested: bool, client_waits: bool, refused: bool
+) -> float | None:
+    """
+    :param congested: whether the client takes no more of its response for now.
+    :param client_waits: whether the client cannot go on with its body for now.
+    :param refused: whether there is no more to read than a refusal.
+    :returns: how long the client has from now on; None if nobody waits for it.
+    """
+    if stage in ANSWERING and congested:
+        return limits.send_timeout
+    if stage is HttpStage.BODY and client_waits:
+        return None
+    if stage is HttpStage.ENDED and refused:
+        return limits.refused_timeout
+    return TABLE[stage].time(limits)

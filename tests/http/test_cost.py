@@ -105,6 +105,17 @@ def test_pipelined_requests_leave_others_their_turn() -> None:
     assert transport.producerState == "producing"
 
 
+def test_long_heads_leave_others_their_turn() -> None:
+    """By their bytes, too."""
+    server = Server()
+    connection, _ = server.connect()
+    long = GET.replace(b"\r\n\r\n", b"\r\nCookie: " + b"a;" * 6000 + b"\r\n\r\n")
+    connection.dataReceived(long * 20)
+    assert len(server.exchanges) == 2
+    server.time.turn()
+    assert len(server.exchanges) == 4
+
+
 def test_tiny_chunks_leave_others_their_turn() -> None:
     """So many in one go, and what they bring is handed on together."""
     server = Server()

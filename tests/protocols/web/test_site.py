@@ -116,6 +116,38 @@ def test_a_resource_has_no_say_in_framing(serve: Serve, length: str) -> None:
         assert answer.headers.getRawHeaders("connection") is None
 
 
+class Unchanged(Resource):
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        request.setResponseCode(int(request.args[b"status"][0]))
+        return b""
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_what_has_no_body_has_no_length(serve: Serve, status: int) -> None:
+    """RFC 9110, 8.6: it would be that of another response."""
+    web = serve(Unchanged())
+    client = web.client()
+    for _ in range(2):
+        answer = web.ask(f"/?status={status}", client=client)
+        assert answer.status == status
+        for name in ("content-length", "transfer-encoding"):
+            assert answer.headers.getRawHeaders(name) is None
+
+
+class Cookies(Resource):
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        return repr([request.getCookie(name) for name in (b"a", b"b", b"c", b"d")]).encode()
+
+
+def test_cookies_are_there_as_always(serve: Serve) -> None:
+    answer = serve(Cookies()).ask("/", "Cookie: a=1; b=2=3;c", "Cookie: ; d=")
+    assert answer.body == b"[b'1', b'2=3', None, b'']"
+
+
 def test_a_resource_that_promises_more_than_it_sends(serve: Serve) -> None:
     """The connection ends short of the length; of more than it promised nothing is sent."""
     client = serve(Odd()).client()
