@@ -33,6 +33,7 @@ from mtlsgate.observe.observers import Observers
 from mtlsgate.observe.recent_rejections import RecentRejections
 from mtlsgate.observe.text_log import TextLog, Turns
 from mtlsgate.run.control import Control, GateHandle
+from mtlsgate.run.deadline_watch import DeadlineWatch
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.file_watcher import FileWatcher
 from mtlsgate.run.followers import ObserversFollower
@@ -174,7 +175,8 @@ def makeService(options: Options) -> IService:
     }
     services = _Services(None if log is None else log.observer)
     # The signals first: a gate that listens can be told to end.
-    for service in (SignalService(handlers, reactor), gate, watcher, admin):
+    deadlines = DeadlineWatch(lambda: runner.epoch, registry.now, reactor)
+    for service in (SignalService(handlers, reactor), gate, watcher, deadlines, admin):
         service.setServiceParent(services)
     return services
 

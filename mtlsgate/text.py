@@ -122,6 +122,6 @@ def address_text(address: IAddress) -> str:
     host, port = getattr(address, "host", None), getattr(address, "port", None)
     if host is None or port is None:
         name = getattr(address, "name", None)
-        # A proxy may say whatever it likes.
-        return f"unix:{printable(name.decode(errors='replace')) if name else ''}"
+        # A proxy chooses the name.
+        return cut(f"unix:{printable(name.decode(errors='replace')) if name else ''}", MAX_LOGGED)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from itertools import islice
 
-from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from mtlsgate.admission import Pin
@@ -58,7 +57,7 @@ class HumanLog:
         """Log that a client was admitted."""
         peer, pin = connection.admission.peer, connection.admission.pin
         negotiated, server = connection.admission.negotiated, connection.server
-        address = _address(connection.arrival.address)
+        address = address_text(connection.arrival.address)
         if peer is None:
             _log.info(
                 WHOLE_TEXT,
@@ -94,7 +93,7 @@ class HumanLog:
         if self._quiet and connection.is_health_check:
             return
         leaf, rejection = connection.leaf, connection.rejection
-        address, detail = _address(connection.address), loggable(rejection.detail)
+        address, detail = address_text(connection.address), loggable(rejection.detail)
         facts = _NO_FACTS if leaf is None else _facts(leaf)
         text = f"{connection.server}: rejected {address}: {rejection.reason.value}: {detail}"
         if leaf is not None:
@@ -133,7 +132,7 @@ class HumanLog:
         if not connection.by_gate:
             return
         admitted = connection.connection
-        peer, address = admitted.admission.peer, _address(admitted.arrival.address)
+        peer, address = admitted.admission.peer, address_text(admitted.arrival.address)
         facts = _NO_FACTS if peer is None else _facts(peer.certificates[0])
         detail = f": {loggable(connection.detail)}" if connection.detail else ""
         _closes_log.info(
@@ -192,11 +191,6 @@ def pin_block(leaf: Certificate) -> str:
 
 def _loggable(name: str | None) -> str | None:
     return None if name is None else loggable(name)
-
-
-def _address(address: IAddress) -> str:
-    # A proxy chooses the name of a unix socket.
-    return cut(address_text(address), MAX_LOGGED)
 
 
 _NO_FACTS = dict.fromkeys(("subject", "issuer", "serial", "fingerprint"))

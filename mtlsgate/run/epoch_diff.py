@@ -12,6 +12,7 @@ from mtlsgate.certificates.crl import RevocationList
 from mtlsgate.load.admin_endpoint import AdminEndpoint
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.load.overview import describe_rule
+from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.text import printable
 
 #: How many pins of a rule, and serial numbers, are named before the rest is counted.
@@ -106,7 +107,7 @@ def _pins(before: Rule, after: Rule) -> Iterator[str]:
 def _listed(word: str, pins: Iterable[Pin]) -> Iterator[str]:
     found = list(pins)
     for pin in found[:_NAMED]:
-        subject = pin.certificate.subject.rfc4514_string()
+        subject = subject_of(pin.certificate)
         name = f" {pin.name}" if pin.name else ""
         yield f"pin{name} {word}: {subject} sha256={pin.digest.hex()}"
     if len(found) > _NAMED:
