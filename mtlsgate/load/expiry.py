@@ -32,7 +32,7 @@ class Kind(StrEnum):
 #: How long before its end a certificate or a pin is worth a warning, and what part of
 #: its period is left of a revocation list that is.
 SOON = timedelta(days=30)
-_SHARE = 10
+CRL_SHARE = 10
 
 
 @frozen
@@ -107,7 +107,7 @@ def _of_rule(server: str, rule: Rule, now: datetime) -> Iterator[Expiry]:
         else:
             period = first.next_update - first.this_update
             until = first.next_update
-            yield Expiry(Kind.CRL, server, rule.name, until, (), period / _SHARE)
+            yield Expiry(Kind.CRL, server, rule.name, until, (), period / CRL_SHARE)
 
 
 def _is_retired_first(pin: Pin) -> bool:

@@ -7,7 +7,7 @@ Pure: certificates and a time in, warnings into a `Report`.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 
@@ -16,16 +16,15 @@ import certifi
 from mtlsgate.admission import AdmissionPolicy, Pin, Rule
 from mtlsgate.admission.conditions import Condition, Leaf
 from mtlsgate.admission.leaf import is_for_clients, may_sign
+from mtlsgate.admission.revocation import Revocation
 from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
 from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.certificates.signatures import is_surely_not_by
 from mtlsgate.certificates.strength import key_weakness, signature_weakness
 from mtlsgate.config.model import ClientCertificate, Server
 from mtlsgate.errors import Position, Report
+from mtlsgate.load.expiry import CRL_SHARE, SOON
 from mtlsgate.text import printable
-
-#: How long before its end a certificate is warned of.
-SOON = timedelta(days=30)
 
 
 def server(
@@ -79,6 +78,40 @@ def _rule(block: ClientCertificate, rule: Rule, now: datetime) -> Iterator[tuple
         assert lists is not None
         for text in rule.revocation.problems(rule.authorities, now):
             yield lists.at, text
+        for text in _ending(rule.revocation, now):
+            yield lists.at, text
+        if block.ca_certificate is not None:
+            for text in _revoked(rule.authorities, rule.revocation):
+                yield block.ca_certificate.at, text
+
+
+def _ending(revocation: Revocation, now: datetime) -> Iterator[str]:
+    """Lists that soon shut out everyone of whom they speak."""
+    for one in revocation.lists:
+        period = one.next_update - one.this_update
+        left = one.next_update - now
+        if timedelta(0) <= left < period / CRL_SHARE and not revocation.is_superseded(one, now):
+            yield f"{one} expires soon, at {one.next_update.isoformat()}"
+
+
+def _revoked(authorities: Sequence[Certificate], revocation: Revocation) -> Iterator[str]:
+    """CAs that another CA of the rule has revoked: the rule's own are not judged."""
+    for authority in authorities:
+        issuer = authority.issuer.key
+        for one in revocation.lists:
+            if (
+                one.issuer.key == issuer
+                and authority.serial_number in one.revoked
+                and any(
+                    one.fault(upper) is None
+                    for upper in authorities
+                    if upper != authority and upper.subject.key == issuer
+                )
+            ):
+                yield (
+                    f"the CA {_named(authority)} is revoked by {one}: what it issued is admitted "
+                    "all the same, because it is a CA of the rule itself; remove it"
+                )
 
 
 class PinLint:
@@ -147,7 +180,7 @@ class PinLint:
         if self._by_subject:
             # Nobody looks at the signature of a pin that is its own anchor.
             yield from _stated(signature_weakness(certificate))
-        if certificate.is_ca:
+        if certificate.is_ca and not _is_own_root(certificate):
             yield "is a CA (CA:TRUE): it is admitted itself, and nothing that it issued is"
         if not is_for_clients(certificate):
             yield "can never be admitted: its extended key usage does not include clientAuth"
@@ -155,6 +188,8 @@ class PinLint:
             yield "can never be admitted: its key usage does not include digitalSignature"
         if pin.retire_after is not None and self._now > pin.retire_after:
             yield f"was retired on {pin.retire_after:%Y-%m-%d}"
+        elif pin.retire_after is not None and pin.retire_after - self._now < SOON:
+            yield f"retires soon, on {pin.retire_after:%Y-%m-%d}"
         if self._by_subject:
             yield from self._issuer(certificate)
         if any(condition.denies(leaf) for condition in self._deny):
@@ -189,6 +224,12 @@ def _has_issued(authority: Certificate, certificate: Certificate) -> bool:
         return named == own
     # If that cannot be told from here, OpenSSL decides.
     return not is_surely_not_by(authority, certificate)
+
+
+def _is_own_root(certificate: Certificate) -> bool:
+    """Whether it is what ``openssl req -x509`` makes: it signed itself, and says CA:TRUE
+    only because that is the command's default."""
+    return certificate.issuer.key == certificate.subject.key and certificate.key_usage is None
 
 
 def _reach(authority: Certificate, rule: Rule) -> Iterator[str]:
@@ -242,7 +283,10 @@ def _stated(weakness: str | None) -> tuple[str, ...]:
 def _shadowed(
     blocks: tuple[ClientCertificate, ...], rules: tuple[Rule, ...]
 ) -> Iterator[tuple[ClientCertificate, str]]:
-    """A rule whose every leaf another rule admits anyway."""
+    """
+    A rule whose every leaf another rule admits anyway.  One with a label that comes
+    first does have an effect: `peer.rule` tells its clients from the others.
+    """
     free = [
         (block, rule)
         for block, rule in zip(blocks, rules, strict=True)
@@ -252,17 +296,22 @@ def _shadowed(
         digest: block for block, rule in free if not rule.pins for digest in rule.authority_digests
     }
     lone = {digest for _, rule in free if not rule.authorities for digest in _lasting_pins(rule)}
+    lone_from = min((block.at for block, rule in free if not rule.authorities), default=None)
     for block, rule in zip(blocks, rules, strict=True):
         over = [wide.get(digest, block) for digest in rule.authority_digests]
         others = [one for one in over if one is not block]
         if others and len(others) == len(over):
             first = min(others, key=lambda one: one.at)
+            if block.label is not None and block.at < first.at:
+                continue
             yield (
                 block,
                 f"has no effect: {first.heading}{first.at.reference} admits every leaf of "
                 "the same CA",
             )
         elif rule.authorities and rule.pins and lone.issuperset(rule.pin_digests):
+            if block.label is not None and lone_from is not None and block.at < lone_from:
+                continue
             yield block, "has no effect: a rule without a CA admits the same leaves"
 
 

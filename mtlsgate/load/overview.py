@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from mtlsgate.admission import Rule
-from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.text import printable
+from mtlsgate.tls.server import TlsPolicy
 
 #: How many CAs a line names before it counts the rest.
 _NAMED = 3
@@ -62,18 +62,8 @@ def overview(epoch: Epoch, now: datetime) -> Iterator[str]:
     and pins."""
     for server in epoch.servers:
         yield describe(server, [host.text for host in server.hosts])
-        yield from _table(
-            ("what", "subject", "days left", "SHA-256"),
-            [
-                (
-                    what,
-                    printable(certificate.subject.rfc4514_string()),
-                    str((certificate.not_after - now).days),
-                    certificate.sha256.hex(),
-                )
-                for what, certificate in _certificates(server)
-            ],
-        )
+        heading = ("what", "subject", "days left", "SHA-256")
+        yield from _table(heading, list(_rows(server.gate.context.policy, now)))
     if epoch.admin is not None:
         yield printable(f"admin endpoint at {epoch.admin}")
 
@@ -85,13 +75,24 @@ def _table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[st
         yield f"  {'  '.join(cells)}".rstrip()
 
 
-def _certificates(server: LoadedServer) -> Iterator[tuple[str, Certificate]]:
-    policy = server.gate.context.policy
+def _rows(policy: TlsPolicy, now: datetime) -> Iterator[tuple[str, ...]]:
+    """:returns: everything that has an end, in the order of the file."""
+
+    def row(what: str, one: Certificate, end: datetime | None = None) -> tuple[str, ...]:
+        days = (min(end or one.not_after, one.not_after) - now).days
+        return what, printable(one.subject.rfc4514_string()), str(days), one.sha256.hex()
+
     for credential in policy.credentials:
-        yield "server certificate", credential.chain[0]
+        yield row("server certificate", credential.chain[0])
     for rule in policy.admission.rules if policy.admission else ():
+        name = f"rule {printable(rule.name)}"
         for authority in rule.authorities:
-            yield f"rule {printable(rule.name)}: CA", authority
+            yield row(f"{name}: CA", authority)
         for pin in rule.pins:
-            name = "" if pin.name is None else f" {printable(pin.name)}"
-            yield f"rule {printable(rule.name)}: pin{name}", pin.certificate
+            pinned = "" if pin.name is None else f" {printable(pin.name)}"
+            yield row(f"{name}: pin{pinned}", pin.certificate, pin.retire_after)
+        lists = rule.revocation
+        for one in () if lists is None else lists.lists:
+            if lists is not None and not lists.is_superseded(one, now):
+                days = (one.next_update - now).days
+                yield f"{name}: CRL", printable(one.issuer.rfc4514_string()), str(days), ""

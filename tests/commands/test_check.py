@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
 from mtlsgate.commands.cli import main
 from tests.kits.pki import INSTALLED, server
+from tests.kits.revocation import crl, der
 
 BIN = Path(sys.executable).parent
 
@@ -253,3 +254,42 @@ def test_a_chain_is_shown_by_its_leaf(tmp_path: Path) -> None:
     output = check(path).stdout
     assert made.sha256 in output
     assert "CN=Between" not in output
+
+
+def test_it_shows_every_deadline(tmp_path: Path) -> None:
+    """Of lists the one in force, and of a pin the earlier of its ends; each is a warning
+    when it is near, and with --strict an error."""
+    now = datetime.now(UTC)
+    authority = Authority.create("Fleet CA", now=now)
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    (tmp_path / "pin.crt").write_bytes(authority.issue("alice", now=now).pem)
+    lists = [
+        crl(
+            authority,
+            now=now,
+            number=number,
+            this_update=now - timedelta(days=91 - number),
+            next_update=now + timedelta(days=left, minutes=1),
+        )
+        for number, left in ((1, 40), (2, 5))
+    ]
+    (tmp_path / "lists").mkdir()
+    for number, one in enumerate(lists):
+        (tmp_path / "lists" / f"{number}.crl").write_bytes(der(one))
+    end = (now + timedelta(days=20, minutes=1)).isoformat(timespec="seconds")
+    path = tmp_path / "gate.hcl"
+    path.write_text(
+        server(
+            'client_certificate "x" {\n  ca_certificate_file = "ca.crt"\n  crl_dir = "lists"\n'
+            f'  pin "laptop" {{\n    leaf_certificate_file = "pin.crt"\n'
+            f'    retire_after = "{end}"\n  }}\n}}'
+        )
+    )
+    result = check(path)
+    rows = [re.split(r"\s{2,}", line.strip()) for line in result.stdout.splitlines()[2:]]
+    shown = {row[0]: row[2] for row in rows if row[0].startswith("rule x: ")}
+    assert shown.keys() == {"rule x: CA", "rule x: pin laptop", "rule x: CRL"}
+    assert (shown["rule x: pin laptop"], shown["rule x: CRL"]) == ("20", "5")
+    assert "retires soon, on " in result.stderr
+    assert "expires soon, at " in result.stderr
+    assert (result.exit_code, check(path, "--strict").exit_code) == (0, 1)

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
 from mtlsgate.errors import ConfigError
 from tests.kits.pki import NOW, Site, pki, server, site
+from tests.kits.revocation import crl
 
 EXPIRED = {"not_before": NOW - timedelta(days=90), "not_after": NOW - timedelta(days=2)}
 FUTURE = {"not_before": NOW + timedelta(days=2), "not_after": NOW + timedelta(days=90)}
@@ -176,8 +177,10 @@ def test_a_signature_that_openssl_refuses_is_warned_of(here: Site) -> None:
 
 
 def test_a_pin_that_is_a_ca_is_warned_of(here: Site) -> None:
-    """That is what ``openssl req -x509`` makes."""
+    """... unless it is what ``openssl req -x509`` makes of a client's own key."""
     here.write("pin.crt", pem(self_signed("own", is_ca=True, now=NOW)))
+    assert here.warnings(server(rule(leaf="pin.crt"))) == []
+    here.write("pin.crt", pem(Authority.create("own", now=NOW)))
     assert here.warnings(server(rule(leaf="pin.crt"))) == [
         "6:1: client_certificate: the pin 'CN=own' is a CA (CA:TRUE): it is admitted itself, and "
         "nothing that it issued is"
@@ -233,9 +236,24 @@ def test_a_rule_that_a_wider_one_shadows_is_warned_of(here: Site) -> None:
     assert here.warnings(server(f"{wide}\n{narrow}")) == [
         f'8:1: client_certificate "one": {text.format(5)}'
     ]
-    assert here.warnings(server(f"{narrow}\n{wide}")) == [
-        f'5:1: client_certificate "one": {text.format(9)}'
+    nameless = narrow.replace(' "one"', "")
+    assert here.warnings(server(f"{nameless}\n{wide}")) == [
+        f"5:1: client_certificate: {text.format(9)}"
     ]
+
+
+def test_a_rule_with_a_label_that_comes_first_tells_its_clients_apart(here: Site) -> None:
+    """`peer.rule` is "admins" for these and "users" for all others."""
+    admins = (
+        'client_certificate "admins" {\nca_certificate_file = "issuing.crt"\n'
+        'allow { common_names = ["client"] }\n}'
+    )
+    pinned = rule("issuing.crt", "client.crt", "admins")
+    users = rule(ca="issuing.crt", label="users")
+    lone = rule(leaf="clients.crt", label="users")
+    for first, second in ((admins, users), (pinned, users), (pinned, lone)):
+        assert here.warnings(server(f"{first}\n{second}")) == []
+        assert "has no effect" in here.warnings(server(f"{second}\n{first}"))[0]
 
 
 def test_a_rule_is_shadowed_only_if_all_of_it_is(here: Site) -> None:
@@ -265,7 +283,7 @@ def test_names_in_warnings_cannot_forge_lines(here: Site) -> None:
 
 
 def test_servers_are_warned_of_each_in_its_place(here: Site) -> None:
-    here.write("pin.crt", pem(self_signed("own", is_ca=True, now=NOW)))
+    here.write("pin.crt", pem(Authority.create("own", now=NOW)))
     text = server(rule(leaf="pin.crt"), label='"a"') + server(rule(leaf="pin.crt"), label='"b"')
     assert [one.partition(": ")[0] for one in here.warnings(text)] == ["6:1", "15:1"]
 
@@ -274,3 +292,47 @@ def test_an_error_comes_before_warnings(here: Site) -> None:
     here.write("pin.crt", pem(self_signed("own", is_ca=True, now=NOW)))
     with pytest.raises(ConfigError):
         here.load(server(rule(leaf="pin.crt")) + server(rule(leaf="nosuch.crt")))
+
+
+@pytest.mark.parametrize(
+    ("left", "expected"),
+    [(timedelta(hours=25), False), (timedelta(hours=23), True), (timedelta(0), True)],
+)
+def test_a_list_in_the_last_tenth_of_its_period_is_warned_of(
+    here: Site, left: timedelta, expected: bool
+) -> None:
+    """Ten days are its period here, so that one day is the tenth of it."""
+    end = NOW + left
+    one = crl(pki().issuing, now=NOW, this_update=end - timedelta(days=10), next_update=end)
+    here.write("one.crl", one.public_bytes(Encoding.PEM))
+    text = 'client_certificate {\nca_certificate_file = "issuing.crt"\ncrl_file = "one.crl"\n}'
+    found = here.warnings(server(text))
+    assert [one.partition(" expires soon, at ")[2] for one in found] == expected * [end.isoformat()]
+    newer = crl(pki().issuing, now=NOW, number=2)
+    both = one.public_bytes(Encoding.PEM) + newer.public_bytes(Encoding.PEM)
+    here.write("one.crl", both)
+    assert here.warnings(server(text)) == []
+
+
+def test_a_ca_that_the_bundles_root_has_revoked_is_warned_of(here: Site) -> None:
+    """A CA of the rule itself is not judged by any list: who trusts it no longer removes it."""
+    root, issuing = pki().root, pki().issuing
+    good, bad = crl(root, now=NOW), crl(root, [issuing], now=NOW, number=2)
+    own = crl(issuing, now=NOW)
+    text = 'client_certificate {\nca_certificate_file = "bundle.crt"\ncrl_file = "all.crl"\n}'
+    for lists, expected in (((good, own), 0), ((bad, own), 1)):
+        here.write("all.crl", b"".join(one.public_bytes(Encoding.PEM) for one in lists))
+        found = here.warnings(server(text))
+        assert len(found) == expected, found
+        assert all(
+            "the CA 'CN=Issuing CA' is revoked by the CRL of \"CN=Root CA\"" in one for one in found
+        )
+    # By a list that another CA of that name signed, nothing is.
+    other = Authority.create("Root CA", now=NOW)
+    here.write(
+        "all.crl",
+        b"".join(
+            one.public_bytes(Encoding.PEM) for one in (good, own, crl(other, [issuing], now=NOW))
+        ),
+    )
+    assert not [one for one in here.warnings(server(text)) if "is revoked by" in one]

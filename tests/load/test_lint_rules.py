@@ -54,7 +54,7 @@ client_certificate "rotation" {{
 {CA}
 pin "old" {{
 {LEAF}
-retire_after = "2026-07-01T00:00:00Z"
+retire_after = "2026-08-01T00:00:00Z"
 }}
 pin "new" {{
 leaf_certificate_file = "other.crt"
@@ -103,7 +103,7 @@ def test_shadowed(here: Site, first: str, second: str, expected: list[str]) -> N
         (LEAF, True),
         ('leaf_certificate_file = "stranger.crt"', False),
         (f'pin "p" {{\n{LEAF}\n}}', True),
-        (f'pin "p" {{\n{LEAF}\nretire_after = "2026-07-01T00:00:00Z"\n}}', False),
+        (f'pin "p" {{\n{LEAF}\nretire_after = "2026-08-01T00:00:00Z"\n}}', False),
         (f'pin "p" {{\n{LEAF}\nnot_before = "2026-06-01T00:00:00Z"\n}}', False),
         (LEAF + '\ndeny { common_names = ["x"] }', False),
     ],
@@ -264,23 +264,23 @@ def test_a_pin_that_is_denied(here: Site, tls: str, expected: list[str]) -> None
 @pytest.mark.parametrize(
     ("end", "expected"),
     [
-        (NOW + timedelta(seconds=1), []),
-        (NOW, []),
+        (NOW + timedelta(days=30), []),
+        (NOW + timedelta(days=29), ["retires soon, on 2026-07-14"]),
+        (NOW, ["retires soon, on 2026-06-15"]),
         (NOW - timedelta(seconds=1), ["was retired on 2026-06-15"]),
     ],
 )
 def test_a_retired_pin(here: Site, end: object, expected: list[str]) -> None:
-    text = rule(
-        f'{LEAVES}\npin "old" {{\n{LEAF}\nretire_after = "{end}"\n}}'.replace("+00:00", "Z")
-    )
-    found = here.warnings(server(text.replace("2026-06-15 ", "2026-06-15T")))
+    stated = str(end).replace(" ", "T").replace("+00:00", "Z")
+    text = rule(f'{LEAVES}\npin "old" {{\n{LEAF}\nretire_after = "{stated}"\n}}')
+    found = here.warnings(server(text))
     assert found == [f"7:1: client_certificate: the pin 'CN=client' {one}" for one in expected]
 
 
 def test_a_pin_of_a_directory(here: Site) -> None:
     """It is told of where the directory is named."""
     (here.directory / "pins").mkdir()
-    here.write("pins/a.crt", pem(self_signed("own", is_ca=True, now=NOW)))
+    here.write("pins/a.crt", pem(Authority.create("own", now=NOW)))
     assert here.warnings(server(rule('leaf_certificate_dir = "pins"'))) == [
         "6:24: client_certificate: the pin 'CN=own' is a CA (CA:TRUE): it is admitted itself, and "
         "nothing that it issued is"
