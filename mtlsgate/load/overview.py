@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from mtlsgate.admission import Rule
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.text import printable
 from mtlsgate.tls.server import TlsPolicy

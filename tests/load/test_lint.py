@@ -180,7 +180,7 @@ def test_a_pin_that_is_a_ca_is_warned_of(here: Site) -> None:
     """... unless it is what ``openssl req -x509`` makes of a client's own key."""
     here.write("pin.crt", pem(self_signed("own", is_ca=True, now=NOW)))
     assert here.warnings(server(rule(leaf="pin.crt"))) == []
-    here.write("pin.crt", pem(Authority.create("own", now=NOW)))
+    here.write("pin.crt", pem(pki().root.issue("own", is_ca=True, now=NOW)))
     assert here.warnings(server(rule(leaf="pin.crt"))) == [
         "6:1: client_certificate: the pin 'CN=own' is a CA (CA:TRUE): it is admitted itself, and "
         "nothing that it issued is"
@@ -283,7 +283,7 @@ def test_names_in_warnings_cannot_forge_lines(here: Site) -> None:
 
 
 def test_servers_are_warned_of_each_in_its_place(here: Site) -> None:
-    here.write("pin.crt", pem(Authority.create("own", now=NOW)))
+    here.write("pin.crt", pem(pki().root.issue("own", is_ca=True, now=NOW)))
     text = server(rule(leaf="pin.crt"), label='"a"') + server(rule(leaf="pin.crt"), label='"b"')
     assert [one.partition(": ")[0] for one in here.warnings(text)] == ["6:1", "15:1"]
 

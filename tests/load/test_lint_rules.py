@@ -280,7 +280,7 @@ def test_a_retired_pin(here: Site, end: object, expected: list[str]) -> None:
 def test_a_pin_of_a_directory(here: Site) -> None:
     """It is told of where the directory is named."""
     (here.directory / "pins").mkdir()
-    here.write("pins/a.crt", pem(Authority.create("own", now=NOW)))
+    here.write("pins/a.crt", pem(pki().root.issue("own", is_ca=True, now=NOW)))
     assert here.warnings(server(rule('leaf_certificate_dir = "pins"'))) == [
         "6:24: client_certificate: the pin 'CN=own' is a CA (CA:TRUE): it is admitted itself, and "
         "nothing that it issued is"
