@@ -33,6 +33,7 @@ from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.protocols.echo import Echo
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Client, Credential, Version
+from tests.kits.forgery import resigned
 from tests.kits.gate import Log, MemoryGate, admitted, rejected, rule
 
 CA = Authority.create("Root")
@@ -288,6 +289,19 @@ def test_max_connections_per_identity(log: Log, version: Version) -> None:
     )
     first.close()
     running.enter(ALICE, version)
+
+
+def test_an_identity_is_what_the_ca_signed(log: Log, version: Version) -> None:
+    """The holder of a certificate can give it another fingerprint, but counts once."""
+    running = WatchedGate(log, max_connections_per_identity=1)
+    other = resigned(ALICE)
+    assert other.sha256 != ALICE.sha256
+    first = running.enter(ALICE, version)
+    assert running.gate.judge(running.connect(other, version)) == rejected(
+        Reason.TOO_MANY_OF_IDENTITY
+    )
+    first.close()
+    running.enter(other, version)
 
 
 def test_handshake_rate(log: Log, version: Version) -> None:

@@ -8,6 +8,10 @@ from collections.abc import Iterable, Iterator
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL
@@ -15,6 +19,8 @@ from OpenSSL import SSL
 from mtlsgate.certificates.development_ca import PrivateKey
 from mtlsgate.testing import Authority, Credential
 
+#: Of the group of P-256 (SP 800-186, 3.2.1.3).
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
 
 
@@ -213,3 +219,14 @@ def certificate_message(credential: Credential) -> bytes:
     entry = len(der).to_bytes(3, "big") + der
     entries = len(entry).to_bytes(3, "big") + entry
     return b"\x0b" + len(entries).to_bytes(3, "big") + entries
+
+
+def resigned(credential: Credential) -> Credential:
+    """:returns: the same certificate with the other spelling of its ECDSA signature,
+    as its holder can write it: another fingerprint, and valid."""
+    leaf = credential.certificate
+    r, s = decode_dss_signature(leaf.signature)
+    signature = encode_dss_signature(r, _P256_ORDER - s)
+    der = tlv(0x30, leaf.tbs_certificate_bytes + ECDSA_SHA256 + tlv(0x03, b"\0" + signature))
+    forged = x509.load_der_x509_certificate(der)
+    return Credential(forged, credential.private_key, credential.intermediates)

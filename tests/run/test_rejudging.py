@@ -12,6 +12,7 @@ from mtlsgate.gate.terms import Terms
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.testing import Client, Version
 from mtlsgate.tls.judge import Judge
+from tests.kits.forgery import resigned
 from tests.kits.gate import Log
 from tests.kits.pki import pki
 from tests.kits.service import (
@@ -143,3 +144,21 @@ def test_a_client_that_is_judged_by_a_server_of_another_name(tmp_path: Path, log
     assert running.registry.tallies["other"].counts["admitted"] == 1
     client.close()
     assert running.audited()[-1]["server"] == "other"
+
+
+def test_a_denied_client_is_known_by_what_its_ca_signed(
+    tmp_path: Path, log: Log, version: Version
+) -> None:
+    """It stays out, and goes if it is in, with whatever fingerprint it gives itself."""
+    running = today(tmp_path, server())
+    other = resigned(ALICE)
+    options = {"min_version": version, "max_version": version}
+    clients = [running.enter(who, **options) for who in (ALICE, other, BOB)]
+    denied = f'deny {{ sha256 = ["{ALICE.sha256}"] }}\n    {RULE}'
+    assert running.reload(server(tls=denied)).problems == ()
+    for client in clients:
+        client.pump()
+    assert [client.disconnected for client in clients] == [True, True, False]
+    again = running.connect(other, **options)
+    again.send(b"knock")
+    assert again.receive() == b""
