@@ -19,10 +19,9 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mtlsgate.admission import Pin, Rejection
+from mtlsgate.admission import Rejection
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.clock import utc_now
-from mtlsgate.deadlines import Deadlines
 from mtlsgate.gate.entry import Endable, Entry
 from mtlsgate.gate.events import (
     Admission,
@@ -34,20 +33,13 @@ from mtlsgate.gate.events import (
     Reload,
 )
 from mtlsgate.gate.judging import Held
+from mtlsgate.gate.lifetimes import Lifetimes
 from mtlsgate.gate.limits import Tally, source_of
 from mtlsgate.gate.slices import Slices
 from mtlsgate.gate.terms import Terms
-from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
 
 _log = Logger("mtlsgate.connections")
-
-#: How many times within its time limit an idle connection is looked at.
-_LOOKS = 4
-
-#: A connection's number, and the generation of the terms under which it was
-#: noted.  Not the connection itself, which is to be freed when it is over.
-_Appointment = tuple[int, int]
 
 
 class Registry:
@@ -62,8 +54,7 @@ class Registry:
     :ivar _entries: all that are not over, by their numbers.
     :ivar _tallies: by the names of servers, which outlive epochs.
     :ivar _waiting: fire when all are over.
-    :ivar _expiring: by when they are to end, in seconds since 1970.
-    :ivar _idling: by when to look whether they are idle, in the clock's seconds.
+    :ivar _lifetimes: ends connections when their time has come.
     """
 
     def __init__(
@@ -86,8 +77,7 @@ class Registry:
         self._tallies: dict[str, Tally] = {}
         self._numbers = count(1)
         self._waiting: list[Deferred[None]] = []
-        self._expiring = Deadlines[_Appointment](self._stands)
-        self._idling = Deadlines[_Appointment](self._stands)
+        self._lifetimes = Lifetimes(self._entries, clock, now, self.close)
 
     def __iter__(self) -> Iterator[Entry]:
         """All connections, admitted or not, in the order in which they came."""
@@ -185,7 +175,7 @@ class Registry:
         """Count a connection as admitted, and see to its end."""
         entry.admission = admission
         self._tallies[entry.server].admitted(admission.identity)
-        self._see_to_the_end_of(entry, admission)
+        self._lifetimes.watch(entry, admission)
         admitted = entry.as_admitted(admission)
         failed = self._tell(lambda observer: observer.admitted(admitted))
         if failed is not None:
@@ -231,18 +221,6 @@ class Registry:
 
     # Staying.
 
-    def _see_to_the_end_of(self, entry: Entry, admission: Admission) -> None:
-        if admission.peer is not None and entry.terms.close_on_expiry:
-            at, _ = _end(admission.peer, admission.pin)
-            self._expiring.add(at, (entry.arrival.number, entry.generation))
-        if entry.terms.idle_timeout is not None:
-            entry.last_traffic = (sum(entry.traffic), self.clock.seconds())
-            self._look_again(entry, entry.terms.idle_timeout)
-
-    def _look_again(self, entry: Entry, limit: float) -> None:
-        at = self.clock.seconds() + limit / _LOOKS
-        self._idling.add(at, (entry.arrival.number, entry.generation))
-
     def adopt(self, entry: Entry, held: Held) -> None:
         """Hold an admitted connection to what another epoch says."""
         admission = entry.admission
@@ -259,7 +237,7 @@ class Registry:
         entry.server, entry.terms = held.server, held.terms
         entry.admission = evolve(admission, peer=held.peer, pin=held.pin)
         entry.generation += 1
-        self._see_to_the_end_of(entry, entry.admission)
+        self._lifetimes.watch(entry, entry.admission)
 
     def revoke(self, entry: Entry, grace: float, cause: Cause, detail: str) -> None:
         """
@@ -276,31 +254,7 @@ class Registry:
 
     def sweep(self) -> None:
         """End what has expired or been idle; to be called every second or so."""
-        for number, _ in self._expiring.due(self.now().timestamp()):
-            entry = self._entries[number]
-            admission = entry.admission
-            assert admission is not None
-            assert admission.peer is not None
-            self.close(entry, _end(admission.peer, admission.pin)[1])
-        for number, _ in self._idling.due(self.clock.seconds()):
-            self._look_whether_idle(self._entries[number])
-
-    def _stands(self, appointment: _Appointment) -> bool:
-        number, generation = appointment
-        entry = self._entries.get(number)
-        return entry is not None and entry.generation == generation
-
-    def _look_whether_idle(self, entry: Entry) -> None:
-        limit, now = entry.terms.idle_timeout, self.clock.seconds()
-        assert limit is not None
-        before, since = entry.last_traffic
-        total = sum(entry.traffic)
-        if total != before:
-            entry.last_traffic = (total, now)
-        elif now - since >= limit:
-            self.close(entry, Cause.IDLE_TIMEOUT, f"no byte for {limit:g} s")
-            return
-        self._look_again(entry, limit)
+        self._lifetimes.sweep()
 
     # Going.
 
@@ -407,19 +361,6 @@ def _no_longer_revoked(entry: Entry) -> None:
     if entry.reprieve is not None and entry.reprieve.active():
         entry.reprieve.cancel()
     entry.reprieve = None
-
-
-def _end(peer: VerifiedPeer, pin: Pin | None) -> tuple[float, Cause]:
-    """
-    :returns: from when on the client's certificate, or its pin, no longer
-        counts, whichever comes first, in seconds since 1970.
-    """
-    # Validity counts in whole seconds, both ends included (RFC 5280, 4.1.2.5).
-    expired = peer.not_after.timestamp() + 1
-    retired = None if pin is None or pin.retire_after is None else pin.retire_after.timestamp()
-    if retired is None or retired >= expired:
-        return expired, Cause.CERTIFICATE_EXPIRED
-    return retired, Cause.PIN_RETIRED
 
 
 def _cause(why: Failure) -> Cause:

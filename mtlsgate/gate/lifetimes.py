@@ -1,0 +1,118 @@
+"""
+When connections end: with the certificate, with the pin, or because nothing comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from mtlsgate.admission import Pin
+from mtlsgate.deadlines import Deadlines
+from mtlsgate.gate.entry import Entry
+from mtlsgate.gate.events import Admission
+from mtlsgate.peer import VerifiedPeer
+from mtlsgate.reasons import Cause
+
+#: How many times within its time limit an idle connection is looked at.
+_LOOKS = 4
+
+#: A connection's number, and the generation of the terms under which it was
+#: noted.  Not the connection itself, which is to be freed when it is over.
+_Appointment = tuple[int, int]
+
+
+class Close(Protocol):
+    """Ends a connection."""
+
+    def __call__(self, entry: Entry, cause: Cause, detail: str = "") -> None: ...
+
+
+class Lifetimes:
+    """
+    Watches admitted connections, and ends those whose time has come.
+
+    :ivar _entries: the connections that are not over, by their numbers.
+    :ivar _expiring: by when they are to end, in seconds since 1970.
+    :ivar _idling: by when to look whether they are idle, in the clock's seconds.
+    """
+
+    def __init__(
+        self,
+        entries: Mapping[int, Entry],
+        clock: IReactorTime,
+        now: Callable[[], datetime],
+        close: Close,
+    ) -> None:
+        """
+        :param entries: the connections that are not over, by their numbers.
+        :param clock: for durations.
+        :param now: the time that certificates are judged by.
+        :param close: ends a connection.
+        """
+        self._entries = entries
+        self._clock = clock
+        self._now = now
+        self._close = close
+        self._expiring = Deadlines[_Appointment](self._stands)
+        self._idling = Deadlines[_Appointment](self._stands)
+
+    def watch(self, entry: Entry, admission: Admission) -> None:
+        """
+        Watch a connection from now on, by its terms; what was noted for an earlier
+        generation of them is void.
+        """
+        if admission.peer is not None and entry.terms.close_on_expiry:
+            at, _ = _end(admission.peer, admission.pin)
+            self._expiring.add(at, (entry.arrival.number, entry.generation))
+        if entry.terms.idle_timeout is not None:
+            entry.last_traffic = (sum(entry.traffic), self._clock.seconds())
+            self._look_again(entry, entry.terms.idle_timeout)
+
+    def sweep(self) -> None:
+        """End what has expired or been idle; to be called every second or so."""
+        for number, _ in self._expiring.due(self._now().timestamp()):
+            entry = self._entries[number]
+            admission = entry.admission
+            assert admission is not None
+            assert admission.peer is not None
+            self._close(entry, _end(admission.peer, admission.pin)[1])
+        for number, _ in self._idling.due(self._clock.seconds()):
+            self._look(self._entries[number])
+
+    def _stands(self, appointment: _Appointment) -> bool:
+        number, generation = appointment
+        entry = self._entries.get(number)
+        return entry is not None and entry.generation == generation
+
+    def _look_again(self, entry: Entry, limit: float) -> None:
+        at = self._clock.seconds() + limit / _LOOKS
+        self._idling.add(at, (entry.arrival.number, entry.generation))
+
+    def _look(self, entry: Entry) -> None:
+        limit, now = entry.terms.idle_timeout, self._clock.seconds()
+        assert limit is not None
+        before, since = entry.last_traffic
+        total = sum(entry.traffic)
+        if total != before:
+            entry.last_traffic = (total, now)
+        elif now - since >= limit:
+            self._close(entry, Cause.IDLE_TIMEOUT, f"no byte for {limit:g} s")
+            return
+        self._look_again(entry, limit)
+
+
+def _end(peer: VerifiedPeer, pin: Pin | None) -> tuple[float, Cause]:
+    """
+    :returns: from when on the client's certificate, or its pin, no longer
+        counts, whichever comes first, in seconds since 1970.
+    """
+    # Validity counts in whole seconds, both ends included (RFC 5280, 4.1.2.5).
+    expired = peer.not_after.timestamp() + 1
+    retired = None if pin is None or pin.retire_after is None else pin.retire_after.timestamp()
+    if retired is None or retired >= expired:
+        return expired, Cause.CERTIFICATE_EXPIRED
+    return retired, Cause.PIN_RETIRED
