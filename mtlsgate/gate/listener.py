@@ -88,6 +88,7 @@ class Listener:
     configuration; behind it one epoch's acceptor follows another's.
 
     :ivar key: what the configuration calls it.
+    :ivar bound: the socket.
     :ivar acceptor: what stands behind it now.
     """
 
@@ -106,7 +107,7 @@ class Listener:
         """
         self.key = key
         self.acceptor = acceptor
-        self._bound = bound
+        self.bound = bound
         self._reactor = reactor
         self._pressure = pressure
         self._is_reading = self._is_closed = False
@@ -135,7 +136,7 @@ class Listener:
         if not self._is_closed:
             self.pause()
             self._is_closed = True
-            self._bound.close()
+            self.bound.close()
         return succeed(None)
 
     def getHost(self) -> IAddress:
@@ -160,7 +161,7 @@ class Listener:
 
     def fileno(self) -> int:
         """:returns: the socket's descriptor; -1 if it is closed."""
-        return self._bound.sock.fileno()
+        return self.bound.sock.fileno()
 
     def logPrefix(self) -> str:
         """:returns: what Twisted calls it in logs."""
@@ -180,7 +181,7 @@ class Listener:
     def _accept(self) -> bool:
         """:returns: whether to look for another."""
         try:
-            sock, name = self._bound.sock.accept()
+            sock, name = self.bound.sock.accept()
         except BlockingIOError:
             return False
         except OSError as error:

@@ -24,10 +24,10 @@ from mtlsgate.peer import address_text
 from mtlsgate.reasons import Cause
 from mtlsgate.run.descriptors import Descriptors
 from mtlsgate.run.followers import Change, EpochFollower
-from mtlsgate.run.listening import ListenError, bind, entrance_of, places_of, release
+from mtlsgate.run.listening import ListenError, Place, bind, entrance_of, places_of, release
 from mtlsgate.run.memory_trim import MemoryTrim, give_back
 from mtlsgate.run.rejudging import Handover, InForce
-from mtlsgate.run.sockets import Sockets
+from mtlsgate.run.sockets import Sockets, adapt
 
 _log = Logger("mtlsgate.service")
 
@@ -193,6 +193,7 @@ class EpochRunner:
         self._put_in_force(epoch, handover)
         for key in before.places:
             if key in entrances:
+                _adapt(self.listeners[key], handover.places[key])
                 _stop(self.listeners[key].turn_to(entrances[key]))
             else:
                 self._close(key)
@@ -290,6 +291,17 @@ def _start(entrance: Entrance) -> None:
         raise ListenError(
             f"{entrance.key}: a protocol failed to start: {type(error).__name__}: {error}"
         ) from error
+
+
+def _adapt(listener: Listener, place: Place) -> None:
+    try:
+        adapt(listener.bound, place.address)
+    except OSError as error:
+        _log.error(
+            "{place} stays as it is: {problem}",
+            place=place.key,
+            problem=error.strerror or str(error),
+        )
 
 
 def _stop(acceptor: Acceptor) -> None:

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from mtlsgate.gate.listener import BoundSocket
 from mtlsgate.load.addresses import Address, HostError, SocketAddress, SystemdAddress, UnixAddress
-from mtlsgate.run.unix_sockets import UnixSocketError, listen_on_unix
+from mtlsgate.run.unix_sockets import UnixSocket, UnixSocketError, listen_on_unix
 from mtlsgate.text import quoted
 
 
@@ -113,6 +113,16 @@ class Sockets:
             )
         names = ", ".join(quoted(name) for name, _ in self._passed)
         raise HostError(f"cannot listen on {address}: the sockets passed are called {names}")
+
+
+def adapt(bound: BoundSocket, address: Address) -> None:
+    """
+    Let a socket that is listened on already follow what its host says now.
+
+    :raises OSError: if that is not allowed.
+    """
+    if isinstance(bound, UnixSocket) and isinstance(address, UnixAddress):
+        bound.set_mode(address.mode)
 
 
 def bind_tcp(address: SocketAddress) -> socket.socket:

@@ -41,6 +41,14 @@ class UnixSocket:
     sock: socket.socket = field(repr=False)
     _identity: _Identity | None = field(repr=False)
 
+    def set_mode(self, mode: int) -> None:
+        """
+        :param mode: of the file from now on, unless another has its name by now.
+        :raises OSError: if that is not allowed.
+        """
+        if self._identity is not None and _identity(self.path) == self._identity:
+            self.path.chmod(mode)
+
     def close(self) -> None:
         """Listen no more, and remove the file."""
         self.remove_file()

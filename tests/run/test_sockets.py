@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mtlsgate.load.addresses import HostError, SocketAddress, SystemdAddress, UnixAddress
-from mtlsgate.run.sockets import Sockets, bind_tcp
+from mtlsgate.run.sockets import Sockets, adapt, bind_tcp
 
 # TCP
 
@@ -160,6 +160,21 @@ def test_a_unix_socket_that_cannot_be_had(tmp_path: Path, name: str, expected: s
     with pytest.raises(HostError) as caught:
         unix(tmp_path).take(UnixAddress(name))
     assert str(caught.value) == f"cannot listen on {tmp_path / name}: {expected}"
+
+
+def test_another_mode(tmp_path: Path) -> None:
+    """... is set on the socket that is there, and on nothing else of its name."""
+    path = tmp_path / "gate.sock"
+    bound = unix(tmp_path).take(UnixAddress("gate.sock", 0o600))
+    adapt(bound, UnixAddress("gate.sock", 0o660))
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o660
+    path.unlink()
+    path.write_text("precious")
+    path.chmod(0o600)
+    adapt(bound, UnixAddress("gate.sock", 0o666))
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+    bound.close()
+    assert path.read_text() == "precious"
 
 
 # Sockets that were passed
