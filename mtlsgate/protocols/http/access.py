@@ -44,7 +44,7 @@ class Record:
     What is logged of a request.
 
     :ivar began: when its head was complete, in the clock's seconds.
-    :ivar method: or None where there was none that could be read.
+    :ivar method: the request's; None if no request could be read.
     :ivar target: as it was asked for, with its query.
     :ivar status: of the response, or None if there was none.
     :ivar bytes_in: of its body.
@@ -92,7 +92,7 @@ class AccessLog:
         subject = "-" if client.subject is None else client.subject
         why = "" if record.cause is None else f": {record.cause}"
         _log.info(
-            # Put together here, as for the gate's own events: it costs less.
+            # Formatted here, because Twisted's own formatting costs more.
             "{text}",
             text=f"{self.server}: {client.address} [{subject}] {asked} {status} "
             f"in={record.bytes_in} out={record.bytes_out} {duration * 1000:.1f} ms{why}",
@@ -113,7 +113,7 @@ class AccessLog:
         )
 
     def failure(self, client: Who, record: Record) -> None:
-        """Log that a request failed behind the gate, or for want of room."""
+        """Log that a request failed at the target, or found no room."""
         _log.warn(
             "{server}: {method} {path} of {peer_address} failed with {status}: {cause}",
             server=self.server,

@@ -21,7 +21,7 @@ from mtlsgate.upstream.tls import TargetTls
 
 _URL = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#@]*)(?P<rest>.*)", re.IGNORECASE)
 _PORTS = {"http": 80, "https": 443}
-#: What frames or routes a request is never an operator's to set.
+#: Headers that frame or route a request; nobody can configure them.
 _FRAMING = HOP_BY_HOP | {b"content-length", b"expect", b"host", b"trailer"}
 _INSTEAD = {
     b"client-cert": "client_cert = true",
@@ -43,11 +43,11 @@ class HttpConfiguration:
     :ivar target_connections: free connections to keep to each target.
     :ivar target_keepalive: seconds to keep them.
     :ivar host: what ``Host`` is at the target; by default what the client sent.
-    :ivar forwarded: what becomes of ``X-Forwarded-…`` and ``Forwarded``.
+    :ivar forwarded: how ``X-Forwarded-…`` and ``Forwarded`` are set.
     :ivar client_cert: whether to send ``Client-Cert``.
     :ivar client_cert_chain: whether to send ``Client-Cert-Chain``.
     :ivar x_forwarded_client_cert: the keys of ``X-Forwarded-Client-Cert``.
-    :ivar headers: fields of one's own, which may name the client.
+    :ivar headers: more fields, which may name the client.
     :ivar websockets: whether clients may switch to the WebSocket protocol.
     :ivar max_header_size: of a request's head, in bytes.
     :ivar max_body_size: of a request's body, in bytes.

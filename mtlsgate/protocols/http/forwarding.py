@@ -13,12 +13,12 @@ from attrs import frozen
 
 from mtlsgate.http.fields import HOP_BY_HOP, Line, folded
 
-#: What only the gate may say to the target; so may all of ``X-Forwarded-…``.
+#: Fields that only the gate may send to the target, like everything in ``X-Forwarded-…``.
 #: ``Proxy`` would become the environment variable HTTP_PROXY (CVE-2016-5385).
 OWN = frozenset({b"client-cert", b"client-cert-chain", b"forwarded", b"proxy", b"x-real-ip"})
 _OWN_PREFIX = b"x-forwarded-"
-#: What cannot stand in a trailer section (RFC 9110, 6.5.1): a target might take
-#: it for a header field.
+#: Fields that are not allowed in trailers (RFC 9110, 6.5.1): a target might take them for
+#: header fields.
 _NO_TRAILER = HOP_BY_HOP | {
     b"authorization",
     b"cache-control",
@@ -99,6 +99,6 @@ def forwarded(hop: Hop, earlier: dict[bytes, list[bytes]] | None = None) -> list
     if earlier is None:
         return lines
     if _BALANCED.fullmatch(b", ".join(earlier.get(b"forwarded", ()))) is None:
-        # What is appended would be within quotes that the client began.
+        # The gate's own element would end up within quotes that the client opened.
         earlier = {**earlier, b"forwarded": []}
     return [(name, b", ".join([*earlier.get(name.lower(), ()), value])) for name, value in lines]

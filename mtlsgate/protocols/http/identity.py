@@ -47,7 +47,7 @@ def own_fields(headers: Mapping[bytes, PeerText], peer: IVerifiedPeer | None) ->
     """
     Yield the fields of a ``headers`` block that stand for something.
 
-    :param headers: what is the same for all clients is sent as it is.
+    :param headers: values that do not depend on the client are sent as they are.
     """
     for name, text in headers.items():
         match text.of(peer):
@@ -79,8 +79,8 @@ def client_cert_chain(path: Sequence[Certificate]) -> bytes | None:
 
 
 def _quoted(value: bytes) -> bytes:
-    # Envoy takes `\"` for a quote and all other backslashes as they are, and
-    # others take `\\` for one: what the two read differently is encoded.
+    # To Envoy only `\"` is an escape, to other parsers `\\` is one, too.  What they would
+    # read differently is encoded.
     text = _LOOSE_BACKSLASH.sub("%5C", value.decode("ascii"))
     return b'"' + text.replace('"', '\\"').encode("ascii") + b'"'
 
@@ -114,7 +114,7 @@ def forwarded_client_cert(
         pairs.append(("Chain", _pem(peer.certificates)))
     if "Subject" in chosen:
         pairs.append(("Subject", _quoted(encoded(peer.subject))))
-    # As with Envoy, these keys are there also where there is no such name.
+    # Like Envoy, send an empty URI if there is none.
     if "URI" in chosen:
         pairs += [("URI", _plain_or_quoted(encoded(uri))) for uri in peer.uris or ("",)]
     if "DNS" in chosen:
@@ -130,7 +130,7 @@ class IdentityRules:
     :ivar client_cert: whether ``Client-Cert`` does.
     :ivar client_cert_chain: whether ``Client-Cert-Chain`` does.
     :ivar forwarded_client_cert: the keys of ``X-Forwarded-Client-Cert``.
-    :ivar headers: fields of one's own.
+    :ivar headers: fields that the configuration adds.
     """
 
     client_cert: bool = False

@@ -14,10 +14,10 @@ from mtlsgate.protocols.http.target_connection import Keeper, TargetConnection
 from mtlsgate.upstream.backends import Backends, Dialled
 from mtlsgate.upstream.targets import Target
 
-#: A request that cannot be sent twice goes out on a connection that was in use
-#: so many seconds ago at most: no target closes one so soon.
+#: Seconds since a connection's last use, for a request that cannot be sent twice: no target
+#: closes a connection so soon.
 RECENT = 1.0
-#: Seconds for a connection that is ended to be over.
+#: Seconds until a connection that was closed is reset.
 _FAREWELL = 10.0
 
 

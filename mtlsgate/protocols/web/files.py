@@ -31,8 +31,7 @@ with warnings.catch_warnings():
     from twisted.web.static import DirectoryLister, File
 
 _DEFAULT_TYPE = "application/octet-stream"
-#: A compressed file is one, and not the encoding of another: whoever asks for
-#: x.tar.gz wants to have that.
+#: A compressed file is not an encoding here: who asks for x.tar.gz wants that file.
 _TYPES = {
     **File.contentTypes,
     ".gz": "application/gzip",
@@ -44,9 +43,9 @@ _TYPES = {
     ".wasm": "application/wasm",
     ".woff2": "font/woff2",
 }
-#: What a file beside another ends in, if it is that in an encoding; the best one first.
+#: The ending of a precompressed file, by encoding; the preferred one first.
 _ENCODINGS = {b"br": ".br", b"gzip": ".gz"}
-#: What of the others is text, and so has a charset.
+#: Types beside ``text/…`` that have a charset.
 _TEXT = ("application/javascript", "application/xml", "image/svg+xml")
 _WORDS = {
     403: b"This is not for you to read.\n",
@@ -147,7 +146,7 @@ class Files(Resource):
         return _whole(request, page)
 
     def _serve_instead(self, request: ResourceRequest, status: int) -> bytes | int:
-        """Show what there is in place of what is not there."""
+        """Show the fallback, an error page, or a line of text."""
         rules = self._rules
         if status == 404 and rules.fallback is not None and request.method in (b"GET", b"HEAD"):
             with suppress(NotThere):
@@ -223,7 +222,7 @@ class Files(Resource):
         return chosen, offered[chosen]
 
     def _describe(self, request: ResourceRequest, names: Sequence[str], version: Version) -> None:
-        """Set what is the same whatever of the file is sent."""
+        """Set the headers that do not depend on which part is sent."""
         request.setHeader(b"accept-ranges", b"bytes")
         request.setHeader(b"last-modified", version.date)
         request.setHeader(b"etag", version.tag)
@@ -261,9 +260,9 @@ def _check_method(request: Request) -> None:
 
 
 def _redirect(request: ResourceRequest, names: Sequence[str]) -> bytes:
-    """To a directory's own URL, on which the links in it depend."""
+    """Redirect to the directory's URL with a slash, which relative links need."""
     _, question, query = request.uri.partition(b"?")
-    # Of names, so that it cannot begin with two slashes, as another host's would.
+    # Built from names, so it cannot begin with two slashes, which would mean another host.
     path = "".join("/" + quote(name, safe="") for name in names)
     request.setResponseCode(301)
     request.setHeader(b"location", path.encode("ascii") + b"/" + question + query)
@@ -274,7 +273,7 @@ def _redirect(request: ResourceRequest, names: Sequence[str]) -> bytes:
 def _not_modified(request: ResourceRequest) -> int:
     request.responseHeaders.removeHeader(b"content-type")
     request.setResponseCode(304)
-    # Not by returning nothing, which twisted.web would say the length of.
+    # A body returned to twisted.web, even an empty one, would get a Content-Length.
     request.write(b"")
     request.finish()
     return NOT_DONE_YET

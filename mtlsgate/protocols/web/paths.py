@@ -16,7 +16,7 @@ DESCRIPTORS = "/proc/self/fd"
 
 class NotThere(Exception):
     """
-    What a URL means is not there, or not to be seen.
+    There is no such file, or it may not be shown.
 
     :ivar status: what to answer.
     """
@@ -28,7 +28,7 @@ class NotThere(Exception):
 @frozen
 class Opened:
     """
-    An open file or directory; whoever has it closes it.
+    An open file or directory.  The caller closes it.
 
     :ivar descriptor: of the operating system.
     :ivar status: what it was when it was opened.
@@ -125,7 +125,7 @@ def _open(root: str, path: str) -> Opened:
         raise NotThere(404) from None
     try:
         status = os.fstat(descriptor)
-        # What was opened, whatever was done to the path in the meantime.
+        # Ask what was opened: the path may have changed since it was resolved.
         opened = os.readlink(f"{DESCRIPTORS}/{descriptor}")
         kind = stat.S_IFMT(status.st_mode)
         if kind not in (stat.S_IFREG, stat.S_IFDIR) or not _inside(root, opened):

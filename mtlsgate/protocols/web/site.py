@@ -24,13 +24,13 @@ class WebRequest(ResourceRequest):
     """
     A request.
 
-    :ivar _paced: its producer is to be unregistered when it is finished.
+    :ivar _paced: whether `finish` unregisters its producer.
     """
 
     _paced = False
 
     def pace(self) -> None:
-        """What produces the response does so until the response is finished."""
+        """Let the producer stay registered until the response is finished."""
         self._paced = True
 
     def finish(self) -> None:
@@ -102,7 +102,7 @@ class WebSite(ResourceServer):
         method, path = (loggable(one.decode("latin-1")) for one in asked)
         address = _text(client.address)
         _log.info(
-            # Put together here: Twisted's own formatting costs more.
+            # Formatted here, because Twisted's own formatting costs more.
             "{text}",
             text=f"{self.name}: {address} {method} {path} {status} {size}"
             + (f" rule={peer.rule} sha256={peer.sha256}" if peer is not None else "")

@@ -30,7 +30,7 @@ class Threads(Protocol):
 
 
 def make_pool(threads: int, name: str) -> Threads:
-    """:returns: a thread pool that keeps no process from ending."""
+    """:returns: a thread pool whose threads do not keep the process alive."""
     pool = ThreadPool(0, threads, name)
     pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
     return pool
@@ -40,9 +40,9 @@ class Workers:
     """
     The threads that an application runs in.
 
-    They start with the factory, and stop when it has stopped, the last
-    connection is gone and the last call has returned: stopping a pool waits for its
-    threads, and a thread may wait for the reactor.
+    They start with the factory.  They stop when the factory has stopped, the last connection
+    is gone and the last call has returned.  Stopping earlier could wait for ever, because a
+    thread may wait for the reactor.
 
     :ivar _connections: how many there are, each of which may bring calls.
     :ivar _running: how many calls there are.
@@ -62,7 +62,7 @@ class Workers:
         self._stopping = False
 
     def start(self) -> None:
-        """Have a pool."""
+        """Start the threads."""
         self._stopping = False
         self._have_pool()
 
@@ -72,13 +72,13 @@ class Workers:
             self._pool.start()
 
     def stop(self) -> None:
-        """Have none, as soon as nobody needs it."""
+        """Stop the threads as soon as nobody needs them."""
         with self._lock:
             self._stopping = True
         self.stop_if_unused()
 
     def connected(self) -> None:
-        """A connection has come, be it that its handshake had begun before the factory stopped."""
+        """A connection has come.  It may come after `stop`, if its handshake began before."""
         self._connections += 1
         self._have_pool()
 
@@ -96,7 +96,7 @@ class Workers:
             pool.stop()
 
     def callInThread(self, function: Callable[..., object], *args: object) -> None:
-        """Called by twisted.web, as that of a pool."""
+        """Call a function in a thread; twisted.web calls this as it would a pool's."""
         assert self._pool is not None, "the factory was not started"
         with self._lock:
             self._running += 1

@@ -62,7 +62,7 @@ def connection_variables(peer: IVerifiedPeer | None, tls: ITlsFacts | None) -> d
     """
     :param peer: the client, or None where the server asks for no certificate.
     :param tls: what its handshake agreed on, or None.
-    :returns: what stays the same for as long as the connection lasts.
+    :returns: the variables that do not change while the connection lasts.
     """
     told: dict[str, object] = {
         "HTTPS": "on",
@@ -82,7 +82,7 @@ def connection_variables(peer: IVerifiedPeer | None, tls: ITlsFacts | None) -> d
 
 
 def days_left(until: datetime, now: datetime | None = None) -> str:
-    """:returns: SSL_CLIENT_V_REMAIN: days, the one that has begun counted in full."""
+    """:returns: SSL_CLIENT_V_REMAIN: the days left, today included."""
     left = until - (now or datetime.now(UTC))
     return str(max(left.days + 1, 0))
 

@@ -1,9 +1,9 @@
 """
 A WSGI application behind the gate.
 
-twisted.web calls it, in threads.  What is here adds what that leaves open: who
-the client is, in words that no header can imitate; answers that wait for the
-client to read; and an end in good order whatever the application does.
+twisted.web calls the application in threads.  This module adds who the client is, in
+variables that no header can set.  `wsgi_call` makes answers wait for slow clients and ends
+them in good order.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ from mtlsgate.text import loggable
 
 _log = Logger("mtlsgate.web")
 
-#: Headers that are something else by the time they are in an environ: PROXY
-#: would be HTTP_PROXY (CVE-2016-5388).
+#: Headers with another meaning in an environ: PROXY becomes HTTP_PROXY (CVE-2016-5388).
 _DROPPED = (b"proxy",)
 
 
@@ -58,7 +57,7 @@ class ErrorStream:
 
 
 def file_wrapper(file: Any, block_size: int = PIECE) -> Iterable[bytes]:
-    """``wsgi.file_wrapper``, in blocks that are worth a switch of threads."""
+    """``wsgi.file_wrapper``, with blocks large enough to be worth a switch of threads."""
     return FileWrapper(file, max(block_size, PIECE))
 
 
@@ -110,13 +109,12 @@ class WsgiApplication:
             f"{self.server}: the application failed on {_described(request)}",
             request.method != b"HEAD",
         )
-        # One for each request: what it is called with is how an environ gets
-        # to know its client, and no header can.
+        # One for each request: the call carries what the environ says of the client.
         resource = WSGIResource(self._reactor, self.workers, call)
         return resource.render(request)
 
     def _environ(self, request: WebRequest) -> Environ:
-        """:returns: what of the environ is not out of the request."""
+        """:returns: the part of the environ that does not come from the request."""
         client = request.channel.client
         peer, variables = client.peer, self._variables.get(client)
         if variables is None:
@@ -136,7 +134,7 @@ class WsgiApplication:
 
     def _user(self, peer: IVerifiedPeer) -> str | None:
         value = getattr(peer, self._remote_user) if self._remote_user else None
-        # What is not one printable line is nobody's name.
+        # A name must be one printable line.
         return wsgi_string(value) if value and value.isprintable() else None
 
     def getChildWithDefault(self, name: bytes, request: Request) -> IResource:

@@ -22,8 +22,7 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _log = Logger("mtlsgate.web")
 
-#: At most so many bytes of an answer are on their way between two looks at
-#: whether the client reads.
+#: Bytes of an answer that are sent before the call looks again whether the client reads.
 PIECE = 65536
 
 _STATUS = re.compile(r"([2-9]\d\d)(?: ([^\x00-\x1f\x7f]*))?")
@@ -63,8 +62,8 @@ class WsgiCall:
     One call of the application, made by twisted.web in a thread.
 
     :ivar _head: what the application called ``start_response`` with, or None.
-    :ivar _begun: something of the body was handed on, so that the status is beyond change.
-    :ivar _left: how many bytes the application still owes by its Content-Length, or None.
+    :ivar _begun: part of the body was sent, so the status cannot change any more.
+    :ivar _left: bytes that the application's Content-Length still promises, or None.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class WsgiCall:
         has_body: bool,
     ) -> None:
         """
-        :param environ: what is to be in the environ besides what twisted.web puts there.
+        :param environ: what is added to twisted.web's environ.
         :param abort: ends the connection.
         :param send_last: sends what completes the answer, without waiting for it.
         :param failed: says in the log what went wrong.
@@ -110,7 +109,7 @@ class WsgiCall:
         except (Exception, SystemExit):  # noqa: BLE001 -- it is not ours
             _log.failure("{what}", what=self._failed)
             if self._begun:
-                # What was sent must not look like all of it.
+                # The client must not take what was sent for the whole.
                 self._abort()
                 return
             text = b"Internal Server Error\n"
@@ -128,7 +127,7 @@ class WsgiCall:
                 if self._flow.gone:
                     break
         finally:
-            # twisted.web does so only if nothing was raised.
+            # twisted.web closes it only if nothing was raised.
             close = getattr(answer, "close", None)
             if close is not None:
                 close()
@@ -136,7 +135,7 @@ class WsgiCall:
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], None]:
-        """What the application gets to call, as PEP 3333 has it."""
+        """The application calls this with its status and headers (PEP 3333)."""
         if exc_info is not None:
             if self._begun:
                 raise exc_info[1].with_traceback(exc_info[2])
@@ -183,8 +182,8 @@ class WsgiCall:
             begun, self._begun = self._begun, True
             piece = data[start : start + PIECE]
             if self._left == 0 and start + PIECE >= len(data):
-                # Nothing more comes that would have to wait for it, and for a thread to wait
-                # for the reactor takes as long as all else that it does.
+                # It is the last piece, so nothing has to wait until it is sent.  Waiting for
+                # the reactor would double the cost of a call.
                 self._send_last(None if begun else self._head, piece)
             else:
                 yield piece
