@@ -18,12 +18,13 @@ from attrs import frozen
 
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.crl import RevocationList, parse_crls, without_deltas
-from mtlsgate.certificates.parsing import each_certificate, parse_certificates, read_file
+from mtlsgate.certificates.parsing import each_certificate, read_file
 from mtlsgate.config import Located, Material, Misconfigured
 from mtlsgate.config.material import material_bytes, unusable
 from mtlsgate.errors import CredentialError, Position, Report
 from mtlsgate.load.file_state import Opener, Stamp, list_directory, stamp
 from mtlsgate.text import quoted
+from mtlsgate.tls.trust import refuse_unreadable
 
 T = TypeVar("T")
 
@@ -118,7 +119,7 @@ class CertificateFiles:
             path = None if part.path is None else self.directory / part.path
             known = None if path is None else self._certificates.get(path)
             if known is None:
-                known = self._each(part, where, parse_certificates)
+                known = self._each(part, where, lambda data: tuple(_readable(data)))
                 if path is not None and known:
                     self._certificates[path] = known
             found += known
@@ -134,7 +135,7 @@ class CertificateFiles:
         """
 
         def parse(data: bytes) -> tuple[T, ...]:
-            return tuple(map(keep, each_certificate(data)))
+            return tuple(map(keep, _readable(data)))
 
         return tuple(kept for part in _parts(material) for kept in self._each(part, where, parse))
 
@@ -163,7 +164,7 @@ class CertificateFiles:
         files = self._files("leaf_certificate_dir", directory, CERTIFICATE_ENDINGS, where)
 
         def parse(file: Path) -> tuple[T, ...]:
-            return tuple(map(keep, each_certificate(self.read_file(file))))
+            return tuple(map(keep, _readable(self.read_file(file))))
 
         return self._all(parse, "leaf_certificate_dir", directory.at, files, where)
 
@@ -330,6 +331,13 @@ class CertificateFiles:
                     self.report.error(at, where, f"{attribute}: {name} {error}")
 
         return tuple(each())
+
+
+def _readable(data: bytes) -> Iterator[Certificate]:
+    """:raises CredentialError: if one does not parse, or OpenSSL cannot read it."""
+    for certificate in each_certificate(data):
+        refuse_unreadable(certificate)
+        yield certificate
 
 
 def _parts(material: Material | None) -> tuple[Material, ...]:

@@ -8,8 +8,11 @@ from collections.abc import Iterable
 
 from cryptography import x509
 from OpenSSL.crypto import FILETYPE_ASN1, X509, X509Store, dump_certificate, load_certificate
+from OpenSSL.crypto import Error as OpenSSLError
 
 from mtlsgate.certificates.certificate import Certificate, view
+from mtlsgate.errors import CredentialError
+from mtlsgate.text import quoted
 
 
 def openssl_certificate(certificate: Certificate | x509.Certificate) -> X509:
@@ -18,6 +21,15 @@ def openssl_certificate(certificate: Certificate | x509.Certificate) -> X509:
     :raises OpenSSL.crypto.Error: if OpenSSL cannot read it.
     """
     return load_certificate(FILETYPE_ASN1, view(certificate).der)
+
+
+def refuse_unreadable(certificate: Certificate) -> None:
+    """:raises CredentialError: if OpenSSL cannot read it."""
+    try:
+        openssl_certificate(certificate)
+    except OpenSSLError:
+        name = quoted(certificate.subject.rfc4514_string())
+        raise CredentialError(f"OpenSSL cannot read the certificate of {name}") from None
 
 
 def trust_store(anchors: Iterable[Certificate | x509.Certificate], flags: int = 0) -> X509Store:

@@ -56,6 +56,7 @@ def raw(
     spki: bytes | None = None,
     extensions: Iterable[tuple[str, bytes]] = (),
     more: bytes = b"",
+    issuer_name: bytes | None = None,
 ) -> bytes:
     """
     Put a leaf together by hand, sound but for what is said.
@@ -65,20 +66,22 @@ def raw(
     :param serial: the content of its INTEGER.
     :param validity: two times, each with its tag.
     :param extensions: dotted object identifier and content, ``!`` before it for a
-        critical one; they replace those that a sound leaf has.
+        critical one (``~`` in BER, ``=`` for one that is not and says so); they
+        replace those that a sound leaf has.
     :param more: octets after the extensions.
+    :param issuer_name: another name of the issuer than its own.
     """
     known = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known)
     written = list(extensions)
-    if not any(oid.lstrip("!") == "2.5.29.35" for oid, _ in written):
+    if not any(oid.lstrip("!~=") == "2.5.29.35" for oid, _ in written):
         written.append(("2.5.29.35", identifier.public_bytes()))
     content = b"".join(
         (
             version,
             tlv(0x02, serial),
             ECDSA_SHA256,
-            issuer.certificate.subject.public_bytes(),
+            issuer_name or issuer.certificate.subject.public_bytes(),
             tlv(0x30, b"".join(validity)),
             subject,
             spki or key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
@@ -93,8 +96,10 @@ def raw(
 
 
 def _extension(oid: str, content: bytes) -> bytes:
-    critical = tlv(0x01, b"\xff") if oid.startswith("!") else b""
-    return tlv(0x30, object_identifier(oid.lstrip("!")) + critical + tlv(0x04, content))
+    # Critical, the same in BER, and not critical but saying so.
+    octets = {"!": b"\xff", "~": b"\1", "=": b"\0"}.get(oid[0])
+    critical = b"" if octets is None else tlv(0x01, octets)
+    return tlv(0x30, object_identifier(oid.lstrip("!~=")) + critical + tlv(0x04, content))
 
 
 def object_identifier(dotted: str) -> bytes:
