@@ -1,6 +1,6 @@
 """
-The door: what happens to a connection from accept to close.
+The gate: what happens to a connection from accept to close.
 
-Imports `tls`, `admission` and `proxyprotocol`.  Begin with `factory`, then
-`connection`.
+Imports `tls`, `admission` and `proxyprotocol`.  Begin with `stages` and `connection`;
+then `listener`, which accepts, and `registry`, which keeps account.
 """

@@ -1,5 +1,5 @@
 """
-How much of the gate one client, and all of them, may take.
+How much one client, and all of them together, may take.
 
 Pure but for the tables that count; the clock's seconds are passed in.
 """
@@ -18,11 +18,11 @@ from mtlsgate.reasons import Reason
 
 T = TypeVar("T")
 
-#: Addresses whose rate is remembered.  Beyond that the one that was longest
-#: silent is forgotten, which gives it a full bucket again.
+#: Addresses whose rate is remembered.  Beyond that, the one that was silent for
+#: longest is forgotten, and so gets a full bucket again.
 MAX_REMEMBERED = 65536
 
-#: RFC 6177: what one site has of IPv6 is a network, not an address.
+#: One site has a whole IPv6 network (RFC 6177).
 _IPV6_SITE = 64
 
 
@@ -38,7 +38,7 @@ class Limits:
         client (`VerifiedPeer.identity`).
     :ivar max_handshakes: connections at a time that are not admitted yet.
     :ivar handshakes_per_second_per_ip: of one IPv4 address or IPv6 /64 network,
-        in the long run; as many at once as there may be in one second.
+        in the long run, with bursts of up to one second's worth.
     :ivar handshake_bytes: what a client may send until it is admitted.
     """
 

@@ -102,9 +102,10 @@ class EpochRunner:
             for entrance in entrances.values():
                 _start(entrance)
                 undo.callback(entrance.stop)
+            added = self._listening(bound, entrances, undo)
             undo.pop_all()
-        for key, socket in bound.items():
-            self._add(self._listener(key, socket, entrances[key]))
+        for listener in added:
+            self._add(listener)
         self._say_servers()
 
     def start(self) -> None:
@@ -127,11 +128,29 @@ class EpochRunner:
         }
 
     def _listener(self, key: str, bound: BoundSocket, entrance: Entrance) -> Listener:
-        return Listener(key, bound, entrance, self._reactor, self._descriptors)
+        """:raises ListenError: if the reactor cannot watch the socket."""
+        listener = Listener(key, bound, entrance, self._reactor, self._descriptors)
+        try:
+            listener.startListening()
+        except OSError as error:
+            raise ListenError(f"cannot listen on {key}: {error.strerror or error}") from error
+        return listener
+
+    def _listening(
+        self, bound: Mapping[str, BoundSocket], entrances: Mapping[str, Entrance], undo: ExitStack
+    ) -> list[Listener]:
+        """
+        :param undo: gets what undoes it.
+        :raises ListenError: if the reactor cannot watch a socket.
+        """
+        listeners = []
+        for key, one in bound.items():
+            listeners.append(self._listener(key, one, entrances[key]))
+            undo.callback(listeners[-1].stopListening)
+        return listeners
 
     def _add(self, listener: Listener) -> None:
         self.listeners[listener.key] = listener
-        listener.startListening()
         self._descriptors.opened(listener)
 
     def _say_warnings(self) -> None:
@@ -182,7 +201,8 @@ class EpochRunner:
                 undo.callback(entrance.stop)
             bound = bind(epoch, self._sockets, self.listeners)
             undo.callback(release, bound.values())
-            added = [self._listener(key, one, entrances[key]) for key, one in bound.items()]
+            # None accepts before the reactor's next turn.
+            added = self._listening(bound, entrances, undo)
             for follower in self._followers:
                 change = follower.prepare(epoch)
                 undo.callback(change.discard)

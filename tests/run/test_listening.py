@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import errno
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
 
+from mtlsgate.gate.listener import Listener
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.addresses import SocketAddress
 from mtlsgate.run.listening import ListenError, Place, bind, entrance_of, places_of, release
 from mtlsgate.run.sockets import Sockets, bind_tcp
-from tests.kits.pki import server, site
-from tests.kits.service import a_server
+from tests.kits.gate import Log
+from tests.kits.pki import pki, server, site
+from tests.kits.service import MemoryService, a_server
 
 
 def places(tmp_path: Path, text: str) -> list[Place]:
@@ -139,3 +143,24 @@ def test_addresses_are_given_back_if_one_cannot_be_had(tmp_path: Path) -> None:
         "(ss -ltnp shows which)"
     )
     bind_tcp(SocketAddress("127.0.0.1", port)).close()
+
+
+def test_a_socket_that_the_reactor_cannot_watch(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... is found before the new configuration takes over: nothing has changed then."""
+    running = MemoryService(tmp_path, a_server())
+    whole = running.reactor.addReader
+
+    def fail(reader: Any) -> None:
+        if isinstance(reader, Listener) and reader.key == "unix:c.sock":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(reader)
+
+    monkeypatch.setattr(running.reactor, "addReader", fail)
+    [problem] = running.reload(a_server() + a_server("b") + a_server("c")).problems
+    assert problem == "cannot listen on unix:c.sock: No space left on device"
+    assert running.service.runner.number == 1
+    assert list(running.service.runner.listeners) == ["unix:door.sock"]
+    assert [one.is_closed for one in running.sockets.made] == [False, True, True]
+    running.enter(pki().client)
