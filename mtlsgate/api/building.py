@@ -76,9 +76,8 @@ class Built:
         for _, text in server.problems():
             report.error(NOWHERE, "", text)
         report.raise_errors()
-        return evolve(self, parts=evolve(self.parts, model=server))._served(
-            tuple(found), application
-        )
+        other = evolve(self, parts=evolve(self.parts, model=server))
+        return other._served(tuple(found), application)  # noqa: SLF001 -- its own class's
 
     def _served(self, hosts: tuple[Host, ...], application: IProtocolFactory) -> Epoch:
         report = PythonReport(self.name) if self.name == PYTHON else Report(self.name)

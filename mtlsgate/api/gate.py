@@ -78,7 +78,7 @@ class Gate:
         :raises ConfigError: with everything that is wrong.
         """
         gate = cls.__new__(cls)
-        gate._begin(FromFile(Path(path).absolute(), server), now)
+        gate._begin(FromFile(Path(path).absolute(), server), now)  # noqa: SLF001 -- its own class's
         return gate
 
     def _begin(self, origin: Origin, now: Callable[[], datetime]) -> None:

@@ -291,13 +291,12 @@ def _new_context(policy: TlsPolicy, credential: ServerCredential) -> SSL.Context
     return context
 
 
-_AlpnChoice = Callable[[SSL.Connection, list[bytes]], bytes | SSL._NoOverlappingProtocols]
+#: pyOpenSSL has no public name for the type of `SSL.NO_OVERLAPPING_PROTOCOLS`.
+_AlpnChoice = Callable[[SSL.Connection, list[bytes]], Any]
 
 
 def _alpn_choice(ours: Sequence[bytes]) -> _AlpnChoice:
-    def choose(
-        connection: SSL.Connection, theirs: list[bytes]
-    ) -> bytes | SSL._NoOverlappingProtocols:
+    def choose(connection: SSL.Connection, theirs: list[bytes]) -> Any:
         # An empty answer would end the handshake; this one leaves the extension out.
         return next((one for one in ours if one in theirs), SSL.NO_OVERLAPPING_PROTOCOLS)
 
