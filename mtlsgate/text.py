@@ -64,6 +64,12 @@ def first_line(error: object) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
+def safe_line(error: object) -> str:
+    """:returns: `first_line`, unless it repeats what looks like a secret."""
+    text = first_line(error)
+    return "it looks like a secret" if looks_secret(text) else text
+
+
 _PEM = re.compile(r"-----BEGIN |PRIVATE KEY")
 _UUID = re.compile(r"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _HEX = re.compile(r"[0-9A-Fa-f]{32,}")

@@ -34,6 +34,7 @@ from mtlsgate.certificates.certificate import MAX_REMEMBERED, UNPARSABLE, Certif
 from mtlsgate.certificates.names import COMMON_NAME, ORGANIZATION, ORGANIZATIONAL_UNIT, Name
 from mtlsgate.certificates.server_names import canonical
 from mtlsgate.certificates.signatures import fingerprints
+from mtlsgate.text import safe_line
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -314,7 +315,7 @@ def _address(value: str) -> Address | NetworkPattern:
             return ipaddress.ip_address(value)
         network = ipaddress.ip_network(value)
     except ValueError as error:
-        raise ValueError(f"is no IP address or network: {error}") from None
+        raise ValueError(f"is no IP address or network: {safe_line(error)}") from None
     if network.prefixlen == 0:
         raise ValueError("would match everything")
     return NetworkPattern(network)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from mtlsgate.config import model
 from mtlsgate.errors import Report
 from mtlsgate.gate.trusted_proxies import Network, TrustedProxies
-from mtlsgate.text import quoted
+from mtlsgate.text import quoted, safe_line
 
 #: IPv4 as an IPv6 socket shows it (RFC 4291, 2.5.5.2).
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
@@ -54,7 +54,7 @@ def read_network(text: str) -> Network:
         ipaddress.ip_address(address)
         network = ipaddress.ip_network(text, strict=False)
     except ValueError as error:
-        raise ValueError(f"is no IP address or network: {error}") from None
+        raise ValueError(f"is no IP address or network: {safe_line(error)}") from None
     if "%" in address:
         raise ValueError("has a zone: leave it out")
     if ipaddress.ip_address(address) != network.network_address:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mtlsgate.text import printable
+from mtlsgate.text import looks_secret, printable, quoted, shown
 
 
 def resolve(name: str, directory: Path) -> object:
@@ -21,7 +21,7 @@ def resolve(name: str, directory: Path) -> object:
     """
     module_name, colon, attribute = name.partition(":")
     if not (colon and module_name and attribute):
-        raise ValueError(f'"{printable(name)}" is not of the form "package.module:attribute"')
+        raise ValueError(f'{quoted(name)} is not of the form "package.module:attribute"')
     # Last, so that nothing beside the configuration shadows what is installed.
     if str(directory) not in sys.path:
         sys.path.append(str(directory))
@@ -29,21 +29,23 @@ def resolve(name: str, directory: Path) -> object:
         found: object = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"no module named {error.name}: install it, or put it beside the configuration"
+            f"no module named {shown(str(error.name))}: install it, or put it beside the "
+            "configuration"
         ) from error
     except (Exception, SystemExit) as error:
-        raise ValueError(f"importing {module_name} failed: {describe(error)}") from error
+        raise ValueError(f"importing {shown(module_name)} failed: {describe(error)}") from error
     for part in attribute.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise ValueError(f"{module_name} has no attribute {attribute}") from None
+            raise ValueError(f"{shown(module_name)} has no attribute {shown(attribute)}") from None
     return found
 
 
 def describe(error: BaseException) -> str:
     """:returns: an exception in one printable line."""
-    return printable(f"{type(error).__name__}: {error}".rstrip(": "))
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    return type(error).__name__ if looks_secret(text) else printable(text)
 
 
 def call(what: Callable[..., object], arguments: dict[str, Any], origin: str) -> object:

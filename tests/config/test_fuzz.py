@@ -357,3 +357,28 @@ def test_every_attribute_is_in_a_file() -> None:
             for field in attrs.fields(cls):
                 if field.name not in ("at", "label", "body", "name", "private_key_passphrase"):
                     assert {field.name, f"{field.name}_file"} & words, field.name
+
+
+#: What people paste by mistake, and no message may repeat.
+SECRETS = {
+    "PEM": "-----BEGIN PRIVATE KEY-----\\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgZk1V\\n"
+    "-----END PRIVATE KEY-----\\n",
+    "base64": "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgZk1VKq8vXy3TnB7w",
+    "hex": "9d1a8d7b4c2f6e5a3b0918273645546372819a0b1c2d3e4f5061728394a5b6c7ff",
+    "token": "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+    "path": "/run/secrets/tls.key:9d1a8d7b4c2f6e5a3b0918273645546372819a0b",
+}
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("name", FILES)
+def test_no_message_repeats_a_secret(config: Path, name: str, secret: str) -> None:
+    """Wherever a string stands, a label included."""
+    text = FILES[name]
+    pieces = [SECRETS[secret][at : at + 12] for at in range(len(SECRETS[secret]) - 11)]
+    public = "-----BEGIN PRIVATE KEY-----\\n-----END PRIVATE KEY-----\\n/run/secrets/tls.key"
+    private = [piece for piece in pieces if piece not in public and "\\" not in piece]
+    for found in re.finditer(r'"[^"\n]*"', text):
+        edited = text[: found.start()] + f'"{SECRETS[secret]}"' + text[found.end() :]
+        said = outcome(config, edited.encode()) or ""
+        assert not any(piece in said for piece in private), said
