@@ -19,6 +19,7 @@ from mtlsgate.admission.rules import Admitted, Pin, Rule
 from mtlsgate.admission.verdicts import Path, Rejection
 from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
 from mtlsgate.reasons import Reason
+from mtlsgate.text import first_line
 
 #: The order in which a rule is checked.  If several rules reject, the log tells
 #: the rejection that came last in this order: the one closest to admitting.
@@ -252,7 +253,7 @@ def denied(conditions: tuple[Condition, ...], leaf: Leaf) -> Rejection | None:
 
 def malformed(error: Exception, depth: int) -> Rejection:
     """:returns: the rejection of a certificate that cannot be read where it must be."""
-    detail = str(error).partition("\n")[0] or type(error).__name__
+    detail = first_line(error)
     return Rejection(Reason.MALFORMED_CERTIFICATE, detail, depth)
 
 

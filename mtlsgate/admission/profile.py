@@ -21,6 +21,7 @@ from mtlsgate.certificates.certificate import (
     Certificate,
 )
 from mtlsgate.reasons import Reason
+from mtlsgate.text import first_line
 
 #: In bits.  RFC 5280, 4.1.2.2, allows 20 octets with the sign among them; many
 #: CAs take 20 random ones and need a 21st for it.
@@ -37,7 +38,7 @@ def profile_violation(path: Path) -> Rejection | None:
         try:
             found = next(_violations(certificate, depth), None)
         except UNPARSABLE as error:
-            detail = str(error).partition("\n")[0] or type(error).__name__
+            detail = first_line(error)
             return Rejection(Reason.MALFORMED_CERTIFICATE, detail, depth)
         if found is not None:
             return Rejection(Reason.PROFILE_VIOLATION, found, depth)

@@ -24,7 +24,7 @@ from mtlsgate.admission.verdicts import Path, Rejection
 from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
 from mtlsgate.certificates.crl import RevocationList
 from mtlsgate.reasons import Reason
-from mtlsgate.text import quoted
+from mtlsgate.text import first_line, quoted
 
 #: Pairs of list and issuer whose signature check is remembered.  Clients bring
 #: intermediates along, so there must be a bound.
@@ -85,7 +85,7 @@ class Revocation:
             try:
                 found = self._finding(certificate, issuer, now.replace(microsecond=0))
             except UNPARSABLE as error:
-                what = str(error).partition("\n")[0] or type(error).__name__
+                what = first_line(error)
                 found = Reason.MALFORMED_CERTIFICATE, what
             if found is not None:
                 rejections.append(Rejection(*found, depth))

@@ -42,6 +42,7 @@ from cryptography.x509.verification import (
 
 from mtlsgate.admission.verdicts import Path
 from mtlsgate.certificates.certificate import NAME_CONSTRAINTS, UNPARSABLE, view
+from mtlsgate.text import first_line
 
 #: Names times constraints that are looked at for one client, which bounds what
 #: it can make the gate do: some 30 ms.  OpenSSL draws the line at 16 times that.
@@ -111,7 +112,7 @@ def disagreement(judged: Path, now: datetime) -> str | None:
     except VerificationError as error:
         return _told(error)
     except UNPARSABLE as error:
-        return str(error).partition("\n")[0] or type(error).__name__
+        return first_line(error)
     return None
 
 

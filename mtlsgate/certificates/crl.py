@@ -30,7 +30,7 @@ from mtlsgate.certificates.der import Element, Malformed
 from mtlsgate.certificates.names import Name
 from mtlsgate.certificates.signatures import digest_of, is_known, is_signed_by
 from mtlsgate.errors import CredentialError
-from mtlsgate.text import quoted
+from mtlsgate.text import first_line, quoted
 
 _NUMBER, _REASON, _INVALIDITY_DATE = b"\x55\x1d\x14", b"\x55\x1d\x15", b"\x55\x1d\x18"
 _DELTA, _SCOPE, _CERTIFICATE_ISSUER = b"\x55\x1d\x1b", b"\x55\x1d\x1c", b"\x55\x1d\x1d"
@@ -345,7 +345,7 @@ def _parsed(encoded: bytes, number: int, count: int, strict: bool) -> Revocation
     except CredentialError as error:
         raise CredentialError(f"{which} {error}") from None
     except (*UNPARSABLE, IndexError) as error:
-        what = str(error).partition("\n")[0] or type(error).__name__
+        what = first_line(error)
         raise CredentialError(f"{which} does not parse: {what}") from None
 
 

@@ -27,7 +27,9 @@ from cryptography.hazmat.primitives.serialization import (
 from mtlsgate.certificates import pem
 from mtlsgate.certificates.certificate import UNPARSABLE, Certificate, views
 from mtlsgate.certificates.der import Malformed
+from mtlsgate.certificates.recognise import what_is_it
 from mtlsgate.errors import CredentialError
+from mtlsgate.text import first_line
 
 #: The kinds of key that a TLS server can sign with.
 PrivateKey = (
@@ -111,9 +113,12 @@ def each_certificate(data: bytes) -> Iterator[Certificate]:
     As `parse_certificates` does, one after the other: who keeps little of each
     can read a hundred thousand.
     """
-    found = pem.ders(data, ("CERTIFICATE", "X509 CERTIFICATE"), "a CERTIFICATE")
-    for number, der in enumerate(found, 1):
-        yield _certificate(der, number, len(found))
+    try:
+        found = pem.ders(data, ("CERTIFICATE", "X509 CERTIFICATE"), "a CERTIFICATE")
+        for number, der in enumerate(found, 1):
+            yield _certificate(der, number, len(found))
+    except CredentialError as error:
+        raise CredentialError(what_is_it(data) or str(error)) from None
 
 
 def _certificate(der: bytes, number: int, count: int) -> Certificate:
@@ -128,8 +133,7 @@ def _certificate(der: bytes, number: int, count: int) -> Certificate:
             certificate.public_key()
     except UNPARSABLE as error:
         which = f"certificate {number} of {count}" if count > 1 else "the certificate"
-        what = str(error).partition("\n")[0] or type(error).__name__
-        raise CredentialError(f"{which} does not parse: {what}") from None
+        raise CredentialError(f"{which} does not parse: {first_line(error)}") from None
     return certificate
 
 
@@ -141,6 +145,13 @@ def parse_private_key(data: bytes, passphrase: str | None = None) -> PrivateKey:
     :raises CredentialError: if it is no key that a TLS server can sign with,
         or the passphrase is wrong, missing or not needed.
     """
+    try:
+        return _private_key(data, passphrase)
+    except CredentialError as error:
+        raise CredentialError(what_is_it(data) or str(error)) from None
+
+
+def _private_key(data: bytes, passphrase: str | None) -> PrivateKey:
     if not data.strip():
         raise CredentialError("is empty")
     # From the environment it may be any bytes.

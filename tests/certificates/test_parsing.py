@@ -188,7 +188,7 @@ def damaged_certificates() -> dict[str, tuple[bytes, str]]:
         "a key in DER": (written("ec", Encoding.DER), "the certificate does not parse: "),
         "a request": (
             root.replace(b" CERTIFICATE", b" CERTIFICATE REQUEST"),
-            "PEM block 1 of 1 is a CERTIFICATE REQUEST, not a CERTIFICATE",
+            "is a certificate request: name the certificate that the CA made of it",
         ),
     }
 
@@ -314,7 +314,7 @@ def refused_keys() -> dict[str, tuple[bytes, str | None, str]]:
                 Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()
             ),
             None,
-            none,
+            "is a key in OpenSSH's format: ssh-keygen -p -m PKCS8 -f FILE converts a copy of it",
         ),
         "a public key": (
             keys()["ec"]
