@@ -89,6 +89,8 @@ def _primitive(hint: Any, origin: Any, value: Value) -> object:
     if wanted not in _NAMES:
         raise TypeError(f"{hint!r} is not an annotation that a block can be read by")
     value = _converted(wanted, value)
+    if value.data == "":
+        raise Mismatch(value.at, emptiness(value))
     if wanted is float and type(value.data) is int:
         return float(value.data)
     if type(value.data) is not wanted:
@@ -96,8 +98,6 @@ def _primitive(hint: Any, origin: Any, value: Value) -> object:
             value.at,
             f"must be {_NAMES[wanted]}, not {_kind(value)}{_remedy(wanted, value.data)}",
         )
-    if value.data == "":
-        raise Mismatch(value.at, emptiness(value))
     return value.plain()
 
 

@@ -8,7 +8,6 @@ by this same code, so they get the same located errors.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from mtlsgate.config.convert import Mismatch, convert
@@ -21,9 +20,8 @@ from mtlsgate.config.fields import (
     fields_of,
     names_read,
 )
-from mtlsgate.config.file_names import wrong_file_name, wrong_material
+from mtlsgate.config.material import material_from
 from mtlsgate.config.peer import PeerText, peer_text
-from mtlsgate.config.source import relative_to_file
 from mtlsgate.config.tree import Attribute, Block, Body, Expression, Literal, ObjectExpression
 from mtlsgate.config.values import ExpressionErrors, Value
 from mtlsgate.config.vocabulary import unknown_names
@@ -312,15 +310,11 @@ class _Reading:
 
     def _material_of(self, name: str, text: str, inline: str, file: str) -> Material | None:
         attribute = self.attributes[name]
-        is_file = name == file
-        problem = wrong_file_name(text, inline) if is_file else wrong_material(text, file)
-        if problem is not None:
-            self.report.error(attribute.expression.at, self.where, f"{name}: {problem}")
+        try:
+            return material_from(name, text, attribute.at, inline, file)
+        except ValueError as error:
+            self.report.error(attribute.expression.at, self.where, f"{name}: {error}")
             return None
-        if is_file:
-            path = Path(relative_to_file(text, attribute.at))
-            return Material(name, attribute.at, path=path)
-        return Material(name, attribute.at, text=text)
 
     def _text_of(
         self, name: str, expression: Expression, at: Position, where: str
@@ -346,12 +340,12 @@ class _Reading:
         attribute, blocks = self.attributes.get(one.name), self._named(one.name)
         where = self.where
         entries: list[tuple[str, Position, Expression]] = []
-        if attribute is not None and not isinstance(attribute.expression, ObjectExpression):
-            self.failed = True
-            text = f"{one.name}: must be an object: {{ Name = value }}"
-            self.report.error(attribute.at, where, text)
-            return _ABSENT
-        if attribute is not None and isinstance(attribute.expression, ObjectExpression):
+        if attribute is not None:
+            if not isinstance(attribute.expression, ObjectExpression):
+                self.failed = True
+                text = f"{one.name}: must be an object: {{ Name = value }}"
+                self.report.error(attribute.at, where, text)
+                return _ABSENT
             entries = self._named_items(one.name, attribute.expression)
         elif blocks:
             self._refuse_others(one.name, blocks)

@@ -225,7 +225,7 @@ class ExpressionReader:
                 return self._object(at)
             case "newline" | "end":
                 raise self.tokens.unexpected(_MISSING)
-            case "/" | "~" | "." | "<" | "stray" | "-" | "$":
+            case "*" | "/" | "." | "<" | "stray":
                 raise self.tokens.unexpected(_IN_QUOTES)
         raise self.tokens.unexpected()
 
@@ -350,6 +350,10 @@ def _unknown(name: str, written: str) -> str:
         return 'env stands for all variables; name one, as env.NAME or env["NAME"]'
     if name == "peer":
         return "peer stands for the client; name an attribute, as peer.common_name"
+    if name.lower() in ("yes", "no", "on", "off", "true", "false"):
+        return "this is not a value; write true or false"
+    if name.lower() in ("nil", "none", "undefined"):
+        return "this is not a value; write null, or remove the attribute"
     if looks_secret(written) or "\n" in written or len(written) > 60:
         return 'a bare name is not a value; put text in "quotes"'
     if re.fullmatch(r"[A-Z][A-Z0-9_]*", written):

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mtlsgate.config.fields import Material, Misconfigured
-from mtlsgate.errors import CredentialError
+from mtlsgate.config.file_names import wrong_file_name, wrong_material
+from mtlsgate.config.source import relative_to_file
+from mtlsgate.errors import CredentialError, Position
 from mtlsgate.text import quoted
 
 _MATERIAL = re.compile(r"-----BEGIN |\A\s*M[A-Za-z0-9+/\s]{50,}=*\s*\Z")
@@ -21,6 +23,21 @@ def looks_like_material(name: str) -> bool:
     """:returns: whether what should be a name is PEM or base64 of DER, which no
     message may repeat."""
     return _MATERIAL.search(name) is not None
+
+
+def material_from(name: str, text: str, at: Position, inline: str, file: str) -> Material:
+    """
+    :param name: of the attribute that was set: one of the next two.
+    :param inline: the attribute that takes what is in a file.
+    :param file: the attribute that takes the name of a file.
+    :raises ValueError: if the text belongs in the other one, or in neither.
+    """
+    problem = wrong_file_name(text, inline) if name == file else wrong_material(text, file)
+    if problem is not None:
+        raise ValueError(problem)
+    if name == file:
+        return Material(name, at, path=Path(relative_to_file(text, at)))
+    return Material(name, at, text=text)
 
 
 def material_bytes(

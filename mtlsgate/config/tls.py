@@ -6,6 +6,7 @@ As in `mtlsgate.config.model`, which these are part of.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -23,6 +24,7 @@ from mtlsgate.config.fields import (
 )
 from mtlsgate.config.tree import labelled
 from mtlsgate.errors import Position
+from mtlsgate.text import quoted
 
 #: Couper's page gives ``""`` as the default of these: written so, they are not set.
 CoupersMaterial = Annotated[Material, Empty.UNSET]
@@ -181,6 +183,8 @@ class ClientCertificate:
         """Yield (attribute or None, text) for what is wrong with the block as a whole."""
         pinned = self.leaf_certificate or self.leaf_certificate_dir or self.pin
         lists = self.crl or self.crl_dir
+        if self.label is not None and re.fullmatch(r"#[0-9]+", self.label):
+            yield None, f"the label {quoted(self.label)} is what a rule without a label is called"
         if self.ca_certificate is None and not pinned:
             yield (
                 None,

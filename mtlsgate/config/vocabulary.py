@@ -104,7 +104,9 @@ _COUPERS = frozenset(
 )
 
 #: Words that mean one thing only.
-_CLEAR = frozenset({"bind", "cacert", "listen", "maxconn", "sni"})
+_CLEAR = frozenset(
+    "backend bind cacert cn fingerprint listen maxconn ou san sni upstream".split(" ")  # noqa: SIM905
+)
 
 _TARGET = 'protocol "proxy" { … }'
 
@@ -146,14 +148,14 @@ def _hint(name: str, known: frozenset[str], *, attribute: bool) -> str:
     if here:
         return f"; did you mean {' or '.join(map(quoted, here))}?"
     if name in _places():
-        return f"; it belongs in {' or '.join(_places()[name])}"
+        return f"; it belongs in {_place_of(name)}"
     if slip := did_you_mean(name, known):
         return slip
     # A name of one word may mean anything in another block.
     elsewhere = [one for one in meant if one in _places() and ("_" in name or name in _CLEAR)]
     if len(elsewhere) == 1:
         (one,) = elsewhere
-        return f"; did you mean {quoted(one)}, in {' or '.join(_places()[one])}?"
+        return f"; did you mean {quoted(one)}, in {_place_of(one)}?"
     return ""
 
 
@@ -185,6 +187,15 @@ def _places() -> dict[str, list[str]]:
             place = " { ".join(outer) + " { … }" + " }" * (len(outer) - 1)
         found.setdefault(name, []).append(place)
     return {name: sorted(set(places)) for name, places in found.items()}
+
+
+def _place_of(name: str) -> str:
+    """:returns: the block that takes the name; of several, the innermost ones only."""
+    places = _places()[name]
+    if len(places) == 1:
+        return places[0]
+    blocks = [place.partition(" { … }")[0].rpartition("{ ")[2] for place in places]
+    return " or ".join(f"{block} {{ … }}" for block in dict.fromkeys(blocks))
 
 
 def _walk(cls: type, outer: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...], bool]]:
