@@ -30,10 +30,8 @@ from mtlsgate.text import quoted
 
 T = TypeVar("T")
 
-#: What a field reads as where nothing usable is written.
-_ABSENT = object()
-#: What a field reads as whose block is there, but could not be built.
-_BROKEN = object()
+#: What a field reads as: nothing usable is there; or a block that could not be built.
+_ABSENT, _BROKEN = object(), object()
 
 
 class Decoder:
