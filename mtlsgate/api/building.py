@@ -140,17 +140,17 @@ class FromPython:
 @frozen
 class FromFile:
     """
-    One server of a configuration file.
+    One server of a configuration.
 
-    :ivar path: the file.
+    :ivar paths: its files and directories, absolute.
     :ivar server: the server's name; None for the only one.
     """
 
-    path: Path
+    paths: tuple[str, ...]
     server: str | None
 
     def build(self, now: Callable[[], datetime]) -> Built:
-        """:raises ConfigError: with every error of the file and of that server."""
-        found = load_gate(str(self.path), self.server, now=now)
+        """:raises ConfigError: with every error of the files and of that server."""
+        found = load_gate(self.paths, self.server, now=now)
         hosts = tuple(host.value for host in found.parts.model.hosts)
-        return Built(str(self.path), found.parts, hosts, found.settings, found.warnings, now)
+        return Built(", ".join(self.paths), found.parts, hosts, found.settings, found.warnings, now)

@@ -4,10 +4,10 @@ Listening in a Twisted application: a gate's endpoint, and the port that it retu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import (
     IAddress,
@@ -19,9 +19,11 @@ from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from mtlsgate.api.building import Built
+from mtlsgate.api.reading import PythonReport
 from mtlsgate.clock import monotonic
-from mtlsgate.errors import GateError
+from mtlsgate.errors import NOWHERE, GateError
 from mtlsgate.gate.registry import Registry
+from mtlsgate.load.address_conflicts import refuse_overlaps
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.run.epoch_runner import EpochRunner
@@ -29,24 +31,85 @@ from mtlsgate.run.listening import bind
 from mtlsgate.run.sockets import Sockets
 
 
+@define
+class Running:
+    """The ports of one gate."""
+
+    _ports: list[GatePort] = field(factory=list, init=False)
+
+    def add(self, port: GatePort) -> None:
+        """:param port: that listens now."""
+        self._ports = [*self._still_there(), port]
+
+    def take_over(self, built: Built) -> None:
+        """
+        Let every port follow the gate.
+
+        :raises ConfigError: if one of them cannot.  Nothing has changed then.
+        """
+        epochs = [(port, port.epoch(self, built)) for port in self._still_there()]
+        for port, epoch in epochs:
+            port.take_over(epoch)
+
+    def _still_there(self) -> list[GatePort]:
+        return [port for port in self._ports if not port.is_over]
+
+
+@frozen(eq=False)
+class Member:
+    """
+    One gate of a port, and what stands behind it.
+
+    :ivar running: the ports of that gate.
+    :ivar built: tells the gate as it is now.
+    :ivar application: what its verified connections are handed to.
+    """
+
+    running: Running
+    built: Callable[[], Built] = field(repr=False)
+    application: IProtocolFactory | Factory[Any]
+
+
+def epoch_of(members: Iterable[tuple[Built, Any]], hosts: tuple[str, ...]) -> Epoch:
+    """
+    :param members: gates, each with its application.
+    :returns: what all of them are together, where they listen.
+    :raises ConfigError: if they cannot share these hosts.
+    """
+    first, *others = (built.epoch(hosts, application) for built, application in members)
+    servers = [server for epoch in (first, *others) for server in epoch.servers]
+    report = PythonReport(first.path)
+    refuse_overlaps([(server.model, server.hosts) for server in servers], report)
+    names = [server.gate.name for server in servers]
+    for name in {name for name in names if names.count(name) > 1}:
+        report.error(NOWHERE, "", f"two gates are called {name!r}: give each a name of its own")
+    addresses = [one for server in servers for host in server.hosts for one in host.addresses]
+    if len(servers) > 1 and any(getattr(one, "port", None) == 0 for one in addresses):
+        report.error(NOWHERE, "", "gates cannot share port 0: each would get a port of its own")
+    report.raise_errors()
+    return evolve(
+        first,
+        servers=tuple(servers),
+        warnings=tuple(one for epoch in (first, *others) for one in epoch.warnings),
+        expiries=tuple(one for epoch in (first, *others) for one in epoch.expiries),
+    )
+
+
 @implementer(IListeningPort)
 class GatePort:
-    """
-    A gate that listens.
-
-    :ivar application: what verified connections are handed to.
-    """
+    """A gate that listens; or several, of which the name that a client asks for chooses."""
 
     def __init__(
-        self, runner: EpochRunner, hosts: tuple[str, ...], application: IProtocolFactory
+        self, runner: EpochRunner, hosts: tuple[str, ...], members: tuple[Member, ...]
     ) -> None:
         """
         :param runner: listens.
         :param hosts: where, as a person writes it.
+        :param members: the gates.
         """
-        self.application = application
         self._runner = runner
         self._hosts = hosts
+        self._members = members
         self._address = runner.listening_on()[0]
 
     def startListening(self) -> None:
@@ -72,9 +135,17 @@ class GatePort:
         """Whether it accepts no more, and the last connection is gone."""
         return self._runner.is_draining and not len(self._runner.registry)
 
-    def epoch(self, built: Built) -> Epoch:
-        """:raises ConfigError: if the gate cannot listen where this port does."""
-        return built.epoch(self._hosts, self.application)
+    def epoch(self, changed: Running, built: Built) -> Epoch:
+        """
+        :param changed: the ports of the gate that changes.
+        :param built: that gate, as it is to be.
+        :raises ConfigError: if the port cannot follow it.
+        """
+        members = [
+            (built if one.running is changed else one.built(), one.application)
+            for one in self._members
+        ]
+        return epoch_of(members, self._hosts)
 
     def take_over(self, epoch: Epoch) -> None:
         """:raises GateError: if the application fails to start."""
@@ -84,32 +155,8 @@ class GatePort:
             self._runner.take_over(epoch)
 
 
-@define
-class Running:
-    """The ports of one gate."""
-
-    _ports: list[GatePort] = field(factory=list, init=False)
-
-    def add(self, port: GatePort) -> None:
-        """:param port: that listens now."""
-        self._ports = [*self._still_there(), port]
-
-    def take_over(self, built: Built) -> None:
-        """
-        Let every port follow the gate.
-
-        :raises ConfigError: if one of them cannot.  Nothing has changed then.
-        """
-        epochs = [(port, port.epoch(built)) for port in self._still_there()]
-        for port, epoch in epochs:
-            port.take_over(epoch)
-
-    def _still_there(self) -> list[GatePort]:
-        return [port for port in self._ports if not port.is_over]
-
-
 @implementer(IStreamServerEndpoint)
-@frozen
+@frozen(eq=False)
 class GateEndpoint:
     """
     Listens with a gate before the application.
@@ -117,8 +164,9 @@ class GateEndpoint:
     :ivar hosts: where.
     """
 
-    _gate: Callable[[], Built] = field(repr=False)
     _running: Running = field(repr=False)
+    _built: Callable[[], Built] = field(repr=False)
+    _beside: tuple[Member, ...] = field(repr=False)
     _reactor: Any = field(repr=False)
     hosts: tuple[str, ...]
 
@@ -136,7 +184,8 @@ class GateEndpoint:
             return fail()
 
     def _listen(self, application: IProtocolFactory | Factory[Any]) -> GatePort:
-        epoch = self._gate().epoch(self.hosts, application)
+        members = (Member(self._running, self._built, application), *self._beside)
+        epoch = epoch_of([(one.built(), one.application) for one in members], self.hosts)
         reactor, sockets = monotonic(self._reactor), Sockets.of_process()
         registry = Registry(reactor, [HumanLog(epoch.settings.quiet)])
         bound = bind(epoch, sockets)
@@ -147,6 +196,7 @@ class GateEndpoint:
             runner.stop_accepting()
             raise
         runner.start()
-        port = GatePort(runner, self.hosts, application)
-        self._running.add(port)
+        port = GatePort(runner, self.hosts, members)
+        for one in members:
+            one.running.add(port)
         return port

@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from attrs import evolve
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import Factory
 
-from mtlsgate.api.building import FromFile, FromPython, Origin
-from mtlsgate.api.endpoint import GateEndpoint, Running
+from mtlsgate.api.building import Built, FromFile, FromPython, Origin
+from mtlsgate.api.endpoint import GateEndpoint, Member, Running
 from mtlsgate.api.values import Credential, Options, Rule
 from mtlsgate.clock import utc_now
 from mtlsgate.errors import GateError
+from mtlsgate.load.sources import ConfigPaths, names_of
 
 
 class Gate:
@@ -64,21 +67,22 @@ class Gate:
     @classmethod
     def from_config(
         cls,
-        path: str | os.PathLike[str],
+        paths: ConfigPaths,
         server: str | None = None,
         *,
         now: Callable[[], datetime] = utc_now,
     ) -> Gate:
         """
-        Take one server of a configuration file, but for its ``protocol``: that is
-        what the endpoint is given.
+        Take one server of a configuration, but for its ``protocol``: that is what the
+        endpoint is given.
 
-        :param path: the file.
+        :param paths: the file, a directory of such, or several of both.
         :param server: the server's name; may be left out if there is one only.
         :raises ConfigError: with everything that is wrong.
         """
         gate = cls.__new__(cls)
-        gate._begin(FromFile(Path(path).absolute(), server), now)  # noqa: SLF001 -- its own class's
+        names = tuple(os.path.abspath(name) for name in names_of(paths))
+        gate._begin(FromFile(names, server), now)  # noqa: SLF001 -- its own class's
         return gate
 
     def _begin(self, origin: Origin, now: Callable[[], datetime]) -> None:
@@ -101,20 +105,35 @@ class Gate:
     def __repr__(self) -> str:
         return f"<Gate {self.name!r}>"
 
-    def endpoint(self, reactor: Any, *hosts: str) -> GateEndpoint:
+    def endpoint(
+        self,
+        reactor: Any,
+        *hosts: str,
+        beside: Iterable[tuple[Gate, IProtocolFactory | Factory[Any]]] = (),
+    ) -> GateEndpoint:
         """
         :param reactor: the reactor.
         :param hosts: where to listen, as in ``hosts`` of a server: ``"tcp:8443"``,
             ``"*:8443"``, ``"127.0.0.1:8443"``, ``"unix:/run/gate.sock"``; by default
             where the configuration file says.
+        :param beside: further gates on the same hosts, each with its application.  The
+            name that a client asks for chooses among the ``server_names`` of all.
         :returns: an `IStreamServerEndpoint`.  What listens on it gets verified
             connections, and no others.
-        :raises ConfigError: if no host is named.
+        :raises GateError: if no host is named.
         """
         where = hosts or self._built.hosts
         if not where:
             raise GateError(f'{self!r}: name where to listen, as in "tcp:8443"')
-        return GateEndpoint(lambda: self._built, self._running, reactor, tuple(where))
+        members = tuple(gate.before(application) for gate, application in beside)
+        return GateEndpoint(self._running, self._now_built, members, reactor, tuple(where))
+
+    def before(self, application: IProtocolFactory | Factory[Any]) -> Member:
+        """:returns: the gate together with the application behind it."""
+        return Member(self._running, self._now_built, application)
+
+    def _now_built(self) -> Built:
+        return self._built
 
     def reload(
         self,

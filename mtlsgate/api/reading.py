@@ -44,6 +44,7 @@ _WORDS = (
     (re.compile(r"\b(ca|leaf)_certificate(?!_dir)(?:_file|\(_file\))?"), r"\1"),
     (re.compile(r"\bcrl_file\b"), "crl"),
     (re.compile(r"\bthis allow block"), "this Allow"),
+    (re.compile(r": see line 0, column \d+"), ""),
 )
 
 

@@ -168,9 +168,7 @@ def test_a_factory_that_fails_to_start_frees_the_address(here: Certificates, run
         def startFactory(self) -> None:
             raise RuntimeError("no")
 
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    endpoint = a_gate().endpoint(running.reactor, f"127.0.0.1:{port}")
+    endpoint = a_gate().endpoint(running.reactor, free())
     with pytest.raises(GateError, match="a protocol failed to start: RuntimeError: no"):
         running.listen(endpoint, Broken())
     running.listen(endpoint, Greeters())
@@ -372,3 +370,79 @@ def test_which_server(scratch: Path, server: str | None, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Gate.from_config("gate.hcl", server)
     assert str(caught.value).endswith(f"gate.hcl:1:1: configuration: {problem}")
+
+
+def free() -> str:
+    """:returns: an address that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def two_gates(running: Loop, here: Certificates) -> tuple[Gate, Gate, Client, list[Greeters]]:
+    fleet = a_gate(name="fleet", server_names=["localhost"])
+    office = Gate(
+        certificate=("other.crt", "other.key"),
+        rules=[Rule("office", ca="office-ca.crt")],
+        name="office",
+        server_names=["other.example"],
+    )
+    applications = [Greeters(), Greeters()]
+    endpoint = fleet.endpoint(running.reactor, free(), beside=[(office, applications[1])])
+    port = running.listen(endpoint, applications[0])
+    return fleet, office, Client(here.directory, port.getHost()), applications
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_several_gates_on_one_address(here: Certificates, running: Loop, version: str) -> None:
+    """The name chooses the gate: its rules, its certificate, its application, its reload."""
+    fleet, office, client, applications = two_gates(running, here)
+
+    def ask(name: str, server_name: str) -> str:
+        return running.call(partial(client.ask, name, version, server_name))
+
+    assert ask("alice", "localhost") == "hello alice by fleet"
+    assert ask("alice", "other.example") == ""
+    assert ask("carol", "other.example") == "hello carol by office"
+    assert ask("carol", "localhost") == ""
+    assert ask("carol", "third.example") == ""
+    office.reload(rules=[Rule("changed", leaf="bob.crt")])
+    assert ask("bob", "other.example") == "hello bob by changed"
+    assert ask("carol", "other.example") == ""
+    fleet.reload(rules=[Rule("one", leaf="alice.crt")])
+    assert ask("alice", "localhost") == "hello alice by one"
+    assert ask("bob", "other.example") == "hello bob by changed"
+    assert [len(one.protocols) for one in applications] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "problem"),
+    [
+        ({"name": "a"}, {"name": "b"}, "servers that share an address need server_names each"),
+        (
+            {"name": "a", "server_names": ["x.example"]},
+            {"name": "b", "server_names": ["x.example"]},
+            'has a server for "x.example" already',
+        ),
+        (
+            {"name": "a", "server_names": ["x.example"]},
+            {"name": "a", "server_names": ["y.example"]},
+            "two gates are called 'a': give each a name of its own",
+        ),
+    ],
+)
+def test_gates_that_cannot_share_an_address(
+    here: Certificates, running: Loop, first: Any, second: Any, problem: str
+) -> None:
+    beside = [(a_gate(**second), Greeters())]
+    endpoint = a_gate(**first).endpoint(running.reactor, free(), beside=beside)
+    with pytest.raises(ConfigError) as caught:
+        running.listen(endpoint, Greeters())
+    assert problem in str(caught.value)
+    assert "line" not in str(caught.value)
+
+
+def test_gates_do_not_share_port_0(here: Certificates, running: Loop) -> None:
+    beside = [(a_gate(name="b", server_names=["y.example"]), Greeters())]
+    gate = a_gate(name="a", server_names=["x.example"])
+    with pytest.raises(ConfigError, match="each would get a port of its own"):
+        running.listen(gate.endpoint(running.reactor, "127.0.0.1:0", beside=beside), Greeters())
