@@ -170,7 +170,7 @@ class _Load:
     ) -> None:
         names = names_of(paths)
         self.report = Report(", ".join(names))
-        self.directory = base_directory(names[0])
+        self.directory = base_directory(names[0], opener)
         self.files = CertificateFiles(self.directory, self.report, seen, opener)
         self.servers = ServerBuilder(self.files, self.report, now)
         # Not `self`, which would keep all that was read alive until the next collection.

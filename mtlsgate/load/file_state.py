@@ -5,6 +5,7 @@ The state of a file, by which a change is noticed; and how files are opened.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,12 @@ def stamp(path: Path, opener: Opener = os.open) -> Stamp:
         return _stamp_opened(path, opener)
     except (OSError, ValueError):
         return None
+
+
+def is_directory(path: Path, opener: Opener = os.open) -> bool:
+    """:returns: whether a directory is there, be the user allowed to look or not."""
+    found = stamp(path, opener)
+    return found is not None and stat.S_ISDIR(found[MODE])
 
 
 def _stamp_opened(path: Path, opener: Opener) -> Stamp:

@@ -22,7 +22,7 @@ from mtlsgate.certificates.parsing import each_certificate, read_file
 from mtlsgate.config import Located, Material, Misconfigured
 from mtlsgate.config.material import material_bytes, unusable
 from mtlsgate.errors import CredentialError, Position, Report
-from mtlsgate.load.file_state import Opener, Stamp, list_directory, stamp
+from mtlsgate.load.file_state import Opener, Stamp, is_directory, list_directory, stamp
 from mtlsgate.text import quoted
 from mtlsgate.tls.trust import refuse_unreadable
 
@@ -87,6 +87,10 @@ class CertificateFiles:
         """
         self.note_own(path)
         return self.read_file(path)
+
+    def is_directory(self, path: Path) -> bool:
+        """:returns: whether a directory is there."""
+        return is_directory(path, self._opener)
 
     def list_own(self, path: Path) -> list[Path]:
         """

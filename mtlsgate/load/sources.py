@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 
 from mtlsgate.config.assembly import SourceFile
 from mtlsgate.errors import START, CredentialError, Position, Report
+from mtlsgate.load.file_state import Opener, is_directory
 
 #: One file or directory, or several.
 ConfigPaths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -25,11 +26,11 @@ def names_of(paths: ConfigPaths) -> tuple[str, ...]:
     return tuple(os.fspath(path) for path in paths)
 
 
-def base_directory(name: str) -> Path:
+def base_directory(name: str, opener: Opener = os.open) -> Path:
     """:returns: where relative paths start of a file, or of those in a directory."""
     # Absolute, because a daemon changes its directory before it reloads.
     path = Path(name).absolute()
-    return path if path.is_dir() else path.parent
+    return path if is_directory(path, opener) else path.parent
 
 
 class SourceReader(Protocol):
@@ -40,6 +41,9 @@ class SourceReader(Protocol):
         :param path: of a file of the configuration, absolute.
         :raises CredentialError: if it cannot be read, in words that follow its name.
         """
+
+    def is_directory(self, path: Path) -> bool:
+        """:returns: whether a directory is there."""
 
     def list_own(self, path: Path) -> Sequence[Path]:
         """
@@ -56,7 +60,7 @@ def read_sources(names: Sequence[str], reader: SourceReader, report: Report) -> 
     :returns: what is in the files, in order; those of a directory by their names.
     """
     found: list[SourceFile] = []
-    several = len(names) > 1 or Path(names[0]).is_dir()
+    several = len(names) > 1 or reader.is_directory(Path(names[0]).absolute())
     for name in names:
         try:
             for path in _files(name, reader):
@@ -70,14 +74,16 @@ def read_sources(names: Sequence[str], reader: SourceReader, report: Report) -> 
 
 def _files(name: str, reader: SourceReader) -> Iterator[str]:
     """:raises CredentialError: if a directory cannot be read, or has no file."""
-    if not Path(name).is_dir():
+    if not reader.is_directory(Path(name).absolute()):
         yield name
         return
     try:
         listed = reader.list_own(Path(name).absolute())
     except OSError as error:
         raise CredentialError(f"cannot be read: {error.strerror}") from None
-    files = sorted(path.name for path in listed if path.suffix == _ENDING and not path.is_dir())
+    files = sorted(
+        path.name for path in listed if path.suffix == _ENDING and not reader.is_directory(path)
+    )
     if not files:
         raise CredentialError(f"has no file in it that ends in {_ENDING}")
     for file in files:

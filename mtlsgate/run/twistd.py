@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import stat
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -125,6 +126,9 @@ def mend_pid_file(options: Any, say: Callable[[str], object]) -> None:
 def _pid_file_problem(path: str, is_foreground: bool) -> str | None:
     """:returns: why the file cannot be written, or None; removes one that is stale."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            # Such as /dev/null, which twistd would remove at its end.
+            return f"--pidfile: {path} is not a regular file"
         with open(path, "rb") as file:
             text = file.read(32)
     except FileNotFoundError:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -96,8 +97,17 @@ def test_a_pid_file_that_cannot_be_written(tmp_path: Path, said: Said) -> None:
     assert said == [f"--pidfile: {path}: no such directory: the gate goes on without a pid file"]
     with pytest.raises(TwistdError, match="no such directory"):
         said.mend(pidfile=str(path), nodaemon=False)
-    with pytest.raises(TwistdError, match="Is a directory"):
+    with pytest.raises(TwistdError, match="is not a regular file"):
         said.mend(pidfile=str(tmp_path), nodaemon=False)
+
+
+def test_a_device_is_no_pid_file(said: Said) -> None:
+    """twistd would remove it, as root."""
+    assert said.mend(pidfile="/dev/null", nodaemon=True)["pidfile"] == ""
+    assert said == [
+        "--pidfile: /dev/null is not a regular file: the gate goes on without a pid file"
+    ]
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
 def test_a_directory_that_cannot_be_written(
