@@ -108,7 +108,8 @@ def test_conch(here: Certificates) -> None:
             own = f"-cert {certificate}.crt -key {certificate}.key"
             proxy = f"ProxyCommand {openssl} s_client -quiet -connect %h:%p {own}"
             options = ("-F", "none", "-o", proxy, "-o", "BatchMode yes", "-o", "LogLevel ERROR")
-            unknown = ("-o", "StrictHostKeyChecking no", "-o", "UserKnownHostsFile /dev/null")
+            known = f"UserKnownHostsFile {here.directory}/known_hosts"
+            unknown = ("-o", "StrictHostKeyChecking no", "-o", known)
             return run(ssh, *options, *unknown, "-p", str(port), f"{user}@127.0.0.1", "whoami")
 
         assert "alice by fleet" in whoami("alice", "alice")[1].splitlines()
