@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mtlsgate.testing import Client
+from mtlsgate.testing import Client, Version
 from tests.kits.http import GET, OK, HttpGate, read_response
 
 
@@ -238,3 +238,28 @@ def test_nothing_is_left_of_a_connection(http: HttpGate, seconds: float) -> None
     client.close()
     client.pump()
     assert http.reactor.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"NO\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: other.example\r\n\r\n", 421),
+        (b"TRACE / HTTP/1.1\r\nHost: a.example\r\n\r\n", 501),
+        (b"GET / HTTP/1.1\r\nHost: a.example\r\nExpect: x\r\n\r\n", 417),
+        (b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 11\r\n\r\n", 413),
+        (b"GET /", 408),
+    ],
+)
+def test_refusals_reach_the_client(
+    http: HttpGate, version: Version, sent: bytes, status: int
+) -> None:
+    """On either version of TLS, in full and before the connection ends."""
+    http.configure(max_body_size=10, header_timeout=1.0)
+    client = http.connect(server_name="a.example", min_version=version, max_version=version)
+    client.send(sent)
+    http.reactor.advance(1)
+    response = read_response(client.receive())
+    assert response.status == status
+    assert len(response.body) == int(response["content-length"])
+    assert ("connection" in response) == client.close_notified == (status in (400, 408, 413))
