@@ -18,7 +18,7 @@ from mtlsgate.text import quoted
 
 
 def refuse_names(server: model.Server, report: Report) -> None:
-    """Report what cannot be a server name, and what stands there twice."""
+    """Report names that are no server names, and names that are listed twice."""
     seen: dict[str, Position] = {}
     for name in server.server_names:
         try:
@@ -29,7 +29,7 @@ def refuse_names(server: model.Server, report: Report) -> None:
         first = seen.setdefault(canonical(name.value), name.at)
         if first != name.at:
             report.error(
-                name.at, server.heading, f"server_names: {quoted(name.value)} stands there twice"
+                name.at, server.heading, f"server_names: {quoted(name.value)} is listed twice"
             )
 
 
@@ -38,7 +38,7 @@ class _Use:
     """
     One address of one server.
 
-    :ivar server: whose.
+    :ivar server: that listens there.
     :ivar host: the entry of ``hosts``.
     :ivar address: one of those that it means.
     :ivar at: where the entry stands.
@@ -56,7 +56,7 @@ class _Use:
         return address.port if isinstance(address, SocketAddress) else str(address)
 
     def clashes(self, other: _Use) -> bool:
-        """:returns: whether both cannot be listened on with a socket each."""
+        """:returns: whether the two cannot have a socket each."""
         one, two = self.address, other.address
         if isinstance(one, SocketAddress) and isinstance(two, SocketAddress):
             return one.overlaps(two)

@@ -56,13 +56,13 @@ class _Arguments:
 
     @classmethod
     def of(cls, text: str) -> _Arguments:
-        """:raises HostError: if a name stands there twice."""
+        """:raises HostError: if a name is listed twice."""
         positional, named = list[str](), dict[str, str]()
         for name, value in _fields(text.partition(":")[2]):
             if name is None:
                 positional.append(value)
             elif name in named:
-                raise HostError(f"{name}= stands there twice")
+                raise HostError(f"{name}= is listed twice")
             else:
                 named[name] = value
         return cls(positional, named)

@@ -23,9 +23,9 @@ class RuleReader:
     """
     Reads the rules of one load.
 
-    :ivar files: reads the files.
+    :ivar files: reads the certificates and revocation lists.
     :ivar report: where problems go.
-    :ivar now: the time that certificates are judged by.
+    :ivar now: the time by which certificates are judged.
     """
 
     def __init__(
@@ -38,8 +38,8 @@ class RuleReader:
 
     def rules(self, tls: model.Tls, deny: tuple[Condition, ...]) -> Iterator[Rule]:
         """
-        :param deny: the conditions of the server, which are those of no rule.
-        :returns: the rules of a server, but for those of which nothing is left.
+        :param deny: the conditions of the server's own ``deny`` blocks.
+        :returns: the rules of a server; a rule in error is left out.
         """
         for number, block in enumerate(tls.client_certificate, 1):
             strict = tls.verification != "compatible"
@@ -54,8 +54,8 @@ class RuleReader:
         strict: bool = True,
     ) -> Rule | None:
         """
-        :param number: of the block in its server, for one without a label.
-        :param server_deny: the conditions of the server, to warn of pins by.
+        :param number: of the block in its server; names a rule without a label.
+        :param server_deny: the conditions of the server, to warn of pins that they deny.
         :param strict: whether CRLs must keep to the RFC 5280 profile.
         :returns: the rule, or None if the report says why there is none.
         """

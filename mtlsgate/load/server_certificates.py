@@ -1,5 +1,5 @@
 """
-From ``server_certificate`` blocks to what a server shows of itself.
+From ``server_certificate`` blocks to the certificates that a server shows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class CredentialReader:
     Reads the certificates and keys of one load's servers.
 
     :ivar files: reads the files.
-    :ivar _known: by what names them: what a thousand servers name is read once.
+    :ivar _known: what was read, by what names it: a thousand servers may name the same.
     """
 
     def __init__(self, files: CertificateFiles) -> None:
@@ -34,8 +34,9 @@ class CredentialReader:
     def of(self, server: model.Server, hosts: tuple[Host, ...]) -> Iterator[ServerCredential]:
         """
         :param hosts: where the server listens.
-        :returns: what the server's blocks name, or without any a self-signed
-            one, where nobody else can come; the report says what is wrong.
+        :returns: what the server's blocks name.  A server without a block gets a
+            self-signed certificate if only this machine can connect.  The report
+            says what is wrong.
         """
         blocks = server.tls.server_certificate
         for block in blocks:

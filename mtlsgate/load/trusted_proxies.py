@@ -18,8 +18,8 @@ _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 def trusted_proxies(server: model.Server, report: Report) -> TrustedProxies | None:
     """
-    :returns: a server's, or None where it reads no PROXY header; what is wrong
-        with them is reported.
+    :returns: a server's trusted proxies, or None if it reads no PROXY header.
+        What is wrong with them is reported.
     """
     if server.proxy_protocol is None:
         return None
@@ -66,7 +66,7 @@ def read_network(text: str) -> Network:
 
 
 def _everywhere(networks: Iterable[Network]) -> bool:
-    """Whether they are, together, all of IPv4 or of IPv6."""
+    """:returns: whether the networks together are all of IPv4 or all of IPv6."""
     found = tuple(networks)
     four = [one for one in found if isinstance(one, ipaddress.IPv4Network)]
     six = [one for one in found if isinstance(one, ipaddress.IPv6Network)]

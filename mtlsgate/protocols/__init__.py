@@ -1,8 +1,8 @@
 """
 Protocol plugins: finding the one that a ``protocol`` block names.
 
-The built-in ones are in this package, one module each; they are found the
-same way as anybody's, by the entry point group ``mtlsgate.protocols``.
+The built-in ones are in this package, one module or package each.  All are found in
+one way, by the entry point group ``mtlsgate.protocols``.
 """
 
 from __future__ import annotations

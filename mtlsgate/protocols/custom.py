@@ -1,10 +1,9 @@
 """
-``protocol "custom"``: a protocol of one's own, without any packaging.
+``protocol "custom"``: a protocol of your own, without any packaging.
 
 ``factory = "package.module:attribute"`` names a plugin, a Twisted protocol
-factory, or a callable that returns one.  All other attributes of the block
-belong to what is named: a plugin reads them as it declares, a callable gets
-them as keyword arguments.
+factory, or a callable that returns one.  It gets all other attributes of the
+block: a plugin by its configuration class, a callable as keyword arguments.
 """
 
 from __future__ import annotations
@@ -58,8 +57,8 @@ class CustomPlugin:
         self, configuration: CustomConfiguration, environment: IProtocolEnvironment
     ) -> IProtocolFactory:
         """
-        :returns: the factory that was named, or made by what was named.
-        :raises ValueError: if it cannot be had.
+        :returns: the factory that was named, or that what was named made.
+        :raises ValueError: if there is none.
         """
         origin = configuration.factory
         found = resolve(origin, environment.directory)

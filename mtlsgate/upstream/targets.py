@@ -94,7 +94,7 @@ def parse_targets(written: object, parse: Callable[[str], T]) -> list[T]:
     targets = [parse(text) for text in texts]
     for number, target in enumerate(targets):
         if target in targets[:number]:
-            raise ValueError(f"{quoted(texts[number])} stands there twice")
+            raise ValueError(f"{quoted(texts[number])} is listed twice")
     return targets
 
 

@@ -295,6 +295,25 @@ def test_the_proxy_protocol(here: Certificates, running: Loop, version: str) -> 
     assert getattr(peer.address, "host", None) == "192.0.2.7"
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_sessions(here: Certificates, running: Loop, version: str) -> None:
+    """They resume if that is asked for, and none of before a reload does."""
+    gate = a_gate(session_resumption=True)
+    client, application = open_gate(gate, running, here)
+
+    def visit(earlier: Any = None) -> Any:
+        with client.connect("alice", version, earlier=earlier) as connection:
+            connection.sendall(b"hi")
+            assert connection.recv(100) == b"hi alice by fleet"
+            return connection.context, connection.session
+
+    first = running.call(visit)
+    second = running.call(partial(visit, first))
+    gate.reload()
+    running.call(partial(visit, second))
+    assert [peer and peer.resumed for peer in application.peers] == [False, True, False]
+
+
 @pytest.mark.parametrize("answer", [True, False])
 def test_an_authorizer_is_a_callable(here: Certificates, running: Loop, answer: bool) -> None:
     asked: list[str] = []

@@ -130,21 +130,24 @@ class Client:
         version: str = "1.3",
         server_name: str = "localhost",
         header: bytes = b"",
+        earlier: tuple[ssl.SSLContext, ssl.SSLSession] | None = None,
     ) -> ssl.SSLSocket:
         """
         :param header: what to send before TLS.
+        :param earlier: a session to resume, with its context.
         :returns: a connection after its handshake; read before you conclude.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if earlier is None else earlier[0]
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         context.minimum_version = context.maximum_version = _VERSION[version]
-        if name is not None:
+        if name is not None and earlier is None:
             context.load_cert_chain(self.directory / f"{name}.crt", self.directory / f"{name}.key")
         raw = socket.create_connection((self.address.host, self.address.port), timeout=_MOST)
         try:
             raw.sendall(header)
-            return context.wrap_socket(raw, server_hostname=server_name)
+            session = None if earlier is None else earlier[1]
+            return context.wrap_socket(raw, server_hostname=server_name, session=session)
         except BaseException:
             raw.close()
             raise

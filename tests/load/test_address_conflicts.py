@@ -163,7 +163,7 @@ def test_addresses_taken_twice(here: Site, servers: list[str], problems: list[st
         ),
         (
             '["a.example", "b.example", "A.example."]',
-            ['3:43: server: server_names: "A.example." stands there twice'],
+            ['3:43: server: server_names: "A.example." is listed twice'],
         ),
         (
             '"a.example"',

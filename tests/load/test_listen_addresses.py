@@ -198,7 +198,7 @@ def test_other_endpoints_are_refused(text: str, expected: str) -> None:
         ("unix:mode=660", "address= is missing"),
         ("unix:a:mode=x", 'mode: "x" is not an octal number from 0 to 7777'),
         ("unix:a:mode=8", 'mode: "8" is not an octal number from 0 to 7777'),
-        ("unix:a:mode=6:mode=7", "mode= stands there twice"),
+        ("unix:a:mode=6:mode=7", "mode= is listed twice"),
         ("unix:a:600:5:0:e", '"e" is one value too many'),
         ("unix:a:lockfile=1", "lockfile: there is no lock file, because a socket that nobody"),
         ("systemd:domain=INET", "systemd: needs either index= or name="),

@@ -546,7 +546,7 @@ def test_blocks(attributes: str, tmp_path: Path) -> None:
         ('target = ["a:1", 2]', "4:10: protocol \"proxy\": target: must be a string, or a"),
         (
             'target = ["127.0.0.1:80", "127.0.0.1:80"]',
-            '4:10: protocol "proxy": target: "127.0.0.1:80" stands there twice',
+            '4:10: protocol "proxy": target: "127.0.0.1:80" is listed twice',
         ),
         (
             'target = "10.0.0.1:80"',

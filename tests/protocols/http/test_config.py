@@ -145,7 +145,7 @@ LOCAL = 'target = "127.0.0.1:80"\n'
         ("", "3:1: protocol \"http\": target is missing"),
         ("target = []", '4:10: protocol "http": target: must be a string, or a list of strings'),
         ("target = 5", '4:10: protocol "http": target: must be a string, or a list of strings'),
-        ('target = ["127.0.0.1:1", "127.0.0.1:1"]', "stands there twice"),
+        ('target = ["127.0.0.1:1", "127.0.0.1:1"]', "is listed twice"),
         ('target = "app.internal:80"', "would be spoken to in plaintext: add a tls block, or set"),
         ('target = "http://192.0.2.1"', "would be spoken to in plaintext"),
         ('target = "https://localhost"', "https:// needs a tls block that says which CA to trust"),
