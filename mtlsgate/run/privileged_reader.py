@@ -34,6 +34,8 @@ from mtlsgate.observe.owner import Owner, is_changeable_by
 _LENGTH = struct.Struct("!I")
 #: O_NONBLOCK, so that a pipe that nobody writes to is refused and not waited for.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+#: As long as the system allows.
+_NAME = "mtlsgate-reader"
 #: They are the gate's to act on; the reader ends when the gate does.
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -120,6 +122,9 @@ def _run(connected: socket.socket, owner: Owner) -> NoReturn:
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)
         _close_all_but(connected.fileno())
+        # It keeps no file system busy, and ps and top show what it is.
+        os.chdir("/")
+        Path("/proc/self/comm").write_text(_NAME)
         _serve(connected, owner)
     finally:
         # No handler of the gate's, and nothing of its buffers, is this process's.

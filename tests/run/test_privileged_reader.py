@@ -275,6 +275,7 @@ def test_the_reader_ends_with_the_gate(roots: Path) -> None:
         ended = os.pidfd_open(int(child))
         assert Path(f"/proc/{child}/status").read_text().count("Uid:\t0\t0\t0\t0") == 1
         assert len(os.listdir(f"/proc/{child}/fd")) == 4
+        assert Path(f"/proc/{child}/comm").read_text() == "mtlsgate-reader\n"
         running.process.kill()
         # Its output ends, too: the reader does not hold it.
         assert running.process.stdout is not None
