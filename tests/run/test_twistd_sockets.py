@@ -105,3 +105,18 @@ def test_a_unix_socket_outlives_a_gate_that_was_killed(here: Path) -> None:
             assert echoes(client)
     assert (here / "gate.sock").is_socket()
     assert not list(here.glob("*.lock"))
+
+
+@pytest.mark.parametrize("reactor", ["epoll", "asyncio", "poll", "select"])
+def test_reactors(here: Path, reactor: str) -> None:
+    """Whichever it is, clients come in, and one that says nothing is dropped in time."""
+    change(here, '127.0.0.1:0"]', '127.0.0.1:0"]\n  handshake_timeout = "1s"')
+    with gate(here / "gate.hcl", ("twistd", f"--reactor={reactor}", "-n", "--pidfile=")) as running:
+        address = ("127.0.0.1", running.port("demo"))
+        with connect(here, address) as client, socket.create_connection(address) as silent:
+            assert echoes(client)
+            silent.settimeout(60)
+            with pytest.raises(ConnectionResetError):
+                silent.recv(1)
+            assert echoes(client)
+        assert "Traceback" not in running.stop()
