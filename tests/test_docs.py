@@ -45,13 +45,12 @@ from mtlsgate import interfaces
 from mtlsgate.config import Material, model
 from mtlsgate.config.fields import fields_of
 from mtlsgate.errors import ConfigError
-from mtlsgate.gate.factory import GateFactory
 from mtlsgate.http.refusal import REASONS
 from mtlsgate.load.epoch import load
 from mtlsgate.protocols.http.configuration import HttpConfiguration
 from mtlsgate.protocols.web import WebConfiguration
 from mtlsgate.reasons import Cause, Reason
-from mtlsgate.testing import Authority, Client, Credential, self_signed
+from mtlsgate.testing import Authority, Client, Credential, gate, self_signed
 from tests.kits.docs import DOCS, PAGES, README, ROOT, sections
 from tests.kits.programs import BIN, free_port, program
 
@@ -331,9 +330,8 @@ def test_the_tutorials_chat_runs(chat_config: Path) -> None:
     """The example's configuration loads as it is, and its chat greets a member by name."""
     authority = Authority.create("Chat CA")
     (chat_config.parent / "ca.crt").write_bytes(authority.pem)
-    (loaded,) = load(str(chat_config)).servers
     clock = Clock()
-    client = Client(GateFactory(loaded.gate, clock), authority.issue("Alice"), clock=clock)
+    client = Client(gate(chat_config, clock), authority.issue("Alice"), clock=clock)
     client.handshake()
     assert client.receive() == b"Welcome, Alice!\n"
 

@@ -19,7 +19,7 @@ from mtlsgate.admission.near_miss import near_misses
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.parsing import parse_certificates, read_file
 from mtlsgate.errors import CredentialError, did_you_mean
-from mtlsgate.gate.factory import GateServer
+from mtlsgate.gate.server import GateServer
 from mtlsgate.load.epoch import load
 from mtlsgate.load.sources import ConfigPaths, names_of
 from mtlsgate.text import printable, quoted

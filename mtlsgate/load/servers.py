@@ -20,8 +20,8 @@ from mtlsgate.admission import AdmissionPolicy
 from mtlsgate.config import model
 from mtlsgate.errors import Report
 from mtlsgate.gate.authorizer import Authorizer
-from mtlsgate.gate.factory import GateServer
 from mtlsgate.gate.limits import Limits
+from mtlsgate.gate.server import GateServer
 from mtlsgate.gate.terms import Terms
 from mtlsgate.gate.trusted_proxies import TrustedProxies
 from mtlsgate.load import lint

@@ -15,9 +15,11 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from mtlsgate.clock import utc_now
-from mtlsgate.gate.factory import GateFactory
+from mtlsgate.gate.entrance import Entrance
+from mtlsgate.gate.registry import Registry
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.load.epoch import load
+from mtlsgate.observe.human_log import HumanLog
 
 __all__ = ["RecordingFactory", "RecordingProtocol", "gate"]
 
@@ -28,9 +30,9 @@ def gate(
     server: str | None = None,
     *,
     now: Callable[[], datetime] = utc_now,
-) -> GateFactory:
+) -> Entrance:
     """
-    What a gate listens with, for a :class:`Client` to connect to.
+    A gate that listens nowhere, for a :class:`Client` to connect to.
 
     :param config: the configuration file, which is loaded as the gate does.
     :param clock: the reactor of the server and of the protocol behind it.
@@ -44,7 +46,9 @@ def gate(
     if len(found) != 1:
         names = ", ".join(one.gate.name for one in servers)
         raise ValueError(f"say which of these servers is meant: {names}")
-    return GateFactory(found[0].gate, clock)
+    entrance = Entrance.of(found[0].gate, Registry(clock, [HumanLog()]))
+    entrance.start()
+    return entrance
 
 
 class RecordingProtocol(Protocol):

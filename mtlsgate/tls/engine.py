@@ -102,7 +102,7 @@ class EngineConnection(SSL.Connection):
     :ivar handshake: what they note.
     """
 
-    def __init__(self, context: SSL.Context, gate: ServerSide | None = None) -> None:
+    def __init__(self, context: SSL.Context, gate: ServerSide) -> None:
         super().__init__(context, None)
         self.gate = gate
         self.handshake = Handshake()
@@ -158,7 +158,7 @@ class Engine:
     def __init__(
         self,
         connection: EngineConnection,
-        conclude: Callable[[Engine], Admitted | Rejection] | None = None,
+        conclude: Callable[[EngineConnection], Admitted | Rejection] | None = None,
     ) -> None:
         """
         :param connection: in accept or connect state; nobody else drives it.
@@ -204,7 +204,7 @@ class Engine:
         if self._conclude is None:
             self._is_open = True
         else:
-            self.verdict = self._conclude(self)
+            self.verdict = self._conclude(connection)
             self._is_open = isinstance(self.verdict, Admitted)
             if not self._is_open:
                 # Session tickets, or TLS 1.2's Finished.
@@ -299,8 +299,9 @@ class Engine:
 
     @property
     def connection(self) -> EngineConnection | None:
-        """OpenSSL's connection, for questions about it; None after `free`."""
-        return self._connection
+        """OpenSSL's connection, for questions about it; None before application
+        bytes may pass, and after `free`."""
+        return self._connection if self._is_open else None
 
     @property
     def handshake(self) -> Handshake:

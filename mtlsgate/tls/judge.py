@@ -70,6 +70,10 @@ class Pending:
     path: Path | None = None
 
 
+#: A certificate is valid for all of the second in which it ends (RFC 5280, 4.1.2.5).
+_LAST_SECOND = timedelta(seconds=1)
+
+
 @frozen
 class _Begun:
     """
@@ -248,6 +252,17 @@ class Judge:
         if isinstance(verdict, Admitted) or any(self.policy.hopes(path, now)):
             return None
         return verdict
+
+    def still(self, path: Path) -> Admitted | None:
+        """
+        :param path: on which a client was admitted under these rules, a moment ago.
+        :returns: the admission of now; None if time has ended what it depended on.
+        """
+        now = self._now()
+        if any(now < one.not_before or now >= one.not_after + _LAST_SECOND for one in path):
+            return None
+        verdict = self._on_path(path, now)
+        return verdict if isinstance(verdict, Admitted) else None
 
     def again(self, path: Path) -> Admitted | Rejection:
         """

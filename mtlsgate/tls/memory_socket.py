@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 from mtlsgate.tls.memory_reactor import MemoryReactor
 from mtlsgate.tls.stream import SocketStream, StreamReactor
 
-#: How many bytes the kernel holds between the two ends, each way, about.
-_BUFFER = 2**15
+#: How many bytes of the server's the kernel holds, about, before they are taken.
+_BUFFER = 2**12
 
 #: A producer that is asked again after each portion never ends.
 _MAX_TURNS = 1000
@@ -65,7 +65,7 @@ class Wire:
     """
     What lies between a client and a server's connection.
 
-    :ivar server: the server's connection; None if it was refused.
+    :ivar server: the server's connection; None if it was refused, or is over.
     :ivar is_refused: the server took no connection.
     :ivar _to_server: what is still to be delivered.
     :ivar _is_finished: nothing follows that.
@@ -87,8 +87,7 @@ class Wire:
             all that the kernel takes.
         """
         ours, theirs = socket.socketpair()
-        for one in (ours, theirs):
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         self._socket = MemorySocket(ours.detach())
         self._socket.setblocking(False)
         self._other = MemorySocket(theirs.detach())
@@ -98,16 +97,26 @@ class Wire:
         self._is_finished = False
         self.server = acceptor.accept(self._other, peer, host, self._reactor)
         self.is_refused = self.server is None
+        self._was_aborted = False
 
     @property
     def connected(self) -> bool:
         """Whether the server's connection is not over."""
-        return self.server is not None and not self.server.disconnected
+        self._look()
+        return self.server is not None
 
     @property
     def aborted(self) -> bool:
         """Whether the server reset the connection."""
-        return self.server is not None and self.server.is_aborted
+        self._look()
+        return self._was_aborted
+
+    def _look(self) -> None:
+        # Nothing is kept of a connection that is over.
+        if self.server is not None:
+            self._was_aborted = self.server.is_aborted
+            if self.server.disconnected:
+                self.server = None
 
     @property
     def unread(self) -> int:
@@ -131,11 +140,13 @@ class Wire:
         self.turn()
 
     def take(self) -> bytes:
-        """:returns: all that the server has sent."""
-        taken = bytearray()
+        """:returns: all that waits to be taken now, which lets the server go on."""
+        taken, waiting = bytearray(), self.untaken
         with suppress(OSError):
             while data := self._socket.recv(2**16):
                 taken += data
+                if len(taken) < waiting:
+                    self.turn()
         self.turn()
         # A reset takes away what was underway.
         return b"" if self.aborted else bytes(taken)
@@ -144,15 +155,18 @@ class Wire:
         """Lose the connection, and every byte underway, here and now."""
         self._to_server.clear()
         self._socket.close()
-        if self.server is not None and not self.server.disconnected:
+        self._look()
+        if self.server is not None:
             self.server.connectionLost(Failure(error))
+            self._look()
 
     def turn(self) -> None:
         """Let the server do what it can do now."""
         for _ in range(_MAX_TURNS):
             sent = self._send()
             if not self._reactor.turn() and not sent:
-                return
+                break
+        self._look()
 
     def _send(self) -> bool:
         """:returns: whether anything was sent."""

@@ -13,15 +13,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Literal, cast
+from functools import cache
+from typing import Literal
 
 from attrs import frozen
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_ASN1, X509, load_certificate
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOProtocol
-from zope.interface import implementer
 
 from mtlsgate.admission import (
     AdmissionPolicy,
@@ -38,12 +36,11 @@ from mtlsgate.clock import utc_now
 from mtlsgate.reasons import Reason
 from mtlsgate.tls.contexts import new_context, use_credential
 from mtlsgate.tls.engine import Engine, EngineConnection, Handshake
-from mtlsgate.tls.half_closing import HalfClosingTransport
-from mtlsgate.tls.handshake import GateConnection
 from mtlsgate.tls.judge import Judge, Pending
 from mtlsgate.tls.trust import encoded, fill
 
-_Connection = Any
+#: Without one, an attempt to resume would be an error and not a full handshake.
+_SESSION_ID = b"mtlsgate"
 
 #: The names of CAs in a CertificateRequest, in bytes, from which on none are
 #: sent: the field holds 65,535 bytes, and clients take less.
@@ -82,13 +79,19 @@ class TlsPolicy:
     alpn: tuple[bytes, ...] = ()
 
 
-@implementer(IOpenSSLServerConnectionCreator)
 class GateContext:
     """
-    Makes the OpenSSL connections of one server.
+    Makes the TLS engines of one server's connections.
+
+    Whoever takes an `SSL.Context` out of it and uses it elsewhere gets no
+    handshake done: its callbacks know the connections of engines from others.
 
     :ivar policy: what it was built from.
     :ivar admission: who is let in, or None for anyone.
+    :ivar judge: gives the verdict; None where no certificate is asked for.
+    :ivar now: the time that certificates are judged by.
+    :ivar _contexts: one for each certificate.
+    :ivar _first: what connections are made with, before the certificate is chosen.
     """
 
     def __init__(self, policy: TlsPolicy, now: Callable[[], datetime] = utc_now) -> None:
@@ -97,7 +100,7 @@ class GateContext:
         :raises SSL.Error: if OpenSSL refuses the server's own certificate.
         """
         self.policy = policy
-        self._now = now
+        self.now = now
         self.admission = policy.admission
         self.judge = (
             None
@@ -110,68 +113,67 @@ class GateContext:
                 session_lifetime=policy.session_lifetime,
             )
         )
-        self._contexts = [self._new_context(one) for one in policy.credentials]
+        self._contexts = [self._with_certificate(one) for one in policy.credentials]
         self._by_name = first_by_name(
             (one.chain[0].readable_names.dns, context)
             for one, context in zip(policy.credentials, self._contexts, strict=True)
         )
-        # Also where there is no choice: without a callback, OpenSSL does not
-        # tell the name that a resumed TLS 1.2 session was begun with.
-        if len(self._contexts) > 1 or policy.session_lifetime is not None:
-            self._contexts[0].set_tlsext_servername_callback(_on_server_name)
+        self._first = self._contexts[0]
+        if policy.session_lifetime is not None:
+            # Tickets are sealed with the keys of the Context that a connection was
+            # made with, and bear the session id of the one that it has then.  So no
+            # ticket of an engine is worth anything where one of these Contexts is
+            # used without an engine: there, either one or the other is different.
+            self._first = self._new_context()
+            self._first.set_session_id(b"mtlsgate, without a certificate")
 
-    def _new_context(self, credential: ServerCredential) -> SSL.Context:
-        context = _new_context(self.policy, credential)
+    def _with_certificate(self, credential: ServerCredential) -> SSL.Context:
+        context = self._new_context()
+        context.set_session_id(_SESSION_ID)
+        use_credential(context, credential)
         if self.judge is not None:
             fill(context.get_cert_store(), self.judge.anchors, self.judge.flags)
             if self.policy.send_ca_names:
                 _name_authorities(context, self.judge.policy)
+        return context
+
+    def _new_context(self) -> SSL.Context:
+        """:returns: what all Contexts of the server have in common."""
+        context = _new_context(self.policy)
+        if self.judge is not None:
             context.set_verify(
                 SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT | SSL.VERIFY_CLIENT_ONCE,
                 _on_certificate,
             )
+        # Called for every ClientHello, whether or not it names a server.
+        context.set_tlsext_servername_callback(_on_server_name)
         return context
 
-    def choose_certificate(self, connection: _Connection) -> None:
+    def accept(self) -> Engine:
+        """:returns: the engine of a connection that was accepted."""
+        connection = EngineConnection(self._first, self)
+        if self._first is not self._contexts[0]:
+            connection.set_context(self._contexts[0])
+        connection.set_accept_state()
+        return Engine(connection, None if self.judge is None else self.conclude)
+
+    def choose_certificate(self, connection: EngineConnection) -> None:
+        """Show the certificate that bears the name that the client asks for."""
         # All contexts are alike but for the certificate, so what was begun
         # under the first one's verify settings goes on under the same.
         context = self._by_name.find(connection.server_name)
         if context is not None and context is not self._contexts[0]:
             connection.set_context(context)
 
-    @property
-    def now(self) -> Callable[[], datetime]:
-        """The time that certificates are judged by."""
-        return self._now
-
-    def accept(self) -> Engine:
-        """:returns: the engine of a connection that was accepted."""
-        connection = EngineConnection(self._contexts[0], self)
-        connection.set_accept_state()
-        return Engine(connection, None if self.judge is None else self._concluded)
-
-    def _concluded(self, engine: Engine) -> Admitted | Rejection:
-        connection = engine.connection
-        assert connection is not None
-        verdict = self.conclude(connection)
-        connection.handshake.judged_at = self._now()
-        return verdict
-
-    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> GateConnection:
-        """Make the connection for an accepted one (`IOpenSSLServerConnectionCreator`)."""
-        connection = GateConnection(self._contexts[0], self)
-        if isinstance(protocol, HalfClosingTransport):
-            connection.on_end = protocol.on_end
-        return connection
-
     def verify(
         self,
-        connection: _Connection,
+        connection: EngineConnection,
         certificate: X509,
         error: int,
         depth: int,
         ok: int,
     ) -> bool:
+        """:returns: whether to go on with the handshake."""
         # An exception would leave the handshake without an alert, and a truthy
         # answer that is no bool would admit: everything ends in True or False.
         handshake = connection.handshake
@@ -208,9 +210,10 @@ class GateContext:
         handshake.certificates[depth] = found
         if depth > 0 or handshake.verdict is not None:
             return None
+        handshake.judged_at = self.now()
         return self.judge.on_path(handshake.path)
 
-    def conclude(self, connection: _Connection) -> Admitted | Rejection:
+    def conclude(self, connection: EngineConnection) -> Admitted | Rejection:
         """
         :param connection: whose handshake is complete.
         :returns: the verdict.  It is there already, but for a resumed session,
@@ -224,7 +227,7 @@ class GateContext:
             _log.failure("concluding a handshake failed")
             return Rejection(Reason.INTERNAL_ERROR, "concluding the handshake failed")
 
-    def _conclude(self, connection: _Connection) -> Admitted | Rejection:
+    def _conclude(self, connection: EngineConnection) -> Admitted | Rejection:
         handshake = connection.handshake
         if isinstance(handshake.verdict, Rejection):
             return handshake.verdict
@@ -238,9 +241,10 @@ class GateContext:
             # No verify callback ran: a session that was resumed, or nothing known.
             if handshake.certificates or self.policy.session_lifetime is None:
                 return _NOT_JUDGED
-            handshake.resumed = True
+            handshake.resumed, handshake.judged_at = True, self.now()
             return self.judge.on_resumed(known(encoded(leaf)), connection.server_name)
         if isinstance(verdict, Pending):
+            handshake.judged_at = self.now()
             presented = connection.presented_chain()
             verdict = self.judge.on_presented(verdict, known(encoded(leaf)), presented)
         if self.policy.session_lifetime is not None and isinstance(verdict, Admitted):
@@ -256,15 +260,27 @@ class GateContext:
 def _on_certificate(
     connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
 ) -> bool:
-    assert isinstance(connection, GateConnection | EngineConnection)
-    assert connection.gate is not None
-    return connection.gate.verify(cast(EngineConnection, connection), certificate, error, depth, ok)
+    if not isinstance(connection, EngineConnection):
+        _log.error("a server's Context was used without its engine: the handshake is refused")
+        return False
+    return connection.gate.verify(connection, certificate, error, depth, ok)
 
 
 def _on_server_name(connection: SSL.Connection) -> None:
-    assert isinstance(connection, GateConnection | EngineConnection)
-    assert connection.gate is not None
-    connection.gate.choose_certificate(cast(EngineConnection, connection))
+    if isinstance(connection, EngineConnection):
+        connection.gate.choose_certificate(connection)
+    else:
+        _log.error("a server's Context was used without its engine: the handshake is refused")
+        connection.set_context(_without_certificate())
+
+
+@cache
+def _without_certificate() -> SSL.Context:
+    """:returns: a Context with which no handshake succeeds, and no session resumes."""
+    context = new_context(SSL.TLS_SERVER_METHOD)
+    context.set_options(SSL.OP_NO_TICKET)
+    context.set_session_id(b"nobody")
+    return context
 
 
 #: What there is to be said of a client.
@@ -274,7 +290,7 @@ _VERDICTS = (Admitted, Rejection)
 _NOT_JUDGED = Rejection(Reason.INTERNAL_ERROR, "the client was not judged")
 
 
-def _new_context(policy: TlsPolicy, credential: ServerCredential) -> SSL.Context:
+def _new_context(policy: TlsPolicy) -> SSL.Context:
     context = new_context(SSL.TLS_SERVER_METHOD, policy.min_version)
     context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
     # Tickets or nothing: no session is kept here.
@@ -283,9 +299,6 @@ def _new_context(policy: TlsPolicy, credential: ServerCredential) -> SSL.Context
         context.set_options(SSL.OP_NO_TICKET)
     else:
         context.set_timeout(max(1, int(policy.session_lifetime)))
-    # Without one, an attempt to resume would be an error and not a full handshake.
-    context.set_session_id(b"mtlsgate")
-    use_credential(context, credential)
     if policy.alpn:
         context.set_alpn_select_callback(_alpn_choice(policy.alpn))
     return context

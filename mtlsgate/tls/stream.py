@@ -8,8 +8,11 @@ nothing left to be sent.
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +23,10 @@ from typing import cast
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorFDSet
+from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+_log = Logger("mtlsgate.connections")
 
 #: How much is read from the kernel at once.
 READ_SIZE = 2**18
@@ -125,6 +131,16 @@ class SocketStream(FileDescriptor):
             self.unsent = len(data) - sent
             self.startWriting()
 
+    @property
+    def underway(self) -> int:
+        """How many bytes the kernel has that have not reached the other side, as far
+        as it tells."""
+        try:
+            answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4))
+        except (OSError, ValueError):
+            return 0
+        return int.from_bytes(answer, sys.byteorder)
+
     def drop_unsent(self) -> None:
         """Forget what the kernel has not taken."""
         self._unsent.clear()
@@ -180,7 +196,12 @@ class SocketStream(FileDescriptor):
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is over: close the socket."""
-        super().connectionLost(reason)
+        try:
+            super().connectionLost(reason)
+        except Exception:  # noqa: BLE001 -- a producer's own, which is told to stop
+            _log.failure("a producer failed at the end of its connection")
+            self.stopReading()
+            self.stopWriting()
         self.drop_unsent()
         self._close_socket()
 

@@ -37,12 +37,15 @@ from twisted.internet.interfaces import (
     IPushProducer,
     ISystemHandle,
 )
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtlsgate.tls.engine import Engine, Event
 from mtlsgate.tls.openssl_errors import is_end_of_stream
 from mtlsgate.tls.stream import SocketStream, StreamReactor
+
+_log = Logger("mtlsgate.connections")
 
 #: How much may wait to be encrypted before it is not left to wait any longer.
 FLUSH_SIZE = 2**16
@@ -300,12 +303,13 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
         super().connectionLost(reason)
         reason = self._reason or reason
         application, self._application = self._application, None
-        try:
-            if application is not None:
+        if application is not None:
+            try:
                 application.connectionLost(reason)
-        finally:
-            if self._engine is not None:
-                self._engine.free()
+            except Exception:  # noqa: BLE001 -- the application's own; the connection is over
+                _log.failure("a protocol failed at the end of its connection")
+        if self._engine is not None:
+            self._engine.free()
 
     # Producers and consumers.
 

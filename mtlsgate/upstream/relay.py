@@ -34,6 +34,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtlsgate.tls.half_closing import HalfClosingTransport, prompt
+from mtlsgate.tls.transport import TlsTransport
 
 Writer = Callable[[bytes], None]
 
@@ -120,7 +121,7 @@ class End(Protocol):
     def writer(self) -> Writer:
         """:returns: what writes to this end, at once if it can."""
         transport = self.transport
-        if isinstance(transport, HalfClosingTransport):
+        if isinstance(transport, HalfClosingTransport | TlsTransport):
             return transport.write_at_once
         return prompt(cast(ITransport, transport)).write
 
@@ -199,6 +200,8 @@ def unsent(end: End) -> int:
     """:returns: how many bytes wait here and in the system, which have not reached an end
     yet; as far as they tell."""
     transport = end.transport
+    if isinstance(transport, TlsTransport):
+        return transport.unsent + transport.underway
     if isinstance(transport, HalfClosingTransport):
         transport = cast(StreamTransport, transport.transport)
     kept = (getattr(transport, "dataBuffer", b""), *getattr(transport, "_tempDataBuffer", ()))

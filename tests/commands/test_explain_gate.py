@@ -33,7 +33,7 @@ NETSCAPE = ObjectIdentifier("2.16.840.1.113730.1.1")
 
 def judged(door: MemoryGate, chain: Sequence[x509.Certificate]) -> Verdict:
     """:returns: what explain says."""
-    verdict = explain(door.factory.server, views(chain), datetime.now(UTC)).verdict
+    verdict = explain(door.server, views(chain), datetime.now(UTC)).verdict
     if isinstance(verdict, Admitted):
         return Verdict(verdict.rule.name)
     return Verdict(None, verdict.reason, verdict.depth)

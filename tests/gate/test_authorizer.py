@@ -9,9 +9,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 
-from mtlsgate.gate.admission import Doorkeeper
 from mtlsgate.gate.authorizer import Authorizer
-from mtlsgate.gate.factory import GateTransport
+from mtlsgate.gate.connection import Connection
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Version
@@ -112,7 +111,7 @@ def test_what_waits_is_bounded(log: Log, version: Version, answer: bool) -> None
     client = gate.connect(ALICE, version)
     for _ in range(50):
         client.send(b"x" * 16_000)
-    [entry] = gate.factory.registry
+    [entry] = gate.entrance.registry
     assert sum(entry.traffic) <= 64 * 1024
     waiting.callback(answer)
     assert len(client.receive()) == (800_000 if answer else 0)
@@ -147,7 +146,7 @@ def test_a_client_that_goes_away_meanwhile(log: Log, version: Version) -> None:
         if not waiting.called:
             waiting.callback(True)
         assert gate.recorder.protocols == []
-        assert len(gate.factory.registry) == 0
+        assert len(gate.entrance.registry) == 0
         assert gate.clock.getDelayedCalls() == []
 
 
@@ -193,7 +192,7 @@ def test_the_time_limit_needs_no_consent(
     assert gate.verdict() == FAILED
     assert log.only["detail"] == "ask did not answer within 5 s"
     gate.check_turned_away(client)
-    assert len(gate.factory.registry) == 0
+    assert len(gate.entrance.registry) == 0
 
 
 @pytest.mark.parametrize(("ask", "failures"), STUBBORN)
@@ -211,7 +210,7 @@ def test_going_away_needs_no_consent(
     log.expect_failure(*failures)
     assert gate.verdict() == rejected(Reason.PEER_GONE, None)
     assert gate.recorder.protocols == []
-    assert len(gate.factory.registry) == 0
+    assert len(gate.entrance.registry) == 0
     assert gate.clock.getDelayedCalls() == []
 
 
@@ -234,13 +233,13 @@ def test_an_answer_for_whom_the_gate_ends(log: Log, version: Version) -> None:
     gate = asking(log, lambda peer: waiting)
     client = gate.connect(ALICE, version)
     client.send(b"knock")
-    [entry] = gate.factory.registry
-    gate.factory.registry.close(entry, Cause.CLOSED_BY_OPERATOR)
+    [entry] = gate.entrance.registry
+    gate.entrance.registry.close(entry, Cause.CLOSED_BY_OPERATOR)
     waiting.callback(True)
     client.pump()
     assert gate.recorder.protocols == []
     assert gate.verdict() == rejected(Reason.CLOSED_BY_GATE, None)
-    assert len(gate.factory.registry) == 0
+    assert len(gate.entrance.registry) == 0
 
 
 def test_nothing_is_kept_of_whom_the_application_declines(log: Log, version: Version) -> None:
@@ -255,11 +254,9 @@ def test_nothing_is_kept_of_whom_the_application_declines(log: Log, version: Ver
     client = gate.connect(ALICE, version, answer_close=False)
     for _ in range(20):
         client.send(b"x" * 16_000)
-    [entry] = gate.factory.registry
-    assert isinstance(entry.connection, GateTransport)
-    doorkeeper = entry.connection.wrappedProtocol
-    assert isinstance(doorkeeper, Doorkeeper)
-    assert doorkeeper._early == []
+    [entry] = gate.entrance.registry
+    assert isinstance(entry.connection, Connection)
+    assert entry.connection._written == []
     gate.clock.advance(11)
     client.pump()
     assert client.disconnected

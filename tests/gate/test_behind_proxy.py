@@ -11,25 +11,17 @@ from typing import Any
 import pytest
 from attrs import field, frozen
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IAddress, IConsumer, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol
-from zope.interface import providedBy
 
-from mtlsgate.certificates.server_names import first_by_name
-from mtlsgate.gate.behind_proxy import (
-    HeaderKeeper,
-    ProxiedFactory,
-    ProxiedTransport,
-    behind_proxies,
-)
-from mtlsgate.gate.by_server_name import DispatchingFactory, ServerChoice
+from mtlsgate.gate.entrance import Entrance
 from mtlsgate.gate.trusted_proxies import TrustedProxies
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.load.trusted_proxies import read_network
 from mtlsgate.peer import address_text
 from mtlsgate.proxyprotocol import alpn_tlv, encode_local, encode_v1, encode_v2
 from mtlsgate.reasons import Reason
-from mtlsgate.testing import Authority, Client, MemoryTransport, RecordingFactory, Version
+from mtlsgate.testing import Authority, Client, RecordingFactory, Version
 from tests.kits.gate import Log, MemoryGate, admitted, rejected, rule
 
 CA = Authority.create("CA")
@@ -71,6 +63,21 @@ class Application(RecordingFactory):
         return super().buildProtocol(addr)
 
 
+def behind_proxies(
+    gate: MemoryGate, shape: str = "one server", networks: tuple[str, ...] = ("10.0.0.0/8",)
+) -> Entrance:
+    names = ["a.example"] if shape == "names" else []
+    return Entrance(
+        "",
+        "door",
+        [(names, gate.server)],
+        gate.entrance.registry,
+        otherwise=None if names else gate.server,
+        proxies=TrustedProxies(tuple(map(read_network, networks))),
+        reads_hello=shape != "one server",
+    )
+
+
 @frozen(eq=False)
 class Site:
     """
@@ -84,7 +91,7 @@ class Site:
     shape: str = "one server"
     networks: tuple[str, ...] = ("10.0.0.0/8",)
     gate: MemoryGate = field(init=False)
-    factory: ProxiedFactory = field(init=False)
+    entrance: Entrance = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         gate = MemoryGate(
@@ -94,21 +101,8 @@ class Site:
             handshake_timeout=TIMEOUT,
             session_lifetime=None if self.shape == "one server" else 3600.0,
         )
-        inner: Any = gate.factory
-        if self.shape != "one server":
-            names = ["a.example"] if self.shape == "names" else []
-            choice = ServerChoice(
-                "door",
-                first_by_name([(names, gate.factory)]),
-                None if names else gate.factory,
-                TIMEOUT,
-            )
-            inner = DispatchingFactory(choice, gate.factory.registry)
-        trusted = TrustedProxies(tuple(map(read_network, self.networks)))
-        factory = behind_proxies(inner, "door", trusted, TIMEOUT, gate.factory.registry)
-        assert isinstance(factory, ProxiedFactory)
         object.__setattr__(self, "gate", gate)
-        object.__setattr__(self, "factory", factory)
+        object.__setattr__(self, "entrance", behind_proxies(gate, self.shape, self.networks))
 
     @property
     def application(self) -> Application:
@@ -122,7 +116,7 @@ class Site:
         bounds = {} if version is None else {"min_version": version, "max_version": version}
         ends = {"address": PROXY, "host": GATE}
         client = Client(
-            self.factory,
+            self.entrance,
             credential,
             clock=self.gate.clock,
             server_name="a.example",
@@ -351,9 +345,7 @@ def test_nothing_after_a_refusal(log: Log) -> None:
     """What still arrives of who was refused changes nothing."""
     site = Site(log)
     client = site.connect(b"\0")
-    protocol = client.transport.protocol
-    assert isinstance(protocol, HeaderKeeper)
-    protocol.dataReceived(V2)
+    client.raw_send(V2)
     assert site.refused(client)[0] is Reason.PROXY_PROTOCOL_ERROR
 
 
@@ -420,55 +412,14 @@ def test_backpressure(log: Log, version: Version, shape: str) -> None:
     assert client.receive() == b"wait"
 
 
-def test_nothing_in_the_way(log: Log) -> None:
-    """After the header, the connection's bytes go to its TLS, and from it, directly."""
-    site = Site(log)
-    client = site.connect(V2)
-    assert site.gate.judge(client) == admitted()
-    [protocol] = site.application.protocols
-    tls: Any = protocol.transport
-    keeper = client.transport.protocol
-    assert isinstance(keeper, HeaderKeeper)
-    assert keeper.dataReceived == tls.dataReceived
-    assert keeper.connectionLost == tls.connectionLost
-    assert isinstance(tls.transport, ProxiedTransport)
-    assert tls.transport.write == client.transport.write
-    # Who keeps their own address has their own transport.
-    site = Site(log)
-    client = site.connect(encode_local())
-    client.send(b"x")
-    [protocol] = site.application.protocols
-    tls = protocol.transport
-    assert tls.transport is client.transport
-
-
-def test_the_transport_is_the_connections(log: Log) -> None:
-    """But for its addresses it is what the connection's own transport is."""
-    site = Site(log)
-    memory = MemoryTransport(site.gate.clock, GATE, PROXY)
-    proxied: Any = ProxiedTransport(memory, CLIENT, PUBLIC)
-    assert list(providedBy(proxied)) == list(providedBy(memory))
-    for interface in (ITCPTransport, IConsumer, IPushProducer):
-        assert interface.providedBy(proxied)
-    proxied.setTcpNoDelay(True)
-    assert memory.getTcpNoDelay()
-    assert proxied.getTcpNoDelay()
-    assert (proxied.getPeer(), proxied.getHost()) == (CLIENT, PUBLIC)
-    proxied.writeSequence([b"a", b"b"])
-    assert memory.take() == b"ab"
-    proxied.loseConnection()
-    assert memory.disconnecting
-    assert proxied.disconnecting
-    with pytest.raises(AttributeError):
-        _ = proxied.nothing
-
-
 def test_no_delay(log: Log, version: Version) -> None:
     """Nagle's algorithm is off, as without a proxy."""
     site = Site(log)
     client = site.connect(V2, version)
     assert site.gate.judge(client) == admitted()
-    assert client.transport.getTcpNoDelay()
+    [protocol] = site.application.protocols
+    transport: Any = protocol.transport
+    assert transport.getTcpNoDelay()
 
 
 def test_a_unix_name_cannot_forge_a_line(log: Log) -> None:
@@ -493,21 +444,10 @@ def test_start_and_stop(log: Log) -> None:
             calls.append("stop")
 
     gate = MemoryGate([rule(ca=CA)], log, Counting())
-    trusted = TrustedProxies((read_network("10.0.0.0/8"),))
-    factory = behind_proxies(gate.factory, "door", trusted, TIMEOUT, gate.factory.registry)
-    assert isinstance(factory, ProxiedFactory)
-    assert factory.logPrefix() == "door"
-    factory.doStart()
-    factory.doStop()
+    entrance = behind_proxies(gate)
+    entrance.start()
+    entrance.stop()
     assert calls == ["start", "stop"]
-
-
-def test_no_cost_where_it_is_not_used(log: Log) -> None:
-    """Where no header is read, the factory listens itself."""
-    gate = MemoryGate([rule(ca=CA)], log)
-    assert (
-        behind_proxies(gate.factory, "door", None, TIMEOUT, gate.factory.registry) is gate.factory
-    )
 
 
 def test_a_failing_application_costs_its_connection_alone(log: Log) -> None:
@@ -522,9 +462,7 @@ def test_a_failing_application_costs_its_connection_alone(log: Log) -> None:
             return Failing()
 
     gate = MemoryGate([rule(ca=CA)], log, Application())
-    trusted = TrustedProxies((read_network("10.0.0.0/8"),))
-    factory = behind_proxies(gate.factory, "door", trusted, TIMEOUT, gate.factory.registry)
-    client = Client(factory, ALICE, clock=gate.clock, address=PROXY, host=GATE)
+    client = Client(behind_proxies(gate), ALICE, clock=gate.clock, address=PROXY, host=GATE)
     client.raw_send(V2)
     client.send(b"x")
     assert client.disconnected

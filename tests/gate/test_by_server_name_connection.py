@@ -10,7 +10,6 @@ import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
-from mtlsgate.gate.by_server_name import Dispatcher
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import RecordingFactory, Version
@@ -138,10 +137,7 @@ def test_start_and_stop(log: Log) -> None:
     gate = MemoryGate([rule(ca=CA_A)], log, Application())
     other = MemoryGate([rule(ca=CA_A)], log, Application())
     shared = Address(log, {"a.example b.example": gate, "": other})
-    factory = shared.factory
-    assert factory.logPrefix() == "shared"
-    factory.doStart()
+    shared.entrance.start()
     assert calls == ["start"] * 2
-    factory.doStop()
+    shared.entrance.stop()
     assert calls == ["start"] * 2 + ["stop"] * 2
-    assert isinstance(factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)), Dispatcher)

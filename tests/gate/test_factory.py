@@ -22,10 +22,9 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
-from zope.interface.verify import verifyObject
 
-from mtlsgate.gate.admission import Doorkeeper
-from mtlsgate.gate.factory import GateTransport
+from mtlsgate.gate.connection import Connection
+from mtlsgate.gate.entrance import Entrance
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.protocols.echo import plugin as echo
 from mtlsgate.protocols.whoami import plugin as whoami
@@ -45,7 +44,7 @@ class App(Protocol):
     :ivar events: what happened to it, in order.
     """
 
-    transport: GateTransport
+    transport: Connection
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -108,13 +107,6 @@ def connected(log: Log, version: Version = "1.3") -> tuple[Client, App]:
     [app] = apps.built
     assert isinstance(app, App)
     return client, app
-
-
-def test_interfaces(log: Log) -> None:
-    """What stands in for the application until then is a proper protocol."""
-    gate = door_of(log, Apps())
-    keeper = Doorkeeper(gate.factory.server, gate.clock, IPv4Address("TCP", "127.0.0.1", 1))
-    verifyObject(IHandshakeListener, keeper)
 
 
 def test_nothing_before_the_verdict(log: Log, version: Version) -> None:
@@ -330,7 +322,6 @@ def test_transport(log: Log, version: Version) -> None:
     assert certificate.to_cryptography() == ALICE.certificate
     assert app.transport.negotiatedProtocol is None
     assert app.transport.getTcpNoDelay()
-    assert app.transport.wrappedProtocol is app
 
 
 def test_negotiated(log: Log, version: Version) -> None:
@@ -375,23 +366,19 @@ def test_gone(log: Log, version: Version) -> None:
 def test_start_and_stop(log: Log) -> None:
     """The application's factory starts and stops with the gate's, once each."""
     apps = Apps()
-    factory = door_of(log, apps).factory
-    factory.doStart()
+    gate = door_of(log, apps)
+    gate.entrance.start()
     assert apps.calls == ["start"]
-    factory.doStop()
+    gate.entrance.stop()
     assert apps.calls == ["start", "stop"]
-    # Two ports, one application.
-    factory.doStart()
-    factory.doStart()
-    factory.doStop()
+    # Two listeners, one application.
+    first, second = (Entrance.of(gate.server, gate.entrance.registry) for _ in range(2))
+    first.start()
+    second.start()
+    first.stop()
     assert apps.calls == ["start", "stop", "start"]
-    factory.doStop()
+    second.stop()
     assert apps.calls == ["start", "stop"] * 2
-
-
-def test_log_prefix(log: Log) -> None:
-    """Twisted's own messages call it by its server's name."""
-    assert door_of(log, Apps()).factory.logPrefix() == "door (TLS)"
 
 
 class Environment:
@@ -426,12 +413,11 @@ def test_echo_backpressure(log: Log, version: Version) -> None:
     for _ in range(200):
         client.send(b"x" * 16_384)
         sent += 16_384
-    held = len(client.transport._to_client)
-    assert held < 4 * client.transport.SEND_LIMIT
-    assert not client.transport._reading
+    assert client.transport.untaken < 2**18
+    assert client.transport.unread > 2**20
     client.resume_reading()
     assert len(client.receive()) == sent
-    assert client.transport._reading
+    assert client.transport.unread == 0
 
 
 def test_echo_close(log: Log, version: Version) -> None:
@@ -510,7 +496,7 @@ def test_not_judged(log: Log) -> None:
     """A handshake that was completed and not judged is turned away: nothing is
     known to lead here."""
     gate = MemoryGate([rule(ca=ROOT)], log)
-    context = gate.factory.server.context._contexts[0]
+    context = gate.server.context._contexts[0]
     context.set_verify(0, lambda *_: True)
     assert gate.try_in(ALICE) == rejected(Reason.INTERNAL_ERROR, None)
 
@@ -525,11 +511,11 @@ def test_a_failure_while_admitting_lets_nobody_in(
     def fail(*_: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(gate.factory.registry, "admit", fail)
+    monkeypatch.setattr(gate.entrance.registry, "admit", fail)
     client = gate.connect(ALICE, version)
     client.send(b"knock")
     log.expect_failure(RuntimeError)
     assert gate.verdict() == rejected(Reason.INTERNAL_ERROR, None)
     assert apps.built == []
     assert client.disconnected
-    assert len(gate.factory.registry) == 0
+    assert len(gate.entrance.registry) == 0

@@ -58,12 +58,12 @@ def test_an_application_that_fails_at_the_end(
     gate = MemoryGate((rule(ca=CA),), log, Factory.forProtocol(kind), terms=Terms())
     client = gate.connect(ALICE, version)
     client.handshake()
-    [entry] = gate.factory.registry
-    gone = gate.factory.registry.gone()
+    [entry] = gate.entrance.registry
+    gone = gate.entrance.registry.gone()
 
     def end() -> None:
         if how == "abort":
-            gate.factory.registry.close(entry, Cause.DRAINED)
+            gate.entrance.registry.close(entry, Cause.DRAINED)
             client.pump()
         elif how == "close":
             client.send(b"last words")
@@ -75,7 +75,7 @@ def test_an_application_that_fails_at_the_end(
     if kind is FailsToEnd or how == "close":
         log.expect_failure(Oops)
     assert gone.called
-    assert gate.factory.registry.tallies["door"].counts["admitted"] == 0
+    assert gate.entrance.registry.tallies["door"].counts["admitted"] == 0
 
 
 class Fails:
@@ -127,7 +127,7 @@ def test_an_observer_that_fails(log: Log, version: Version, where: str) -> None:
         client = gate.connect(who, version)
         client.send(b"knock")
         client.close()
-        gone = gate.factory.registry.gone()
+        gone = gate.entrance.registry.gone()
         assert gone.called
     assert remembers.told == ["admitted", "closed", "rejected"]
     log.expect_failure(Oops)
@@ -139,7 +139,7 @@ def test_an_observer_that_fails_at_an_admission(log: Log, version: Version) -> N
     client = gate.connect(ALICE, version)
     client.send(b"knock")
     gate.check_turned_away(client)
-    assert len(gate.factory.registry) == 0
+    assert len(gate.entrance.registry) == 0
     assert remembers.told == ["admitted", "rejected", "closed"]
     log.expect_failure(Oops, Oops)
 

@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, Version, self_signed
-from mtlsgate.tls.handshake import GateConnection
+from mtlsgate.tls.engine import EngineConnection
 from mtlsgate.tls.judge import Judge, Pending
 from mtlsgate.tls.paths import MAX_ATTEMPTS, Search
 from mtlsgate.tls.server import GateContext
@@ -43,7 +43,7 @@ def concluded(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     verdicts: list[object] = []
     whole = GateContext.conclude
 
-    def watch(self: GateContext, connection: GateConnection) -> Any:
+    def watch(self: GateContext, connection: EngineConnection) -> Any:
         verdicts.append(connection.handshake.verdict)
         return whole(self, connection)
 
@@ -190,8 +190,8 @@ class Bug(Exception):
     [
         (Judge, "on_presented"),
         (GateContext, "_conclude"),
-        (GateConnection, "presented_chain"),
-        (GateConnection, "get_peer_cert_chain"),
+        (EngineConnection, "presented_chain"),
+        (EngineConnection, "get_peer_cert_chain"),
     ],
 )
 def test_a_bug_rejects(

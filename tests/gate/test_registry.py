@@ -17,6 +17,7 @@ from mtlsgate.admission import Pin, Rule
 from mtlsgate.certificates.certificate import view
 from mtlsgate.clock import utc_now
 from mtlsgate.gate.authorizer import Authorizer
+from mtlsgate.gate.connection import Connection
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.events import (
     AdmittedConnection,
@@ -24,7 +25,6 @@ from mtlsgate.gate.events import (
     RejectedConnection,
     Reload,
 )
-from mtlsgate.gate.factory import GateTransport
 from mtlsgate.gate.judging import Held
 from mtlsgate.gate.limits import Limits
 from mtlsgate.gate.registry import Registry
@@ -485,9 +485,9 @@ def test_what_is_over_is_gone_at_once(log: Log, version: Version) -> None:
     assert client.receive() == b"knock"
     [entry] = registry
     transport, admission = entry.connection, entry.admission
-    assert isinstance(transport, GateTransport)
+    assert isinstance(transport, Connection)
     assert admission is not None
-    parts = (entry, admission.peer, transport, transport.wrappedProtocol, transport.getHandle())
+    parts = (entry, admission.peer, transport, transport._application, transport.getHandle())
     remains = [weakref.ref(one) for one in parts]
     del entry, transport, admission, parts
     gc.collect()

@@ -27,9 +27,11 @@ from mtlsgate.admission.conditions import Condition, clause, read_value
 from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.clock import utc_now
 from mtlsgate.gate.authorizer import Authorizer
-from mtlsgate.gate.factory import GateFactory, GateServer
+from mtlsgate.gate.entrance import Entrance
 from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.server import GateServer
 from mtlsgate.gate.terms import Terms
+from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, RecordingFactory, Version, self_signed
 from mtlsgate.tls.server import GateContext, TlsPolicy
@@ -167,31 +169,36 @@ class MemoryGate:
     registry: Registry | None = None
     terms: Terms = Terms()
     authorizer: Authorizer | None = None
-    factory: GateFactory = field(init=False)
+    server: GateServer = field(init=False)
+    entrance: Entrance = field(init=False)
 
-    def __attrs_post_init__(self) -> None:
+    @server.default
+    def _server(self) -> GateServer:
+        rules, deny = self.rules, tuple(self.deny)
         policy = TlsPolicy(
             credentials=tuple(self.credentials),
-            admission=(
-                None if self.rules is None else AdmissionPolicy(tuple(self.rules), tuple(self.deny))
-            ),
+            admission=None if rules is None else AdmissionPolicy(tuple(rules), deny),
             min_version=self.min_version,
             strict=self.strict,
             always_ask_twice=self.always_ask_twice,
             session_lifetime=self.session_lifetime,
             alpn=self.alpn,
         )
-        context = GateContext(policy, self.now)
-        server = GateServer(
+        return GateServer(
             "door",
-            context,
+            GateContext(policy, self.now),
             self.application,
             self.handshake_timeout,
             self.terms,
             self.authorizer,
         )
-        factory = GateFactory(server, self.clock, self.registry)
-        object.__setattr__(self, "factory", factory)
+
+    @entrance.default
+    def _entrance(self) -> Entrance:
+        registry = self.registry
+        if registry is None:
+            registry = Registry(self.clock, [HumanLog()])
+        return Entrance.of(self.server, registry)
 
     @property
     def recorder(self) -> RecordingFactory:
@@ -203,7 +210,7 @@ class MemoryGate:
     ) -> Client:
         """:returns: a client that has said nothing yet."""
         bounds = {} if version is None else {"min_version": version, "max_version": version}
-        return Client(self.factory, credential, clock=self.clock, **(bounds | options))
+        return Client(self.entrance, credential, clock=self.clock, **(bounds | options))
 
     def try_in(
         self, credential: Credential | None, version: Version | None = None, **options: Any

@@ -29,7 +29,10 @@ from mtlsgate.certificates.development_ca import PrivateKey
 from mtlsgate.certificates.parsing import parse_certificates
 from mtlsgate.clock import utc_now
 from mtlsgate.errors import CredentialError
-from mtlsgate.gate.factory import GateFactory, GateServer
+from mtlsgate.gate.entrance import Entrance
+from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.server import GateServer
+from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Client, Credential, RecordingFactory
 from mtlsgate.tls.server import GateContext, TlsPolicy
@@ -137,8 +140,9 @@ def _context(case: Case, verification: Verification) -> GateContext:
 def _knock(case: Case, context: GateContext) -> Outcome:
     application, clock = RecordingFactory(), Clock()
     with logging() as log:
-        factory = GateFactory(GateServer("limbo", context, application), clock)
-        client = Client(factory, _credential(case), clock=clock)
+        registry = Registry(clock, [HumanLog()])
+        entrance = Entrance.of(GateServer("limbo", context, application), registry)
+        client = Client(entrance, _credential(case), clock=clock)
         client.send(b"knock")
     if application.protocols:
         assert client.established

@@ -8,8 +8,7 @@ from attrs import field, frozen
 from twisted.internet.task import Clock
 
 from mtlsgate.admission import Rule
-from mtlsgate.certificates.server_names import first_by_name
-from mtlsgate.gate.by_server_name import DispatchingFactory, ServerChoice
+from mtlsgate.gate.entrance import Entrance
 from mtlsgate.gate.registry import Registry
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Reason
@@ -37,20 +36,22 @@ class Address:
     clock: Clock = field(factory=Clock)
     registry: Registry = field(init=False)
 
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "registry", Registry(self.clock, [HumanLog()]))
-        for gate in self.gates.values():
-            gate.factory.registry = self.registry
+    entrance: Entrance = field(init=False)
 
-    @property
-    def factory(self) -> DispatchingFactory:
-        choice = ServerChoice(
+    @registry.default
+    def _registry(self) -> Registry:
+        return Registry(self.clock, [HumanLog()])
+
+    @entrance.default
+    def _entrance(self) -> Entrance:
+        return Entrance(
+            "",
             "shared",
-            first_by_name((names.split(), gate.factory) for names, gate in self.gates.items()),
-            self.gates[""].factory if "" in self.gates else None,
-            TIMEOUT,
+            [(names.split(), gate.server) for names, gate in self.gates.items()],
+            self.registry,
+            otherwise=self.gates[""].server if "" in self.gates else None,
+            reads_hello=True,
         )
-        return DispatchingFactory(choice, self.registry)
 
     def connect(
         self,
@@ -61,7 +62,7 @@ class Address:
     ) -> Client:
         bounds = {} if version is None else {"min_version": version, "max_version": version}
         return Client(
-            self.factory, credential, clock=self.clock, server_name=name, **(bounds | options)
+            self.entrance, credential, clock=self.clock, server_name=name, **(bounds | options)
         )
 
     def reached(self) -> list[str]:

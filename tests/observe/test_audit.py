@@ -71,8 +71,8 @@ def paper(tmp_path: Path) -> Paper:
 
 def audited(door_log: Log, paper: Paper, *rules: Any, **more: Any) -> MemoryGate:
     gate = MemoryGate(list(rules), door_log, **more)
-    gate.factory.registry = Registry(gate.clock, [*gate.factory.registry.observers])
-    gate.factory.registry.observers += (paper.log,)
+    gate.entrance.registry = Registry(gate.clock, [*gate.entrance.registry.observers])
+    gate.entrance.registry.observers += (paper.log,)
     return gate
 
 
@@ -158,7 +158,7 @@ def test_turned_away(log: Log, paper: Paper, version: Version, who: Credential |
 def test_anyone(log: Log, paper: Paper, version: Version) -> None:
     """Where no certificate is asked for, TLS is told all the same."""
     gate = MemoryGate(None, log)
-    gate.factory.registry.observers += (paper.log,)
+    gate.entrance.registry.observers += (paper.log,)
     gate.connect(None, version).send(b"knock")
     [line] = paper.lines()
     assert (line["rule"], line["fingerprint"], line["dns_names"]) == (None, None, None)

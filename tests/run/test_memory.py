@@ -25,6 +25,7 @@ from mtlsgate.gate.entry import Entry
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.reasons import Cause
 from mtlsgate.testing import Client, Version
+from mtlsgate.tls.engine import Engine, EngineConnection
 from mtlsgate.tls.server import GateContext, TlsPolicy
 from tests.kits.gate import Log, localhost, rule
 from tests.kits.pki import NOW, pki
@@ -33,7 +34,7 @@ from tests.kits.service import ISSUING, PINNED, MemoryService, a_server
 pytestmark = pytest.mark.slow
 
 #: What there is one of for each connection.
-PER_CONNECTION = (Connection, Entry)
+PER_CONNECTION = (Connection, Engine, EngineConnection, Entry)
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,7 @@ def test_a_context_needs_no_garbage_collection() -> None:
     policy = TlsPolicy((localhost(),), AdmissionPolicy((rule(ca=authority),)))
     with uncollected():
         context = GateContext(policy)
-        connection = context.serverConnectionForTLS(None)  # type: ignore[arg-type]
+        connection = context.accept()
         gone = ref(context), ref(context._contexts[0])
         del context
         # It answers for its connections as long as there are any.

@@ -8,6 +8,7 @@ from mtlsgate.admission import AdmissionPolicy, Admitted
 from mtlsgate.certificates.certificate import views
 from mtlsgate.run.selftest import SelfTestError, holes, intruders, self_test
 from mtlsgate.testing import Authority
+from mtlsgate.tls.engine import EngineConnection
 from mtlsgate.tls.server import GateContext
 from tests.kits.gate import Log, MemoryGate, rule
 from tests.kits.pki import site
@@ -39,18 +40,19 @@ def test_who_is_sent() -> None:
 def test_a_sound_server_has_no_holes(log: Log) -> None:
     """... and neither the log nor the application hears of it."""
     gate = MemoryGate((rule("a", CA), rule("b", CA, ALICE), rule("d", pins=ALICE)), log)
-    assert list(holes(gate.factory.server)) == []
+    assert list(holes(gate.server)) == []
     assert log.events == []
     assert gate.recorder.protocols == []
 
 
 def test_a_server_for_anyone_is_not_tried(log: Log) -> None:
-    assert list(holes(MemoryGate(None, log).factory.server)) == []
+    assert list(holes(MemoryGate(None, log).server)) == []
 
 
-def everybody(self: GateContext, connection: object) -> Admitted:
+def everybody(self: GateContext, connection: EngineConnection) -> Admitted:
     """The verdict of a gate that does not look."""
     assert self.admission is not None
+    connection.handshake.judged_at = self.now()
     return Admitted(self.admission.rules[0], views((ALICE.certificate,)))
 
 
@@ -65,7 +67,7 @@ def open_house(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_holes_are_found(log: Log) -> None:
     """A gate that verifies nothing lets in all but those whom OpenSSL turns away."""
     gate = MemoryGate((rule("a", CA), rule("b", CA, ALICE)), log)
-    assert list(holes(gate.factory.server)) == [
+    assert list(holes(gate.server)) == [
         "with an unknown CA that has the name of the CA of rule a",
         "as a stranger who sends the pin of rule b along",
     ]

@@ -17,7 +17,7 @@ from OpenSSL.crypto import X509
 from mtlsgate.admission import AdmissionPolicy, Path
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Version
-from mtlsgate.tls.handshake import GateConnection
+from mtlsgate.tls.engine import EngineConnection
 from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.server import GateContext
 from tests.kits.forgery import certificate_message, records
@@ -432,7 +432,7 @@ def test_a_rejection_stands(log: Log, version: Version, monkeypatch: pytest.Monk
 
     def go_on(
         self: GateContext,
-        connection: GateConnection,
+        connection: EngineConnection,
         certificate: X509,
         error: int,
         depth: int,
@@ -457,7 +457,7 @@ def test_the_callback_answers_with_a_bool(log: Log, monkeypatch: pytest.MonkeyPa
     answers: list[object] = []
     whole = GateContext.verify
 
-    def watch(self: GateContext, connection: GateConnection, *rest: object) -> object:
+    def watch(self: GateContext, connection: EngineConnection, *rest: object) -> object:
         answers.append(whole(self, connection, *rest))  # type: ignore[arg-type]
         return answers[-1]
 

@@ -98,7 +98,7 @@ def with_suites(gate: MemoryGate, suite: str) -> Client:
 
 def test_no_compression(gate: MemoryGate, version: Version) -> None:
     """CRIME, CVE-2012-4929; no renegotiation and no tickets either."""
-    context = gate.factory.server.context._contexts[0]
+    context = gate.server.context._contexts[0]
     options = context.set_options(0)
     for one in (SSL.OP_NO_COMPRESSION, SSL.OP_NO_RENEGOTIATION, SSL.OP_NO_TICKET):
         assert options & one

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cache
 from math import lcm, prod
 from typing import Any
@@ -80,6 +81,14 @@ BAD_NAMES = {
 }
 
 
+_MOMENT = datetime.now(UTC)
+
+
+def _moment() -> datetime:
+    """No second passes: one that does makes the gate look again."""
+    return _MOMENT
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often OpenSSL was asked for a path beside the handshake, and the second
@@ -108,9 +117,8 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 def outcome(gate: MemoryGate, client: Client) -> Reason | None:
     """:returns: why the client is rejected, which is never the gate's own fault."""
-    before = len(gate.log.events)
     client.send(b"knock")
-    verdict = gate.verdict(before)
+    verdict = gate.verdict(len(gate.log.events) - 1)
     assert gate.log.failures == []
     assert verdict.reason is not Reason.INTERNAL_ERROR
     if verdict.reason is None:
@@ -146,7 +154,7 @@ def test_every_shape_on_the_wire(log: Log, shape: str, mode: str) -> None:
     its way."""
     for issuer in ("Root", "Narrow"):
         for kind in rules():
-            gate = MemoryGate(rules()[kind], log, **MODES[mode])
+            gate = MemoryGate(rules()[kind], log, now=_moment, **MODES[mode])
             reason = outcome(gate, substituted(gate, shaped(shape, issuer)))
             assert reason is not None
             if (shape, kind, mode, issuer) == ("sound", "CA", "strict", "Root"):
@@ -175,7 +183,7 @@ def test_every_shape_by_a_client(
     for shape in shapes:
         for issuer, kind in (("Narrow", "CA"), *(("Root", each) for each in rules())):
             asked.clear()
-            gate = MemoryGate(rules()[kind], log, **MODES[mode])
+            gate = MemoryGate(rules()[kind], log, now=_moment, **MODES[mode])
             client = gate.connect(HOLDER, version)
             present(client.connection, shaped(shape, issuer))
             if outcome(gate, client) is None:
@@ -256,7 +264,7 @@ def test_long_chains(
     log: Log, version: Version, asked: Counter[str], rungs: int, kind: str, mode: str
 ) -> None:
     """As many intermediates as OpenSSL follows, each of them sound, and more."""
-    gate = MemoryGate(rules()[kind], log, **MODES[mode])
+    gate = MemoryGate(rules()[kind], log, now=_moment, **MODES[mode])
     reason = outcome(gate, gate.connect(ladder(rungs), version))
     assert (reason is None) == (kind == "CA" and rungs <= 100)
     assert asked["paths"] <= 2
@@ -268,7 +276,7 @@ def test_hostile_intermediates(log: Log, version: Version, mode: str) -> None:
     """The shapes, presented beside a sound leaf: nobody needs them."""
     for shape in SHAPES:
         for kind in ("CA", "pinned"):
-            gate = MemoryGate(rules()[kind], log, **MODES[mode])
+            gate = MemoryGate(rules()[kind], log, now=_moment, **MODES[mode])
             client = gate.connect(HOLDER, version)
             try:
                 present_also(client.connection, shaped(shape))

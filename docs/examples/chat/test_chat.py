@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from mtlsgate.gate.factory import GateFactory
-from mtlsgate.load.epoch import load
-from mtlsgate.testing import Authority, Client, Credential
+from mtlsgate.testing import Authority, Client, Credential, gate
 
 Connect = Callable[[Credential], Client]
 
@@ -34,11 +32,10 @@ def connect(authority: Authority, tmp_path: Path) -> Connect:
     shutil.copy(Path(__file__).with_name("gate.hcl"), tmp_path)
 
     clock = Clock()
-    (chat,) = load(str(tmp_path / "gate.hcl")).servers
-    factory = GateFactory(chat.gate, clock)
+    chat = gate(tmp_path / "gate.hcl", clock)
 
     def connect(credential: Credential) -> Client:
-        client = Client(factory, credential, clock=clock)
+        client = Client(chat, credential, clock=clock)
         client.handshake()
         return client
 

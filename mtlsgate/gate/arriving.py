@@ -1,0 +1,295 @@
+"""
+A connection before TLS: the PROXY header, and the ClientHello where a server
+must be chosen by it.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Protocol
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.python.failure import Failure
+
+from mtlsgate.admission import Rejection
+from mtlsgate.gate.entry import Entry
+from mtlsgate.gate.judging import Judging
+from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.server import Serving
+from mtlsgate.gate.stages import LATE, TRANSITIONS, Stage
+from mtlsgate.gate.terms import Terms
+from mtlsgate.proxyprotocol import Header, HeaderReader
+from mtlsgate.reasons import Reason
+from mtlsgate.text import printable
+from mtlsgate.tls.clienthello import (
+    Alert,
+    ClientHello,
+    ClientHelloReader,
+    NoClientHello,
+    alert_record,
+)
+from mtlsgate.tls.stream import StreamReactor
+from mtlsgate.tls.transport import TlsTransport
+
+#: How much is read at once before a client is admitted.
+_EARLY_READ = 2**15
+
+
+class Proxies(Protocol):
+    """Which proxies may say for whom they connect."""
+
+    def trusts(self, address: IAddress) -> bool:
+        """:returns: whether a proxy is there."""
+
+
+class Servers(Protocol):
+    """
+    The servers behind a listener, as a connection sees them; see
+    `mtlsgate.gate.entrance.Entrance`.
+    """
+
+    key: str
+    name: str
+    registry: Registry
+    judging: Judging | None
+    proxies: Proxies | None
+    reads_hello: bool
+    terms: Terms
+    handshake_timeout: float
+
+    def choose(self, server_name: str | None) -> Serving | None: ...
+    def began(self) -> None: ...
+    def finished(self) -> None: ...
+
+
+class ArrivingConnection(TlsTransport):
+    """
+    The first stages of a connection.
+
+    :ivar stage: where it is.
+    :ivar entry: its line in the registry.
+    :ivar _serving: the server, when it is known which.
+    :ivar _reader: reads what comes before TLS.
+    :ivar _hello: the ClientHello, if it was read before TLS.
+    :ivar _received: bytes that the client sent before it was admitted.
+    :ivar _timer: ends what takes too long.
+    """
+
+    stage = Stage.ACCEPTED
+    read_size = _EARLY_READ
+    _serving: Serving | None = None
+    _reader: HeaderReader | ClientHelloReader | None = None
+    _hello: ClientHello | None = None
+    _received = 0
+    _timer: IDelayedCall | None = None
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        reactor: StreamReactor,
+        peer: IAddress,
+        host: IAddress,
+        servers: Servers,
+        entry: Entry,
+    ) -> None:
+        """
+        :param servers: among which one is chosen.
+        :param entry: the connection's line in the registry.
+        """
+        super().__init__(sock, reactor, peer, host)
+        self.entry = entry
+        self._servers = servers
+        self._registry = servers.registry
+
+    def _enter(self, stage: Stage) -> None:
+        if stage not in TRANSITIONS[self.stage]:
+            raise RuntimeError(f"no way from {self.stage} to {stage}")
+        self.stage = stage
+
+    def bytes_came(self, data: bytes) -> None:
+        """Handle what was read before TLS."""
+        if self.stage is Stage.PROXY_HEADER:
+            self._read_header(data)
+        elif self.stage is Stage.CLIENT_HELLO:
+            self._read_hello(data)
+        else:
+            super().bytes_came(data)
+
+    # ACCEPTED
+
+    def begin(self) -> None:
+        """Begin to read; called once, when the registry knows the connection."""
+        servers = self._servers
+        servers.began()
+        # Nagle's algorithm against delayed acknowledgements costs 40 ms an exchange.
+        self.setTcpNoDelay(True)
+        self._limit_time(servers.handshake_timeout)
+        self.startReading()
+        if servers.proxies is None:
+            self._after_header()
+        elif servers.proxies.trusts(self._peer):
+            self._enter(Stage.PROXY_HEADER)
+            self._reader = HeaderReader()
+        else:
+            self._turn_away(
+                Rejection(Reason.UNTRUSTED_PROXY, "it is not one of the trusted_proxies")
+            )
+
+    # PROXY_HEADER
+
+    def _read_header(self, data: bytes) -> None:
+        self._received += len(data)
+        assert isinstance(self._reader, HeaderReader)
+        outcome = self._reader.feed(data)
+        if outcome is None:
+            return
+        if not isinstance(outcome, Header):
+            self._turn_away(Rejection(Reason.PROXY_PROTOCOL_ERROR, outcome.detail))
+            return
+        client = None
+        if outcome.source is not None and outcome.destination is not None:
+            client, self._peer, self._host = outcome.source, outcome.source, outcome.destination
+        rest, self._reader, self._received = self._reader.rest, None, 0
+        if self._after_header(client) and rest:
+            self.bytes_came(rest)
+
+    def _after_header(self, client: IAddress | None = None) -> bool:
+        """
+        Go on to the ClientHello, or to TLS where there is nothing to choose.
+
+        :param client: the client's address, if a header told it.
+        :returns: whether the connection stays.
+        """
+        servers = self._servers
+        if not servers.reads_hello:
+            only = servers.choose(None)
+            assert only is not None
+            return self._begin_tls(only, client)
+        if self.stage is Stage.PROXY_HEADER and not self._registry.move(
+            self.entry, servers.name, servers.terms, client
+        ):
+            self._refused()
+            return False
+        self._enter(Stage.CLIENT_HELLO)
+        self._reader = ClientHelloReader()
+        return True
+
+    # CLIENT_HELLO
+
+    def _read_hello(self, data: bytes) -> None:
+        self._received += len(data)
+        assert isinstance(self._reader, ClientHelloReader)
+        outcome = self._reader.feed(data)
+        if isinstance(outcome, NoClientHello):
+            self._refuse_hello(outcome)
+        elif outcome is not None:
+            self._choose(outcome, bytes(self._reader.received))
+        elif self._is_too_much():
+            self._say_too_much()
+
+    def _choose(self, hello: ClientHello, received: bytes) -> None:
+        serving = self._servers.choose(hello.server_name)
+        if serving is None:
+            name = "no server name" if hello.server_name is None else "a name no server declares"
+            self._refuse_hello(
+                NoClientHello(
+                    Reason.UNKNOWN_SERVER_NAME,
+                    f"the client asked for {name}",
+                    Alert.UNRECOGNIZED_NAME,
+                ),
+                hello.server_name,
+            )
+            return
+        self._hello, self._reader, self._received = hello, None, 0
+        if self._begin_tls(serving):
+            self.bytes_came(received)
+
+    def _refuse_hello(self, outcome: NoClientHello, server_name: str | None = None) -> None:
+        self._tell(Rejection(outcome.reason, outcome.detail), server_name)
+        if outcome.alert is not None:
+            self.send(alert_record(outcome.alert))
+        self.end_because(Failure(ConnectionDone()))
+
+    def _begin_tls(self, serving: Serving, client: IAddress | None = None) -> bool:
+        """:returns: whether the server's limits let the connection stay."""
+        server = serving.server
+        if self.stage is not Stage.ACCEPTED and not self._registry.move(
+            self.entry, server.name, server.terms, client
+        ):
+            self._refused()
+            return False
+        serving.began()
+        self._serving = serving
+        self._servers.finished()
+        if server.handshake_timeout != self._servers.handshake_timeout:
+            self._limit_time(server.handshake_timeout)
+        self._engine = server.context.accept()
+        self._enter(Stage.HANDSHAKE)
+        return True
+
+    def _refused(self) -> None:
+        """A limit keeps the connection out, as the registry has told already."""
+        self._stop_timing()
+        self._enter(Stage.CLOSING)
+        if self._servers.proxies is None:
+            self.end_because(Failure(ConnectionDone()))
+        else:
+            self.abortConnection()
+
+    # How many bytes, and how long, a client may take until it is admitted.
+
+    def _is_too_much(self) -> bool:
+        limit = self.entry.terms.limits.handshake_bytes
+        return limit is not None and self._received > limit
+
+    def _say_too_much(self) -> None:
+        limit = self.entry.terms.limits.handshake_bytes
+        self._turn_away(
+            Rejection(
+                Reason.HANDSHAKE_TOO_LARGE,
+                f"the client sent more than {limit} bytes in its handshake",
+            )
+        )
+
+    def _limit_time(self, seconds: float) -> None:
+        """:param seconds: from the connection's arrival to its verdict."""
+        self._stop_timing()
+        clock = self._registry.clock
+        waited = clock.seconds() - self.entry.arrival.began
+        self._timer = clock.callLater(max(0, seconds - waited), self._timed_out, seconds)
+
+    def _timed_out(self, seconds: float) -> None:
+        self._turn_away(Rejection(Reason.HANDSHAKE_TIMEOUT, LATE[self.stage].format(seconds)))
+
+    def _stop_timing(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    # Turning a client away.
+
+    def _turn_away(self, rejection: Rejection) -> None:
+        """Say why the client does not come in, and end the connection at once."""
+        self._tell(rejection)
+        self.abortConnection()
+
+    def _tell(self, rejection: Rejection, server_name: str | None = None) -> None:
+        """Say why the client does not come in; it is said once."""
+        self._stop_timing()
+        if self.stage in (Stage.CLOSING, Stage.OVER):
+            return
+        self._enter(Stage.CLOSING)
+        engine = self._engine
+        if engine is not None:
+            server_name = engine.server_name
+        elif server_name is not None:
+            server_name = printable(server_name)
+        self._registry.reject(
+            self.entry,
+            rejection,
+            leaf=None if engine is None else engine.presented_leaf(),
+            server_name=server_name,
+            tls_version=None if engine is None else engine.version,
+            received=self._received,
+        )
