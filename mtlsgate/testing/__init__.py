@@ -13,7 +13,7 @@ all of it in memory.
     client.send(b"hi")
     assert client.receive() == b"hi"
 
-Nothing here opens a socket, sleeps, or imports the reactor.  What happens by
+Nothing here opens a port, sleeps, or imports the reactor.  What happens by
 itself happens in :meth:`Client.pump`; after ``clock.advance()``, pump.
 """
 
