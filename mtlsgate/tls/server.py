@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import frozen
 from OpenSSL import SSL
