@@ -68,6 +68,8 @@ class CertificateFiles:
         # Parsed once a load, however many rules name them.
         self._lists: dict[tuple[Path, bool], tuple[RevocationList, ...]] = {}
         self._certificates: dict[Path, tuple[Certificate, ...]] = {}
+        # Encoded, because a fleet's pins would fill the memory otherwise.
+        self._leaves: dict[Path, tuple[bytes, ...]] = {}
         self._own: set[Path] = set()
         self._listings: list[_Listing] = []
 
@@ -137,11 +139,41 @@ class CertificateFiles:
         :returns: that of each, or none if there is no material or the report
             says what is wrong with it.
         """
+        found: list[T] = []
+        for part in _parts(material):
+            path = None if part.path is None else self.directory / part.path
+            try:
+                found += map(keep, self._leaves_of(part, path))
+            except CredentialError as error:
+                self.refuse(part, where, error)
+            except Misconfigured as error:
+                self.report.error(error.at, where, error.text)
+        return tuple(found)
 
-        def parse(data: bytes) -> tuple[T, ...]:
-            return tuple(map(keep, _readable(data)))
+    def _leaves_of(self, part: Material, path: Path | None) -> Iterator[Certificate]:
+        """:raises CredentialError: if they do not parse.
+        :raises Misconfigured: if they cannot be read."""
+        if path is not None and path in self._leaves:
+            yield from map(Certificate, self._leaves[path])
+            return
+        data = material_bytes(part, self.directory, self.read_file)
+        yield from self._noted(_readable(data), path)
 
-        return tuple(kept for part in _parts(material) for kept in self._each(part, where, parse))
+    def _leaves_in(self, path: Path) -> Iterator[Certificate]:
+        """:raises CredentialError: if they cannot be read or do not parse."""
+        if path in self._leaves:
+            yield from map(Certificate, self._leaves[path])
+        else:
+            yield from self._noted(_readable(self.read_file(path)), path)
+
+    def _noted(self, found: Iterable[Certificate], path: Path | None) -> Iterator[Certificate]:
+        """Yield the certificates of a file, and keep them for whoever names it next."""
+        ders: list[bytes] = []
+        for one in found:
+            ders.append(one.der)
+            yield one
+        if path is not None:
+            self._leaves[path] = tuple(ders)
 
     def _each(
         self, part: Material, where: str, parse: Callable[[bytes], tuple[T, ...]]
@@ -168,7 +200,7 @@ class CertificateFiles:
         files = self._files("leaf_certificate_dir", directory, CERTIFICATE_ENDINGS, where)
 
         def parse(file: Path) -> tuple[T, ...]:
-            return tuple(map(keep, _readable(self.read_file(file))))
+            return tuple(map(keep, self._leaves_in(file)))
 
         return self._all(parse, "leaf_certificate_dir", directory.at, files, where)
 

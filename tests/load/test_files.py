@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mtlsgate.admission import Rejection, Rule
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.certificates.certificate import views
+from mtlsgate.certificates.parsing import read_file
 from mtlsgate.reasons import Reason
 from tests.kits.pki import NOW, Site, pki, server, site
 from tests.kits.revocation import crl
@@ -192,6 +193,33 @@ def test_what_many_servers_name_is_held_once(here: Site) -> None:
         lambda one: one.pins,
     ):
         assert len({tuple(map(id, read(one))) for one in rules}) == 1
+
+
+def test_what_many_servers_name_is_read_once(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted at the file: keys and certificates of servers, CAs, pins and lists."""
+    here.write("one.crl", ISSUING_LIST.public_bytes(Encoding.PEM))
+    here.write("crls/root.crl", ROOT_LIST.public_bytes(Encoding.PEM))
+    here.write("pins/a.crt", pem(CLIENT))
+    text = server(
+        'server_certificate {\npublic_key_file = "server.crt"\n'
+        'private_key_file = "server.key"\n}\n'
+        + rule(
+            'ca_certificate_file = "bundle.crt"\nleaf_certificate_dir = "pins"\n'
+            'leaf_certificate_file = "clients.crt"\ncrl_file = "one.crl"\ncrl_dir = "crls"'
+        )
+    )
+    read: list[str] = []
+
+    def counting(path: Path, *arguments: Any) -> bytes:
+        read.append(path.name)
+        return read_file(path, *arguments)
+
+    monkeypatch.setattr("mtlsgate.load.files.read_file", counting)
+    here.load(text * 3)
+    assert sorted(read) == [
+        *("a.crt", "bundle.crt", "clients.crt", "gate.hcl", "one.crl", "root.crl"),
+        *("server.crt", "server.key"),
+    ]
 
 
 # crl_file, crl_dir
