@@ -76,7 +76,7 @@ def test_curl_does_not_get_in_with_a_wrong_one(
 def test_openssl_is_told_the_same(demo: Path, version: str) -> None:
     """openssl s_client is let in with the admitted certificate and not with others."""
     with gate(demo / "gate.hcl") as running:
-        assert "HTTP/1.1 200" in s_client(demo, running, "client", version)[1]
+        assert "HTTP/1.0 200" in s_client(demo, running, "client", version)[1]
         for client, reason in (
             (None, "no_certificate"),
             ("not-pinned", "leaf_mismatch"),
