@@ -29,6 +29,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
 from pathlib import Path
 
 import attrs
@@ -43,8 +44,12 @@ from zope.interface.interface import InterfaceClass
 
 from mtlsgate import interfaces
 from mtlsgate.config import Material, model
+from mtlsgate.config.expressions import evaluate
 from mtlsgate.config.fields import fields_of
-from mtlsgate.errors import ConfigError
+from mtlsgate.config.functions import FUNCTIONS
+from mtlsgate.config.scope import Scope
+from mtlsgate.config.syntax import parse
+from mtlsgate.errors import ConfigError, Report
 from mtlsgate.http.refusal import REASONS
 from mtlsgate.load.epoch import load
 from mtlsgate.protocols.http.configuration import HttpConfiguration
@@ -649,3 +654,74 @@ def test_links_lead_somewhere(page: Path) -> None:
             titles = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
             slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
             assert anchor in slugs, target
+
+
+# Tables
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """:returns: a directory with the pages as HTML."""
+    built = tmp_path_factory.mktemp("html")
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", str(DOCS), str(built)]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    return built
+
+
+class _Text(HTMLParser):
+    """Collects what stands outside of code and pictures, and how many rows tables have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+        self.rows = 0
+        self._within: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.rows += tag == "tr"
+        if tag in ("pre", "code", "script", "style", "svg", "title"):
+            self._within.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._within and self._within[-1] == tag:
+            self._within.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not self._within:
+            self.text += data
+
+
+@pytest.mark.slow
+def test_every_table_is_a_table(html: Path) -> None:
+    """A table that a blank line splits would show as raw text."""
+    pages = [page for page in PAGES if page.parent == DOCS]
+    for page in pages:
+        read = _Text()
+        read.feed((html / f"{page.stem}.html").read_text())
+        raw = re.search(r"^\s*\|.*|.*\|\s*--.*", read.text, re.MULTILINE)
+        assert raw is None, (page.name, raw.group())
+        written = page.read_text()
+        fenced = re.sub(r"^```.*?^```", "", written, flags=re.MULTILINE | re.DOTALL)
+        lines = re.findall(r"^\|.*\|$", fenced, re.MULTILINE)
+        rules = [line for line in lines if re.fullmatch(r"\|(?:\s*:?-+:?\s*\|)+", line)]
+        assert read.rows == len(lines) - len(rules), page.name
+
+
+def test_every_function_does_what_the_page_says(tmp_path: Path) -> None:
+    """The table of functions has all of them, with examples that are true."""
+    (tmp_path / "motd").write_text("Hello\n")
+    scope = Scope({}, lambda name: (tmp_path / name).read_bytes())
+
+    def value(text: str) -> object:
+        body = parse(f"x = {text}\n".encode(), Report("f"))
+        assert body is not None, text
+        return evaluate(body.attributes[0].expression, scope).plain()
+
+    page = (DOCS / "configuration.md").read_text()
+    table = page.partition("### Functions")[2].partition("```")[0]
+    named: set[str] = set()
+    for line in re.findall(r"^\| `.*$", table, re.MULTILINE):
+        functions, _, example, expected = line.strip("| ").split(" | ")
+        named |= set(re.findall(r"`(\w+)\(", functions))
+        assert value(example.strip("`")) == value(expected.strip("`")), line
+    assert named == {*FUNCTIONS, "can", "coalesce", "default"}

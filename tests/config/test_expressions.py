@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 
-from mtlsgate.config.expressions import Scope, evaluate
+from mtlsgate.config.expressions import evaluate
+from mtlsgate.config.scope import Budget, Scope
 from mtlsgate.config.syntax import parse
 from mtlsgate.config.tree import Expression
 from mtlsgate.config.values import ExpressionErrors, Value
 from mtlsgate.errors import CredentialError, Position, Report
 
-ENVIRON = {"A": "a", "B": "b", "EMPTY": "", "SECRET": "hunter2"}
+ENVIRON = {"A": "a", "B": "b", "EMPTY": "", "NAME": "A", "SECRET": "hunter2"}
 
 
 def no_file(path: str) -> bytes:
@@ -85,6 +87,70 @@ def unset(name: str) -> str:
         ('default(default(env.NONE, env.ALSO), "z")', "z"),
         ("default(env.A, nonsense(), env.NONE)", "a"),
         ("default(0, 1)", 0),
+        # operators, as HashiCorp's HCL has them
+        ("1 + 2 * 3 - 4 / 2", 5),
+        ("(1 + 2) * 3", 9),
+        ("0.1 + 0.2", 0.3),
+        ("7 % 3", 1),
+        ("-7 % 3", -1),
+        ("1 / 4", 0.25),
+        ("1e3", 1000.0),
+        ("123456789012345678901234567890 + 1", 123456789012345678901234567891),
+        ('"2" + 1', 3),
+        ("--1", 1),
+        ("!!true", True),
+        ('!"false"', True),
+        ("1 < 2 == true && !false || false", True),
+        ('"a" == "a"', True),
+        ('1 == "1"', False),
+        ("1 == 1.0", True),
+        ("[1, [2]] == [1, [2]]", True),
+        ("{ a = 1 } != { a = 2 }", True),
+        ("null == null", True),
+        ("true == 1", False),
+        ("false && env.NONE", False),
+        ("true || nope()", True),
+        # conditionals
+        ('true ? "a" : "b"', "a"),
+        ('false ? "a" : false ? "b" : "c"', "c"),
+        ('true ? 1 : "b"', "1"),
+        ("true ? 1 : null", 1),
+        ('env.A == "a" ? env.B : env.NONE', "b"),
+        # what is in lists and objects
+        ("[1, 2][1]", 2),
+        ('["a"]["0"]', "a"),
+        ("{ a = { b = 1 } }.a.b", 1),
+        ('{ a = 1 }["a"]', 1),
+        ("[[1, 2], [3]].1[0]", 3),
+        ("[{ a = 1 }, { a = 2 }][*].a", [1, 2]),
+        ("[{ a = [1] }, { a = [2] }][*].a[0]", [1, 2]),
+        ("[{ a = 1 }, { a = 2 }].*.a[0]", 1),
+        ("5[*]", [5]),
+        ("null[*]", []),
+        ('env["${"A"}"]', "a"),
+        ("env[env.NAME]", "a"),
+        ('{ (env.A) = 1, "${env.B}" = 2, 3 = 4, c : 5 }', {"a": 1, "b": 2, "3": 4, "c": 5}),
+        # for
+        ("[for v in [1, 2] : v * 2]", [2, 4]),
+        ('[for i, v in ["a", "b"] : "${i}${v}"]', ["0a", "1b"]),
+        ("[for v in [1, 2, 3] : v if v != 2]", [1, 3]),
+        ("[for k, v in { b = 1, a = 2 } : k]", ["a", "b"]),
+        ('{for v in ["a", "b"] : v => upper(v)}', {"a": "A", "b": "B"}),
+        ('{for i, v in ["a", "b", "a"] : v => i...}', {"a": [0, 2], "b": [1]}),
+        ("[for a in [1, 2] : [for b in [10] : a + b]]", [[11], [12]]),
+        ("[for env in [{ A = 1 }] : env.A]", [1]),
+        # templates
+        ('"${~ "a" ~} b"', "ab"),
+        ('"a ${~ 1 ~} b"', "a1b"),
+        ('"%{ if env.A == "a" }yes%{ else }no%{ endif }"', "yes"),
+        ('"%{ if false }yes%{ endif }"', ""),
+        ('"%{ for i, v in ["a", "b"] }${i}${v},%{ endfor }"', "0a,1b,"),
+        ("<<E\n%{ for v in [1, 2] ~}\nn${v}\n%{ endfor ~}\nE", "n1\nn2\n"),
+        ('"${ 1 +\n 2 }"', 3),
+        ('"x${ [\n1,\n2][\n0\n] }"', "x1"),
+        ("concat([[1], [2]]...)", [1, 2]),
+        ("can(env.NONE)", False),
+        ("can(env.A)", True),
         # text
         ('base64_decode("w6kK")', "é\n"),
         ('base64_decode(" w6\\n kK\\t")', "é\n"),
@@ -248,6 +314,36 @@ def test_errors(text: str, expected: list[tuple[int, int, str]]) -> None:
 def test_no_values_in_messages(text: str) -> None:
     """An error never repeats a value, which may be a secret."""
     assert "hunter2" not in str(faults(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[for a in {0} : [for b in {0} : [for c in {0} : a]]]".replace("{0}", str([1] * 100)),
+        "length([for a in {0} : join(a, {0})])".format(["x" * 100] * 1000).replace("'", '"'),
+        '"${join("", split("", file("big")))}"',
+    ],
+)
+def test_what_takes_too_long_is_refused(text: str) -> None:
+    """Small files cannot take for ever, or all memory: the steps are counted."""
+    steps = Budget(20_000)
+    scope = Scope(ENVIRON, lambda name: b"x" * 65 * 1024 * 1024, budget=steps)
+    with pytest.raises(ExpressionErrors) as caught:
+        evaluate(expression(text), scope)
+    assert re.search("steps to evaluate|is too long", str(caught.value))
+
+
+def test_deep_expressions_are_bounded() -> None:
+    """What is as deep as can be read is also evaluated."""
+    for text in (
+        "(" * 32 + "1" + ")" * 32,
+        "true ? " * 32 + "1" + " : 2" * 32,
+        "[" * 16 + "true ? " * 32 + "1 + 2 * 3" + " : 2" * 32 + "]" * 16,
+        '"${' * 32 + "1" + '}"' * 32,
+        "1" + " + 1" * 20_000,
+        "-" * 20_000 + "1",
+    ):
+        find(text)
 
 
 @pytest.mark.parametrize("wrap", ["{}", "[{}]", '"a${{{}}}"', "trim({})", 'default({}, "z")'])
