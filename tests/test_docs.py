@@ -581,8 +581,8 @@ def test_every_reason_has_a_section() -> None:
         ("tls", model.Tls),
         ("server_certificate", model.ServerCertificate),
         ("client_certificate", model.ClientCertificate),
-        ("allow and deny", model.Condition),
-        ("pin", model.Pin),
+        ("allow and deny", model.ConditionBlock),
+        ("pin", model.PinBlock),
     ],
 )
 def test_every_attribute_is_in_the_reference(heading: str, block: type) -> None:

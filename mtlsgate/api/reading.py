@@ -142,7 +142,7 @@ class BlockReader:
             deny=self._blocks_of(rule.deny, Deny, "deny", where, self._condition),
         )
 
-    def _pin(self, pin: Pin) -> model.Pin | None:
+    def _pin(self, pin: Pin) -> model.PinBlock | None:
         where = f'pin "{pin.name}"'
         errors_before = len(self.report.errors)
         leaf = self._material("leaf", pin.leaf, where)
@@ -150,7 +150,7 @@ class BlockReader:
             self.report.error(NOWHERE, where, "leaf is missing")
             return None
         return self._block(
-            model.Pin,
+            model.PinBlock,
             where,
             errors_before,
             {"not_before": pin.not_before, "retire_after": pin.retire_after},
@@ -158,10 +158,10 @@ class BlockReader:
             leaf_certificate=leaf,
         )
 
-    def _condition(self, condition: Allow | Deny) -> model.Condition | None:
+    def _condition(self, condition: Allow | Deny) -> model.ConditionBlock | None:
         where = type(condition).__name__.lower()
         values = attrs.asdict(condition, recurse=False)
-        return self._block(model.Condition, where, len(self.report.errors), values)
+        return self._block(model.ConditionBlock, where, len(self.report.errors), values)
 
     def _server_certificates(
         self, given: object, passphrase: object

@@ -2,13 +2,15 @@
 The configuration language: HCL text to frozen, checked values.
 
 For protocol plugins, this package is what annotates the attributes of their
-configuration class: `Duration`, `Located`, `Material`, `Parsed`, `PeerText`,
+configuration class: `Duration`, `Empty`, `FileName`, `Located`, `Material`, `Parsed`, `PeerText`,
 `Remainder`, `Size`; and `Misconfigured` tells where one of them is wrong.
 """
 
 from mtlsgate.config.fields import (
     AlreadyReported,
     Duration,
+    Empty,
+    FileName,
     Located,
     Material,
     Misconfigured,
@@ -23,6 +25,8 @@ from mtlsgate.config.peer import PeerText
 __all__ = [
     "AlreadyReported",
     "Duration",
+    "Empty",
+    "FileName",
     "Located",
     "Material",
     "Misconfigured",

@@ -22,10 +22,10 @@ from mtlsgate.config.tree import (
     Conditional,
     Expression,
     For,
+    ForVariable,
     Invalid,
     ListExpression,
     Literal,
-    Name,
     ObjectExpression,
     Operation,
     PeerField,
@@ -125,7 +125,7 @@ class ExpressionReader:
     def _steps(self, start: Token) -> Expression:
         """A term and the ``.name``, ``[key]`` and splats after it."""
         root = self._term()
-        named = isinstance(root, Name)
+        named = isinstance(root, ForVariable)
         steps: list[Step] = []
         while True:
             if dot := self.tokens.take("."):
@@ -153,8 +153,8 @@ class ExpressionReader:
 
     def _joined(self, root: Expression, steps: list[Step]) -> Expression:
         """The root with its steps; what is known as a variable becomes one."""
-        free = isinstance(root, Name) and root.name not in self._names
-        if isinstance(root, Name) and root.name in ("env", "peer") and steps and free:
+        free = isinstance(root, ForVariable) and root.name not in self._names
+        if isinstance(root, ForVariable) and root.name in ("env", "peer") and steps and free:
             first = steps[0].key
             if isinstance(first, Literal) and isinstance(first.value, str):
                 kind = Variable if root.name == "env" else PeerField
@@ -194,7 +194,7 @@ class ExpressionReader:
         root = whole
         while isinstance(root, Traversal | Splat):
             root = root.root if isinstance(root, Traversal) else root.source
-        if not isinstance(root, Name) or root.name in self._names:
+        if not isinstance(root, ForVariable) or root.name in self._names:
             return whole
         if root.name == "env" and whole is not root and isinstance(whole, Traversal):
             return whole
@@ -245,7 +245,7 @@ class ExpressionReader:
         name = self.tokens.text(token)
         if self.tokens.peek().kind in ("(", "::"):
             return self._call(name, at)
-        return Literal(_LITERALS[name], at) if name in _LITERALS else Name(name, at)
+        return Literal(_LITERALS[name], at) if name in _LITERALS else ForVariable(name, at)
 
     def _call(self, name: str, at: Position) -> Expression:
         namespaced = False

@@ -19,10 +19,10 @@ from mtlsgate.config.tree import (
     Conditional,
     Expression,
     For,
+    ForVariable,
     Invalid,
     ListExpression,
     Literal,
-    Name,
     ObjectExpression,
     Operation,
     PeerField,
@@ -59,7 +59,7 @@ def evaluate(expression: Expression, scope: Scope) -> Value:
     """
     scope.budget.spend(expression.at)
     match expression:
-        case Name(name):
+        case ForVariable(name):
             # A value keeps the place at which it was written.
             return scope.names[name]
         case Call():
@@ -208,7 +208,7 @@ def _conditional(expression: Conditional, scope: Scope) -> Value:
 
 def _traversal(expression: Traversal, scope: Scope) -> Value:
     steps = expression.steps
-    if isinstance(expression.root, Name) and expression.root.name not in scope.names:
+    if isinstance(expression.root, ForVariable) and expression.root.name not in scope.names:
         # Only env is left: env[expression].
         name = as_text(evaluate(steps[0].key, scope).data)
         if name is None:

@@ -24,8 +24,8 @@ from mtlsgate.config.fields import (
 )
 from mtlsgate.config.tls import (
     ClientCertificate,
-    Condition,
-    Pin,
+    ConditionBlock,
+    PinBlock,
     ServerCertificate,
     Tls,
     Values,
@@ -37,10 +37,10 @@ __all__ = [
     "Admin",
     "Audit",
     "ClientCertificate",
-    "Condition",
+    "ConditionBlock",
     "Configuration",
     "Defaults",
-    "Pin",
+    "PinBlock",
     "Protocol",
     "Server",
     "ServerCertificate",

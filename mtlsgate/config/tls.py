@@ -61,7 +61,7 @@ Values = tuple[Located[str], ...]
 
 
 @frozen(kw_only=True)
-class Condition:
+class ConditionBlock:
     """
     An ``allow`` or ``deny`` block: every attribute that it states must hold,
     and of each any value will do.
@@ -98,7 +98,7 @@ class Condition:
 
     def stated(self) -> Iterator[tuple[str, Values]]:
         """Yield the attributes that are set, with their values."""
-        for attribute in fields(Condition):
+        for attribute in fields(ConditionBlock):
             values = getattr(self, attribute.name)
             if attribute.name != "at" and values is not None:
                 yield attribute.name, values
@@ -113,7 +113,7 @@ class Condition:
 
 
 @frozen(kw_only=True)
-class Pin:
+class PinBlock:
     """
     A pin with a name and, for planned rotation, a beginning and an end.
 
@@ -166,9 +166,9 @@ class ClientCertificate:
     ca_certificate: CoupersMaterial | None = None
     leaf_certificate: CoupersMaterial | None = None
     leaf_certificate_dir: Located[FileName] | None = None
-    pin: tuple[Pin, ...] = ()
-    allow: tuple[Condition, ...] = ()
-    deny: tuple[Condition, ...] = ()
+    pin: tuple[PinBlock, ...] = ()
+    allow: tuple[ConditionBlock, ...] = ()
+    deny: tuple[ConditionBlock, ...] = ()
     max_depth: int | None = None
     crl: Material | None = None
     crl_dir: Located[FileName] | None = None
@@ -227,7 +227,7 @@ class Tls:
     min_version: Literal["1.2", "1.3"] = "1.2"
     client_authentication: Literal["required", "none"] = "required"
     verification: Literal["strict", "compatible", "double"] = "strict"
-    deny: tuple[Condition, ...] = ()
+    deny: tuple[ConditionBlock, ...] = ()
     send_ca_names: bool = True
     session_resumption: bool = False
     session_lifetime: Duration | None = None

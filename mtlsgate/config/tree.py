@@ -85,7 +85,7 @@ class PeerField:
 
 
 @frozen
-class Name:
+class ForVariable:
     """A variable that an enclosing ``for`` declares, or ``env`` before ``[``."""
 
     name: str
@@ -228,7 +228,7 @@ Expression: TypeAlias = (
     | ObjectExpression
     | Variable
     | PeerField
-    | Name
+    | ForVariable
     | Call
     | Traversal
     | Splat

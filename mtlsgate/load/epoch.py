@@ -344,7 +344,7 @@ class _Load:
                     self.files.read(one, where)
                 case model.Admin():
                     self._admin(one, ())
-                case model.Pin():
+                case model.PinBlock():
                     self.files.certificates(one.leaf_certificate, one.heading)
                 case Located() if name == "hosts":
                     self._host(one, where)

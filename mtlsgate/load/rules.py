@@ -95,7 +95,7 @@ class RuleReader:
         return authorities
 
     def _pins(self, block: model.ClientCertificate, lint: PinLint) -> Iterator[Pin]:
-        def keep(leaf: Certificate, written: model.Pin | None = None) -> Pin:
+        def keep(leaf: Certificate, written: model.PinBlock | None = None) -> Pin:
             if written is None:
                 pin = Pin(leaf)
             else:
@@ -120,7 +120,9 @@ class RuleReader:
                 )
             yield from pins
 
-    def conditions(self, blocks: Iterable[model.Condition], heading: str) -> Iterator[Condition]:
+    def conditions(
+        self, blocks: Iterable[model.ConditionBlock], heading: str
+    ) -> Iterator[Condition]:
         """
         :param blocks: of ``allow`` or ``deny``.
         :param heading: which of the two, for messages.
@@ -130,7 +132,7 @@ class RuleReader:
             if clauses:
                 yield Condition(clauses)
 
-    def _clauses(self, block: model.Condition, heading: str) -> Iterator[Clause]:
+    def _clauses(self, block: model.ConditionBlock, heading: str) -> Iterator[Clause]:
         for attribute, values in block.stated():
             read = {}
             for value in values:

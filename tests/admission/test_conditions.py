@@ -356,5 +356,5 @@ def test_they_are_located(here: Site, kind: str, attribute: str, value: str, pro
 
 
 def test_every_attribute_is_tried() -> None:
-    attributes = {one.name for one in attrs.fields(model.Condition)} - {"at"}
+    attributes = {one.name for one in attrs.fields(model.ConditionBlock)} - {"at"}
     assert {row[0] for row in ATTRIBUTES} == attributes
