@@ -65,3 +65,11 @@ def test_every_package_is_on_the_map() -> None:
             assert f"`{path.name}`" in table, path.name
         elif (path / "__init__.py").exists():
             assert f"`{path.name}/`" in table, path.name
+
+
+def test_a_tests_name_is_a_promise() -> None:
+    """One word promises nothing; and no test module imports another."""
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        text = path.read_text()
+        assert re.findall(r"^ *def (test_[a-z0-9]+)\(", text, re.MULTILINE) == [], path
+        assert re.findall(r"^from tests\.\S*\btest_\w+ import", text, re.MULTILINE) == [], path

@@ -221,7 +221,9 @@ class Wakes:
 
 
 @pytest.mark.parametrize("kind", [TimerFile, TimerThread])
-def test_alarms(kind: type[TimerFile] | type[TimerThread]) -> None:
+def test_an_alarm_goes_off_once_for_each_time_it_is_set(
+    kind: type[TimerFile] | type[TimerThread],
+) -> None:
     """Each goes off once for each time that it is set, not before, and is set anew."""
     from select import select
 

@@ -85,14 +85,14 @@ def results(verification: Verification, kind: str) -> tuple[Score, tuple[str, ..
 
 @pytest.mark.parametrize("kind", SETS)
 @pytest.mark.parametrize("verification", get_args(Verification))
-def test_score(verification: Verification, kind: str) -> None:
+def test_the_score_is_the_one_that_is_documented(verification: Verification, kind: str) -> None:
     """Every case of the set runs, and the score is the one that is documented."""
     score, wrong = results(verification, kind)
     assert score == EXPECTED[verification][kind], wrong
 
 
 @pytest.mark.parametrize("verification", get_args(Verification))
-def test_bar(verification: Verification) -> None:
+def test_no_false_accepts_in_what_a_gate_must_get_right(verification: Verification) -> None:
     """No false accept and at most two false rejects in what a gate must get
     right; of the profile, when strict, no less than the best of the others."""
     core, _ = results(verification, "core")

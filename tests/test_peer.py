@@ -49,12 +49,12 @@ def peer(credential: Credential = ALICE, address: IAddress = ADDRESS) -> Verifie
     )
 
 
-def test_interface() -> None:
+def test_it_provides_all_that_is_promised() -> None:
     """It provides all that is promised to applications."""
     verifyObject(IVerifiedPeer, peer())
 
 
-def test_fields() -> None:
+def test_every_field_of_a_full_certificate() -> None:
     """Every field, of a certificate that has everything."""
     alice = peer()
     assert alice.leaf == ALICE.certificate
@@ -74,7 +74,7 @@ def test_fields() -> None:
     assert alice.address == ADDRESS
 
 
-def test_bare() -> None:
+def test_every_field_of_a_bare_certificate() -> None:
     """Every field, of a certificate that has nothing."""
     bare = peer(BARE)
     assert bare.subject == ""
@@ -121,7 +121,7 @@ def test_to_dict_of_little() -> None:
     }
 
 
-def test_frozen() -> None:
+def test_nobody_can_change_who_it_is() -> None:
     """Nobody can change who it is, neither what is stored nor what is derived."""
     alice = peer()
     for name in ("path", "rule", "leaf", "sha256", "common_name", "subject", "anything"):
@@ -178,6 +178,6 @@ def test_spiffe_id(uris: list[str], expected: str | None) -> None:
         (IPv4Address("TCP", "192.0.2.7", 0), "192.0.2.7:0"),
     ],
 )
-def test_address(address: IAddress, text: str) -> None:
+def test_the_address_is_told_as_text(address: IAddress, text: str) -> None:
     assert address_text(address) == text
     assert peer(address=address).to_dict()["address"] == text

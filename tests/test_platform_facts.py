@@ -250,7 +250,9 @@ def test_a_subclass_of_connection(version: Version) -> None:
     ("no_ticket", "no_cache", "resumes"),
     [(False, False, True), (True, False, True), (False, True, True), (True, True, False)],
 )
-def test_resumption(version: Version, no_ticket: bool, no_cache: bool, resumes: bool) -> None:
+def test_two_settings_together_stop_resumption(
+    version: Version, no_ticket: bool, no_cache: bool, resumes: bool
+) -> None:
     """It takes OP_NO_TICKET and SESS_CACHE_OFF to stop it, and meets no callback."""
     seen: list[int] = []
 

@@ -155,7 +155,9 @@ ATTRIBUTES: list[tuple[str, str, bool]] = [
 
 
 @pytest.mark.parametrize(("attribute", "value", "expected"), ATTRIBUTES)
-def test_attributes(attribute: str, value: str, expected: bool) -> None:
+def test_each_attribute_matches_its_names_exactly(
+    attribute: str, value: str, expected: bool
+) -> None:
     """Names match exactly, in the place that the attribute says and no other."""
     assert holds(LEAF, **{attribute: [value]}) is expected
 
@@ -257,7 +259,7 @@ def test_odd_names_are_denied_and_not_allowed(attribute: str, segment: str) -> N
     assert read.denies(leaf)
 
 
-def test_kelvin() -> None:
+def test_a_name_that_only_lower_case_makes_ascii_does_not_match() -> None:
     """A DNS name that is no ASCII, and becomes one by ``str.lower``, is another."""
     made = CA.issue("leaf", dns_names=["kxx.example"], now=NOW)
     forged = edited(CA, made, b"kxx.example", "\N{KELVIN SIGN}.example".encode())
@@ -268,7 +270,7 @@ def test_kelvin() -> None:
     assert condition({"dns_names": ["*.example"]}).denies(leaf)
 
 
-def test_nul() -> None:
+def test_bytes_after_a_nul_count() -> None:
     """What stands behind a NUL counts."""
     made = CA.issue("leaf", dns_names=["good.example.xevil.example"], now=NOW)
     leaf = Leaf(Certificate(edited(CA, made, b"good.example.x", b"good.example.\0")))

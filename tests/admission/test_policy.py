@@ -118,7 +118,7 @@ TABLE: list[tuple[str, list[Rule], Path, str | tuple[Reason, int]]] = [
 @pytest.mark.parametrize(
     ("rules", "of", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
 )
-def test_table(rules: list[Rule], of: Path, expected: object) -> None:
+def test_who_is_admitted_by_ca_and_pin(rules: list[Rule], of: Path, expected: object) -> None:
     assert outcome(rules, of) == expected
 
 
@@ -162,7 +162,9 @@ BEGIN, END = NOW - timedelta(hours=1), NOW + timedelta(days=1)
     ],
 )
 @pytest.mark.parametrize("shape", ["ca", "pin", "both"])
-def test_validity(now: datetime, expected: object, shape: str) -> None:
+def test_validity_includes_its_first_and_last_second(
+    now: datetime, expected: object, shape: str
+) -> None:
     """Validity includes its first and its last second (RFC 5280, 4.1.2.5), for
     pins as for everyone."""
     leaf = ROOT.issue("edge", not_before=BEGIN, not_after=END)
@@ -212,7 +214,7 @@ def test_extended_key_usage(usages: tuple[str, ...], fits: bool, is_ca: bool) ->
     ids=["purpose", "constraints", "version"],
 )
 @pytest.mark.parametrize("shape", ["ca", "pin", "both"])
-def test_malformed(old: bytes, new: bytes, shape: str) -> None:
+def test_a_leaf_that_cannot_be_read_is_rejected(old: bytes, new: bytes, shape: str) -> None:
     """What every verdict needs and cannot be read is a rejection, and raises nothing;
     even of a pin."""
     leaf = Certificate(edited(ROOT, ROOT.issue("leafleaf", now=NOW), old, new))
@@ -260,7 +262,7 @@ def leaves(count: int) -> tuple[Credential, ...]:
 
 
 @pytest.mark.parametrize("of", [FULL, path(B, LOWER, ROOT), path(C, OTHER), path(DEVICE)])
-def test_cost(of: Path) -> None:
+def test_a_verdict_costs_as_much_with_300_rules_as_with_one(of: Path) -> None:
     """A verdict costs as many look-ups with 300 rules and pins as with one."""
     crowd = leaves(300)
     costs = set()
@@ -337,21 +339,23 @@ def test_rules_only_add(rules: list[Rule], more: Rule, of: Path, data: st.DataOb
 
 @given(rules=st.lists(RULES, max_size=5), of=PATHS, data=st.data())
 @settings(deadline=None)
-def test_order(rules: list[Rule], of: Path, data: st.DataObject) -> None:
+def test_the_order_of_rules_changes_only_the_name(
+    rules: list[Rule], of: Path, data: st.DataObject
+) -> None:
     """The order of rules says which is named, and never who is admitted, or why not."""
     shuffled = data.draw(st.permutations(rules))
     one, other = outcome(rules, of), outcome(shuffled, of)
     assert one == other or (isinstance(one, str) and isinstance(other, str))
 
 
-def test_anchors() -> None:
+def test_the_anchors_are_all_cas_and_lone_pins() -> None:
     """The CAs of all rules, and the pins without one, each once and in order."""
     rules = [A_UNDER_ROOT, PIN_B, rule("x", [LOWER, ROOT], B), rule("y", pins=[B, C])]
     assert authorities_of(rules) == views([ROOT.certificate, LOWER.certificate])
     assert lone_pins_of(rules) == views([B.certificate, C.certificate])
 
 
-def test_values() -> None:
+def test_policies_are_values() -> None:
     """Policies are values, and their index does not show."""
     assert AdmissionPolicy((ON_ROOT,)) == AdmissionPolicy((ON_ROOT,))
     assert AdmissionPolicy((ON_ROOT,)) != AdmissionPolicy((ON_LOWER,))

@@ -36,7 +36,7 @@ def with_serial(credential: Credential, serial: bytes) -> x509.Certificate:
     )
 
 
-def test_ordinary() -> None:
+def test_ordinary_certificates_fit_the_profile() -> None:
     """Ordinary certificates violate nothing."""
     root = Authority.create()
     issuing = root.intermediate(name_constraints=CONSTRAINTS)
@@ -65,7 +65,7 @@ def test_ordinary() -> None:
         ("01", False),
     ],
 )
-def test_serial(serial: str, violates: bool) -> None:
+def test_serial_numbers_are_positive_and_short(serial: str, violates: bool) -> None:
     """Serial numbers are positive and of 20 octets (RFC 5280, 4.1.2.2); a 21st
     that holds the sign is let pass."""
     root = Authority.create()
@@ -88,7 +88,7 @@ def test_constraints_in_leaf(critical: bool) -> None:
     assert violation(pin) is None
 
 
-def test_nameless() -> None:
+def test_without_a_subject_the_san_is_critical() -> None:
     """Without a subject the SAN is critical (RFC 5280, 4.1.2.6); the shipped
     authority makes it so, hence the detour."""
     root = Authority.create()
@@ -119,7 +119,7 @@ def test_policy_constraints(critical: bool) -> None:
     assert violation(odd.issue("leaf"), odd) is None
 
 
-def test_unparsable() -> None:
+def test_a_field_that_does_not_parse_is_a_rejection() -> None:
     """What does not parse is a rejection, not an exception, if it is asked for."""
     root = Authority.create()
     twice = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\xff")

@@ -156,7 +156,9 @@ TABLE += [(name, lists, path(C, ROOT), expected) for name, lists, expected in SH
 @pytest.mark.parametrize(
     ("lists", "of", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
 )
-def test_table(lists: list[RevocationList], of: Path, expected: Verdict) -> None:
+def test_who_is_rejected_by_which_list(
+    lists: list[RevocationList], of: Path, expected: Verdict
+) -> None:
     assert outcome(lists, of) == expected
     assert outcome(lists[::-1], of) == expected
 
@@ -199,7 +201,7 @@ BEGIN, END = NOW - HOUR, NOW + DAY
         (END.astimezone(timezone(timedelta(hours=14))), None),
     ],
 )
-def test_validity(now: datetime, expected: Verdict) -> None:
+def test_a_list_counts_from_this_update_to_next_update(now: datetime, expected: Verdict) -> None:
     """A list counts from thisUpdate to nextUpdate, both seconds included."""
     one = loaded(ROOT, this_update=BEGIN, next_update=END)
     assert outcome([one], path(C, ROOT), now) == expected
@@ -235,7 +237,7 @@ def test_a_revocation_dated_in_the_future() -> None:
         ([loaded(ROOT, **ENDED)], "of 2026-06-14T12:00:00+00:00 expired at 2026-06-15T11:59:59"),
     ],
 )
-def test_details(lists: list[RevocationList], text: str) -> None:
+def test_the_detail_says_which_list_and_when(lists: list[RevocationList], text: str) -> None:
     found = verdict(lists, path(C, ROOT))
     assert found is not None
     assert text in found.detail
@@ -379,7 +381,7 @@ def test_distribution_points(stated: Any, names: list[Any], covered: bool) -> No
 
 
 @pytest.mark.parametrize("pss", [False, True])
-def test_rsa(pss: bool) -> None:
+def test_lists_signed_with_rsa_count(pss: bool) -> None:
     key = rsa.generate_private_key(65537, 2048)
     authority = Authority.create("rsa", key=key, **AT)
     scheme = padding.PSS(padding.MGF1(SHA256()), 32) if pss else None
@@ -400,7 +402,7 @@ def test_a_signature_that_cannot_be() -> None:
     assert outcome([odd, loaded(authority)], path(leaf, authority)) is None
 
 
-def test_ed25519() -> None:
+def test_lists_signed_with_ed25519_count() -> None:
     authority = Authority.create("ed", key=ed25519.Ed25519PrivateKey.generate(), **AT)
     leaf = authority.issue("leaf", **AT)
     assert outcome([loaded(authority, leaf)], path(leaf, authority)) == (REVOKED, 0)
@@ -468,7 +470,7 @@ class TestParse:
             b"Certificate Revocation List (CRL):\n  Version 2\n" + pem(one) + b"\nthe end\n",
         ],
     )
-    def test_encodings(self, data: bytes) -> None:
+    def test_pem_and_der_are_read(self, data: bytes) -> None:
         [found] = parse_crls(data)
         public = attrs.fields_dict(RevocationList).keys()
         told = {name: getattr(found, name) for name in public if not name.startswith("_")}
@@ -487,12 +489,12 @@ class TestParse:
             "distribution_points": None,
         }
 
-    def test_many(self) -> None:
+    def test_a_file_may_hold_many_lists(self) -> None:
         found = parse_crls(b"x\n" + pem(self.one) + b"y\n" + pem(self.two) + pem(self.one))
         assert [one.issuer.rfc4514_string() for one in found] == ["CN=root", "CN=lower", "CN=root"]
 
     @pytest.mark.parametrize("what", ["leaves", "authorities"])
-    def test_covers(self, what: str) -> None:
+    def test_a_partition_covers_its_own_kind(self, what: str) -> None:
         extension = LEAVES if what == "leaves" else AUTHORITIES
         assert loaded(ROOT, extensions=[extension]).covers == what
 
@@ -519,7 +521,7 @@ class TestParse:
             (C.certificate.public_bytes(Encoding.DER), "the CRL does not parse: "),
         ],
     )
-    def test_unparsable(self, data: bytes, text: str) -> None:
+    def test_what_is_no_list_is_an_error(self, data: bytes, text: str) -> None:
         with pytest.raises(CredentialError) as caught:
             parse_crls(data)
         assert str(caught.value).startswith(text)
@@ -572,7 +574,9 @@ class TestParse:
             ({"extensions": [(x509.CRLNumber(1), True)]}, "has a critical CRL number"),
         ],
     )  # fmt: skip
-    def test_refused(self, how: dict[str, Any], text: str) -> None:
+    def test_a_list_that_cannot_be_applied_in_full_is_refused(
+        self, how: dict[str, Any], text: str
+    ) -> None:
         """What could not be applied in full is refused, by the place in the file."""
         bad = crl(ROOT, [C], now=NOW, **how)
         with pytest.raises(CredentialError) as caught:
@@ -595,11 +599,11 @@ class TestParse:
             ]},
         ],
     )  # fmt: skip
-    def test_tolerated(self, how: dict[str, Any]) -> None:
+    def test_harmless_extensions_are_tolerated(self, how: dict[str, Any]) -> None:
         assert outcome([loaded(ROOT, C, **how)], path(C, ROOT)) == (REVOKED, 0)
 
     @pytest.mark.parametrize("how", [{"number": None}, {"extensions": [(x509.CRLNumber(1), True)]}])
-    def test_compatible(self, how: dict[str, Any]) -> None:
+    def test_only_strict_demands_a_crl_number(self, how: dict[str, Any]) -> None:
         """Only the strict demand a CRL number, and that it is not critical."""
         lists = parse_crls(der(crl(ROOT, [C], now=NOW, **how)), strict=False)
         assert outcome(lists, path(C, ROOT)) == (REVOKED, 0)
@@ -631,7 +635,7 @@ class TestParse:
 
     @given(st.data())
     @settings(max_examples=300, deadline=None)
-    def test_fuzz(self, data: st.DataObject) -> None:
+    def test_whatever_the_bytes_nobody_is_let_in(self, data: st.DataObject) -> None:
         """Whatever the bytes: lists or a one-line error, and a changed list
         never lets anybody in."""
         whole = bytearray(der(self.one))
@@ -657,7 +661,9 @@ class TestDeltas:
 
     @pytest.mark.parametrize("critical", [True, False])
     @pytest.mark.parametrize("base", [[], [loaded(LOWER)], [loaded(ROOT, extensions=[LEAVES])]])
-    def test_alone(self, critical: bool, base: list[RevocationList]) -> None:
+    def test_a_delta_without_its_base_is_refused(
+        self, critical: bool, base: list[RevocationList]
+    ) -> None:
         """One without a complete list of the same kind cannot be applied."""
         delta = loaded(ROOT, extensions=[(x509.DeltaCRLIndicator(1), critical)])
         with pytest.raises(CredentialError, match=r"delta CRL of .*: a complete one is needed"):
@@ -691,7 +697,7 @@ class TestDeltas:
                 with pytest.raises(CredentialError, match="which revokes certificates that no"):
                     without_deltas(lists)
 
-    def test_none(self) -> None:
+    def test_without_deltas_nothing_is_left_out(self) -> None:
         lists = (loaded(ROOT), loaded(LOWER))
         assert without_deltas(lists) == (lists, ())
 
@@ -742,10 +748,12 @@ class TestProblems:
             ([GOOD_ROOT, loaded(LOWER, **FUTURE)], []),
         ],
     )  # fmt: skip
-    def test_table(self, lists: list[RevocationList], expected: list[str]) -> None:
+    def test_problems_name_the_ca_and_the_list(
+        self, lists: list[RevocationList], expected: list[str]
+    ) -> None:
         assert list(Revocation(tuple(lists)).problems(views([ROOT.certificate]), NOW)) == expected
 
-    def test_rollover(self) -> None:
+    def test_two_cas_of_one_name_need_a_list_each(self) -> None:
         """Two CAs of one name: each needs a list, and each list one of them."""
         both = views([ROOT.certificate, NAMESAKE.certificate])
         assert not list(Revocation((GOOD_ROOT, loaded(NAMESAKE))).problems(both, NOW))
@@ -830,7 +838,9 @@ def _shaped(shape: tuple[int, int, int, bool]) -> RevocationList:
 @pytest.mark.slow
 @given(st.lists(_SHAPES, max_size=5), st.randoms())
 @settings(max_examples=300, deadline=None)
-def test_properties(shapes: list[tuple[int, int, int, bool]], random: Any) -> None:
+def test_revocation_only_ever_restricts(
+    shapes: list[tuple[int, int, int, bool]], random: Any
+) -> None:
     lists, of = [_shaped(one) for one in shapes], path(C, ROOT)
     found = outcome(lists, of)
 

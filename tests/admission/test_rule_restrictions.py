@@ -183,7 +183,7 @@ def test_max_depth_is_each_rules_own() -> None:
     ],
 )
 @pytest.mark.parametrize("authorities", [(ROOT,), (LOWER, ROOT)], ids=["root", "two"])
-def test_conditions(
+def test_deny_pin_time_depth_and_allow_are_asked_in_this_order(
     options: dict[str, object],
     deny: tuple[Condition, ...],
     expected: object,

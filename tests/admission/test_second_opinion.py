@@ -140,7 +140,7 @@ def test_foreign_constraints(foreign: x509.GeneralName) -> None:
     ],
     ids=lambda key: getattr(getattr(key, "curve", None), "name", type(key).__name__),
 )
-def test_keys(key: PrivateKey) -> None:
+def test_every_kind_of_key_is_agreed_on(key: PrivateKey) -> None:
     """No kind of key makes a legal client disagree, of the CA, an intermediate or the leaf."""
     for by in range(3):
         keys = [key if each == by else None for each in range(3)]
@@ -150,7 +150,7 @@ def test_keys(key: PrivateKey) -> None:
 
 
 @pytest.mark.parametrize("digest", [SHA224(), SHA3_256()], ids=lambda digest: digest.name)
-def test_digests(digest: SHA224 | SHA3_256) -> None:
+def test_every_digest_that_openssl_takes_is_agreed_on(digest: SHA224 | SHA3_256) -> None:
     """Nor does any digest that OpenSSL takes."""
     authority = Authority.create()
     leaf = authority.issue("leaf", hash_algorithm=digest)
@@ -235,7 +235,7 @@ def test_path_is_asked() -> None:
     assert disagreement(path_of(root.issue("leaf"), root), NOW - timedelta(days=1)) is not None
 
 
-def test_length() -> None:
+def test_the_length_of_a_path_is_no_reason_to_disagree() -> None:
     """The length of a path is no reason."""
     authority = Authority.create()
     for number in range(20):
@@ -275,7 +275,7 @@ def test_malformed_constraints(content: str) -> None:
     assert disagreement(path, NOW)
 
 
-def test_needs() -> None:
+def test_it_is_asked_where_a_ca_constrains_names() -> None:
     """It is asked where a CA carries constraints, the anchor or below."""
     plain = Authority.create()
     constrained = Authority.create(name_constraints=only(dns("x.org")))

@@ -109,7 +109,9 @@ def hopes(rules: Sequence[Rule], of: Path = FULL, deny: Sequence[Condition] = ()
         ([rule("ca", ROOT, pins=(PINNED_CA.certificate,))], path(PINNED_CA), ["root"]),
     ],
 )
-def test_hopes(rules: list[Rule], of: Path, expected: list[str]) -> None:
+def test_cas_of_rules_that_only_the_path_keeps_from_matching(
+    rules: list[Rule], of: Path, expected: list[str]
+) -> None:
     """Only of rules that nothing but the path keeps from holding, in file order."""
     assert hopes(rules, of) == expected
 

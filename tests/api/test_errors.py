@@ -106,7 +106,7 @@ def problems(*rules: Any, certificate: Any = SERVER, **options: Any) -> list[str
         ),
     ],
 )
-def test_rules(here: Certificates, rule: Any, expected: str) -> None:
+def test_a_wrong_rule_is_one_plain_error(here: Certificates, rule: Any, expected: str) -> None:
     assert problems(rule()) == [f"Gate: {expected}"]
 
 
@@ -158,7 +158,9 @@ def test_rules(here: Certificates, rule: Any, expected: str) -> None:
         ),
     ],
 )
-def test_options(here: Certificates, options: dict[str, Any], expected: list[str]) -> None:
+def test_a_wrong_option_is_one_plain_error(
+    here: Certificates, options: dict[str, Any], expected: list[str]
+) -> None:
     found = problems(**options)
     assert len(found) == len(expected)
     assert all(one.startswith(text) for one, text in zip(found, expected, strict=True)), found

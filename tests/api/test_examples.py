@@ -75,7 +75,7 @@ def test_a_site(here: Certificates) -> None:
         assert "Hello" not in curl(port, "mallory")
 
 
-def test_klein(here: Certificates) -> None:
+def test_the_klein_example_serves_verified_clients(here: Certificates) -> None:
     if importlib.util.find_spec("klein") is None:
         lacking("klein is not installed")
     with example(here.directory, *python("klein_app.py")) as port:
@@ -97,7 +97,7 @@ def test_amp_and_perspective_broker(here: Certificates, name: str, answer: str) 
         assert answer.partition(" ")[2] not in ask("mallory")[1]
 
 
-def test_conch(here: Certificates) -> None:
+def test_the_ssh_example_takes_the_name_from_the_certificate(here: Certificates) -> None:
     """A real ssh, through a real openssl; the user name must be the certificate's."""
     if importlib.util.find_spec("bcrypt") is None:
         lacking("twisted[conch] is not installed")

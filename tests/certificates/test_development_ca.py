@@ -42,12 +42,12 @@ def extension(certificate: x509.Certificate, kind: type[T]) -> T:
 class TestStrictness:
     """Everything that is issued verifies with X509_STRICT."""
 
-    def test_root(self) -> None:
+    def test_a_leaf_of_a_root_verifies(self) -> None:
         """A leaf of a root."""
         root = Authority.create()
         verify_strictly(root.issue("alice"), root.certificate)
 
-    def test_intermediates(self) -> None:
+    def test_a_leaf_below_two_intermediates_verifies(self) -> None:
         """A leaf below two intermediates, from the root and from either of them."""
         root = Authority.create(path_length=2)
         upper = root.intermediate("upper", path_length=1)
@@ -85,7 +85,7 @@ class TestStrictness:
             verify_strictly(credential, root.certificate)
 
     @pytest.mark.parametrize("is_ca", [False, True])
-    def test_leaf(self, is_ca: bool) -> None:
+    def test_a_leaf_that_is_a_ca_verifies(self, is_ca: bool) -> None:
         """A leaf that says it is a CA is one by the book."""
         root = Authority.create()
         credential = root.issue("alice", is_ca=is_ca)
@@ -106,7 +106,7 @@ class TestStrictness:
         ],
         ids=["P-384", "RSA-2048", "Ed25519"],
     )
-    def test_keys(self, key: PrivateKey) -> None:
+    def test_each_kind_of_key_signs_and_is_signed(self, key: PrivateKey) -> None:
         """Each kind of key can sign, and be signed."""
         root = Authority.create(key=key)
         verify_strictly(root.issue("alice", key=key), root.certificate)
@@ -115,7 +115,7 @@ class TestStrictness:
 class TestIssuing:
     """The options say what they do."""
 
-    def test_defaults(self) -> None:
+    def test_a_leaf_is_for_a_client_by_default(self) -> None:
         """A leaf is for a client, signs, and is no CA."""
         leaf = Authority.create().issue("alice").certificate
         assert leaf.subject.rfc4514_string() == "CN=alice"
@@ -129,7 +129,7 @@ class TestIssuing:
             extension(leaf, x509.SubjectAlternativeName)
         assert leaf.not_valid_before_utc < datetime.now(UTC) < leaf.not_valid_after_utc
 
-    def test_root(self) -> None:
+    def test_a_root_signs_certificates_and_crls(self) -> None:
         """A root signs certificates and CRLs, critically, and is its own issuer."""
         certificate = Authority.create("Root").certificate
         assert certificate.subject == certificate.issuer
@@ -140,7 +140,7 @@ class TestIssuing:
         assert constraints.critical
         assert constraints.value == x509.BasicConstraints(ca=True, path_length=None)
 
-    def test_intermediates(self) -> None:
+    def test_the_holder_sends_the_intermediates(self) -> None:
         """The holder sends what is below the root, its issuer first."""
         root = Authority.create()
         upper = root.intermediate("upper")
@@ -149,7 +149,7 @@ class TestIssuing:
         assert upper.issue("alice").intermediates == (upper.certificate,)
         assert lower.issue("alice").intermediates == (lower.certificate, upper.certificate)
 
-    def test_names(self) -> None:
+    def test_each_name_is_of_its_own_kind(self) -> None:
         """Each name lands in its own kind, and in order."""
         san = extension(
             Authority.create()
@@ -171,7 +171,7 @@ class TestIssuing:
         assert san.get_values_for_type(x509.UniformResourceIdentifier) == ["spiffe://td/x"]
         assert san.get_values_for_type(x509.RFC822Name) == ["alice@example.org"]
 
-    def test_subject(self) -> None:
+    def test_a_subject_has_o_and_ou_before_cn(self) -> None:
         """O and OU go before CN; a whole subject goes in their place."""
         root = Authority.create()
         leaf = root.issue("alice", organization="Acme", organizational_unit="Door").certificate
@@ -190,7 +190,9 @@ class TestIssuing:
             (("any_extended_key_usage",), [ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]),
         ],
     )
-    def test_usages(self, usages: Sequence[str], expected: list[x509.ObjectIdentifier]) -> None:
+    def test_the_extended_key_usages_are_those_named(
+        self, usages: Sequence[str], expected: list[x509.ObjectIdentifier]
+    ) -> None:
         """The extended key usages are those named."""
         leaf = Authority.create().issue("alice", usages=usages).certificate
         assert list(extension(leaf, x509.ExtendedKeyUsage)) == expected
@@ -201,7 +203,7 @@ class TestIssuing:
         with pytest.raises(x509.ExtensionNotFound):
             extension(leaf, x509.ExtendedKeyUsage)
 
-    def test_validity(self) -> None:
+    def test_validity_begins_an_hour_ago(self) -> None:
         """Validity runs from an hour before ``now``, for the days given."""
         leaf = Authority.create().issue("alice", now=NOW, days=2).certificate
         assert leaf.not_valid_before_utc == NOW - timedelta(hours=1)
@@ -223,24 +225,24 @@ class TestIssuing:
         assert again.certificate.public_key() == alice.certificate.public_key()
         assert again.der != alice.der
 
-    def test_serial(self) -> None:
+    def test_the_serial_number_can_be_chosen(self) -> None:
         """The serial number is the one given."""
         assert Authority.create().issue("alice", serial=7).certificate.serial_number == 7
 
-    def test_weak(self) -> None:
+    def test_a_weak_key_can_be_had_for_servers_to_refuse(self) -> None:
         """An RSA-1024 leaf can be had, for servers to refuse."""
         key = rsa.generate_private_key(65537, 1024)
         leaf = Authority.create().issue("alice", key=key).certificate
         assert leaf.public_key() == key.public_key()
 
-    def test_sha1(self) -> None:
+    def test_a_sha1_signature_can_be_had_by_hand(self) -> None:
         """So can a leaf signed with SHA-1, by hand."""
         root = Authority.create(key=rsa.generate_private_key(65537, 2048))
         weak = sha1_signed(root, root.issue("alice"))
         assert isinstance(weak.certificate.signature_hash_algorithm, SHA1)
         verify_strictly(weak, root.certificate)
 
-    def test_hash(self) -> None:
+    def test_the_digest_is_sha256_unless_chosen(self) -> None:
         """SHA-256 unless another is said."""
         root = Authority.create()
         assert isinstance(root.certificate.signature_hash_algorithm, SHA256)
@@ -259,7 +261,7 @@ class TestIssuing:
         assert leaf.extensions.get_extension_for_oid(unknown.oid).critical
         assert extension(leaf, x509.ExtendedKeyUsage) == usage
 
-    def test_nameless(self) -> None:
+    def test_without_a_subject_the_san_is_critical(self) -> None:
         """Without a subject the SAN is critical, as RFC 5280 section 4.1.2.6 has it."""
         leaf = Authority.create().issue(None, uris=["spiffe://td/x"]).certificate
         assert not list(leaf.subject)
@@ -307,14 +309,14 @@ class TestIssuing:
 class TestSelfSigned:
     """What pins look like that have no CA."""
 
-    def test_leaf(self) -> None:
+    def test_it_is_no_ca_unless_asked(self) -> None:
         """CA:FALSE unless asked, and its own issuer."""
         leaf = self_signed("alice").certificate
         leaf.verify_directly_issued_by(leaf)
         assert not extension(leaf, x509.BasicConstraints).ca
         assert list(extension(leaf, x509.ExtendedKeyUsage)) == [ExtendedKeyUsageOID.CLIENT_AUTH]
 
-    def test_ca(self) -> None:
+    def test_a_ca_is_as_openssl_req_x509_makes_it(self) -> None:
         """CA:TRUE as ``openssl req -x509`` has it: no usages of either kind."""
         leaf = self_signed("alice", is_ca=True).certificate
         assert extension(leaf, x509.BasicConstraints).ca
@@ -326,7 +328,7 @@ class TestSelfSigned:
 class TestCredential:
     """The forms in which a credential is had."""
 
-    def test_pem(self) -> None:
+    def test_the_pem_is_the_chain_leaf_first(self) -> None:
         """The PEM is the chain, leaf first."""
         alice = Authority.create().intermediate().issue("alice")
         assert tuple(x509.load_pem_x509_certificates(alice.pem)) == alice.chain
@@ -346,14 +348,14 @@ class TestCredential:
         root = Authority.create()
         assert x509.load_pem_x509_certificates(root.pem) == [root.certificate]
 
-    def test_fingerprint(self) -> None:
+    def test_the_fingerprint_is_lowercase_hexadecimal(self) -> None:
         """The fingerprint is lowercase hexadecimal."""
         alice = self_signed("alice")
         assert bytes.fromhex(alice.sha256) == alice.certificate.fingerprint(SHA256())
         assert alice.sha256 == alice.sha256.lower()
         assert x509.load_der_x509_certificate(alice.der) == alice.certificate
 
-    def test_repr(self) -> None:
+    def test_no_repr_shows_a_key(self) -> None:
         """No repr tells of a key."""
         root = Authority.create()
         for holder in (root, root.intermediate(), root.issue("alice")):

@@ -44,7 +44,7 @@ TABLE = first_by_name(
         (None, None),
     ],
 )
-def test_find(name: str | None, found: int | None) -> None:
+def test_exact_names_go_before_wildcards(name: str | None, found: int | None) -> None:
     assert TABLE.find(name) == found
 
 
@@ -59,12 +59,12 @@ def test_exact_before_wildcard() -> None:
     assert first_by_name([(["*.x"], 1), (["a.x"], 2)]).find("a.x") == 2
 
 
-def test_empty() -> None:
+def test_an_empty_table_finds_nothing() -> None:
     assert first_by_name([]).find("a") is None
 
 
 @pytest.mark.parametrize(
     ("name", "expected"), [("A.b.", "a.b"), ("a", "a"), ("", ""), ("..", "."), ("É", "É")]
 )
-def test_canonical(name: str, expected: str) -> None:
+def test_case_and_one_trailing_dot_do_not_matter(name: str, expected: str) -> None:
     assert canonical(name) == expected

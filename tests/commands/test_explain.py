@@ -70,7 +70,7 @@ CLIENT, OTHER, STRANGER = pki().client, pki().other, pki().stranger
 # The nearest miss
 
 
-def test_renewed(here: Site) -> None:
+def test_a_renewed_certificate_is_called_one(here: Site) -> None:
     again = pki().issuing.issue("client", key=CLIENT.private_key, now=NOW)
     assert hints(here, tls(f"{CA}\n{LEAF}"), again) == [
         "same key, another serial: a renewed certificate? pin it with leaf_certificate; its "
@@ -145,7 +145,7 @@ def test_circles_end(here: Site) -> None:
         (timedelta(seconds=-5), "expired 5 seconds ago"),
     ],
 )
-def test_expired(here: Site, end: timedelta, expected: str) -> None:
+def test_an_expired_certificate_says_since_when(here: Site, end: timedelta, expected: str) -> None:
     leaf = pki().issuing.issue("x", not_before=NOW - timedelta(days=9), not_after=NOW + end)
     assert hints(here, tls(CA), leaf) == [expected]
 
@@ -155,7 +155,7 @@ def test_not_yet_valid(here: Site) -> None:
     assert hints(here, tls(CA), leaf) == ["valid in 2 days"]
 
 
-def test_names(here: Site) -> None:
+def test_an_allow_block_says_what_it_asks_for(here: Site) -> None:
     leaf = pki().issuing.issue("x", uris=["spiffe://td/b"], organization="Acme", now=NOW)
     allow = 'allow {{ {} = ["{}"] }}'
     assert hints(here, tls(CA + "\n" + allow.format("spiffe_ids", "spiffe://td/a")), leaf) == [
@@ -176,7 +176,7 @@ def test_names(here: Site) -> None:
     ]
 
 
-def test_denied(here: Site) -> None:
+def test_a_deny_block_says_which_attribute_matches(here: Site) -> None:
     deny = 'deny {\ncommon_names = ["client"]\nissuers = ["CN=Issuing CA"]\n}'
     assert hints(here, tls(f"{CA}\n{deny}"), CLIENT) == ["denied by common_names, issuers"]
 
@@ -232,7 +232,7 @@ def test_deny_of_the_server_counts_in_each_rule(here: Site) -> None:
 # The command
 
 
-def test_json(here: Site) -> None:
+def test_the_json_has_everything_that_the_words_say(here: Site) -> None:
     """Everything that is said in words, with the same names as in the log."""
     text = server(tls(f"{CA}\n{LEAF}", '"pin" ') + tls(CA, '"all" '), label='"door"')
     here.write("other.crt", OTHER.certificate.public_bytes(Encoding.PEM))
@@ -279,7 +279,7 @@ def test_json(here: Site) -> None:
         ("2026-06-15", 2),
     ],
 )
-def test_at(here: Site, at: str, code: int) -> None:
+def test_a_rotation_can_be_tried_beforehand(here: Site, at: str, code: int) -> None:
     """A planned rotation can be tried beforehand."""
     assert run(here, server(tls(CA)), "--at", at, "client.crt").exit_code == code
 
@@ -359,7 +359,9 @@ def test_no_file(here: Site) -> None:
     assert run(here, None, "client.crt").exit_code == 2
 
 
-def test_offline(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_socket_is_opened_and_no_name_looked_up(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No socket is opened and no name looked up, whatever ``hosts`` says."""
 
     def refuse(*args: object, **kwargs: object) -> Any:

@@ -177,7 +177,7 @@ def test_keys_that_tls_does_not_use(log: Log, key: Any) -> None:
         assert (found.rule, found.reason) == (None, Reason.MALFORMED_CERTIFICATE)
 
 
-def test_ed448(log: Log, version: Version) -> None:
+def test_an_ed448_leaf_gets_the_same_verdict(log: Log, version: Version) -> None:
     key: Any = ed448.Ed448PrivateKey.generate()
     presented = ROOT.issue("client", key=key)
     gate = MemoryGate([rule(ca=ROOT)], log)

@@ -164,14 +164,14 @@ def unset(name: str) -> str:
         ('join("+", split(",", trim(" a,b ")))', "a+b"),
     ],
 )
-def test_values(text: str, expected: object) -> None:
+def test_an_expression_has_its_hcl_value(text: str, expected: object) -> None:
     """A good expression stands for what HCL says it does."""
     plain = find(text).plain()
     assert plain == expected
     assert type(plain) is type(expected)
 
 
-def test_places() -> None:
+def test_a_value_knows_where_it_was_written() -> None:
     """A value knows where it was written, also inside a list; a fallback is where it is."""
     value = find('[env.A, { b = "c" }, default(env.NONE, 2)]')
     assert value == Value(
@@ -184,7 +184,7 @@ def test_places() -> None:
     )
 
 
-def test_file() -> None:
+def test_a_file_is_read_by_its_path_as_written() -> None:
     """A file is read by its path as written."""
     paths = []
 
@@ -291,7 +291,9 @@ def test_file_that_is_no_text() -> None:
         ('base64_decode("/w==")', [(1, 19, "what this base64 encodes is not UTF-8 text")]),
     ],
 )
-def test_errors(text: str, expected: list[tuple[int, int, str]]) -> None:
+def test_every_error_in_an_expression_is_reported_at_once(
+    text: str, expected: list[tuple[int, int, str]]
+) -> None:
     """Everything that is wrong in an expression is said at once, each in its place."""
     found = faults(text)
     assert [fault[:2] for fault in found] == [fault[:2] for fault in expected]
@@ -347,7 +349,7 @@ def test_deep_expressions_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("wrap", ["{}", "[{}]", '"a${{{}}}"', "trim({})", 'default({}, "z")'])
-def test_invalid(wrap: str) -> None:
+def test_what_the_parser_refused_is_reported_once(wrap: str) -> None:
     """What was refused by the parser is reported by who asks for its value, once."""
     text = wrap.format("word")
     assert faults(text) == [

@@ -206,7 +206,9 @@ environment "test" {
         ),
     ],
 )
-def test_environments(environ: Mapping[str, str], settings: str, expected: object) -> None:
+def test_an_environment_block_takes_its_blocks_place(
+    environ: Mapping[str, str], settings: str, expected: object
+) -> None:
     """The content of a block that has the environment's name takes the block's place."""
     assert merged(settings + ENVIRONMENTS, environ=environ) == expected
 

@@ -226,7 +226,7 @@ def test_the_fields_are_those_of_a_peer() -> None:
 @pytest.mark.parametrize(
     ("text", "size"), [("1B", 1), ("64KiB", 65536), ("10MiB", 10 << 20), ("1GiB", 1 << 30)]
 )
-def test_sizes(text: str, size: int) -> None:
+def test_sizes_have_binary_units(text: str, size: int) -> None:
     """Sizes have binary units."""
     assert parse_size(text) == size
 

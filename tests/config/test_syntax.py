@@ -107,7 +107,7 @@ def at(line: int, column: int) -> Position:
 # What is read
 
 
-def test_tree() -> None:
+def test_attributes_and_blocks_keep_order_and_place() -> None:
     """Attributes and blocks come in order, with labels, bodies and places."""
     assert tree('a = 1\nb "x" y {\n  c = true\n}\nb {\n}\n') == Body(
         (Attribute("a", at(1, 1), Literal(1, at(1, 5))),),
@@ -124,7 +124,7 @@ def test_tree() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# note", "/* note */", " \t\r\n", "\ufeff", "//"])
-def test_nothing(text: str) -> None:
+def test_an_empty_file_is_an_empty_body(text: str) -> None:
     """A file with nothing in it is an empty body."""
     assert good(text) == Body((), ())
 
@@ -175,7 +175,7 @@ def test_nothing(text: str) -> None:
         ("/* why */ 1 /* because */", 1),
     ],
 )
-def test_literals(text: str, expected: object) -> None:
+def test_a_literal_has_its_type_and_escapes(text: str, expected: object) -> None:
     """A value without interpolation is a literal, with its type and its escapes resolved."""
     (attribute,) = good(f"x = {text}\n").attributes
     assert isinstance(attribute.expression, Literal)
@@ -183,7 +183,7 @@ def test_literals(text: str, expected: object) -> None:
     assert type(attribute.expression.value) is type(expected)
 
 
-def test_expressions() -> None:
+def test_each_expression_keeps_its_parts_and_places() -> None:
     """Every kind of expression keeps its parts and where they are."""
     assert value("[env.A, (2),\n 3,]") == ListExpression(
         (Variable("A", at(1, 6)), Literal(2, at(1, 14)), Literal(3, at(2, 2))), at(1, 5)
@@ -201,7 +201,7 @@ def test_expressions() -> None:
     )
 
 
-def test_templates() -> None:
+def test_a_template_has_texts_and_interpolations_in_order() -> None:
     """A template has its texts and interpolations in order; a lone interpolation is itself."""
     assert value('"a${env.A} ${f("}")}"') == Template(
         (
@@ -259,7 +259,7 @@ def test_unicode_columns() -> None:
     assert read('x = ["é🔒", !"é"]')[1][0][:2] == (1, 13)
 
 
-def test_heading() -> None:
+def test_a_heading_is_one_short_line() -> None:
     """The heading of a block is one short line, whatever its labels are."""
     (block,) = good('client_certificate "IOT" {\n}').blocks
     assert block.heading == 'client_certificate "IOT"'
@@ -377,7 +377,9 @@ def test_what_stands_for_nothing_is_still_there() -> None:
         ('a "\\q" {\n}\n', 1, 4, ESCAPE),
     ],
 )
-def test_names(text: str, line: int, column: int, problem: str) -> None:
+def test_doubled_names_and_bad_labels_are_refused(
+    text: str, line: int, column: int, problem: str
+) -> None:
     """Two values for one name, and labels that are no names, are refused in any block."""
     for before, shift, after, where in (("", 0, "", "configuration"), ("z {\n", 1, "}", "z")):
         body, errors = read(before + text + after)
@@ -501,7 +503,9 @@ NAME = '; after a name comes "=" and a value, or "{" and a block'
         ('a = "' + "%{ if true }" * 3000 + '"', 1, 390, "nested too deep"),
     ],
 )
-def test_unreadable(text: str | bytes, line: int, column: int, problem: str) -> None:
+def test_an_unreadable_file_is_one_located_error(
+    text: str | bytes, line: int, column: int, problem: str
+) -> None:
     """What cannot be read as a whole is one error, in its place."""
     body, errors = read(text)
     assert body is None
@@ -512,13 +516,13 @@ def test_unreadable(text: str | bytes, line: int, column: int, problem: str) -> 
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ("(", ")"), ("{b=", "}")])
-def test_deepest(opening: str, closing: str) -> None:
+def test_the_deepest_nesting_allowed_is_read(opening: str, closing: str) -> None:
     """What nests as deep as is allowed is read, with strings on top."""
     good(f'a = {opening * MAXIMUM_DEPTH}"b"{closing * MAXIMUM_DEPTH}\n')
     good("a {\n" * MAXIMUM_DEPTH + 'b = "c"\n' + "}\n" * MAXIMUM_DEPTH)
 
 
-def test_largest() -> None:
+def test_the_largest_file_allowed_is_read() -> None:
     """A file of the largest size is read."""
     good(b"#" * MAXIMUM_SIZE)
 

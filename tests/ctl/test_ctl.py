@@ -442,7 +442,7 @@ def test_top_looks_once_where_there_is_no_terminal(
     assert all(line == line.rstrip() for line in printed.splitlines())
 
 
-def test_words() -> None:
+def test_numbers_are_as_people_read_them() -> None:
     """Numbers as people read them."""
     assert [duration(one) for one in (-1, 0, 59.9, 60, 3599, 3600, 86399, 200_000)] == [
         "0 s", "0 s", "59 s", "1 min", "59 min", "1 h", "23 h", "2 d",

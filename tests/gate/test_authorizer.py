@@ -54,7 +54,7 @@ def raising(peer: IVerifiedPeer) -> bool:
         (lambda peer: coroutine(None), FAILED),
     ],
 )
-def test_answers(
+def test_only_true_admits(
     log: Log, version: Version, ask: Callable[[IVerifiedPeer], object], verdict: object
 ) -> None:
     """True lets in, and nothing else does, whatever it counts for."""
@@ -64,7 +64,9 @@ def test_answers(
 @pytest.mark.parametrize(
     "ask", [raising, lambda peer: failing(), lambda peer: fail(LookupError("secret"))]
 )
-def test_exceptions(log: Log, version: Version, ask: Callable[[IVerifiedPeer], object]) -> None:
+def test_an_exception_rejects_and_is_logged(
+    log: Log, version: Version, ask: Callable[[IVerifiedPeer], object]
+) -> None:
     """... keep out; the log has them, the rejection their kind alone."""
     assert asking(log, ask).try_in(ALICE, version) == FAILED
     log.expect_failure(LookupError)

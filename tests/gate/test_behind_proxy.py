@@ -196,7 +196,7 @@ def test_the_address_of_who_is_rejected(
     assert log.only["peer_address"] == "192.0.2.7:56324"
 
 
-def test_resumption(log: Log, version: Version) -> None:
+def test_a_session_resumes_from_whatever_address(log: Log, version: Version) -> None:
     """A session resumes whatever proxy and address it comes from, and is judged again."""
     site = Site(log, "resumption")
     earlier = site.connect(V2, version)
@@ -212,7 +212,7 @@ def test_resumption(log: Log, version: Version) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("header", [V1, V2, b"", encode_local(), b"\x16\x03\x01"])
-def test_untrusted(log: Log, shape: str, header: bytes) -> None:
+def test_an_untrusted_proxy_is_not_read_from(log: Log, shape: str, header: bytes) -> None:
     """Who is not trusted is turned away under its own address, whatever it says, and
     before it says anything."""
     site = Site(log, shape, ("10.0.0.0/16", "10.1.2.4", "2001:db8::/32"))
@@ -233,7 +233,7 @@ def test_untrusted(log: Log, shape: str, header: bytes) -> None:
         (V2[:12] + b"\x31", "the PROXY header is of a version other than 1 and 2"),
     ],
 )
-def test_malformed(log: Log, data: bytes, detail: str) -> None:
+def test_a_malformed_header_ends_the_connection(log: Log, data: bytes, detail: str) -> None:
     """What is no header ends the connection, with the reason in the log."""
     site = Site(log)
     client = site.connect(data)
@@ -262,7 +262,9 @@ UNEXPECTED = (
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("header", [V1, V2])
 @pytest.mark.parametrize("piece_size", [None, 1])
-def test_twice(log: Log, shape: str, header: bytes, piece_size: int | None) -> None:
+def test_a_second_header_is_not_tls(
+    log: Log, shape: str, header: bytes, piece_size: int | None
+) -> None:
     """A second header is not read, and is not TLS."""
     site = Site(log, shape)
     client = site.connect(V2 + header, piece_size=piece_size)
@@ -271,7 +273,9 @@ def test_twice(log: Log, shape: str, header: bytes, piece_size: int | None) -> N
 
 @pytest.mark.parametrize("header", [V1, V2])
 @pytest.mark.parametrize("piece_size", [None, 1])
-def test_unexpected(log: Log, header: bytes, piece_size: int | None) -> None:
+def test_an_unexpected_header_is_named_in_the_log(
+    log: Log, header: bytes, piece_size: int | None
+) -> None:
     """Where no header is to come, the log says what came."""
     gate = MemoryGate([rule(ca=CA)], log)
     client = gate.connect(ALICE, piece_size=piece_size)
@@ -286,7 +290,7 @@ def test_unexpected(log: Log, header: bytes, piece_size: int | None) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("part", [b"", V1[:9], V2[:20]])
-def test_timeout(log: Log, shape: str, part: bytes) -> None:
+def test_a_header_that_is_late_times_out(log: Log, shape: str, part: bytes) -> None:
     """A header that does not come, or not whole, ends in a timeout."""
     site = Site(log, shape)
     client = site.connect(part)
@@ -329,7 +333,9 @@ def test_one_timeout_for_all(log: Log, shape: str) -> None:
     ],
 )
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_gone(log: Log, shape: str, sent: bytes, address: str, how: str) -> None:
+def test_a_health_check_that_hangs_up_is_peer_gone(
+    log: Log, shape: str, sent: bytes, address: str, how: str
+) -> None:
     """A health check that hangs up, with a header or without, is gone, as elsewhere."""
     site = Site(log, shape)
     client = site.connect(sent)
@@ -354,7 +360,9 @@ def test_nothing_after_a_refusal(log: Log) -> None:
 
 @pytest.mark.parametrize("by", ["client", "server", "abort", "reset"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_close(log: Log, version: Version, shape: str, by: str) -> None:
+def test_the_end_of_a_connection_passes_through(
+    log: Log, version: Version, shape: str, by: str
+) -> None:
     """The end of a connection passes through, from either side."""
     site = Site(log, shape)
     client = site.connect(V2, version)
@@ -381,7 +389,7 @@ def test_close(log: Log, version: Version, shape: str, by: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_backpressure(log: Log, version: Version, shape: str) -> None:
+def test_backpressure_works_both_ways(log: Log, version: Version, shape: str) -> None:
     """A producer behind the gate is paused when its client does not read, and the
     application can stop reading."""
     site = Site(log, shape)
@@ -470,7 +478,7 @@ def test_a_failing_application_costs_its_connection_alone(log: Log) -> None:
 
 
 @pytest.mark.slow
-def test_noise(log: Log) -> None:
+def test_noise_admits_nobody_and_raises_nothing(log: Log) -> None:
     """Whatever comes, in whatever pieces: no exception, and nobody in who is not by rights."""
     choose = random.Random(7)
     reasons = set()

@@ -94,7 +94,7 @@ def test_the_log_names_the_server(log: Log, version: Version) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 100])
-def test_segments(log: Log, version: Version, size: int) -> None:
+def test_a_client_hello_in_segments_is_the_same(log: Log, version: Version, size: int) -> None:
     """How the network cuts a ClientHello makes no difference."""
     shared = address(log)
     assert shared.try_in(ALICE, version, "a.example", piece_size=size) == admitted("A")
@@ -103,7 +103,7 @@ def test_segments(log: Log, version: Version, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3, 50])
-def test_records(log: Log, version: Version, size: int) -> None:
+def test_a_client_hello_in_records_is_the_same(log: Log, version: Version, size: int) -> None:
     """Nor does how it is cut into records."""
     for who, name, expected in (
         (ALICE, "a.example", admitted("A")),
@@ -167,7 +167,7 @@ def test_an_endless_hello(log: Log) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 60, -1])
-def test_silence(log: Log, version: Version, length: int) -> None:
+def test_a_client_silent_in_its_hello_times_out(log: Log, version: Version, length: int) -> None:
     """A client that stops in its hello is dropped at the timeout, and not before."""
     shared = address(log, default=True)
     client = shared.connect(ALICE, version, "a.example")

@@ -70,7 +70,7 @@ def test_alpn_of_each_server(log: Log, version: Version) -> None:
         assert client.negotiated_alpn == chosen
 
 
-def test_close(log: Log, version: Version) -> None:
+def test_the_end_of_a_connection_passes_through(log: Log, version: Version) -> None:
     """The end of a connection passes through, from either side."""
     for by in ("client", "server", "abort", "reset"):
         shared = address(log)
@@ -98,7 +98,7 @@ def test_close(log: Log, version: Version) -> None:
         assert log.events == []
 
 
-def test_backpressure(log: Log, version: Version) -> None:
+def test_a_producer_pauses_when_its_client_does_not_read(log: Log, version: Version) -> None:
     """A producer behind the gate is paused when its client does not read."""
     shared = address(log)
     client = shared.connect(ALICE, version, "a.example")

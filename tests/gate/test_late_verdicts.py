@@ -122,7 +122,9 @@ def test_configured_cas_do_without(log: Log, version: Version, concluded: list[o
 
 @pytest.mark.parametrize("number", [60, 200])
 @pytest.mark.parametrize("kind", ["unrelated", "namesakes", "copies"])
-def test_junk(log: Log, version: Version, calls: Calls, number: int, kind: str) -> None:
+def test_unrelated_certificates_in_the_chain_change_no_verdict(
+    log: Log, version: Version, calls: Calls, number: int, kind: str
+) -> None:
     """A client that sends all sorts of certificates along gets the same verdict in
     whatever order they stand, and the gate's work is bounded."""
     make = {

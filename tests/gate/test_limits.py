@@ -102,7 +102,7 @@ def tally(handshakes: int = 0, admitted: int = 0, source: str | None = "a") -> T
         ({"handshakes_per_second_per_ip": 1.0}, 9, 9, None),
     ],
 )
-def test_arrivals(
+def test_a_limit_is_the_largest_number_of_connections(
     limits: dict[str, Any], handshakes: int, admitted: int, reason: Reason | None
 ) -> None:
     """A limit is the largest number there may be."""
@@ -119,7 +119,9 @@ def test_arrivals(
         ({"max_connections_per_identity": 3}, 3, Reason.TOO_MANY_OF_IDENTITY),
     ],
 )
-def test_admissions(limits: dict[str, Any], admitted: int, reason: Reason | None) -> None:
+def test_a_limit_is_the_largest_number_of_admissions(
+    limits: dict[str, Any], admitted: int, reason: Reason | None
+) -> None:
     found = tally(1, admitted).refuse_admission(Limits(**limits), b"leaf")
     assert (found and found.reason) == reason
     assert tally(1, admitted).refuse_admission(Limits(**limits), b"other") is None or (

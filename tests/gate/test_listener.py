@@ -154,7 +154,7 @@ def test_a_wildcard_tells_which_address_was_meant(acceptor: Accepts) -> None:
     opened.close()
 
 
-def test_ipv6(acceptor: Accepts) -> None:
+def test_ipv6_clients_are_accepted(acceptor: Accepts) -> None:
     try:
         opened = Open(acceptor, "::1")
     except HostError:

@@ -227,7 +227,7 @@ def test_who_the_gate_ends_is_not_said_to_have_gone(
         (lambda client, app: app.transport.abortConnection(), Cause.APPLICATION),
     ],
 )
-def test_causes(
+def test_observers_hear_why_a_connection_ended(
     log: Log, version: Version, end: Callable[[Client, Any], None], cause: Cause
 ) -> None:
     """What clients and applications end is told to observers, and not to the log."""
@@ -414,7 +414,7 @@ def test_what_ends_a_connection_is_told_once(log: Log) -> None:
     running.registry.close(entry, Cause.DRAINED)
 
 
-def test_grace(log: Log) -> None:
+def test_a_client_no_longer_admitted_gets_its_grace(log: Log) -> None:
     """Who is no longer admitted has so long; who is adopted meanwhile stays."""
     running = WatchedGate(log)
     going, staying = running.enter(ALICE), running.enter(BOB)
@@ -449,7 +449,7 @@ def test_other_terms_count_from_then_on(log: Log) -> None:
     assert client.disconnected
 
 
-def test_gone(log: Log) -> None:
+def test_gone_fires_when_the_last_connection_is_over(log: Log) -> None:
     """Fires when the last connection is over, or at once."""
     running = WatchedGate(log)
     assert running.registry.gone().called

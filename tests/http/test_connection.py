@@ -111,7 +111,7 @@ def test_a_response_that_is_shorter_than_it_says_ends_the_connection() -> None:
         (b"GET", b"HTTP/1.1", 204, [], b""),
     ],
 )
-def test_framing(
+def test_a_body_is_framed_by_length_or_chunks(
     method: bytes, version: bytes, status: int, lines: list[tuple[bytes, bytes]], written: bytes
 ) -> None:
     framing = ResponseFraming(method, version, status, lines)

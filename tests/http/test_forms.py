@@ -26,7 +26,7 @@ def test_fields_in_a_url() -> None:
     assert read_form(URLENCODED + b"; charset=utf-8", b"") == {}
 
 
-def test_parts() -> None:
+def test_a_form_has_fields_and_files() -> None:
     """Fields and files, whatever else a part says; what is before and after is nothing."""
     body = (
         b"ignored\r\n" + part(b"a", b"1\r\n--X") + part(b"a", b"") + b"--XX\r\n"

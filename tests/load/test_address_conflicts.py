@@ -49,7 +49,7 @@ def named(names: str | None, hosts: str = '["127.0.0.1:7443"]', default: str = "
         [named("[]", default="default_server = false")],
     ],
 )
-def test_legal(here: Site, servers: list[str]) -> None:
+def test_addresses_that_do_not_conflict_are_legal(here: Site, servers: list[str]) -> None:
     epoch = here.load("".join(servers))
     assert len(epoch.servers) == len(servers)
 

@@ -41,7 +41,7 @@ def pin(lasts: int, retire: int | None = None) -> Pin:
         ([pin(-5, 10), pin(50)], -5),
     ],
 )
-def test_pins(pins: list[Pin], first: int | None) -> None:
+def test_the_first_pin_to_end_is_the_expiry(pins: list[Pin], first: int | None) -> None:
     """The first to expire or be retired; one that was retired does not count, one that
     expired does."""
     policy = TlsPolicy((credential(90),), AdmissionPolicy((Rule("rule", (), tuple(pins)),)))
@@ -55,7 +55,7 @@ def credential(lasts: int) -> ServerCredential:
     return ServerCredential((made.certificate,), made.private_key)
 
 
-def test_certificates() -> None:
+def test_the_first_certificate_to_end_is_the_expiry() -> None:
     """Of several chains and CAs the first; a server without rules has its own alone."""
     authorities = tuple(
         Authority.create("CA", now=NOW, not_after=days(lasts)).certificate for lasts in (100, 80)

@@ -91,7 +91,9 @@ EFFECT = 'has no effect: client_certificate "a" in line 5 admits every leaf of t
         (CA, ROOT, []),
     ],
 )
-def test_shadowed(here: Site, first: str, second: str, expected: list[str]) -> None:
+def test_a_rule_that_a_wider_one_covers_is_warned_of(
+    here: Site, first: str, second: str, expected: list[str]
+) -> None:
     """A rule that states less on the same CA admits whomever the other does."""
     assert here.warnings(server(rule(first, '"a" ') + rule(second, '"b" '))) == expected
 
@@ -159,7 +161,9 @@ SAME = 'is client_certificate "a" in line 5 but for its label'
         (f"{CA}\n{LEAF}", f"{CA}\n{LEAVES}", False),
     ],
 )
-def test_doubled(here: Site, first: str, second: str, same: bool) -> None:
+def test_two_rules_that_differ_only_in_label_are_warned_of(
+    here: Site, first: str, second: str, same: bool
+) -> None:
     """Two rules that differ only in label: one of them was meant otherwise."""
     found = here.warnings(server(rule(first, '"a" ') + rule(second, '"b" ')))
     assert any(SAME in one for one in found) is same

@@ -61,7 +61,7 @@ def refusal(text: str) -> str:
         ("192.0.2.7:0", ["192.0.2.7:0"]),
     ],
 )
-def test_addresses(text: str, expected: list[str]) -> None:
+def test_each_way_to_write_an_address_is_read(text: str, expected: list[str]) -> None:
     assert addresses(text) == expected
 
 

@@ -82,7 +82,7 @@ def test_pins_add_up(here: Site) -> None:
     )
 
 
-def test_rotation(here: Site) -> None:
+def test_a_planned_rotation_needs_no_reload(here: Site) -> None:
     """The old leaf stops at its moment and the new one begins, without a reload."""
     text = server(
         rule(
@@ -184,7 +184,7 @@ def test_pins_need_a_name_of_their_own(here: Site) -> None:
 # Conditions, depth
 
 
-def test_conditions(here: Site) -> None:
+def test_conditions_keep_the_order_of_the_file(here: Site) -> None:
     """Blocks and attributes in the order of the file; several blocks add up."""
     one = only(
         here.load(
@@ -365,7 +365,7 @@ NOTHING = "states nothing, which would match everything: name an attribute"
         ),
     ],
 )
-def test_refused(here: Site, tls: str, problems: list[str]) -> None:
+def test_a_wrong_rule_is_refused_at_its_place(here: Site, tls: str, problems: list[str]) -> None:
     assert here.problems(server(tls)) == problems
 
 
@@ -385,7 +385,9 @@ def test_refused(here: Site, tls: str, problems: list[str]) -> None:
         ('verification = "double"', (None, True, True, True)),
     ],
 )
-def test_settings(here: Site, tls: str, expected: tuple[object, ...]) -> None:
+def test_settings_of_tls_reach_the_policy(
+    here: Site, tls: str, expected: tuple[object, ...]
+) -> None:
     built = here.load(server(f"{tls}\n{rule(CA)}")).servers[0].gate.context.policy
     assert (
         built.session_lifetime,

@@ -53,7 +53,9 @@ def v6(host: str) -> IPv6Address:
         (["10.0.0.0/8"], v4("proxy.example"), False),
     ],
 )
-def test_trusts(networks: list[str], address: IAddress, trusted: bool) -> None:
+def test_trusted_networks_match_their_addresses(
+    networks: list[str], address: IAddress, trusted: bool
+) -> None:
     assert TrustedProxies(tuple(map(read_network, networks))).trusts(address) is trusted
 
 
@@ -82,7 +84,9 @@ def proxied(networks: str | None, hosts: str = '["127.0.0.1:0"]', names: str = "
         ('["10.0.0.1"]', '["unix:a.sock", "127.0.0.1:0"]', "10.0.0.1/32"),
     ],
 )
-def test_legal(here: Site, networks: str | None, hosts: str, said: str) -> None:
+def test_the_overview_says_which_proxies_are_trusted(
+    here: Site, networks: str | None, hosts: str, said: str
+) -> None:
     """And the overview says who connects."""
     [loaded] = here.load(proxied(networks, hosts)).servers
     assert loaded.proxies is not None
@@ -171,7 +175,9 @@ NO_ADDRESS = " is no IP address or network: "
         ),
     ],
 )
-def test_illegal(here: Site, networks: str | None, problem: str) -> None:
+def test_a_wrong_network_is_refused_with_what_to_write(
+    here: Site, networks: str | None, problem: str
+) -> None:
     """Each is an error that says where, and what to write."""
     [said] = here.problems(proxied(networks))
     assert said.startswith(problem)

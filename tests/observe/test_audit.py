@@ -155,7 +155,9 @@ def test_turned_away(log: Log, paper: Paper, version: Version, who: Credential |
     }
 
 
-def test_anyone(log: Log, paper: Paper, version: Version) -> None:
+def test_without_client_certificates_tls_is_still_told(
+    log: Log, paper: Paper, version: Version
+) -> None:
     """Where no certificate is asked for, TLS is told all the same."""
     gate = MemoryGate(None, log)
     gate.entrance.registry.observers += (paper.log,)
@@ -409,7 +411,7 @@ def test_no_key_and_no_pem(tmp_path: Path) -> None:
 # Reloads
 
 
-def test_reloads(tmp_path: Path) -> None:
+def test_a_reload_tells_what_changed_and_whom_it_dropped(tmp_path: Path) -> None:
     """What changed, who was dropped by a trial, why it failed; and under which epoch all else."""
     running = today(tmp_path, AUDITED + server())
     running.handshake(ALICE)

@@ -29,7 +29,7 @@ ALICE = ROOT.issue(
 )
 
 
-def test_admission(log: Log, version: Version) -> None:
+def test_an_admission_names_client_and_rule(log: Log, version: Version) -> None:
     """Who came in, by which rule, under which names."""
     gate = MemoryGate([rule("IOT", ca=ROOT)], log)
     assert gate.try_in(ALICE, version, server_name="localhost") == admitted("IOT")
@@ -59,7 +59,7 @@ def test_admission(log: Log, version: Version) -> None:
 
 
 @pytest.mark.parametrize("kind", ["judged", "verified"])
-def test_rejection(log: Log, version: Version, kind: str) -> None:
+def test_a_rejection_says_why_and_what_was_presented(log: Log, version: Version, kind: str) -> None:
     """Who did not, why, and what they presented; be the verdict ours or OpenSSL's."""
     other = Authority.create("Other")
     who = ALICE if kind == "judged" else other.issue("eve", serial=0xABC)
@@ -98,7 +98,7 @@ def test_without_a_certificate(log: Log, version: Version) -> None:
     assert event["reason"] == Reason.NO_CERTIFICATE
 
 
-def test_anyone(log: Log, version: Version) -> None:
+def test_a_client_without_a_certificate_is_logged(log: Log, version: Version) -> None:
     MemoryGate(None, log).try_in(None, version)
     event = log.only
     assert event["peer_address"] == "127.0.0.1:50000"

@@ -36,7 +36,9 @@ def counted(running: MemoryService, *names: str) -> dict[str, float]:
     }
 
 
-def test_verdicts(running: MemoryService, version: Version) -> None:
+def test_verdicts_are_counted_by_server_result_reason_and_rule(
+    running: MemoryService, version: Version
+) -> None:
     """By server, result, reason and rule."""
     for who in (ALICE, ALICE, EVE, None):
         running.handshake(who, min_version=version, max_version=version)
@@ -50,7 +52,7 @@ def test_verdicts(running: MemoryService, version: Version) -> None:
     }
 
 
-def test_anyone(tmp_path: Path) -> None:
+def test_without_rules_the_rule_label_is_empty(tmp_path: Path) -> None:
     """Where no rule is asked, its label is empty."""
     running = today(tmp_path, server(tls='client_authentication = "none"'))
     running.handshake(None)
@@ -131,7 +133,7 @@ def test_bytes_count_while_they_flow(running: MemoryService) -> None:
     assert running.service.observers.counts._counted == {}
 
 
-def test_closes(running: MemoryService) -> None:
+def test_closes_are_counted_by_cause(running: MemoryService) -> None:
     """By their causes."""
     running.handshake(ALICE).close()
     running.handshake(ALICE).reset()
@@ -157,7 +159,7 @@ def test_limits_have_their_reasons(tmp_path: Path) -> None:
     assert 'mtlsgate_handshake_seconds_count{result="rejected",server="door"}' not in metrics
 
 
-def test_reloads(running: MemoryService) -> None:
+def test_reloads_are_counted_and_trials_are_not(running: MemoryService) -> None:
     """Numbers, ages and results; a trial is none."""
     names = (
         "mtlsgate_epoch",
@@ -194,7 +196,7 @@ def test_reloads(running: MemoryService) -> None:
     assert at == pytest.approx(last.at.timestamp(), abs=0.001)
 
 
-def test_expiries(tmp_path: Path) -> None:
+def test_expiries_are_told_by_rule(tmp_path: Path) -> None:
     """When the first of each kind ends, by rule; what a rule does not have is missing."""
     pinned = self_signed("pinned", days=20)
     (tmp_path / "p.crt").write_bytes(pinned.pem)

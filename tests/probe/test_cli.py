@@ -81,7 +81,7 @@ def test_the_real_command_at_a_real_gate(tls: Tls, tmp_path: Path) -> None:
 
 
 @both_versions
-def test_admitted(tls: Tls, files: Path) -> None:
+def test_every_option_reaches_the_probe(tls: Tls, files: Path) -> None:
     """Every option reaches the probe, and the words go to stdout."""
     seen = []
 
@@ -104,7 +104,7 @@ def test_admitted(tls: Tls, files: Path) -> None:
 
 
 @both_versions
-def test_refused(tls: Tls) -> None:
+def test_an_alert_is_status_1(tls: Tls) -> None:
     """An alert is status 1."""
     result = knock(
         tls_server(server_context(server(), client_authority())), "--tls", tls, "--wait", "1m"
@@ -138,7 +138,7 @@ def test_the_timeout() -> None:
     assert result.stdout.splitlines()[-1] == "unknown    no answer in TLS within 0.2 s"
 
 
-def test_json(files: Path) -> None:
+def test_json_prints_one_document_and_nothing_else(files: Path) -> None:
     """--json prints one document and nothing else; the status is the same and in it, too."""
     for clients, wait, status in ((None, "200ms", 0), (client_authority(), "1m", 1)):
         result = knock(

@@ -338,7 +338,7 @@ def test_after_the_handshake(
     assert describe(outcome)[-len(said) :] == said
 
 
-def test_plaintext() -> None:
+def test_a_server_of_another_protocol_is_named_by_its_first_line() -> None:
     """A server of another protocol is told by its first line."""
     outcome = knock(raw(b"HTTP/1.1 400 Bad \x1b[31m Request\r\nServer: x\r\n\r\n"))
     assert describe(outcome)[1:] == [
@@ -491,7 +491,7 @@ def test_no_connection(error: Exception, said: str, monkeypatch: pytest.MonkeyPa
     assert outcome.exit_status == 2
 
 
-def test_ipv6() -> None:
+def test_ipv6_targets_are_probed() -> None:
     """``[::1]:8443`` is IPv6."""
     try:
         listener = socket.create_server(("::1", 0), family=socket.AF_INET6)

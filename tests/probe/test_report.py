@@ -75,7 +75,7 @@ FACTS = CertificateFacts(
         ("gate.example:8443", "2001:DB8::0:1", Target("gate.example", 8443, "2001:db8::1")),
     ],
 )
-def test_targets(text: str, name: str | None, target: Target) -> None:
+def test_each_way_to_write_a_target_is_read(text: str, name: str | None, target: Target) -> None:
     assert parse_target(text, name) == target
 
 
@@ -103,7 +103,7 @@ def write(path: Path, data: bytes) -> Path:
     return path
 
 
-def test_identities(tmp_path: Path) -> None:
+def test_a_chain_is_kept_whole(tmp_path: Path) -> None:
     """A chain is kept whole; without --cert there is nothing."""
     leaf = client_authority().intermediate().issue("c")
     certificate = write(tmp_path / "c.crt", leaf.pem)
@@ -182,7 +182,9 @@ def test_control_characters_do_not_reach_the_terminal() -> None:
         (timedelta(1), timedelta(9), "NOT VALID before 2026-05-02 00:00 UTC", 9),
     ],
 )
-def test_validity(not_before: timedelta, not_after: timedelta, said: str, days: int) -> None:
+def test_validity_is_told_in_days(
+    not_before: timedelta, not_after: timedelta, said: str, days: int
+) -> None:
     facts = CertificateFacts("CN=a", "CN=b", NOW + not_before, NOW + not_after, "ff")
     outcome = Outcome(TARGET, NOW, 1, 1, Ending.SILENCE, Stage.AFTER, chain=(facts,))
     assert f"server     CN=a, issued by CN=b, {said}" in describe(outcome)
@@ -250,7 +252,7 @@ def shape(value: Any) -> Any:
     return type(value)
 
 
-def test_json() -> None:
+def test_the_json_has_every_key_with_its_type() -> None:
     """Every key, with the type of its value; the version stands for that."""
     context = server_context(server(dns_names=["a.example"]), client_authority())
     context.add_client_ca(client_authority().certificate)

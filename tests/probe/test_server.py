@@ -219,7 +219,9 @@ NAMES = [
 
 
 @pytest.mark.parametrize(("names", "addresses", "wanted", "problem"), NAMES)
-def test_names(names: list[str], addresses: list[str], wanted: str, problem: str | None) -> None:
+def test_a_name_that_is_not_affirmed_is_a_mismatch(
+    names: list[str], addresses: list[str], wanted: str, problem: str | None
+) -> None:
     """Whatever service-identity does not affirm is a mismatch."""
     shown = server(dns_names=names, ip_addresses=addresses)
     found = name_problem(view(shown.certificate), wanted)

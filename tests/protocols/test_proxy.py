@@ -137,7 +137,7 @@ def events() -> Iterator[list[LogEvent]]:
     globalLogPublisher.removeObserver(keep)
 
 
-def test_relays(version: Version, log: Log) -> None:
+def test_bytes_pass_both_ways(version: Version, log: Log) -> None:
     """A verified client's bytes go to the target, and the target's to the client."""
     proxy = Proxy(log)
     client = proxy.connect(version)
@@ -233,7 +233,7 @@ def test_gone_while_dialling(version: Version, log: Log) -> None:
     assert proxy.clock.getDelayedCalls() == []
 
 
-def test_resets(version: Version, log: Log) -> None:
+def test_a_reset_on_one_side_is_a_reset_on_the_other(version: Version, log: Log) -> None:
     """What is cut off on one side is reset on the other."""
     proxy = Proxy(log)
     client = proxy.connect(version)
@@ -269,7 +269,7 @@ def test_target_gone_after_its_answer(version: Version, log: Log) -> None:
     assert client.aborted
 
 
-def test_backpressure(version: Version, log: Log) -> None:
+def test_backpressure_works_both_ways(version: Version, log: Log) -> None:
     """While one side does not take what was written to it, the other is not read."""
     proxy = Proxy(log)
     client = proxy.connect(version)
@@ -291,7 +291,9 @@ def test_backpressure(version: Version, log: Log) -> None:
     assert taken == 1_000_000
 
 
-def test_unreachable(version: Version, log: Log, events: list[LogEvent]) -> None:
+def test_no_reachable_target_closes_the_client_and_says_why(
+    version: Version, log: Log, events: list[LogEvent]
+) -> None:
     """Where no target can be reached, the client's connection is closed, and one event says
     which target it was, why, and for whom; without a traceback."""
     proxy = Proxy(log)
@@ -498,7 +500,7 @@ def test_announces_anyone(log: Log) -> None:
     assert CERTIFICATE_TLV not in kinds
 
 
-def test_plugin() -> None:
+def test_it_is_a_plugin_like_any_other() -> None:
     """It is a plugin like any other."""
     assert verifyObject(IProtocolPlugin, plugin)
 
@@ -508,7 +510,7 @@ def block(attributes: str) -> str:
     return server_block(protocol=f'protocol "proxy" {{\n{attributes}\n}}')
 
 
-def test_alpn(tmp_path: Path) -> None:
+def test_alpn_is_offered_to_clients(tmp_path: Path) -> None:
     """``alpn`` names the application protocols that clients may negotiate."""
     epoch = site(tmp_path).load(block('target = "127.0.0.1:80"\nalpn = ["postgresql", "x"]'))
     assert epoch.servers[0].gate.context.policy.alpn == (b"postgresql", b"x")
@@ -530,7 +532,7 @@ def test_alpn(tmp_path: Path) -> None:
         'target = "tcp:host=127.0.0.1:port=80:timeout=3"',
     ],
 )
-def test_blocks(attributes: str, tmp_path: Path) -> None:
+def test_each_attribute_is_read(attributes: str, tmp_path: Path) -> None:
     """What may be written."""
     epoch = site(tmp_path).load(block(attributes))
     assert isinstance(epoch.servers[0].gate.application, ProxyFactory)

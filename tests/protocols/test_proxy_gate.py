@@ -319,7 +319,7 @@ def _digest(data: bytes | bytearray) -> tuple[int, str]:
     return len(data), hashlib.sha256(data).hexdigest()
 
 
-def test_stopping(tmp_path: Path) -> None:
+def test_a_gate_stopped_while_bytes_pass_is_quiet(tmp_path: Path) -> None:
     """A gate that is stopped while bytes pass says nothing but that."""
     keys = Keys.write(tmp_path)
     limits = 'idle_timeout = "1h"\nmax_lifetime = "1h"'

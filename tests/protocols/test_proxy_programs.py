@@ -38,7 +38,7 @@ def _find_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{os.environ['PATH']}:{_PLACES}")
 
 
-def test_redis(directory: Path) -> None:
+def test_redis_works_through_the_proxy(directory: Path) -> None:
     """Redis, with its own client: commands, a value of many megabytes, and a subscription
     that waits."""
     keys = Keys.write(directory)
@@ -70,7 +70,7 @@ def test_redis(directory: Path) -> None:
             assert waiting.receive().endswith(b"hello\r\n")
 
 
-def test_postgresql(directory: Path) -> None:
+def test_postgresql_works_through_the_proxy(directory: Path) -> None:
     """PostgreSQL: a session from its first message to a large result."""
     keys = Keys.write(directory)
     data = directory / "data"
@@ -252,7 +252,7 @@ def test_nginx_reads_the_header(directory: Path, version: Version) -> None:
         assert _ask(client) == f"127.0.0.1 {port} 127.0.0.1"
 
 
-def test_unreachable(directory: Path, version: Version) -> None:
+def test_an_unreachable_target_is_one_log_line(directory: Path, version: Version) -> None:
     """With no server there, the client is closed, and the log says in one line which target
     it was, why, and for which client."""
     keys = Keys.write(directory)

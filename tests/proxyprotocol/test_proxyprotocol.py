@@ -123,7 +123,7 @@ class TestVersion1:
             (b"UNKNOWN \xff\0 whatever", UNKNOWN),
         ],
     )
-    def test_good(self, line: bytes, header: Header) -> None:
+    def test_a_good_line_is_read(self, line: bytes, header: Header) -> None:
         check(b"PROXY " + line + b"\r\n", header)
 
     @pytest.mark.parametrize(
@@ -165,7 +165,9 @@ class TestVersion1:
             (b"TCP6 \xff 2001:db8::1 1 2", "not IPv6"),
         ],
     )
-    def test_bad(self, line: bytes, detail: str) -> None:
+    def test_a_line_that_the_specification_forbids_is_no_header(
+        self, line: bytes, detail: str
+    ) -> None:
         """What section 2.1 does not allow is no header."""
         outcome, _ = read(b"PROXY " + line + b"\r\n")
         assert isinstance(outcome, NoHeader)
@@ -186,7 +188,7 @@ class TestVersion1:
         """Neither CR nor LF alone is an end, nor part of a line."""
         check(data, NoHeader("the PROXY line holds a CR or LF that is not its end"))
 
-    def test_length(self) -> None:
+    def test_a_line_has_at_most_107_bytes(self) -> None:
         """107 bytes are a line, and 108 are not."""
         longest = b"PROXY UNKNOWN " + b"x" * (MAX_LINE - 16)
         assert len(longest) + 2 == MAX_LINE == 107
@@ -214,7 +216,9 @@ class TestVersion1:
             ((HostnameAddress(b"a.example", 1), V4[1]), b"PROXY UNKNOWN\r\n"),
         ],
     )
-    def test_encode(self, ends: tuple[IAddress, IAddress], line: bytes) -> None:
+    def test_what_is_written_is_read_again(
+        self, ends: tuple[IAddress, IAddress], line: bytes
+    ) -> None:
         assert encode_v1(*ends) == line
 
 
@@ -271,7 +275,7 @@ class TestVersion2:
             (v2(BLOCK4 + tlv(0, bytes(300))), told(2, Family.TCP4, V4, (0, bytes(300)))),
         ],
     )
-    def test_good(self, data: bytes, header: Header) -> None:
+    def test_a_good_header_is_read(self, data: bytes, header: Header) -> None:
         check(data, header)
 
     @pytest.mark.parametrize(
@@ -300,7 +304,9 @@ class TestVersion2:
             (v2(BLOCK4 + tlv(3, b"\0\0\0\0\0")), "not one of four bytes"),
         ],
     )
-    def test_bad(self, data: bytes, detail: str) -> None:
+    def test_a_header_that_the_specification_forbids_is_none(
+        self, data: bytes, detail: str
+    ) -> None:
         """What section 2.2 does not allow is no header."""
         outcome, _ = read(data)
         assert isinstance(outcome, NoHeader)
@@ -312,7 +318,7 @@ class TestVersion2:
         for data in (v2(b"", first=0x31), v2(b"", family=0x77, length=0xFFFF), v2(b"", length=11)):
             assert isinstance(read(data)[0], NoHeader)
 
-    def test_longest(self) -> None:
+    def test_the_longest_header_is_read(self) -> None:
         """The longest header that its length field can tell of is one."""
         value = bytes(0xFFFF - len(BLOCK4) - 3)
         data = v2(BLOCK4 + tlv(0xE0, value))
@@ -322,7 +328,7 @@ class TestVersion2:
         with pytest.raises(ValueError, match="too long for a PROXY header: 65536 bytes"):
             encode_v2(*V4, [(0xE0, value + b"x")])
 
-    def test_checksum(self) -> None:
+    def test_a_wrong_checksum_is_noticed(self) -> None:
         """A checksum is verified wherever it stands; any change is noticed."""
         data = encode_v2(*V4, [(1, b"h2")], checksum=True)
         check(data, told(2, Family.TCP4, V4, (1, b"h2")))
@@ -361,10 +367,12 @@ class TestVersion2:
             ((HostnameAddress(b"a.example", 1), V4[1]), v2(b"", family=0)),
         ],
     )
-    def test_encode(self, ends: tuple[IAddress, IAddress], data: bytes) -> None:
+    def test_what_is_written_is_read_again(
+        self, ends: tuple[IAddress, IAddress], data: bytes
+    ) -> None:
         assert encode_v2(*ends) == data
 
-    def test_local(self) -> None:
+    def test_local_has_no_addresses(self) -> None:
         check(encode_local(), LOCAL)
 
     @pytest.mark.parametrize("encode", [encode_v1, encode_v2])
@@ -431,7 +439,7 @@ class TestNoHeader:
 
 
 class TestVectors:
-    def test_ssl(self) -> None:
+    def test_the_tls_field_is_that_of_section_2_2_6(self) -> None:
         """What the gate tells of a client's TLS, as section 2.2.6 has it."""
         kind, value = ssl_tlv(
             version="TLSv1.3",
@@ -486,7 +494,7 @@ class TestVectors:
         with pytest.raises(Malformed, match="cut short"):
             parse_ssl(value)
 
-    def test_others(self) -> None:
+    def test_further_fields_are_written_and_read(self) -> None:
         assert alpn_tlv(b"h2") == (1, b"h2")
         assert authority_tlv("a.example") == (2, b"a.example")
         data = tlv(1, b"h2") + tlv(2, b"")
@@ -562,7 +570,7 @@ def test_round_trip(
     ),
     st.integers(),
 )
-def test_noise(data: bytes, seed: int) -> None:
+def test_noise_is_never_a_header(data: bytes, seed: int) -> None:
     """Whatever comes: no exception, one outcome however it is cut, and of what is no
     header nothing is kept."""
     outcome = read(data)
@@ -572,7 +580,7 @@ def test_noise(data: bytes, seed: int) -> None:
         assert rest == b""
 
 
-def test_mutations() -> None:
+def test_mutated_headers_raise_nothing() -> None:
     """Headers with bytes changed, lost and added: no exception, however they are cut."""
     choose = random.Random(20)
     good = [

@@ -469,7 +469,7 @@ def test_pins_without_a_ca_judge_again(tmp_path: Path, log: Log, rules: str, sta
     assert client.disconnected is not stays
 
 
-def test_grace(tmp_path: Path, log: Log) -> None:
+def test_a_client_admitted_again_in_its_grace_stays(tmp_path: Path, log: Log) -> None:
     """Who is admitted again meanwhile stays."""
     running = MemoryService(tmp_path, a_server())
     one, two = running.enter(pki().other), running.enter(pki().client)
@@ -679,7 +679,7 @@ def test_what_is_told_is_the_rule_by_which_a_client_stays(
 # Ending
 
 
-def test_draining(tmp_path: Path, log: Log) -> None:
+def test_a_drain_closes_what_is_left_at_its_end(tmp_path: Path, log: Log) -> None:
     """Registry have their time, and then they have not."""
     running = MemoryService(tmp_path, 'settings { drain_timeout = "30s" }\n' + a_server())
     one, two = running.enter(pki().client), running.enter(pki().other)

@@ -79,7 +79,9 @@ def running(site: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Runnin
 
 
 @pytest.mark.parametrize("version", [("--tls-max", "1.2"), ("--tlsv1.3",)], ids=["1.2", "1.3"])
-def test_curl(running: tuple[RunningGate, int, bool], site: Path, version: tuple[str, ...]) -> None:
+def test_curl_is_judged_by_the_server_it_names(
+    running: tuple[RunningGate, int, bool], site: Path, version: tuple[str, ...]
+) -> None:
     """A certificate that is good at one server is refused at the other."""
     process, port, _ = running
     for name, client, rule in (
@@ -106,7 +108,9 @@ def test_curl(running: tuple[RunningGate, int, bool], site: Path, version: tuple
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
-def test_openssl(running: tuple[RunningGate, int, bool], site: Path, version: str) -> None:
+def test_openssl_is_judged_by_the_server_it_names(
+    running: tuple[RunningGate, int, bool], site: Path, version: str
+) -> None:
     """So by s_client, which can also leave the name out."""
     process, port, default = running
     for asked, client, inside in (

@@ -87,7 +87,7 @@ def test_what_is_wrong_changes_nothing(here: Path) -> None:
             assert echoes(another)
 
 
-def test_watch(here: Path) -> None:
+def test_a_changed_file_is_noticed(here: Path) -> None:
     """A changed file that the configuration only names is noticed."""
     change(here, "settings {", "settings {\n  watch = true")
     with gate(here / "gate.hcl") as running:

@@ -134,7 +134,7 @@ def why(protocol: RecordingProtocol) -> type[BaseException]:
 class TestFlow:
     """What clients and servers mostly do."""
 
-    def test_echo(self, server: Server) -> None:
+    def test_the_flow_of_the_docstring_works(self, server: Server) -> None:
         """The flow that the module's docstring shows."""
         app = RecordingFactory(echo=True)
         client = Client(server.factory(app), server.alice, clock=server.clock)
@@ -146,7 +146,7 @@ class TestFlow:
         assert client.receive() == b""
         assert only(app).received == b"hi"
 
-    def test_facts(self, server: Server) -> None:
+    def test_what_was_negotiated_can_be_asked_for(self, server: Server) -> None:
         """What was negotiated can be asked for."""
         client = Client(
             server.factory(RecordingFactory()),
@@ -181,7 +181,7 @@ class TestFlow:
         client.send(b"hi")
         assert client.receive() == b"hi"
 
-    def test_chain(self, server: Server) -> None:
+    def test_the_client_sends_its_chain_or_another(self, server: Server) -> None:
         """The client sends its intermediates, or what it is told to instead."""
         seen: list[list[str]] = []
         stranger = self_signed("stranger").certificate
@@ -210,7 +210,7 @@ class TestFlow:
         assert client.alert is not None
         assert "unknown ca" in client.alert
 
-    def test_version(self, server: Server) -> None:
+    def test_the_clients_version_bounds_hold(self, server: Server) -> None:
         """The client's own bounds hold."""
         factory = server.factory(RecordingFactory())
         versions: tuple[Version, ...] = ("1.2", "1.3")
@@ -244,7 +244,7 @@ class TestFlow:
         assert client.alert is not None
         assert "protocol version" in client.alert
 
-    def test_alpn(self, server: Server) -> None:
+    def test_alpn_is_offered_in_order(self, server: Server) -> None:
         """The client offers protocols in order and knows which was chosen."""
         offers: list[list[bytes]] = []
 
@@ -263,7 +263,7 @@ class TestFlow:
         assert offers == [[b"h2", b"http/1.1"]]
         assert client.negotiated_alpn == "http/1.1"
 
-    def test_addresses(self, server: Server) -> None:
+    def test_the_server_sees_the_addresses_it_is_told(self, server: Server) -> None:
         """The server sees the addresses that it is told."""
         app = RecordingFactory()
         client = IPv6Address("TCP", "2001:db8::1", 1)
@@ -274,7 +274,7 @@ class TestFlow:
         assert transport.getPeer() == client
         assert transport.getHost() == host
 
-    def test_refused(self) -> None:
+    def test_no_protocol_refuses_the_connection(self) -> None:
         """A factory that builds no protocol refuses the connection."""
 
         class Full(Factory):
@@ -320,7 +320,7 @@ class TestRejection:
         assert not client.established
         assert client.alert is not None
 
-    def test_callback(self, server: Server) -> None:
+    def test_a_refusal_by_callback_is_seen_on_reading(self, server: Server) -> None:
         """A callback's refusal; what is sent all the same never arrives."""
         server.verify(lambda *_: False)
         app = RecordingFactory(echo=True)
@@ -344,7 +344,7 @@ class TestRejection:
             client.pump()
             assert only(app).received == (b"early" if verdict else b"")
 
-    def test_stranger(self, server: Server) -> None:
+    def test_another_cas_certificate_is_rejected(self, server: Server) -> None:
         """A certificate of some other CA."""
         client = Client(
             server.factory(RecordingFactory()),
@@ -509,14 +509,14 @@ class TestHostile:
     """Doing by hand what the pump does."""
 
     @pytest.mark.parametrize("size", [1, 7, 1000])
-    def test_pieces(self, server: Server, size: int) -> None:
+    def test_bytes_may_arrive_in_any_pieces(self, server: Server, size: int) -> None:
         """The server takes its bytes in any portions."""
         app = RecordingFactory(echo=True)
         client = Client(server.factory(app), server.alice, clock=server.clock, piece_size=size)
         client.send(b"hello" * 100)
         assert client.receive() == b"hello" * 100
 
-    def test_plaintext(self, server: Server) -> None:
+    def test_a_client_may_speak_plaintext(self, server: Server) -> None:
         """A client that does not speak TLS."""
         app = RecordingFactory()
         client = Client(server.factory(app), clock=server.clock)
@@ -539,7 +539,7 @@ class TestHostile:
         assert client.alert is not None
         assert "unexpected message" in client.alert
 
-    def test_prefix(self, server: Server) -> None:
+    def test_bytes_can_go_before_the_handshake(self, server: Server) -> None:
         """Bytes can go before the handshake, as a PROXY header does."""
 
         class Stripping(Protocol):
@@ -615,7 +615,7 @@ class TestHostile:
 class TestSessions:
     """Offering an earlier session."""
 
-    def test_resumption(self, server: Server) -> None:
+    def test_a_resumed_session_is_told(self, server: Server) -> None:
         """A server that resumes, resumes; the client can tell."""
         factory = server.factory(RecordingFactory(echo=True))
         first = Client(factory, server.alice, clock=server.clock)
@@ -653,7 +653,7 @@ class TestSessions:
         assert not second.resumed
         assert second.server_certificate == server.credential.certificate
 
-    def test_before(self) -> None:
+    def test_before_the_handshake_there_is_no_session(self) -> None:
         """A client that has not spoken has no session."""
         server = Server()
         client = Client(server.factory(RecordingFactory()), clock=server.clock)
@@ -763,7 +763,9 @@ class TestExceptions:
         assert not client.established
         assert logged == [ZeroDivisionError]
 
-    def test_reason(self, logged: list[type[BaseException]]) -> None:
+    def test_without_tls_the_protocol_hears_its_own_exception(
+        self, logged: list[type[BaseException]]
+    ) -> None:
         """Without TLS between, the protocol hears of its own exception."""
 
         class Raising(RecordingProtocol):
@@ -855,13 +857,13 @@ class TestTransport:
         transport.accept(app)
         return clock, transport
 
-    def test_interfaces(self) -> None:
+    def test_it_provides_what_tcp_provides(self) -> None:
         """It is what a protocol takes for TCP."""
         _, transport = self.transport(RecordingFactory())
         for interface in (ITCPTransport, IConsumer, IPushProducer):
             verifyObject(interface, transport)
 
-    def test_options(self) -> None:
+    def test_socket_options_are_remembered(self) -> None:
         """Socket options are remembered."""
         _, transport = self.transport(RecordingFactory())
         assert not transport.getTcpNoDelay()
@@ -915,7 +917,7 @@ class TestTransport:
         with pytest.raises(TypeError, match="not str"):
             transport.write("text")  # type: ignore[arg-type]
 
-    def test_producers(self) -> None:
+    def test_there_is_one_producer_at_a_time(self) -> None:
         """One producer at a time, and none on a lost connection."""
         app = RecordingFactory()
         _, transport = self.transport(app)
@@ -976,7 +978,7 @@ class TestTransport:
 class TestRecording:
     """The recording factory."""
 
-    def test_events(self) -> None:
+    def test_everything_that_happens_is_recorded(self) -> None:
         """Everything that happens to a protocol is there to look at."""
         app = RecordingFactory()
         client = Client(app, clock=Clock())
@@ -989,7 +991,7 @@ class TestRecording:
         client.reset()
         assert why(protocol) is ConnectionLost
 
-    def test_factory(self) -> None:
+    def test_its_protocols_know_their_factory(self) -> None:
         """It is a protocol factory, and its protocols know it."""
         app = RecordingFactory()
         verifyObject(IProtocolFactory, app)

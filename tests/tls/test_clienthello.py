@@ -266,7 +266,9 @@ class TestAgainstOpenSSL:
         ("version", "name", "edits"),
         [("1.2", "a.example", 2000), ("1.2", None, 300), ("1.3", "a.example", 800)],
     )
-    def test_mutations(self, version: Version, name: str | None, edits: int) -> None:
+    def test_a_mutated_hello_is_read_as_openssl_reads_it(
+        self, version: Version, name: str | None, edits: int
+    ) -> None:
         """Byte by byte, and at random."""
         data = real_hello(name, version)
         accepted = [compare(each) for each in mutations(data, 1, edits)]
@@ -274,7 +276,7 @@ class TestAgainstOpenSSL:
         assert accepted.count(True) > 50
         assert accepted.count(False) > 50
 
-    def test_structures(self) -> None:
+    def test_odd_server_name_extensions_are_read_as_openssl_reads_them(self) -> None:
         """Well-formed hellos whose server_name extensions are not."""
         start, rest = split_extensions(real_hello(None, "1.2"))
         name = host_name(b"a.example")
@@ -314,7 +316,7 @@ class TestAgainstOpenSSL:
         st.lists(st.integers(0, 1600), max_size=12),
         st.lists(st.integers(0, 2000), max_size=12),
     )
-    def test_fragmentation(
+    def test_fragments_make_no_difference(
         self, data: bytes, record_cuts: Sequence[int], segment_cuts: Sequence[int]
     ) -> None:
         """Neither records nor segments make a difference, to either."""
@@ -435,7 +437,9 @@ class TestRefusals:
             ),
         ],
     )
-    def test_records(self, data: bytes, alert: Alert, detail: str) -> None:
+    def test_records_without_a_hello_are_refused(
+        self, data: bytes, alert: Alert, detail: str
+    ) -> None:
         """Records and messages that do not lead to a ClientHello."""
         assert refusal(data) == (Reason.PROTOCOL_ERROR, detail, alert)
 
@@ -479,7 +483,9 @@ class TestRefusals:
             ),
         ],
     )
-    def test_names(self, extensions: bytes, alert: Alert, detail: str) -> None:
+    def test_server_names_that_rfc_6066_forbids_are_refused(
+        self, extensions: bytes, alert: Alert, detail: str
+    ) -> None:
         """Server names that RFC 6066 does not allow (section 3)."""
         assert refusal(hello(extensions)) == (Reason.PROTOCOL_ERROR, detail, alert)
 

@@ -50,7 +50,7 @@ def future() -> datetime:
         ("no signing", Reason.WRONG_PURPOSE),
     ],
 )
-def test_unfit(
+def test_an_unfit_leaf_is_rejected_though_pinned(
     log: Log, version: Version, shape: str, kind: str, reason: Reason, own: bool
 ) -> None:
     """Validity, extended key usage and key usage hold for pins as for everyone, be
@@ -307,7 +307,9 @@ def test_a_name_that_cannot_be_read(
 
 @pytest.mark.parametrize("trusted", [True, False], ids=["client", "stranger"])
 @pytest.mark.parametrize("strict", [True, False])
-def test_malformed(log: Log, version: Version, strict: bool, trusted: bool) -> None:
+def test_a_malformed_certificate_is_rejected(
+    log: Log, version: Version, strict: bool, trusted: bool
+) -> None:
     """A version that does not exist is rejected in good order, whoever signed it."""
     leaf = ROOT.issue("leafleaf")
     gate = MemoryGate([rule(ca=ROOT if trusted else OTHER)], log, strict=strict)

@@ -234,7 +234,9 @@ def test_somebody_elses_certificate(log: Log) -> None:
 
 
 @pytest.mark.parametrize("steps", range(6))
-def test_stall(gate: MemoryGate, log: Log, version: Version, steps: int) -> None:
+def test_a_stalled_client_is_dropped_at_the_timeout(
+    gate: MemoryGate, log: Log, version: Version, steps: int
+) -> None:
     """A client that stops talking is dropped at the timeout, and not before."""
     client = gate.connect(ALICE, version)
     moved = [client.step() for _ in range(steps)]
@@ -252,7 +254,7 @@ def test_stall(gate: MemoryGate, log: Log, version: Version, steps: int) -> None
     assert not gate.clock.getDelayedCalls()
 
 
-def test_trickle(gate: MemoryGate, log: Log, version: Version) -> None:
+def test_a_byte_now_and_then_buys_no_time(gate: MemoryGate, log: Log, version: Version) -> None:
     """A byte now and then buys no time."""
     client = gate.connect(ALICE, version)
     hello = client.take_outgoing()
@@ -320,7 +322,7 @@ def test_gone_at_every_step(gate: MemoryGate, log: Log, version: Version, end: s
 
 
 @pytest.mark.parametrize("first", ["admitted", "rejected"])
-def test_resumption(log: Log, version: Version, first: str) -> None:
+def test_nothing_resumes_unless_allowed(log: Log, version: Version, first: str) -> None:
     """A session of an earlier connection, by ticket or by id, admitted or not, leads
     to a full handshake and a new verdict, at the same gate and at a new one."""
     rules = [rule(ca=ROOT, pins=ALICE)]
@@ -359,7 +361,7 @@ def test_resumption_with_another_certificate(log: Log, version: Version) -> None
         assert reason in (None, verdict.reason)
 
 
-def test_renegotiation(gate: MemoryGate, log: Log) -> None:
+def test_there_is_no_renegotiation(gate: MemoryGate, log: Log) -> None:
     """A TLS 1.2 client does not get to shake hands twice."""
     client = gate.connect(ALICE, "1.2")
     assert gate.judge(client) == admitted()

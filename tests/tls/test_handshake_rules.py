@@ -114,7 +114,7 @@ TABLE: list[tuple[str, Sequence[Rule], Credential, Verdict]] = [
 @pytest.mark.parametrize(
     ("rules", "credential", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
 )
-def test_table(
+def test_who_is_admitted_by_which_rule(
     log: Log, version: Version, rules: Sequence[Rule], credential: Credential, expected: Verdict
 ) -> None:
     assert MemoryGate(rules, log).try_in(credential, version) == expected
@@ -221,7 +221,7 @@ CHAINS: list[tuple[str, list[x509.Certificate], Verdict]] = [
 @pytest.mark.parametrize(
     ("chain", "expected"), [row[1:] for row in CHAINS], ids=[row[0] for row in CHAINS]
 )
-def test_intermediates(
+def test_intermediates_may_come_in_any_order(
     log: Log, version: Version, chain: list[x509.Certificate], expected: Verdict
 ) -> None:
     """What a client sends along may be in any order and with anything between,

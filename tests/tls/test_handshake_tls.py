@@ -233,7 +233,7 @@ def test_too_many_names(log: Log, version: Version) -> None:
     assert len(names(log, version, few)) == 300
 
 
-def test_anyone(log: Log, version: Version) -> None:
+def test_without_client_authentication_anyone_is_admitted(log: Log, version: Version) -> None:
     """Without client authentication anyone is let in, unasked, and is nobody."""
     gate = MemoryGate(None, log)
     for who in (None, ALICE, self_signed("x")):
@@ -261,7 +261,7 @@ def test_anyone_must_speak_tls(log: Log) -> None:
         ((), ["h2"], None),
     ],
 )
-def test_alpn(
+def test_the_first_common_protocol_is_chosen(
     log: Log, version: Version, ours: tuple[bytes, ...], theirs: list[str], chosen: str | None
 ) -> None:
     """The first of ours that the client offers too; none in common is no error."""

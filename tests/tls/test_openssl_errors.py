@@ -47,7 +47,7 @@ SOURCE = Path(__file__).parent.parent.parent / "mtlsgate"
         (93, Reason.PROFILE_VIOLATION),
     ],
 )
-def test_verification(error: int, reason: Reason) -> None:
+def test_a_verification_error_has_a_reason_and_depth(error: int, reason: Reason) -> None:
     """A verification error is a reason at the depth that it was found at."""
     rejection = verification_rejection(error, error % 8)
     assert (rejection.reason, rejection.depth) == (reason, error % 8)
@@ -115,7 +115,7 @@ HANDSHAKES: list[tuple[BaseException, Reason]] = [
 
 
 @pytest.mark.parametrize(("error", "reason"), HANDSHAKES, ids=lambda one: repr(one)[:60])
-def test_handshake(error: Exception, reason: Reason) -> None:
+def test_a_failed_handshake_has_a_reason(error: Exception, reason: Reason) -> None:
     """Whatever ends a handshake has a reason, and no certificate to blame."""
     rejection = handshake_rejection(Failure(error))
     assert (rejection.reason, rejection.depth) == (reason, None)

@@ -139,7 +139,7 @@ class TestSearch:
         assert all(size <= MAX_PRESENTED for size, _ in calls)
 
     @pytest.mark.parametrize("number", [MAX_PRESENTED - 10, 200])
-    def test_junk(self, calls: Calls, number: int) -> None:
+    def test_unrelated_certificates_are_left_out(self, calls: Calls, number: int) -> None:
         """Unrelated certificates are left out; of those that have an issuer's name, so
         many are looked at.  In whatever order they come, it ends alike."""
         junk = [Authority.create(f"Junk {each}") for each in range(number)]

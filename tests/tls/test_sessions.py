@@ -122,7 +122,7 @@ def test_off_by_default(log: Log, version: Version, time: Time) -> None:
     assert [event["resumed"] for event in log.events] == [False, False]
 
 
-def test_resumption(log: Log, version: Version, time: Time) -> None:
+def test_a_resumed_client_is_the_same_peer(log: Log, version: Version, time: Time) -> None:
     """It is the same peer by the same rule, and both say that it resumed."""
     gate = opened(log, time, rule("other", ROOT, BOB), rule("mine", ROOT))
     session = begin(gate, ALICE, version, server_name="localhost")
@@ -258,7 +258,9 @@ def test_the_other_rule(log: Log, version: Version, time: Time) -> None:
     assert resume(gate, session, version) == admitted("ca")
 
 
-def test_forgotten(log: Log, version: Version, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forgotten_session_does_not_resume(
+    log: Log, version: Version, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Paths are remembered for so many clients; for the others nothing resumes."""
     monkeypatch.setattr(judge, "MAX_REMEMBERED", 2)
     gate = opened(log, time, rule(ca=ROOT))
@@ -274,7 +276,9 @@ def test_forgotten(log: Log, version: Version, time: Time, monkeypatch: pytest.M
     assert len(gate.server.context.judge._begun) == 2
 
 
-def test_lifetime(log: Log, version: Version, time: Time) -> None:
+def test_the_lifetime_counts_from_the_full_handshake(
+    log: Log, version: Version, time: Time
+) -> None:
     """It counts from the full handshake, however often the session is renewed by
     resuming it; OpenSSL's tickets are told the same."""
     gate = opened(log, time, rule(ca=ROOT))
@@ -404,7 +408,9 @@ def test_session_ids(log: Log, time: Time) -> None:
     assert not again.resumed
 
 
-def test_anyone(log: Log, version: Version, time: Time) -> None:
+def test_without_rules_there_is_nothing_to_judge_again(
+    log: Log, version: Version, time: Time
+) -> None:
     """Where no certificate is asked for there is nothing to judge again."""
     gate = MemoryGate(None, log, session_lifetime=LIFETIME)
     first = gate.connect(ALICE, version)

@@ -125,7 +125,7 @@ def test_not_past_the_transports_own(pair: Pair) -> None:
     assert pair.received() == b"first second"
 
 
-def test_backpressure(pair: Pair) -> None:
+def test_a_producer_pauses_when_too_much_waits(pair: Pair) -> None:
     """A producer is paused when more waits than Twisted lets wait, and resumed when that is
     gone, as ever."""
     calls: list[str] = []
@@ -149,7 +149,7 @@ def test_backpressure(pair: Pair) -> None:
     assert calls == ["pause", "resume"]
 
 
-def test_lost(pair: Pair) -> None:
+def test_a_lost_connection_is_found_by_the_reactor(pair: Pair) -> None:
     """A connection that is lost is found so by the reactor, and not within a write."""
     pair.other.close()
     pair.prompt.write(b"into the void")
@@ -158,7 +158,7 @@ def test_lost(pair: Pair) -> None:
     assert isinstance(pair.transport.doWrite(), ConnectionLost)
 
 
-def test_mute(pair: Pair) -> None:
+def test_a_mute_transport_sends_nothing(pair: Pair) -> None:
     """Once it is mute, nothing goes out, at once or later."""
     assert isinstance(pair.prompt, PromptTransport)
     pair.prompt.mute()

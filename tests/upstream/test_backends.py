@@ -48,7 +48,7 @@ A, B, C = (parse_target(f"127.0.0.1:{port}") for port in (1, 2, 3))
         ["0 -A", "5 -A", "10 ?B", "14 ?C", "15 ?A"],
     ],
 )  # fmt: skip
-def test_rotation(story: list[str]) -> None:
+def test_a_failed_target_is_skipped_and_retried(story: list[str]) -> None:
     """A target that failed is skipped, and retried after ``retry_after``; if all are down
     nothing fails without a try."""
     rotation = Rotation((A, B, C), 10.0)
@@ -173,7 +173,7 @@ def test_all_down() -> None:
         (ConnectError(0, "a\nb"), r"a\nb"),
     ],
 )
-def test_words(cause: Exception, words: str) -> None:
+def test_a_failure_is_one_line_of_words(cause: Exception, words: str) -> None:
     """What went wrong is said in words, on one line."""
     field = Field(A)
     field.endpoints[A].outcome = cause
@@ -190,7 +190,7 @@ def test_own_failures(error: Exception) -> None:
     assert [_target(field.dial()) for _ in range(2)] == [B, A]
 
 
-def test_cancel() -> None:
+def test_a_cancelled_connect_tries_no_other_target() -> None:
     """Who no longer wants the connection stops the attempt, and no other target is tried."""
     field = Field(A, B)
     field.endpoints[A].hangs = True

@@ -71,7 +71,7 @@ CA = 'server_ca_certificate_file = "root.crt"\n'
         CA + 'client_certificate_file = "client.crt"\nclient_private_key_file = "client.key"',
     ],
 )
-def test_taken(text: str, tmp_path: Path) -> None:
+def test_a_complete_block_is_taken(text: str, tmp_path: Path) -> None:
     """What is complete is taken, inline or as files."""
     pki().write(tmp_path)
     assert isinstance(build(tmp_path, text), TlsClient)
@@ -108,7 +108,9 @@ def test_taken(text: str, tmp_path: Path) -> None:
         (CA + 'verify = "no"', '3:1: tls: unknown attribute "verify"'),
     ],
 )
-def test_refused(text: str, expected: str, tmp_path: Path) -> None:
+def test_an_incomplete_block_is_refused_at_its_place(
+    text: str, expected: str, tmp_path: Path
+) -> None:
     """What is missing or unfit is said at its place."""
     pki().write(tmp_path)
     locked = pki().client.private_key.private_bytes(

@@ -67,7 +67,7 @@ from mtlsgate.upstream.targets import Target, parse_target
         ),
     ],
 )
-def test_forms(text: str, expected: Target) -> None:
+def test_each_way_to_write_a_target_is_read(text: str, expected: Target) -> None:
     """Each way to write a target means what it says, and is local only if nothing leaves
     the machine."""
     assert parse_target(text) == expected
@@ -104,7 +104,7 @@ def test_forms(text: str, expected: Target) -> None:
         ("ssl:example.com:443:x=1", "a tls block"),
     ],
 )
-def test_refusals(text: str, problem: str) -> None:
+def test_a_wrong_target_is_refused_with_what_to_write(text: str, problem: str) -> None:
     """What is no target is refused in one line that says what to write."""
     with pytest.raises(ValueError, match=problem) as caught:
         parse_target(text)
@@ -122,7 +122,7 @@ def test_refusals(text: str, problem: str) -> None:
         ("tcp:example.com:80:timeout=3", TCP4ClientEndpoint),
     ],
 )
-def test_endpoints(text: str, kind: type) -> None:
+def test_each_target_has_its_endpoint(text: str, kind: type) -> None:
     """Each is dialled by Twisted's endpoint for it."""
     endpoint = parse_target(text).endpoint(MemoryReactorClock(), 5.0)
     assert isinstance(endpoint, kind)

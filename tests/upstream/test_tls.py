@@ -101,7 +101,7 @@ class Call:
         return protocol
 
 
-def test_verified(version: Version, log: Log) -> None:
+def test_a_verified_server_is_talked_to(version: Version, log: Log) -> None:
     """A server of the right CA and name is talked to, both ways, and asked for by name."""
     call = Call(backend(), version)
     transport = call.protocol.transport
@@ -180,7 +180,7 @@ def impostors() -> dict[str, Impostor]:
 
 
 @pytest.mark.parametrize("case", list(impostors()))
-def test_impostors(case: str, version: Version, log: Log) -> None:
+def test_an_impostor_gets_no_byte_and_no_certificate(case: str, version: Version, log: Log) -> None:
     """Whoever does not prove to be the server that was meant is refused, with the reason in
     words; not a byte of the application's was sent, and no client certificate shown."""
     impostor = impostors()[case]
@@ -197,7 +197,9 @@ def test_impostors(case: str, version: Version, log: Log) -> None:
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "::1", "2001:db8::1"])
-def test_addresses(name: str, version: Version, log: Log) -> None:
+def test_an_address_is_verified_by_the_certificates_addresses(
+    name: str, version: Version, log: Log
+) -> None:
     """A target that is an IP address is verified by an IP address in the certificate, and
     sent no server name."""
     call = Call(server(ip_addresses=(name,)), version, name)
@@ -249,7 +251,7 @@ def test_intermediate_as_ca(version: Version, log: Log) -> None:
     assert isinstance(Call(server("backend.example"), version, client=pinned).error, NotVerified)
 
 
-def test_preface(version: Version, log: Log) -> None:
+def test_a_preface_goes_out_before_tls(version: Version, log: Log) -> None:
     """A preface goes out before TLS begins."""
     call = Call(backend(), version, preface=b"PROXY UNKNOWN\r\n")
     assert call.protocol
@@ -338,7 +340,7 @@ def test_refused_connection(log: Log) -> None:
 
 
 @pytest.mark.parametrize("when", ["dialling", "shaking hands"])
-def test_cancel(when: str, log: Log) -> None:
+def test_a_cancelled_connection_leaves_nothing(when: str, log: Log) -> None:
     """Who no longer waits leaves no connection behind, and no protocol is built."""
     clock = Clock()
     server_end, endpoint = MemoryServer(backend(), clock), ScriptedEndpoint()
@@ -379,7 +381,7 @@ def test_an_application_that_fails(version: Version, log: Log) -> None:
     assert target.transport.aborted
 
 
-def test_interfaces() -> None:
+def test_it_provides_what_twisted_asks_for() -> None:
     """What Twisted asks for is provided."""
     client = TlsClient([authority().certificate])
     assert verifyObject(IOpenSSLClientConnectionCreator, client.connect_as("x"))

@@ -55,7 +55,9 @@ def test_the_plugin_is_one(where: Site) -> None:
         ("https://app.internal:8443/", b"app.internal:8443", True),
     ],
 )
-def test_targets(text: str, authority: bytes, tls: bool | None) -> None:
+def test_a_target_is_a_url_without_a_path_or_an_address(
+    text: str, authority: bytes, tls: bool | None
+) -> None:
     """A URL without a path, or what every protocol takes as a target."""
     found = http_target(text)
     assert (found.authority, found.tls) == (authority, tls)

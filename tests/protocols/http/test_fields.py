@@ -354,7 +354,9 @@ def test_malformed_lines(line: bytes) -> None:
         (b"a: b:c\xff", (b"a", b"b:c\xff")),
     ],
 )
-def test_lines(line: bytes, expected: tuple[bytes, bytes]) -> None:
+def test_whitespace_around_a_value_is_no_part_of_it(
+    line: bytes, expected: tuple[bytes, bytes]
+) -> None:
     """Whitespace around a value is not part of it."""
     assert parse_line(line) == expected
 
@@ -371,7 +373,9 @@ def test_lines(line: bytes, expected: tuple[bytes, bytes]) -> None:
         (None, b"", [b"unknown", b"https", b"for=unknown;proto=https"]),
     ],
 )  # fmt: skip
-def test_forwarded(host: str | None, authority: bytes, expected: list[bytes]) -> None:
+def test_forwarded_follows_rfc_7239(
+    host: str | None, authority: bytes, expected: list[bytes]
+) -> None:
     """RFC 7239: IPv6 in brackets and quotes, ports in quotes, no address is unknown."""
     assert [value for _, value in forwarded(Hop(host, authority))] == expected
 
@@ -514,6 +518,6 @@ def test_which_hosts_a_connection_is_for(
     ("authority", "valid"),
     [("a", True), ("a:1", True), ("[::1]:1", True), ("ä", False), ("a b", False), ("", False)],
 )
-def test_authorities(authority: str, valid: bool) -> None:
+def test_a_host_is_a_name_or_an_address(authority: str, valid: bool) -> None:
     """A host name or an address, with or without a port."""
     assert is_authority(authority) == valid

@@ -346,7 +346,9 @@ def test_a_version_that_the_client_has_is_not_sent_again(serve: Serve, method: s
         ([f"If-Unmodified-Since: {date(THEN)}", f"If-Modified-Since: {date(THEN)}"], 304),
     ],
 )
-def test_preconditions(serve: Serve, headers: list[str], status: int) -> None:
+def test_preconditions_are_checked_in_the_order_of_rfc_9110(
+    serve: Serve, headers: list[str], status: int
+) -> None:
     """In the order of RFC 9110, 13.2.2."""
     web = serve()
     tag = tag_of(web)

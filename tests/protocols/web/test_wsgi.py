@@ -701,7 +701,7 @@ def test_the_threads_keep_no_process_from_ending() -> None:
 # Real frameworks
 
 
-def test_flask(serve: Serve, log: Log) -> None:
+def test_flask_works(serve: Serve, log: Log) -> None:
     """Flask's own WSGI, routes, forms, errors."""
     import flask
 
@@ -748,7 +748,7 @@ def test_flask(serve: Serve, log: Log) -> None:
     assert web.ask("/who", method="DELETE", client=client).status == 405
 
 
-def test_django(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_django_works(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Django's own WSGI handler, URLs, REMOTE_USER, errors."""
     import django
     from django import urls
