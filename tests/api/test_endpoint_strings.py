@@ -20,8 +20,7 @@ from twisted.plugin import getPlugins
 
 from mtlsgate import ConfigError
 from mtlsgate.upstream.verified import NotVerified
-from tests.api.test_gate import CONFIG, admitted
-from tests.kits.application import VERSIONS, Certificates, Client, Greeters, Loop
+from tests.kits.application import CONFIG, VERSIONS, Certificates, Client, Greeters, Loop, admitted
 
 OWN = "certificate=server.crt:key=server.key"
 

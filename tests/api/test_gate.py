@@ -19,7 +19,7 @@ from zope.interface.verify import verifyObject
 
 from mtlsgate import Allow, ConfigError, Deny, Gate, Pin, Rule
 from mtlsgate.errors import GateError
-from tests.kits.application import VERSIONS, Certificates, Client, Greeters, Loop
+from tests.kits.application import CONFIG, VERSIONS, Certificates, Client, Greeters, Loop, admitted
 from tests.kits.revocation import crl
 
 SENSORS = Allow(spiffe_ids=["spiffe://plants.example/sensor/*"])
@@ -35,13 +35,6 @@ def open_gate(gate: Gate, running: Loop, here: Certificates) -> tuple[Client, Gr
     application = Greeters()
     port = running.listen(gate.endpoint(running.reactor, "127.0.0.1:0"), application)
     return Client(here.directory, port.getHost()), application
-
-
-def admitted(running: Loop, client: Client, version: str = "1.3") -> set[str]:
-    """:returns: who of all clients gets an answer."""
-    people = ("alice", "bob", "carol", "mallory", None)
-    asked = [(name, running.start(partial(client.ask, name, version))) for name in people]
-    return {str(name) for name, answer in asked if running.result(answer)}
 
 
 def address(port: IListeningPort) -> tuple[str, int]:
@@ -296,7 +289,9 @@ def test_the_proxy_protocol(here: Certificates, running: Loop, version: str) -> 
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_sessions(here: Certificates, running: Loop, version: str) -> None:
+def test_sessions_resume_if_asked_and_not_after_a_reload(
+    here: Certificates, running: Loop, version: str
+) -> None:
     """They resume if that is asked for, and none of before a reload does."""
     gate = a_gate(session_resumption=True)
     client, application = open_gate(gate, running, here)
@@ -332,32 +327,6 @@ def test_anyone_may_come_in_if_so_asked(here: Certificates, running: Loop) -> No
     gate = Gate(certificate=SERVER, client_authentication="none")
     client, _ = open_gate(gate, running, here)
     assert running.call(lambda: client.ask(None)) == "hello nobody"
-
-
-CONFIG = """
-server "devices" {
-  hosts = ["127.0.0.1:0"]
-  protocol "not-installed-here" {}
-  tls {
-    server_certificate {
-      public_key_file = "server.crt"
-      private_key_file = "server.key"
-    }
-    client_certificate "fleet" { ca_certificate_file = "fleet-ca.crt" }
-  }
-}
-server "other" {
-  hosts = ["127.0.0.1:0"]
-  protocol "echo" {}
-  tls {
-    server_certificate {
-      public_key_file = "not-ours.crt"
-      private_key_file = "not-ours.key"
-    }
-    client_certificate "fleet" { ca_certificate_file = "not-ours.crt" }
-  }
-}
-"""
 
 
 def test_one_server_of_a_configuration(scratch: Path, shared: Certificates, running: Loop) -> None:

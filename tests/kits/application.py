@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -253,3 +254,36 @@ def certificates(directory: Path) -> Certificates:
 
 
 __all__ = ["Certificates", "Client", "Greeters", "IAddress", "Loop", "certificates", "loop"]
+
+
+def admitted(running: Loop, client: Client, version: str = "1.3") -> set[str]:
+    """:returns: who of all clients gets an answer."""
+    people = ("alice", "bob", "carol", "mallory", None)
+    asked = [(name, running.start(partial(client.ask, name, version))) for name in people]
+    return {str(name) for name, answer in asked if running.result(answer)}
+
+
+CONFIG = """
+server "devices" {
+  hosts = ["127.0.0.1:0"]
+  protocol "not-installed-here" {}
+  tls {
+    server_certificate {
+      public_key_file = "server.crt"
+      private_key_file = "server.key"
+    }
+    client_certificate "fleet" { ca_certificate_file = "fleet-ca.crt" }
+  }
+}
+server "other" {
+  hosts = ["127.0.0.1:0"]
+  protocol "echo" {}
+  tls {
+    server_certificate {
+      public_key_file = "not-ours.crt"
+      private_key_file = "not-ours.key"
+    }
+    client_certificate "fleet" { ca_certificate_file = "not-ours.crt" }
+  }
+}
+"""

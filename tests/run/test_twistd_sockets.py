@@ -108,7 +108,7 @@ def test_a_unix_socket_outlives_a_gate_that_was_killed(here: Path) -> None:
 
 
 @pytest.mark.parametrize("reactor", ["epoll", "asyncio", "poll", "select"])
-def test_reactors(here: Path, reactor: str) -> None:
+def test_every_reactor_admits_and_times_out(here: Path, reactor: str) -> None:
     """Whichever it is, clients come in, and one that says nothing is dropped in time."""
     change(here, '127.0.0.1:0"]', '127.0.0.1:0"]\n  handshake_timeout = "1s"')
     with gate(here / "gate.hcl", ("twistd", f"--reactor={reactor}", "-n", "--pidfile=")) as running:
