@@ -136,7 +136,9 @@ def test_rejected_clients_never_reach_it(log: Log, version: Version) -> None:
 @pytest.mark.parametrize(
     "address", [IPv4Address("TCP", "192.0.2.1", 5), IPv6Address("TCP", "2001:db8::1", 5)]
 )
-def test_address(log: Log, version: Version, address: IPv4Address | IPv6Address) -> None:
+def test_the_application_gets_the_clients_address(
+    log: Log, version: Version, address: IPv4Address | IPv6Address
+) -> None:
     """``buildProtocol`` gets the client's address; so do the peer and the log."""
     apps = Apps()
     door_of(log, apps).connect(ALICE, version, address=address).handshake()
@@ -148,7 +150,7 @@ def test_address(log: Log, version: Version, address: IPv4Address | IPv6Address)
     assert log.only["peer_address"] in ("192.0.2.1:5", "[2001:db8::1]:5")
 
 
-def test_peer(log: Log, version: Version) -> None:
+def test_the_peer_is_known_from_connection_made_on(log: Log, version: Version) -> None:
     """Who it is, from ``connectionMade`` on, and still after the connection is lost."""
     seen: list[str] = []
 
@@ -171,7 +173,7 @@ def test_peer(log: Log, version: Version) -> None:
     assert peer.path == (ALICE.certificate, ROOT.certificate)
 
 
-def test_order(log: Log, version: Version) -> None:
+def test_the_application_sees_made_data_lost(log: Log, version: Version) -> None:
     """As with any transport: made, data, lost."""
     client, app = connected(log, version)
     client.send(b"x")
@@ -181,7 +183,7 @@ def test_order(log: Log, version: Version) -> None:
     assert app.lost.check(ConnectionDone)
 
 
-def test_declined(log: Log, version: Version) -> None:
+def test_an_application_may_decline_a_client(log: Log, version: Version) -> None:
     """``buildProtocol`` may answer None: TLS and the connection end in good order."""
     client = door_of(log, Apps(lambda: None)).connect(ALICE, version)
     client.send(b"nobody reads this")
@@ -312,7 +314,7 @@ def test_handshake_listener(log: Log, version: Version) -> None:
     assert app.events == ["made", "handshake", "data"]
 
 
-def test_transport(log: Log, version: Version) -> None:
+def test_the_transport_does_what_twisteds_tls_transport_does(log: Log, version: Version) -> None:
     """The transport is a TLS transport of Twisted's, and nothing is in its way."""
     _, app = connected(log, version)
     for interface in (ISSLTransport, INegotiated, ISystemHandle, ITCPTransport):
@@ -324,7 +326,7 @@ def test_transport(log: Log, version: Version) -> None:
     assert app.transport.getTcpNoDelay()
 
 
-def test_negotiated(log: Log, version: Version) -> None:
+def test_the_negotiated_protocol_is_known(log: Log, version: Version) -> None:
     apps = Apps()
     door_of(log, apps, alpn=(b"x", b"y")).connect(ALICE, version, alpn=["y"]).handshake()
     [app] = apps.built
@@ -354,7 +356,7 @@ def test_abort_connection(log: Log, version: Version) -> None:
     assert app.lost.check(ConnectionLost)
 
 
-def test_gone(log: Log, version: Version) -> None:
+def test_a_client_that_is_gone_is_no_rejection(log: Log, version: Version) -> None:
     """A client that is gone is no rejection."""
     client, app = connected(log, version)
     client.reset()
@@ -393,7 +395,7 @@ class Environment:
         self.reactor: object = None
 
 
-def test_echo(log: Log, version: Version) -> None:
+def test_every_byte_comes_back(log: Log, version: Version) -> None:
     """Every byte comes back, however many and however cut."""
     application = echo.build(echo.configuration(), Environment())  # type: ignore[arg-type]
     client = door_of(log, application).connect(ALICE, version, piece_size=1000)
@@ -453,7 +455,7 @@ def whoami_site(environment: Environment) -> IProtocolFactory:
     return whoami.build(whoami.configuration(), environment)  # type: ignore[arg-type]
 
 
-def test_whoami(log: Log, version: Version) -> None:
+def test_whoami_tells_clients_who_they_are(log: Log, version: Version) -> None:
     """``GET /`` tells clients who the gate takes them for, as JSON."""
     head, body = http(log, version, b"GET / HTTP/1.1\nHost: x\nConnection: close\n\n")
     assert head.startswith(b"HTTP/1.1 200 ")
