@@ -8,6 +8,7 @@ rules of the server that they would reach now.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 
 from attrs import evolve, field, frozen
 from twisted.logger import Logger
@@ -66,17 +67,28 @@ class Handover:
     def settle(self, registry: Registry) -> Iterator[None]:
         """
         Judge every admitted client again, and close those that are not admitted
-        any more; a step each.  First come the clients that can be rejected without
-        verifying a path: a denial takes effect before the rest is looked at.
+        any more; a step each.  Clients that can be rejected without verifying a
+        path go first, so that a denial takes effect before the rest is looked at;
+        then those whose path the rules no longer admit, if no other path helps.
         """
-        verdicts, waiting = _Verdicts(), list[Entry]()
+        verdicts, doubtful, others = _Verdicts(), list[Entry](), list[Entry]()
         for entry in registry:
             if not _settled(self._settle_at_once, entry, registry, verdicts):
-                waiting.append(entry)
+                is_doubtful = self._is_doubtful(entry, verdicts, registry.now())
+                (doubtful if is_doubtful else others).append(entry)
             yield
-        for entry in waiting:
+        for entry in (*doubtful, *others):
             _settled(self._settle, entry, registry, verdicts)
             yield
+
+    def _is_doubtful(self, entry: Entry, verdicts: _Verdicts, now: datetime) -> bool:
+        """:returns: whether the rules reject the path on which a client came in."""
+        if entry.admission is None or entry.admission.peer is None:
+            return False
+        server = self._server_of(entry, entry.admission)
+        if isinstance(server, Rejection):
+            return True
+        return verdicts.is_doubtful(server.gate, entry.admission.peer, now)
 
     def _settle_at_once(
         self, entry: Entry, admission: Admission, registry: Registry, verdicts: _Verdicts
@@ -171,6 +183,7 @@ class _Verdicts:
 
     def __init__(self) -> None:
         self._at_once: dict[tuple[int, object], Rejection | None] = {}
+        self._doubtful: dict[tuple[int, object], bool] = {}
         self._whole: dict[tuple[int, object], Admitted | Rejection] = {}
 
     def at_once(self, gate: GateServer, peer: VerifiedPeer | None) -> Rejection | None:
@@ -184,6 +197,19 @@ class _Verdicts:
         if key not in self._at_once:
             self._at_once[key] = judge.rejects_at_once(peer.certificates)
         return self._at_once[key]
+
+    def is_doubtful(self, gate: GateServer, peer: VerifiedPeer, now: datetime) -> bool:
+        """:returns: whether the rules alone reject the path on which a client came in."""
+        policy, key = gate.context.admission, (id(gate), peer.certificates)
+        if policy is None:
+            return False
+        if key not in self._doubtful:
+            try:
+                verdict = policy.judge(peer.certificates, now)
+            except Exception:  # noqa: BLE001 -- it only decides who is next
+                return True
+            self._doubtful[key] = isinstance(verdict, Rejection)
+        return self._doubtful[key]
 
     def held(self, gate: GateServer, peer: VerifiedPeer | None) -> Held | Rejection:
         """:returns: what a client is held to, or why it is not admitted."""

@@ -10,7 +10,7 @@ from twisted.internet.address import IPv4Address
 
 from mtlsgate.gate.terms import Terms
 from mtlsgate.interfaces import IVerifiedPeer
-from mtlsgate.testing import Client, Version
+from mtlsgate.testing import Authority, Client, Version
 from mtlsgate.tls.judge import Judge
 from tests.kits.forgery import resigned
 from tests.kits.gate import Log
@@ -89,6 +89,25 @@ def test_each_path_is_verified_once(tmp_path: Path, log: Log, verified: list[Any
     for client in clients:
         client.send(b"x")
         assert client.receive() == b"x"
+
+
+def test_whom_the_rules_reject_is_judged_before_the_others(
+    tmp_path: Path, log: Log, verified: list[Any]
+) -> None:
+    """A client whose CA is gone does not wait for all the others to be verified."""
+    second = Authority.create("Second")
+    running = today(tmp_path, server())
+    running.site.write("ca.crt", ROOT.pem + second.pem)
+    assert running.reload().problems == ()
+    others = [running.enter(ROOT.issue(f"{number}")) for number in range(5)]
+    out = second.issue("out")
+    clients = [*others, running.enter(out)]
+    running.site.write("ca.crt", ROOT.pem)
+    assert running.reload().problems == ()
+    assert verified[0][0].sha256.hex() == out.sha256
+    for client in clients:
+        client.pump()
+    assert [client.disconnected for client in clients] == [False] * 5 + [True]
 
 
 def test_a_denial_needs_no_turn_of_the_reactor(tmp_path: Path, log: Log) -> None:
