@@ -1,25 +1,25 @@
 """
-What a second validator says of a path that was found good already.
+What a second validator says of a path that OpenSSL verified.
 
-OpenSSL holds names to name constraints with gaps that none of its flags
+OpenSSL checks names against name constraints with gaps that none of its flags
 closes: wildcards and malformed names slip through.  cryptography's
-``ClientVerifier`` has other strengths, so a path below constrained CAs is put
-to it too, and both must agree.  It can only reject further.  Of the certificate
-profile, which OpenSSL and `mtlsgate.admission.profile` see to, no more is asked than the
-``ClientVerifier`` insists on: version 3, the size of the serial number, and
-how dates are written.
+``ClientVerifier`` closes them, so it is asked about each path below a CA with
+name constraints, and with ``verification = "double"`` about every path.  Both
+must agree; it can only reject.
 
-There are things that it refuses because it does not know them, and not because
-they were wrong: signatures and CA keys other than the usual RSA and ECDSA,
-critical policies, and constraints on names other than DNS names, email
-addresses and IP addresses; nor does it know that a path length does not count
-self-issued CAs.  Where a path has any of these, it is asked about a copy of
-the path that is without them.  They are then OpenSSL's alone to judge.
+It refuses some things only because it does not know them: certificates that
+cryptography cannot read, signatures and CA keys other than the usual RSA and
+ECDSA, critical policies, constraints on other names than DNS names, email
+addresses and IP addresses, and a path length that does not count self-issued CAs.
+Fleets with Ed25519 keys need these, and so does every CA with a field that
+cryptography cannot read.  If a path has any of them, the validator is asked about
+a model of the path: the same constraints, lengths, purposes and names, with keys
+made for the purpose.  What the model leaves out, OpenSSL alone judges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ipaddress
 from datetime import datetime
 from itertools import pairwise
 
@@ -41,7 +41,24 @@ from cryptography.x509.verification import (
 )
 
 from mtlsgate.admission.verdicts import Path
-from mtlsgate.certificates.certificate import NAME_CONSTRAINTS, UNPARSABLE, view
+from mtlsgate.certificates import der
+from mtlsgate.certificates.alternative_names import DNS, EMAIL, IP
+from mtlsgate.certificates.certificate import (
+    AUTHORITY_KEY_IDENTIFIER,
+    BASIC_CONSTRAINTS,
+    CRL_SIGN,
+    DIGITAL_SIGNATURE,
+    EXTENDED_KEY_USAGE,
+    KEY_CERT_SIGN,
+    KEY_USAGE,
+    NAME_CONSTRAINTS,
+    SUBJECT_ALTERNATIVE_NAME,
+    SUBJECT_KEY_IDENTIFIER,
+    UNPARSABLE,
+    Certificate,
+    view,
+)
+from mtlsgate.certificates.der import Malformed
 from mtlsgate.text import first_line
 
 #: Names times constraints that are looked at for one client, which bounds what
@@ -51,6 +68,18 @@ MAX_CHECKS = 2**16
 _Chain = tuple[x509.Certificate, ...]
 
 # What the ClientVerifier knows.
+_KINDS = frozenset((DNS, EMAIL, IP))
+_KNOWN = frozenset(
+    (
+        AUTHORITY_KEY_IDENTIFIER,
+        BASIC_CONSTRAINTS,
+        EXTENDED_KEY_USAGE,
+        KEY_USAGE,
+        NAME_CONSTRAINTS,
+        SUBJECT_ALTERNATIVE_NAME,
+        SUBJECT_KEY_IDENTIFIER,
+    )
+)
 _NAMES = (x509.DNSName, x509.RFC822Name, x509.IPAddress)
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _SIGNATURES = (
@@ -79,6 +108,7 @@ _FOREIGN = frozenset(
         ),
     )
 )
+_FOREIGN_KINDS = frozenset(der.oid(one.dotted_string) for one in _FOREIGN)
 
 
 def needs_second_opinion(path: Path) -> bool:
@@ -100,14 +130,14 @@ def disagreement(judged: Path, now: datetime) -> str | None:
     if len(judged) == 1:
         return None
     try:
-        path = tuple(one.x509 for one in judged)
-        if _checks(path) > MAX_CHECKS:
+        if _checks(judged) > MAX_CHECKS:
             return "there are too many names to hold against so many name constraints"
-        if _is_known(path) and _verified(path, now) == path:
+        path = _readable(judged)
+        if path is not None and _is_known(path) and _verified(path, now) == path:
             return None
-        # Or it found another path to the anchor: the copy has no other.
-        copy = _copy(path)
-        if _verified(copy, now) != copy:
+        # Or it found another path to the anchor: the model has no other.
+        model = _model(judged)
+        if _verified(model, now) != model:
             return "it finds another path"
     except VerificationError as error:
         return _told(error)
@@ -116,15 +146,20 @@ def disagreement(judged: Path, now: datetime) -> str | None:
     return None
 
 
-def _checks(path: _Chain) -> int:
-    names = constraints = 0
-    for certificate in path:
-        for extension in certificate.extensions:
-            if isinstance(extension.value, x509.SubjectAlternativeName):
-                names += len(extension.value)
-            elif isinstance(extension.value, x509.NameConstraints):
-                constraints += len(_subtrees(extension.value))
-    return names * constraints
+def _checks(path: Path) -> int:
+    names = sum(len(one.names.names) for one in path)
+    return names * sum(len(_constraints(one)) for one in path)
+
+
+def _readable(path: Path) -> _Chain | None:
+    """:returns: the path as objects of cryptography, or None if it cannot read all of it."""
+    try:
+        chain = tuple(one.x509 for one in path)
+        for one in chain:
+            _ = one.extensions, one.subject, one.issuer, one.public_key()
+    except UNPARSABLE:
+        return None
+    return chain
 
 
 def _verified(path: _Chain, now: datetime) -> _Chain:
@@ -144,7 +179,7 @@ def _told(error: VerificationError) -> str:
     return said.removeprefix("validation failed: ").removeprefix("candidates exhausted: ")
 
 
-# The copy.
+# The model.
 
 
 def _is_known(path: _Chain) -> bool:
@@ -167,68 +202,138 @@ def _has_known_key(authority: x509.Certificate) -> bool:
 def _is_known_extension(extension: x509.Extension[x509.ExtensionType]) -> bool:
     value = extension.value
     if isinstance(value, x509.NameConstraints):
-        return all(isinstance(name, _NAMES) for name in _subtrees(value))
+        subtrees = (*(value.permitted_subtrees or ()), *(value.excluded_subtrees or ()))
+        return all(isinstance(name, _NAMES) for name in subtrees)
     return not (extension.critical and extension.oid in _FOREIGN)
-
-
-def _subtrees(constraints: x509.NameConstraints) -> list[x509.GeneralName]:
-    return [*(constraints.permitted_subtrees or ()), *(constraints.excluded_subtrees or ())]
 
 
 def _is_self_issued(certificate: x509.Certificate) -> bool:
     return certificate.subject == certificate.issuer
 
 
-def _copy(path: _Chain) -> _Chain:
-    """:returns: the path with new keys, no two the same, and what is known of it."""
+def _model(path: Path) -> _Chain:
+    """:returns: a path with new keys and names, and what the validator knows of this one."""
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in path]
+    constrained = frozenset(tag for one in path for tag, _, _ in _constraints(one))
     return tuple(
-        _copied(one, key, signer, sum(map(_is_self_issued, path[1:depth])))
+        _modelled(one, depth, len(path), constrained, key, signer)
+        # A path length does not count self-issued CAs (RFC 5280, 6.1.4).
+        .add_extension(_basic(one, sum(map(_issues_itself, path[1:depth]))), critical=True)
+        .sign(signer, SHA256())
         for depth, (one, (key, signer)) in enumerate(
             zip(path, pairwise([*keys, keys[-1]]), strict=True)
         )
     )
 
 
-def _copied(
-    certificate: x509.Certificate,
+def _issues_itself(certificate: Certificate) -> bool:
+    return certificate.subject.key == certificate.issuer.key
+
+
+def _basic(certificate: Certificate, uncounted: int) -> x509.BasicConstraints:
+    length = certificate.path_length if certificate.is_ca else None
+    return x509.BasicConstraints(certificate.is_ca, None if length is None else length + uncounted)
+
+
+def _modelled(
+    certificate: Certificate,
+    depth: int,
+    length: int,
+    constrained: frozenset[int],
     key: ec.EllipticCurvePrivateKey,
     signer: ec.EllipticCurvePrivateKey,
-    uncounted: int,
-) -> x509.Certificate:
+) -> x509.CertificateBuilder:
+    """:param constrained: the kinds of name that any CA of the path constrains."""
     builder = (
         x509.CertificateBuilder()
-        .subject_name(certificate.subject)
-        .issuer_name(certificate.issuer)
+        .subject_name(_name(depth))
+        .issuer_name(_name(min(depth + 1, length - 1)))
         .public_key(key.public_key())
         .serial_number(1)
-        .not_valid_before(certificate.not_valid_before_utc)
-        .not_valid_after(certificate.not_valid_after_utc)
+        .not_valid_before(certificate.not_before)
+        .not_valid_after(certificate.not_after)
     )
     for extension in certificate.extensions:
-        value = _known_part(extension.value, uncounted)
-        if value is not None:
-            critical = extension.critical and extension.oid not in _FOREIGN
-            builder = builder.add_extension(value, critical)
-    return builder.sign(signer, SHA256())
+        if extension.critical and extension.kind not in _KNOWN | _FOREIGN_KINDS:
+            raise ValueError("it has a critical extension that is not known")
+    names = [
+        _general_name(one.tag, one.value)
+        for one in certificate.names.names
+        if one.tag in constrained & _KINDS
+        # Constraints do not bind a self-issued CA (RFC 5280, 6.1.3).
+        and (depth == 0 or not _issues_itself(certificate))
+    ]
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    if certificate.key_usage is not None:
+        builder = builder.add_extension(_key_usage(certificate.key_usage), critical=True)
+    if certificate.purposes is not None:
+        purposes = [ObjectIdentifier(der.dotted(one)) for one in sorted(certificate.purposes)]
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+    found = _constraints(certificate)
+    permitted, excluded = (
+        [
+            _general_name(tag, value, is_constraint=True)
+            for tag, value, is_permitted in found
+            if tag in _KINDS and is_permitted == wanted
+        ]
+        or None
+        for wanted in (True, False)
+    )
+    if permitted or excluded:
+        builder = builder.add_extension(x509.NameConstraints(permitted, excluded), critical=True)
+    return builder
 
 
-def _known_part(value: x509.ExtensionType, uncounted: int) -> x509.ExtensionType | None:
-    match value:
-        case x509.BasicConstraints(ca=True, path_length=int(length)):
-            return x509.BasicConstraints(ca=True, path_length=length + uncounted)
-        case x509.SubjectAlternativeName():
-            return x509.SubjectAlternativeName(_known_names(value) or ())
-        case x509.NameConstraints():
-            permitted = _known_names(value.permitted_subtrees or ())
-            excluded = _known_names(value.excluded_subtrees or ())
-            return x509.NameConstraints(permitted, excluded) if permitted or excluded else None
-        case _:
-            return value
+def _name(depth: int) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, str(depth))])
 
 
-def _known_names(names: Iterable[x509.GeneralName]) -> list[x509.GeneralName] | None:
-    return [name for name in names if isinstance(name, _NAMES)] or None
+def _key_usage(octet: int) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=bool(octet & DIGITAL_SIGNATURE),
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=bool(octet & KEY_CERT_SIGN),
+        crl_sign=bool(octet & CRL_SIGN),
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _constraints(certificate: Certificate) -> list[tuple[int, bytes, bool]]:
+    """:returns: of each subtree the kind of name, the base, and whether it is permitted
+    (RFC 5280, 4.2.1.10)."""
+    extension = certificate.extension(NAME_CONSTRAINTS)
+    if extension is None:
+        return []
+    what = "the name constraints"
+    found = []
+    for part in der.only(extension.value, der.SEQUENCE, what).children():
+        if part.tag not in (0xA0, 0xA1):
+            raise Malformed(f"{what} are of another form")
+        for subtree in part.children():
+            base = next(subtree.expect(der.SEQUENCE, what).children(), None)
+            if base is None:
+                raise Malformed(f"{what} have a subtree without a base")
+            found.append((base.tag, base.value, part.tag == 0xA0))
+    if not found:
+        raise Malformed(f"{what} are empty")
+    return found
+
+
+def _general_name(tag: int, value: bytes, is_constraint: bool = False) -> x509.GeneralName:
+    """:raises ValueError: if it is none of its kind."""
+    if tag == IP:
+        if not is_constraint:
+            return x509.IPAddress(ipaddress.ip_address(value))
+        half = len(value) // 2
+        mask = ipaddress.ip_address(value[half:])
+        return x509.IPAddress(ipaddress.ip_network(f"{ipaddress.ip_address(value[:half])}/{mask}"))
+    text = value.decode("ascii")
+    return x509.DNSName(text) if tag == DNS else x509.RFC822Name(text)
 
 
 # What is asked of the extensions.  The library's own policies hold them to the
