@@ -307,7 +307,7 @@ def parse_crls(data: bytes, *, strict: bool = True) -> tuple[RevocationList, ...
         applied in full; it says which.
     """
     found = pem.ders(data, ("X509 CRL",), "an X509 CRL")
-    return tuple(_parsed(each, number, len(found), strict) for number, each in enumerate(found, 1))
+    return tuple(_parsed(each, number, count, strict) for number, count, each in found)
 
 
 def without_deltas(

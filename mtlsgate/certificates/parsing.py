@@ -113,10 +113,10 @@ def each_certificate(data: bytes) -> Iterator[Certificate]:
     As `parse_certificates` does, one after the other: who keeps little of each
     can read a hundred thousand.
     """
+    labels = ("CERTIFICATE", "X509 CERTIFICATE")
     try:
-        found = pem.ders(data, ("CERTIFICATE", "X509 CERTIFICATE"), "a CERTIFICATE")
-        for number, der in enumerate(found, 1):
-            yield _certificate(der, number, len(found))
+        for number, count, der in pem.ders(data, labels, "a CERTIFICATE"):
+            yield _certificate(der, number, count)
     except CredentialError as error:
         raise CredentialError(what_is_it(data) or str(error)) from None
 
@@ -128,7 +128,7 @@ def _certificate(der: bytes, number: int, count: int) -> Certificate:
         if not 1 <= certificate.version <= 3:
             raise Malformed("its version is none that exists")
         _ = certificate.not_after, certificate.is_ca
-        _ = certificate.subject.parts, certificate.issuer.parts, certificate.serial_number
+        _ = certificate.serial_number, certificate.subject, certificate.issuer
         with suppress(UnsupportedAlgorithm):
             certificate.public_key()
     except UNPARSABLE as error:
@@ -184,9 +184,9 @@ def _only_key_block(data: bytes) -> bytes:
     found = [block for block in pem.whole_blocks(data) if "PRIVATE KEY" in block.label]
     if len(found) != 1:
         raise CredentialError(f"holds {len(found) or 'no'} whole PEM private keys; it needs one")
-    label, _, body = found[0]
+    label, _, start, stop, _ = found[0]
     # Written anew, since the library is stricter about blanks than OpenSSL.
-    lines = b"\n".join(map(bytes.strip, body.splitlines())).rstrip()
+    lines = b"\n".join(map(bytes.strip, data[start:stop].splitlines())).rstrip()
     return b"-----BEGIN %b-----\n%b\n-----END %b-----\n" % (label.encode(), lines, label.encode())
 
 

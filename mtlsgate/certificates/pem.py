@@ -22,36 +22,43 @@ _STEP = 1 << 18
 
 class Block(NamedTuple):
     """
+    Where in some text a block is.
+
     :ivar label: what its BEGIN line says it is.
-    :ivar text: all of it, from BEGIN to END.
-    :ivar body: the lines between.
+    :ivar begin: where its BEGIN line starts.
+    :ivar start: where the lines between start.
+    :ivar stop: where they stop.
+    :ivar end: where its END line ends.
     """
 
     label: str
-    text: bytes
-    body: bytes
+    begin: int
+    start: int
+    stop: int
+    end: int
 
 
-def ders(data: bytes, labels: Container[str], wanted: str) -> list[bytes]:
+def ders(data: bytes, labels: Container[str], wanted: str) -> Iterator[tuple[int, int, bytes]]:
     """
     :param data: PEM (one block or many), DER, or base64 of DER.
     :param labels: what PEM blocks may be called.
     :param wanted: what they should be, for messages.
-    :returns: the DER of each.
+    :returns: the number of each, how many there are, and its DER.
     :raises CredentialError: if it is none of these.
     """
-    if not data.strip():
-        raise CredentialError("is empty")
     if not is_pem(data):
-        return [data if data[:1] == b"\x30" else whole_base64(data)]
+        if not data.strip():
+            raise CredentialError("is empty")
+        yield 1, 1, data if data[:1] == b"\x30" else whole_base64(data)
+        return
     found = blocks(data)
     for number, block in enumerate(found, 1):
-        if block.label not in labels:
+        if block[0] not in labels:
             raise CredentialError(
-                f"PEM block {number} of {len(found)} is a {block.label}, not {wanted}"
+                f"PEM block {number} of {len(found)} is a {block[0]}, not {wanted}"
             )
-    # A loop, and not a call that runs through: other threads get their turn.
-    return [content(block, number, len(found)) for number, block in enumerate(found, 1)]
+    for number, block in enumerate(found, 1):
+        yield number, len(found), _content(data, Block(*block), number, len(found))
 
 
 def whole_base64(data: bytes) -> bytes:
@@ -70,48 +77,52 @@ def is_pem(data: bytes) -> bool:
     return _BEGIN in data
 
 
-def blocks(data: bytes) -> list[Block]:
+def blocks(data: bytes) -> list[tuple[str, int, int, int, int]]:
     """
-    :returns: each block; the text around them is ignored.  A BEGIN or END line
-        may be indented, and blanks may follow it.
+    :returns: the fields of each `Block`; the text around them is ignored.  A BEGIN
+        or END line may be indented, and blanks may follow it.
     :raises CredentialError: if any BEGIN or END is not part of a whole block.
     """
-    found = whole_blocks(data)
-    begun, ended = data.count(_BEGIN), data.count(_END)
+    # Plain tuples, which the garbage collector does not have to look at.
+    found, begun, ended = list[tuple[str, int, int, int, int]](), 0, 0
+    for block in _scan(data):
+        if block is None:
+            begun += 1
+        else:
+            found.append(block)
+            begun, ended = begun + 1, ended + 1
+    if begun == len(found):
+        # Whether there are END lines besides: each whole block has one.
+        ended = data.count(_END)
     if not begun == ended == len(found):
         raise CredentialError(
-            f"the PEM is damaged: {begun} BEGIN lines and {ended} END lines make "
-            f"{len(found)} whole blocks"
+            f"the PEM is damaged: {data.count(_BEGIN)} BEGIN lines and {data.count(_END)} END "
+            f"lines make {len(found)} whole blocks"
         )
     return found
 
 
 def whole_blocks(data: bytes) -> list[Block]:
     """:returns: each whole block; what else there is is ignored."""
-    return list(_blocks(data))
+    return [Block(*block) for block in _scan(data) if block is not None]
 
 
-def _blocks(data: bytes) -> Iterator[Block]:
+def _scan(data: bytes) -> Iterator[tuple[str, int, int, int, int] | None]:
+    """:returns: each whole block, and None for each BEGIN that is no part of one."""
     at = 0
     while (begin := data.find(_BEGIN, at)) >= 0:
         at = begin + len(_BEGIN)
-        label_end = data.find(_DASHES, at)
-        if label_end < 0:
-            return
-        label = data[at:label_end]
-        # A label is a few words on one line; five dashes may be far away.
-        if len(label) > 64 or not _is_label(label):
-            continue
-        body = _end_of_line(data, label_end + len(_DASHES))
-        end = data.find(_DASHES, body)
-        if body < 0 or end < 0:
-            continue
+        # A label is a few words on one line.
+        label_end = data.find(_DASHES, at, at + 64 + len(_DASHES))
+        label = data[at:label_end] if label_end >= 0 else b""
+        start = _end_of_line(data, label_end + len(_DASHES)) if _is_label(label) else -1
+        stop = data.find(_DASHES, start) if start >= 0 else -1
         closing = _END + label + _DASHES
-        if data[end : end + len(closing)] != closing:
-            at = end
+        if stop < 0 or data[stop : stop + len(closing)] != closing:
+            yield None
             continue
-        at = end + len(closing)
-        yield Block(label.decode("ascii"), data[begin:at], data[body:end])
+        at = stop + len(closing)
+        yield label.decode("ascii"), begin, start, stop, at
 
 
 def _is_label(label: bytes) -> bool:
@@ -124,45 +135,44 @@ def _end_of_line(data: bytes, at: int) -> int:
     return -1 if end < 0 or data[at:end].strip(_BLANKS) else end + 1
 
 
-def content(block: Block, number: int, count: int) -> bytes:
+def _content(data: bytes, block: Block, number: int, count: int) -> bytes:
     """
-    :param number: of the block, for messages.
-    :param count: how many there are.
-    :returns: the DER in it.
+    :returns: the DER in a block.
     :raises CredentialError: if it is not base64.
     """
     # RFC 1421 headers are what OpenSSL writes in encrypted PKCS#1 keys.
-    if b":" in block.body:
+    if data.find(b":", block.start, block.stop) >= 0:
         return b""
     try:
-        return from_base64(block.body)
+        return from_base64(data, block.start, block.stop)
     except ValueError:
         raise CredentialError(
             f"PEM block {number} of {count} does not parse: its base64 is damaged"
         ) from None
 
 
-def from_base64(text: bytes) -> bytes:
+def from_base64(text: bytes, start: int = 0, stop: int | None = None) -> bytes:
     """
-    :returns: what the text stands for; blanks count for nothing.
+    :returns: what the text from ``start`` to ``stop`` stands for; blanks count for nothing.
     :raises ValueError: if it is not base64.
     """
-    if len(text) <= _STEP:
-        return _decoded(text.translate(None, _BLANKS))
-    decoded, rest = list[bytes](), b""
-    for start in range(0, len(text), _STEP):
-        rest += text[start : start + _STEP].translate(None, _BLANKS)
+    stop = len(text) if stop is None else stop
+    if stop - start <= _STEP:
+        return _decoded(text[start:stop].translate(None, _BLANKS))
+    decoded, rest = bytearray(), b""
+    for at in range(start, stop, _STEP):
+        rest += text[at : min(at + _STEP, stop)].translate(None, _BLANKS)
         whole = len(rest) & ~3
-        # The padding must be at the very end, so the last piece waits for its turn.
-        if start + _STEP < len(text):
-            if b"=" in rest[:whole]:
-                # Unless blanks are all that follows, this is no base64.
-                whole = 0
-                if len(rest) > 2 * _STEP:
-                    raise ValueError("padding within base64")
-            decoded.append(_decoded(rest[:whole]))
-            rest = rest[whole:]
-    return b"".join((*decoded, _decoded(rest)))
+        if at + _STEP < stop:
+            # Padding is at the very end, or this is no base64.
+            if b"=" in rest[:-4]:
+                raise ValueError("padding within base64")
+            whole = max(0, whole - 4)
+        decoded += _decoded(rest[:whole])
+        rest = rest[whole:]
+    if rest:
+        raise ValueError("a piece is missing")
+    return bytes(decoded)
 
 
 def _decoded(text: bytes) -> bytes:

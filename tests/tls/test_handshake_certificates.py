@@ -354,3 +354,25 @@ def test_odd_but_legal(log: Log, version: Version) -> None:
         )
     ]
     assert verdicts == [admitted()] * 4
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    ("usages", "fits"),
+    [
+        (("digital_signature",), True),
+        (("digital_signature", "key_agreement"), True),
+        (("key_agreement",), False),
+        (("key_agreement", "key_encipherment"), False),
+        (("content_commitment",), False),
+    ],
+)
+def test_key_usage(
+    log: Log, version: Version, usages: tuple[str, ...], fits: bool, strict: bool
+) -> None:
+    """Where present, it includes digitalSignature (RFC 8446, 4.4.2.2; RFC 5246, 7.4.6), for
+    pins too: by that the client proves that it has the key."""
+    leaf = ROOT.issue("leaf", extra_extensions=[(key_usage(*usages), True)])
+    for one in (rule(ca=ROOT), rule(ca=ROOT, pins=leaf), rule(pins=leaf)):
+        verdict = MemoryGate([one], log, strict=strict).try_in(leaf, version)
+        assert verdict == (admitted() if fits else rejected(Reason.WRONG_PURPOSE))
