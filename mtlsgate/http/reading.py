@@ -8,10 +8,10 @@ differently is `MalformedMessage`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from mtlsgate.http.bodies import Body, ChunkedBody, FixedBody, HeadFinder, MalformedMessage, fields
 from mtlsgate.http.fields import Line, folded
@@ -32,6 +32,7 @@ class RequestHead:
     :ivar version: ``HTTP/1.1`` or ``HTTP/1.0``.
     :ivar lines: all fields, in order.
     :ivar length: of the body; None if it comes in chunks.
+    :ivar _named: the values of the fields, by their name in lower case.
     """
 
     method: bytes
@@ -39,10 +40,18 @@ class RequestHead:
     version: bytes
     lines: Sequence[Line]
     length: int | None
+    _named: Mapping[bytes, Sequence[bytes]] = field(init=False, eq=False, repr=False)
 
-    def values(self, name: bytes) -> list[bytes]:
+    @_named.default
+    def _by_name(self) -> Mapping[bytes, Sequence[bytes]]:
+        named: dict[bytes, list[bytes]] = {}
+        for name, value in self.lines:
+            named.setdefault(name.lower(), []).append(value)
+        return named
+
+    def values(self, name: bytes) -> Sequence[bytes]:
         """:returns: the values of all fields of that name, which is in lower case."""
-        return [value for each, value in self.lines if each.lower() == name]
+        return self._named.get(name, ())
 
 
 @frozen

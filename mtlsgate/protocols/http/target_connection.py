@@ -87,6 +87,7 @@ class TargetConnection(Protocol):
     :ivar _sent: whether that request is complete.
     :ivar _chunked: whether its body is sent in chunks.
     :ivar _switched: whether another protocol is spoken.
+    :ivar _paused: nothing is read from the target for now.
     :ivar _last_words: while a body is sent, what the target may say of it as it closes.
     """
 
@@ -100,6 +101,7 @@ class TargetConnection(Protocol):
     _chunked = False
     _switched = False
     _lost = False
+    _paused = False
     _last_words: LastWords | None = None
 
     def __init__(self, keeper: Keeper, *, lenient: bool = False) -> None:
@@ -184,11 +186,13 @@ class TargetConnection(Protocol):
     def pauseProducing(self) -> None:
         """Read no more from the target for now."""
         if not self._lost:
+            self._paused = True
             self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """Read on."""
-        if not self._lost:
+        if self._paused and not self._lost:
+            self._paused = False
             self.transport.resumeProducing()
 
     def dataReceived(self, data: bytes) -> None:
