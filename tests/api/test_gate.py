@@ -434,3 +434,29 @@ def test_gates_do_not_share_port_0(here: Certificates, running: Loop) -> None:
     gate = a_gate(name="a", server_names=["x.example"])
     with pytest.raises(ConfigError, match="each would get a port of its own"):
         running.listen(gate.endpoint(running.reactor, "127.0.0.1:0", beside=beside), Greeters())
+
+
+def test_several_hosts_of_one_endpoint(scratch: Path, running: Loop) -> None:
+    """They share the gate's limits, as the hosts of one server do."""
+    gate, application = a_gate(max_connections=1), Greeters()
+    endpoint = gate.endpoint(running.reactor, "127.0.0.1:0", "unix:gate.sock")
+    port = running.listen(endpoint, application)
+    client = Client(scratch, port.getHost())
+    assert (scratch / "gate.sock").is_socket()
+    with running.call(lambda: client.connect("alice")) as connection:
+        connection.sendall(b"hi")
+        assert running.call(lambda: connection.recv(100)) == b"hi alice by fleet"
+        by_socket = evolve(client, address=str(scratch / "gate.sock"))
+        assert running.call(lambda: by_socket.ask("bob")) == ""
+    running.until(lambda: application.lost)
+    assert running.call(lambda: by_socket.ask("bob")) == "hello bob by fleet"
+    running.wait(maybeDeferred(port.stopListening))
+    assert not (scratch / "gate.sock").exists()
+
+
+def test_proxies_must_be_named_where_anybody_can_connect(scratch: Path, running: Loop) -> None:
+    """On a unix socket its mode says who can; on TCP nothing else does."""
+    gate = a_gate(proxy_protocol="required")
+    running.listen(gate.endpoint(running.reactor, "unix:gate.sock"), Greeters())
+    with pytest.raises(ConfigError, match="proxy_protocol needs trusted_proxies: name"):
+        running.listen(gate.endpoint(running.reactor, "127.0.0.1:0"), Greeters())

@@ -119,7 +119,7 @@ class Client:
     A client in a thread, by Python's ssl.
 
     :ivar directory: where certificates are: ``alice.crt`` and ``alice.key`` for alice.
-    :ivar address: where the gate listens.
+    :ivar address: where the gate listens; a str is a unix socket's path.
     """
 
     directory: Path
@@ -144,7 +144,7 @@ class Client:
         context.minimum_version = context.maximum_version = _VERSION[version]
         if name is not None and earlier is None:
             context.load_cert_chain(self.directory / f"{name}.crt", self.directory / f"{name}.key")
-        raw = socket.create_connection((self.address.host, self.address.port), timeout=_MOST)
+        raw = self._dial()
         try:
             raw.sendall(header)
             session = None if earlier is None else earlier[1]
@@ -152,6 +152,14 @@ class Client:
         except BaseException:
             raw.close()
             raise
+
+    def _dial(self) -> socket.socket:
+        if not isinstance(self.address, str):
+            return socket.create_connection((self.address.host, self.address.port), timeout=_MOST)
+        raw = socket.socket(socket.AF_UNIX)
+        raw.settimeout(_MOST)
+        raw.connect(self.address)
+        return raw
 
     def ask(self, name: str | None, version: str = "1.3", server_name: str = "localhost") -> str:
         """:returns: what the application answers to ``hello``; "" if the client is rejected."""
