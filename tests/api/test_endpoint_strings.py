@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import evolve
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.interfaces import (
     IStreamClientEndpointStringParserWithReactor,
@@ -156,9 +155,9 @@ def test_a_client_refuses_a_server_without_a_name(
     scratch: Path, shared: Certificates, running: Loop
 ) -> None:
     """A certificate of the right CA that says no name at all is nobody's."""
-    evolve(shared, directory=scratch).add(
-        "server", shared.fleet.issue("localhost", dns_names=[], usages=["server_auth"])
-    )
+    own = shared.fleet.issue("localhost", dns_names=[], usages=["server_auth"])
+    (scratch / "server.crt").write_bytes(own.pem)
+    (scratch / "server.key").write_bytes(own.key_pem)
     text = f"mtls:0:interface=127.0.0.1:ca=fleet-ca.crt:{OWN}"
     port: Any = running.listen(serverFromString(running.reactor, text), Greeters())
     with pytest.raises(NotVerified, match="it is not localhost"):

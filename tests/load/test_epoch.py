@@ -7,7 +7,6 @@ import textwrap
 from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -397,19 +396,20 @@ def test_a_file_that_holds_no_ca_is_refused_where_it_is_named(here: Site, name: 
     assert problem.startswith(f"6:3: {CA} {REFUSED_FILES[name]}")
 
 
-def test_an_unreadable_file_is_refused(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_refused(here: Site) -> None:
     """Tests may run as root, who can read everything."""
-    real = Path.open
 
-    def refuse(self: Path, *arguments: Any, **options: Any) -> object:
-        if self.name == "root.crt":
+    def refuse(path: str, flags: int) -> int:
+        if path.endswith("root.crt"):
             raise PermissionError(13, "Permission denied")
-        return real(self, *arguments, **options)
+        return os.open(path, flags)
 
-    monkeypatch.setattr(Path, "open", refuse)
-    assert here.problems(server('client_certificate { ca_certificate_file = "root.crt" }')) == [
-        f'5:22: {CA} "root.crt" permission denied: the gate\'s user cannot read it'
-    ]
+    here.write("gate.hcl", server('client_certificate { ca_certificate_file = "root.crt" }'))
+    with pytest.raises(ConfigError) as caught:
+        load(str(here.config), {}, lambda: NOW, opener=refuse)
+    assert str(caught.value) == (
+        f'{here.config}:5:22: {CA} "root.crt" permission denied: the gate\'s user cannot read it'
+    )
 
 
 def test_a_fifo_does_not_stop_the_function_file_either(here: Site) -> None:
