@@ -12,7 +12,7 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.interfaces import IProtocol, ISSLTransport
 
 #: Bytes that are read at most: such an answer is short.
 _MOST = 128 * 1024
@@ -31,7 +31,7 @@ class LastWords:
         """
         self._socket: socket.socket | None = None
         fileno = getattr(transport, "fileno", None)
-        if fileno is not None and ISSLTransport(transport, None) is None:
+        if fileno is not None and not _has_tls(transport):
             with suppress(OSError):
                 # Without a descriptor to spare there are no last words.
                 self._socket = socket.socket(fileno=os.dup(fileno()))
@@ -53,3 +53,9 @@ class LastWords:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _has_tls(transport: Any) -> bool:
+    """:returns: whether the socket's bytes are encrypted.  Twisted's own TLS is a protocol on
+    the socket's transport, and does not always say that it is TLS."""
+    return ISSLTransport.providedBy(transport) or IProtocol.providedBy(transport)
