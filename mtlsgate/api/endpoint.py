@@ -69,6 +69,10 @@ class Member:
     built: Callable[[], Built] = field(repr=False)
     application: IProtocolFactory | Factory[Any]
 
+    def epoch(self, hosts: tuple[str, ...]) -> Epoch:
+        """:raises ConfigError: if the gate cannot listen there."""
+        return self.built().epoch(hosts, self.application)
+
 
 def epoch_of(members: Iterable[tuple[Built, Any]], hosts: tuple[str, ...]) -> Epoch:
     """

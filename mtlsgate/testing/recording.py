@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from mtlsgate.api.gate import Gate
 from mtlsgate.clock import utc_now
 from mtlsgate.gate.entrance import Entrance
 from mtlsgate.gate.registry import Registry
@@ -25,23 +27,31 @@ __all__ = ["RecordingFactory", "RecordingProtocol", "gate"]
 
 
 def gate(
-    config: str | Path,
+    config: str | Path | Gate,
     clock: Clock,
     server: str | None = None,
     *,
+    application: IProtocolFactory | Factory[Any] | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> Entrance:
     """
     A gate that listens nowhere, for a :class:`Client` to connect to.
 
-    :param config: the configuration file, which is loaded as the gate does.
+    :param config: the configuration file, which is loaded as the gate does; or a gate
+        in Python, as it is now.
     :param clock: the reactor of the server and of the protocol behind it.
-    :param server: the label of the server, if there are several.
-    :param now: the time by which certificates are judged.
+    :param server: the label of the server, if a file has several.
+    :param application: what stands behind a gate in Python; by default a
+        `RecordingFactory`.  A file says it in its ``protocol`` block.
+    :param now: the time by which certificates are judged; a gate in Python has its own.
     :raises ConfigError: if the configuration is in error.
     :raises ValueError: if it has no such server.
     """
-    servers = load(str(config), now=now, reactor=clock).servers
+    if isinstance(config, Gate):
+        behind = RecordingFactory() if application is None else application
+        servers = config.before(behind).epoch(("unix:nowhere",)).servers
+    else:
+        servers = load(str(config), now=now, reactor=clock).servers
     found = [one for one in servers if server is None or one.gate.name == server]
     if len(found) != 1:
         names = ", ".join(one.gate.name for one in servers)
