@@ -102,7 +102,7 @@ def test_the_other_signature(log: Log, version: Version, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_fingerprints(kind: str) -> None:
+def test_a_fingerprint_in_deny_matches_however_the_signature_is_coded(kind: str) -> None:
     """Those of another signature of the same certificate, and none where there is none."""
     authority, credential = issued(kind)
     leaf = view(credential.certificate)
