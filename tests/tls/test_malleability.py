@@ -102,7 +102,7 @@ def test_the_other_signature(log: Log, version: Version, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_a_fingerprint_in_deny_matches_however_the_signature_is_coded(kind: str) -> None:
+def test_an_ecdsa_certificate_has_the_fingerprints_of_both_signatures(kind: str) -> None:
     """Those of another signature of the same certificate, and none where there is none."""
     authority, credential = issued(kind)
     leaf = view(credential.certificate)

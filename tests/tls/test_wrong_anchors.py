@@ -155,7 +155,7 @@ def test_an_error_admits_nobody(log: Log, version: Version, kind: str) -> None:
     assert judged(MemoryGate([one], log), credential, version, chain).reason is reason
 
 
-def test_sessions(log: Log, version: Version) -> None:
+def test_a_session_resumes_on_the_right_anchor(log: Log, version: Version) -> None:
     """Who came in on another path resumes, as long as that path holds; who was
     rejected has no session that resumes."""
     now = [datetime.now(UTC)]
