@@ -68,8 +68,7 @@ class Options(usage.Options):
         self["config"] = []
 
     def opt_config(self, path: str) -> None:
-        """The configuration: a file, or a directory of files that end in .hcl. If given
-        several times, later files add to earlier ones. [default: gate.hcl]"""
+        """A configuration file, or a directory of .hcl files; repeatable. [default: gate.hcl]"""
         self["config"].append(path)
 
     opt_c = opt_config

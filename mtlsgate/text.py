@@ -84,10 +84,13 @@ def looks_secret(text: str) -> bool:
     """
     if _PEM.search(text) or any(len(set(run)) > 7 for run in _HEX.findall(text)):
         return True
-    return any(map(_is_random, _RUN.findall(_UUID.sub("", text))))
+    runs = _RUN.findall(_UUID.sub("", text))
+    return any(map(_is_random, [*runs, *(part for run in runs for part in re.split("[-_]", run))]))
 
 
 def _is_random(run: str) -> bool:
+    if len(run) < 20:
+        return False
     kinds = [
         "0" if one.isdigit() else "a" if one.islower() else "A" for one in run if one.isalnum()
     ]

@@ -702,7 +702,7 @@ def test_every_table_is_a_table(html: Path) -> None:
         assert raw is None, (page.name, raw.group())
         written = page.read_text()
         fenced = re.sub(r"^```.*?^```", "", written, flags=re.MULTILINE | re.DOTALL)
-        lines = re.findall(r"^\|.*\|$", fenced, re.MULTILINE)
+        lines = re.findall(r"^ *(\|.*\|)$", fenced, re.MULTILINE)
         rules = [line for line in lines if re.fullmatch(r"\|(?:\s*:?-+:?\s*\|)+", line)]
         assert read.rows == len(lines) - len(rules), page.name
 

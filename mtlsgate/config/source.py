@@ -89,4 +89,7 @@ def decode(data: bytes, path: str = "") -> Source:
 def relative_to_file(name: str, at: Position) -> str:
     """:returns: the name of a file, from the directory of the file that it
     stands in; a configuration may be made of several."""
-    return os.path.join(os.path.dirname(at.path), name) if at.path else name
+    if not at.path:
+        return name
+    # Absolute, because other names start at the directory of the first file.
+    return os.path.join(os.path.abspath(os.path.dirname(at.path)), name)

@@ -11,6 +11,7 @@ from attrs import Factory, field, frozen
 from mtlsgate.config import (
     AlreadyReported,
     Duration,
+    Empty,
     Located,
     Material,
     Parsed,
@@ -587,3 +588,98 @@ def test_a_body_is_taken_as_it_is() -> None:
         body: Body
 
     assert [one.name for one in good(Whole, "x = 1\ny {}\n").body.attributes] == ["x"]
+
+
+# Empty text
+
+
+@frozen
+class Texts:
+    one: str | None = None
+    many: tuple[str, ...] = ()
+    free: Annotated[str, Empty.ALLOWED] = "-"
+    named: dict[str, str] = Factory(dict)
+    spare: Material | None = None
+    coupers: Annotated[Material, Empty.UNSET] | None = None
+    count: int | None = None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('one = ""', f"1:7: file: one: {EMPTY}"),
+        ('many = ["a", ""]', f"1:14: file: many: {EMPTY}"),
+        ('spare = ""', f"1:9: file: spare: {EMPTY}"),
+        ('spare_file = ""', f"1:14: file: spare_file: {EMPTY}"),
+        ("one = env.EMPTY", "1:7: file: one: comes out empty: check environment variable EMPTY"),
+        ('one = "${""}"', "1:7: file: one: comes out empty: an expression must not make it so"),
+        (
+            "many = split(env.EMPTY, env.EMPTY)\none = trim(env.EMPTY)",
+            "2:7: file: one: comes out empty: check environment variable EMPTY",
+        ),
+        (
+            'many = split(",", env.EMPTY)',
+            "1:19: file: many: comes out empty: check environment variable EMPTY",
+        ),
+        (
+            "coupers = env.EMPTY",
+            "1:11: file: coupers: comes out empty: check environment variable EMPTY",
+        ),
+        (
+            'coupers_file = "${env.EMPTY}${trim(env.BLANK)}"',
+            "1:16: file: coupers_file: comes out empty: check environment variables BLANK, EMPTY",
+        ),
+        (
+            'coupers = default(env.NONE, "")',
+            "1:29: file: coupers: comes out empty: check environment variable NONE",
+        ),
+        (
+            'coupers = env.SET == "x" ? "y" : ""',
+            "1:34: file: coupers: comes out empty: check environment variable SET",
+        ),
+        (
+            'coupers = ["", "x"][0]',
+            f"1:12: file: coupers: {EMPTY}",
+        ),
+        (
+            'coupers = [for x in [""] : x][0]',
+            f"1:22: file: coupers: {EMPTY}",
+        ),
+        (
+            "count = env.EMPTY",
+            "1:9: file: count: comes out empty: check environment variable EMPTY",
+        ),
+    ],
+)
+def test_an_empty_text_is_an_error(text: str, expected: str) -> None:
+    """Above all if an expression makes it so: it never counts as not written."""
+    assert read(Texts, text + "\n")[1] == [expected]
+
+
+def test_where_an_empty_text_is_none() -> None:
+    """Couper's certificates may be the empty literal; a plugin may allow it."""
+    text = 'free = ""\nnamed = { a = "" }\ncoupers = ""\ncoupers_file = ""\n'
+    assert good(Texts, text) == Texts(free="", named={"a": ""})
+    both = good(Texts, 'coupers = ""\ncoupers_file = "a.crt"\n')
+    assert both.coupers == Material("coupers_file", Position(2, 1), path=Path("a.crt"))
+
+
+@pytest.mark.parametrize(
+    ("hint", "expression", "expected"),
+    [
+        (int, "env.NUMBER", 5),
+        (int, '"${env.NUMBER}0"', 50),
+        (int, "2 * 3", 6),
+        (float, "env.NUMBER", 5.0),
+        (bool, "env.TRUE", True),
+        (str, "1 + 1", "2"),
+        (Duration, '"${2 * 5}s"', 10.0),
+        (tuple[str, ...], 'split(",", "a,b")', ("a", "b")),
+        (tuple[int, ...], 'split(",", "1,2")', (1, 2)),
+    ],
+)
+def test_what_an_expression_makes_is_converted(
+    hint: Any, expression: str, expected: object
+) -> None:
+    """An environment variable is always text, and means a number where one is needed."""
+    assert value_of(hint, expression) == expected

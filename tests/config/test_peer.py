@@ -68,6 +68,12 @@ def refusal(expression: str) -> str:
         ("default(env.UNSET, peer.common_name, peer.rule)", "alice", "people"),
         ('"by ${default(peer.common_name, env.SET)}"', "by alice", "by set"),
         ('trim(" ${peer.common_name} ")', "alice", None),
+        ('upper("${peer.common_name}!")', "ALICE!", None),
+        ("to_lower(peer.rule)", "people", "people"),
+        ('coalesce("", peer.common_name, "x")', "alice", "x"),
+        ('coalesce(peer.common_name, "")', "alice", ""),
+        ('env.SET == "set" ? "yes" : "no"', "yes", "yes"),
+        ('[for n in ["a", "b"] : upper(n)]', ("A", "B"), ("A", "B")),
         ('"fixed"', "fixed", "fixed"),
         ("env.SET", "set", "set"),
         ("7", "7", "7"),
@@ -106,6 +112,28 @@ def test_without_a_certificate_every_field_is_nothing(expression: str, expected:
 @pytest.mark.parametrize(
     ("expression", "column", "text"),
     [
+        (
+            'peer.rule == "a"',
+            5,
+            "operators, conditionals, for and indexes cannot depend on the client; templates",
+        ),
+        (
+            'peer.rule == "a" ? "b" : "c"',
+            5,
+            "operators, conditionals, for and indexes cannot depend on the client; templates",
+        ),
+        (
+            "peer.dns_names[0]",
+            5,
+            "operators, conditionals, for and indexes cannot depend on the client; templates",
+        ),
+        (
+            "[for n in peer.dns_names : n]",
+            5,
+            "operators, conditionals, for and indexes cannot depend on the client; templates",
+        ),
+        ('join(",", peer.dns_names...)', 5, '"..." cannot depend on the client'),
+        ("peer", 5, "peer stands for the client; name an attribute"),
         ("peer.comon_name", 5, 'there is no peer.comon_name; did you mean "common_name"?'),
         ("peer.zzz", 5, "there is no peer.zzz; there are address, alpn, "),
         ('"a ${peer.leav}"', 10, "there is no peer.leav; there are"),

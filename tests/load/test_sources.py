@@ -62,6 +62,18 @@ def test_files_and_directories_are_merged_in_order(two: Site) -> None:
     assert rules(two.directory / "more.hcl", two.directory / "conf.d") == ["pins", "fleet"]
 
 
+def test_paths_may_be_relative(two: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the files, too, from wherever they are named."""
+    monkeypatch.chdir(two.directory)
+    assert rules(Path("conf.d"), Path("more.hcl")) == ["fleet", "pins"]
+    monkeypatch.chdir(two.directory / "conf.d")
+    assert rules(Path("../more.hcl"), Path()) == ["pins", "fleet"]
+    two.write("more.hcl", MORE + 'x = file("client.crt")\n')
+    with pytest.raises(ConfigError) as caught:
+        load(["../more.hcl", "."], {}, lambda: NOW)
+    assert str(caught.value) == '../more.hcl:8:1: configuration: unknown attribute "x"'
+
+
 def test_the_files_of_a_directory_come_by_name(two: Site) -> None:
     two.write("conf.d/05.hcl", SERVER.replace("fleet", "first"))
     two.write("conf.d/20.hcl", MORE.replace("pins", "fleet").replace("client.crt", "../client.crt"))
