@@ -339,7 +339,7 @@ def test_servers_on_one_address(demo: Path) -> None:
         with pytest.raises(OSError):  # noqa: PT011
             connect(encode_v2(*ENDS), "c.example")
         line = running.read_until(": rejected ")
-        assert "unix:shared:mode=600: rejected 192.0.2.7:56324: unknown_server_name: " in line
+        assert "unix:shared: rejected 192.0.2.7:56324: unknown_server_name: " in line
         with pytest.raises(OSError):  # noqa: PT011
             connect(b"", "a.example")
         line = running.read_until(": rejected ")
