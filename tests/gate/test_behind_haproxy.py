@@ -343,4 +343,4 @@ def test_servers_on_one_address(demo: Path) -> None:
         with pytest.raises(OSError):  # noqa: PT011
             connect(b"", "a.example")
         line = running.read_until(": rejected ")
-        assert "unix:shared:mode=600: rejected unix:: proxy_protocol_error: " in line
+        assert "unix:shared: rejected unix:: proxy_protocol_error: " in line
