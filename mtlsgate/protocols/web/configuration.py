@@ -9,7 +9,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from mtlsgate.config import Duration, Located, Size
+from mtlsgate.config import Duration, FileName, Located, Size
 from mtlsgate.http.fields import is_token, is_value
 from mtlsgate.http.limits import HttpLimits
 from mtlsgate.protocols.web.files import PAGED, FileRules
@@ -69,7 +69,7 @@ class WebConfiguration:
 
     wsgi: Located[str] | None = None
     resource: Located[str] | None = None
-    root: Located[str] | None = None
+    root: Located[FileName] | None = None
     threads: int | None = None
     remote_user: RemoteUser | None = None
     listing: bool | None = None
