@@ -1,9 +1,9 @@
 """
 The blocks of a configuration file, one frozen attrs class each.
 
-What a block's attributes are called, which are required and what they default
-to is read off these classes; what no annotation can say is in ``problems``.
-No I/O: files are named here and read elsewhere.
+The fields of a class are the attributes and blocks of its block: their names, types
+and defaults.  ``problems`` checks what no annotation can say.  No I/O: files are named
+here and read elsewhere.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ Number = int | None
 @frozen(kw_only=True)
 class Defaults:
     """
-    What ``settings`` says for all servers, and a server for itself; None where
-    it says nothing.
+    What may stand in ``settings``, for all servers, and in a ``server``, for itself;
+    None if it is not set.
 
     :ivar handshake_timeout: how long a client may take from connecting to the
         end of its handshake, in seconds.
@@ -85,7 +85,7 @@ class Defaults:
         certificate, or with its pin.
     :ivar on_reload: whether connections are judged again by a new
         configuration.
-    :ivar revoke_grace: how long those have to go that it does not admit, in seconds.
+    :ivar revoke_grace: how long clients that it rejects may stay, in seconds.
     """
 
     handshake_timeout: Duration | None = None
@@ -136,12 +136,11 @@ class Server(Defaults):
     :ivar server_names: the names (SNI) that it answers to where servers share
         an address; ``*.`` in front stands for one label.
     :ivar default_server: whether it answers to every other name, and to none.
-    :ivar authorize: whom to ask about clients that the rules admit, as
-        ``package.module:attribute`` or by an entry point's name.
+    :ivar authorize: what else decides on clients that the rules admit:
+        ``package.module:attribute``, or the name of an entry point.
     :ivar authorize_timeout: how long an answer may take, in seconds.
-    :ivar proxy_protocol: ``required`` where proxies connect, which say for whom
-        by the PROXY protocol, before TLS.
-    :ivar trusted_proxies: who may: their addresses and networks.
+    :ivar proxy_protocol: ``required`` if every connection begins with a PROXY header.
+    :ivar trusted_proxies: the addresses and networks of the proxies.
     """
 
     at: Position = position()
@@ -211,7 +210,7 @@ class Server(Defaults):
 @frozen(kw_only=True)
 class Audit:
     """
-    A file with one line for each thing that happened.
+    A file with one line for each event.
 
     :ivar file: which, relative to the configuration's directory.
     :ivar format: of its lines.

@@ -1,8 +1,8 @@
 """
-Expressions that stand for something else for each client: ``peer.NAME``.
+Expressions whose value depends on the client: ``peer.NAME``.
 
-They are checked, and all that does not depend on the client is evaluated,
-when the configuration is loaded.  What is left cannot fail while the gate runs.
+They are checked when the configuration is loaded, and all that does not depend on
+the client is evaluated then.  What is left cannot fail while the gate runs.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ Values = tuple[Located[str], ...]
 @frozen(kw_only=True)
 class ConditionBlock:
     """
-    An ``allow`` or ``deny`` block: every attribute that it states must hold,
-    and of each any value will do.
+    An ``allow`` or ``deny`` block: it matches if all its attributes match.  An
+    attribute matches if any of its values does.
 
     :ivar common_names: the subject's; never taken for DNS names.
     :ivar organizations: the subject's.
@@ -115,12 +115,12 @@ class ConditionBlock:
 @frozen(kw_only=True)
 class PinBlock:
     """
-    A pin with a name and, for planned rotation, a beginning and an end.
+    A pin with a name and, for a planned rotation, a beginning and an end.
 
     :ivar label: its name in logs.
     :ivar leaf_certificate: one leaf.
-    :ivar not_before: the instant from which on it counts.
-    :ivar retire_after: the instant after which it no longer counts.
+    :ivar not_before: when it begins to count.
+    :ivar retire_after: the last instant at which it counts.
     """
 
     at: Position = position()
@@ -151,9 +151,9 @@ class ClientCertificate:
     :ivar leaf_certificate_dir: a directory of further pins: every ``*.pem``,
         ``*.crt``, ``*.cer`` and ``*.der`` in it.
     :ivar pin: further pins, with a name each.
-    :ivar allow: of which one must hold, where there are any.
-    :ivar deny: of which none may hold.
-    :ivar max_depth: the number of intermediates at most.
+    :ivar allow: if there are any, one of them must match.
+    :ivar deny: none of them may match.
+    :ivar max_depth: how many intermediates a path may have.
     :ivar crl: revocation lists, one or many.
     :ivar crl_dir: a directory of revocation lists: every ``*.pem``, ``*.crl``
         and ``*.der`` in it.
@@ -205,8 +205,8 @@ class ClientCertificate:
 @frozen(kw_only=True)
 class Tls:
     """
-    :ivar server_certificate: what the gate shows; none means a self-signed one
-        made in memory.
+    :ivar server_certificate: what the gate shows; without one, it makes a
+        self-signed one in memory.
     :ivar client_certificate: the rules, any of which admits.
     :ivar min_version: the oldest TLS version that is spoken.
     :ivar client_authentication: ``none`` only where anyone may come in.
@@ -214,10 +214,10 @@ class Tls:
         as Python 3.13's ssl does; ``compatible`` turns that one flag off;
         ``double`` is strict, and every path needs the consent of a second
         validator, which otherwise only paths with name constraints do.
-    :ivar deny: of which none may hold, whatever the rules say.
+    :ivar deny: none of them may match, whatever the rules say.
     :ivar send_ca_names: whether the CertificateRequest names the CAs.
-    :ivar session_resumption: whether a client may resume its session, to be
-        judged again.
+    :ivar session_resumption: whether a client may resume its session; it is
+        then judged again.
     :ivar session_lifetime: how long it may, in seconds.
     """
 
