@@ -25,6 +25,7 @@ from mtlsgate.config.model import ClientCertificate, Server
 from mtlsgate.errors import Position, Report
 from mtlsgate.load.expiry import CRL_SHARE, SOON
 from mtlsgate.text import printable
+from mtlsgate.tls.ca_names import LONGEST_MESSAGE
 
 
 def server(
@@ -61,6 +62,22 @@ def server(
             report.warn(at, rule_block.heading, text)
     for rule_block, text in (*_shadowed(blocks, policy.rules), *_doubled(blocks, policy.rules)):
         report.warn(rule_block.at, rule_block.heading, text)
+
+
+def request(block: Server, size: int, report: Report) -> None:
+    """
+    Warn of names of CAs that are left out.
+
+    :param size: of the CertificateRequest with all names, in bytes.
+    """
+    if size > LONGEST_MESSAGE:
+        report.warn(
+            block.tls.at,
+            "tls",
+            f"the names of its CAs make a CertificateRequest of {size} bytes; some clients take "
+            f"no more than {LONGEST_MESSAGE}, so no name is sent: name fewer CAs, or set "
+            "send_ca_names = false",
+        )
 
 
 def _rule(block: ClientCertificate, rule: Rule, now: datetime) -> Iterator[tuple[Position, str]]:

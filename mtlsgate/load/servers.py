@@ -154,6 +154,7 @@ def serve(
     except (SSL.Error, crypto.Error) as error:
         report.error(server.tls.at, "tls", f"OpenSSL refuses it: {reasons_of(error)}")
         return None
+    lint.request(server, context.request_size, report)
     ready = GateServer(
         server.name,
         context,

@@ -11,7 +11,7 @@ OpenSSL did not use and does not show yet.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, Literal
@@ -25,15 +25,13 @@ from mtlsgate.admission import (
     AdmissionPolicy,
     Admitted,
     Rejection,
-    authorities_of,
-    lone_pins_of,
 )
-from mtlsgate.certificates.certificate import Certificate, bearing, known
-from mtlsgate.certificates.names import Name
+from mtlsgate.certificates.certificate import bearing, known
 from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.certificates.server_names import first_by_name
 from mtlsgate.clock import utc_now
 from mtlsgate.reasons import Reason
+from mtlsgate.tls.ca_names import LONGEST_MESSAGE, ca_names, message_size
 from mtlsgate.tls.contexts import new_context, use_credential
 from mtlsgate.tls.engine import Engine, EngineConnection, Handshake
 from mtlsgate.tls.judge import Judge, Pending
@@ -41,10 +39,6 @@ from mtlsgate.tls.trust import encoded, fill
 
 #: Without one, an attempt to resume would be an error and not a full handshake.
 _SESSION_ID = b"mtlsgate"
-
-#: The names of CAs in a CertificateRequest, in bytes, from which on none are
-#: sent: the field holds 65,535 bytes, and clients take less.
-_MAX_CA_NAMES = 32 * 1024
 
 _log = Logger("mtlsgate.context")
 
@@ -88,6 +82,8 @@ class GateContext:
 
     :ivar policy: what it was built from.
     :ivar admission: who is let in, or None for anyone.
+    :ivar request_size: how long a CertificateRequest with all names of CAs may be, in
+        bytes; if that is too long for some clients, it has none.
     :ivar judge: gives the verdict; None where no certificate is asked for.
     :ivar now: the time that certificates are judged by.
     :ivar _contexts: one for each certificate.
@@ -113,7 +109,11 @@ class GateContext:
                 session_lifetime=policy.session_lifetime,
             )
         )
-        self._contexts = [self._with_certificate(one) for one in policy.credentials]
+        rules = () if policy.admission is None else policy.admission.rules
+        names = ca_names(rules) if policy.send_ca_names else ()
+        self.request_size = message_size(names)
+        named = [bearing(one) for one in names] if self.request_size <= LONGEST_MESSAGE else []
+        self._contexts = [self._with_certificate(one, named) for one in policy.credentials]
         self._by_name = first_by_name(
             (one.chain[0].readable_names.dns, context)
             for one, context in zip(policy.credentials, self._contexts, strict=True)
@@ -127,14 +127,15 @@ class GateContext:
             self._first = self._new_context()
             self._first.set_session_id(b"mtlsgate, without a certificate")
 
-    def _with_certificate(self, credential: ServerCredential) -> SSL.Context:
+    def _with_certificate(
+        self, credential: ServerCredential, named: Sequence[bytes]
+    ) -> SSL.Context:
         context = self._new_context()
         context.set_session_id(_SESSION_ID)
         use_credential(context, credential)
         if self.judge is not None:
             fill(context.get_cert_store(), self.judge.anchors, self.judge.flags)
-            if self.policy.send_ca_names:
-                _name_authorities(context, self.judge.policy)
+            _name_authorities(context, named)
         return context
 
     def _new_context(self) -> SSL.Context:
@@ -316,24 +317,14 @@ def _alpn_choice(ours: Sequence[bytes]) -> _AlpnChoice:
     return choose
 
 
-def _name_authorities(context: SSL.Context, admission: AdmissionPolicy) -> None:
-    """Set the names for the CertificateRequest."""
-    names = _requested(authorities_of(admission.rules), lone_pins_of(admission.rules))
+def _name_authorities(context: SSL.Context, named: Iterable[bytes]) -> None:
+    """
+    Set the names for the CertificateRequest.
+
+    :param named: certificates that bear them.
+    """
     with warnings.catch_warnings():
         # pyOpenSSL would rather have objects of cryptography.
         warnings.simplefilter("ignore", DeprecationWarning)
-        for name in names:
-            context.add_client_ca(load_certificate(FILETYPE_ASN1, bearing(name)))
-
-
-def _requested(authorities: Sequence[Certificate], lone_pins: Sequence[Certificate]) -> list[Name]:
-    """
-    :returns: the names for the CertificateRequest: the CAs, and the issuers of
-        lone pins, since a client may not offer a certificate whose issuer is
-        not named (RFC 8446, 4.2.4).  None if they would not fit.
-    """
-    names = [*(one.subject for one in authorities), *(one.issuer for one in lone_pins)]
-    named = {name.der: name for name in names}
-    if sum(len(encoded_name) + 2 for encoded_name in named) > _MAX_CA_NAMES:
-        return []
-    return list(named.values())
+        for one in named:
+            context.add_client_ca(load_certificate(FILETYPE_ASN1, one))

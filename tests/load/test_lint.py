@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -336,3 +337,23 @@ def test_a_ca_that_the_bundles_root_has_revoked_is_warned_of(here: Site) -> None
         ),
     )
     assert not [one for one in here.warnings(server(text)) if "is revoked by" in one]
+
+
+def test_names_of_cas_that_are_left_out_are_warned_of(here: Site) -> None:
+    """All or none: a client that finds its CA missing would not offer its certificate."""
+    long = [
+        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"{number:060}")])
+        for number in range(500)
+    ]
+    key = pki().client.private_key
+    fleet = [self_signed(None, subject=name, key=key, now=NOW) for name in long]
+    here.write("few.crt", pem(*fleet[:300]))
+    here.write("many.crt", pem(*fleet))
+    assert here.warnings(server(rule(leaf="few.crt"))) == []
+    [text] = here.warnings(server(rule(leaf="many.crt")))
+    assert re.fullmatch(
+        r"4:1: tls: the names of its CAs make a CertificateRequest of \d+ bytes; some clients take "
+        r"no more than 32768, so no name is sent: name fewer CAs, or set send_ca_names = false",
+        text,
+    )
+    assert here.warnings(server("send_ca_names = false\n" + rule(leaf="many.crt"))) == []
