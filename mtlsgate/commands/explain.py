@@ -23,6 +23,7 @@ from mtlsgate.gate.server import GateServer
 from mtlsgate.load.epoch import load
 from mtlsgate.load.sources import ConfigPaths, names_of
 from mtlsgate.text import printable, quoted
+from mtlsgate.tls.handshake_checks import tls_versions
 
 
 @frozen
@@ -48,17 +49,21 @@ class Explanation:
     :ivar server: its name.
     :ivar leaf: the chain's.
     :ivar verdict: what a handshake at that time would have ended with.
+    :ivar offered: the versions of TLS that the server speaks.
+    :ivar tls_versions: with which versions of TLS; none if it is a rejection.
     :ivar opinions: rule by rule, in file order.
     """
 
     server: str
     leaf: Certificate
     verdict: Admitted | Rejection
+    offered: tuple[str, ...]
+    tls_versions: tuple[str, ...]
     opinions: tuple[RuleOpinion, ...]
 
     @property
     def admitted(self) -> bool:
-        """Whether the client would be let in."""
+        """Whether the client would be admitted."""
         return isinstance(self.verdict, Admitted)
 
     def to_dict(self) -> dict[str, object]:
@@ -68,6 +73,7 @@ class Explanation:
             "subject": self.leaf.subject.rfc4514_string(),
             "fingerprint_sha256": self.leaf.sha256.hex(),
             **_verdict(self.verdict),
+            "tls_versions": list(self.tls_versions),
             "rules": [
                 {"rule": one.rule.name, **_verdict(one.verdict), "hints": list(one.hints)}
                 for one in self.opinions
@@ -79,6 +85,8 @@ class Explanation:
         subject = printable(self.leaf.subject.rfc4514_string())
         yield f"{self.server}: {subject} sha256={self.leaf.sha256.hex()}"
         yield f"  {_words(self.verdict)}"
+        if self.tls_versions == ("1.3",) and "1.2" in self.offered:
+            yield "    only with TLS 1.3: TLS 1.2 cannot use its key"
         for one in self.opinions:
             yield f"  rule {printable(one.rule.name)}: {_words(one.verdict)}"
             for hint in one.hints:
@@ -116,7 +124,11 @@ def explain(server: GateServer, chain: tuple[Certificate, ...], at: datetime) ->
         for rule, one in judge.by_rule(chain, at)
     )
     verdict = judge.on_chain(chain, at)
-    return Explanation(server.name, chain[0], verdict, opinions)
+    offered = ("1.3",) if server.context.policy.min_version == "1.3" else ("1.2", "1.3")
+    versions: tuple[str, ...] = ()
+    if isinstance(verdict, Admitted):
+        versions = tuple(one for one in offered if one in tls_versions(chain[0]))
+    return Explanation(server.name, chain[0], verdict, offered, versions, opinions)
 
 
 def _hints(rule: Rule, chain: tuple[Certificate, ...], at: datetime) -> tuple[str, ...]:

@@ -345,12 +345,15 @@ class Judge:
             None if there is no other path.
         """
         leaf, known_to_us = path[0], {*path[1:], *presented}
+        alone = self._as_its_own_anchor(leaf, now)
+        if isinstance(alone, Admitted):
+            return alone
         # Names first, then the rules: of a thousand CAs a leaf leads to a few.
         reachable = self._search.reachable(leaf, known_to_us)
         targets = tuple(self.policy.hopes(path, now, reachable))
+        admitted, first = list[Admitted](), alone
         if not targets:
-            return None
-        admitted, first = list[Admitted](), None
+            return first
         for other in self._search.paths(leaf, known_to_us, targets, now):
             if other == path:
                 continue
@@ -363,6 +366,16 @@ class Judge:
             if targets[0] in verdict.path:
                 break
         return min(admitted, key=lambda one: self.policy.rules.index(one.rule), default=first)
+
+    def _as_its_own_anchor(self, leaf: Certificate, now: datetime) -> Admitted | Rejection | None:
+        """:returns: the verdict on a leaf that is pinned without a CA, whatever CAs
+        there are above it; None if it is not."""
+        if not self._is_lone_pin(leaf):
+            return None
+        found = verified_path(leaf, (), (leaf,), self.flags, now)
+        if isinstance(found, X509StoreContextError):
+            return None
+        return handshake_objection(found) or self._on_path(found, now)
 
     def _objection(self, path: Path, now: datetime) -> Rejection | None:
         """:returns: what else speaks against a path on which a rule would admit."""

@@ -247,6 +247,7 @@ def test_the_json_has_everything_that_the_words_say(here: Site) -> None:
         "fingerprint_sha256": OTHER.sha256,
         "admitted": True,
         "by": "all",
+        "tls_versions": ["1.2", "1.3"],
         "rules": [
             {
                 "rule": "pin",
@@ -264,7 +265,8 @@ def test_the_json_has_everything_that_the_words_say(here: Site) -> None:
     found = json.loads(rejected.output)
     assert (found["admitted"], found["reason"], found["depth"]) == (False, "unknown_ca", 0)
     assert set(found) == {
-        "server", "subject", "fingerprint_sha256", "admitted", "reason", "depth", "detail", "rules"
+        "server", "subject", "fingerprint_sha256", "admitted", "reason", "depth", "detail", "rules",
+        "tls_versions",
     }  # fmt: skip
 
 

@@ -215,3 +215,30 @@ def test_what_is_always_asked_twice(log: Log) -> None:
     )
     gate = MemoryGate([rule(ca=ROOT)], log)
     assert judged(gate, leaf.chain) == gate.try_in(leaf, "1.3") == Verdict("rule")
+
+
+CURVES: dict[str, tuple[type[ec.EllipticCurve], tuple[str, ...]]] = {
+    "P-256": (ec.SECP256R1, ("1.2", "1.3")),
+    "P-521": (ec.SECP521R1, ("1.2", "1.3")),
+    "Brainpool": (ec.BrainpoolP256R1, ("1.3",)),
+    "secp256k1": (ec.SECP256K1, ()),
+    "P-224": (ec.SECP224R1, ()),
+}
+
+
+@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize("least", ["1.2", "1.3"])
+def test_versions_of_tls(log: Log, version: Version, curve: str, least: Any) -> None:
+    """Explain says with which versions of TLS a client comes in, and so it is."""
+    kind, versions = CURVES[curve]
+    leaf = ROOT.issue("leaf", key=ec.generate_private_key(kind()))
+    gate = MemoryGate([rule(ca=ROOT)], log, min_version=least)
+    told = explain(gate.server, views([leaf.certificate]), datetime.now(UTC))
+    assert told.tls_versions == tuple(one for one in versions if one >= least)
+    assert told.to_dict()["tls_versions"] == list(told.tls_versions)
+    only = "    only with TLS 1.3: TLS 1.2 cannot use its key"
+    assert (only in told.lines()) == (curve == "Brainpool" and least == "1.2")
+    if version >= least:
+        verdict = gate.try_in(leaf, version)
+        assert (verdict.rule is not None) == (version in told.tls_versions)
+        assert told.admitted == bool(told.tls_versions)

@@ -299,10 +299,14 @@ def test_above_a_pin(log: Log, version: Version) -> None:
 
 
 def test_an_unfit_issuer_of_a_pin(log: Log, version: Version) -> None:
-    """OpenSSL looks at what a pin's client sends along, too: an expired intermediate is
-    a reason not to be let in, and leaving it out helps.  It fails closed."""
+    """OpenSSL looks at what a pin's client sends along, too, such as an expired
+    intermediate.  A pin is its own anchor all the same."""
     old = ROOT.intermediate("Old", not_after=past())
     pin = old.issue("pin")
     gate = MemoryGate([rule(pins=pin)], log)
-    assert gate.try_in(pin, version) == rejected(Reason.EXPIRED, 1)
-    assert gate.try_in(pin, version, chain=[]) == admitted()
+    for chain in ([], certificates(old)):
+        assert gate.try_in(pin, version, chain=chain) == admitted()
+        peer = gate.recorder.protocols[-1].peer
+        assert peer is not None
+        assert peer.path == (pin.certificate,)
+    assert gate.try_in(old.issue("other"), version) == rejected(Reason.EXPIRED, 1)

@@ -173,3 +173,20 @@ def test_a_session_resumes_on_the_right_anchor(log: Log, version: Version) -> No
     if stranger.session is not None:
         again = gate.connect(STRANGER, version, session=stranger.session)
         assert gate.judge(again).rule is None
+
+
+def test_a_pin_is_its_own_anchor(log: Log, version: Version) -> None:
+    """Whatever OpenSSL finds wrong with a CA of another rule above it."""
+    leaf = GONE.issue("pinned")
+    pin, others = rule("pin", pins=leaf), rule("ca", [ROOT, GONE], ROOT.issue("x"))
+    for rules in ([pin, others], [others, pin]):
+        gate = MemoryGate(rules, log)
+        for chain in ([], certificates(GONE), certificates(RENEWED)):
+            assert judged(gate, leaf, version, chain) == admitted("pin")
+        assert judged(gate, LEAF, version, certificates(RENEWED)).rule is None
+    constrained = Authority.create(
+        "Narrow", name_constraints=x509.NameConstraints([x509.DNSName("in.example")], None)
+    )
+    outside = constrained.issue("out", dns_names=["out.example"])
+    gate = MemoryGate([rule("ca", constrained), rule("pin", pins=outside)], log)
+    assert judged(gate, outside, version, ()) == admitted("pin")
