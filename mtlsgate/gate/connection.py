@@ -11,6 +11,7 @@ TLS is in `mtlsgate.gate.arriving`.
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -25,6 +26,7 @@ from mtlsgate.gate.stages import GONE, Stage
 from mtlsgate.interfaces import ITlsFacts, IVerifiedPeer
 from mtlsgate.peer import TlsFacts, address_text
 from mtlsgate.reasons import Reason
+from mtlsgate.tls.engine import Engine
 from mtlsgate.tls.openssl_errors import handshake_rejection
 from mtlsgate.tls.stream import READ_SIZE
 
@@ -142,7 +144,7 @@ class Connection(ArrivingConnection):
         client = client if isinstance(client, Rejection) else self._as_of_now(client)
         authorizer = self._server.authorizer
         if isinstance(client, Rejection):
-            self._turn_away(client)
+            self._refuse(client, engine)
         elif client.peer is None or authorizer is None:
             self._let_in(client)
         else:
@@ -151,6 +153,15 @@ class Connection(ArrivingConnection):
                 self._wait_for(answer, client)
             else:
                 self._conclude(answer, client)
+
+    def _refuse(self, rejection: Rejection, engine: Engine) -> None:
+        alert = engine.refuse()
+        if alert:
+            self._tell(rejection)
+            self.send(alert)
+            self.end_because(Failure(ConnectionDone()))
+        else:
+            self._turn_away(rejection)
 
     def _as_of_now(self, client: Candidate) -> Candidate | Rejection:
         """:returns: the client, if the rules and the limits admit it as things stand."""

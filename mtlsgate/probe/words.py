@@ -28,7 +28,11 @@ ALERTS = {
     20: ("bad_record_mac", "the data was damaged on the way"),
     22: ("record_overflow", "a record was too long"),
     40: ("handshake_failure", "the two have no cipher suite, group or signature in common"),
-    42: ("bad_certificate", "the certificate is damaged, or is rejected for any reason at all"),
+    42: (
+        "bad_certificate",
+        "the certificate is damaged, or the server's rules reject it; mtlsgate answers so when "
+        "its rules reject, and its log says why",
+    ),
     43: ("unsupported_certificate", "the certificate is not for TLS clients (extended key usage)"),
     44: ("certificate_revoked", "the certificate was revoked"),
     45: ("certificate_expired", "the certificate, or one above it, is outside its validity"),
@@ -45,8 +49,7 @@ ALERTS = {
     71: ("insufficient_security", "the server demands stronger cryptography than was offered"),
     80: (
         "internal_error",
-        "the server's own rules reject the client, or it broke; mtlsgate answers so when its "
-        "rules reject, and its log says why",
+        "the server broke, or its own rules reject the client and it has no better alert",
     ),
     86: ("inappropriate_fallback", "an older TLS version was offered than both can speak"),
     90: ("user_canceled", "the server gave up, for a cause of its own"),

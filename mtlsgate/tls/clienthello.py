@@ -49,10 +49,11 @@ _HTTP_METHODS = (b"GET /", b"POST ", b"HEAD ", b"PUT /", b"DELET", b"OPTIO", b"P
 
 
 class Alert(IntEnum):
-    """The alerts that a ClientHello gives cause for here (RFC 8446, 6)."""
+    """The alerts that are sent without OpenSSL (RFC 8446, 6)."""
 
     UNEXPECTED_MESSAGE = 10
     RECORD_OVERFLOW = 22
+    BAD_CERTIFICATE = 42
     ILLEGAL_PARAMETER = 47
     DECODE_ERROR = 50
     PROTOCOL_VERSION = 70

@@ -29,6 +29,7 @@ from OpenSSL.crypto import X509
 
 from mtlsgate.admission import Admitted, Path, Rejection
 from mtlsgate.certificates.certificate import Certificate, known
+from mtlsgate.tls.clienthello import Alert, alert_record
 from mtlsgate.tls.judge import Pending
 from mtlsgate.tls.trust import encoded
 
@@ -140,6 +141,7 @@ class Engine:
     :ivar is_handshaken: whether the handshake is complete.
     :ivar _is_open: whether application bytes may pass.
     :ivar _met: what reading met behind bytes that it returned.
+    :ivar _refusal: an alert for a client whose verdict came after its handshake.
     :ivar _is_dry: whether OpenSSL has nothing more to be read.
     """
 
@@ -149,6 +151,7 @@ class Engine:
         "_is_dry",
         "_is_open",
         "_met",
+        "_refusal",
         "is_handshaken",
         "received",
         "sent",
@@ -171,6 +174,7 @@ class Engine:
         self._met: Event | SSL.Error | None = None
         self.verdict: Admitted | Rejection | None = None
         self.received = self.sent = 0
+        self._refusal = b""
 
     # Bytes in, events out.
 
@@ -209,6 +213,7 @@ class Engine:
             if not self._is_open:
                 # Session tickets, or TLS 1.2's Finished.
                 self.outgoing()
+                self._refusal = _last_words(connection)
         return Event.HANDSHAKEN
 
     def _read(self, connection: EngineConnection) -> bytes | Event:
@@ -273,6 +278,13 @@ class Engine:
         if self._connection is not None:
             with suppress(SSL.Error):
                 self._connection.shutdown()
+
+    def refuse(self) -> bytes:
+        """
+        :returns: an alert for a client that is turned away when its handshake is
+            done; nothing if there is none that it could read.
+        """
+        return self._refusal
 
     def outgoing(self, size: int = 0) -> bytes:
         """
@@ -349,3 +361,13 @@ class Engine:
     def presented_leaf(self) -> Certificate | None:
         """:returns: the leaf that a rejected client presented, for the log."""
         return None if self._connection is None else self._connection.presented_leaf()
+
+
+def _last_words(connection: EngineConnection) -> bytes:
+    """
+    :returns: an alert in the clear.  In a full TLS 1.2 handshake the server's last
+        flight, which was not sent, is what turns encryption on.
+    """
+    if connection.get_protocol_version() != SSL.TLS1_2_VERSION or connection.handshake.resumed:
+        return b""
+    return alert_record(Alert.BAD_CERTIFICATE)

@@ -70,10 +70,6 @@ class Pending:
     path: Path | None = None
 
 
-#: A certificate is valid for all of the second in which it ends (RFC 5280, 4.1.2.5).
-_LAST_SECOND = timedelta(seconds=1)
-
-
 @frozen
 class _Begun:
     """
@@ -259,7 +255,9 @@ class Judge:
         :returns: the admission of now; None if time has ended what it depended on.
         """
         now = self._now()
-        if any(now < one.not_before or now >= one.not_after + _LAST_SECOND for one in path):
+        # A certificate is valid for all of the second in which it ends (RFC 5280, 4.1.2.5).
+        second = now.replace(microsecond=0)
+        if any(now < one.not_before or second > one.not_after for one in path):
             return None
         verdict = self._on_path(path, now)
         return verdict if isinstance(verdict, Admitted) else None

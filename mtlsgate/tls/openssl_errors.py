@@ -128,6 +128,18 @@ _HANDSHAKE_ERRORS: tuple[tuple[str, Reason, str], ...] = (
 )
 
 
+#: For the alert: certificate_revoked, certificate_expired, unknown_ca,
+#: unsupported_certificate, internal_error.
+_ERROR_OF: dict[Reason | None, int] = {
+    Reason.REVOKED: 23,
+    Reason.EXPIRED: 10,
+    Reason.UNKNOWN_CA: 20,
+    Reason.WRONG_PURPOSE: 26,
+    Reason.INTERNAL_ERROR: 1,
+    None: 1,
+}
+
+
 def verification_rejection(error: int, depth: int) -> Rejection:
     """
     :param error: what OpenSSL's verification found, as X509_V_ERR_….
@@ -137,6 +149,15 @@ def verification_rejection(error: int, depth: int) -> Rejection:
         error, (Reason.PROTOCOL_ERROR, "OpenSSL's verification failed")
     )
     return Rejection(reason, f"{meaning} (X509 error {error})", depth)
+
+
+def verification_error(verdict: object) -> int:
+    """
+    :param verdict: on a client whose certificate OpenSSL found no error in.
+    :returns: the X509_V_ERR_… whose alert comes nearest to the verdict.
+    """
+    reason = verdict.reason if isinstance(verdict, Rejection) else None
+    return _ERROR_OF.get(reason, 28)  # X509_V_ERR_CERT_REJECTED: bad_certificate
 
 
 def handshake_rejection(failure: Failure, beginning: bytes = b"") -> Rejection:

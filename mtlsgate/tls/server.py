@@ -35,6 +35,8 @@ from mtlsgate.tls.ca_names import LONGEST_MESSAGE, ca_names, message_size
 from mtlsgate.tls.contexts import new_context, use_credential
 from mtlsgate.tls.engine import Engine, EngineConnection, Handshake
 from mtlsgate.tls.judge import Judge, Pending
+from mtlsgate.tls.openssl_errors import verification_error
+from mtlsgate.tls.openssl_private import CERTIFICATE_REJECTED, set_verify, use_elliptic_groups
 from mtlsgate.tls.trust import encoded, fill
 
 #: Without one, an attempt to resume would be an error and not a full handshake.
@@ -142,7 +144,8 @@ class GateContext:
         """:returns: what all Contexts of the server have in common."""
         context = _new_context(self.policy)
         if self.judge is not None:
-            context.set_verify(
+            set_verify(
+                context,
                 SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT | SSL.VERIFY_CLIENT_ONCE,
                 _on_certificate,
             )
@@ -260,11 +263,13 @@ class GateContext:
 
 def _on_certificate(
     connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
-) -> bool:
+) -> int:
     if not isinstance(connection, EngineConnection):
         _log.error("a server's Context was used without its engine: the handshake is refused")
-        return False
-    return connection.gate.verify(connection, certificate, error, depth, ok)
+        return CERTIFICATE_REJECTED
+    if connection.gate.verify(connection, certificate, error, depth, ok) is True:
+        return 0
+    return verification_error(connection.handshake.verdict)
 
 
 def _on_server_name(connection: SSL.Connection) -> None:
@@ -294,6 +299,7 @@ _NOT_JUDGED = Rejection(Reason.INTERNAL_ERROR, "the client was not judged")
 def _new_context(policy: TlsPolicy) -> SSL.Context:
     context = new_context(SSL.TLS_SERVER_METHOD, policy.min_version)
     context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
+    use_elliptic_groups(context)
     # Tickets or nothing: no session is kept here.
     if policy.session_lifetime is None:
         # Together with the cache being off: either alone leaves a way to resume.

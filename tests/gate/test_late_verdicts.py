@@ -65,7 +65,7 @@ def test_admission_may_be_late(log: Log, version: Version, concluded: list[objec
 
 def test_rejection_may_be_late(log: Log, version: Version, concluded: list[object]) -> None:
     """The application is never reached, whatever came with the last flight; one event
-    tells why, and the connection ends at once."""
+    tells why, and the connection ends at once; in TLS 1.2 with an alert."""
     gate = MemoryGate(PENDING, log)
     client = gate.connect(LEAF, version, chain=certificates(LOWER))
     client.step()
@@ -76,7 +76,8 @@ def test_rejection_may_be_late(log: Log, version: Version, concluded: list[objec
     assert gate.verdict() == MISMATCH
     assert log.only["fingerprint"] == LEAF.sha256
     gate.check_turned_away(client)
-    assert client.aborted
+    assert client.aborted == (version == "1.3")
+    assert client.alert == (None if version == "1.3" else "ssl/tls alert bad certificate")
     assert not gate.clock.getDelayedCalls()
 
 

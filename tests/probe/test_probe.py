@@ -120,8 +120,8 @@ def chain_rest(outcome: Outcome, ca: str) -> list[str]:
 REFUSALS = [
     (None, "1.2", "no_certificate", 40, "no certificate was presented, and the server demands one"),
     (None, "1.3", "no_certificate", 116, ALERTS[116][1]),
-    ("not-pinned", "1.2", "leaf_mismatch", 80, ALERTS[80][1]),
-    ("not-pinned", "1.3", "leaf_mismatch", 80, ALERTS[80][1]),
+    ("not-pinned", "1.2", "leaf_mismatch", 42, ALERTS[42][1]),
+    ("not-pinned", "1.3", "leaf_mismatch", 42, ALERTS[42][1]),
     ("stranger", "1.2", "unknown_ca", 48, ALERTS[48][1]),
     ("stranger", "1.3", "unknown_ca", 48, ALERTS[48][1]),
 ]

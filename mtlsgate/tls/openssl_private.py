@@ -1,0 +1,82 @@
+"""
+What OpenSSL can do and pyOpenSSL has no public way to ask for: key exchange
+groups, and the alert of a rejected certificate.
+
+The only module that uses private names of pyOpenSSL: `Context._context`, the
+pointer to OpenSSL's own, and `Context._verify_helper`, which holds the callback
+that OpenSSL calls.  ``tests/tls/test_openssl_private.py`` fails if they change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cryptography.hazmat.bindings.openssl.binding import Binding
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+
+_binding = Binding()
+_lib, _ffi = _binding.lib, _binding.ffi
+
+#: OpenSSL's own groups in its own order, but for those over finite fields: they
+#: cost the server twenty times as much as the client.  OpenSSL before 3.5 does
+#: not know the first form.
+_GROUPS = (
+    b"DEFAULT:-ffdhe2048:-ffdhe3072:-ffdhe4096:-ffdhe6144:-ffdhe8192",
+    b"X25519:P-256:X448:P-384:P-521",
+)
+
+#: X509_V_ERR_CERT_REJECTED, whose alert is bad_certificate.
+CERTIFICATE_REJECTED = 28
+
+#: From OpenSSL's question about one certificate to 0 (go on), or to the
+#: X509_V_ERR_… that says why not.
+VerifyCallback = Callable[[SSL.Connection, X509, int, int, int], int]
+
+
+def use_elliptic_groups(context: SSL.Context) -> None:
+    """
+    Negotiate no key exchange over a finite field (ffdhe2048 and the like).
+
+    :raises SSL.Error: if OpenSSL does not take it.
+    """
+    for groups in _GROUPS:
+        if _lib.SSL_CTX_set1_curves_list(context._context, groups) == 1:
+            return
+        _lib.ERR_clear_error()
+    raise SSL.Error([("", "", "OpenSSL takes no list of key exchange groups")])
+
+
+def set_verify(context: SSL.Context, mode: int, callback: VerifyCallback) -> None:
+    """
+    Set a verify callback that also says why it refuses, from which OpenSSL takes the
+    alert.  With `SSL.Context.set_verify` the alert is always internal_error when
+    OpenSSL itself found no error.
+
+    :param callback: must not raise.
+    """
+    refused_with = CERTIFICATE_REJECTED
+
+    def answer(
+        connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
+    ) -> bool:
+        nonlocal refused_with
+        refused_with = callback(connection, certificate, error, depth, ok)
+        return refused_with == 0
+
+    context.set_verify(mode, answer)
+    helper = context._verify_helper
+    assert helper is not None
+    ask = helper.callback
+
+    def verify(ok: int, store: object) -> int:
+        nonlocal refused_with
+        refused_with = CERTIFICATE_REJECTED
+        goes_on: int = ask(ok, store)
+        if ok and not goes_on:
+            _lib.X509_STORE_CTX_set_error(store, refused_with)
+        return goes_on
+
+    # Connections keep the helper, and with it this callback.
+    helper.callback = _ffi.callback("int (*)(int, X509_STORE_CTX *)", verify)
+    _lib.SSL_CTX_set_verify(context._context, mode, helper.callback)

@@ -1,0 +1,122 @@
+"""
+Key exchange groups and alerts, which pyOpenSSL has no public way to choose.
+
+If these tests fail after an upgrade of pyOpenSSL or cryptography, look at
+`mtlsgate.tls.openssl_private`: it uses private names of pyOpenSSL.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from attrs import evolve
+from cryptography.hazmat.bindings.openssl.binding import Binding
+from OpenSSL import SSL
+
+from mtlsgate.admission.revocation import Revocation
+from mtlsgate.certificates.crl import parse_crls
+from mtlsgate.testing import Authority, Client, Credential, Version
+from mtlsgate.tls import openssl_private
+from mtlsgate.tls.openssl_private import use_elliptic_groups
+from tests.kits.gate import Log, MemoryGate, admitted, condition, past, rule
+from tests.kits.revocation import crl, der
+
+ROOT = Authority.create("Root")
+ALICE, BOB = ROOT.issue("alice"), ROOT.issue("bob")
+
+
+def only_group(client: Client, group: bytes) -> None:
+    """Offer no other."""
+    lib = Binding().lib
+    assert lib.SSL_set1_curves_list(client.connection._ssl, group) == 1
+
+
+@pytest.mark.parametrize("group", [b"ffdhe2048", b"ffdhe3072", b"ffdhe8192"])
+def test_no_finite_fields(log: Log, group: bytes) -> None:
+    """A client that can do nothing else is turned away before it costs anything."""
+    gate = MemoryGate([rule(ca=ROOT)], log)
+    client = gate.connect(ALICE, "1.3")
+    only_group(client, group)
+    client.send(b"knock")
+    assert not client.established
+    assert log.only["reason"] == "unsupported_tls"
+
+
+@pytest.mark.parametrize("group", [b"X25519", b"P-256", b"P-384", b"P-521", b"X448"])
+def test_elliptic_curves(log: Log, group: bytes) -> None:
+    """Nobody is kept out who can do any of OpenSSL's curves."""
+    gate = MemoryGate([rule(ca=ROOT)], log)
+    client = gate.connect(ALICE, "1.3")
+    only_group(client, group)
+    assert gate.judge(client) == admitted()
+
+
+def test_the_best_group_of_both(log: Log) -> None:
+    """A post-quantum hybrid is chosen where both sides have it, as by default."""
+    gate = MemoryGate([rule(ca=ROOT)], log)
+    client = gate.connect(ALICE, "1.3")
+    assert gate.judge(client) == admitted()
+    assert client.connection.get_group_name() == "X25519MLKEM768"
+
+
+def test_no_groups_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What OpenSSL does not take is an error, and not no limit."""
+    monkeypatch.setattr(openssl_private, "_GROUPS", (b"nonsense",))
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    with pytest.raises(SSL.Error):
+        use_elliptic_groups(context)
+
+
+def revoking() -> Revocation:
+    now = datetime.now(UTC)
+    listed = crl(ROOT, [BOB], now=now)
+    return Revocation(tuple(parse_crls(der(listed))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "alert"),
+    [
+        ("pin", "bad certificate"),
+        ("allow", "bad certificate"),
+        ("deny", "bad certificate"),
+        ("revoked", "certificate revoked"),
+        ("stranger", "unknown ca"),
+        ("expired", "certificate expired"),
+    ],
+)
+def test_the_alert_fits(log: Log, version: Version, kind: str, alert: str) -> None:
+    """A rejected client is told by the alert what its certificate lacks."""
+    who: Credential = BOB
+    rules = [rule(ca=ROOT)]
+    if kind == "pin":
+        rules = [rule(ca=ROOT, pins=ALICE)]
+    elif kind == "allow":
+        rules = [evolve(rule(ca=ROOT), allow=(condition(common_names=["alice"]),))]
+    elif kind == "deny":
+        rules = [evolve(rule(ca=ROOT), deny=(condition(common_names=["bob"]),))]
+    elif kind == "revoked":
+        rules = [evolve(rule(ca=ROOT), revocation=revoking())]
+    elif kind == "stranger":
+        who = Authority.create("Other").issue("bob")
+    else:
+        who = ROOT.issue("bob", not_after=past())
+    client = MemoryGate(rules, log).connect(who, version)
+    client.send(b"knock")
+    assert client.alert is not None
+    assert alert in client.alert
+    assert not client.established
+
+
+def test_the_alert_of_a_late_verdict(log: Log, version: Version) -> None:
+    """In TLS 1.2 a client that is rejected when its handshake is done is told so, too; in
+    TLS 1.3 there is no way."""
+    lower = ROOT.intermediate("Lower")
+    gate = MemoryGate([rule("low", lower, lower.issue("x")), rule("other", ROOT, ALICE)], log)
+    client = gate.connect(lower.issue("leaf"), version)
+    client.send(b"knock")
+    assert not client.established
+    assert log.only["reason"] == "leaf_mismatch"
+    if version == "1.2":
+        assert client.alert is not None
+        assert "bad certificate" in client.alert
