@@ -77,7 +77,7 @@ def test_rejection_may_be_late(log: Log, version: Version, concluded: list[objec
     assert log.only["fingerprint"] == LEAF.sha256
     gate.check_turned_away(client)
     assert client.aborted == (version == "1.3")
-    assert client.alert == (None if version == "1.3" else "ssl/tls alert bad certificate")
+    assert client.alert == (None if version == "1.3" else "tls alert bad certificate")
     assert not gate.clock.getDelayedCalls()
 
 
