@@ -18,6 +18,8 @@ from tests.kits.application import Certificates
 from tests.kits.docs import DOCS
 from tests.kits.programs import BIN, RunningGate, lacking, program, run
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = DOCS / "examples" / "application"
 STRING = "mtls:0:interface=127.0.0.1:ca=fleet-ca.crt:certificate=server.crt:key=server.key"
 HERE = "127.0.0.1:0"

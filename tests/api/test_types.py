@@ -7,7 +7,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.kits.programs import run
+
+pytestmark = pytest.mark.slow
 
 USE = """
 from datetime import datetime, timedelta
