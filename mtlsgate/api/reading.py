@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, TypeVar, get_origin
 
@@ -128,10 +128,16 @@ class BlockReader:
 
     def _rule(self, rule: Rule) -> model.ClientCertificate | None:
         where = f'client_certificate "{rule.name}"'
+        errors_before = len(self.report.errors)
+        for name, given in (("pin", rule.pin), ("allow", rule.allow)):
+            # By a list that some other code left empty nobody must get in.
+            if isinstance(given, Sequence) and not len(given):
+                text = f"{name}: is an empty list: leave it out to admit without it"
+                self.report.error(NOWHERE, where, text)
         return self._block(
             model.ClientCertificate,
             where,
-            len(self.report.errors),
+            errors_before,
             {**attrs.asdict(rule, recurse=False), **_paths(rule)},
             label=self._name(rule.name, where),
             ca_certificate=self._material("ca", rule.ca, where),
@@ -204,7 +210,8 @@ class BlockReader:
         """:returns: the blocks of what must be a list of one kind."""
         if given is None:
             return ()
-        if not isinstance(given, Iterable) or isinstance(given, str | bytes):
+        # Not just anything that can be iterated: a reload reads it again.
+        if not isinstance(given, Sequence) or isinstance(given, str | bytes):
             text = f"{name}: must be a list of {kind.__name__}, not {type(given).__name__}"
             self.report.error(NOWHERE, where, text)
             return ()

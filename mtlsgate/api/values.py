@@ -97,6 +97,9 @@ class Rule:
     """
     A ``client_certificate`` block: who may come in.
 
+    What is None is not stated.  An empty list of pins or of ``allow`` is an error: a list
+    that some other code left empty would admit everyone whom the CA issued a certificate.
+
     :ivar name: its name in logs, and in `VerifiedPeer.rule`.
     :ivar ca: the CAs (``ca_certificate``), each of them trusted.
     :ivar leaf: the pins (``leaf_certificate``).
@@ -115,8 +118,8 @@ class Rule:
     ca: Certificates | None = field(default=None, kw_only=True)
     leaf: Certificates | None = field(default=None, kw_only=True)
     leaf_certificate_dir: str | os.PathLike[str] | None = field(default=None, kw_only=True)
-    pin: Sequence[Pin] = field(default=(), kw_only=True)
-    allow: Sequence[Allow] = field(default=(), kw_only=True)
+    pin: Sequence[Pin] | None = field(default=None, kw_only=True)
+    allow: Sequence[Allow] | None = field(default=None, kw_only=True)
     deny: Sequence[Deny] = field(default=(), kw_only=True)
     max_depth: int | None = field(default=None, kw_only=True)
     crl: RevocationLists | None = field(default=None, kw_only=True)

@@ -42,6 +42,18 @@ def problems(*rules: Any, certificate: Any = SERVER, **options: Any) -> list[str
         (partial(Rule, "x", leaf=" "), "Rule 'x': leaf: is empty: name a file"),
         (partial(Rule, "x", leaf=b""), "Rule 'x': leaf: is empty"),
         (partial(Rule, "x", leaf=[]), "Rule 'x': leaf: is an empty list"),
+        (
+            partial(Rule, "x", ca="fleet-ca.crt", allow=[]),
+            "Rule 'x': allow: is an empty list: leave it out to admit without it",
+        ),
+        (
+            partial(Rule, "x", ca="fleet-ca.crt", pin=[]),
+            "Rule 'x': pin: is an empty list: leave it out to admit without it",
+        ),
+        (
+            partial(Rule, "x", ca="fleet-ca.crt", allow=iter([Allow(sha256=["ab"])])),
+            "Rule 'x': allow: must be a list of Allow, not list_iterator",
+        ),
         (partial(Rule, "x", leaf=7), f"Rule 'x': leaf: cannot be of type int{KIND}"),
         (partial(Rule, "x", ca=[None]), f"Rule 'x': ca: cannot be of type NoneType{KIND}"),
         (
