@@ -6,9 +6,9 @@ stands for one label; in the path of ``uris`` and ``spiffe_ids`` a segment
 ``*`` stands for one segment and ``**`` for one or more.  A ``*`` anywhere else
 is refused, so that nothing is wider than it looks.
 
-What a ``*`` stands for is well-formed, so that no reader takes it for anything
-else.  Only in a ``deny`` it is anything at all, since there it is the narrow
-reading that would let someone in: that is what ``wide`` means.
+In an ``allow`` a ``*`` stands only for what is well-formed, so that no program
+can read it as anything else.  In a ``deny`` it stands for anything, since there
+the narrow reading would admit someone.  That is what ``wide`` means.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """
-Bytes to certificates and keys, and the names in them.
+Bytes to certificates, keys and revocation lists, and the names in them.
 
-Imports only `mtlsgate.text` and `mtlsgate.errors`.  Begin with `parsing`, which
-reads PEM and DER; `development_ca` makes certificates for tests and demos.
+Imports only `mtlsgate.text` and `mtlsgate.errors`.  Begin with `certificate`, a
+certificate as its DER; `parsing` reads files, and `development_ca` makes
+certificates for tests and demos.
 """

@@ -342,24 +342,6 @@ def known(encoded: bytes) -> Certificate:
 _known = lru_cache(MAX_REMEMBERED)(Certificate)
 
 
-def bearing(name: Name) -> bytes:
-    """:returns: the DER of a certificate that has this subject and nothing else
-    of use: OpenSSL takes a name in no other form."""
-    algorithm = der.tlv(der.SEQUENCE, der.tlv(der.OBJECT_IDENTIFIER, der.oid("1.3.101.112")))
-    key = der.tlv(der.SEQUENCE, algorithm + der.tlv(der.BIT_STRING, bytes(33)))
-    time = der.tlv(der.UTC_TIME, b"000101000000Z")
-    parts = (
-        der.tlv(der.INTEGER, b"\1"),
-        algorithm,
-        name.der,
-        der.tlv(der.SEQUENCE, time + time),
-        name.der,
-        key,
-    )
-    content = der.tlv(der.SEQUENCE, b"".join(parts))
-    return der.tlv(der.SEQUENCE, content + algorithm + der.tlv(der.BIT_STRING, bytes(65)))
-
-
 def key_identifier(value: bytes) -> bytes | None:
     """
     :param value: of an authority key identifier extension.

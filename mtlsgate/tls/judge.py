@@ -17,7 +17,6 @@ verified without an error; an error that was passed over admits nobody.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property, partial
@@ -37,15 +36,12 @@ from mtlsgate.admission import (
 from mtlsgate.admission.profile import profile_violation
 from mtlsgate.admission.second_opinion import disagreement, needs_second_opinion
 from mtlsgate.certificates.certificate import UNPARSABLE, Certificate, known
-from mtlsgate.certificates.server_names import canonical
 from mtlsgate.reasons import Reason
+from mtlsgate.tls.full_handshakes import FullHandshakes
 from mtlsgate.tls.handshake_checks import handshake_objection, unusable_key
 from mtlsgate.tls.openssl_errors import verification_rejection
 from mtlsgate.tls.paths import Search, verified_path
 from mtlsgate.tls.trust import encoded
-
-#: Admitted clients whose path is remembered, so that they can resume.
-MAX_REMEMBERED = 16384
 
 # X509_V_ERR_…
 #: No issuer was found, or none that is trusted.
@@ -70,28 +66,14 @@ class Pending:
     path: Path | None = None
 
 
-@frozen
-class _Begun:
-    """
-    A full handshake that was admitted.
-
-    :ivar path: on which.
-    :ivar at: when.
-    """
-
-    path: Path
-    at: datetime
-
-
 class Judge:
     """
     Judges the clients of one server.
 
     :ivar policy: its rules.
     :ivar flags: OpenSSL's verification flags.
-    :ivar _begun: the full handshakes that were admitted, the latest last, by
-        the digest of the leaf and the server name; only kept where sessions
-        may be resumed.  A ticket holds the leaf, but not its path.
+    :ivar _begun: the full handshakes that were admitted; only if sessions may be
+        resumed.
     """
 
     def __init__(
@@ -121,7 +103,7 @@ class Judge:
         self._authorities = authorities_of(policy.rules)
         self._search = Search(self._authorities, self.flags)
         self._session_lifetime = session_lifetime
-        self._begun: OrderedDict[tuple[bytes, str | None], _Begun] = OrderedDict()
+        self._begun = FullHandshakes()
 
     @property
     def anchors(self) -> tuple[Certificate, ...]:
@@ -207,13 +189,8 @@ class Judge:
 
         :param server_name: that the client asked for.
         """
-        if self._session_lifetime is None:
-            return
-        key = _session_key(admitted.path[0], server_name)
-        self._begun[key] = _Begun(admitted.path, self._now())
-        self._begun.move_to_end(key)
-        if len(self._begun) > MAX_REMEMBERED:
-            self._begun.popitem(last=False)
+        if self._session_lifetime is not None:
+            self._begun.note(admitted.path, server_name, self._now())
 
     def on_resumed(self, leaf: Certificate, server_name: str | None) -> Admitted | Rejection:
         """
@@ -221,7 +198,7 @@ class Judge:
         :param server_name: that the client asks for now.
         :returns: the verdict of now, for which the path is verified again.
         """
-        begun = self._begun.get(_session_key(leaf, server_name))
+        begun = self._begun.find(leaf, server_name)
         if self._session_lifetime is None or begun is None:
             return Rejection(
                 Reason.NOT_RESUMABLE,
@@ -399,10 +376,6 @@ class Judge:
             code, depth, *_ = found.errors
             return verification_rejection(int(code), int(depth))
         return None
-
-
-def _session_key(leaf: Certificate, server_name: str | None) -> tuple[bytes, str | None]:
-    return leaf.sha256, None if server_name is None else canonical(server_name)
 
 
 def _may_be_issuer(authority: Certificate, certificate: Certificate) -> bool:

@@ -26,7 +26,8 @@ from mtlsgate.admission import (
     Admitted,
     Rejection,
 )
-from mtlsgate.certificates.certificate import bearing, known
+from mtlsgate.certificates.certificate import known
+from mtlsgate.certificates.names import bearing
 from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.certificates.server_names import first_by_name
 from mtlsgate.clock import utc_now

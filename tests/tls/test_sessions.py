@@ -21,7 +21,7 @@ from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Reason
 from mtlsgate.run.listening import entrance_of, places_of
 from mtlsgate.testing import Authority, Client, Credential, Session, Version, self_signed
-from mtlsgate.tls import judge
+from mtlsgate.tls import full_handshakes
 from mtlsgate.tls.engine import Handshake
 from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.server import GateContext, TlsPolicy
@@ -262,7 +262,7 @@ def test_a_forgotten_session_does_not_resume(
     log: Log, version: Version, time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Paths are remembered for so many clients; for the others nothing resumes."""
-    monkeypatch.setattr(judge, "MAX_REMEMBERED", 2)
+    monkeypatch.setattr(full_handshakes, "MAX_REMEMBERED", 2)
     gate = opened(log, time, rule(ca=ROOT))
     clients = [ROOT.issue(str(number)) for number in range(3)]
     sessions = [begin(gate, one, version) for one in clients]
