@@ -66,7 +66,7 @@ def client_endpoint(
         report.raise_errors()
         raise
     below = HostnameEndpoint(reactor, host.encode(), port, timeout=timeout)
-    return client.wrap(below, host, reactor)
+    return client.wrap(below, host)
 
 
 def _material(name: str, given: object, report: Report) -> Material | None:

@@ -99,11 +99,11 @@ class EngineConnection(SSL.Connection):
     A Context's callbacks tell by this class that an engine is at work, which
     keeps to the verdict, and reject every other connection.
 
-    :ivar gate: what made the Context, and answers its callbacks.
+    :ivar gate: what made a server's Context, and answers its callbacks; None for a client.
     :ivar handshake: what they note.
     """
 
-    def __init__(self, context: SSL.Context, gate: ServerSide) -> None:
+    def __init__(self, context: SSL.Context, gate: ServerSide | None = None) -> None:
         super().__init__(context, None)
         self.gate = gate
         self.handshake = Handshake()

@@ -265,16 +265,17 @@ class GateContext:
 def _on_certificate(
     connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
 ) -> int:
-    if not isinstance(connection, EngineConnection):
+    gate = connection.gate if isinstance(connection, EngineConnection) else None
+    if not isinstance(connection, EngineConnection) or gate is None:
         _log.error("a server's Context was used without its engine: the handshake is refused")
         return CERTIFICATE_REJECTED
-    if connection.gate.verify(connection, certificate, error, depth, ok) is True:
+    if gate.verify(connection, certificate, error, depth, ok) is True:
         return 0
     return verification_error(connection.handshake.verdict)
 
 
 def _on_server_name(connection: SSL.Connection) -> None:
-    if isinstance(connection, EngineConnection):
+    if isinstance(connection, EngineConnection) and connection.gate is not None:
         connection.gate.choose_certificate(connection)
     else:
         _log.error("a server's Context was used without its engine: the handshake is refused")

@@ -15,12 +15,12 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTime,
     IStreamClientEndpoint,
+    ITransport,
 )
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtlsgate.text import printable
-from mtlsgate.upstream.preface import PrefacedEndpoint
 from mtlsgate.upstream.rotation import Rotation
 from mtlsgate.upstream.targets import Target
 from mtlsgate.upstream.tls import TlsClient
@@ -121,7 +121,7 @@ class Backends:
         self._endpoints: dict[Target, IStreamClientEndpoint] = {}
         for target in targets:
             self._endpoints[target] = endpoint(target, reactor, connect_timeout)
-            self._endpoint(target, b"")
+            self._wrapped(target, b"")
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -134,7 +134,8 @@ class Backends:
         self, factory: IProtocolFactory, preface: bytes = b"", first: Target | None = None
     ) -> Deferred[Dialled]:
         """
-        :param preface: what to send before anything else, TLS included.
+        :param preface: what to send before anything else, TLS included.  A protocol
+            writes nothing itself until it is returned.
         :param first: the target to begin with; by default the rotation's next.
         :returns: the protocol, connected, and to what; fails with
             `Unreachable`.  Cancelling it stops the attempt underway.
@@ -145,16 +146,19 @@ class Backends:
         self, target: Target, factory: IProtocolFactory, preface: bytes
     ) -> Deferred[IProtocol]:
         """:returns: the protocol, connected to that very target in time."""
-        dialling = self._endpoint(target, preface).connect(factory)
+        dialling = self._wrapped(target, preface).connect(factory)
+        if preface and self._tls is None:
+            dialling.addCallback(_say, preface)
+        if dialling.called and not dialling.paused:
+            # Connected at once, as on one machine: nothing to be timed.
+            return dialling
         return dialling.addTimeout(self._connect_timeout, self._clock, _timed_out)
 
-    def _endpoint(self, target: Target, preface: bytes) -> IStreamClientEndpoint:
+    def _wrapped(self, target: Target, preface: bytes) -> IStreamClientEndpoint:
         endpoint = self._endpoints[target]
-        if preface:
-            endpoint = PrefacedEndpoint(endpoint, preface)
-        if self._tls is not None:
-            endpoint = self._tls.wrap(endpoint, target.host, self._clock)
-        return endpoint
+        if self._tls is None:
+            return endpoint
+        return self._tls.wrap(endpoint, target.host, preface)
 
     def describe(self, target: Target, failure: Failure) -> Attempt:
         """:returns: a failed attempt, in words."""
@@ -227,6 +231,13 @@ class _Dialling:
     def _broken(self, failure: Failure) -> None:
         if not self.outcome.called:
             self.outcome.errback(failure)
+
+
+def _say(protocol: IProtocol, preface: bytes) -> IProtocol:
+    """Send what comes before all else."""
+    transport: ITransport = protocol.transport  # type: ignore[attr-defined]
+    transport.write(preface)
+    return protocol
 
 
 def _timed_out(result: IProtocol | Failure, seconds: float) -> IProtocol | Failure:

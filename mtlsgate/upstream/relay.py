@@ -12,12 +12,8 @@ so that nobody takes what came for all there is.
 
 from __future__ import annotations
 
-import fcntl
-import sys
-import termios
 from collections.abc import Callable
 from typing import Protocol as Structure
-from typing import cast
 
 from attrs import frozen
 from twisted.internet.interfaces import (
@@ -27,13 +23,12 @@ from twisted.internet.interfaces import (
     IPushProducer,
     IReactorTime,
     ITCPTransport,
-    ITransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtlsgate.tls.half_closing import HalfClosingTransport, prompt
+from mtlsgate.tls.stream import SocketStream
 from mtlsgate.tls.transport import TlsTransport
 
 Writer = Callable[[bytes], None]
@@ -84,8 +79,8 @@ class End(Protocol):
     :ivar finished: all that will come from here has been read.
     :ivar lost: the connection is.
     :ivar paused: the other end does not get rid of what is read here.
-    :ivar dataReceived: takes what is read: until there is another end, a list
-        does, and from then on that end's transport, with nothing in between.
+    :ivar _forward: takes what is read: until there is another end, a list does, and
+        from then on that end's transport.
     """
 
     transport: StreamTransport  # type: ignore[assignment]
@@ -97,7 +92,7 @@ class End(Protocol):
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
         self._early: list[bytes] = []
-        self.dataReceived = self._early.append  # type: ignore[method-assign,assignment]
+        self._forward: Writer = self._early.append
 
     def connectionMade(self) -> None:
         """Make the transport fit for relaying."""
@@ -108,12 +103,16 @@ class End(Protocol):
             # An end that vanished without a word is found out.
             transport.setTcpKeepAlive(True)
 
+    def dataReceived(self, data: bytes) -> None:
+        """Pass it on."""
+        self._forward(data)
+
     def join(self, other: End) -> None:
         """From now on, what is read here goes there."""
         self.other = other
         other.transport.registerProducer(self, True)
         forward = self.relay.watched(other.writer())
-        self.dataReceived = forward  # type: ignore[method-assign,assignment]
+        self._forward = forward
         early, self._early = b"".join(self._early), []
         if early:
             forward(early)
@@ -121,9 +120,7 @@ class End(Protocol):
     def writer(self) -> Writer:
         """:returns: what writes to this end, at once if it can."""
         transport = self.transport
-        if isinstance(transport, HalfClosingTransport | TlsTransport):
-            return transport.write_at_once
-        return prompt(cast(ITransport, transport)).write
+        return transport.write_at_once if isinstance(transport, TlsTransport) else transport.write
 
     def readConnectionLost(self) -> None:
         """Nothing more comes from here."""
@@ -172,7 +169,7 @@ class End(Protocol):
             self.transport.pauseProducing()
 
     def _ignore(self) -> None:
-        self.dataReceived = _ignore  # type: ignore[method-assign]
+        self._forward = _ignore
 
     # IPushProducer, for the other end's transport
 
@@ -197,20 +194,12 @@ def _ignore(data: bytes) -> None:
 
 
 def unsent(end: End) -> int:
-    """:returns: how many bytes wait here and in the system, which have not reached an end
-    yet; as far as they tell."""
+    """:returns: how many bytes wait here and in the system, and have not reached an end
+    yet; as far as its transport tells."""
     transport = end.transport
-    if isinstance(transport, TlsTransport):
+    if isinstance(transport, SocketStream):
         return transport.unsent + transport.underway
-    if isinstance(transport, HalfClosingTransport):
-        transport = cast(StreamTransport, transport.transport)
-    kept = (getattr(transport, "dataBuffer", b""), *getattr(transport, "_tempDataBuffer", ()))
-    waiting = sum(map(len, kept)) - getattr(transport, "offset", 0)
-    try:
-        underway = fcntl.ioctl(transport.fileno(), termios.TIOCOUTQ, bytes(4))
-    except (AttributeError, OSError, ValueError):
-        return waiting
-    return waiting + int.from_bytes(underway, sys.byteorder)
+    return 0
 
 
 class Relay:

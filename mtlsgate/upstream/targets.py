@@ -10,13 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from attrs import frozen
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-    clientFromString,
-)
+from twisted.internet.endpoints import HostnameEndpoint, clientFromString
 from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamClientEndpointStringParserWithReactor,
@@ -25,6 +19,7 @@ from twisted.plugin import getPlugins
 
 from mtlsgate.certificates.server_identity import as_address
 from mtlsgate.text import quoted
+from mtlsgate.upstream.dialling import DiallingReactor, SocketEndpoint
 
 T = TypeVar("T")
 
@@ -68,16 +63,14 @@ class Target:
         :raises ValueError: in one line, if the endpoint string is in error.
         """
         if self.description is not None:
-            return _from_string(reactor, self.description)
+            return _from_string(DiallingReactor(reactor), self.description)
         if self.path is not None:
-            return UNIXClientEndpoint(reactor, self.path, timeout)
+            return SocketEndpoint(reactor, self.path, timeout)
         assert self.host is not None
         assert self.port is not None
-        address = as_address(self.host)
-        if address is None:
-            return HostnameEndpoint(reactor, self.host, self.port, timeout)
-        kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-        return kind(reactor, self.host, self.port, timeout)
+        if as_address(self.host) is None:
+            return HostnameEndpoint(DiallingReactor(reactor), self.host, self.port, timeout)
+        return SocketEndpoint(reactor, (self.host, self.port), timeout)
 
 
 def parse_targets(written: object, parse: Callable[[str], T]) -> list[T]:

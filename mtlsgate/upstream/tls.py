@@ -13,7 +13,7 @@ from attrs import field, frozen
 from cryptography import x509
 from OpenSSL import SSL, crypto
 from OpenSSL.crypto import X509StoreFlags
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.parsing import (
@@ -170,15 +170,19 @@ class TlsClient:
         return ServerConnector(self._context, server_name)
 
     def wrap(
-        self, endpoint: IStreamClientEndpoint, host: str | None, clock: IReactorTime
+        self,
+        endpoint: IStreamClientEndpoint,
+        host: str | None,
+        preface: bytes = b"",
     ) -> TlsEndpoint:
         """
-        :param endpoint: what dials the server.
-        :param host: its name, where the block does not say one.
-        :returns: what dials it with TLS.
+        :param endpoint: dials the server, by TCP or a unix socket.
+        :param host: the server's name, where the block does not say one.
+        :param preface: what is sent before TLS.
+        :returns: what dials the server with TLS.
         :raises ValueError: if there is no name to verify.
         """
         name = self.server_name or host
         if name is None:
             raise ValueError("the target has no host name: set server_name in the tls block")
-        return TlsEndpoint(endpoint, self.connect_as(name), clock)
+        return TlsEndpoint(endpoint, self.connect_as(name), preface)

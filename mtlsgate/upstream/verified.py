@@ -8,7 +8,8 @@ to be the one meant, and no certificate is shown to any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from typing import cast
 
 from attrs import field, frozen
 from OpenSSL import SSL
@@ -18,15 +19,13 @@ from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import (
     IAddress,
     IHandshakeListener,
-    IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
-    IReactorTime,
     IStreamClientEndpoint,
+    ITransport,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -34,7 +33,10 @@ from mtlsgate.certificates.certificate import known
 from mtlsgate.certificates.server_identity import as_address, name_problem, path_problem
 from mtlsgate.text import printable
 from mtlsgate.tls.contexts import reasons_of
-from mtlsgate.tls.half_closing import HalfClosingConnection, HalfClosingTransport
+from mtlsgate.tls.engine import Engine, EngineConnection
+from mtlsgate.tls.plain import PlainTransport
+from mtlsgate.tls.stream import StreamReactor
+from mtlsgate.tls.transport import TlsTransport
 from mtlsgate.tls.trust import encoded
 
 _log = Logger("mtlsgate.upstream")
@@ -50,23 +52,22 @@ class NotVerified(HandshakeFailed):
     """A server did not prove to be the one that was meant; the text says how."""
 
 
-class ServerConnection(HalfClosingConnection):
+class ServerConnection(EngineConnection):
     """
     A connection to a server, with what came of verifying it.
 
-    :ivar server_name: who it should be.
+    :ivar expected_name: what it should be called.
     :ivar verified: whether it proved that.
-    :ivar problem: why not, once it is known.
+    :ivar problem: why not, or None.
     """
 
     def __init__(self, context: SSL.Context, server_name: str) -> None:
-        super().__init__(context, None)
-        self.server_name = server_name
+        super().__init__(context)
+        self.expected_name = server_name
         self.verified = False
         self.problem: str | None = None
 
 
-@implementer(IOpenSSLClientConnectionCreator)
 @frozen
 class ServerConnector:
     """
@@ -78,11 +79,10 @@ class ServerConnector:
     _context: SSL.Context = field(repr=False)
     server_name: str
 
-    def clientConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> ServerConnection:
-        """Make a connection (`IOpenSSLClientConnectionCreator`)."""
+    def connection(self) -> ServerConnection:
+        """:returns: OpenSSL's connection for a new engine."""
         connection = ServerConnection(self._context, self.server_name)
-        if isinstance(protocol, HalfClosingTransport):
-            connection.on_end = protocol.on_end
+        connection.set_connect_state()
         if as_address(self.server_name) is None:
             # An address is no server name (RFC 6066, 3).
             connection.set_tlsext_host_name(self.server_name.removesuffix(".").encode("ascii"))
@@ -98,7 +98,7 @@ def verify(connection: SSL.Connection, certificate: X509, error: int, depth: int
     # answer that is no bool would trust: everything ends in True or False.
     assert isinstance(connection, ServerConnection)
     try:
-        problem = _problem(connection.server_name, certificate, error, depth, bool(ok))
+        problem = _problem(connection.expected_name, certificate, error, depth, bool(ok))
     except Exception:  # noqa: BLE001 -- see above
         _log.failure("verifying a target's certificate failed")
         problem = "its certificate could not be judged"
@@ -122,131 +122,189 @@ def _problem(server_name: str, certificate: X509, error: int, depth: int, ok: bo
 @frozen
 class TlsEndpoint:
     """
-    Dials a server with TLS, and connects a protocol to it once it is verified.
+    Dials a server with TLS, and connects a protocol to it when it is verified.
+
+    :ivar preface: what is sent before TLS.
     """
 
     _endpoint: IStreamClientEndpoint
     _connector: ServerConnector
-    _clock: IReactorTime
+    preface: bytes = b""
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
         :returns: the protocol, when the handshake is done.  Fails with
             `HandshakeFailed`, or as the endpoint's own ``connect`` does.
         """
-        attempt = _Attempt(factory)
-        below = _TlsFactory(self._connector, True, attempt, self._clock)
-
-        def failed(failure: Failure) -> None:
-            if not attempt.done:
-                attempt.done = True
-                outcome.errback(failure)
-
-        def cancelled(_: object) -> None:
-            attempt.done = True
-            dialling.cancel()
-            attempt.abort()
-
-        outcome: Deferred[IProtocol] = Deferred(cancelled)
-        attempt.outcome = outcome
-        dialling = self._endpoint.connect(below)
-        dialling.addErrback(failed)
-        return outcome
+        return _Attempt(self._endpoint, self._connector, self.preface, factory).outcome
 
 
-class _TlsFactory(TLSMemoryBIOFactory):
-    protocol = HalfClosingTransport
-
-
-class _Attempt(Factory):
+@implementer(IProtocolFactory)
+class _Attempt:
     """
     One connection, from dialling to the end of its handshake.
 
-    :ivar done: the outcome is there, or nobody waits for it any longer.
+    :ivar outcome: what comes of it.
+    :ivar _is_settled: whether that is known, or nobody waits for it any longer.
+    :ivar _transport: while it shakes hands.
     """
 
-    noisy = False
-    outcome: Deferred[IProtocol]
-    done = False
-    _listener: _Listener | None = None
+    _is_settled = False
+    _transport: TargetTransport | None = None
 
-    def __init__(self, application: IProtocolFactory) -> None:
-        self.application = application
+    def __init__(
+        self,
+        endpoint: IStreamClientEndpoint,
+        connector: ServerConnector,
+        preface: bytes,
+        application: IProtocolFactory,
+    ) -> None:
+        self._connector = connector
+        self._preface = preface
+        self._application = application
+        self.outcome: Deferred[IProtocol] = Deferred(self._cancel)
+        self._dialling = endpoint.connect(self)
+        self._dialling.addErrback(self._not_connected)
 
     def doStart(self) -> None:
-        self.application.doStart()
+        """Twisted asks for this."""
 
     def doStop(self) -> None:
-        self.application.doStop()
+        """Twisted asks for this."""
 
-    def buildProtocol(self, addr: IAddress | None) -> _Listener:
-        assert addr is not None
-        self._listener = _Listener(self, addr)
-        return self._listener
+    def buildProtocol(self, addr: IAddress) -> IProtocol:
+        """:returns: what takes the socket over."""
+        return _Takeover(self)
 
-    def abort(self) -> None:
-        if self._listener is not None and self._listener.transport is not None:
-            self._listener.transport.abortConnection()
+    def _cancel(self, _: object) -> None:
+        self._is_settled = True
+        self._dialling.cancel()
+        if self._transport is not None:
+            self._transport.abortConnection()
 
-    def settle(self, conclude: Callable[[], IProtocol]) -> bool:
-        """:returns: whether there is a protocol, and somebody who wants it."""
-        if self.done:
-            return False
-        self.done = True
-        self._listener = None
+    def _not_connected(self, failure: Failure) -> None:
+        if not self._is_settled:
+            self._is_settled = True
+            self.outcome.errback(failure)
+
+    def take_over(self, plain: ITransport) -> None:
+        """Begin TLS on a connection that was made."""
+        if not isinstance(plain, PlainTransport):
+            plain.loseConnection()
+            self.failed(HandshakeFailed("TLS needs a TCP or unix socket target"))
+            return
+        peer, host = plain.getPeer(), plain.getHost()
+        sock, unsent = plain.detach()
+        connection = self._connector.connection()
+        reactor = cast(StreamReactor, plain.reactor)
+        transport = TargetTransport(sock, reactor, peer, host, connection, self)
+        self._transport = transport
+        transport.send(unsent + self._preface)
+        transport.begin()
+
+    def verified(self, transport: TargetTransport) -> None:
+        """The server is the one that was meant: hand the connection over."""
+        if self._is_settled:
+            transport.abortConnection()
+            return
         try:
-            protocol = conclude()
+            protocol = self._application.buildProtocol(transport.getPeer())
+            if protocol is None:
+                raise HandshakeFailed("the connection is no longer wanted")
+            self._is_settled, self._transport = True, None
+            transport.hand_over(protocol)
         except Exception:  # noqa: BLE001 -- whatever it is, whoever dials hears of it
+            self._is_settled, self._transport = True, None
+            transport.abortConnection()
             self.outcome.errback()
-            return False
-        self.outcome.callback(protocol)
-        return True
+        else:
+            self.outcome.callback(protocol)
+
+    def failed(self, error: HandshakeFailed) -> None:
+        """The connection did not come about."""
+        self._transport = None
+        if not self._is_settled:
+            self._is_settled = True
+            self.outcome.errback(error)
 
 
-@implementer(IHandshakeListener)
-class _Listener(Protocol):
-    """Stands where the application's protocol will stand once the server is verified."""
+class _Takeover(Protocol):
+    """Takes a plain connection's socket over when it is made."""
 
-    transport: HalfClosingTransport
-
-    def __init__(self, attempt: _Attempt, address: IAddress) -> None:
+    def __init__(self, attempt: _Attempt) -> None:
         self._attempt = attempt
-        self._address = address
-        self._connection: ServerConnection | None = None
 
-    def connectionMade(self) -> None:
-        self._connection = self.transport.getHandle()
+    def makeConnection(self, transport: ITransport) -> None:
+        """The connection is made."""
+        self._attempt.take_over(transport)
 
-    def handshakeCompleted(self) -> None:
-        if not self._attempt.settle(self._let_through):
-            self.transport.abortConnection()
 
-    def _let_through(self) -> IProtocol:
-        transport, connection = self.transport, self._connection
-        if connection is None or not connection.verified:
-            raise NotVerified("its certificate was not judged")
-        application = self._attempt.application.buildProtocol(self._address)
-        if application is None:
-            raise HandshakeFailed("the connection is no longer wanted")
-        transport.wrappedProtocol = application
-        application.makeConnection(transport)
+class TargetTransport(TlsTransport):
+    """
+    The transport of a TLS connection to a server.
+
+    :ivar _attempt: told whether the server is verified; None afterwards.
+    :ivar _server: what is known of the server.
+    """
+
+    _attempt: _Attempt | None
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        reactor: StreamReactor,
+        peer: IAddress,
+        host: IAddress,
+        server: ServerConnection,
+        attempt: _Attempt,
+    ) -> None:
+        """:param server: OpenSSL's connection."""
+        super().__init__(sock, reactor, peer, host)
+        self._server: ServerConnection | None = server
+        self._attempt = attempt
+        self._engine = Engine(server)
+
+    def begin(self) -> None:
+        """Say hello."""
+        self.startReading()
+        self._handle_events()
+
+    def handshake_completed(self) -> None:
+        """Go on if the server is the one that was meant."""
+        attempt, server = self._attempt, self._server
+        assert attempt is not None
+        assert server is not None
+        self._attempt = self._server = None
+        if server.verified and server.problem is None:
+            attempt.verified(self)
+        else:
+            self.abortConnection()
+            attempt.failed(NotVerified(server.problem or "its certificate was not judged"))
+
+    def hand_over(self, application: IProtocol) -> None:
+        """Connect a protocol."""
+        self._application = application
+        application.makeConnection(self)
         if IHandshakeListener.providedBy(application):
             application.handshakeCompleted()
-        return application
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        def conclude() -> IProtocol:
-            raise self._failure(reason.value)
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is over: tell the protocol, or who waits for one."""
+        if self.disconnected:
+            return
+        attempt, server = self._attempt, self._server
+        self._attempt = self._server = None
+        why = (self._reason or reason).value
+        super().connectionLost(reason)
+        if attempt is not None and server is not None:
+            attempt.failed(_failure(server.problem, why))
 
-        self._attempt.settle(conclude)
-        self._connection = None
 
-    def _failure(self, error: BaseException | None) -> HandshakeFailed:
-        problem = None if self._connection is None else self._connection.problem
-        if problem is not None:
-            return NotVerified(printable(problem))
-        if isinstance(error, SSL.Error) and error.args:
-            return HandshakeFailed(printable(f"the TLS handshake failed: {reasons_of(error)}"))
-        if isinstance(error, SSL.Error | ConnectionClosed):
-            return HandshakeFailed("it closed the connection in the TLS handshake")
-        return HandshakeFailed(f"the TLS handshake failed: {type(error).__name__}")
+def _failure(problem: str | None, error: BaseException | None) -> HandshakeFailed:
+    if problem is not None:
+        return NotVerified(printable(problem))
+    if isinstance(error, SSL.Error) and error.args:
+        return HandshakeFailed(printable(f"the TLS handshake failed: {reasons_of(error)}"))
+    if isinstance(error, SSL.Error | ConnectionClosed):
+        return HandshakeFailed("it closed the connection in the TLS handshake")
+    return HandshakeFailed(f"the TLS handshake failed: {type(error).__name__}")

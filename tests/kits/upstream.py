@@ -4,6 +4,7 @@ A TLS server in memory, for tests of what the gate dials.
 
 from __future__ import annotations
 
+import socket
 from contextlib import suppress
 
 from cryptography import x509
@@ -14,7 +15,11 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClie
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from mtlsgate.testing import Credential, MemoryTransport, Version
+from mtlsgate.testing import Credential, Version
+from mtlsgate.tls.memory_reactor import MemoryReactor
+from mtlsgate.tls.memory_socket import MemorySocket
+from mtlsgate.tls.plain import PlainTransport
+from mtlsgate.tls.stream import SocketStream
 
 _ADDRESS = IPv4Address("TCP", "127.0.0.1", 9000)
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
@@ -67,27 +72,50 @@ class MemoryServer:
         self.received = b""
         self.plain = b""
         self.error: str | None = None
-        self.transport: MemoryTransport | None = None
+        self.transport: SocketStream | None = None
+        self._reactor = MemoryReactor(clock)
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         self.connection = SSL.Connection(self._context, None)
         self.connection.set_accept_state()
-        self.transport = transport = MemoryTransport(self._clock, _ADDRESS, _ADDRESS)
-        assert transport.accept(factory)
-        assert transport.protocol is not None
-        return succeed(transport.protocol)
+        ours, theirs = socket.socketpair()
+        self._socket = MemorySocket(ours.detach())
+        self._socket.setblocking(False)
+        plain = PlainTransport(MemorySocket(theirs.detach()), self._reactor, _ADDRESS, _ADDRESS)
+        protocol = factory.buildProtocol(_ADDRESS)
+        assert protocol is not None
+        plain.begin(protocol)
+        [transport] = self._reactor.getReaders()
+        assert isinstance(transport, SocketStream)
+        self.transport = transport
+        return succeed(protocol)
+
+    def finish(self) -> None:
+        """End the connection without a close_notify."""
+        self._socket.shutdown(socket.SHUT_WR)
+        self._let_the_gate_act()
+
+    def say(self, data: bytes) -> None:
+        """Send bytes as they are, without TLS."""
+        self._socket.sendall(data)
+        self._let_the_gate_act()
+
+    def _let_the_gate_act(self) -> None:
+        while self._reactor.turn():
+            self._clock.advance(0)
 
     def pump(self) -> None:
         """Carry bytes until both sides are quiet."""
-        for _ in range(100):
+        for _ in range(1000):
             self._clock.advance(0)
-            if not self._step():
+            if not (self._reactor.turn() | self._step()):
                 return
         raise AssertionError("the connection never falls quiet")
 
     def _step(self) -> bool:
-        assert self.transport is not None
-        data = self.transport.take()
+        data = b""
+        with suppress(OSError):
+            data = self._socket.recv(2**18)
         missing = self._preface - len(self.plain)
         self.plain += data[:missing]
         if data[missing:]:
@@ -110,7 +138,9 @@ class MemoryServer:
             while True:
                 sent += self.connection.bio_read(2**16)
         if sent:
-            self.transport.deliver(bytes(sent))
+            with suppress(OSError):
+                # The gate may have ended the connection.
+                self._socket.sendall(sent)
         return bool(data or sent)
 
     def send(self, data: bytes) -> None:

@@ -431,7 +431,7 @@ def test_target_that_breaks_off(version: Version, log: Log, events: list[LogEven
     client.handshake()
     target.pump()
     assert target.transport is not None
-    target.transport.finish()
+    target.finish()
     client.pump()
     assert client.disconnected
     [event] = events

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.interfaces import (
-    IOpenSSLClientConnectionCreator,
     IProtocol,
     IStreamClientEndpoint,
 )
@@ -34,7 +33,6 @@ from mtlsgate.testing import (
     self_signed,
 )
 from mtlsgate.upstream import verified
-from mtlsgate.upstream.preface import PrefacedEndpoint
 from mtlsgate.upstream.tls import TlsClient
 from mtlsgate.upstream.verified import HandshakeFailed, NotVerified, ServerConnection
 from tests.kits.gate import Log
@@ -74,10 +72,7 @@ class Call:
         self.factory = RecordingFactory()
         self.outcome: list[object] = []
         client = client or TlsClient([authority().certificate])
-        below: IStreamClientEndpoint = self.server
-        if preface:
-            below = PrefacedEndpoint(below, preface)
-        self.endpoint = client.wrap(below, name, self.clock)
+        self.endpoint = client.wrap(self.server, name, preface)
         self.dialling: Deferred[IProtocol] = self.endpoint.connect(self.factory)
         self.dialling.addBoth(self.outcome.append)
         self.server.pump()
@@ -225,7 +220,7 @@ def test_a_name_is_needed() -> None:
     """Where neither the target nor the block says a name there is nothing to verify."""
     client = TlsClient([authority().certificate])
     with pytest.raises(ValueError, match="set server_name"):
-        client.wrap(ScriptedEndpoint(), None, Clock())
+        client.wrap(ScriptedEndpoint(), None)
 
 
 def test_client_certificate(version: Version, log: Log) -> None:
@@ -291,7 +286,7 @@ def test_a_callback_that_never_ran_refuses(
     assert call.factory.protocols == []
     assert call.server.received == b""
     assert call.server.transport is not None
-    assert call.server.transport.aborted
+    assert call.server.transport.is_aborted
 
 
 def test_not_tls(log: Log) -> None:
@@ -300,12 +295,8 @@ def test_not_tls(log: Log) -> None:
     target = MemoryServer(backend(), clock)
     outcome: list[object] = []
     client = TlsClient([authority().certificate])
-    client.wrap(target, "backend.example", clock).connect(RecordingFactory()).addBoth(
-        outcome.append
-    )
-    assert target.transport is not None
-    target.transport.deliver(b"220 smtp.example ESMTP\r\n")
-    target.transport.take()
+    client.wrap(target, "backend.example").connect(RecordingFactory()).addBoth(outcome.append)
+    target.say(b"220 smtp.example ESMTP\r\n")
     clock.advance(0)
     [failure] = outcome
     assert failure.check(HandshakeFailed)  # type: ignore[attr-defined]
@@ -318,11 +309,8 @@ def test_closed_in_the_handshake(log: Log) -> None:
     target = MemoryServer(backend(), clock)
     outcome: list[object] = []
     client = TlsClient([authority().certificate])
-    client.wrap(target, "backend.example", clock).connect(RecordingFactory()).addBoth(
-        outcome.append
-    )
-    assert target.transport is not None
-    target.transport.finish()
+    client.wrap(target, "backend.example").connect(RecordingFactory()).addBoth(outcome.append)
+    target.finish()
     [failure] = outcome
     assert failure.check(HandshakeFailed)  # type: ignore[attr-defined]
     assert str(failure.value) == "it closed the connection in the TLS handshake"  # type: ignore[attr-defined]
@@ -334,7 +322,7 @@ def test_refused_connection(log: Log) -> None:
     endpoint.outcome = ConnectionRefusedError()
     outcome: list[object] = []
     client = TlsClient([authority().certificate])
-    client.wrap(endpoint, "x", Clock()).connect(RecordingFactory()).addBoth(outcome.append)
+    client.wrap(endpoint, "x").connect(RecordingFactory()).addBoth(outcome.append)
     [failure] = outcome
     assert failure.check(ConnectionRefusedError)  # type: ignore[attr-defined]
 
@@ -349,14 +337,14 @@ def test_a_cancelled_connection_leaves_nothing(when: str, log: Log) -> None:
     factory = RecordingFactory()
     outcome: list[object] = []
     client = TlsClient([authority().certificate])
-    dialling = client.wrap(below, "backend.example", clock).connect(factory)
+    dialling = client.wrap(below, "backend.example").connect(factory)
     dialling.addBoth(outcome.append)
     dialling.cancel()
     if when == "dialling":
         assert endpoint.cancelled == 1
     else:
         assert server_end.transport is not None
-        assert server_end.transport.aborted
+        assert server_end.transport.is_aborted
         clock.advance(0)
     assert len(outcome) == 1
     assert factory.protocols == []
@@ -373,19 +361,18 @@ def test_an_application_that_fails(version: Version, log: Log) -> None:
     target = MemoryServer(backend(), clock, version)
     outcome: list[object] = []
     client = TlsClient([authority().certificate])
-    client.wrap(target, "backend.example", clock).connect(Broken()).addBoth(outcome.append)
+    client.wrap(target, "backend.example").connect(Broken()).addBoth(outcome.append)
     target.pump()
     [failure] = outcome
     assert failure.check(ZeroDivisionError)  # type: ignore[attr-defined]
     assert target.transport is not None
-    assert target.transport.aborted
+    assert target.transport.is_aborted
 
 
 def test_it_provides_what_twisted_asks_for() -> None:
     """What Twisted asks for is provided."""
     client = TlsClient([authority().certificate])
-    assert verifyObject(IOpenSSLClientConnectionCreator, client.connect_as("x"))
-    assert verifyObject(IStreamClientEndpoint, client.wrap(ScriptedEndpoint(), "x", Clock()))
+    assert verifyObject(IStreamClientEndpoint, client.wrap(ScriptedEndpoint(), "x"))
 
 
 def test_system_store_is_consulted_only_if_named(
