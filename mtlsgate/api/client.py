@@ -15,6 +15,7 @@ from mtlsgate.api.reading import PythonReport
 from mtlsgate.config import Located, Material, Misconfigured
 from mtlsgate.errors import NOWHERE, Report
 from mtlsgate.protocols import ProtocolEnvironment
+from mtlsgate.upstream.dialling import dialling
 from mtlsgate.upstream.tls import TargetTls
 
 
@@ -65,7 +66,7 @@ def client_endpoint(
         report.error(NOWHERE, "", error.text)
         report.raise_errors()
         raise
-    below = HostnameEndpoint(reactor, host.encode(), port, timeout=timeout)
+    below = HostnameEndpoint(dialling(reactor), host.encode(), port, timeout=timeout)
     return client.wrap(below, host)
 
 

@@ -18,6 +18,11 @@ from attrs import frozen
 from twisted.internet.abstract import FileDescriptor, isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+)
 from twisted.internet.error import ConnectError, TimeoutError, UserError, getConnectError
 from twisted.internet.interfaces import (
     IAddress,
@@ -25,6 +30,7 @@ from twisted.internet.interfaces import (
     IDelayedCall,
     IProtocol,
     IProtocolFactory,
+    IReactorFDSet,
     IStreamClientEndpoint,
 )
 from twisted.python.failure import Failure
@@ -191,6 +197,20 @@ def _connect(
     return protocol
 
 
+def endpoint_of(reactor: Any, address: SocketAddress, timeout: float) -> IStreamClientEndpoint:
+    """
+    :param reactor: one that watches no descriptors, as in memory, connects by itself.
+    :param timeout: seconds for an attempt.
+    :returns: what connects to an address.
+    """
+    if IReactorFDSet.providedBy(reactor):
+        return SocketEndpoint(reactor, address, timeout)
+    if isinstance(address, str):
+        return UNIXClientEndpoint(reactor, address, timeout)
+    kind = TCP6ClientEndpoint if ":" in address[0] else TCP4ClientEndpoint
+    return kind(reactor, *address, timeout)
+
+
 @implementer(IStreamClientEndpoint)
 @frozen
 class SocketEndpoint:
@@ -248,6 +268,14 @@ class _Connecting:
 
     def _lost(self, _: Failure) -> None:
         self._factory.doStop()
+
+
+def dialling(reactor: Any) -> Any:
+    """
+    :param reactor: one that watches no descriptors, as in memory, connects by itself.
+    :returns: a reactor with which Twisted's endpoints make `PlainTransport`s.
+    """
+    return DiallingReactor(reactor) if IReactorFDSet.providedBy(reactor) else reactor
 
 
 class DiallingReactor:

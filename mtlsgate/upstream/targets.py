@@ -19,7 +19,7 @@ from twisted.plugin import getPlugins
 
 from mtlsgate.certificates.server_identity import as_address
 from mtlsgate.text import quoted
-from mtlsgate.upstream.dialling import DiallingReactor, SocketEndpoint
+from mtlsgate.upstream.dialling import dialling, endpoint_of
 
 T = TypeVar("T")
 
@@ -63,14 +63,14 @@ class Target:
         :raises ValueError: in one line, if the endpoint string is in error.
         """
         if self.description is not None:
-            return _from_string(DiallingReactor(reactor), self.description)
+            return _from_string(dialling(reactor), self.description)
         if self.path is not None:
-            return SocketEndpoint(reactor, self.path, timeout)
+            return endpoint_of(reactor, self.path, timeout)
         assert self.host is not None
         assert self.port is not None
         if as_address(self.host) is None:
-            return HostnameEndpoint(DiallingReactor(reactor), self.host, self.port, timeout)
-        return SocketEndpoint(reactor, (self.host, self.port), timeout)
+            return HostnameEndpoint(dialling(reactor), self.host, self.port, timeout)
+        return endpoint_of(reactor, (self.host, self.port), timeout)
 
 
 def parse_targets(written: object, parse: Callable[[str], T]) -> list[T]:

@@ -424,4 +424,5 @@ def test_a_gigabyte(field: Field, direction: str) -> None:
         writer.join()
     assert received == count * _MIB
     assert found.digest() == expected.digest()
-    assert peak - before < _MIB
+    # A few pieces of what is read at once, and no more of the gigabyte.
+    assert peak - before < 4 * _MIB
