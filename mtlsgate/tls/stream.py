@@ -34,6 +34,9 @@ READ_SIZE = 2**18
 #: How many buffers one system call takes (IOV_MAX is 1024 on Linux, 16 at least).
 _MAX_BUFFERS = 64
 
+#: How often is read at most when a write failed.
+_MAX_LAST_READS = 16
+
 #: SO_LINGER with a time of zero: closing resets the connection.
 _RESET = struct.pack("ii", 1, 0)
 
@@ -174,8 +177,16 @@ class SocketStream(FileDescriptor):
         if not self._is_writer or self.disconnected:
             return None
         if self._unsent and not self._send_waiting():
+            self._read_what_came()
             return ConnectionLost()
         return None if self._unsent else self.all_sent()
+
+    def _read_what_came(self) -> None:
+        """Handle what the other side sent before a write failed: it may have answered
+        early, and closed."""
+        for _ in range(_MAX_LAST_READS):
+            if self.doRead() is not None or not self._is_reader:
+                return
 
     def _send_waiting(self) -> bool:
         """:returns: whether the connection is alive."""

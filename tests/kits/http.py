@@ -6,7 +6,7 @@ behind it targets whose bytes a test reads and writes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,6 @@ class MemoryReactor(Clock):
     :ivar backends: every connection made, in order.
     :ivar refusing: the ports that refuse connections.
     :ivar hanging: the ports that do not answer.
-    :ivar fileno: of the socket that further connections say is theirs.
     """
 
     def __init__(self) -> None:
@@ -79,7 +78,6 @@ class MemoryReactor(Clock):
         self.backends: list[Backend] = []
         self.refusing: set[int] = set()
         self.hanging: set[int] = set()
-        self.fileno: Callable[[], int] | None = None
 
     def listenTCP(self, *arguments: object, **named: object) -> Any:
         raise NotImplementedError
@@ -95,8 +93,6 @@ class MemoryReactor(Clock):
             factory.clientConnectionFailed(connector, Failure(ConnectionRefusedError()))
         elif port not in self.hanging:
             transport = MemoryTransport(self, address, address)
-            if self.fileno is not None:
-                transport.fileno = self.fileno  # type: ignore[attr-defined]
             self.backends.append(Backend(transport, port))
             assert transport.accept(factory)
         return connector

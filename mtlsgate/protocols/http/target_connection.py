@@ -17,7 +17,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtlsgate.http.fields import Line
-from mtlsgate.protocols.http.last_words import LastWords
 from mtlsgate.protocols.http.outgoing import BodyKind
 from mtlsgate.protocols.http.response import BadResponse, ResponseHandler, ResponseReader
 from mtlsgate.upstream.targets import Target
@@ -88,7 +87,6 @@ class TargetConnection(Protocol):
     :ivar _chunked: whether its body is sent in chunks.
     :ivar _switched: whether another protocol is spoken.
     :ivar _paused: nothing is read from the target for now.
-    :ivar _last_words: while a body is sent, what the target may say of it as it closes.
     """
 
     target: Target
@@ -102,7 +100,6 @@ class TargetConnection(Protocol):
     _switched = False
     _lost = False
     _paused = False
-    _last_words: LastWords | None = None
 
     def __init__(self, keeper: Keeper, *, lenient: bool = False) -> None:
         """
@@ -154,7 +151,6 @@ class TargetConnection(Protocol):
         self._sent = body == "none"
         self._chunked = body == "chunked"
         if not self._sent:
-            self._last_words = LastWords(self.transport)
             self._feed_from(user)
         self.transport.write(head)
 
@@ -213,7 +209,6 @@ class TargetConnection(Protocol):
         """The response is complete, and its user has no more to do with this."""
         reader = self._reader
         self._user = self._reader = None
-        self._forget_last_words()
         if self._lost:
             return
         if reader is None or not reader.reusable or not self._sent:
@@ -258,9 +253,6 @@ class TargetConnection(Protocol):
         """Tell the user, if there is one."""
         self._lost = True
         self._keeper.remove(self)
-        if not reason.check(ConnectionDone):
-            self._hear_last_words()
-        self._forget_last_words()
         user, reader, self._user = self._user, self._reader, None
         if user is None or reader is None:
             return
@@ -273,20 +265,6 @@ class TargetConnection(Protocol):
             reader.closed(clean=clean)
         except BadResponse as error:
             user.failed(str(error) if clean else f"{error} ({_words(reason)})", untouched)
-
-    def _hear_last_words(self) -> None:
-        """A write that failed is believed only after what the target said was read."""
-        words, reader = self._last_words, self._reader
-        if words is None or reader is None or self._user is None or reader.begun:
-            return
-        data = words.read()
-        if data:
-            self.dataReceived(data)
-
-    def _forget_last_words(self) -> None:
-        words, self._last_words = self._last_words, None
-        if words is not None:
-            words.close()
 
 
 def _words(reason: Failure) -> str:
