@@ -107,7 +107,9 @@ def test_both_ways(version: Version) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 16_384, 16_385, 100_000, PIECE, PIECE + 1, 1_000_000])
-def test_pieces(version: Version, size: int) -> None:
+def test_what_came_together_is_handed_on_together_up_to_a_bound(
+    version: Version, size: int
+) -> None:
     """Records that came together are handed on together, up to a bound."""
     both = Joined(context_of([rule(ca=ROOT)]), ALICE, version).join()
     data = bytes(range(256)) * (size // 256 + 1)
@@ -216,7 +218,7 @@ def test_ca_names_that_do_not_fit(log: Log, version: Version) -> None:
     assert client.requested_ca_names == []
 
 
-def test_free(version: Version) -> None:
+def test_a_freed_engine_does_nothing(version: Version) -> None:
     """After it, nothing is known and nothing fails."""
     both = Joined(context_of([rule(ca=ROOT)]), ALICE, version).join()
     both.server.free()
