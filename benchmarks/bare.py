@@ -18,8 +18,11 @@ from zope.interface import implementer
 
 from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.certificates.parsing import pair, parse_certificates, parse_private_key
+from mtlsgate.clock import utc_now
 from mtlsgate.tls import server as gate_context
+from mtlsgate.tls.contexts import use_credential
 from mtlsgate.tls.judge import Judge
+from mtlsgate.tls.trust import fill
 
 
 class Echo(Protocol):
@@ -55,10 +58,11 @@ def new_context(directory):
     rule = Rule("clients", certificates("ca.crt"), certificates("admitted.crt"))
     admission = AdmissionPolicy((rule,))
     # The gate's own making of a Context, up to where its verify callback comes in.
-    context = gate_context._new_context(
-        gate_context.TlsPolicy((credential,), admission), credential
-    )
-    gate_context._trust(context, Judge(admission, gate_context.utc_now))
+    context = gate_context._new_context(gate_context.TlsPolicy((credential,), admission))
+    context.set_session_id(b"bare")
+    use_credential(context, credential)
+    judge = Judge(admission, utc_now)
+    fill(context.get_cert_store(), judge.anchors, judge.flags)
     gate_context._name_authorities(context, admission)
     context.set_verify(
         SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT | SSL.VERIFY_CLIENT_ONCE, pass_through

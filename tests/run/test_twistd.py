@@ -225,3 +225,14 @@ def test_daemonized_it_serves_all_the_same(demo: Path, tmp_path: Path) -> None:
         assert json.loads(output)["common_name"] == "client"
     finally:
         os.kill(int(pid.read_text()), 15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reactor", ["asyncio", "poll", "select"])
+def test_any_reactor(demo: Path, reactor: str) -> None:
+    """The gate runs on any reactor that watches descriptors, not on epoll alone."""
+    command = ("twistd", f"--reactor={reactor}", "-n", "--pidfile=")
+    with gate(demo / "gate.hcl", command) as running:
+        assert curl(demo, running, "client", "--include")[0] == 0
+        assert curl(demo, running, "not-pinned", "--include")[0] != 0
+        assert ": leaf_mismatch: " in running.read_until("demo: rejected")
