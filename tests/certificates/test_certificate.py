@@ -91,7 +91,7 @@ def test_names_and_purposes() -> None:
 
 @given(data=st.data())
 @settings(max_examples=400, deadline=None)
-def test_fuzz(data: st.DataObject) -> None:
+def test_whatever_the_bytes_a_field_is_read_or_unreadable(data: st.DataObject) -> None:
     """Whatever the bytes: each field is read, or says that it cannot be."""
     whole = bytearray(view(data.draw(st.sampled_from(EVERY))).der)
     for _ in range(data.draw(st.integers(1, 6))):
@@ -164,7 +164,9 @@ def test_booleans_as_openssl_takes_them(content: bytes, expected: bool) -> None:
         (der.INTEGER, b"490101000000Z", None),
     ],
 )
-def test_times(tag: int, text: bytes, expected: datetime | None) -> None:
+def test_times_are_read_as_rfc_5280_writes_them(
+    tag: int, text: bytes, expected: datetime | None
+) -> None:
     element = der.read(tlv(tag, text), 0, 100)
     if expected is not None:
         assert der.time(element, "it") == expected
