@@ -94,7 +94,7 @@ def _written_out(options: dict[str, str]) -> Gate:
     name = rest.get("name", "gate")
     rules = []
     if rule or allow:
-        rules = [Rule(name, **rule, allow=[Allow(**allow)] if allow else [])]
+        rules = [Rule(name, **rule, allow=[Allow(**allow)] if allow else None)]
     return Gate(certificate=(certificate, key), rules=rules, **rest)
 
 
