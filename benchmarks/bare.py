@@ -17,9 +17,11 @@ from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
 from mtlsgate.admission import AdmissionPolicy, Rule
+from mtlsgate.certificates.names import bearing
 from mtlsgate.certificates.parsing import pair, parse_certificates, parse_private_key
 from mtlsgate.clock import utc_now
 from mtlsgate.tls import server as gate_context
+from mtlsgate.tls.ca_names import ca_names
 from mtlsgate.tls.contexts import use_credential
 from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.trust import fill
@@ -63,7 +65,7 @@ def new_context(directory):
     use_credential(context, credential)
     judge = Judge(admission, utc_now)
     fill(context.get_cert_store(), judge.anchors, judge.flags)
-    gate_context._name_authorities(context, admission)
+    gate_context._name_authorities(context, map(bearing, ca_names(admission.rules)))
     context.set_verify(
         SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT | SSL.VERIFY_CLIENT_ONCE, pass_through
     )

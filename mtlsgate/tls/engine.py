@@ -20,17 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from enum import Enum
-from typing import Protocol
 
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
-from mtlsgate.admission import Admitted, Path, Rejection
+from mtlsgate.admission import Admitted, Rejection
 from mtlsgate.certificates.certificate import Certificate, known
 from mtlsgate.tls.clienthello import Alert, alert_record
-from mtlsgate.tls.judge import Pending
+from mtlsgate.tls.handshake import EngineConnection, Handshake
 from mtlsgate.tls.trust import encoded
 
 #: What one TLS record holds at most (RFC 8446, 5.1), and what TLS adds to it at most.
@@ -43,6 +41,10 @@ PIECE = 2**18
 #: How much of a handshake's output is read at once; it is read until there is none.
 _FLIGHT = 2**14
 
+#: How much is in OpenSSL's memory at a time, each way.  Its buffers grow to the
+#: largest amount that was ever in them, and stay so for as long as the connection.
+_SLICE = 2**15
+
 
 class Event(Enum):
     """What can come of the bytes that an engine was fed, besides bytes."""
@@ -53,81 +55,6 @@ class Event(Enum):
     HANDSHAKEN = "handshaken"
     #: The other side sent close_notify: no more will come from it.
     ENDED = "ended"
-
-
-class Handshake:
-    """
-    What the verify callback learns of a client, for the verdict.
-
-    :ivar certificates: what OpenSSL verified so far, by depth.
-    :ivar verdict: the outcome, or None.  A rejection stands.
-    :ivar judged_at: when it was given.
-    :ivar resumed: whether the client resumed a session.
-    """
-
-    __slots__ = ("certificates", "judged_at", "resumed", "verdict")
-
-    def __init__(self) -> None:
-        self.certificates: dict[int, Certificate] = {}
-        self.verdict: Admitted | Rejection | Pending | None = None
-        self.judged_at: datetime | None = None
-        self.resumed = False
-
-    @property
-    def path(self) -> Path:
-        """The path, leaf first.  OpenSSL goes from the anchor down, so it is
-        whole at depth 0."""
-        return tuple(map(self.certificates.__getitem__, range(len(self.certificates))))
-
-
-class ServerSide(Protocol):
-    """What made a server's Context, and answers its callbacks."""
-
-    def verify(
-        self, connection: EngineConnection, certificate: X509, error: int, depth: int, ok: int
-    ) -> bool:
-        """:returns: whether to go on with the handshake."""
-
-    def choose_certificate(self, connection: EngineConnection) -> None:
-        """Show the certificate that bears the name that the client asks for."""
-
-
-class EngineConnection(SSL.Connection):
-    """
-    The OpenSSL connection of an engine.
-
-    A Context's callbacks tell by this class that an engine is at work, which
-    keeps to the verdict, and reject every other connection.
-
-    :ivar gate: what made a server's Context, and answers its callbacks; None for a client.
-    :ivar handshake: what they note.
-    """
-
-    def __init__(self, context: SSL.Context, gate: ServerSide | None = None) -> None:
-        super().__init__(context, None)
-        self.gate = gate
-        self.handshake = Handshake()
-
-    @property
-    def server_name(self) -> str | None:
-        """The name that the client asks for (SNI), as it is written there."""
-        name = self.get_servername()
-        return None if name is None else name.decode("latin-1")
-
-    def presented_leaf(self) -> Certificate | None:
-        """
-        :returns: the leaf that a rejected client presented, for the log; it may not have
-            proved that it holds the key.
-        """
-        seen = self.handshake.certificates.get(0)
-        if seen is not None:
-            return seen
-        chain = self.get_verified_chain()
-        return known(encoded(chain[0])) if chain else None
-
-    def presented_chain(self) -> list[Certificate]:
-        """:returns: what the client sent after its leaf."""
-        return [known(encoded(one)) for one in self.get_peer_cert_chain() or ()]
 
 
 class Engine:
@@ -142,6 +69,8 @@ class Engine:
     :ivar _is_open: whether application bytes may pass.
     :ivar _met: what reading met behind bytes that it returned.
     :ivar _refusal: an alert for a client whose verdict came after its handshake.
+    :ivar _waiting: what was fed and OpenSSL has not got yet.
+    :ivar _sealed: what OpenSSL put out and was not asked for yet.
     :ivar _is_dry: whether OpenSSL has nothing more to be read.
     """
 
@@ -152,6 +81,8 @@ class Engine:
         "_is_open",
         "_met",
         "_refusal",
+        "_sealed",
+        "_waiting",
         "is_handshaken",
         "received",
         "sent",
@@ -175,14 +106,27 @@ class Engine:
         self.verdict: Admitted | Rejection | None = None
         self.received = self.sent = 0
         self._refusal = b""
+        self._waiting = memoryview(b"")
+        self._sealed: list[bytes] = []
 
     # Bytes in, events out.
 
     def feed(self, data: bytes) -> None:
         """:param data: that arrived."""
         if data and self._connection is not None:
-            self._connection.bio_write(data)
+            if self._waiting:
+                data = bytes(self._waiting) + data
+            self._waiting = memoryview(data)
             self._is_dry = False
+            self._refill(self._connection)
+
+    def _refill(self, connection: EngineConnection) -> bool:
+        """:returns: whether OpenSSL got some of what waits."""
+        if not self._waiting:
+            return False
+        connection.bio_write(self._waiting[:_SLICE])
+        self._waiting = self._waiting[_SLICE:]
+        return True
 
     def next(self) -> bytes | Event:
         """
@@ -197,13 +141,16 @@ class Engine:
         return self._shake(self._connection)
 
     def _shake(self, connection: EngineConnection) -> Event:
-        try:
-            connection.do_handshake()
-        except SSL.WantReadError:
-            return Event.NEEDS_BYTES
-        except SSL.ZeroReturnError:
-            # A close_notify in the middle of the handshake.
-            raise SSL.SysCallError(-1, "Unexpected EOF") from None
+        while True:
+            try:
+                connection.do_handshake()
+                break
+            except SSL.WantReadError:
+                if not self._refill(connection):
+                    return Event.NEEDS_BYTES
+            except SSL.ZeroReturnError:
+                # A close_notify in the middle of the handshake.
+                raise SSL.SysCallError(-1, "Unexpected EOF") from None
         self.is_handshaken = True
         if self._conclude is None:
             self._is_open = True
@@ -225,10 +172,13 @@ class Engine:
         size = 0
         try:
             while size < PIECE:
-                records.append(connection.recv(_RECORD))
-                size += len(records[-1])
-        except SSL.WantReadError:
-            self._is_dry = True
+                try:
+                    records.append(connection.recv(_RECORD))
+                    size += len(records[-1])
+                except SSL.WantReadError:
+                    if not self._refill(connection):
+                        self._is_dry = True
+                        break
         except SSL.ZeroReturnError:
             self._met = Event.ENDED
         except SSL.Error as error:
@@ -266,11 +216,14 @@ class Engine:
         connection = self._connection
         if connection is None or not self._is_open:
             return
-        sent = 0
-        # One call takes all of it where `new_context` made the Context.
-        while sent < len(data):
-            sent += connection.send(memoryview(data)[sent:] if sent else data)
-        self.sent += sent
+        if len(data) <= _SLICE:
+            _send(connection, data)
+        else:
+            whole = memoryview(data)
+            for start in range(0, len(data), _SLICE):
+                _send(connection, whole[start : start + _SLICE])
+                self._sealed += self._drain(connection, _room(_SLICE))
+        self.sent += len(data)
 
     def close(self) -> None:
         """Send close_notify.  OpenSSL has none to send before the handshake is
@@ -294,14 +247,21 @@ class Engine:
         connection = self._connection
         if connection is None:
             return b""
-        room = size + (size // _RECORD + 1) * _RECORD_OVERHEAD if size else _FLIGHT
+        if self._sealed:
+            sealed, self._sealed = self._sealed, []
+            return b"".join(sealed + self._drain(connection, _FLIGHT))
+        pieces = self._drain(connection, _room(size) if size else _FLIGHT)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _drain(self, connection: EngineConnection, room: int) -> list[bytes]:
+        """:returns: all that OpenSSL has put out."""
         pieces = []
         with suppress(SSL.WantReadError):
             while True:
                 pieces.append(connection.bio_read(room))
                 if len(pieces[-1]) < room:
                     break
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return pieces
 
     def free(self) -> None:
         """Let go of OpenSSL's memory.  What is asked of the connection afterwards is None."""
@@ -361,6 +321,18 @@ class Engine:
     def presented_leaf(self) -> Certificate | None:
         """:returns: the leaf that a rejected client presented, for the log."""
         return None if self._connection is None else self._connection.presented_leaf()
+
+
+def _send(connection: EngineConnection, data: bytes | memoryview) -> None:
+    # One call takes all of it where `new_context` made the Context.
+    sent = 0
+    while sent < len(data):
+        sent += connection.send(data[sent:] if sent else data)
+
+
+def _room(size: int) -> int:
+    """:returns: what so many application bytes take when they are encrypted."""
+    return size + (size // _RECORD + 1) * _RECORD_OVERHEAD
 
 
 def _last_words(connection: EngineConnection) -> bytes:

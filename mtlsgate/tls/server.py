@@ -34,7 +34,8 @@ from mtlsgate.clock import utc_now
 from mtlsgate.reasons import Reason
 from mtlsgate.tls.ca_names import LONGEST_MESSAGE, ca_names, message_size
 from mtlsgate.tls.contexts import new_context, use_credential
-from mtlsgate.tls.engine import Engine, EngineConnection, Handshake
+from mtlsgate.tls.engine import Engine
+from mtlsgate.tls.handshake import EngineConnection, Handshake
 from mtlsgate.tls.judge import Judge, Pending
 from mtlsgate.tls.openssl_errors import verification_error
 from mtlsgate.tls.openssl_private import CERTIFICATE_REJECTED, set_verify, use_elliptic_groups

@@ -33,7 +33,8 @@ from mtlsgate.certificates.certificate import known
 from mtlsgate.certificates.server_identity import as_address, name_problem, path_problem
 from mtlsgate.text import printable
 from mtlsgate.tls.contexts import reasons_of
-from mtlsgate.tls.engine import Engine, EngineConnection
+from mtlsgate.tls.engine import Engine
+from mtlsgate.tls.handshake import EngineConnection
 from mtlsgate.tls.plain import PlainTransport
 from mtlsgate.tls.stream import StreamReactor
 from mtlsgate.tls.transport import TlsTransport

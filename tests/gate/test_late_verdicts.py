@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, Version, self_signed
-from mtlsgate.tls.engine import EngineConnection
+from mtlsgate.tls.handshake import EngineConnection
 from mtlsgate.tls.judge import Judge, Pending
 from mtlsgate.tls.paths import MAX_ATTEMPTS, Search
 from mtlsgate.tls.server import GateContext

@@ -13,6 +13,7 @@ import ssl
 import struct
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -140,14 +141,26 @@ class Pushing:
     def pauseProducing(self) -> None:
         self.app.note("pause")
         self.going = False
+        _paused.set()
 
     def stopProducing(self) -> None:
         self.app.note("stop")
 
 
-@row(say(b"hi"))
+#: Set when the producer was paused: only then does the client read.
+_paused = threading.Event()
+
+
+def read_when_paused(tls: ssl.SSLSocket) -> object:
+    tls.sendall(b"hi")
+    assert _paused.wait(20)
+    return len(everything(tls))
+
+
+@row(read_when_paused)
 def push_producer(app: Any, event: str, data: bytes) -> None:
     if event == "data":
+        _paused.clear()
         producer = Pushing(app)
         app.transport.registerProducer(producer, True)
         producer.resumeProducing()

@@ -25,7 +25,8 @@ from mtlsgate.gate.entry import Entry
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.reasons import Cause
 from mtlsgate.testing import Client, Version
-from mtlsgate.tls.engine import Engine, EngineConnection
+from mtlsgate.tls.engine import Engine
+from mtlsgate.tls.handshake import EngineConnection
 from mtlsgate.tls.server import GateContext, TlsPolicy
 from tests.kits.gate import Log, localhost, rule
 from tests.kits.pki import NOW, pki

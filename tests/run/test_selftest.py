@@ -8,7 +8,7 @@ from mtlsgate.admission import AdmissionPolicy, Admitted
 from mtlsgate.certificates.certificate import views
 from mtlsgate.run.selftest import SelfTestError, holes, intruders, self_test
 from mtlsgate.testing import Authority
-from mtlsgate.tls.engine import EngineConnection
+from mtlsgate.tls.handshake import EngineConnection
 from mtlsgate.tls.server import GateContext
 from tests.kits.gate import Log, MemoryGate, rule
 from tests.kits.pki import site

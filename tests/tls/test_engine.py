@@ -13,7 +13,8 @@ from mtlsgate.admission import AdmissionPolicy, Rejection
 from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.testing import Authority, Credential, Version
 from mtlsgate.tls.ca_names import LONGEST_MESSAGE
-from mtlsgate.tls.engine import PIECE, Engine, EngineConnection, Event
+from mtlsgate.tls.engine import PIECE, Engine, Event
+from mtlsgate.tls.handshake import EngineConnection
 from mtlsgate.tls.server import GateContext, TlsPolicy
 from tests.kits.gate import Log, MemoryGate, admitted, localhost, rule, server_authority
 
@@ -229,3 +230,26 @@ def test_a_freed_engine_does_nothing(version: Version) -> None:
     assert both.server.outgoing() == b""
     assert (both.server.certificate, both.server.alpn, both.server.group) == (None, None, None)
     assert not isinstance(both.server.verdict, Rejection)
+
+
+def test_openssls_memory_stays_small(version: Version, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever comes and goes at once: its buffers never shrink again."""
+    most = {"in": 0, "out": 0}
+    write, send = EngineConnection.bio_write, EngineConnection.send
+
+    def fed(self: EngineConnection, data: bytes) -> int:
+        most["in"] = max(most["in"], len(data))
+        return write(self, data)
+
+    def sent(self: EngineConnection, data: bytes, flags: int = 0) -> int:
+        most["out"] = max(most["out"], len(data))
+        return send(self, data, flags)
+
+    both = Joined(context_of([rule(ca=ROOT)]), ALICE, version).join()
+    monkeypatch.setattr(EngineConnection, "bio_write", fed)
+    monkeypatch.setattr(EngineConnection, "send", sent)
+    data = bytes(range(256)) * 8000
+    both.client.write(data)
+    both.join()
+    assert b"".join(one for one in both.events["server"] if isinstance(one, bytes)) == data
+    assert most == {"in": 2**15, "out": 2**15}

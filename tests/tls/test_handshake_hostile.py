@@ -17,7 +17,7 @@ from OpenSSL.crypto import X509
 from mtlsgate.admission import AdmissionPolicy, Path
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Version
-from mtlsgate.tls.engine import EngineConnection
+from mtlsgate.tls.handshake import EngineConnection
 from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.server import GateContext
 from tests.kits.forgery import certificate_message, records

@@ -22,7 +22,7 @@ from mtlsgate.reasons import Reason
 from mtlsgate.run.listening import entrance_of, places_of
 from mtlsgate.testing import Authority, Client, Credential, Session, Version, self_signed
 from mtlsgate.tls import full_handshakes
-from mtlsgate.tls.engine import Handshake
+from mtlsgate.tls.handshake import Handshake
 from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.server import GateContext, TlsPolicy
 from mtlsgate.tls.trust import openssl_certificate

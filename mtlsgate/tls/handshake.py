@@ -1,0 +1,91 @@
+"""
+The OpenSSL connection of an engine, and what its Context's callbacks note on it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+
+from mtlsgate.admission import Admitted, Path, Rejection
+from mtlsgate.certificates.certificate import Certificate, known
+from mtlsgate.tls.judge import Pending
+from mtlsgate.tls.trust import encoded
+
+
+class Handshake:
+    """
+    What the verify callback learns of a client, for the verdict.
+
+    :ivar certificates: what OpenSSL verified so far, by depth.
+    :ivar verdict: the outcome, or None.  A rejection stands.
+    :ivar judged_at: when it was given.
+    :ivar resumed: whether the client resumed a session.
+    """
+
+    __slots__ = ("certificates", "judged_at", "resumed", "verdict")
+
+    def __init__(self) -> None:
+        self.certificates: dict[int, Certificate] = {}
+        self.verdict: Admitted | Rejection | Pending | None = None
+        self.judged_at: datetime | None = None
+        self.resumed = False
+
+    @property
+    def path(self) -> Path:
+        """The path, leaf first.  OpenSSL goes from the anchor down, so it is
+        whole at depth 0."""
+        return tuple(map(self.certificates.__getitem__, range(len(self.certificates))))
+
+
+class ServerSide(Protocol):
+    """What made a server's Context, and answers its callbacks."""
+
+    def verify(
+        self, connection: EngineConnection, certificate: X509, error: int, depth: int, ok: int
+    ) -> bool:
+        """:returns: whether to go on with the handshake."""
+
+    def choose_certificate(self, connection: EngineConnection) -> None:
+        """Show the certificate that bears the name that the client asks for."""
+
+
+class EngineConnection(SSL.Connection):
+    """
+    The OpenSSL connection of an engine.
+
+    A Context's callbacks tell by this class that an engine is at work, which
+    keeps to the verdict, and reject every other connection.
+
+    :ivar gate: what made a server's Context, and answers its callbacks; None for a client.
+    :ivar handshake: what they note.
+    """
+
+    def __init__(self, context: SSL.Context, gate: ServerSide | None = None) -> None:
+        super().__init__(context, None)
+        self.gate = gate
+        self.handshake = Handshake()
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that the client asks for (SNI), as it is written there."""
+        name = self.get_servername()
+        return None if name is None else name.decode("latin-1")
+
+    def presented_leaf(self) -> Certificate | None:
+        """
+        :returns: the leaf that a rejected client presented, for the log; it may not have
+            proved that it holds the key.
+        """
+        seen = self.handshake.certificates.get(0)
+        if seen is not None:
+            return seen
+        chain = self.get_verified_chain()
+        return known(encoded(chain[0])) if chain else None
+
+    def presented_chain(self) -> list[Certificate]:
+        """:returns: what the client sent after its leaf."""
+        return [known(encoded(one)) for one in self.get_peer_cert_chain() or ()]
