@@ -78,8 +78,13 @@ def log_output_of(options: Mapping[str, Any] | None, reactor: Turns) -> LogOutpu
             cast(Any, stream).reconfigure(errors="backslashreplace")
         return LogOutput(TextLog(stream, reactor), _nothing)
     path = Path(name or _LOG_FILE).absolute()
+    owner = owner_of(options)
     try:
-        file = make_for(owner_of(options), path, lambda: RotatingFile.fromFullPath(str(path)))
+        if path.exists() and not path.is_file():
+            # A device such as /dev/null, or a pipe, is written to and never moved away.
+            plain = make_for(owner, path, lambda: path.open("w", errors="backslashreplace"))
+            return LogOutput(TextLog(plain, reactor), _nothing)
+        file = make_for(owner, path, lambda: RotatingFile.fromFullPath(str(path)))
     except OSError as error:
         raise TwistdError(f"--logfile: {name or _LOG_FILE}: {error.strerror}") from error
     log = TextLog(cast(TextStream, file), reactor)

@@ -203,3 +203,24 @@ def test_a_logger_of_the_users_gets_the_events(demo: Path) -> None:
     with gate(demo / "gate.hcl", (program("env"), f"PYTHONPATH={demo}", *twistd)) as running:
         knock(running)
         assert running.read_until("mtlsgate.gate") == "mtlsgate.gate: not_tls\n"
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # it lives as long as twistd
+def test_a_log_that_is_no_regular_file_is_never_moved_away(tmp_path: Path) -> None:
+    """A pipe, or a device such as /dev/null: however much is written, and also when
+    a signal asks for a new file."""
+    pipe = tmp_path / "log"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        output = log_output_of({"logfile": str(pipe), "nodaemon": False}, NoReactor())
+        assert output is not None
+        output.rotate()
+        output.observer({"log_format": "written", "log_time": 0.0})
+        output.observer.flush()
+        assert b"written" in os.read(reader, 1000)
+        del output
+        assert stat.S_ISFIFO(pipe.stat().st_mode)
+        assert list(tmp_path.iterdir()) == [pipe]
+    finally:
+        os.close(reader)
