@@ -1,6 +1,6 @@
 """
 The gate's transport does what Twisted's TLS transports do, and where it differs it is
-known: `DIFFERENCES`, which docs/writing-plugins.md tells plugin authors.
+known: `DIFFERENCES`, of which docs/plugins.md tells.
 """
 
 from __future__ import annotations
