@@ -6,15 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from OpenSSL import SSL, crypto
-
 from mtlsgate.certificates.development_ca import self_signed
 from mtlsgate.certificates.parsing import ServerCredential, pair, parse_private_key
 from mtlsgate.config import model
 from mtlsgate.errors import CredentialError
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host
-from mtlsgate.tls.contexts import reasons_of
+from mtlsgate.tls.openssl_errors import REFUSALS, reasons_of
 from mtlsgate.tls.server import GateContext, TlsPolicy
 
 
@@ -88,7 +86,7 @@ class CredentialReader:
         if credential is not None:
             try:
                 GateContext(TlsPolicy((credential,), admission=None))
-            except (SSL.Error, crypto.Error) as error:
+            except REFUSALS as error:
                 text = f"OpenSSL refuses it: {reasons_of(error)}; issue a stronger one"
                 self.report.error(block.at, where, text)
                 return None

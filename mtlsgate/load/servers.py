@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import attrs
 from attrs import evolve, frozen
-from OpenSSL import SSL, crypto
 
 from mtlsgate.admission import AdmissionPolicy
 from mtlsgate.config import model
@@ -32,7 +31,7 @@ from mtlsgate.load.listen_addresses import Host
 from mtlsgate.load.rules import RuleReader
 from mtlsgate.load.server_certificates import CredentialReader
 from mtlsgate.load.trusted_proxies import trusted_proxies
-from mtlsgate.tls.contexts import reasons_of
+from mtlsgate.tls.openssl_errors import REFUSALS, reasons_of
 from mtlsgate.tls.server import GateContext, TlsPolicy
 
 #: The defaults, in seconds and bytes.  OpenSSL takes no chain above 100 KiB.
@@ -151,7 +150,7 @@ def serve(
     lint.server(server, policy.credentials, policy.admission, now(), report)
     try:
         context = GateContext(policy, now)
-    except (SSL.Error, crypto.Error) as error:
+    except REFUSALS as error:
         report.error(server.tls.at, "tls", f"OpenSSL refuses it: {reasons_of(error)}")
         return None
     lint.request(server, context.request_size, report)

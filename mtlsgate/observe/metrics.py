@@ -14,7 +14,6 @@ from importlib.metadata import version
 from typing import Any
 
 from attrs import frozen
-from OpenSSL import SSL
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -27,6 +26,7 @@ from prometheus_client.registry import Collector
 from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
 from mtlsgate.observe.counts import ConfiguredNames, Counts
+from mtlsgate.tls.contexts import openssl_version
 
 #: Prometheus' text format, as `Metrics.exposition` writes it.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -309,5 +309,4 @@ def _filled(
 
 
 def _versions() -> tuple[str, ...]:
-    openssl = SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode("ascii").split(" ")[1]
-    return version("mtlsgate"), platform.python_version(), version("twisted"), openssl
+    return version("mtlsgate"), platform.python_version(), version("twisted"), openssl_version()

@@ -13,6 +13,7 @@ from OpenSSL import SSL
 
 from mtlsgate.probe.outcome import Ending
 from mtlsgate.text import quoted
+from mtlsgate.tls.openssl_errors import last_reason
 
 #: The types of the TLS records that a server may begin with: alert and handshake.
 _FIRST_RECORDS = b"\x15\x16"
@@ -114,5 +115,4 @@ def converse(session: Session, timeout: float, wait: float) -> tuple[End, bool]:
 
 def reason(error: SSL.Error) -> str:
     """:returns: what OpenSSL says of it, in words."""
-    queue = error.args[0] if error.args else ()
-    return str(queue[-1][2]) if isinstance(queue, list) and queue else type(error).__name__
+    return last_reason(error) or type(error).__name__

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from attrs import frozen
-from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -27,7 +26,7 @@ from mtlsgate.config import Duration, Located, Misconfigured
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin, IVerifiedPeer
 from mtlsgate.peer import address_text
 from mtlsgate.text import printable
-from mtlsgate.tls.contexts import reasons_of
+from mtlsgate.tls.openssl_errors import TlsError, reasons_of
 from mtlsgate.upstream.announce import Announcement
 from mtlsgate.upstream.backends import Backends, Dialled, Unreachable
 from mtlsgate.upstream.relay import End, Limits, Relay
@@ -244,7 +243,7 @@ class ProxyTarget(End):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Say what the target had against it, if it said so."""
-        if isinstance(reason.value, SSL.Error):
+        if isinstance(reason.value, TlsError):
             self._client.target_refused(self.name, reasons_of(reason.value))
         super().connectionLost(reason)
 

@@ -71,9 +71,6 @@ def use_credential(context: SSL.Context, credential: ServerCredential) -> None:
     context.check_privatekey()
 
 
-def reasons_of(error: Exception) -> str:
-    """:returns: the reasons that OpenSSL, or the system below it, gave with an error."""
-    queue = error.args[0] if error.args else ()
-    if isinstance(error, SSL.SysCallError) or not isinstance(queue, list):
-        return str(error.args[-1]) if error.args else "no reason given"
-    return "; ".join(str(entry[-1]) for entry in queue) or "no reason given"
+def openssl_version() -> str:
+    """:returns: as ``4.0.3``."""
+    return SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode("ascii").split(" ")[1]

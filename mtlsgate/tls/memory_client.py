@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from mtlsgate.certificates.development_ca import Credential
 from mtlsgate.tls.memory_socket import Acceptor, Wire
 from mtlsgate.tls.memory_transport import Address, MemoryTransport
+from mtlsgate.tls.openssl_errors import last_reason
 from mtlsgate.tls.trust import fill
 
 Version = Literal["1.0", "1.1", "1.2", "1.3"]
@@ -347,7 +348,7 @@ class Client:
                 self._shutdown()
             return False
         except SSL.Error as error:
-            self.error = _reason(error)
+            self.error = last_reason(error) or repr(error)
             return False
         return True
 
@@ -388,8 +389,3 @@ def _context(
         context.add_extra_chain_cert(certificate)
     fill(context.get_cert_store(), trust, X509StoreFlags.PARTIAL_CHAIN)
     return context
-
-
-def _reason(error: SSL.Error) -> str:
-    queue = error.args[0] if error.args else ()
-    return str(queue[-1][2]) if isinstance(queue, list) and queue else repr(error)

@@ -8,7 +8,7 @@ strings of its error queue), each to a `Rejection`.
 
 from __future__ import annotations
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet.error import ConnectionClosed
 from twisted.python.failure import Failure
 
@@ -16,6 +16,12 @@ from mtlsgate.admission import Rejection
 from mtlsgate.proxyprotocol import begins_header
 from mtlsgate.reasons import Reason
 from mtlsgate.tls.clienthello import UNEXPECTED_HEADER
+
+#: What a TLS connection fails with.
+TlsError = SSL.Error
+
+#: What OpenSSL refuses certificates and keys with.
+REFUSALS = (SSL.Error, crypto.Error)
 
 #: X509_V_ERR_… to (reason, what it says of the certificate at that depth).
 _VERIFY_ERRORS: dict[int, tuple[Reason, str]] = {
@@ -195,8 +201,25 @@ def is_end_of_stream(error: Exception) -> bool:
     return not error.args or any(one.startswith("unexpected eof") for one in _reason_strings(error))
 
 
+def reasons_of(error: Exception) -> str:
+    """:returns: the reasons that OpenSSL, or the system below it, gave with an error."""
+    return "; ".join(_reasons(error)) or "no reason given"
+
+
+def last_reason(error: Exception) -> str | None:
+    """:returns: the latest of these reasons, or None."""
+    reasons = _reasons(error)
+    return reasons[-1] if reasons else None
+
+
 def _reason_strings(error: SSL.Error) -> list[str]:
-    """:returns: the reason strings of OpenSSL's error queue, lower case."""
-    if isinstance(error, SSL.SysCallError):
-        return [str(error.args[-1]).lower()]
-    return [str(entry[-1]).lower() for entry in (error.args[0] if error.args else ())]
+    """:returns: the reasons, lower case."""
+    return [one.lower() for one in _reasons(error)]
+
+
+def _reasons(error: Exception) -> list[str]:
+    """:returns: the reason strings of OpenSSL's error queue, the oldest first."""
+    queue = error.args[0] if error.args else []
+    if isinstance(error, SSL.SysCallError) or not isinstance(queue, list):
+        return [str(error.args[-1])]
+    return [str(entry[-1]) for entry in queue]

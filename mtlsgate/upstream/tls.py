@@ -5,14 +5,11 @@ that is built from it.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from attrs import field, frozen
 from cryptography import x509
-from OpenSSL import SSL, crypto
-from OpenSSL.crypto import X509StoreFlags
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from mtlsgate.certificates.certificate import Certificate
@@ -28,9 +25,9 @@ from mtlsgate.config.fields import position
 from mtlsgate.config.material import unusable
 from mtlsgate.errors import CredentialError, Position
 from mtlsgate.interfaces import IProtocolEnvironment
-from mtlsgate.tls.contexts import new_context, reasons_of, use_credential
-from mtlsgate.tls.trust import fill
-from mtlsgate.upstream.verified import ServerConnector, TlsEndpoint, verify
+from mtlsgate.tls.client import ClientContext, system_store
+from mtlsgate.tls.openssl_errors import REFUSALS, reasons_of
+from mtlsgate.upstream.verified import TlsEndpoint
 
 _SYSTEM = Path("system")
 
@@ -83,7 +80,7 @@ class TargetTls:
         trust = self.server_ca_certificate
         assert trust is not None  # or `problems` said so
         anchors = None if trust.path == _SYSTEM else _certificates(trust, environment)
-        if anchors is None and not any(_system_store()):
+        if anchors is None and not any(system_store()):
             raise Misconfigured(
                 trust.at,
                 f"{trust.attribute}: this system has no trust store where Python's ssl looks "
@@ -92,7 +89,7 @@ class TargetTls:
         name = None if self.server_name is None else self.server_name.value
         try:
             return TlsClient(anchors, self._credential(environment), name, alpn)
-        except (SSL.Error, crypto.Error) as error:
+        except REFUSALS as error:
             raise Misconfigured(self.at, f"OpenSSL refuses it: {reasons_of(error)}") from None
 
     def _credential(self, environment: IProtocolEnvironment) -> ServerCredential | None:
@@ -123,12 +120,6 @@ def _is_server_name(text: str) -> bool:
     return as_address(text) is not None or (ordinary and not labels[-1].isdecimal())
 
 
-def _system_store() -> tuple[str | None, str | None]:
-    """:returns: file and directory of the system's trust store, where they exist."""
-    paths = ssl.get_default_verify_paths()
-    return paths.cafile or None, paths.capath or None
-
-
 class TlsClient:
     """
     Makes TLS connections to servers whose path and name are verified.
@@ -148,26 +139,11 @@ class TlsClient:
         :param anchors: the trusted certificates; one that is no CA is trusted
             for itself alone.  None is the system's trust store.
         :param credential: what to show if the server asks.
-        :raises SSL.Error: if OpenSSL refuses any of it.
+        :param alpn: the application protocols to offer.
+        :raises TlsError: if OpenSSL refuses any of it.
         """
         self.server_name = server_name
-        self._context = context = new_context(SSL.TLS_CLIENT_METHOD)
-        # Nothing is resumed: each connection verifies its server anew.
-        context.set_options(SSL.OP_NO_TICKET)
-        context.set_verify(SSL.VERIFY_PEER, verify)
-        if anchors is None:
-            context.load_verify_locations(*_system_store())
-        else:
-            # Each is trusted, also one with others above it.
-            fill(context.get_cert_store(), anchors, X509StoreFlags.PARTIAL_CHAIN)
-        if credential is not None:
-            use_credential(context, credential)
-        if alpn:
-            context.set_alpn_protos(list(alpn))
-
-    def connect_as(self, server_name: str) -> ServerConnector:
-        """:returns: what makes connections to the server of that name."""
-        return ServerConnector(self._context, server_name)
+        self._context = ClientContext(anchors, credential, alpn)
 
     def wrap(
         self,
@@ -185,4 +161,4 @@ class TlsClient:
         name = self.server_name or host
         if name is None:
             raise ValueError("the target has no host name: set server_name in the tls block")
-        return TlsEndpoint(endpoint, self.connect_as(name), preface)
+        return TlsEndpoint(endpoint, self._context, name, preface)

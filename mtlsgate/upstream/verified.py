@@ -12,8 +12,6 @@ import socket
 from typing import cast
 
 from attrs import field, frozen
-from OpenSSL import SSL
-from OpenSSL.crypto import X509
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import (
@@ -25,22 +23,16 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Protocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtlsgate.certificates.certificate import known
-from mtlsgate.certificates.server_identity import as_address, name_problem, path_problem
 from mtlsgate.text import printable
-from mtlsgate.tls.contexts import reasons_of
+from mtlsgate.tls.client import ClientContext, ServerConnection
 from mtlsgate.tls.engine import Engine
-from mtlsgate.tls.handshake import EngineConnection
+from mtlsgate.tls.openssl_errors import TlsError, reasons_of
 from mtlsgate.tls.plain import PlainTransport
 from mtlsgate.tls.stream import StreamReactor
 from mtlsgate.tls.transport import TlsTransport
-from mtlsgate.tls.trust import encoded
-
-_log = Logger("mtlsgate.upstream")
 
 
 class HandshakeFailed(Exception):
@@ -53,83 +45,19 @@ class NotVerified(HandshakeFailed):
     """A server did not prove to be the one that was meant; the text says how."""
 
 
-class ServerConnection(EngineConnection):
-    """
-    A connection to a server, with what came of verifying it.
-
-    :ivar expected_name: what it should be called.
-    :ivar verified: whether it proved that.
-    :ivar problem: why not, or None.
-    """
-
-    def __init__(self, context: SSL.Context, server_name: str) -> None:
-        super().__init__(context)
-        self.expected_name = server_name
-        self.verified = False
-        self.problem: str | None = None
-
-
-@frozen
-class ServerConnector:
-    """
-    Makes connections to one server.
-
-    :ivar server_name: the DNS name or IP address that its certificate must be for.
-    """
-
-    _context: SSL.Context = field(repr=False)
-    server_name: str
-
-    def connection(self) -> ServerConnection:
-        """:returns: OpenSSL's connection for a new engine."""
-        connection = ServerConnection(self._context, self.server_name)
-        connection.set_connect_state()
-        if as_address(self.server_name) is None:
-            # An address is no server name (RFC 6066, 3).
-            connection.set_tlsext_host_name(self.server_name.removesuffix(".").encode("ascii"))
-        return connection
-
-
-def verify(connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
-    """
-    :returns: whether to go on with the handshake; OpenSSL asks for each
-        certificate of the server's path, from the anchor down to depth 0.
-    """
-    # An exception would leave the handshake without an alert, and a truthy
-    # answer that is no bool would trust: everything ends in True or False.
-    assert isinstance(connection, ServerConnection)
-    try:
-        problem = _problem(connection.expected_name, certificate, error, depth, bool(ok))
-    except Exception:  # noqa: BLE001 -- see above
-        _log.failure("verifying a target's certificate failed")
-        problem = "its certificate could not be judged"
-    connection.problem = connection.problem or problem
-    connection.verified = depth == 0 and connection.problem is None
-    return connection.problem is None
-
-
-def _problem(server_name: str, certificate: X509, error: int, depth: int, ok: bool) -> str | None:
-    """:returns: why a certificate of the path is not to be trusted, or None."""
-    if not ok:
-        which = "its certificate" if depth == 0 else f"the certificate at depth {depth}"
-        return f"{which}: {path_problem(error, 'server_ca_certificate')}"
-    if depth > 0:
-        return None
-    problem = name_problem(known(encoded(certificate)), server_name.removesuffix("."))
-    return None if problem is None else f"it is not {server_name}: {problem}"
-
-
 @implementer(IStreamClientEndpoint)
 @frozen
 class TlsEndpoint:
     """
     Dials a server with TLS, and connects a protocol to it when it is verified.
 
+    :ivar server_name: what the server's certificate must be for.
     :ivar preface: what is sent before TLS.
     """
 
     _endpoint: IStreamClientEndpoint
-    _connector: ServerConnector
+    _context: ClientContext = field(repr=False)
+    server_name: str
     preface: bytes = b""
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
@@ -137,7 +65,8 @@ class TlsEndpoint:
         :returns: the protocol, when the handshake is done.  Fails with
             `HandshakeFailed`, or as the endpoint's own ``connect`` does.
         """
-        return _Attempt(self._endpoint, self._connector, self.preface, factory).outcome
+        connection = self._context.connection(self.server_name)
+        return _Attempt(self._endpoint, connection, self.preface, factory).outcome
 
 
 @implementer(IProtocolFactory)
@@ -156,11 +85,11 @@ class _Attempt:
     def __init__(
         self,
         endpoint: IStreamClientEndpoint,
-        connector: ServerConnector,
+        connection: ServerConnection,
         preface: bytes,
         application: IProtocolFactory,
     ) -> None:
-        self._connector = connector
+        self._connection = connection
         self._preface = preface
         self._application = application
         self.outcome: Deferred[IProtocol] = Deferred(self._cancel)
@@ -196,9 +125,8 @@ class _Attempt:
             return
         peer, host = plain.getPeer(), plain.getHost()
         sock, unsent = plain.detach()
-        connection = self._connector.connection()
         reactor = cast(StreamReactor, plain.reactor)
-        transport = TargetTransport(sock, reactor, peer, host, connection, self)
+        transport = TargetTransport(sock, reactor, peer, host, self._connection, self)
         self._transport = transport
         transport.send(unsent + self._preface)
         transport.begin()
@@ -304,8 +232,8 @@ class TargetTransport(TlsTransport):
 def _failure(problem: str | None, error: BaseException | None) -> HandshakeFailed:
     if problem is not None:
         return NotVerified(printable(problem))
-    if isinstance(error, SSL.Error) and error.args:
+    if isinstance(error, TlsError) and error.args:
         return HandshakeFailed(printable(f"the TLS handshake failed: {reasons_of(error)}"))
-    if isinstance(error, SSL.Error | ConnectionClosed):
+    if isinstance(error, TlsError | ConnectionClosed):
         return HandshakeFailed("it closed the connection in the TLS handshake")
     return HandshakeFailed(f"the TLS handshake failed: {type(error).__name__}")

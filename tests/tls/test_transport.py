@@ -1,192 +1,24 @@
 """
-Writes that go out at once, and TLS whose directions end one by one.
+What a protocol behind the gate sees of TLS: two directions that end one by one,
+records that come together, and ends that are told.
 """
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-
 import pytest
-from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
-from twisted.internet.tcp import Connection
-from zope.interface import implementer, providedBy
+from zope.interface import implementer
 
 from mtlsgate.testing import (
     Authority,
     Client,
-    MemoryTransport,
     RecordingProtocol,
     Version,
 )
-from mtlsgate.tls.half_closing import PromptTransport, prompt
 from tests.kits.gate import Log, MemoryGate, rule
-
-
-class Readiness:
-    """
-    What a reactor watches, for a transport of a socket.
-
-    :ivar writing: transports that wait to write.
-    """
-
-    def __init__(self) -> None:
-        self.reading: set[object] = set()
-        self.writing: set[object] = set()
-        self.changes = 0
-
-    def addReader(self, one: object) -> None:
-        self.reading.add(one)
-
-    def removeReader(self, one: object) -> None:
-        self.reading.discard(one)
-
-    def addWriter(self, one: object) -> None:
-        self.changes += 1
-        self.writing.add(one)
-
-    def removeWriter(self, one: object) -> None:
-        self.writing.discard(one)
-
-
-class Pair:
-    """A transport of a real socket, and the socket at its other end."""
-
-    def __init__(self) -> None:
-        ours, self.other = socket.socketpair()
-        self.other.setblocking(False)
-        self.reactor = Readiness()
-        self.protocol = RecordingProtocol()
-        self.transport = Connection(ours, self.protocol, self.reactor)  # type: ignore[arg-type]
-        self.transport.connected = 1
-        self.prompt = prompt(self.transport)
-        self.protocol.makeConnection(self.prompt)
-
-    def received(self) -> bytes:
-        taken = bytearray()
-        try:
-            while data := self.other.recv(2**16):
-                taken += data
-        except BlockingIOError:
-            pass
-        return bytes(taken)
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    pair = Pair()
-    yield pair
-    pair.other.close()
-    if pair.transport.connected:
-        pair.transport.socket.close()
-
-
-def test_at_once(pair: Pair) -> None:
-    """What is written is there, with no turn of the reactor, and nothing to wait for."""
-    pair.prompt.write(b"hello")
-    assert pair.received() == b"hello"
-    pair.prompt.writeSequence([b"a", b"", b"b"])
-    assert pair.received() == b"ab"
-    pair.prompt.write(b"")
-    assert pair.reactor.changes == 0
-
-
-def test_in_order(pair: Pair) -> None:
-    """What the system does not take at once is kept, and nothing overtakes it."""
-    sent = bytearray()
-    number = 0
-    while not pair.reactor.writing:
-        number += 1
-        piece = number.to_bytes(4, "big") * 10_000
-        pair.prompt.write(piece)
-        sent += piece
-    pair.prompt.write(b"the last")
-    sent += b"the last"
-    received = bytearray()
-    while pair.reactor.writing:
-        received += pair.received()
-        assert pair.transport.doWrite() is None
-    received += pair.received()
-    assert received == sent
-    pair.prompt.write(b"more")
-    assert pair.received() == b"more"
-
-
-def test_not_past_the_transports_own(pair: Pair) -> None:
-    """What was written to the transport itself, and waits there, goes first."""
-    pair.transport.write(b"first ")
-    pair.prompt.write(b"second")
-    assert pair.received() == b""
-    pair.transport.doWrite()
-    assert pair.received() == b"first second"
-
-
-def test_a_producer_pauses_when_too_much_waits(pair: Pair) -> None:
-    """A producer is paused when more waits than Twisted lets wait, and resumed when that is
-    gone, as ever."""
-    calls: list[str] = []
-
-    class Producer:
-        def pauseProducing(self) -> None:
-            calls.append("pause")
-
-        def resumeProducing(self) -> None:
-            calls.append("resume")
-
-        def stopProducing(self) -> None:
-            calls.append("stop")
-
-    pair.transport.registerProducer(Producer(), True)
-    while not calls:
-        pair.prompt.write(bytes(100_000))
-    while pair.reactor.writing:
-        pair.received()
-        pair.transport.doWrite()
-    assert calls == ["pause", "resume"]
-
-
-def test_a_lost_connection_is_found_by_the_reactor(pair: Pair) -> None:
-    """A connection that is lost is found so by the reactor, and not within a write."""
-    pair.other.close()
-    pair.prompt.write(b"into the void")
-    assert pair.protocol.lost is None
-    assert pair.reactor.writing == {pair.transport}
-    assert isinstance(pair.transport.doWrite(), ConnectionLost)
-
-
-def test_a_mute_transport_sends_nothing(pair: Pair) -> None:
-    """Once it is mute, nothing goes out, at once or later."""
-    assert isinstance(pair.prompt, PromptTransport)
-    pair.prompt.mute()
-    pair.prompt.write(b"x")
-    assert pair.received() == b""
-    assert not pair.reactor.writing
-
-
-def test_only_of_sockets() -> None:
-    """A transport that does more than carry bytes to a socket is left as it is: what it does
-    must not be passed by."""
-
-    class Wrapped:
-        def __init__(self, inner: object) -> None:
-            self.inner = inner
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self.inner, name)
-
-    pair = Pair()
-    wrapped = Wrapped(pair.transport)
-    assert prompt(wrapped) is wrapped  # type: ignore[arg-type,comparison-overlap]
-    assert prompt(pair.prompt) is pair.prompt
-    for interface in providedBy(pair.transport):
-        assert interface.providedBy(pair.prompt)
-    assert ITCPTransport.providedBy(pair.prompt)
-    pair.other.close()
-    pair.transport.socket.close()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -352,10 +184,3 @@ def test_abort_says_nothing(log: Log, version: Version) -> None:
     seat.client.pump()
     assert seat.client.aborted
     assert not seat.client.close_notified
-
-
-def test_memory_and_sockets_agree() -> None:
-    """A transport in memory is taken as it is."""
-    address = IPv4Address("TCP", "127.0.0.1", 1)
-    memory = MemoryTransport(Clock(), address, address)
-    assert prompt(memory) is memory

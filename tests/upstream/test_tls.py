@@ -32,9 +32,10 @@ from mtlsgate.testing import (
     Version,
     self_signed,
 )
-from mtlsgate.upstream import verified
+from mtlsgate.tls import client as tls_client
+from mtlsgate.tls.client import ClientContext, ServerConnection
 from mtlsgate.upstream.tls import TlsClient
-from mtlsgate.upstream.verified import HandshakeFailed, NotVerified, ServerConnection
+from mtlsgate.upstream.verified import HandshakeFailed, NotVerified
 from tests.kits.gate import Log
 from tests.kits.upstream import MemoryServer, ScriptedEndpoint
 
@@ -265,7 +266,7 @@ def test_exceptions_refuse(
     def raises(*_: object) -> str:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(verified, failing, raises)
+    monkeypatch.setattr(tls_client, failing, raises)
     credential = backend() if failing == "name_problem" else impostors()["expired"].credential
     call = Call(credential, version)
     assert str(call.error) == "its certificate could not be judged"
@@ -392,8 +393,7 @@ def test_system_store_is_consulted_only_if_named(
 
 def test_cipher_suites() -> None:
     """No cipher suite without forward secrecy and AEAD is offered."""
-    context = TlsClient([authority().certificate])._context
-    connection = verified.ServerConnection(context, "x")
+    connection = ClientContext([authority().certificate]).connection("x")
     suites = connection.get_cipher_list()
     assert suites
     assert all(

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 from typing import Protocol as Shape
 
-from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -19,6 +18,7 @@ from zope.interface import implementer
 from mtlsgate.http.fields import Line
 from mtlsgate.protocols.http.outgoing import BodyKind
 from mtlsgate.protocols.http.response import BadResponse, ResponseHandler, ResponseReader
+from mtlsgate.tls.openssl_errors import TlsError
 from mtlsgate.upstream.targets import Target
 
 
@@ -268,6 +268,6 @@ class TargetConnection(Protocol):
 
 
 def _words(reason: Failure) -> str:
-    if reason.check(SSL.Error):
+    if reason.check(TlsError):
         return "its TLS failed"
     return str(reason.value).rstrip(".").lower() or type(reason.value).__name__
