@@ -10,6 +10,7 @@ from typing import Protocol
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mtlsgate.admission import Rejection
@@ -31,6 +32,8 @@ from mtlsgate.tls.clienthello import (
 )
 from mtlsgate.tls.stream import StreamReactor
 from mtlsgate.tls.transport import TlsTransport
+
+_log = Logger("mtlsgate.gate")
 
 #: How much is read at once before a client is admitted.
 _EARLY_READ = 2**15
@@ -120,6 +123,13 @@ class ArrivingConnection(TlsTransport):
 
     def begin(self) -> None:
         """Begin to read; called once, when the registry knows the connection."""
+        try:
+            self._begin()
+        except Exception:  # noqa: BLE001 -- it costs this connection, which is counted already
+            _log.failure("{server}: taking a connection failed", server=self.entry.server)
+            self._turn_away(Rejection(Reason.INTERNAL_ERROR, "taking the connection failed"))
+
+    def _begin(self) -> None:
         servers = self._servers
         servers.began()
         # Nagle's algorithm against delayed acknowledgements costs 40 ms an exchange.

@@ -45,6 +45,10 @@ _FLIGHT = 2**14
 #: largest amount that was ever in them, and stay so for as long as the connection.
 _SLICE = 2**15
 
+#: How much TLS may have to answer to so much.  A client that does nothing but ask for
+#: new keys (KeyUpdate) costs more than one that sends anything else.
+_MAX_ANSWERS = 2**14
+
 
 class Event(Enum):
     """What can come of the bytes that an engine was fed, besides bytes."""
@@ -171,14 +175,16 @@ class Engine:
         records: list[bytes] = []
         size = 0
         try:
-            while size < PIECE:
+            while size < PIECE and not self._is_dry:
                 try:
                     records.append(connection.recv(_RECORD))
                     size += len(records[-1])
+                    continue
                 except SSL.WantReadError:
-                    if not self._refill(connection):
-                        self._is_dry = True
-                        break
+                    pass
+                if self._waiting:
+                    self._check_answers(connection)
+                self._is_dry = not self._refill(connection)
         except SSL.ZeroReturnError:
             self._met = Event.ENDED
         except SSL.Error as error:
@@ -188,6 +194,13 @@ class Engine:
             self.received += size
             return records[0] if len(records) == 1 else b"".join(records)
         return self._raise_met() if self._met is not None else Event.NEEDS_BYTES
+
+    def _check_answers(self, connection: EngineConnection) -> None:
+        """:raises SSL.Error: if TLS had to answer too much to what OpenSSL got last."""
+        answers = self._drain(connection, _FLIGHT)
+        self._sealed += answers
+        if sum(map(len, answers)) > _MAX_ANSWERS:
+            raise SSL.Error([("", "", "too many key updates")])
 
     def _raise_met(self) -> Event:
         met, self._met = self._met, None
@@ -266,6 +279,8 @@ class Engine:
     def free(self) -> None:
         """Let go of OpenSSL's memory.  What is asked of the connection afterwards is None."""
         self._connection = None
+        self._waiting = memoryview(b"")
+        self._sealed.clear()
 
     # What was negotiated.
 

@@ -50,6 +50,9 @@ _log = Logger("mtlsgate.connections")
 #: How much may wait to be encrypted before it is not left to wait any longer.
 FLUSH_SIZE = 2**16
 
+#: How much of TLS's own answers may wait for the other side to read.
+_MAX_ANSWERS = 2**16
+
 
 @implementer(INegotiated, ISystemHandle)
 class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may be a unix socket's
@@ -69,6 +72,7 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
     :ivar _is_ending: whether to send close_notify when the producer is gone.
     :ivar _is_over: whether to close the socket when everything has been sent.
     :ivar _reason: why the connection is over, where the socket does not tell.
+    :ivar _answers: how many bytes of TLS's own wait since everything had been sent.
     """
 
     _engine: Engine | None = None
@@ -82,6 +86,7 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
     _is_over = False
     _is_deaf = False
     _reason: Failure | None = None
+    _answers = 0
 
     def __init__(
         self, sock: socket.socket, reactor: StreamReactor, peer: IAddress, host: IAddress
@@ -109,7 +114,11 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
         self._is_busy = True
         try:
             while self._may_deliver():
-                event = engine.next()
+                try:
+                    event = engine.next()
+                except SSL.Error as error:
+                    self.tls_failed(error)
+                    break
                 if event is Event.NEEDS_BYTES:
                     break
                 if isinstance(event, bytes):
@@ -118,17 +127,23 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
                     self._other_side_ended()
                 else:
                     self.handshake_completed()
-        except SSL.Error as error:
-            self.tls_failed(error)
         finally:
             self._is_busy = False
             if self.connected and not self.is_aborted:
                 if self._written:
                     self._encrypt()
                 else:
-                    # TLS may have something of its own to say.
-                    self.send(engine.outgoing())
+                    self._answer(engine.outgoing())
                 self._end_if_due()
+
+    def _answer(self, data: bytes) -> None:
+        """Send what TLS has to say of its own, if the other side reads that."""
+        self.send(data)
+        if data and self.unsent and self._application is not None:
+            self._answers += len(data)
+            if self._answers > _MAX_ANSWERS:
+                self._reason = Failure(ConnectionLost("it does not read the answers of TLS"))
+                super().abortConnection()
 
     def _may_deliver(self) -> bool:
         return not (self._is_paused or self._is_read or self.is_aborted or self.disconnected)
@@ -153,6 +168,12 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
     def readConnectionLost(self, reason: Failure) -> None:
         """The kernel has no more bytes."""
         self.stopReading()
+        if self._engine is not None and self._engine.has_more:
+            # What came before is delivered first, as far as the application takes it;
+            # when it wants the rest, the kernel says again that no more comes.
+            self._handle_events()
+            if self._is_paused or self.is_aborted or self.disconnected:
+                return
         if not self._is_read:
             self._reason = self._reason or Failure(ConnectionLost())
             self.connectionLost(reason)
@@ -229,6 +250,7 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
 
     def all_sent(self) -> Exception | None:
         """Ask the producer for more, or end."""
+        self._answers = 0
         if self._is_over:
             return ConnectionDone()
         producer = self.producer
@@ -259,7 +281,7 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
             # The other side's close_notify must be read; what comes before it is dropped.
             self._is_paused = False
             self._is_deaf = True
-            self.startReading()
+            self._read_on()
         if not self._is_busy:
             self._end_if_due()
 
@@ -330,15 +352,24 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
         """Deliver again."""
         if self.connected and not self.disconnecting and self._is_paused:
             self._is_paused = False
-            if not self._is_over:
-                self.startReading()
-            if self._engine is not None and self._engine.has_more:
-                # What was received before is delivered in another turn.
-                cast(StreamReactor, self.reactor).callLater(0, self._go_on)
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Read again, and handle what was received before in another turn."""
+        if not self._is_over:
+            self.startReading()
+        if self._engine is not None and self._engine.has_more:
+            cast(StreamReactor, self.reactor).callLater(0, self._go_on)
 
     def _go_on(self) -> None:
-        if not (self._is_busy or self.disconnected or self.is_aborted):
+        if self._is_busy or self.disconnected or self.is_aborted:
+            return
+        try:
             self._handle_events()
+        except Exception as error:  # noqa: BLE001 -- the application's own; it ends the connection
+            # As a reactor does when reading fails.
+            _log.failure("a protocol failed to take what was received")
+            self.connectionLost(Failure(error.with_traceback(None)))
 
     def stopProducing(self) -> None:
         """End the connection."""
