@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 from twisted.internet.interfaces import IAddress
 
 from mtlsgate.admission import Admitted, Pin, Rejection
+from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.gate.events import Negotiated
 from mtlsgate.gate.judging import Judging
 from mtlsgate.gate.server import GateServer
@@ -33,6 +34,7 @@ class Candidate:
     :ivar judged_at: when the rules admitted it.
     :ivar server: the name of the server that it is held to.
     :ivar terms: that server's.
+    :ivar authorizer: whom that server asks, or None.
     """
 
     peer: VerifiedPeer | None
@@ -41,6 +43,7 @@ class Candidate:
     judged_at: datetime
     server: str
     terms: Terms
+    authorizer: Authorizer | None
 
     @property
     def identity(self) -> bytes | None:
@@ -76,6 +79,7 @@ def candidate(engine: Engine, server: GateServer, address: IAddress) -> Candidat
         judged_at=engine.handshake.judged_at or server.context.now(),
         server=server.name,
         terms=server.terms,
+        authorizer=server.authorizer,
     )
 
 
@@ -93,7 +97,14 @@ def as_of_now(
         held = judging.judge(listener, client.negotiated.server_name, client.peer)
         if isinstance(held, Rejection):
             return held
-        return evolve(client, peer=held.peer, pin=held.pin, server=held.server, terms=held.terms)
+        return evolve(
+            client,
+            peer=held.peer,
+            pin=held.pin,
+            server=held.server,
+            terms=held.terms,
+            authorizer=held.authorizer,
+        )
     if client.peer is None or not _has_time_passed(client, now):
         return client
     judge = server.context.judge

@@ -142,17 +142,10 @@ class Connection(ArrivingConnection):
             return
         client = candidate(engine, self._server, self._peer)
         client = client if isinstance(client, Rejection) else self._as_of_now(client)
-        authorizer = self._server.authorizer
         if isinstance(client, Rejection):
             self._refuse(client, engine)
-        elif client.peer is None or authorizer is None:
-            self._let_in(client)
         else:
-            answer = authorizer.objection(client.peer, self._registry.clock)
-            if isinstance(answer, Deferred):
-                self._wait_for(answer, client)
-            else:
-                self._conclude(answer, client)
+            self._ask(client)
 
     def _refuse(self, rejection: Rejection, engine: Engine) -> None:
         alert = engine.refuse()
@@ -174,9 +167,21 @@ class Connection(ArrivingConnection):
 
     # AUTHORIZER
 
+    def _ask(self, client: Candidate) -> None:
+        """Let the client in, if the authorizer has nothing against it."""
+        if client.peer is None or client.authorizer is None:
+            self._let_in(client)
+            return
+        answer = client.authorizer.objection(client.peer, self._registry.clock)
+        if isinstance(answer, Deferred):
+            self._wait_for(answer, client)
+        else:
+            self._conclude(answer, client)
+
     def _wait_for(self, answer: Deferred[Rejection | None], client: Candidate) -> None:
         # The authorizer limits the time by itself.
-        self._enter(Stage.AUTHORIZER)
+        if self.stage is not Stage.AUTHORIZER:
+            self._enter(Stage.AUTHORIZER)
         self.pauseProducing()
         # First, for the answer may be there already.
         self._asking = answer
@@ -198,6 +203,9 @@ class Connection(ArrivingConnection):
         standing = objection or self._as_of_now(client)
         if isinstance(standing, Rejection):
             self._turn_away(standing)
+        elif standing.authorizer not in (client.authorizer, None):
+            # Another epoch has another authorizer, who was not asked.
+            self._ask(standing)
         else:
             self._let_in(standing)
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from attrs import frozen
 
 from mtlsgate.admission import Pin, Rejection
+from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.gate.terms import Terms
 from mtlsgate.peer import VerifiedPeer
 
@@ -23,12 +24,14 @@ class Held:
     :ivar peer: the client, with the rule by which it is in now; None where the
         server asks for no certificate.
     :ivar pin: by which it is in now, or None.
+    :ivar authorizer: who is asked about it before it is admitted, or None.
     """
 
     server: str
     terms: Terms
     peer: VerifiedPeer | None
     pin: Pin | None
+    authorizer: Authorizer | None = None
 
 
 class Judging(Protocol):

@@ -227,7 +227,13 @@ class _Verdicts:
             return verdict
         if verdict.rule.name != peer.rule:
             peer = evolve(peer, rule=verdict.rule.name)
-        return Held(server=gate.name, terms=gate.terms, peer=peer, pin=verdict.pin)
+        return Held(
+            server=gate.name,
+            terms=gate.terms,
+            peer=peer,
+            pin=verdict.pin,
+            authorizer=gate.authorizer,
+        )
 
 
 _NO_CERTIFICATE = Rejection(
