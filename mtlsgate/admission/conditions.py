@@ -1,8 +1,8 @@
 """
-What ``allow`` and ``deny`` blocks ask of a leaf, and whether it matches.
+The ``allow`` and ``deny`` blocks of a rule, and whether a leaf matches them.
 
-An ``allow`` is read strictly: what is in doubt does not match.  A ``deny`` is
-read widely: what is in doubt, or cannot be read, matches.
+``allow`` blocks match strictly: a doubtful value does not match.  ``deny``
+blocks match widely: a doubtful or unreadable value matches.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from mtlsgate.text import safe_line
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-#: Networks are found by their first so many bits, and their multiples.
+#: The index looks networks up by prefixes of these lengths in bits, and multiples.
 _STEPS = {4: 8, 6: 16}
 
 
 @frozen
 class NetworkPattern:
     """
-    Addresses in CIDR notation.
+    A network in CIDR notation.
 
-    :ivar network: which.
+    :ivar network: the network.
     """
 
     network: Network
@@ -59,7 +59,7 @@ class NetworkPattern:
 
     @property
     def key(self) -> Hashable:
-        """One of `_network_keys` of each address in it."""
+        """The index key.  `_network_keys` yields it for every address in the network."""
         length = self.network.prefixlen
         rest = length % _STEPS[self.network.version]
         return _leading_bits(self.network.network_address, length - rest)
@@ -78,8 +78,8 @@ Pattern = DnsPattern | UriPattern | NetworkPattern
 
 
 class Unreadable:
-    """Stands for a value of the leaf that cannot be read.  Every ``deny`` block
-    matches it, and no ``allow`` block does."""
+    """A value of the leaf that cannot be read.  Every ``deny`` block matches it;
+    no ``allow`` block does."""
 
     def __repr__(self) -> str:
         return "unreadable"
@@ -91,8 +91,10 @@ UNREADABLE = Unreadable()
 @frozen(slots=False)
 class Leaf:
     """
-    A leaf, and the values that conditions look at, each worked out on first use.
-    They follow from its bytes alone: `leaf_of` remembers them.
+    A leaf, and its values that conditions look at.
+
+    Each value is worked out on first use.  Values depend only on the leaf's
+    bytes, so `leaf_of` can cache them.
 
     :ivar certificate: the leaf.
     """
@@ -109,9 +111,9 @@ class Leaf:
 
     def values(self, attribute: str, wide: bool = False) -> tuple[Hashable, ...]:
         """
-        :param attribute: of an ``allow`` or ``deny`` block.
-        :param wide: whether to add the values that count for a ``deny`` only.
-        :returns: what the leaf has of it, in the form that `Clause` compares.
+        :param attribute: an attribute of ``allow`` and ``deny`` blocks.
+        :param wide: whether to add values that count only for ``deny``.
+        :returns: the leaf's values, in the form that `Clause` compares.
         """
         if (attribute, wide) not in self._values:
             self._values[attribute, wide] = tuple(_values(self.certificate, attribute, wide))
@@ -119,8 +121,9 @@ class Leaf:
 
     def keys(self, attribute: str) -> frozenset[Hashable]:
         """
-        :param attribute: of an ``allow`` block.
-        :returns: at least one of the keys of every `Clause` on it that matches.
+        :param attribute: an attribute of ``allow`` blocks.
+        :returns: index keys.  They include at least one key of each `Clause` on
+            this attribute that matches the leaf.
         """
         if attribute not in self._keys:
             values = self.values(attribute)
@@ -131,7 +134,7 @@ class Leaf:
 
 @lru_cache(MAX_REMEMBERED)
 def leaf_of(certificate: Certificate) -> Leaf:
-    """:returns: the leaf, with all that was worked out of it before."""
+    """:returns: the leaf, with the values that earlier calls worked out."""
     return Leaf(certificate)
 
 
@@ -178,7 +181,7 @@ def _ip_addresses(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
 
 
 def _spiffe_ids(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
-    # A leaf with several URIs has no SPIFFE ID, but none of them saves it from a deny.
+    # A leaf with several URIs has no SPIFFE ID; a deny still looks at each of them.
     if wide:
         yield from _uris(leaf, wide)
     elif leaf.names.spiffe_id is not None:
@@ -186,14 +189,15 @@ def _spiffe_ids(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
 
 
 def _fingerprints(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
-    # Its holder can give it another fingerprint, which saves it from no deny.
+    # The client can re-encode the signature and so change the fingerprint.  A
+    # deny must match all encodings.
     found = fingerprints(leaf) if wide else (leaf.sha256,)
     return (digest.hex() for digest in found)
 
 
 def _key_fingerprints(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
-    """SHA-256 of the SubjectPublicKeyInfo (RFC 7469, 2.4), in hex: as it stands
-    in the leaf, and as the tools write it."""
+    """SHA-256 of the SubjectPublicKeyInfo (RFC 7469, 2.4), in hex: of the leaf's
+    own bytes, and of the usual encoding that tools print."""
     yield hashlib.sha256(leaf.spki).hexdigest()
     with suppress(*UNPARSABLE):
         key = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -212,12 +216,12 @@ def _issuers(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
 class Clause:
     """
     One attribute of an ``allow`` or ``deny`` block.  It matches if one of its
-    values does.
+    values matches.
 
     :ivar attribute: its name.
     :ivar written: the values as written, for messages.
-    :ivar exact: those that match exactly.
-    :ivar patterns: the others.
+    :ivar exact: the values that must be equal.
+    :ivar patterns: the values that are patterns.
     """
 
     attribute: str
@@ -227,12 +231,12 @@ class Clause:
 
     @property
     def keys(self) -> frozenset[Hashable]:
-        """The leaf has one of them (`Leaf.keys`) if the clause matches strictly."""
+        """Index keys.  A leaf that matches strictly has one of them in `Leaf.keys`."""
         return self.exact.union(pattern.key for pattern in self.patterns)
 
     def matches(self, leaf: Leaf, wide: bool = False) -> bool:
         """
-        :param wide: whether to match what is in doubt.
+        :param wide: whether doubtful values match.
         :returns: whether the leaf has one of the values.
         """
         values = leaf.values(self.attribute, wide)
@@ -248,7 +252,7 @@ class Clause:
 @frozen
 class Condition:
     """
-    One ``allow`` or ``deny`` block.  It matches if all its attributes do.
+    One ``allow`` or ``deny`` block.  It matches if all its attributes match.
 
     :ivar clauses: at least one.
     """
@@ -256,19 +260,19 @@ class Condition:
     clauses: tuple[Clause, ...]
 
     def allows(self, leaf: Leaf) -> bool:
-        """:returns: whether it matches the leaf as an ``allow``, beyond doubt."""
+        """:returns: whether the block matches the leaf strictly, as ``allow``."""
         return all(clause.matches(leaf) for clause in self.clauses)
 
     def denies(self, leaf: Leaf) -> bool:
-        """:returns: whether it matches the leaf as a ``deny``, in the widest reading."""
+        """:returns: whether the block matches the leaf widely, as ``deny``."""
         return all(clause.matches(leaf, wide=True) for clause in self.clauses)
 
 
 @frozen
 class _Attribute:
     """
-    :ivar read: from a value as written to what is compared, or to a pattern.
-    :ivar of: the same of a leaf, strictly or widely.
+    :ivar read: turns a written value into the value to compare, or a pattern.
+    :ivar of: takes a leaf and whether to match widely; yields the leaf's values.
     """
 
     read: Callable[[str], Hashable]
@@ -345,7 +349,7 @@ _ATTRIBUTES: Mapping[str, _Attribute] = {
 }
 
 
-#: From a value to the keys of all patterns that match it.
+#: For each attribute with patterns: from a value to the keys of all matching patterns.
 _PATTERN_KEYS: Mapping[str, Callable[[Any], Iterable[Hashable]]] = {
     "dns_names": dns_keys,
     "ip_addresses": _network_keys,
@@ -356,17 +360,17 @@ _PATTERN_KEYS: Mapping[str, Callable[[Any], Iterable[Hashable]]] = {
 
 def read_value(attribute: str, text: str) -> Hashable:
     """
-    :param attribute: of an ``allow`` or ``deny`` block.
+    :param attribute: an attribute of ``allow`` and ``deny`` blocks.
     :param text: one of its values, as written.
-    :returns: what `Leaf.values` gives of an equal leaf, or a pattern.
-    :raises ValueError: if it is no such value, or would match everything.
+    :returns: a value to compare with `Leaf.values`, or a pattern.
+    :raises ValueError: if the text is not such a value, or would match everything.
     """
     return _ATTRIBUTES[attribute].read(text)
 
 
 def clause(attribute: str, values: Mapping[str, Hashable]) -> Clause:
     """
-    :param values: what `read_value` made of each value, by the value as written.
+    :param values: what `read_value` returned for each value, by the value as written.
     """
     patterns = tuple(one for one in values.values() if isinstance(one, Pattern))
     exact = frozenset(one for one in values.values() if not isinstance(one, Pattern))

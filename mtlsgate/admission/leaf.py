@@ -1,5 +1,5 @@
 """
-What is asked of every leaf, whatever the rules say.
+The checks that every leaf must pass, whatever the rules say.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from mtlsgate.reasons import Reason
 
 def unfit(leaf: Certificate, now: datetime) -> Rejection | None:
     """
+    Check a leaf's validity (RFC 5280, 4.1.2.5, whole seconds, both ends
+    included), its key usage (RFC 8446, 4.4.2.2; RFC 5246, 7.4.6) and its
+    extended key usage (RFC 5280, 4.2.1.12).
+
     :param now: the time to judge by, aware.
-    :returns: why no rule can admit the leaf, pinned or not, or None: its
-        validity (RFC 5280, 4.1.2.5, whole seconds, both ends included), what
-        its key is for (RFC 8446, 4.4.2.2; RFC 5246, 7.4.6), and what the
-        certificate is for (RFC 5280, 4.2.1.12).
-    :raises Malformed: if one of these cannot be read.
+    :returns: why no rule can admit the leaf, pinned or not; None if it is fit.
+    :raises Malformed: if one of these fields cannot be read.
     """
     now = now.replace(microsecond=0)
     if now > leaf.not_after:
@@ -35,13 +36,13 @@ def unfit(leaf: Certificate, now: datetime) -> Rejection | None:
 
 
 def may_sign(leaf: Certificate) -> bool:
-    """:returns: whether the key usage, where present, includes digitalSignature,
-    by which a TLS client proves that it has the key."""
+    """:returns: whether the key usage, if present, includes digitalSignature.  A
+    TLS client signs to prove that it has the key."""
     return leaf.key_usage is None or bool(leaf.key_usage & DIGITAL_SIGNATURE)
 
 
 def is_for_clients(certificate: Certificate) -> bool:
-    """:returns: whether the extended key usage, where present, includes TLS
-    client authentication."""
-    # OpenSSL does not take anyExtendedKeyUsage for it, though RFC 5280 would.
+    """:returns: whether the extended key usage, if present, includes TLS client
+    authentication."""
+    # Like OpenSSL, and unlike RFC 5280, do not accept anyExtendedKeyUsage.
     return certificate.purposes is None or CLIENT_AUTH in certificate.purposes

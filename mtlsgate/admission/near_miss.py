@@ -1,8 +1,8 @@
 """
-Why not, in words: what a client that a rule rejects is nearest to.
+Near misses: what a rejected client lacks to satisfy a rule.
 
-Pure; for people, so it looks at everything that could have been meant, which
-a verdict does not.
+These hints are for people.  They look at more than a verdict does, and they
+decide nothing.  This module is pure.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from mtlsgate.text import printable
 def near_misses(rule: Rule, chain: Sequence[Certificate], now: datetime) -> Iterator[str]:
     """
     :param chain: as presented, the leaf first.
-    :returns: in one line each, what of the rule the chain almost satisfies;
-        the likeliest first.
+    :returns: what the chain lacks to satisfy the rule, one line each, the
+        likeliest cause first.
     """
     leaf = Leaf(chain[0])
     yield from _validity(leaf.certificate, now)
     missing = list(_authority(rule, chain)) if rule.authorities else []
     yield from missing
     if rule.pins and not rule.pins_of(leaf.certificate.sha256) and not missing:
-        # Only of a leaf that its CA vouches for is it safe to say how to let it in.
+        # Suggest pinning a leaf only if the rule's CA issued it.
         yield from _pin(rule, leaf.certificate)
     for condition in rule.deny:
         if condition.denies(leaf):
@@ -74,7 +74,7 @@ def _authority(rule: Rule, chain: Sequence[Certificate]) -> Iterator[str]:
 
 
 def _dead_end(current: Certificate, namesakes: Sequence[Certificate], rule: Rule) -> str:
-    """:param namesakes: certificates with the name of its issuer, which is none of them."""
+    """:param namesakes: certificates that have the issuer's name, but did not issue it."""
     if any(one.sha256 in rule.authority_digests for one in namesakes):
         return "issued by a CA with the configured name but another key"
     if namesakes:

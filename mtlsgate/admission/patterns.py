@@ -4,11 +4,11 @@ The pattern language of ``allow`` and ``deny``: what a value in a list matches.
 A value without ``*`` matches exactly.  In ``dns_names`` one leading ``*.``
 stands for one label; in the path of ``uris`` and ``spiffe_ids`` a segment
 ``*`` stands for one segment and ``**`` for one or more.  A ``*`` anywhere else
-is refused, so that nothing is wider than it looks.
+is refused, so that no pattern is wider than it looks.
 
-In an ``allow`` a ``*`` stands only for what is well-formed, so that no program
-can read it as anything else.  In a ``deny`` it stands for anything, since there
-the narrow reading would admit someone.  That is what ``wide`` means.
+In an ``allow`` block ``*`` matches only well-formed text, which every program
+reads the same way.  In a ``deny`` block it matches anything, because there a
+narrow match could let a client in.  The ``wide`` parameter selects the second.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from attrs import frozen
 
 from mtlsgate.certificates.server_names import canonical
 
-#: scheme and authority, and the path after them (RFC 3986, 3).
+#: Scheme and authority, then the path (RFC 3986, 3).
 _URI = re.compile(r"(?P<front>[A-Za-z][A-Za-z0-9+.-]*:(?://[^/?#]*)?)(?P<path>.*)", re.DOTALL)
-#: A segment that a wildcard stands for (RFC 3986, 3.3): nothing that a reader
-#: of the URI could take for several segments, for none, for another directory
-#: or for a query, be it encoded once or twice; and no control characters.
+#: A segment that a wildcard may match (RFC 3986, 3.3).  It excludes whatever a
+#: program could read as several segments, as no segment, as ".." or as a query,
+#: encoded once or twice.  It also excludes control characters.
 _SEGMENT = re.compile(
     r"(?!\.{1,2}\Z)"
     r"(?:[A-Za-z0-9._~!$&'()+,;=:@-]|%(?!(?i:[01]|2[35EF]|3F|5C|7F))[0-9A-Fa-f]{2})+\Z"
 )
-#: By how many segments, at most, a pattern is found: a URI may have thousands.
+#: The rule index uses at most this many leading segments; a URI may have thousands.
 _HEAD = 4
-#: A label that a wildcard stands for.
+#: A label that a wildcard may match.
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}\Z")
 
 
@@ -53,12 +53,15 @@ class DnsPattern:
 
     @property
     def key(self) -> DnsPattern:
-        """One of `dns_keys` of each name that it matches."""
+        """The index key.  `dns_keys` yields it for every name that matches."""
         return self
 
 
 def dns_keys(value: str) -> Iterator[DnsPattern]:
-    """:param value: a canonical DNS name."""
+    """
+    :param value: a canonical DNS name.
+    :returns: the keys of all patterns that match it.
+    """
     _, dot, parent = value.partition(".")
     if dot:
         yield DnsPattern(f".{parent}")
@@ -67,8 +70,10 @@ def dns_keys(value: str) -> Iterator[DnsPattern]:
 @frozen
 class UriPattern:
     """
-    :ivar front: scheme and authority, which must be equal.
-    :ivar segments: of the path; ``*`` is any one, ``**`` any one or more.
+    A URI with ``*`` or ``**`` in its path.
+
+    :ivar front: scheme and authority; they must be equal.
+    :ivar segments: the path's segments; ``*`` matches any one, ``**`` one or more.
     """
 
     front: str
@@ -83,13 +88,16 @@ class UriPattern:
 
     @property
     def key(self) -> UriPattern:
-        """One of `uri_keys` of each URI that it matches, unless it is to match widely."""
+        """The index key.  `uri_keys` yields it for every URI that matches strictly."""
         literal = takewhile(lambda segment: segment not in ("*", "**"), self.segments)
         return UriPattern(self.front, tuple(islice(literal, _HEAD)))
 
 
 def uri_keys(value: str) -> Iterator[UriPattern]:
-    """:param value: a URI as the certificate has it."""
+    """
+    :param value: a URI as the certificate has it.
+    :returns: the keys of all patterns that match it strictly.
+    """
     found = _URI.match(value)
     if found is not None:
         segments = tuple(found["path"].split("/", _HEAD)[:_HEAD])
@@ -98,8 +106,8 @@ def uri_keys(value: str) -> Iterator[UriPattern]:
 
 
 def _match(pattern: tuple[str, ...], segments: list[str], wide: bool) -> bool:
-    """Whether segments match, in time proportional to the product of both lengths."""
-    # What of the pattern can have been used up, after each segment.
+    """Whether the segments match.  Time grows with the product of both lengths."""
+    # How many pattern segments the segments so far may have used.
     states = {0}
     for segment in segments:
         following: set[int] = set()
@@ -117,7 +125,7 @@ def _match(pattern: tuple[str, ...], segments: list[str], wide: bool) -> bool:
 def dns_pattern(text: str) -> str | DnsPattern:
     """
     :returns: the canonical name, or a pattern.
-    :raises ValueError: if it would match everything, or cannot be matched.
+    :raises ValueError: if it would match everything, or could match nothing.
     """
     name = canonical(text)
     if not name:
@@ -137,8 +145,8 @@ def dns_pattern(text: str) -> str | DnsPattern:
 def uri_pattern(text: str) -> str | UriPattern:
     """
     :returns: the URI, or a pattern.
-    :raises ValueError: if it would match everything, or a ``*`` is anywhere
-        but in the path.
+    :raises ValueError: if it would match everything, or if a ``*`` is outside
+        the path.
     """
     if "*" not in text:
         return text
@@ -159,7 +167,7 @@ def uri_pattern(text: str) -> str | UriPattern:
 def spiffe_pattern(text: str) -> str | UriPattern:
     """
     :returns: the SPIFFE ID, or a pattern within one trust domain.
-    :raises ValueError: if it is no SPIFFE ID, or crosses trust domains.
+    :raises ValueError: if it is not a SPIFFE ID, or spans several trust domains.
     """
     domain = re.match(r"spiffe://([^/]*)", text)
     if domain is None:

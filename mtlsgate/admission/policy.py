@@ -1,8 +1,8 @@
 """
-Who gets in.
+The decision: which clients get in.
 
-Read `AdmissionPolicy.judge` and `verdict_of` from top to bottom to learn why a
-client was rejected.
+To learn why a client was rejected, read `AdmissionPolicy.judge` and `verdict_of`
+from top to bottom.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
 from mtlsgate.reasons import Reason
 from mtlsgate.text import first_line
 
-#: The order in which a rule is checked.  If several rules reject, the log tells
-#: the rejection that came last in this order: the one closest to admitting.
+#: The order of the checks in a rule.  If several rules reject, the log shows the
+#: rejection that comes last in this order: it came closest to admitting.
 _STAGES = (
     Reason.UNKNOWN_CA,
     Reason.LEAF_MISMATCH,
@@ -47,7 +47,7 @@ def _stage(rejection: Rejection) -> int:
 
 
 def _agrees(path: Path) -> None:
-    """Object to nothing."""
+    """No objection."""
 
 
 @frozen
@@ -56,7 +56,7 @@ class AdmissionPolicy:
     The rules of one server.
 
     :ivar rules: in file order; a client is admitted if one of them admits it.
-    :ivar deny: whoever one of these matches is rejected, whatever the rules say.
+    :ivar deny: a client that matches one of these is rejected, whatever the rules say.
     """
 
     rules: tuple[Rule, ...]
@@ -81,10 +81,10 @@ class AdmissionPolicy:
         """
         :param path: as OpenSSL verified it, leaf first; at least the leaf.
         :param now: the time to judge by, aware.
-        :param objection: says what else speaks against a path on which a rule
-            would admit; then the next rule is asked.
-        :returns: the verdict.  Nothing is raised for what a client sent: a
-            field that cannot be read and that a verdict needs is a rejection.
+        :param objection: called with a path that a rule admits.  If it returns
+            a rejection, the next rule is tried.
+        :returns: the verdict.  Bad input never raises: if the verdict needs a
+            field that cannot be read, the client is rejected.
         """
         for depth, one in enumerate(path):
             if not one.has_known_version:
@@ -125,8 +125,8 @@ class AdmissionPolicy:
         """:returns: the rejection that came closest to admitting."""
         furthest = max(map(_stage, rejections.values()), default=0)
         if not leaf.certificate.is_ca:
-            # The other rules on these CAs allow somebody else.  One that says so
-            # is enough.
+            # The other rules on these CAs allow other clients.  One such
+            # rejection is enough.
             for place in self._index.others(path):
                 if furthest >= _NOT_ALLOWED:
                     break
@@ -148,9 +148,12 @@ class AdmissionPolicy:
         self, path: Path, now: datetime, among: Set[bytes] | None = None
     ) -> Iterator[Certificate]:
         """
-        :param among: the digests of the CAs that matter; None for all.
-        :returns: the CAs, in file order, of rules that do not admit this path
-            but may admit another path of the same leaf to one of these CAs.
+        Find the CAs to which another path may help.
+
+        :param path: a path that is not admitted, leaf first.
+        :param among: the digests of the CAs to consider; None means all.
+        :returns: CAs of rules that may admit the same leaf on another path to
+            that CA, in file order.
         """
         leaf = leaf_of(path[0])
         try:
@@ -165,7 +168,7 @@ class AdmissionPolicy:
                     continue
                 judges_path = rule.max_depth is not None or rule.revocation is not None
                 if not (judges_path and _blames_path(verdict_of(rule, path, leaf, now))):
-                    # Another path to the same CA would not change its verdict.
+                    # Another path to the same CA would not change the rule's verdict.
                     wanted -= passed
                 for digest, authority in rule.authority_by_digest.items():
                     if digest in wanted:
@@ -177,8 +180,8 @@ class AdmissionPolicy:
 
 def verdict_of(rule: Rule, path: Path, leaf: Leaf, now: datetime) -> Admitted | Rejection:
     """
-    :param leaf: the leaf of the path, which is fit.
-    :returns: what one rule says of a path.
+    :param leaf: the leaf of the path; it has passed `unfit`.
+    :returns: one rule's verdict on a path.
     """
     depth = _depth_of_authority(rule, path) if rule.authorities else None
     if rule.authorities and depth is None:
@@ -195,7 +198,7 @@ def verdict_of(rule: Rule, path: Path, leaf: Leaf, now: datetime) -> Admitted | 
     if isinstance(pin, Rejection):
         return pin
     if depth is not None and rule.max_depth is not None:
-        # Self-issued ones do not count (RFC 5280, 4.2.1.9).
+        # Self-issued intermediates do not count (RFC 5280, 4.2.1.9).
         count = sum(one.subject.key != one.issuer.key for one in path[1:depth])
         if count > rule.max_depth:
             return Rejection(
@@ -209,12 +212,12 @@ def verdict_of(rule: Rule, path: Path, leaf: Leaf, now: datetime) -> Admitted | 
         rejection = rule.revocation.judge(path[: depth + 1], now)
         if rejection is not None:
             return rejection
-    # Nobody vouches for what a client sends above a pin that is its own anchor.
+    # Without a CA nothing verifies what the client sent above the pin: drop it.
     return Admitted(rule, path if rule.authorities else path[:1], pin)
 
 
 def _depth_of_authority(rule: Rule, path: Path) -> int | None:
-    """:returns: where in the path the rule's CA is, the nearest if there are several."""
+    """:returns: the lowest depth at which the path has one of the rule's CAs."""
     for depth in range(1, len(path)):
         if path[depth].sha256 in rule.authority_digests:
             return depth
@@ -226,7 +229,7 @@ def _is_allowed(rule: Rule, leaf: Leaf) -> bool:
 
 
 def _may_admit(rule: Rule, leaf: Leaf, now: datetime) -> bool:
-    """Whether only the path can keep the rule from admitting."""
+    """Whether the rule admits this leaf if the path is right."""
     pins = rule.pins_of(leaf.certificate.sha256)
     if rule.pins and (not pins or isinstance(_current(pins, now), Rejection)):
         return False
@@ -236,14 +239,14 @@ def _may_admit(rule: Rule, leaf: Leaf, now: datetime) -> bool:
 
 
 def _blames_path(verdict: Admitted | Rejection) -> bool:
-    """Whether another path to the same CA may fare better."""
+    """Whether another path to the same CA may be admitted."""
     if isinstance(verdict, Admitted) or verdict.depth == 0:
         return False
     return verdict.reason is Reason.PATH_TOO_LONG or verdict.reason in _REVOCATION
 
 
 def denied(conditions: tuple[Condition, ...], leaf: Leaf) -> Rejection | None:
-    """:returns: the rejection by the first ``deny`` block that matches, or None."""
+    """:returns: a rejection if a ``deny`` block matches the leaf, or None."""
     for condition in conditions:
         if condition.denies(leaf):
             stated = ", ".join(clause.attribute for clause in condition.clauses)
@@ -252,13 +255,14 @@ def denied(conditions: tuple[Condition, ...], leaf: Leaf) -> Rejection | None:
 
 
 def malformed(error: Exception, depth: int) -> Rejection:
-    """:returns: the rejection of a certificate that cannot be read where it must be."""
+    """:returns: the rejection of a certificate that cannot be parsed."""
     detail = first_line(error)
     return Rejection(Reason.MALFORMED_CERTIFICATE, detail, depth)
 
 
 def _current(pins: tuple[Pin, ...], now: datetime) -> Pin | Rejection | None:
-    """:returns: the first of a leaf's pins that counts now; None if there are none."""
+    """:returns: the first of a leaf's pins that is valid now, or why none is; None
+    if there are no pins."""
     rejection = None
     for pin in pins:
         if pin.not_before is not None and now < pin.not_before:

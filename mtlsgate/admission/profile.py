@@ -1,9 +1,8 @@
 """
-What RFC 5280 demands of certificates and OpenSSL's strict mode does not check.
+RFC 5280 profile rules that OpenSSL's strict mode does not check.
 
-A few rules of the certificate profile, which every usual CA follows.  They
-apply to what the client sent and not to what the operator configured: the
-anchor is exempt, and so is a pin that is its own anchor.
+Ordinary CAs follow them.  They apply to what the client sent, not to what the
+operator configured: the anchor is exempt, and so is a pin without a CA.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from mtlsgate.certificates.certificate import (
 from mtlsgate.reasons import Reason
 from mtlsgate.text import first_line
 
-#: In bits.  RFC 5280, 4.1.2.2, allows 20 octets with the sign among them; many
-#: CAs take 20 random ones and need a 21st for it.
+#: In bits.  RFC 5280, 4.1.2.2, allows 20 octets including the sign bit.  Many CAs
+#: use 20 random octets and need a 21st for the sign, which is accepted.
 _MAX_SERIAL = 160
 
 

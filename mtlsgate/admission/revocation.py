@@ -1,12 +1,12 @@
 """
-Who has been revoked: judging certificate paths by CRLs.
+Revocation: checks certificate paths against CRLs.
 
-Revocation is judged here and nowhere else; OpenSSL never sees a CRL.  The lists
-come from `mtlsgate.certificates.crl`.
+Only this module checks revocation; OpenSSL never sees a CRL.
+`mtlsgate.certificates.crl` reads the lists.
 
-A list speaks for the certificates that were signed with the key that signed
-the list.  A CA that changed its key keeps a list for each of them, as long as
-certificates of the old one live.
+A list covers only certificates signed with the same key as the list.  A CA that
+changed its key must therefore publish one list per key while certificates
+signed with the old key are valid.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from mtlsgate.certificates.crl import RevocationList
 from mtlsgate.reasons import Reason
 from mtlsgate.text import first_line, quoted
 
-#: Pairs of list and issuer whose signature check is remembered.  Clients bring
-#: intermediates along, so there must be a bound.
+#: How many signature checks (a list and an issuer) are remembered.  Clients send
+#: their own intermediates, so the number needs a limit.
 MAX_REMEMBERED = 1024
 
-#: By which `max` finds the newest; of two that are equally new, the one that lives longer.
+#: The sort key for the newest list; of two equally new ones, the one that expires later.
 _NEWEST = attrgetter("age", "next_update")
 
 
@@ -39,9 +39,9 @@ class Revocation:
     """
     The CRLs of one rule.
 
-    :ivar lists: in any order; several of one CA may be among them.
-    :ivar scope: whether each certificate below the anchor is judged, or the
-        leaf alone.
+    :ivar lists: the CRLs, in any order; a CA may have several.
+    :ivar scope: ``path`` checks each certificate below the anchor, ``leaf``
+        only the leaf.
     """
 
     lists: tuple[RevocationList, ...]
@@ -66,15 +66,16 @@ class Revocation:
 
     def judge(self, path: Path, now: datetime) -> Rejection | None:
         """
-        Each certificate is judged by the lists of the one above it.  The anchor
-        is not judged.  A leaf that is its own anchor is rejected: no list
-        speaks for it.
+        Check each certificate against its issuer's lists.
+
+        The anchor is not checked.  A leaf that is its own anchor is rejected,
+        because no list covers it.
 
         :param path: as verified, leaf first.
         :param now: the time to judge by, aware.
-        :returns: None if every certificate is known not to be revoked;
-            otherwise the lowest one that is revoked, or else the lowest one
-            whose status is not known.
+        :returns: None if no certificate is revoked and each status is known.
+            Otherwise the rejection of the lowest revoked certificate; if none
+            is revoked, of the lowest one with an unknown status.
         """
         if len(path) < 2:
             return Rejection(Reason.CRL_MISSING, "it is its own anchor: no CA's list covers it", 0)
@@ -95,11 +96,11 @@ class Revocation:
         self, certificate: Certificate, issuer: Certificate, now: datetime
     ) -> tuple[Reason, str] | None:
         """
-        The newest list in force counts, even if it has expired.  An older one
-        does not: what it lists may have been on hold and released since
-        (RFC 5280, 5.3.1), and what it omits may have been revoked since.
-        Equally new lists add up.  A list from the future can revoke, but
-        not clear.
+        The newest list in force decides, even if it has expired.  Older lists
+        are ignored: an entry may have been on hold and released since (RFC
+        5280, 5.3.1), and a certificate may have been revoked since.  Equally
+        new lists are combined.  A list that is not yet valid can revoke a
+        certificate, but cannot clear one.
         """
         name = quoted(issuer.subject.rfc4514_string())
         named = self._by_issuer.get(issuer.subject.key, ())
@@ -126,12 +127,14 @@ class Revocation:
 
     def problems(self, authorities: Iterable[Certificate], now: datetime) -> Iterator[str]:
         """
-        Also checks the signatures, so that no handshake has to wait for it.
+        Find lists that are unusable.  This also checks the signatures in
+        advance, so that no handshake has to wait for it.
 
         :param authorities: the rule's CAs.
         :param now: the time to judge by, aware.
-        :returns: what admits nobody or has no effect, a line each.  A list of
-            none of these CAs may be an intermediate's.
+        :returns: one line for each problem that rejects clients or makes a list
+            useless.  A list by another issuer is not a problem: it may belong
+            to an intermediate.
         """
         now = now.replace(microsecond=0)
         namesakes: dict[Hashable, list[Certificate]] = {}

@@ -1,9 +1,9 @@
 """
-The rule index: which of many rules may admit a client.
+The rule index: finds the few rules that may admit a client.
 
-A server may have thousands of rules, and tens of thousands of pins.  A verdict
-looks at the few that come into question, which are found by what a client has:
-its leaf (pins), the CAs above it, and the names that ``allow`` blocks ask for.
+A server may have thousands of rules and tens of thousands of pins.  The index
+finds candidates by the client's leaf (for pins), by the CAs above it, and by
+the names that ``allow`` blocks ask for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mtlsgate.admission.conditions import Clause, Condition, Leaf
 from mtlsgate.admission.rules import Rule
 from mtlsgate.admission.verdicts import Path
 
-#: The place of a rule among all of a server.
+#: A rule's position in the server's list of rules.
 Place = int
 
 _Key = tuple[str, Hashable]
@@ -23,8 +23,8 @@ _Key = tuple[str, Hashable]
 
 class RuleIndex:
     """
-    The rules of one server, found by what a client has.  It leaves out only
-    rules that reject.
+    Finds the rules of one server that may admit a client.  Every rule that it
+    leaves out would reject the client.
 
     :ivar authorities: the digests of the CAs of all rules.
     :ivar _by_pin: the places of the rules with pins, by the digest of each pin.
@@ -50,21 +50,21 @@ class RuleIndex:
 
     def candidates(self, path: Path, leaf: Leaf) -> list[Place]:
         """
-        :param leaf: of the path.
+        :param leaf: the path's leaf.
         :returns: the places of the rules that may admit the path, in order.
         """
         return self.candidates_by(leaf, {one.sha256 for one in path[1:]})
 
     def others(self, path: Path) -> Iterator[Place]:
-        """:returns: the places of all rules without pins on a CA of the path, in
-        order; a `candidate <candidates>` may be among them."""
+        """:returns: the places of all rules without pins that name a CA of the
+        path, in order.  This may include `candidates`."""
         found = [self._by_authority.get(one.sha256) for one in path[1:]]
         yield from sorted({place for one in found if one is not None for place in one.places})
 
     def candidates_by(self, leaf: Leaf, authorities: Set[bytes] | None) -> list[Place]:
         """
         :param authorities: the digests of the CAs that a path may run through;
-            None for any.
+            None means any CA.
         :returns: the places of the rules that may admit the leaf on such a path,
             in order.
         """
@@ -82,15 +82,15 @@ class RuleIndex:
 
 class _ByCondition:
     """
-    Some rules, found by what their ``allow`` blocks ask for.
+    Finds rules by what their ``allow`` blocks ask for.
 
-    :ivar places: of the rules, in order.
-    :ivar _always: the places of those without such a block.
-    :ivar _by_key: the places of the others, by attribute and then by key.
+    :ivar places: the places of all its rules, in order.
+    :ivar _always: the places of the rules without an ``allow`` block.
+    :ivar _by_key: the places of the other rules, by attribute and then by key.
     """
 
     def __init__(self, rules: Iterable[tuple[Place, Rule]]) -> None:
-        """:param rules: with their places, in order."""
+        """:param rules: the rules with their places, in order."""
         given = list(rules)
         self.places = tuple(place for place, _ in given)
         self._always = [place for place, rule in given if not rule.allow]
@@ -103,7 +103,7 @@ class _ByCondition:
             for key in _keys(clause)
         )
         for place, rule in given:
-            # All clauses of a block must match, so one of them is enough to find it.
+            # All clauses of a block must match, so indexing one of them is enough.
             rarest = [_rarest(condition, common) for condition in rule.allow]
             for attribute, key in {key for clause in rarest for key in _keys(clause)}:
                 self._by_key.setdefault(attribute, {}).setdefault(key, []).append(place)
@@ -123,5 +123,5 @@ def _keys(clause: Clause) -> Iterator[_Key]:
 
 
 def _rarest(condition: Condition, common: Mapping[_Key, int]) -> Clause:
-    """:returns: the clause by which the fewest rules are found."""
+    """:returns: the clause whose keys lead to the fewest rules."""
     return min(condition.clauses, key=lambda one: sum(common[key] for key in _keys(one)))

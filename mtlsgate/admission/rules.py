@@ -1,5 +1,5 @@
 """
-What rules are made of, as values.
+Rules and pins as values, and the verdict that admits.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ def _der(certificate: Certificate | x509.Certificate | bytes) -> bytes:
 @frozen
 class Pin:
     """
-    A leaf that is admitted as it is, byte for byte.  It keeps the bytes and not
-    the certificate, whose fields would take seven times the memory.
+    A leaf that a rule compares byte for byte.
 
-    :ivar der: the leaf.
+    It stores only the bytes: a parsed certificate takes seven times the memory.
+
+    :ivar der: the leaf's DER.
     :ivar name: the label of its ``pin`` block, or None.
-    :ivar not_before: the instant from which it counts, or None.
-    :ivar retire_after: the instant after which it no longer counts, or None.
+    :ivar not_before: the instant from which the pin is valid, or None.
+    :ivar retire_after: the instant after which it is no longer valid, or None.
     :ivar digest: SHA-256 of the leaf's DER, 32 bytes.
     """
 
@@ -43,7 +44,7 @@ class Pin:
 
     @property
     def certificate(self) -> Certificate:
-        """The leaf, read anew each time."""
+        """The leaf, parsed again on each access."""
         return Certificate(self.der)
 
 
@@ -54,18 +55,18 @@ def _pins(given: Iterable[Pin | Certificate | x509.Certificate]) -> tuple[Pin, .
 @frozen
 class Rule:
     """
-    What one ``client_certificate`` block demands.
+    One ``client_certificate`` block.
 
-    :ivar name: the block's label, or ``#2`` for the second block where it has none.
-    :ivar authorities: the CAs, one of which the path must run through; empty
-        if the rule names none.
-    :ivar pins: the leaves, one of which the client's must be byte-equal to;
-        empty if any leaf of the CAs will do.  A bare certificate is a pin
-        without a name or an end.
-    :ivar allow: one of these must match, if there are any.
+    :ivar name: the block's label; without a label ``#2`` for the second block.
+    :ivar authorities: the path must run through one of these CAs; empty if the
+        rule names no CA.
+    :ivar pins: the client's leaf must be byte-equal to one of these; empty if
+        the rule accepts any leaf of its CAs.  A bare certificate becomes a pin
+        without a name or dates.
+    :ivar allow: if there are any, at least one must match.
     :ivar deny: none of these may match.
-    :ivar max_depth: the number of intermediates at most, or None.
-    :ivar revocation: what judges the path by CRLs, or None.
+    :ivar max_depth: the highest number of intermediates allowed, or None.
+    :ivar revocation: the CRLs to check the path against, or None.
     """
 
     name: str
@@ -84,7 +85,7 @@ class Rule:
             lambda self: frozenset(one.sha256 for one in self.authorities), takes_self=True
         ),
     )
-    #: The CAs in the order given, and the pins, by their digests.
+    #: The CAs by their digests, in the order given.
     authority_by_digest: Mapping[bytes, Certificate] = field(
         init=False,
         repr=False,
@@ -106,7 +107,7 @@ class Rule:
         return self._pins_by_digest.keys()
 
     def pins_of(self, digest: bytes) -> tuple[Pin, ...]:
-        """:returns: the rule's pins that are the leaf of this digest."""
+        """:returns: the rule's pins with this digest."""
         return self._pins_by_digest.get(digest, ())
 
 
@@ -123,9 +124,9 @@ class Admitted:
     A verdict: admitted.
 
     :ivar rule: the first rule in file order that admits.
-    :ivar path: the path on which it does, leaf first; the leaf alone if the
-        rule names no CA.
-    :ivar pin: the rule's pin that the leaf is, or None if it has no pins.
+    :ivar path: the path that it admits, leaf first; only the leaf if the rule
+        names no CA.
+    :ivar pin: the pin that the leaf matched, or None if the rule has no pins.
     """
 
     rule: Rule
@@ -134,7 +135,7 @@ class Admitted:
 
 
 def authorities_of(rules: Iterable[Rule]) -> tuple[Certificate, ...]:
-    """:returns: the CAs of the rules, each once, in file order."""
+    """:returns: the CAs of all rules without duplicates, in file order."""
     found: dict[bytes, Certificate] = {}
     for rule in rules:
         found.update(rule.authority_by_digest)
@@ -142,7 +143,7 @@ def authorities_of(rules: Iterable[Rule]) -> tuple[Certificate, ...]:
 
 
 def lone_pins_of(rules: Iterable[Rule]) -> tuple[Certificate, ...]:
-    """:returns: the pins of the rules without a CA, which are their own
-    anchors, each once, in file order."""
+    """:returns: the pins of rules without a CA, without duplicates, in file
+    order.  Such a pin is its own anchor."""
     lone = {pin.digest: pin.der for rule in rules if not rule.authorities for pin in rule.pins}
     return tuple(map(Certificate, lone.values()))

@@ -1,20 +1,20 @@
 """
-What a second validator says of a path that OpenSSL verified.
+A second validator checks paths that OpenSSL has verified.
 
-OpenSSL checks names against name constraints with gaps that none of its flags
-closes: wildcards and malformed names slip through.  cryptography's
-``ClientVerifier`` closes them, so it is asked about each path below a CA with
-name constraints, and with ``verification = "double"`` about every path.  Both
-must agree; it can only reject.
+OpenSSL's name constraint checks have gaps that no flag closes: some wildcards
+and malformed names pass.  cryptography's ``ClientVerifier`` has no such gaps.  It
+checks each path below a CA with name constraints; with ``verification =
+"double"`` it checks every path.  Both validators must agree, so this module can
+only reject.
 
-It refuses some things only because it does not know them: certificates that
-cryptography cannot read, signatures and CA keys other than the usual RSA and
-ECDSA, critical policies, constraints on other names than DNS names, email
-addresses and IP addresses, and a path length that does not count self-issued CAs.
-Fleets with Ed25519 keys need these, and so does every CA with a field that
-cryptography cannot read.  If a path has any of them, the validator is asked about
-a model of the path: the same constraints, lengths, purposes and names, with keys
-made for the purpose.  What the model leaves out, OpenSSL alone judges.
+The ``ClientVerifier`` does not support everything that OpenSSL does: certificates
+that cryptography cannot read, signatures and CA keys other than common RSA and
+ECDSA, critical policies, constraints on names other than DNS names, email
+addresses and IP addresses, and self-issued CAs, which do not count for a path
+length.  Fleets with Ed25519 keys need these.  If a path has any of them, the
+validator checks a model of the path: a copy with the same constraints, path
+lengths, purposes and names, signed with fresh keys.  For everything that the model
+leaves out, OpenSSL's verdict stands.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ from mtlsgate.certificates.certificate import (
 from mtlsgate.certificates.der import Malformed
 from mtlsgate.text import first_line
 
-#: Names times constraints that are looked at for one client, which bounds what
-#: it can make the gate do: some 30 ms.  OpenSSL draws the line at 16 times that.
+#: The limit on names times constraints for one client, about 30 ms of work.
+#: OpenSSL's own limit is 16 times as high.
 MAX_CHECKS = 2**16
 
 _Chain = tuple[x509.Certificate, ...]
 
-# What the ClientVerifier knows.
+# What the ClientVerifier supports.
 _KINDS = frozenset((DNS, EMAIL, IP))
 _KNOWN = frozenset(
     (
@@ -91,7 +91,7 @@ _SIGNATURES = (
     SignatureAlgorithmOID.ECDSA_WITH_SHA512,
 )
 
-#: Extensions that OpenSSL heeds where they are critical, and it does not.
+#: Extensions that OpenSSL accepts as critical, and the ClientVerifier does not.
 _FOREIGN = frozenset(
     map(
         ObjectIdentifier,
@@ -123,9 +123,9 @@ def disagreement(judged: Path, now: datetime) -> str | None:
     """
     :param judged: as OpenSSL verified it, leaf first, its anchor last.
     :param now: the time to judge by, aware.
-    :returns: why the second validator rejects it, in one line, or None if it
-        agrees.  Of a path that is one certificate, a pin that is its own
-        anchor, there is nothing to ask.
+    :returns: why the second validator rejects the path, in one line; None if it
+        agrees.  A path of one certificate (a pin that is its own anchor) is not
+        checked.
     """
     if len(judged) == 1:
         return None
@@ -135,7 +135,8 @@ def disagreement(judged: Path, now: datetime) -> str | None:
         path = _readable(judged)
         if path is not None and _is_known(path) and _verified(path, now) == path:
             return None
-        # Or it found another path to the anchor: the model has no other.
+        # The path has something unsupported, or the validator found another path
+        # to the anchor.  The model has only one path.
         model = _model(judged)
         if _verified(model, now) != model:
             return "it finds another path"
@@ -152,7 +153,7 @@ def _checks(path: Path) -> int:
 
 
 def _readable(path: Path) -> _Chain | None:
-    """:returns: the path as objects of cryptography, or None if it cannot read all of it."""
+    """:returns: the path as cryptography's objects; None if cryptography cannot read it."""
     try:
         chain = tuple(one.x509 for one in path)
         for one in chain:
@@ -183,7 +184,7 @@ def _told(error: VerificationError) -> str:
 
 
 def _is_known(path: _Chain) -> bool:
-    """:returns: whether the ClientVerifier knows all that matters in the path."""
+    """:returns: whether the ClientVerifier supports all that matters in the path."""
     return (
         all(one.signature_algorithm_oid in _SIGNATURES for one in path[:-1])
         and all(map(_has_known_key, path[1:]))
@@ -212,7 +213,8 @@ def _is_self_issued(certificate: x509.Certificate) -> bool:
 
 
 def _model(path: Path) -> _Chain:
-    """:returns: a path with new keys and names, and what the validator knows of this one."""
+    """:returns: a copy of the path with new keys and names, and with everything that
+    the validator supports."""
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in path]
     constrained = frozenset(tag for one in path for tag, _, _ in _constraints(one))
     return tuple(
@@ -243,7 +245,7 @@ def _modelled(
     key: ec.EllipticCurvePrivateKey,
     signer: ec.EllipticCurvePrivateKey,
 ) -> x509.CertificateBuilder:
-    """:param constrained: the kinds of name that any CA of the path constrains."""
+    """:param constrained: the kinds of name that some CA in the path constrains."""
     builder = (
         x509.CertificateBuilder()
         .subject_name(_name(depth))
@@ -304,8 +306,8 @@ def _key_usage(octet: int) -> x509.KeyUsage:
 
 
 def _constraints(certificate: Certificate) -> list[tuple[int, bytes, bool]]:
-    """:returns: of each subtree the kind of name, the base, and whether it is permitted
-    (RFC 5280, 4.2.1.10)."""
+    """:returns: for each subtree the kind of name, the base, and whether it is a
+    permitted one (RFC 5280, 4.2.1.10)."""
     extension = certificate.extension(NAME_CONSTRAINTS)
     if extension is None:
         return []
@@ -325,7 +327,7 @@ def _constraints(certificate: Certificate) -> list[tuple[int, bytes, bool]]:
 
 
 def _general_name(tag: int, value: bytes, is_constraint: bool = False) -> x509.GeneralName:
-    """:raises ValueError: if it is none of its kind."""
+    """:raises ValueError: if the value is not a name of this kind."""
     if tag == IP:
         if not is_constraint:
             return x509.IPAddress(ipaddress.ip_address(value))
@@ -336,8 +338,8 @@ def _general_name(tag: int, value: bytes, is_constraint: bool = False) -> x509.G
     return x509.DNSName(text) if tag == DNS else x509.RFC822Name(text)
 
 
-# What is asked of the extensions.  The library's own policies hold them to the
-# CA/B Forum's profile and demand a SAN; permit_all() would drop what matters.
+# The checks of extensions.  The library's default policies enforce the CA/B Forum
+# profile and require a SAN; permit_all() would drop checks that are needed.
 
 
 def _is_authority(
@@ -389,7 +391,7 @@ _CA = (
 _LEAF = _loosened(ExtensionPolicy.webpki_defaults_ee()).may_be_present(
     x509.KeyUsage, Criticality.AGNOSTIC, _may_not_sign
 )
-#: A leaf that is a CA and admitted nevertheless is one that is pinned.
+#: A CA gets this far as a leaf only if it is pinned.
 _PINNED_CA = (
     _loosened(ExtensionPolicy.webpki_defaults_ee())
     .may_be_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)

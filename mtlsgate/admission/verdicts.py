@@ -1,5 +1,5 @@
 """
-What is judged, and what a rejection is.
+The values that go into a decision and come out of it: a path and a rejection.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Rejection:
     A verdict: rejected.
 
     :ivar reason: from the closed vocabulary.
-    :ivar detail: the particulars, in one line.
-    :ivar depth: of the certificate that is the cause, 0 being the leaf; None
-        if no certificate is.
+    :ivar detail: what exactly is wrong, in one line.
+    :ivar depth: the depth of the certificate at fault; 0 is the leaf.  None if
+        no certificate is at fault.
     """
 
     reason: Reason
