@@ -45,7 +45,6 @@ class Loop:
         self.reactor = SelectReactor()
         # With its thread pool, for names to be looked up.
         self.reactor.startRunning(installSignalHandlers=False)
-        self._own = len(self.reactor.getReaders())
         self._threads = ThreadPoolExecutor(8)
         self._ports: list[IListeningPort] = []
 
@@ -85,15 +84,17 @@ class Loop:
         self._ports.append(port)
         return port
 
+    def _connections(self) -> list[Any]:
+        return [one for one in self.reactor.getReaders() if hasattr(one, "abortConnection")]
+
     def close(self) -> None:
         """Let go of everything."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for port in self._ports:
             self.wait(maybeDeferred(port.stopListening))
-        for reader in self.reactor.getReaders():
-            if (abort := getattr(reader, "abortConnection", None)) is not None:
-                abort()
-        self.until(lambda: len(self.reactor.getReaders()) <= self._own)
+        for reader in self._connections():
+            reader.abortConnection()
+        self.until(lambda: not self._connections())
         # What was aborted hears of it in one of the next turns.
         for _ in range(8):
             self.reactor.iterate(0)
