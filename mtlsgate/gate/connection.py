@@ -257,8 +257,18 @@ class Connection(ArrivingConnection):
         self._enter(Stage.CLOSING)
         self.loseConnection()
         # Which waits for the client to end TLS, too.
+        self._limit_closing()
+
+    def end_because(self, reason: Failure) -> None:
+        """End the connection after what is to be sent, if the client takes it."""
+        super().end_because(reason)
+        if self.unsent:
+            self._limit_closing()
+
+    def _limit_closing(self) -> None:
+        self._stop_timing()
         clock = self._registry.clock
-        self._timer = clock.callLater(self._server.handshake_timeout, self.abortConnection)
+        self._timer = clock.callLater(self._servers.handshake_timeout, super().abortConnection)
 
     def loseConnection(self) -> None:
         """End the connection in good order."""

@@ -15,12 +15,13 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Version
 from mtlsgate.tls import memory_client
 from mtlsgate.tls.server import GateContext
-from tests.kits.gate import Log, MemoryGate, rejected, rule
+from tests.kits.gate import Log, MemoryGate, rejected, rule, server_authority
 from tests.kits.key_updates import KeyUpdates
 
 CA = Authority.create("Root")
@@ -213,6 +214,26 @@ def test_an_application_that_fails_to_take_bytes(
     assert client.disconnected
     assert application.lost is not None
     assert application.lost.check(kind)
+
+
+def test_an_alert_that_nobody_reads(log: Log, version: Version) -> None:
+    """A client that is turned away, and takes nothing of what was sent to it before,
+    keeps its place for no longer than a handshake may take."""
+    made = server_authority().issue("localhost", dns_names=["localhost"], usages=["server_auth"])
+    bulk = [CA.issue(str(one), dns_names=[f"{one:060}.example"] * 400) for one in range(6)]
+    chain = (made.certificate, *(one.certificate for one in bulk))
+    gate = MemoryGate([rule(ca=CA)], log, credentials=(ServerCredential(chain, made.private_key),))
+    client = gate.connect(ALICE, version)
+    client.pause_reading()
+    client.pump()
+    client.raw_send(b"junk")
+    client.raw_send(bytes(100))
+    assert log.only["reason"] in (Reason.PROTOCOL_ERROR, Reason.NOT_TLS)
+    assert not client.disconnected
+    gate.clock.advance(gate.handshake_timeout)
+    client.pump()
+    assert client.disconnected
+    assert len(gate.entrance.registry) == 0
 
 
 def test_a_connection_that_fails_as_it_comes(
