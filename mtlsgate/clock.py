@@ -113,8 +113,13 @@ class MonotonicReactor:
         delay = at - self.seconds()
         if delay <= 0:
             self._is_soon = True
-            # Not by callLater(0): that, too, is a wait by the wall clock.
-            self._reactor.callFromThread(self._soon)
+            if self._next is None:
+                # Not by callLater(0): that, too, is a wait by the wall clock.
+                self._reactor.callFromThread(self._soon)
+            else:
+                # Cheaper; if the clock is set back before the next turn, the alarm
+                # that is set already comes to it.
+                self._reactor.callLater(0, self._soon)
             return
         if self._alarm is None:
             self._alarm = self._new_alarm(self._reactor, self._run)
@@ -122,11 +127,12 @@ class MonotonicReactor:
         self._alarm.set(delay)
 
     def _soon(self) -> None:
-        self._is_soon = False
-        self._run()
+        if self._is_soon:
+            self._run()
 
     def _run(self) -> None:
         """Call what is due.  What is added meanwhile waits for the next turn."""
+        self._is_soon = False
         now = self.seconds()
         if self._next is not None and self._next <= now:
             self._next = None

@@ -30,6 +30,10 @@ class Turns(MemoryReactor):
     def callFromThread(self, call: Callable[[], object]) -> None:
         self.queue.append(call)
 
+    def callLater(self, delay: float, call: Callable[[], object]) -> None:
+        assert delay == 0
+        self.queue.append(call)
+
     def turn(self) -> None:
         calls, self.queue = self.queue, []
         for call in calls:
@@ -102,6 +106,19 @@ def test_calls_come_in_their_order_and_once() -> None:
     time.pass_time(5.0)
     assert time.said == [1.0, 1.0, 2.0, 3.0]
     assert time.reactor.getDelayedCalls() == []
+
+
+def test_the_alarm_comes_to_what_is_called_now() -> None:
+    """If the wall clock is set back before the next turn, which the reactor below then waits
+    for."""
+    time = Time()
+    time.say(1.0, "sweep")
+    time.say(0, "soon")
+    time.pass_time(1.0)
+    assert time.said == ["soon", "sweep"]
+    time.say(0, "again")
+    time.below.turn()
+    assert time.said == ["soon", "sweep", "again"]
 
 
 def test_the_alarm_is_set_for_the_earliest_only() -> None:

@@ -21,6 +21,7 @@ from twisted.logger import (
     formatEventAsClassicLogText,
     formatTime,
 )
+from twisted.python import threadable
 from zope.interface import implementer
 
 #: The format of events that bring their whole text.
@@ -38,6 +39,9 @@ class Turns(Protocol):
     @property
     def running(self) -> bool:
         """Whether it runs."""
+
+    def callLater(self, delay: float, function: Callable[[], object], /) -> object:
+        """Have a function called in a later turn, whatever is done to the system's clock."""
 
     def callFromThread(self, function: Callable[[], object], /) -> object:
         """Have a function called in the next turn; from any thread."""
@@ -99,8 +103,10 @@ class TextLog:
             self.flush()
         elif not self._is_due:
             self._is_due = True
-            # Not callLater, which waits for ever once somebody has set the clock back.
-            self._reactor.callFromThread(self.flush)
+            if threadable.isInIOThread():
+                self._reactor.callLater(0, self.flush)
+            else:
+                self._reactor.callFromThread(self.flush)
 
     def _line(self, event: LogEvent) -> str | None:
         text, level = event.get("text"), event.get("log_level")

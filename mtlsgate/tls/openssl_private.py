@@ -3,8 +3,10 @@ What OpenSSL can do and pyOpenSSL has no public way to ask for: key exchange
 groups, and the alert of a rejected certificate.
 
 The only module that uses private names of pyOpenSSL: `Context._context`, the
-pointer to OpenSSL's own, and `Context._verify_helper`, which holds the callback
-that OpenSSL calls.  ``tests/tls/test_openssl_private.py`` fails if they change.
+pointer to OpenSSL's own; `Context._verify_helper`, which holds the callback that
+OpenSSL calls; `Connection._reverse_mapping` and `X509._from_raw_x509_ptr`, which
+make of OpenSSL's pointers what the callback gets.
+``tests/tls/test_openssl_private.py`` fails if they change.
 """
 
 from __future__ import annotations
@@ -17,6 +19,11 @@ from OpenSSL.crypto import X509
 
 _binding = Binding()
 _lib, _ffi = _binding.lib, _binding.ffi
+
+#: From OpenSSL's pointers to pyOpenSSL's connections, and where a certificate store's
+#: context keeps the pointer.
+_CONNECTIONS = SSL.Connection._reverse_mapping
+_OF_CONNECTION = _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
 
 #: OpenSSL's own groups in its own order, but for those over finite fields: they
 #: cost the server twenty times as much as the client.  OpenSSL before 3.5 does
@@ -55,28 +62,27 @@ def set_verify(context: SSL.Context, mode: int, callback: VerifyCallback) -> Non
 
     :param callback: must not raise.
     """
-    refused_with = CERTIFICATE_REJECTED
-
-    def answer(
-        connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
-    ) -> bool:
-        nonlocal refused_with
-        refused_with = callback(connection, certificate, error, depth, ok)
-        return refused_with == 0
-
-    context.set_verify(mode, answer)
-    helper = context._verify_helper
-    assert helper is not None
-    ask = helper.callback
 
     def verify(ok: int, store: object) -> int:
-        nonlocal refused_with
-        refused_with = CERTIFICATE_REJECTED
-        goes_on: int = ask(ok, store)
-        if ok and not goes_on:
+        # OpenSSL lends the certificate; pyOpenSSL's object frees what it holds.
+        pointer = _lib.X509_STORE_CTX_get_current_cert(store)
+        _lib.X509_up_ref(pointer)
+        certificate = X509._from_raw_x509_ptr(pointer)
+        connection = _CONNECTIONS[_lib.X509_STORE_CTX_get_ex_data(store, _OF_CONNECTION)]
+        error = _lib.X509_STORE_CTX_get_error(store)
+        depth = _lib.X509_STORE_CTX_get_error_depth(store)
+        refused_with = callback(connection, certificate, error, depth, ok)
+        if refused_with == 0:
+            _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_OK)
+            return 1
+        if ok:
             _lib.X509_STORE_CTX_set_error(store, refused_with)
-        return goes_on
+        return 0
 
-    # Connections keep the helper, and with it this callback.
-    helper.callback = _ffi.callback("int (*)(int, X509_STORE_CTX *)", verify)
+    # For what else pyOpenSSL does with a callback; its own is never called.
+    context.set_verify(mode, lambda *_: False)
+    helper = context._verify_helper
+    assert helper is not None
+    # Connections keep the helper, and with it this callback.  0 rejects, if it raises.
+    helper.callback = _ffi.callback("int (*)(int, X509_STORE_CTX *)", verify, error=0)
     _lib.SSL_CTX_set_verify(context._context, mode, helper.callback)

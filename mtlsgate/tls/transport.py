@@ -64,6 +64,7 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
     :ivar _written: what the application wrote and is not encrypted yet.
     :ivar _is_busy: whether received bytes are being handled, at the end of which
         what was written goes out.
+    :ivar _is_in_read: whether the reactor has called `doRead`.
     :ivar _is_paused: whether the application wants no bytes now.
     :ivar _is_deaf: whether received bytes are dropped, since the connection ends
         and the application does not want them.
@@ -79,6 +80,7 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
     _application: IProtocol | None = None
     _written_size = 0
     _is_busy = False
+    _is_in_read = False
     _is_paused = False
     _is_read = False
     _is_written = False
@@ -107,6 +109,20 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
         self._engine.feed(data)
         self._handle_events()
 
+    def doRead(self) -> Exception | None:
+        """Read, and close what is over then: no call of the application's is under way."""
+        self._is_in_read = True
+        try:
+            why = super().doRead()
+        finally:
+            self._is_in_read = False
+        if self._is_over and not self.disconnected and not self.is_aborted:
+            if why is None and not self.unsent:
+                self.connectionLost(Failure(ConnectionDone()))
+            else:
+                self.startWriting()
+        return why
+
     def _handle_events(self) -> None:
         """Handle what can be had of what was received, and then send what it led to."""
         engine = self._engine
@@ -133,6 +149,8 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
                 if self._written:
                     self._encrypt()
                 else:
+                    # Also session tickets that nobody needs: to wait for something to
+                    # send with them costs a client with Nagle's algorithm 40 ms.
                     self._answer(engine.outgoing())
                 self._end_if_due()
 
@@ -305,10 +323,12 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
             self._finish()
 
     def _finish(self) -> None:
-        """Both sides have ended: close the socket in another turn of the reactor."""
+        """Both sides have ended: close the socket when no call of the application's is
+        under way."""
         self._is_over = True
         self.stopReading()
-        self.startWriting()
+        if not self._is_in_read:
+            self.startWriting()
 
     def abortConnection(self) -> None:
         """Reset the connection.  Nothing more is sent, not even a close_notify,

@@ -21,6 +21,9 @@ from tests.kits.programs import BIN, RunningGate, gate, program, run
 class NoReactor:
     running = False
 
+    def callLater(self, delay: float, function: object, /) -> object:
+        raise AssertionError("no reactor runs")
+
     def callFromThread(self, function: object, /) -> None:
         raise AssertionError("no reactor runs")
 
