@@ -1,29 +1,34 @@
 """
-HCL text to a located tree.
+HCL text to a located tree, by the grammar of ``hcl2``.
 
-The text is read in three steps: `mtlsgate.config.tokens` makes tokens of
-characters, `mtlsgate.config.expression_syntax` and
-`mtlsgate.config.template_syntax` make expressions of tokens, and this module
-makes attributes and blocks of both.  The grammar is HashiCorp's (HCL Native
-Syntax Specification); what it does not allow is refused.
+The text is read in four steps.  `mtlsgate.config.tokens` makes tokens of characters;
+`mtlsgate.config.lines` checks what HashiCorp's HCL asks of lines and ``hcl2`` does
+not; `mtlsgate.config.masking` writes the tokens as a text without names and strings,
+in the dialect of ``hcl2``; and ``hcl2`` parses that.  This module makes attributes
+and blocks of its tree, `mtlsgate.config.expression_tree` makes expressions of it, and
+`mtlsgate.config.template_syntax` reads the strings, whose expressions go the same way.
 """
 
 from __future__ import annotations
 
-import re
+from typing import TYPE_CHECKING
 
-from mtlsgate.config.expression_syntax import ExpressionReader
+from mtlsgate.config.expression_tree import ExpressionReader, Parsed, children
 from mtlsgate.config.foreign import foreign_format
-from mtlsgate.config.source import Source, UnreadableError, decode
-from mtlsgate.config.tokens import Token
+from mtlsgate.config.lines import Lines, read_lines
+from mtlsgate.config.masking import mask
+from mtlsgate.config.source import UnreadableError, decode
+from mtlsgate.config.tokens import Code, scan
 from mtlsgate.config.tree import Attribute, Block, Body, Expression, Invalid, Literal
+from mtlsgate.config.unexpected import refused
 from mtlsgate.errors import Position, Report
-from mtlsgate.text import looks_secret, quoted, shown
+from mtlsgate.text import shown
 
-_AFTER_NAME = '; after a name comes "=" and a value, or "{" and a block'
-_BRACE = '; the "{" of a block stands on the line of its name'
-_ONE_LINE = "; a block on one line holds one attribute; put each on a line of its own"
-_OWN_LINE = "; each attribute and block begins on a line of its own"
+if TYPE_CHECKING:
+    from mtlsgate.config.expression_tree import Node
+
+#: How many trees of expressions in templates are kept for the next of the same shape.
+_MAXIMUM_TREES = 1000
 
 
 def parse(data: bytes, report: Report, path: str = "") -> Body | None:
@@ -41,117 +46,140 @@ def parse(data: bytes, report: Report, path: str = "") -> Body | None:
         source = decode(data, path)
         if (found := foreign_format(source.text)) is not None:
             raise source.unreadable(*found)
-        return _BodyReader(source).file()
+        code = scan(source)
+        lines = read_lines(code)
+        parser = _Parser(code, lines)
+        return _BodyReader(code, lines, parser).body(parser.file())
     except UnreadableError as error:
         report.error(error.at, "syntax", error.text)
         return None
 
 
+class _Parser:
+    """Calls ``hcl2``, for the file and for the expressions in its templates."""
+
+    def __init__(self, code: Code, lines: Lines) -> None:
+        self.code = code
+        self.lines = lines
+        self.trees: dict[str, Node] = {}
+
+    def file(self) -> Node:
+        """
+        :returns: the body that the file is.
+        :raises UnreadableError: for what comes first of the errors of lines and grammar.
+        """
+        last = len(self.code.tokens) - 1
+        fault = self.lines.fault
+        try:
+            tree = self.tree("", 0, last, "", "block", "")
+        except UnreadableError as error:
+            if fault is None or (error.at.line, error.at.column) < (fault.at.line, fault.at.column):
+                raise
+        if fault is not None:
+            raise fault
+        return children(tree)[0]
+
+    def expression(self, first: int, last: int, hint: str) -> Parsed:
+        """
+        :param first: the first token.
+        :param last: the token after the last.
+        :param hint: what to do if it is over before that.
+        :returns: the expression.
+        """
+        tree = self.tree("x=(", first, last, ")", "(", hint)
+        ((attribute,),) = map(children, children(tree))
+        _, parentheses = children(attribute)
+        return Parsed(children(parentheses)[0], self.code.tokens[first].start - len("x=("))
+
+    def introduction(self, first: int, last: int, hint: str) -> Parsed:
+        """:returns: the same for ``for NAME in LIST``."""
+        tree = self.tree("x=[", first, last, ":x]", "[", hint)
+        ((attribute,),) = map(children, children(tree))
+        _, term = children(attribute)
+        comprehension = children(children(term)[0])
+        return Parsed(comprehension[0], self.code.tokens[first].start - len("x=["))
+
+    def tree(self, before: str, first: int, last: int, after: str, kind: str, hint: str) -> Node:
+        masked = mask(self.code, self.lines, first, last, kind)
+        text = f"{before}{masked}{after}"
+        if (known := self.trees.get(text)) is not None:
+            return known
+
+        # Only here, because the import takes a tenth of a second.
+        import hcl2
+        from lark.exceptions import LarkError, UnexpectedInput, UnexpectedToken
+
+        tokens = self.code.tokens
+        try:
+            tree: Node = hcl2.parses_to_tree(text)
+        except UnexpectedInput as error:
+            ended = isinstance(error, UnexpectedToken) and error.token.type == "$END"
+            place = len(text) if ended else int(error.pos_in_stream or 0)
+            place = max(place - len(before), 0)
+            # The grammar has blanks in some of its tokens.
+            place += len(masked[place:]) - len(masked[place:].lstrip(" "))
+            found = self.code.index(tokens[first].start + place)
+            index = found if place < len(masked) else last
+            raise refused(self.code, first, index, self.lines.blocks, kind, hint) from None
+        except (LarkError, RuntimeError):
+            raise self.code.source.unreadable(
+                tokens[first].start, "this cannot be read; simplify it"
+            ) from None
+        if len(self.trees) < _MAXIMUM_TREES:
+            self.trees[text] = tree
+        return tree
+
+
 class _BodyReader:
-    """Makes attributes and blocks of tokens."""
+    """Makes attributes and blocks of the tree."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.expressions = ExpressionReader(source)
-        self.tokens = self.expressions.tokens
+    def __init__(self, code: Code, lines: Lines, parser: _Parser) -> None:
+        self.code = code
+        self.lines = lines
+        self.base = code.tokens[0].start
+        self.expressions = ExpressionReader(code, parser)
 
-    def file(self) -> Body:
-        body = self.body("end")
-        self.tokens.expect("end")
-        return body
-
-    def body(self, end: str) -> Body:
-        """What stands up to the end of the file, or the ``}`` of a block."""
+    def body(self, node: Node) -> Body:
+        """The file, or what is between the braces of a block."""
         gathered = _Gathered()
-        while self.tokens.peek().kind != end:
-            if self.tokens.take("newline"):
-                continue
-            name = self.name()
-            if self.tokens.take("="):
-                gathered.attribute(self.attribute(name))
-                self.end_of_line("attribute")
+        for item in children(node):
+            if item.data == "attribute":
+                gathered.attribute(self.attribute(item))
             else:
-                gathered.block(self.block(name, gathered))
-                self.end_of_line("block")
+                gathered.block(self.block(item, gathered))
         return gathered.body()
 
-    def name(self) -> Token:
-        token = self.tokens.peek()
-        if token.kind == "quote":
-            raise self.tokens.unexpected("; names are written without quotes")
-        return self.tokens.expect("name")
+    def index(self, node: Node) -> int:
+        return self.code.index(node.meta.start_pos + self.base)
 
-    def end_of_line(self, what: str) -> None:
-        token = self.tokens.peek()
-        if token.kind in ("newline", "end"):
-            return
-        if token.kind == ",":
-            raise self.tokens.unexpected("; attributes end with their line, without a comma")
-        if token.kind == "name" or what == "block":
-            raise self.tokens.unexpected(_OWN_LINE)
-        raise self.tokens.unexpected()
-
-    def attribute(self, name: Token) -> Attribute:
-        return Attribute(self.tokens.text(name), self.tokens.at(name), self.value())
-
-    def value(self) -> Expression:
-        start = self.tokens.peek().start
-        line = self.source.text[start : self.source.end_of_line(start)]
-        if line.startswith("-----BEGIN "):
-            raise self.source.unreadable(
-                start, "PEM is text: put it into a heredoc, or into a file that you name"
-            )
-        if (bare := _bare_text(line)) is None:
-            return self.expressions.expression()
-        while self.tokens.peek().kind not in ("newline", "end", "}"):
-            self.tokens.read()
-        return Invalid(self.source.position(start), bare)
-
-    def block(self, name: Token, outer: _Gathered) -> Block:
-        labels: list[str] = []
-        while (token := self.tokens.peek()).kind != "{":
-            if token.kind == "name":
-                labels.append(self.tokens.text(self.tokens.read()))
-            elif token.kind == "quote":
-                labels.append(self.label(outer))
-            elif token.kind == "newline" and self.tokens.after_newlines() == "{":
-                raise self.source.unreadable(token.start, f"unexpected end of line{_BRACE}")
-            else:
-                raise self.tokens.unexpected(_AFTER_NAME)
-        self.tokens.read()
-        if self.tokens.peek().kind in ("newline", "}", "end"):
-            body = self.body("}")
+    def attribute(self, node: Node) -> Attribute:
+        name, value = children(node)
+        index = self.index(name)
+        if (bare := self.lines.bare.get(index + 2)) is not None:
+            expression: Expression = Invalid(self.code.at(index + 2), bare[1])
         else:
-            body = self.single_attribute()
-        self.tokens.expect("}")
-        return Block(self.tokens.text(name), tuple(labels), self.tokens.at(name), body)
+            expression = self.expressions.read(Parsed(value, self.base))
+        return Attribute(self.code.text(index), self.code.at(index), expression)
 
-    def single_attribute(self) -> Body:
-        """What stands between the braces of a block on one line."""
-        name = self.name()
-        if self.tokens.peek().kind in ("{", "name", "quote"):
-            raise self.tokens.unexpected(_ONE_LINE)
-        self.tokens.expect("=", _AFTER_NAME)
-        attribute = self.attribute(name)
-        token = self.tokens.peek()
-        if token.kind == "newline":
-            raise self.tokens.unexpected("; close this block on the line on which it begins")
-        if token.kind != "}":
-            raise self.tokens.unexpected(_ONE_LINE)
-        return Body((attribute,), ())
+    def block(self, node: Node, outer: _Gathered) -> Block:
+        name, *labels, body = children(node)
+        index = self.index(name)
+        texts = tuple(self.label(self.index(label), outer) for label in labels)
+        return Block(self.code.text(index), texts, self.code.at(index), self.body(body))
 
-    def label(self, outer: _Gathered) -> str:
-        token = self.tokens.peek()
-        match self.expressions.string():
+    def label(self, index: int, outer: _Gathered) -> str:
+        if self.code.kind(index) == "name":
+            return self.code.text(index)
+        match self.expressions.template(index):
             case Literal(value=str() as text):
                 return text
             case Invalid(at, text):
                 outer.fault(at, text)
             case _:
                 text = "a label is a name or a quoted string without ${ }"
-                outer.fault(self.tokens.at(token), text)
+                outer.fault(self.code.at(index), text)
         # A refused label stays unlike the others, so that nobody reports a duplicate.
-        return self.tokens.text(token).strip('"') + f" {token.start}"
+        return f" {self.code.tokens[index].start}"
 
 
 class _Gathered:
@@ -195,31 +223,3 @@ class _Gathered:
 
     def body(self) -> Body:
         return Body(tuple(self.attributes), tuple(self.blocks), tuple(self.faults))
-
-
-_BARE = re.compile(r"[\w./:~@$*\\+-]+")
-_NUMBER = r"\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
-_ARITHMETIC = re.compile(rf"[-+*/]*{_NUMBER}(?:[-+*/]+{_NUMBER})*")
-#: What the expressions know more of: a name, a literal, a path of names.
-_NAME = re.compile(r"[-]*[^\W\d][\w-]*(\.[^\W\d][\w-]*)*")
-
-
-def _bare_text(line: str) -> str | None:
-    """
-    :param line: from the beginning of a value to the end of its line.
-    :returns: what is wrong with it, if it is text without quotes.
-    """
-    found = _BARE.match(line)
-    if found is None or line.startswith(("env.", "peer.", "//")):
-        return None
-    text, rest = found.group(), line[found.end() :].strip()
-    semicolon = rest.startswith(";")
-    if rest.removeprefix(";").lstrip() and not rest.removeprefix(";").lstrip().startswith(
-        ("#", "//")
-    ):
-        return None
-    if _ARITHMETIC.fullmatch(text) or (not semicolon and _NAME.fullmatch(text)):
-        return None
-    remedy = 'put text in "quotes"' if looks_secret(text) else f"put text in quotes: {quoted(text)}"
-    nginx = ' (and there is no ";" in HCL)' if semicolon else ""
-    return f"this is not a value; {remedy}{nginx}"

@@ -1,5 +1,5 @@
 """
-Tokens to templates: what is in quotes and heredocs.
+Tokens to templates: what is in quotes and heredocs, which ``hcl2`` does not see.
 
 Text, interpolations and directives come first as a list of pieces, because strip
 markers and the indentation of ``<<-`` heredocs work on neighbours.  Then the pieces
@@ -9,18 +9,16 @@ become an expression.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeAlias
 
 from attrs import define, field
 
+from mtlsgate.config.source import UnreadableError
+from mtlsgate.config.tokens import Code
 from mtlsgate.config.tree import Conditional, Expression, For, Invalid, Literal, Template
+from mtlsgate.config.unexpected import unexpected
 from mtlsgate.errors import Position
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from mtlsgate.config.stream import TokenStream
-    from mtlsgate.config.tokens import Token
 
 _ESCAPE = re.compile(
     r"""\\(?P<simple>[nrt"\\])
@@ -43,14 +41,22 @@ _LITERAL_DIRECTIVE = '; a "}" is missing, or a literal %{ is meant, which is wri
 class Expressions(Protocol):
     """What reads the expressions in a template."""
 
-    def expression(self) -> Expression:
-        """:returns: the expression that the next tokens are."""
+    def expression(self, first: int, last: int, hint: str) -> Expression:
+        """
+        :param first: the first token.
+        :param last: the token after the last.
+        :param hint: what to do if it is over before that.
+        :returns: the expression.
+        """
 
-    def introduction(self) -> tuple[str | None, str, Expression]:
+    def introduction(self, first: int, last: int, hint: str) -> tuple[str | None, str, Expression]:
         """:returns: the variables of a ``for`` and what it iterates over."""
 
     def declaring(self, *names: str | None) -> AbstractContextManager[None]:
         """Let expressions see the variables of a ``for``."""
+
+    def nested(self, index: int) -> AbstractContextManager[None]:
+        """Count one level more of what nests without brackets."""
 
 
 @define
@@ -84,21 +90,20 @@ class TemplateReader:
     """
     Reads quoted strings and heredocs.
 
-    :ivar tokens: where they are read from.
+    :ivar code: the tokens of the file.
     :ivar expressions: reads what is in their interpolations.
     """
 
-    def __init__(self, tokens: TokenStream, expressions: Expressions) -> None:
-        self.tokens = tokens
+    def __init__(self, code: Code, expressions: Expressions) -> None:
+        self.code = code
         self.expressions = expressions
 
-    def template(self) -> Expression:
-        """:returns: the template that the next token, a quote or ``<<``, begins."""
-        opening = self.tokens.read()
-        at = self.tokens.at(opening)
-        pieces = _Pieces(self.tokens, self.expressions, in_heredoc=opening.kind == "heredoc")
+    def template(self, opening: int) -> Expression:
+        """:returns: the template that a token, a quote or ``<<``, begins."""
+        at = self.code.at(opening)
+        pieces = _Pieces(self.code, self.expressions, opening)
         parts = pieces.read()
-        if self.tokens.text(opening).startswith("<<-"):
+        if self.code.text(opening).startswith("<<-"):
             _dedent(pieces.flat)
         if len(parts) == 1 and not isinstance(parts[0], _Text | _If | _For):
             # What an interpolation makes empty was not written as an empty literal.
@@ -111,14 +116,16 @@ class _Pieces:
     """
     The pieces of one template.
 
+    :ivar index: the next token.
     :ivar flat: its texts, in order, with None for everything between them.
     """
 
-    def __init__(self, tokens: TokenStream, expressions: Expressions, *, in_heredoc: bool) -> None:
-        self.tokens = tokens
+    def __init__(self, code: Code, expressions: Expressions, opening: int) -> None:
+        self.code = code
         self.expressions = expressions
-        self.in_heredoc = in_heredoc
-        self.end = "end heredoc" if in_heredoc else "end quote"
+        self.in_heredoc = code.kind(opening) == "heredoc"
+        self.index = opening + 1
+        self.end = code.closers[opening]
         self.flat: list[_Text | None] = []
         self.strip_next = False
 
@@ -127,35 +134,39 @@ class _Pieces:
         parts: list[_Piece] = []
         ended = self.until(parts)
         if ended is not None:
-            token, word = ended
-            raise self.tokens.source.unreadable(
-                token.start, f'unexpected "{word}"; no directive is open that it belongs to'
+            raise self.unreadable(
+                ended, f'unexpected "{self.word(ended)}"; no directive is open that it belongs to'
             )
         return parts
 
-    def until(self, parts: list[_Piece]) -> tuple[Token, str] | None:
+    def unreadable(self, index: int, text: str) -> UnreadableError:
+        return self.code.source.unreadable(self.code.tokens[index].start, text)
+
+    def word(self, opening: int) -> str:
+        """:returns: which directive a ``%{`` begins."""
+        return self.code.text(opening + 1)
+
+    def until(self, parts: list[_Piece]) -> int | None:
         """
         Read pieces up to an ``else``, ``endif`` or ``endfor``, or to the end.
 
         :returns: the directive that ended it, or None at the template's end.
         """
-        while True:
-            token = self.tokens.read()
-            if token.kind == self.end:
-                return None
-            if token.kind == "text":
-                parts.append(self.text(token))
+        while (index := self.index) < self.end:
+            self.index = self.code.after(index)
+            if self.code.kind(index) == "text":
+                parts.append(self.text(index))
                 continue
-            self.strip_before(token)
-            if token.kind == "${":
-                with self.tokens.newlines(skipped=True):
-                    parts.append(self.expressions.expression())
-                    self.finish(_LITERAL_INTERPOLATION)
-            elif word := self.directive(token, parts):
-                return token, word
+            self.strip_around(index)
+            if self.code.kind(index) == "${":
+                end = self.code.closers[index]
+                parts.append(self.expressions.expression(index + 1, end, _LITERAL_INTERPOLATION))
+            elif self.directive(index, parts):
+                return index
+        return None
 
-    def text(self, token: Token) -> _Piece:
-        written, strip = self.tokens.text(token), self.strip_next
+    def text(self, index: int) -> _Piece:
+        written, strip = self.code.text(index), self.strip_next
         self.strip_next = False
         pattern = _DOUBLED if self.in_heredoc else _ESCAPE
         wrong: list[Invalid] = []
@@ -167,7 +178,8 @@ class _Pieces:
                 return _SIMPLE[found["simple"]]
             code = int(found["short"] or found["long"] or "-1", 16)
             if found["wrong"] or 0xD800 <= code <= 0xDFFF or code > 0x10FFFF:
-                at = self.tokens.source.position(token.start + found.start())
+                start = self.code.tokens[index].start
+                at = self.code.source.position(start + found.start())
                 wrong.append(Invalid(at, _NO_ESCAPE))
                 return ""
             return chr(code)
@@ -180,61 +192,59 @@ class _Pieces:
         self.flat.append(piece)
         return piece
 
-    def strip_before(self, token: Token) -> None:
-        if token.end - token.start == 3 and self.flat and (before := self.flat[-1]) is not None:
-            before.text = before.text.rstrip()
+    def strip_around(self, opening: int) -> None:
+        """Do what the strip markers of an interpolation or directive ask for."""
+        if self.code.text(opening).endswith("~") and self.flat:
+            before = self.flat[-1]
+            if before is not None:
+                before.text = before.text.rstrip()
         self.flat.append(None)
-        self.strip_next = False
+        self.strip_next = self.code.text(self.code.closers[opening]).startswith("~")
 
-    def finish(self, hint: str) -> None:
-        """Read the end of an interpolation or directive."""
-        end = self.tokens.expect("end template", hint)
-        self.strip_next = end.end - end.start == 2
-
-    def directive(self, token: Token, parts: list[_Piece]) -> str | None:
-        """:returns: the directive's name, if it ends what another began."""
-        at = self.tokens.at(token)
-        with self.tokens.newlines(skipped=True):
-            name = self.tokens.expect("name", _LITERAL_DIRECTIVE)
-            word = self.tokens.text(name)
-            if word == "if":
-                condition = self.expressions.expression()
-            elif word == "for":
-                key, value, source = self.expressions.introduction()
-            elif word not in ("else", "endif", "endfor"):
-                raise self.tokens.source.unreadable(
-                    name.start,
+    def directive(self, opening: int, parts: list[_Piece]) -> bool:
+        """:returns: whether it ends what another began."""
+        at = self.code.at(opening)
+        name, end = opening + 1, self.code.closers[opening]
+        if self.code.kind(name) != "name":
+            raise unexpected(self.code, name, _LITERAL_DIRECTIVE)
+        match self.word(opening):
+            case "if":
+                condition = self.expressions.expression(name + 1, end, _LITERAL_DIRECTIVE)
+                with self.expressions.nested(opening):
+                    parts.append(self.alternatives(opening, _If(at, condition)))
+            case "for":
+                key, value, source = self.expressions.introduction(name, end, _LITERAL_DIRECTIVE)
+                repeated = _For(at, key, value, source)
+                with self.expressions.nested(opening), self.expressions.declaring(key, value):
+                    self.closed_by("endfor", opening, self.until(repeated.body))
+                parts.append(repeated)
+            case "else" | "endif" | "endfor":
+                if name + 1 != end:
+                    raise unexpected(self.code, name + 1, _LITERAL_DIRECTIVE)
+                return True
+            case _:
+                raise self.unreadable(
+                    name,
                     "there is no such directive; there are if, else, endif, for and endfor"
                     " (a literal %{ is written %%{)",
                 )
-            self.finish(_LITERAL_DIRECTIVE)
-        if word == "if":
-            with self.tokens.nested(token):
-                parts.append(self.alternatives(token, _If(at, condition)))
-        elif word == "for":
-            with self.tokens.nested(token), self.expressions.declaring(key, value):
-                repeated = _For(at, key, value, source)
-                self.closed_by("endfor", token, self.until(repeated.body))
-                parts.append(repeated)
-        else:
-            return word
-        return None
+        return False
 
-    def alternatives(self, token: Token, chosen: _If) -> _If:
+    def alternatives(self, opening: int, chosen: _If) -> _If:
         ended = self.until(chosen.yes)
-        if ended is not None and ended[1] == "else":
+        if ended is not None and self.word(ended) == "else":
             ended = self.until(chosen.no)
-        self.closed_by("endif", token, ended)
+        self.closed_by("endif", opening, ended)
         return chosen
 
-    def closed_by(self, word: str, opening: Token, ended: tuple[Token, str] | None) -> None:
+    def closed_by(self, word: str, opening: int, ended: int | None) -> None:
         if ended is None:
-            raise self.tokens.source.unreadable(
-                opening.start, f"this directive is not closed; close it with %{{ {word} }}"
+            raise self.unreadable(
+                opening, f"this directive is not closed; close it with %{{ {word} }}"
             )
-        if ended[1] != word:
-            raise self.tokens.source.unreadable(
-                ended[0].start, f'unexpected "{ended[1]}"; a %{{ {word} }} is missing before it'
+        if self.word(ended) != word:
+            raise self.unreadable(
+                ended, f'unexpected "{self.word(ended)}"; a %{{ {word} }} is missing before it'
             )
 
 

@@ -1,19 +1,22 @@
 """
 Text to tokens, as HashiCorp's scanner makes them (``scan_tokens.rl`` in hclsyntax).
 
-The scanner keeps a stack of what is open, not recursion, and reads every
-character a bounded number of times.  It finds what is not closed and what nests
-too deep, so that the parser may recurse.
+The scanner stands before ``hcl2``, which never sees what is in a string.  It keeps
+a stack of what is open, not recursion, and reads every character a bounded number
+of times.  It finds what is not closed and what nests too deep, so that whoever
+walks the tree may recurse.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from typing import NamedTuple
 
 from attrs import frozen
 
 from mtlsgate.config.source import Source
+from mtlsgate.errors import Position
 
 #: How deep blocks, lists, objects, parentheses and interpolations may nest.
 MAXIMUM_DEPTH = 32
@@ -30,6 +33,60 @@ class Token(NamedTuple):
     kind: str
     start: int
     end: int
+
+
+#: What an operand may end with.
+_OPERAND_ENDS = frozenset(("name", "number", "end quote", "end heredoc", ")", "]", "}"))
+
+
+class Code:
+    """
+    The tokens of a file.
+
+    A line end is a token only where it may mean something: in blocks and objects.
+
+    :ivar source: the text that they are of.
+    :ivar tokens: the last is ``end``; comments are left out.
+    :ivar closers: for each token that opens something, the one that closes it.
+    """
+
+    def __init__(self, source: Source, tokens: list[Token], closers: dict[int, int]) -> None:
+        self.source = source
+        self.tokens = tokens
+        self.closers = closers
+        self._starts = [token.start for token in tokens]
+
+    def index(self, offset: int) -> int:
+        """:returns: the token that a character is in, or else the one before it."""
+        return bisect_right(self._starts, offset) - 1
+
+    def kind(self, index: int) -> str:
+        """:returns: the kind of a token; empty outside the file."""
+        return self.tokens[index].kind if 0 <= index < len(self.tokens) else ""
+
+    def text(self, index: int) -> str:
+        """:returns: a token as written."""
+        token = self.tokens[index]
+        return self.source.text[token.start : token.end]
+
+    def at(self, index: int) -> Position:
+        """:returns: where a token begins."""
+        return self.source.position(self.tokens[index].start)
+
+    def after(self, index: int) -> int:
+        """:returns: the token after one, or after what that one opens."""
+        return self.closers.get(index, index) + 1
+
+    def after_newlines(self, index: int) -> int:
+        """:returns: the first token from here on that is no line end."""
+        while self.kind(index) == "newline":
+            index += 1
+        return index
+
+    def ends_operand(self, index: int) -> bool:
+        """:returns: whether a value may end with a token, as with the star of ``a.*``."""
+        kind = self.kind(index)
+        return kind in _OPERAND_ENDS or (kind == "*" and self.kind(index - 1) == ".")
 
 
 _CODE = re.compile(
@@ -63,13 +120,15 @@ class _Opening:
     """
     Something open.
 
-    :ivar token: what opened it, ``<<`` for a heredoc.
+    :ivar opener: what opened it, ``<<`` for a heredoc.
     :ivar offset: where that is.
+    :ivar index: its token.
     :ivar marker: the name that closes a heredoc.
     """
 
-    token: str
+    opener: str
     offset: int
+    index: int
     marker: str = ""
 
 
@@ -86,9 +145,9 @@ def name_end(text: str, start: int) -> int:
     return end
 
 
-def scan(source: Source) -> list[Token]:
+def scan(source: Source) -> Code:
     """
-    :returns: the tokens, the last of which is ``end``; comments are left out.
+    :returns: the tokens of a text.
     :raises UnreadableError: if something is not closed, or too deep.
     """
     return _Scanner(source).run()
@@ -99,13 +158,14 @@ class _Scanner:
         self.source = source
         self.text = source.text
         self.tokens: list[Token] = []
+        self.closers: dict[int, int] = {}
         self.stack: list[_Opening] = []
         self.depth = 0
 
-    def run(self) -> list[Token]:
+    def run(self) -> Code:
         offset = 0
         while offset < len(self.text):
-            match self.stack[-1].token if self.stack else "":
+            match self.stack[-1].opener if self.stack else "":
                 case '"':
                     offset = self.string(offset)
                 case "<<":
@@ -115,10 +175,10 @@ class _Scanner:
         if self.stack:
             self.refuse_unclosed(self.stack[-1])
         self.tokens.append(Token("end", offset, offset))
-        return self.tokens
+        return Code(self.source, self.tokens, self.closers)
 
     def refuse_unclosed(self, left: _Opening) -> None:
-        match left.token:
+        match left.opener:
             case "<<":
                 text = "this heredoc is not closed; close it with its name on a line of its own"
                 if self.text.rpartition("\n")[2].strip() == left.marker:
@@ -133,8 +193,17 @@ class _Scanner:
         self.tokens.append(Token(kind, start, end))
         return end
 
+    def push(self, token: str, offset: int, marker: str = "") -> None:
+        self.stack.append(_Opening(token, offset, len(self.tokens), marker))
+
+    def pop(self) -> _Opening:
+        """:returns: what the next token closes."""
+        opening = self.stack.pop()
+        self.closers[opening.index] = len(self.tokens)
+        return opening
+
     def open(self, token: str, offset: int) -> None:
-        self.stack.append(_Opening(token, offset))
+        self.push(token, offset)
         self.depth += 1
         if self.depth > MAXIMUM_DEPTH:
             raise self.source.unreadable(offset, TOO_DEEP)
@@ -145,20 +214,21 @@ class _Scanner:
             raise self.source.unreadable(
                 start, f'unexpected "{token}"; nothing is open that it could close'
             )
-        opening = self.stack.pop()
+        stray = end - start == 2 and len(self.stack[-1].opener) == 1
+        if stray:
+            # Of a "~}" that closes no template.
+            self.add("stray", start, start + 1)
+        opening = self.pop()
         self.depth -= 1
-        if _CLOSER[opening.token] != token:
+        if _CLOSER[opening.opener] != token:
             at = self.source.position(opening.offset)
             raise self.source.unreadable(
                 start,
-                f'unexpected "{token}"; the "{opening.token}" at {at.line}:{at.column}'
+                f'unexpected "{token}"; the "{opening.opener}" at {at.line}:{at.column}'
                 " is not closed",
             )
-        if len(opening.token) == 2:
+        if len(opening.opener) == 2:
             return self.add("end template", start, end)
-        if end - start == 2:
-            # Of a "~}" that closes no template.
-            self.add("stray", start, start + 1)
         return self.add(token, end - 1, end)
 
     def code(self, offset: int) -> int:
@@ -173,10 +243,12 @@ class _Scanner:
                 return end
             case "name" if end < len(self.text) and not self.text[end].isascii():
                 return self.add("name", offset, name_end(self.text, offset))
+            case "newline" if self.stack and self.stack[-1].opener != "{":
+                return end
             case "name" | "newline" | "number" as kind:
                 return self.add(kind, offset, end)
             case "quote":
-                self.stack.append(_Opening('"', offset))
+                self.push('"', offset)
                 return self.add("quote", offset, end)
             case "open":
                 self.open(found.group(), offset)
@@ -198,7 +270,7 @@ class _Scanner:
                 offset,
                 "a heredoc starts with << and a name, such as <<EOT, at the end of a line",
             )
-        self.stack.append(_Opening("<<", offset, text[start:end]))
+        self.push("<<", offset, text[start:end])
         return self.add("heredoc", offset, end + 1)
 
     def string(self, offset: int) -> int:
@@ -209,7 +281,7 @@ class _Scanner:
         if found.lastgroup == "text":
             return self.add("text", offset, found.end())
         if found.lastgroup == "end":
-            self.stack.pop()
+            self.pop()
             return self.add("end quote", offset, found.end())
         self.open(found.group()[:2], offset)
         return self.add(found.group()[:2], offset, found.end())
@@ -220,7 +292,7 @@ class _Scanner:
         if self.text[offset - 1] == "\n":
             end = self.text.find("\n", offset)
             if end >= 0 and self.text[offset:end].strip() == marker:
-                self.stack.pop()
+                self.pop()
                 return self.add("end heredoc", offset, end)
         if opened := _TEMPLATE.match(self.text, offset):
             self.open(opened.group()[:2], offset)
