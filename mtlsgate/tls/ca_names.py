@@ -1,7 +1,8 @@
 """
-The names of CAs that a server puts into its CertificateRequest.
+The CA names in a server's CertificateRequest.
 
-A client chooses its certificate by them.  Without any it may offer what it has.
+Clients choose their certificate by these names.  Without names a client may offer
+any certificate.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from collections.abc import Iterable
 from mtlsgate.admission import Rule, authorities_of, lone_pins_of
 from mtlsgate.certificates.names import Name
 
-#: In bytes.  Java and SChannel refuse a longer handshake message; OpenSSL takes 100 KiB.
+#: In bytes.  Java and SChannel refuse longer handshake messages; OpenSSL accepts 100 KiB.
 LONGEST_MESSAGE = 32 * 1024
-#: At most what the message holds besides: its header, and the signature algorithms.
+#: The most bytes that the rest of the message takes: header and signature algorithms.
 _REST = 256
 
 
 def ca_names(rules: Iterable[Rule]) -> tuple[Name, ...]:
     """
     :returns: the names of the rules' CAs, and of the issuers of pins without a CA,
-        since a client may not offer a certificate whose issuer is not named (RFC
-        8446, 4.2.4).  Each once.
+        without duplicates.  The issuers are needed because a client may offer only
+        certificates whose issuer is named (RFC 8446, 4.2.4).
     """
     given = tuple(rules)
     subjects = (one.subject for one in authorities_of(given))
@@ -30,5 +31,5 @@ def ca_names(rules: Iterable[Rule]) -> tuple[Name, ...]:
 
 
 def message_size(names: Iterable[Name]) -> int:
-    """:returns: how long a CertificateRequest with these names may be, in bytes."""
+    """:returns: the possible length of a CertificateRequest with these names, in bytes."""
     return _REST + sum(2 + len(name.der) for name in names)

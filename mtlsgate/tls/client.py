@@ -1,8 +1,7 @@
 """
-The client's side: connections to servers whose path and name are verified.
+The client side: connections to servers whose path and name are verified.
 
-The server is verified within the handshake, and whatever goes wrong in doing so
-ends it.
+The server is verified during the handshake.  Any problem ends the handshake.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ _log = Logger("mtlsgate.upstream")
 
 class ServerConnection(EngineConnection):
     """
-    A connection to a server, with what came of verifying it.
+    A connection to a server, with the result of verifying the server.
 
-    :ivar expected_name: what it should be called.
-    :ivar verified: whether it proved that.
-    :ivar problem: why not, or None.
+    :ivar expected_name: the name that its certificate must be for.
+    :ivar verified: whether the certificate was verified for that name.
+    :ivar problem: why it was not, or None.
     """
 
     def __init__(self, context: SSL.Context, server_name: str) -> None:
@@ -42,7 +41,7 @@ class ServerConnection(EngineConnection):
 
 
 class ClientContext:
-    """Makes OpenSSL's connections to servers."""
+    """Makes OpenSSL connections to servers."""
 
     def __init__(
         self,
@@ -51,20 +50,21 @@ class ClientContext:
         alpn: Sequence[bytes] = (),
     ) -> None:
         """
-        :param anchors: the trusted certificates; one that is no CA is trusted
-            for itself alone.  None is the system's trust store.
-        :param credential: what to show if the server asks.
+        :param anchors: the trusted certificates.  One that is not a CA is trusted
+            only as the server's own certificate.  None means the system's trust
+            store.
+        :param credential: the certificate to show if the server asks.
         :param alpn: the application protocols to offer.
-        :raises SSL.Error: if OpenSSL refuses any of it.
+        :raises SSL.Error: if OpenSSL refuses one of these.
         """
         self._context = context = new_context(SSL.TLS_CLIENT_METHOD)
-        # Nothing is resumed: each connection verifies its server anew.
+        # No resumption: each connection verifies the server again.
         context.set_options(SSL.OP_NO_TICKET)
         context.set_verify(SSL.VERIFY_PEER, verify)
         if anchors is None:
             context.load_verify_locations(*system_store())
         else:
-            # Each is trusted, also one with others above it.
+            # Trust each of them, including intermediates and leaves.
             fill(context.get_cert_store(), anchors, X509StoreFlags.PARTIAL_CHAIN)
         if credential is not None:
             use_credential(context, credential)
@@ -80,24 +80,26 @@ class ClientContext:
         connection = ServerConnection(self._context, server_name)
         connection.set_connect_state()
         if as_address(server_name) is None:
-            # An address is no server name (RFC 6066, 3).
+            # An address must not be sent as a server name (RFC 6066, 3).
             connection.set_tlsext_host_name(server_name.removesuffix(".").encode("ascii"))
         return connection
 
 
 def system_store() -> tuple[str | None, str | None]:
-    """:returns: file and directory of the system's trust store, where they exist."""
+    """:returns: file and directory of the system's trust store; None if missing."""
     paths = ssl.get_default_verify_paths()
     return paths.cafile or None, paths.capath or None
 
 
 def verify(connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
     """
-    :returns: whether to go on with the handshake; OpenSSL asks for each
-        certificate of the server's path, from the anchor down to depth 0.
+    OpenSSL calls this for each certificate of the server's path, from the anchor
+    down to depth 0.
+
+    :returns: whether to go on with the handshake.
     """
-    # An exception would leave the handshake without an alert, and a truthy
-    # answer that is no bool would trust: everything ends in True or False.
+    # An exception would end the handshake without an alert, and any truthy
+    # answer would trust the server: always answer True or False.
     assert isinstance(connection, ServerConnection)
     try:
         problem = _problem(connection.expected_name, certificate, error, depth, bool(ok))
@@ -110,7 +112,7 @@ def verify(connection: SSL.Connection, certificate: X509, error: int, depth: int
 
 
 def _problem(server_name: str, certificate: X509, error: int, depth: int, ok: bool) -> str | None:
-    """:returns: why a certificate of the path is not to be trusted, or None."""
+    """:returns: why a certificate of the path cannot be trusted, or None."""
     if not ok:
         which = "its certificate" if depth == 0 else f"the certificate at depth {depth}"
         return f"{which}: {path_problem(error, 'server_ca_certificate')}"

@@ -1,16 +1,15 @@
 """
 The server name that a TLS client asks for, read before TLS begins.
 
-Servers that share a port have an `SSL.Context` each, and which of them a
-connection belongs to stands in its first message.  `ClientHelloReader` takes
-the bytes as they come until it knows; OpenSSL then gets the same bytes, all of
-them, and does everything else.  Nothing is judged here but what the name
-depends on, so a hello that OpenSSL refuses may pass.  Of a hello that OpenSSL
-accepts, both read the same name, or the reader refuses it.
+Servers on one port each have their own `SSL.Context`.  The client's first message
+says which server it wants.  `ClientHelloReader` reads bytes until it knows the
+name; OpenSSL then gets all of the same bytes and does the rest.  The reader checks
+only what the name depends on, so it may accept a hello that OpenSSL refuses.  For a
+hello that OpenSSL accepts, the reader finds the same name or refuses it.
 
-Two names are OpenSSL's alone: that of the second hello, after a
-HelloRetryRequest, and, in TLS 1.2, that of a session which is resumed.  So
-compare with ``connection.get_servername()`` when the handshake is complete.
+The reader does not see two names: the one in the second hello after a
+HelloRetryRequest, and in TLS 1.2 the one of a resumed session.  So compare with
+``connection.get_servername()`` when the handshake is complete.
 
 Pure: no sockets, no OpenSSL.
 """
@@ -24,14 +23,14 @@ from attrs import frozen
 from mtlsgate.proxyprotocol import begins_header
 from mtlsgate.reasons import Reason
 
-#: The longest ClientHello there can be, every vector full; OpenSSL's limit too.
+#: The longest possible ClientHello, with every vector full; also OpenSSL's limit.
 MAX_HELLO = 131_396
 
-#: How much may arrive until the hello is whole, record headers and all: any
-#: hello in sane records, or one of 43 KB in records of one byte.
+#: The most bytes that a hello may take, with record headers.  It is enough for any
+#: hello in normal records, or for 43 KB in records of one byte.
 MAX_BYTES = 256 * 1024
 
-#: What a PROXY header in TLS's place is.
+#: The detail of a rejection if a PROXY header comes where TLS should begin.
 UNEXPECTED_HEADER = (
     "a PROXY header where TLS should begin: proxy_protocol is not set, or the header came twice"
 )
@@ -49,7 +48,7 @@ _HTTP_METHODS = (b"GET /", b"POST ", b"HEAD ", b"PUT /", b"DELET", b"OPTIO", b"P
 
 
 class Alert(IntEnum):
-    """The alerts that are sent without OpenSSL (RFC 8446, 6)."""
+    """The alerts that the gate sends without OpenSSL (RFC 8446, 6)."""
 
     UNEXPECTED_MESSAGE = 10
     RECORD_OVERFLOW = 22
@@ -62,8 +61,8 @@ class Alert(IntEnum):
 
 def alert_record(description: int) -> bytes:
     """
-    :param description: which alert, as `Alert.UNRECOGNIZED_NAME`.
-    :returns: it, fatal, in an unencrypted record.
+    :param description: the alert, such as `Alert.UNRECOGNIZED_NAME`.
+    :returns: the fatal alert in an unencrypted record.
     """
     return bytes((_ALERT, 3, 3, 0, 2, 2, description))
 
@@ -71,9 +70,9 @@ def alert_record(description: int) -> bytes:
 @frozen
 class ClientHello:
     """
-    :ivar server_name: as the client wrote it, in whatever case and with a
-        trailing dot if it has one; 1 to 255 characters, each of them an octet
-        (latin-1).  None where the hello names none.
+    :ivar server_name: the name exactly as the client wrote it, including case
+        and a trailing dot; 1 to 255 characters, one for each octet (latin-1).
+        None if the hello has no name.
     """
 
     server_name: str | None
@@ -83,9 +82,9 @@ class ClientHello:
 class NoClientHello:
     """
     :ivar reason: `NOT_TLS`, `UNSUPPORTED_TLS`, `PEER_ALERT` or `PROTOCOL_ERROR`.
-    :ivar detail: what is wrong; nothing in it is the client's own text.
-    :ivar alert: what to answer, or None to say nothing to one that speaks no
-        TLS or has taken leave.
+    :ivar detail: what is wrong, without any text from the client.
+    :ivar alert: the alert to send; None if the client does not speak TLS or has
+        sent an alert itself.
     """
 
     reason: Reason
@@ -95,10 +94,10 @@ class NoClientHello:
 
 class ClientHelloReader:
     """
-    Finds the ClientHello in what a client sends first.
+    Finds the ClientHello in the first bytes of a client.
 
-    :ivar received: every byte that was fed, for the TLS that follows.
-    :ivar _message: what the records so far hold.
+    :ivar received: all bytes fed so far; OpenSSL needs them afterwards.
+    :ivar _message: the content of the records so far.
     :ivar _at: where in ``received`` the next record begins.
     """
 
@@ -110,9 +109,9 @@ class ClientHelloReader:
 
     def feed(self, data: bytes) -> ClientHello | NoClientHello | None:
         """
-        :param data: the next bytes, as many as there are.
-        :returns: None while more is needed.  The outcome then depends on the
-            bytes alone and not on how they came, and later ones do not change it.
+        :param data: the next bytes, any number of them.
+        :returns: None while more bytes are needed.  The result depends only on
+            the bytes, not on how they were split, and later bytes do not change it.
         """
         self.received += data
         try:
@@ -123,7 +122,7 @@ class ClientHelloReader:
         return self._outcome
 
     def _next_record(self) -> bool:
-        """:returns: whether a record was whole, and is now part of the message."""
+        """:returns: whether a complete record was added to the message."""
         start = self._at + _RECORD_HEADER
         header = bytes(self.received[self._at : start])
         if len(header) < _RECORD_HEADER:
@@ -167,7 +166,7 @@ class _Refused(Exception):
 
 
 def _check_beginning(header: bytes) -> None:
-    """Tell those who do not speak TLS, or not yet, from those who do it badly."""
+    """Refuse what is not TLS, or an SSL 2.0 hello; let other errors be found later."""
     if header.startswith(_HTTP_METHODS):
         raise _Refused("an HTTP request without TLS", None, Reason.NOT_TLS)
     if header.startswith(b"CONNE"):
@@ -183,7 +182,7 @@ def _check_beginning(header: bytes) -> None:
 
 
 def _fragment_length(header: bytes) -> int:
-    """:returns: how long the fragment of a handshake record is (RFC 8446, 5.1)."""
+    """:returns: the length of a handshake record's fragment (RFC 8446, 5.1)."""
     if header[0] != _HANDSHAKE:
         raise _Refused("a record that is no handshake's", Alert.UNEXPECTED_MESSAGE)
     if header[1] != 3:
@@ -197,7 +196,7 @@ def _fragment_length(header: bytes) -> int:
 
 
 class _Fields:
-    """Takes the fields of a message one after the other."""
+    """Reads the fields of a message one after the other."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -214,7 +213,7 @@ class _Fields:
         return int.from_bytes(self.take(width), "big")
 
     def vector(self, width: int) -> bytes:
-        """:returns: what follows its length, a number of that width."""
+        """:returns: the bytes after a length field of this width."""
         return self.take(self.number(width))
 
     def more(self) -> bool:

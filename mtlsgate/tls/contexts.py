@@ -1,5 +1,5 @@
 """
-What every `SSL.Context` of the gate has in common, towards clients and towards
+The settings that every `SSL.Context` of the gate shares, for clients and for
 targets: versions, cipher suites, options.
 """
 
@@ -17,8 +17,8 @@ MinVersion = Literal["1.2", "1.3"]
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 
-#: TLS 1.2: ephemeral ECDH with AEAD only; 112 bits of security at least
-#: (OpenSSL's level 2, which is said here so that no build's default matters).
+#: TLS 1.2: ephemeral ECDH with AEAD only.  OpenSSL's level 2 (112 bits of security)
+#: is set here because builds have different defaults.
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
 
 _OPTIONS = (
@@ -27,21 +27,21 @@ _OPTIONS = (
     | SSL.OP_SINGLE_ECDH_USE
 )
 
-#: SSL_MODE_NO_AUTO_CHAIN, for which pyOpenSSL has no name: send the chain as
-#: configured, and do not complete it out of the CAs that the other side is judged by.
+#: SSL_MODE_NO_AUTO_CHAIN, for which pyOpenSSL has no name: send the chain exactly as
+#: configured, and do not complete it from the trusted CAs.
 _NO_AUTO_CHAIN = 0x8
 
-#: SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets: a write of several records
-#: would need a call for each, though in memory there is room for all.
+#: SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets.  With it a write of several
+#: records needs a call for each, though a memory BIO has room for all.
 _PARTIAL_WRITE = 0x1
 
 
 def new_context(method: int, min_version: MinVersion = "1.2") -> SSL.Context:
     """
     :param method: ``SSL.TLS_SERVER_METHOD`` or ``SSL.TLS_CLIENT_METHOD``.
-    :param min_version: the oldest TLS version that is spoken.
-    :returns: a context that keeps no sessions, and has no certificate and no
-        verification yet.
+    :param min_version: the oldest TLS version allowed.
+    :returns: a context that keeps no sessions.  It has no certificate and
+        verifies nothing yet.
     """
     context = SSL.Context(method)
     context.set_min_proto_version(_VERSIONS[min_version])
@@ -55,14 +55,14 @@ def new_context(method: int, min_version: MinVersion = "1.2") -> SSL.Context:
 
 def use_credential(context: SSL.Context, credential: ServerCredential) -> None:
     """
-    Show this certificate, and have this key.
+    Use this certificate and its key.
 
     :raises SSL.Error: if OpenSSL refuses them.
     """
     leaf, *intermediates = map(openssl_certificate, credential.chain)
     with warnings.catch_warnings():
-        # pyOpenSSL would rather have objects of cryptography, which cannot read
-        # all that OpenSSL can.
+        # pyOpenSSL prefers cryptography's objects, but cryptography cannot read
+        # every certificate that OpenSSL can.
         warnings.simplefilter("ignore", DeprecationWarning)
         context.use_certificate(leaf)
         for intermediate in intermediates:

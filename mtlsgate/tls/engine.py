@@ -1,19 +1,18 @@
 """
 TLS without a socket: bytes in, bytes and events out.
 
-An `Engine` is the only thing that makes and drives an OpenSSL connection.  Its
-owner hands it what arrived (`Engine.feed`), asks what that means until there is
-no more (`Engine.next`), writes (`Engine.write`), and sends whatever
-`Engine.outgoing` returns::
+Only an `Engine` drives an OpenSSL connection.  Its owner passes in the bytes that
+arrived (`Engine.feed`), calls `Engine.next` until nothing is left, writes with
+`Engine.write`, and sends what `Engine.outgoing` returns::
 
     engine.feed(data)
     while (event := engine.next()) is not Event.NEEDS_BYTES:
         ...                     # bytes for the application, or an Event
     socket.send(engine.outgoing())
 
-A server that asks for certificates has a verdict on each client.  Until it is
-`Admitted`, the engine returns none of the client's bytes, and sends nothing that
-OpenSSL has to say after the handshake.
+A server that asks for certificates gives a verdict on each client.  Until it is
+`Admitted`, the engine returns none of the client's bytes, and holds back what
+OpenSSL wants to send after the handshake.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ from mtlsgate.tls.clienthello import Alert, alert_record
 from mtlsgate.tls.handshake import EngineConnection, Handshake
 from mtlsgate.tls.trust import encoded
 
-#: What one TLS record holds at most (RFC 8446, 5.1), and what TLS adds to it at most.
+#: The most bytes in one TLS record (RFC 8446, 5.1), and the most that TLS adds to it.
 _RECORD = 2**14
 _RECORD_OVERHEAD = 256
 
-#: How much of several records is handed on as one piece.
+#: The most bytes of several records that are returned as one piece.
 PIECE = 2**18
 
-#: How much of a handshake's output is read at once; it is read until there is none.
+#: How much of the handshake's output is read at once.
 _FLIGHT = 2**14
 
-#: How much is in OpenSSL's memory at a time, each way.  Its buffers grow to the
-#: largest amount that was ever in them, and stay so for as long as the connection.
+#: The most bytes that OpenSSL buffers at a time in each direction.  Its buffers grow
+#: to the largest amount they ever held and never shrink.
 _SLICE = 2**15
 
 #: How much TLS may have to answer to so much.  A client that does nothing but ask for
@@ -51,13 +50,13 @@ _MAX_ANSWERS = 2**14
 
 
 class Event(Enum):
-    """What can come of the bytes that an engine was fed, besides bytes."""
+    """What `Engine.next` can return besides bytes."""
 
-    #: There is nothing more to be had from what was fed.
+    #: Nothing more can be read until more bytes are fed.
     NEEDS_BYTES = "needs bytes"
     #: The handshake is complete.  A server's verdict is in `Engine.verdict`.
     HANDSHAKEN = "handshaken"
-    #: The other side sent close_notify: no more will come from it.
+    #: The other side sent close_notify: no more bytes follow.
     ENDED = "ended"
 
 
@@ -65,17 +64,17 @@ class Engine:
     """
     One TLS connection, of a server or a client.
 
-    :ivar verdict: of a server that asks for certificates, when the handshake is
-        complete; None before, and for every other engine.
-    :ivar received: bytes that were handed to the application.
-    :ivar sent: bytes that it wrote.
+    :ivar verdict: the server's verdict when the handshake is complete; None
+        before that, and if no certificate is asked for.
+    :ivar received: how many bytes were returned for the application.
+    :ivar sent: how many bytes the application wrote.
     :ivar is_handshaken: whether the handshake is complete.
     :ivar _is_open: whether application bytes may pass.
-    :ivar _met: what reading met behind bytes that it returned.
-    :ivar _refusal: an alert for a client whose verdict came after its handshake.
-    :ivar _waiting: what was fed and OpenSSL has not got yet.
-    :ivar _sealed: what OpenSSL put out and was not asked for yet.
-    :ivar _is_dry: whether OpenSSL has nothing more to be read.
+    :ivar _met: an event or error found after bytes that were returned first.
+    :ivar _refusal: an alert for a client that is rejected after its handshake.
+    :ivar _waiting: bytes that were fed but not yet passed to OpenSSL.
+    :ivar _sealed: OpenSSL's output that nobody has taken yet.
+    :ivar _is_dry: whether OpenSSL has nothing more to read.
     """
 
     __slots__ = (
@@ -99,9 +98,9 @@ class Engine:
         conclude: Callable[[EngineConnection], Admitted | Rejection] | None = None,
     ) -> None:
         """
-        :param connection: in accept or connect state; nobody else drives it.
+        :param connection: in accept or connect state; only this engine drives it.
         :param conclude: gives the verdict when the handshake is complete; None
-            where the other side is verified within the handshake, or not at all.
+            if the other side is verified during the handshake, or not at all.
         """
         self._connection: EngineConnection | None = connection
         self._conclude = conclude
@@ -116,7 +115,7 @@ class Engine:
     # Bytes in, events out.
 
     def feed(self, data: bytes) -> None:
-        """:param data: that arrived."""
+        """:param data: the bytes that arrived."""
         if data and self._connection is not None:
             if self._waiting:
                 data = bytes(self._waiting) + data
@@ -125,7 +124,7 @@ class Engine:
             self._refill(self._connection)
 
     def _refill(self, connection: EngineConnection) -> bool:
-        """:returns: whether OpenSSL got some of what waits."""
+        """:returns: whether OpenSSL got some of the waiting bytes."""
         if not self._waiting:
             return False
         connection.bio_write(self._waiting[:_SLICE])
@@ -136,7 +135,7 @@ class Engine:
         """
         :returns: application bytes, or an event.  The last event is always
             `Event.NEEDS_BYTES`.
-        :raises SSL.Error: if TLS failed.  `outgoing` may have an alert.
+        :raises SSL.Error: if TLS failed.  `outgoing` may then return an alert.
         """
         if self._connection is None:
             return Event.NEEDS_BYTES
@@ -153,7 +152,7 @@ class Engine:
                 if not self._refill(connection):
                     return Event.NEEDS_BYTES
             except SSL.ZeroReturnError:
-                # A close_notify in the middle of the handshake.
+                # The other side sent close_notify during the handshake.
                 raise SSL.SysCallError(-1, "Unexpected EOF") from None
         self.is_handshaken = True
         if self._conclude is None:
@@ -188,7 +187,7 @@ class Engine:
         except SSL.ZeroReturnError:
             self._met = Event.ENDED
         except SSL.Error as error:
-            # Without the frames, which would hold this engine in a circle.
+            # Drop the traceback: its frames would form a reference cycle.
             self._met = error.with_traceback(None)
         if records:
             self.received += size
@@ -204,7 +203,7 @@ class Engine:
 
     def _raise_met(self) -> Event:
         met, self._met = self._met, None
-        # Nothing comes after either.
+        # Nothing can follow an error or close_notify.
         self._is_dry = True
         if isinstance(met, SSL.Error):
             try:
@@ -216,14 +215,14 @@ class Engine:
 
     @property
     def has_more(self) -> bool:
-        """Whether `next` may return something without being fed."""
+        """Whether `next` may return something without more bytes."""
         return self._is_open and not self._is_dry
 
     # Bytes out.
 
     def write(self, data: bytes) -> None:
         """
-        :param data: the application's, for `outgoing`.
+        :param data: application bytes; `outgoing` returns them encrypted.
         :raises SSL.Error: if TLS failed.
         """
         connection = self._connection
@@ -239,7 +238,7 @@ class Engine:
         self.sent += len(data)
 
     def close(self) -> None:
-        """Send close_notify.  OpenSSL has none to send before the handshake is
+        """Send close_notify.  OpenSSL cannot send it before the handshake is
         complete, or after TLS failed."""
         if self._connection is not None:
             with suppress(SSL.Error):
@@ -247,15 +246,15 @@ class Engine:
 
     def refuse(self) -> bytes:
         """
-        :returns: an alert for a client that is turned away when its handshake is
-            done; nothing if there is none that it could read.
+        :returns: an alert for a client that is rejected after its handshake; empty
+            if the client could not read one.
         """
         return self._refusal
 
     def outgoing(self, size: int = 0) -> bytes:
         """
-        :param size: how many application bytes are in it, as far as known.
-        :returns: everything that is to be sent, however much it is.
+        :param size: how many application bytes it contains, if known.
+        :returns: everything that must be sent.
         """
         connection = self._connection
         if connection is None:
@@ -267,7 +266,7 @@ class Engine:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _drain(self, connection: EngineConnection, room: int) -> list[bytes]:
-        """:returns: all that OpenSSL has put out."""
+        """:returns: all of OpenSSL's output."""
         pieces = []
         with suppress(SSL.WantReadError):
             while True:
@@ -277,7 +276,7 @@ class Engine:
         return pieces
 
     def free(self) -> None:
-        """Let go of OpenSSL's memory.  What is asked of the connection afterwards is None."""
+        """Free OpenSSL's memory.  Afterwards the connection's properties are None."""
         self._connection = None
         self._waiting = memoryview(b"")
         self._sealed.clear()
@@ -286,19 +285,19 @@ class Engine:
 
     @property
     def connection(self) -> EngineConnection | None:
-        """OpenSSL's connection, for questions about it; None before application
-        bytes may pass, and after `free`."""
+        """OpenSSL's connection, to look things up; None before application bytes
+        may pass, and after `free`."""
         return self._connection if self._is_open else None
 
     @property
     def handshake(self) -> Handshake:
-        """What the callbacks noted; only before `free`."""
+        """What the callbacks recorded.  Do not use after `free`."""
         assert self._connection is not None
         return self._connection.handshake
 
     @property
     def server_name(self) -> str | None:
-        """The name that the client asks for (SNI), as it is written there."""
+        """The name that the client asks for (SNI), as the client wrote it."""
         return None if self._connection is None else self._connection.server_name
 
     @property
@@ -339,21 +338,21 @@ class Engine:
 
 
 def _send(connection: EngineConnection, data: bytes | memoryview) -> None:
-    # One call takes all of it where `new_context` made the Context.
+    # With a Context from `new_context` one call takes everything.
     sent = 0
     while sent < len(data):
         sent += connection.send(data[sent:] if sent else data)
 
 
 def _room(size: int) -> int:
-    """:returns: what so many application bytes take when they are encrypted."""
+    """:returns: how many bytes this many application bytes take when encrypted."""
     return size + (size // _RECORD + 1) * _RECORD_OVERHEAD
 
 
 def _last_words(connection: EngineConnection) -> bytes:
     """
-    :returns: an alert in the clear.  In a full TLS 1.2 handshake the server's last
-        flight, which was not sent, is what turns encryption on.
+    :returns: an unencrypted alert.  It is right for a full TLS 1.2 handshake: the
+        server has not sent its last flight, so encryption is not yet on.
     """
     if connection.get_protocol_version() != SSL.TLS1_2_VERSION or connection.handshake.resumed:
         return b""

@@ -1,5 +1,5 @@
 """
-The full handshakes that sessions may be resumed from.
+Admitted full handshakes, whose sessions may be resumed.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from mtlsgate.admission import Path
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.server_names import canonical
 
-#: Admitted clients whose path is remembered, so that they can resume.
+#: How many handshakes are remembered.
 MAX_REMEMBERED = 16384
 
 
 @frozen
 class FullHandshake:
     """
-    One that was admitted.
+    A full handshake that was admitted.
 
-    :ivar path: on which.
-    :ivar at: when.
+    :ivar path: the path that was admitted.
+    :ivar at: when it was admitted.
     """
 
     path: Path
@@ -32,8 +32,9 @@ class FullHandshake:
 
 class FullHandshakes:
     """
-    Admitted full handshakes, by leaf and server name; the oldest is forgotten.  A
-    session ticket holds the leaf, but not its path.
+    Admitted full handshakes, by leaf and server name.  They are needed because a
+    session ticket holds the leaf but not its path.  If there are too many, the
+    oldest is forgotten.
     """
 
     def __init__(self) -> None:
@@ -44,8 +45,8 @@ class FullHandshakes:
 
     def note(self, path: Path, server_name: str | None, at: datetime) -> None:
         """
-        :param server_name: that the client asked for.
-        :param at: the present.
+        :param server_name: the name that the client asked for.
+        :param at: the time now.
         """
         key = _key(path[0], server_name)
         self._begun[key] = FullHandshake(path, at)
@@ -54,7 +55,7 @@ class FullHandshakes:
             self._begun.popitem(last=False)
 
     def find(self, leaf: Certificate, server_name: str | None) -> FullHandshake | None:
-        """:returns: the latest of this client under this name, or None."""
+        """:returns: this client's latest handshake with this server name, or None."""
         return self._begun.get(_key(leaf, server_name))
 
 

@@ -1,5 +1,5 @@
 """
-The OpenSSL connection of an engine, and what its Context's callbacks note on it.
+An engine's OpenSSL connection, and what the Context's callbacks record on it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mtlsgate.tls.trust import encoded
 
 class Handshake:
     """
-    What the verify callback learns of a client, for the verdict.
+    What the verify callback records for the verdict.
 
-    :ivar certificates: what OpenSSL verified so far, by depth.
-    :ivar verdict: the outcome, or None.  A rejection stands.
-    :ivar judged_at: when it was given.
+    :ivar certificates: the certificates that OpenSSL has verified so far, by depth.
+    :ivar verdict: the verdict, or None.  A rejection is final.
+    :ivar judged_at: when the verdict was given.
     :ivar resumed: whether the client resumed a session.
     """
 
@@ -36,13 +36,13 @@ class Handshake:
 
     @property
     def path(self) -> Path:
-        """The path, leaf first.  OpenSSL goes from the anchor down, so it is
-        whole at depth 0."""
+        """The path, leaf first.  OpenSSL verifies from the anchor down, so the path
+        is complete at depth 0."""
         return tuple(map(self.certificates.__getitem__, range(len(self.certificates))))
 
 
 class ServerSide(Protocol):
-    """What made a server's Context, and answers its callbacks."""
+    """Makes a server's Context and answers its callbacks."""
 
     def verify(
         self, connection: EngineConnection, certificate: X509, error: int, depth: int, ok: int
@@ -50,18 +50,18 @@ class ServerSide(Protocol):
         """:returns: whether to go on with the handshake."""
 
     def choose_certificate(self, connection: EngineConnection) -> None:
-        """Show the certificate that bears the name that the client asks for."""
+        """Show the certificate with the name that the client asks for."""
 
 
 class EngineConnection(SSL.Connection):
     """
     The OpenSSL connection of an engine.
 
-    A Context's callbacks tell by this class that an engine is at work, which
-    keeps to the verdict, and reject every other connection.
+    A Context's callbacks reject connections of any other class: only an engine
+    is known to respect the verdict.
 
-    :ivar gate: what made a server's Context, and answers its callbacks; None for a client.
-    :ivar handshake: what they note.
+    :ivar gate: answers the callbacks of a server's Context; None for a client.
+    :ivar handshake: what the callbacks record.
     """
 
     def __init__(self, context: SSL.Context, gate: ServerSide | None = None) -> None:
@@ -71,14 +71,14 @@ class EngineConnection(SSL.Connection):
 
     @property
     def server_name(self) -> str | None:
-        """The name that the client asks for (SNI), as it is written there."""
+        """The name that the client asks for (SNI), as the client wrote it."""
         name = self.get_servername()
         return None if name is None else name.decode("latin-1")
 
     def presented_leaf(self) -> Certificate | None:
         """
-        :returns: the leaf that a rejected client presented, for the log; it may not have
-            proved that it holds the key.
+        :returns: the leaf that a rejected client presented, for the log.  The client
+            may not have the key.
         """
         seen = self.handshake.certificates.get(0)
         if seen is not None:

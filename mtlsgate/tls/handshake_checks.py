@@ -1,9 +1,9 @@
 """
-What a TLS handshake checks of a path beyond OpenSSL's bare verification: what
-its certificates are for, and whether keys and signatures are strong enough.
+The checks that a TLS handshake adds to OpenSSL's path verification: certificate
+purposes, and the strength of keys and signatures.
 
-A path that is verified outside of a handshake goes through this as well, so that
-both get the same answer.
+A path that is verified outside a handshake must pass these checks too, so that
+both give the same answer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TLS_KEYS = (
     ed25519.Ed25519PublicKey,
     ed448.Ed448PublicKey,
 )
-#: Curves of keys that sign handshakes, with the versions of TLS that know them.
+#: Curves whose keys can sign handshakes, with the TLS versions that support them.
 _CURVES = {
     "secp256r1": ("1.2", "1.3"),
     "secp384r1": ("1.2", "1.3"),
@@ -41,7 +41,7 @@ _CURVES = {
 def handshake_objection(path: Path) -> Rejection | None:
     """
     :param path: as OpenSSL verified it, without a handshake.
-    :returns: what a handshake would have said against it (OpenSSL's
+    :returns: why a handshake would have rejected it (OpenSSL's
         check_purpose_ssl_client and check_auth_level), or None.
     """
     for depth, certificate in enumerate(path):
@@ -62,7 +62,7 @@ def handshake_objection(path: Path) -> Rejection | None:
 
 
 def unusable_key(leaf: Certificate) -> Rejection | None:
-    """:returns: why no client can shake hands with the leaf's key, or None."""
+    """:returns: why no client can complete a handshake with the leaf's key, or None."""
     try:
         key = leaf.public_key()
         if key_weakness(leaf) is not None:
@@ -93,12 +93,12 @@ def _is_weak(certificate: Certificate) -> bool:
     try:
         return key_weakness(certificate) is not None
     except UNPARSABLE:
-        # What cryptography does not know, OpenSSL has judged.
+        # cryptography does not know this key; OpenSSL has already checked it.
         return False
 
 
 def _is_for_clients(certificate: Certificate, is_leaf: bool) -> bool:
-    """OpenSSL demands it of every certificate in the path, the anchor included."""
+    """OpenSSL checks every certificate in the path, including the anchor."""
     if not is_for_clients(certificate):
         return False
     if not is_leaf:

@@ -1,18 +1,17 @@
 """
-From what a client presented to the verdict on it.
+The judge: gives the verdict on a client's certificates.
 
-Brings together the rules (`mtlsgate.admission`), the search for other paths
-(`mtlsgate.tls.paths`) and the second opinion.  A handshake, a resumed session,
-a connected client after a reload and ``mtlsgate explain`` are judged by the same
-code.
+It combines the rules (`mtlsgate.admission`), the search for other paths
+(`mtlsgate.tls.paths`) and the second validator.  The same code judges a handshake,
+a resumed session, a connected client after a reload, and ``mtlsgate explain``.
 
-OpenSSL builds one path, and its error on that path is not always the last word:
-it may have preferred an expired CA, a wrong CA of the same name, or the wrong one
-of two cross-signed intermediates.  In the middle of the handshake the gate does
-not see what else the client presented.  Then the verdict is `Pending`: the
-handshake goes on, nothing is handed over, and when it is done the client is
-judged on another path.  Whoever is admitted, is admitted on a path that OpenSSL
-verified without an error; an error that was passed over admits nobody.
+OpenSSL builds only one path.  An error on it is not always final: OpenSSL may have
+chosen an expired CA, another CA with the same name, or the wrong one of two
+cross-signed intermediates.  During the handshake the gate cannot see the other
+certificates that the client sent.  The verdict is then `Pending`: the handshake
+goes on, nothing is handed over, and the judge looks for another path when the
+handshake is complete.  A client is only ever admitted on a path that OpenSSL
+verified without an error.
 """
 
 from __future__ import annotations
@@ -46,20 +45,19 @@ from mtlsgate.tls.trust import encoded
 # X509_V_ERR_…
 #: No issuer was found, or none that is trusted.
 _NO_ISSUER = frozenset((2, 18, 19, 20, 21))
-#: What may be wrong with the path above a leaf and is told of the leaf: the
-#: signature, the number of intermediates, key identifiers, name constraints, and
-#: circles.
+#: Errors that OpenSSL reports for the leaf, but that the path above it may cause:
+#: signature, number of intermediates, key identifiers, name constraints, circles.
 _ABOUT_PATH = frozenset((7, 22, 25, 29, 30, 31, *range(46, 54), 55, 77))
 
 
 @frozen
 class Pending:
     """
-    No verdict yet: it depends on what else the client presented.
+    No verdict yet: it depends on the other certificates that the client sent.
 
     :ivar rejection: the verdict if no other path is found.
-    :ivar path: that OpenSSL verified, which the rules reject; None if it found
-        an error on its path.
+    :ivar path: the path that OpenSSL verified and the rules reject; None if
+        OpenSSL found an error.
     """
 
     rejection: Rejection
@@ -72,8 +70,7 @@ class Judge:
 
     :ivar policy: its rules.
     :ivar flags: OpenSSL's verification flags.
-    :ivar _begun: the full handshakes that were admitted; only if sessions may be
-        resumed.
+    :ivar _begun: the admitted full handshakes; empty if sessions cannot be resumed.
     """
 
     def __init__(
@@ -86,12 +83,12 @@ class Judge:
         session_lifetime: float | None = None,
     ) -> None:
         """
-        :param now: the time that certificates are judged by.
-        :param strict: whether certificates must keep to the RFC 5280 profile.
-        :param always_ask_twice: whether every path needs the consent of the
-            second validator, and not only those with name constraints.
-        :param session_lifetime: for how many seconds after its full handshake
-            a session may be resumed; None if not at all.
+        :param now: returns the time to judge certificates by.
+        :param strict: whether certificates must follow the RFC 5280 profile.
+        :param always_ask_twice: whether the second validator checks every path,
+            not only those with name constraints.
+        :param session_lifetime: how many seconds after its full handshake a
+            session may be resumed; None forbids resumption.
         """
         self.policy = policy
         self.flags = X509StoreFlags.PARTIAL_CHAIN
@@ -107,13 +104,13 @@ class Judge:
 
     @property
     def anchors(self) -> tuple[Certificate, ...]:
-        """What OpenSSL is to trust: the CAs that have not expired, and the pins
-        without a CA."""
+        """The certificates that OpenSSL trusts: the CAs that have not expired, and
+        the pins without a CA."""
         now = self._now()
         current = tuple(one for one in self._authorities if now <= one.not_after)
         return current + lone_pins_of(self.policy.rules)
 
-    # A handshake: on_path or on_error, and on_presented if that is pending.
+    # A handshake calls on_path or on_error; if the answer is Pending, then on_presented.
 
     def on_path(self, path: Path) -> Admitted | Rejection | Pending:
         """:param path: as OpenSSL verified it, leaf first."""
@@ -126,15 +123,15 @@ class Judge:
 
     def on_error(self, error: int, depth: int, certificate: Certificate) -> Rejection | Pending:
         """
-        :param error: that OpenSSL found on its path, as X509_V_ERR_….
-        :param depth: of the certificate that it found it at.
-        :param certificate: that one.
+        :param error: the error that OpenSSL found on its path, as X509_V_ERR_….
+        :param depth: the depth of the certificate at fault.
+        :param certificate: the certificate at fault.
         """
         rejection = self._expired_issuer(error, depth, certificate) or verification_rejection(
             error, depth
         )
         if depth == 0 and error not in _ABOUT_PATH:
-            # No path helps a leaf that is itself wrong, or that nobody issued.
+            # The leaf itself is at fault, or nobody issued it: no other path helps.
             return rejection
         return Pending(rejection)
 
@@ -142,8 +139,8 @@ class Judge:
         self, pending: Pending, leaf: Certificate, presented: Sequence[Certificate]
     ) -> Admitted | Rejection:
         """
-        :param pending: what `on_path` or `on_error` said.
-        :param leaf: the client's.
+        :param pending: what `on_path` or `on_error` returned.
+        :param leaf: the client's leaf.
         :param presented: what the client sent after its leaf.
         """
         return self._on_presented(pending, leaf, presented, self._now())
@@ -161,8 +158,8 @@ class Judge:
         return pending.rejection
 
     def _expired_issuer(self, error: int, depth: int, certificate: Certificate) -> Rejection | None:
-        """:returns: the rejection if a configured CA would be the issuer, but has
-        expired and is no anchor any more."""
+        """:returns: a rejection if the issuer is a configured CA that has expired
+        and so is no longer an anchor."""
         if error not in _NO_ISSUER:
             return None
         now = self._now().replace(microsecond=0)
@@ -187,16 +184,17 @@ class Judge:
         """
         Note a full handshake, so that its session can be resumed.
 
-        :param server_name: that the client asked for.
+        :param server_name: the name that the client asked for.
         """
         if self._session_lifetime is not None:
             self._begun.note(admitted.path, server_name, self._now())
 
     def on_resumed(self, leaf: Certificate, server_name: str | None) -> Admitted | Rejection:
         """
-        :param leaf: that the resumed session was begun with.
-        :param server_name: that the client asks for now.
-        :returns: the verdict of now, for which the path is verified again.
+        Judge a resumed session now; this verifies the path again.
+
+        :param leaf: the leaf of the session's full handshake.
+        :param server_name: the name that the client asks for now.
         """
         begun = self._begun.find(leaf, server_name)
         if self._session_lifetime is None or begun is None:
@@ -204,7 +202,7 @@ class Judge:
                 Reason.NOT_RESUMABLE,
                 "the gate does not know a full handshake of this client and server name any more",
             )
-        # TLS 1.3 gives new tickets to a resumed session, without end.
+        # In TLS 1.3 each resumed session gets new tickets, so tickets alone never expire.
         if self._now() - begun.at > timedelta(seconds=self._session_lifetime):
             return Rejection(
                 Reason.NOT_RESUMABLE,
@@ -216,7 +214,7 @@ class Judge:
 
     def rejects_at_once(self, path: Path) -> Rejection | None:
         """
-        The cheap part of `again`, to be asked first: what needs no signature.
+        The cheap part of `again`: it checks no signatures.  Call it first.
 
         :returns: why no path of this leaf can be admitted now, or None.
         """
@@ -228,11 +226,11 @@ class Judge:
 
     def still(self, path: Path) -> Admitted | None:
         """
-        :param path: on which a client was admitted under these rules, a moment ago.
-        :returns: the admission of now; None if time has ended what it depended on.
+        :param path: a path that these rules admitted a moment ago.
+        :returns: the admission as of now; None if something it depends on has ended.
         """
         now = self._now()
-        # A certificate is valid for all of the second in which it ends (RFC 5280, 4.1.2.5).
+        # A certificate is valid until the end of its last second (RFC 5280, 4.1.2.5).
         second = now.replace(microsecond=0)
         if any(now < one.not_before or second > one.not_after for one in path):
             return None
@@ -241,8 +239,9 @@ class Judge:
 
     def again(self, path: Path) -> Admitted | Rejection:
         """
-        :param path: on which a client was admitted, perhaps under other rules.
-        :returns: the verdict of now, for which the path is verified again.
+        Judge a client again now; this verifies the path again.
+
+        :param path: the path that was admitted, perhaps under other rules.
         """
         now = self._now()
         anchor = path[-1]
@@ -254,7 +253,7 @@ class Judge:
         """
         :param chain: as a client would present it, leaf first.
         :param at: the time to judge by.
-        :returns: the verdict that a handshake would end with.
+        :returns: the verdict that a handshake would give.
         """
         anchors = [one for one in self._authorities if at <= one.not_after]
         if self._is_lone_pin(chain[0]):
@@ -265,7 +264,7 @@ class Judge:
         self, chain: Sequence[Certificate], at: datetime
     ) -> Iterator[tuple[Rule, Admitted | Rejection]]:
         """
-        :returns: each rule, in file order, with the verdict if there were no other.
+        :returns: each rule, in file order, with the verdict as if it were the only rule.
         """
         for rule in self.policy.rules:
             alone = Judge(
@@ -315,15 +314,15 @@ class Judge:
         self, path: Path, presented: Iterable[Certificate], now: datetime
     ) -> Admitted | Rejection | None:
         """
-        :param path: that the rules reject; the leaf alone if there is none.
-        :returns: the first admission on another path, or the first rejection, or
-            None if there is no other path.
+        :param path: the path that the rules reject; only the leaf if there is none.
+        :returns: the first admission on another path; otherwise the first
+            rejection; None if there is no other path.
         """
         leaf, known_to_us = path[0], {*path[1:], *presented}
         alone = self._as_its_own_anchor(leaf, now)
         if isinstance(alone, Admitted):
             return alone
-        # Names first, then the rules: of a thousand CAs a leaf leads to a few.
+        # Names first, then rules: names narrow a thousand CAs down to a few.
         reachable = self._search.reachable(leaf, known_to_us)
         targets = tuple(self.policy.hopes(path, now, reachable))
         admitted, first = list[Admitted](), alone
@@ -343,8 +342,8 @@ class Judge:
         return min(admitted, key=lambda one: self.policy.rules.index(one.rule), default=first)
 
     def _as_its_own_anchor(self, leaf: Certificate, now: datetime) -> Admitted | Rejection | None:
-        """:returns: the verdict on a leaf that is pinned without a CA, whatever CAs
-        there are above it; None if it is not."""
+        """:returns: the verdict on a leaf that is pinned without a CA, ignoring any
+        CAs above it; None if there is no such pin."""
         if not self._is_lone_pin(leaf):
             return None
         found = verified_path(leaf, (), (leaf,), self.flags, now)
@@ -353,15 +352,15 @@ class Judge:
         return handshake_objection(found) or self._on_path(found, now)
 
     def _objection(self, path: Path, now: datetime) -> Rejection | None:
-        """:returns: what else speaks against a path on which a rule would admit."""
+        """:returns: why a path that a rule admits is rejected after all, or None."""
         violation = profile_violation(path) if self._strict else None
         if violation is not None:
             return violation
         if self._always_ask_twice or needs_second_opinion(path):
             why = disagreement(path, now)
             if why is not None:
-                # OpenSSL checks name constraints last, and may be about to say
-                # the same in plainer words.
+                # OpenSSL checks name constraints last.  If it also rejects the
+                # path, its message is clearer.
                 return self._refused_by_openssl(path, now) or Rejection(
                     Reason.VALIDATORS_DISAGREE, why, 0
                 )
@@ -379,7 +378,7 @@ class Judge:
 
 
 def _may_be_issuer(authority: Certificate, certificate: Certificate) -> bool:
-    """:returns: whether names and key identifiers allow that one has issued the other."""
+    """:returns: whether names and key identifiers fit an issuer and its certificate."""
     if authority.subject.key != certificate.issuer.key:
         return False
     own, named = authority.subject_key_identifier, certificate.authority_key_identifier

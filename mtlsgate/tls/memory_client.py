@@ -35,8 +35,8 @@ class Session:
 
     :ivar ticket: pyOpenSSL's session.
     :ivar context: the client's context that it belongs to.
-    :ivar holders: the connections that have it.  OpenSSL takes a session for
-        unfit once one of them is freed without having been shut down.
+    :ivar holders: the connections that use it.  They are kept because OpenSSL
+        invalidates a session when one of them is freed without a shutdown.
     """
 
     ticket: SSL.Session = field(repr=False)
@@ -48,19 +48,18 @@ class Client:
     """
     A TLS client of a server's factory.
 
-    It connects when it is made, and says nothing until :meth:`handshake`,
-    :meth:`pump` or :meth:`step`.  In TLS 1.3 a client that the server rejects
-    has completed its handshake before it hears so: ask :attr:`established`,
-    which is true only of what was pumped and not rejected.
+    It connects when it is created, and sends nothing until :meth:`handshake`,
+    :meth:`pump` or :meth:`step`.  In TLS 1.3 a client completes its handshake
+    before it learns that the server rejected it.  Use :attr:`established`, which is
+    true only if the connection was pumped and not rejected.
 
-    It takes any certificate for its own, however weak, so that the verdict is
-    the server's.
+    It presents any certificate, however weak, so that the server decides.
 
     :ivar transport: the server's end of the connection.
     :ivar refused: the factory built no protocol.
-    :ivar connection: pyOpenSSL's, for whatever has no name here.
-    :ivar error: OpenSSL's reason for the failure of this end, or ``None``.
-    :ivar close_notified: the server ended TLS in good order.
+    :ivar connection: pyOpenSSL's connection, for everything not offered here.
+    :ivar error: OpenSSL's reason if this end failed, or ``None``.
+    :ivar close_notified: the server sent close_notify.
     """
 
     _log = Logger()
@@ -84,25 +83,25 @@ class Client:
         host: Address = IPv4Address("TCP", "127.0.0.1", 8443),  # noqa: B008 -- immutable
     ) -> None:
         """
-        :param factory: what takes the connection: a gate, or any factory whose
-            protocols do TLS.
-        :param credential: what to present if the server asks.
-        :param clock: the one that the server was made with.
-        :param trust: the server's certificate must lead to one of these; its
-            name is not compared.  ``None`` accepts any certificate.
+        :param factory: takes the connection: a gate, or any factory whose
+            protocols speak TLS.
+        :param credential: the certificate to present if the server asks.
+        :param clock: the clock that the server was created with.
+        :param trust: the server's certificate must chain to one of these; its
+            name is not checked.  ``None`` accepts any certificate.
         :param server_name: the name to ask for (SNI).
-        :param min_version: by default OpenSSL's.
-        :param max_version: by default OpenSSL's.
+        :param min_version: the oldest TLS version; by default OpenSSL's.
+        :param max_version: the newest TLS version; by default OpenSSL's.
         :param alpn: the protocols to offer, the preferred one first.
-        :param chain: what to send after the leaf, in place of the
+        :param chain: certificates to send after the leaf, instead of the
             credential's intermediates.
-        :param session: an earlier client's, to offer.  It brings that client's
-            ``trust``, versions and ``chain`` with it, in place of those given here.
-        :param answer_close: answer the server's close_notify, as good clients
-            do and without which Twisted's TLS waits for ever.
-        :param piece_size: deliver to the server so many bytes at a time.
+        :param session: an earlier client's session to offer.  That client's
+            ``trust``, versions and ``chain`` then replace those given here.
+        :param answer_close: answer the server's close_notify, as good clients do.
+            Twisted's TLS waits forever without an answer.
+        :param piece_size: deliver this many bytes at a time to the server.
         :param address: the client's address, as the server sees it.
-        :param host: the server's.
+        :param host: the server's address.
         """
         if chain is None:
             chain = credential.intermediates if credential is not None else ()
@@ -122,7 +121,7 @@ class Client:
         connection.set_connect_state()
         mode = SSL.VERIFY_NONE if trust is None else SSL.VERIFY_PEER
         connection.set_verify(mode, self._certificate_seen)
-        # On the connection and not on the context, which a session shares.
+        # Set on the connection: a session shares the context.
         if credential is not None:
             connection.use_certificate(credential.certificate)
             connection.use_privatekey(credential.private_key)
@@ -132,7 +131,7 @@ class Client:
             connection.set_alpn_protos([each.encode("ascii") for each in alpn])
         if session is not None:
             connection.set_session(session.ticket)
-        # What it resumes, and is given to resume by, may be one and the same.
+        # The session it resumes and the session it gets may be the same.
         self._holders = [] if session is None else session.holders
         self._holders.append(connection)
         self.transport: Any
@@ -143,16 +142,16 @@ class Client:
             self.transport = MemoryTransport(clock, host, address, piece_size)
             self.refused = not self.transport.accept(factory)
 
-    # What to do.
+    # Actions.
 
     def handshake(self) -> None:
-        """Say hello, and go on until both sides are quiet."""
+        """Start the handshake, and go on until neither side has bytes to send."""
         self.pump()
 
     def send(self, data: bytes) -> None:
         """
-        Send application bytes, after the handshake if that is still to be
-        done, and pump.  Like a transport it drops what can no longer be sent.
+        Send application bytes and pump; do the handshake first if necessary.
+        Like a transport, it drops bytes that can no longer be sent.
         """
         if not self._handshaken:
             self.pump()
@@ -168,7 +167,7 @@ class Client:
         return data
 
     def close(self) -> None:
-        """End TLS in good order, then the connection (close_notify and FIN)."""
+        """Send close_notify, then FIN."""
         self._reading = True
         self._shutdown()
         self.step()
@@ -176,39 +175,38 @@ class Client:
         self.pump()
 
     def reset(self) -> None:
-        """Lose the connection without a word, as with a TCP reset."""
+        """Drop the connection without close_notify, like a TCP reset."""
         self.transport.lose(ConnectionLost())
         self.pump()
 
     def pause_reading(self) -> None:
-        """Take nothing from the server, so that what it writes piles up on its side."""
+        """Take nothing from the server, so that its writes pile up on its side."""
         self._reading = False
 
     def resume_reading(self) -> None:
-        """Take from the server again, beginning with what has piled up."""
+        """Take bytes from the server again, starting with those that piled up."""
         self._reading = True
         self.pump()
 
     def pump(self) -> None:
         """
-        Carry bytes both ways, and let everything run that is due now, until
-        nothing moves.
+        Carry bytes both ways and run what is due, until nothing more happens.
 
-        :raises RuntimeError: if that does not come to an end.
+        :raises RuntimeError: if this never ends.
         """
         for _ in range(10_000):
             if not self.step():
                 return
         raise RuntimeError("the connection never falls quiet")
 
-    # What to do by hand, for hostile tests.
+    # Single steps, for hostile tests.
 
     def step(self) -> int:
         """
         Carry one side's pending bytes to the other: the client's if it has
         any, and otherwise the server's.
 
-        :returns: how many; 0 if both sides are quiet.
+        :returns: how many bytes; 0 if neither side has any.
         """
         self._run_due()
         data = self.take_outgoing()
@@ -223,16 +221,15 @@ class Client:
 
     def write(self, data: bytes) -> None:
         """
-        Encrypt application bytes and leave them pending, behind whatever else
-        is: with the handshake's last flight, as early as a client may.
+        Encrypt application bytes and leave them pending.  This can put them
+        behind the handshake's last flight, the earliest moment allowed.
         """
         if self._handshaken and self.error is None:
             self._ask(lambda: self.connection.sendall(data))
 
     def take_outgoing(self) -> bytes:
         """
-        :returns: the client's pending bytes, which are then delivered only by
-            whoever called this.
+        :returns: the client's pending bytes.  The caller must deliver them.
         """
         self._progress()
         taken = bytearray()
@@ -246,17 +243,17 @@ class Client:
         """Deliver bytes to the server as they are, and do not pump."""
         self.transport.deliver(data)
 
-    # What came of it.
+    # Results.
 
     @property
     def established(self) -> bool:
-        """The handshake is done, and the server has neither objected nor left."""
+        """The handshake is complete, and the server has neither rejected it nor left."""
         healthy = self.error is None and not self.close_notified
         return self._handshaken and healthy and not self.disconnected
 
     @property
     def disconnected(self) -> bool:
-        """The connection is over, whoever ended it."""
+        """The connection is over, whichever side ended it."""
         return not self.transport.connected
 
     @property
@@ -275,19 +272,19 @@ class Client:
     @property
     def resumed(self) -> bool:
         """
-        The server took up the offered session: the handshake is done, and
-        without a certificate from it.
+        The server accepted the offered session: the handshake is complete, and
+        the server sent no certificate.
         """
         return self._handshaken and not self._saw_certificate
 
     @property
     def tls_version(self) -> str:
-        """As ``TLSv1.3``."""
+        """The TLS version, such as ``TLSv1.3``."""
         return self.connection.get_protocol_version_name()
 
     @property
     def cipher(self) -> str | None:
-        """OpenSSL's name of the cipher suite."""
+        """OpenSSL's name for the cipher suite."""
         return self.connection.get_cipher_name()
 
     @property
@@ -302,18 +299,18 @@ class Client:
 
     @property
     def requested_ca_names(self) -> list[x509.Name]:
-        """The subjects of the CAs that the server asked for a certificate of."""
+        """The CA names in the server's CertificateRequest."""
         return self.connection.get_client_ca_list(as_cryptography=True)
 
     @property
     def session(self) -> Session | None:
-        """What a later client may offer; in TLS 1.3 it comes after the handshake."""
+        """A session for a later client to offer; in TLS 1.3 it comes after the handshake."""
         ticket = self.connection.get_session()
         if ticket is None:
             return None
         return Session(ticket, self.connection.get_context(), self._holders)
 
-    # How it is done.
+    # Internals.
 
     def _run_due(self) -> None:
         try:
@@ -323,7 +320,7 @@ class Client:
         self.transport.turn()
 
     def _progress(self) -> None:
-        """Do what TLS can do with what has come."""
+        """Let TLS process the bytes that came."""
         if not self._handshaken and self.error is None:
             self._handshaken = self._ask(self.connection.do_handshake)
         while self._handshaken and self.error is None and not self.close_notified:
@@ -335,8 +332,8 @@ class Client:
 
     def _ask(self, function: Callable[[], object]) -> bool:
         """
-        :returns: whether OpenSSL could do it now; if it never will, that is
-            noted too.
+        :returns: whether OpenSSL could do it now.  A permanent failure is
+            recorded in ``error``.
         """
         try:
             function()
@@ -353,8 +350,7 @@ class Client:
         return True
 
     def _shutdown(self) -> None:
-        # Before the handshake there is nothing to shut down, and after an
-        # error OpenSSL refuses.
+        # OpenSSL refuses a shutdown before the handshake and after an error.
         with suppress(SSL.Error):
             self.connection.shutdown()
 
@@ -379,7 +375,7 @@ def _context(
         "1.3": SSL.TLS1_3_VERSION,
     }
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    # Weak certificates must reach the server to be judged there.
+    # Weak certificates must reach the server, which judges them.
     context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
     # SSL_MODE_NO_AUTO_CHAIN: send ``chain`` and nothing out of ``trust``.
     context.set_mode(0x8)

@@ -1,9 +1,9 @@
 """
-A reactor that is turned by hand, for connections whose other end is in the same
+A reactor that is run step by step, for connections whose other end is in the same
 process.
 
-It watches real sockets, a socket pair's, and does with them what Twisted's
-reactors do; but it waits for nothing, and its time is that of a `Clock`.
+It watches real sockets of a socket pair, as Twisted's reactors do.  But it never
+waits, and it takes its time from a `Clock`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _LOST = select.POLLHUP | select.POLLERR | select.POLLNVAL
 @implementer(IReactorFDSet)
 class MemoryReactor:
     """
-    Watches descriptors, and calls them in `turn`.
+    Watches descriptors and calls those that are ready in `turn`.
     """
 
     def __init__(self, clock: Clock) -> None:
-        """:param clock: whose time it is."""
+        """:param clock: keeps the time."""
         self._clock = clock
         self._readers: set[Any] = set()
         self._writers: set[Any] = set()
@@ -74,7 +74,7 @@ class MemoryReactor:
         """
         Call each descriptor that is ready, once.
 
-        :returns: whether there was one.
+        :returns: whether any was ready.
         """
         watched = {one.fileno(): one for one in self._readers | self._writers}
         poll = select.poll()

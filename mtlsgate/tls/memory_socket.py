@@ -21,16 +21,16 @@ from twisted.python.failure import Failure
 from mtlsgate.tls.memory_reactor import MemoryReactor
 from mtlsgate.tls.stream import SocketStream, StreamReactor
 
-#: How many bytes of the server's the kernel holds, about, before they are taken.
+#: About how many of the server's bytes the kernel holds.
 _BUFFER = 2**12
 
-#: A producer that is asked again after each portion never ends.
+#: Stop after this many turns: a producer may write without end.
 _MAX_TURNS = 1000
 
 
 @runtime_checkable
 class Acceptor(Protocol):
-    """What takes sockets that were accepted, as a gate does."""
+    """Takes accepted sockets, as a gate does."""
 
     def accept(
         self, sock: socket.socket, peer: IAddress, host: IAddress, reactor: StreamReactor
@@ -39,7 +39,7 @@ class Acceptor(Protocol):
 
 
 class MemorySocket(socket.socket):
-    """One end of a socket pair, which passes for a TCP socket."""
+    """One end of a socket pair that looks like a TCP socket."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(fileno=descriptor)
@@ -57,18 +57,18 @@ class MemorySocket(socket.socket):
             self._options[level, name] = value
 
     def __del__(self) -> None:
-        # Tests leave connections open, and that is all right.
+        # Tests may leave connections open.
         self.close()
 
 
 class Wire:
     """
-    What lies between a client and a server's connection.
+    Carries bytes between a client and a server's connection.
 
-    :ivar server: the server's connection; None if it was refused, or is over.
-    :ivar is_refused: the server took no connection.
-    :ivar _to_server: what is still to be delivered.
-    :ivar _is_finished: nothing follows that.
+    :ivar server: the server's connection; None if it was refused or is over.
+    :ivar is_refused: whether the server refused the connection.
+    :ivar _to_server: bytes still to be delivered.
+    :ivar _is_finished: whether no more bytes follow.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class Wire:
         piece_size: int | None = None,
     ) -> None:
         """
-        :param clock: the server's.
+        :param clock: the server's clock.
         :param host: the server's address.
-        :param peer: the client's.
+        :param peer: the client's address.
         :param piece_size: how many bytes the server gets at once; by default
             all that the kernel takes.
         """
@@ -112,7 +112,7 @@ class Wire:
         return self._was_aborted
 
     def _look(self) -> None:
-        # Nothing is kept of a connection that is over.
+        # Let go of a connection that is over.
         if self.server is not None:
             self._was_aborted = self.server.is_aborted
             if self.server.disconnected:
@@ -125,7 +125,7 @@ class Wire:
 
     @property
     def untaken(self) -> int:
-        """How many bytes the server has sent, or waits to send, that were not taken."""
+        """How many bytes the server has sent or wants to send that were not taken."""
         waiting = 0 if self.server is None else self.server.unsent
         return waiting + _readable(self._socket)
 
@@ -140,7 +140,7 @@ class Wire:
         self.turn()
 
     def take(self) -> bytes:
-        """:returns: all that waits to be taken now, which lets the server go on."""
+        """:returns: all waiting bytes.  The server can then send more."""
         taken, waiting = bytearray(), self.untaken
         with suppress(OSError):
             while data := self._socket.recv(2**16):
@@ -148,11 +148,11 @@ class Wire:
                 if len(taken) < waiting:
                     self.turn()
         self.turn()
-        # A reset takes away what was underway.
+        # A reset drops the bytes underway.
         return b"" if self.aborted else bytes(taken)
 
     def lose(self, error: Exception) -> None:
-        """Lose the connection, and every byte underway, here and now."""
+        """Lose the connection and every byte underway, at once."""
         self._to_server.clear()
         self._socket.close()
         self._look()
@@ -191,7 +191,7 @@ class Wire:
 
 
 def _readable(sock: socket.socket) -> int:
-    """:returns: how many bytes the kernel holds for it."""
+    """:returns: how many unread bytes the kernel holds for the socket."""
     if sock.fileno() == -1:
         return 0
     return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)

@@ -1,9 +1,8 @@
 """
 The server's end of a connection that exists only in memory.
 
-:class:`MemoryTransport` does what a reactor's TCP transport does, with the
-same order of events: nothing here calls back into a protocol from within a
-call that the protocol made.
+:class:`MemoryTransport` behaves like a reactor's TCP transport, with the same order
+of events: it never calls a protocol from within a call that the protocol made.
 """
 
 from __future__ import annotations
@@ -35,21 +34,21 @@ _P = ParamSpec("_P")
 @implementer(ITCPTransport, IConsumer, IPushProducer)
 class MemoryTransport:
     """
-    A TCP transport of a server, whose other end is :meth:`deliver`,
-    :meth:`finish` and :meth:`take`.
+    A server's TCP transport.  The other end uses :meth:`deliver`, :meth:`finish`
+    and :meth:`take`.
 
     :cvar SEND_LIMIT: how many bytes may wait to be taken before a streaming
-        producer is paused; the number that Twisted's transports have.
+        producer is paused; the same number as in Twisted's transports.
     :ivar protocol: the server's protocol, from :meth:`accept` until the
         connection is lost.
     :ivar connected: true until the connection is lost, for whatever reason.
     :ivar disconnecting: ``loseConnection`` was called.
     :ivar aborted: ``abortConnection`` was called.
-    :ivar _to_client: written and not yet taken.
-    :ivar _to_server: delivered, and held back while reading is paused.
+    :ivar _to_client: bytes written and not yet taken.
+    :ivar _to_server: bytes delivered while reading is paused.
     :ivar write_ended: ``loseWriteConnection`` was called.
     :ivar _finished: the other end will send no more.
-    :ivar _told: the protocol heard of that.
+    :ivar _told: the protocol has been told so.
     :ivar _reading: the protocol wants bytes.
     :ivar _producer_paused: the producer waits for :meth:`take`.
     """
@@ -62,11 +61,11 @@ class MemoryTransport:
         self, clock: IReactorTime, host: Address, peer: Address, piece_size: int | None = None
     ) -> None:
         """
-        :param clock: what later events are scheduled on.
+        :param clock: schedules later events.
         :param host: the server's address.
         :param peer: the client's address.
         :param piece_size: how many bytes the protocol gets at once; by
-            default all that there are.
+            default all that have come.
         """
         self._clock = clock
         self._host = host
@@ -94,7 +93,7 @@ class MemoryTransport:
         """
         Connect to a protocol of ``factory``, as a listening port does.
 
-        :returns: whether there was one.
+        :returns: whether the factory built a protocol.
         """
         try:
             self.protocol = factory.buildProtocol(self._peer)
@@ -107,7 +106,7 @@ class MemoryTransport:
         return self.protocol is not None
 
     def deliver(self, data: bytes) -> None:
-        """Hand bytes to the protocol, now or as soon as it reads."""
+        """Pass bytes to the protocol, now or as soon as it reads."""
         self._to_server += data
         self._read()
 
@@ -118,8 +117,8 @@ class MemoryTransport:
 
     def take(self) -> bytes:
         """
-        Take all that was written, and let the producer go on, or the pending
-        disconnection happen.
+        Take all written bytes.  Then the producer goes on, or a pending
+        disconnection happens.
         """
         data, self._to_client = bytes(self._to_client), bytearray()
         if data:
@@ -127,10 +126,10 @@ class MemoryTransport:
         return data
 
     def turn(self) -> None:
-        """Do what can be done now: nothing, for it was done."""
+        """Do nothing: this transport has already done everything."""
 
     def lose(self, error: Exception) -> None:
-        """Lose the connection, and every byte underway, here and now."""
+        """Lose the connection and every byte underway, at once."""
         if not self.connected:
             return
         self.connected = False
@@ -171,7 +170,7 @@ class MemoryTransport:
             self.lose(ConnectionDone())
 
     def _call(self, function: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> None:
-        """Call into the application; if it raises, the connection is lost, as in a reactor."""
+        """Call the application.  If it raises, the connection is lost, as in a reactor."""
         try:
             function(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 -- whatever an application raises
@@ -204,7 +203,7 @@ class MemoryTransport:
         self.write_ended = True
 
     def connectionLost(self, reason: Failure) -> None:
-        """End it, as the reactor ends a connection that it finds lost."""
+        """End the connection, as a reactor does when it is lost."""
         assert isinstance(reason.value, Exception)
         self.lose(reason.value)
 
@@ -240,7 +239,7 @@ class MemoryTransport:
         if not self.connected:
             producer.stopProducing()
             return
-        # Which of the two it is, ``streaming`` says and no type can.
+        # The ``streaming`` flag tells the kind; the types cannot.
         self.producer = cast(IPushProducer, producer)
         self._streaming = streaming
         self._producer_paused = False

@@ -1,9 +1,8 @@
 """
-What OpenSSL says, in the gate's own vocabulary.
+OpenSSL's errors as `Rejection` values.
 
-Two tables and the functions that read them: certificate verification errors
-(``X509_V_ERR_…`` of OpenSSL's x509_vfy.h) and handshake errors (the reason
-strings of its error queue), each to a `Rejection`.
+There are two tables: certificate verification errors (``X509_V_ERR_…`` in OpenSSL's
+x509_vfy.h) and handshake errors (reason strings from its error queue).
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from mtlsgate.proxyprotocol import begins_header
 from mtlsgate.reasons import Reason
 from mtlsgate.tls.clienthello import UNEXPECTED_HEADER
 
-#: What a TLS connection fails with.
+#: The exception that a failing TLS connection raises.
 TlsError = SSL.Error
 
-#: What OpenSSL refuses certificates and keys with.
+#: The exceptions that OpenSSL raises for bad certificates and keys.
 REFUSALS = (SSL.Error, crypto.Error)
 
-#: X509_V_ERR_… to (reason, what it says of the certificate at that depth).
+#: X509_V_ERR_… to the reason, and what it means for the certificate at that depth.
 _VERIFY_ERRORS: dict[int, tuple[Reason, str]] = {
     2: (Reason.UNKNOWN_CA, "its issuer is no configured CA and was not sent along"),
     4: (Reason.BAD_SIGNATURE, "its signature cannot be decrypted"),
@@ -100,8 +99,8 @@ _VERIFY_ERRORS: dict[int, tuple[Reason, str]] = {
     ),
 }
 
-#: Parts of OpenSSL's reason strings to (reason, what it means); the first
-#: that is found counts.
+#: Parts of OpenSSL's reason strings, with the reason and what it means.  The first
+#: match is used.
 _HANDSHAKE_ERRORS: tuple[tuple[str, Reason, str], ...] = (
     ("peer did not return a certificate", Reason.NO_CERTIFICATE, "the client sent no certificate"),
     ("http request", Reason.NOT_TLS, "an HTTP request without TLS"),
@@ -148,8 +147,8 @@ _ERROR_OF: dict[Reason | None, int] = {
 
 def verification_rejection(error: int, depth: int) -> Rejection:
     """
-    :param error: what OpenSSL's verification found, as X509_V_ERR_….
-    :param depth: of the certificate it found it at, 0 being the leaf.
+    :param error: the verification error, as X509_V_ERR_….
+    :param depth: the depth of the certificate at fault; 0 is the leaf.
     """
     reason, meaning = _VERIFY_ERRORS.get(
         error, (Reason.PROTOCOL_ERROR, "OpenSSL's verification failed")
@@ -159,8 +158,8 @@ def verification_rejection(error: int, depth: int) -> Rejection:
 
 def verification_error(verdict: object) -> int:
     """
-    :param verdict: on a client whose certificate OpenSSL found no error in.
-    :returns: the X509_V_ERR_… whose alert comes nearest to the verdict.
+    :param verdict: the gate's verdict on a client that OpenSSL verified.
+    :returns: the X509_V_ERR_… whose alert fits the verdict best.
     """
     reason = verdict.reason if isinstance(verdict, Rejection) else None
     return _ERROR_OF.get(reason, 28)  # X509_V_ERR_CERT_REJECTED: bad_certificate
@@ -168,9 +167,9 @@ def verification_error(verdict: object) -> int:
 
 def handshake_rejection(failure: Failure, beginning: bytes = b"") -> Rejection:
     """
-    :param failure: what ended the connection before its handshake was complete.
-    :param beginning: the first bytes that came.
-    :returns: the rejection where the client's certificate gave no cause.
+    :param failure: why the connection ended before its handshake was complete.
+    :param beginning: the first bytes from the client.
+    :returns: the rejection.  Use it if the client's certificate was not the cause.
     """
     error = failure.value
     if isinstance(error, ConnectionClosed) or (isinstance(error, SSL.Error) and not error.args):
@@ -185,7 +184,7 @@ def handshake_rejection(failure: Failure, beginning: bytes = b"") -> Rejection:
                     meaning = UNEXPECTED_HEADER
                 return Rejection(reason, meaning)
     for text in said:
-        # What the other side sent as an alert is queued as "… alert …".
+        # OpenSSL queues the other side's alerts as "… alert …".
         if " alert " in f" {text} ":
             return Rejection(
                 Reason.PEER_ALERT, f"the client broke off the handshake with the alert: {text}"
@@ -194,15 +193,15 @@ def handshake_rejection(failure: Failure, beginning: bytes = b"") -> Rejection:
 
 
 def is_end_of_stream(error: Exception) -> bool:
-    """:returns: whether it says that the other side is gone without a close_notify."""
+    """:returns: whether the other side closed the connection without close_notify."""
     if not isinstance(error, SSL.Error):
         return False
-    # OpenSSL 4 gives no reason at all for it.
+    # OpenSSL 4 gives no reason in this case.
     return not error.args or any(one.startswith("unexpected eof") for one in _reason_strings(error))
 
 
 def reasons_of(error: Exception) -> str:
-    """:returns: the reasons that OpenSSL, or the system below it, gave with an error."""
+    """:returns: the reasons in an error from OpenSSL or the system."""
     return "; ".join(_reasons(error)) or "no reason given"
 
 

@@ -1,11 +1,11 @@
 """
-What OpenSSL can do and pyOpenSSL has no public way to ask for: key exchange
-groups, and the alert of a rejected certificate.
+OpenSSL features that pyOpenSSL does not expose: key exchange groups, and the alert
+for a rejected certificate.
 
-The only module that uses private names of pyOpenSSL: `Context._context`, the
-pointer to OpenSSL's own; `Context._verify_helper`, which holds the callback that
-OpenSSL calls; `Connection._reverse_mapping` and `X509._from_raw_x509_ptr`, which
-make of OpenSSL's pointers what the callback gets.
+Only this module uses private names of pyOpenSSL: `Context._context`, the pointer to
+OpenSSL's context; `Context._verify_helper`, which holds the callback that OpenSSL
+calls; `Connection._reverse_mapping` and `X509._from_raw_x509_ptr`, which turn
+OpenSSL's pointers into the objects that the callback gets.
 ``tests/tls/test_openssl_private.py`` fails if they change.
 """
 
@@ -25,9 +25,8 @@ _lib, _ffi = _binding.lib, _binding.ffi
 _CONNECTIONS = SSL.Connection._reverse_mapping
 _OF_CONNECTION = _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
 
-#: OpenSSL's own groups in its own order, but for those over finite fields: they
-#: cost the server twenty times as much as the client.  OpenSSL before 3.5 does
-#: not know the first form.
+#: OpenSSL's default groups without those over finite fields, which cost the server
+#: twenty times as much as the client.  The second form is for OpenSSL before 3.5.
 _GROUPS = (
     b"DEFAULT:-ffdhe2048:-ffdhe3072:-ffdhe4096:-ffdhe6144:-ffdhe8192",
     b"X25519:P-256:X448:P-384:P-521",
@@ -36,8 +35,7 @@ _GROUPS = (
 #: X509_V_ERR_CERT_REJECTED, whose alert is bad_certificate.
 CERTIFICATE_REJECTED = 28
 
-#: From OpenSSL's question about one certificate to 0 (go on), or to the
-#: X509_V_ERR_… that says why not.
+#: A callback for one certificate.  It returns 0 to go on, or an X509_V_ERR_….
 VerifyCallback = Callable[[SSL.Connection, X509, int, int, int], int]
 
 
@@ -45,7 +43,7 @@ def use_elliptic_groups(context: SSL.Context) -> None:
     """
     Negotiate no key exchange over a finite field (ffdhe2048 and the like).
 
-    :raises SSL.Error: if OpenSSL does not take it.
+    :raises SSL.Error: if OpenSSL refuses the list.
     """
     for groups in _GROUPS:
         if _lib.SSL_CTX_set1_curves_list(context._context, groups) == 1:
@@ -56,15 +54,15 @@ def use_elliptic_groups(context: SSL.Context) -> None:
 
 def set_verify(context: SSL.Context, mode: int, callback: VerifyCallback) -> None:
     """
-    Set a verify callback that also says why it refuses, from which OpenSSL takes the
-    alert.  With `SSL.Context.set_verify` the alert is always internal_error when
-    OpenSSL itself found no error.
+    Set a verify callback that can choose the alert, by the error that it returns.
+    With `SSL.Context.set_verify` the alert is always internal_error if OpenSSL itself
+    found no error.
 
     :param callback: must not raise.
     """
 
     def verify(ok: int, store: object) -> int:
-        # OpenSSL lends the certificate; pyOpenSSL's object frees what it holds.
+        # OpenSSL owns the certificate, but pyOpenSSL's object will free it: take a reference.
         pointer = _lib.X509_STORE_CTX_get_current_cert(store)
         _lib.X509_up_ref(pointer)
         certificate = X509._from_raw_x509_ptr(pointer)
@@ -79,10 +77,11 @@ def set_verify(context: SSL.Context, mode: int, callback: VerifyCallback) -> Non
             _lib.X509_STORE_CTX_set_error(store, refused_with)
         return 0
 
-    # For what else pyOpenSSL does with a callback; its own is never called.
+    # pyOpenSSL sets up its own callback, which is never called.
     context.set_verify(mode, lambda *_: False)
     helper = context._verify_helper
     assert helper is not None
-    # Connections keep the helper, and with it this callback.  0 rejects, if it raises.
+    # Connections keep the helper alive, and so this callback.  If it raises, it
+    # returns 0, which rejects.
     helper.callback = _ffi.callback("int (*)(int, X509_STORE_CTX *)", verify, error=0)
     _lib.SSL_CTX_set_verify(context._context, mode, helper.callback)

@@ -1,15 +1,15 @@
 """
-Paths that OpenSSL did not choose.
+The search for paths that OpenSSL did not choose.
 
-OpenSSL builds one path and stops at the first anchor that it meets; it does not
-try another when that one fails.  But there may be a better one: to a CA above
-that anchor, to another CA of the same name, through a cross-signed intermediate,
-or around an intermediate that has expired.  The search goes up from the leaf,
-the shortest paths first.  Each path that it finds is verified anew by OpenSSL,
-alone and against the one CA that it ends in.
+OpenSSL builds one path and stops at the first anchor.  If that path fails, it
+tries no other.  But there may be a better one: to a CA above that anchor, to
+another CA with the same name, through a cross-signed intermediate, or around an
+expired intermediate.  The search goes up from the leaf and tries the shortest
+paths first.  OpenSSL verifies each path that it finds, by itself and against the
+one CA that it ends in.
 
-A client decides how much there is to search, so every step costs, and the
-search ends when its budget is spent.
+A client decides how much there is to search.  So each step has a cost, and the
+search stops when its budget is spent.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from mtlsgate.certificates.signatures import is_surely_not_by
 from mtlsgate.tls.handshake_checks import handshake_objection
 from mtlsgate.tls.trust import encoded, openssl_certificate, trust_store
 
-#: Certificates that a path may be made of, beside the configured CAs.
+#: How many of the client's certificates are considered.
 MAX_PRESENTED = 64
-#: Paths that OpenSSL is asked to verify in one search.
+#: How many paths OpenSSL verifies in one search.
 MAX_ATTEMPTS = 16
-#: What one search may cost; a signature by a P-256 key is 1, some 0.1 ms.
+#: The budget of one search.  Checking a P-256 signature costs 1, about 0.1 ms.
 BUDGET = 100
 
 
 class Search:
     """
-    Looks for paths among the configured CAs and what a client presented.
+    Looks for paths among the configured CAs and the certificates that a client sent.
 
     :ivar _configured: the configured CAs, by the keys of their subjects.
     """
@@ -54,7 +54,8 @@ class Search:
     def reachable(self, leaf: Certificate, presented: Iterable[Certificate]) -> Set[bytes]:
         """
         :param presented: what the client sent after its leaf, in any order.
-        :returns: the digests of the configured CAs that names lead to.
+        :returns: the digests of the configured CAs that the leaf may lead to,
+            judging by names alone.
         """
         return {
             one.sha256
@@ -71,10 +72,10 @@ class Search:
     ) -> Iterator[Path]:
         """
         :param presented: what the client sent after its leaf, in any order.
-        :param targets: configured CAs that a path is looked for to.
+        :param targets: the configured CAs that a path should reach.
         :param at: the time to verify by.
-        :returns: paths that OpenSSL verified, the shortest first; there may be
-            several to one target.
+        :returns: paths that OpenSSL verified, the shortest first.  Several may
+            reach the same target.
         """
         above, budget = self._above(leaf, presented), _Budget(BUDGET)
         wanted = {one.sha256 for one in targets}
@@ -96,7 +97,7 @@ class Search:
     def _issuers(
         self, path: Path, above: _BySubject, at: datetime, budget: _Budget
     ) -> Iterator[Certificate]:
-        """:returns: the certificates that a path may go on with, the configured first."""
+        """:returns: the certificates that may continue a path, configured CAs first."""
         last = path[-1]
         name = _key_of_issuer(last)
         same_name = (*self._configured.get(name, ()), *above.get(name, ()))
@@ -104,7 +105,7 @@ class Search:
             budget.spend(0.1)
             if budget.is_spent:
                 return
-            # A path through two of the same name and key goes in a circle.
+            # A path with two certificates of the same name and key is a circle.
             if any(_is_twin(same_key[0], one) for one in path) or _surely_not_signed(
                 same_key[0], last, budget
             ):
@@ -114,8 +115,8 @@ class Search:
                     yield issuer
 
     def _above(self, leaf: Certificate, presented: Iterable[Certificate]) -> _BySubject:
-        """:returns: what a client presented, as far as it may lead up from the leaf,
-        in an order of its own: the client's does not matter."""
+        """:returns: the certificates that may lead up from the leaf, in an order
+        that does not depend on the client's."""
         brought = _by_subject(presented)
         above: _BySubject = {}
         room = MAX_PRESENTED
@@ -140,7 +141,7 @@ class Search:
 
 
 class _Budget:
-    """What a search may still cost."""
+    """What is left of a search's budget."""
 
     def __init__(self, units: float) -> None:
         self._left = units
@@ -148,11 +149,11 @@ class _Budget:
 
     @property
     def is_spent(self) -> bool:
-        """Whether nothing is left."""
+        """Whether the budget is used up."""
         return self._left <= 0
 
     def spend(self, units: float) -> None:
-        """Take something out of it."""
+        """Take a cost from the budget."""
         self._left -= units
 
 
@@ -162,7 +163,7 @@ _BySubject = dict[Hashable, list[Certificate]]
 def _by_subject(certificates: Iterable[Certificate]) -> _BySubject:
     index: _BySubject = {}
     for one in certificates:
-        # A client may send what cannot be read; nobody needs that.
+        # A client may send certificates that cannot be read; skip them.
         with suppress(*UNPARSABLE):
             index.setdefault(one.subject.key, []).append(one)
     return index
@@ -183,7 +184,7 @@ def _is_gone(certificate: Certificate, at: datetime) -> bool:
 
 
 def _by_key(certificates: Iterable[Certificate]) -> Iterable[list[Certificate]]:
-    """:returns: certificates of one key together."""
+    """:returns: the certificates in groups with the same key."""
     groups: dict[bytes, list[Certificate]] = {}
     for one in certificates:
         groups.setdefault(one.spki, []).append(one)
@@ -191,12 +192,12 @@ def _by_key(certificates: Iterable[Certificate]) -> Iterable[list[Certificate]]:
 
 
 def _is_twin(one: Certificate, other: Certificate) -> bool:
-    """:returns: whether both are of the same name and key."""
+    """:returns: whether both have the same name and key."""
     return one.spki == other.spki and one.subject.key == other.subject.key
 
 
 def _keys_fit(issuer: Certificate, certificate: Certificate) -> bool:
-    """:returns: whether the key identifiers allow that one has issued the other."""
+    """:returns: whether the key identifiers fit an issuer and its certificate."""
     try:
         own, named = issuer.subject_key_identifier, certificate.authority_key_identifier
     except UNPARSABLE:
@@ -213,10 +214,10 @@ def _surely_not_signed(issuer: Certificate, certificate: Certificate, budget: _B
 
 
 def _effort(issuer: Certificate) -> float:
-    """:returns: what it costs to check a signature by its key."""
+    """:returns: the cost of checking a signature by the issuer's key."""
     size = len(issuer.spki)
     if size > 200:
-        # RSA: the square of its length; 1 for 4096 bits.
+        # RSA: grows with the square of the key length; 1 for 4096 bits.
         return (size / 550) ** 2
     # P-256 and Edwards curves are fast, other curves are not.
     return 1 if size <= 91 else 8
@@ -230,10 +231,10 @@ def verified_path(
     at: datetime,
 ) -> Path | X509StoreContextError:
     """
-    Have OpenSSL build and verify a path, without a handshake.  What a handshake
-    checks beyond that, `handshake_objection` does.
+    Have OpenSSL build and verify a path without a handshake.  Call
+    `handshake_objection` for the checks that only a handshake makes.
 
-    :param anchors: what is trusted; a `trust_store` if it is asked for often.
+    :param anchors: the trusted certificates; pass a `trust_store` to reuse it.
     :param flags: OpenSSL's verification flags, `X509StoreFlags`.
     :param at: the time to verify by.
     """
@@ -241,7 +242,7 @@ def verified_path(
     store.set_time(at)
     chain = []
     for one in intermediates:
-        # Nobody needs what OpenSSL cannot read.
+        # Skip what OpenSSL cannot read.
         with suppress(OpenSSLError):
             chain.append(openssl_certificate(one))
     context = X509StoreContext(store, openssl_certificate(leaf), chain)

@@ -1,8 +1,8 @@
 """
 A plain connection on a socket, as a Twisted transport.
 
-It is what Twisted's TCP and unix transports are, but what is written goes out at
-once, as far as the kernel takes it, without waiting for the reactor.
+It works like Twisted's TCP and unix transports, but sends written bytes at once if
+the kernel takes them, without waiting for the reactor.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class PlainTransport(SocketStream):
         """
         Connect a protocol, and read.
 
-        :param on_lost: called with the reason when the protocol has been told that
+        :param on_lost: called with the reason, after the protocol has been told that
             the connection is over.
         """
         self._application = application
@@ -58,10 +58,10 @@ class PlainTransport(SocketStream):
 
     def detach(self) -> tuple[socket.socket, bytes]:
         """
-        Give the socket away.  This object is over then, and its protocol hears of
-        nothing any more.
+        Give the socket away.  This object and its protocol must not be used
+        afterwards.
 
-        :returns: the socket, and what was written to it and not sent yet.
+        :returns: the socket, and the bytes written but not sent yet.
         """
         unsent = b"".join(self._unsent)
         self.stopReading()
@@ -102,7 +102,7 @@ class PlainTransport(SocketStream):
             return
         self.send(data)
         if not self.streamingProducer:
-            # It is asked for more when there is room.
+            # The reactor asks the producer for more when there is room.
             self.startWriting()
         elif self.unsent > self.bufferSize and not self.producerPaused:
             self.producerPaused = True
@@ -129,7 +129,7 @@ class PlainTransport(SocketStream):
     def _end_writing(self) -> None:
         self._is_written = True
         with suppress(OSError):
-            # If the other side is gone, reading says so.
+            # If the other side has left, reading will tell.
             self._socket.shutdown(socket.SHUT_WR)
         half = IHalfCloseableProtocol(self._application, None)
         if half is not None:
@@ -166,7 +166,7 @@ class PlainTransport(SocketStream):
     # Producers and consumers.
 
     def unregisterProducer(self) -> None:
-        """Write from no producer any more."""
+        """Stop writing from the producer."""
         self.producer = None
         self.producerPaused = False
         if self.connected and (self.disconnecting or self._is_ending):

@@ -1,11 +1,11 @@
 """
 The TLS side of a server: one `SSL.Context`, its options and its callbacks.
 
-The verify callback records the path that OpenSSL verified, hands it to the `Judge`
-at depth 0 and answers with the verdict.  In two cases the verdict comes when the
-handshake is done, and nothing is handed over before: if a session is resumed, and
-if the judge says `Pending`, because the verdict depends on certificates that
-OpenSSL did not use and does not show yet.
+The verify callback records the path that OpenSSL verified, passes it to the `Judge`
+at depth 0, and answers with the verdict.  In two cases the verdict only comes when
+the handshake is complete: for a resumed session, and if the judge returns `Pending`
+because the verdict depends on certificates that OpenSSL did not use and does not
+show yet.  Nothing is handed over before the verdict.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ from mtlsgate.tls.openssl_errors import verification_error
 from mtlsgate.tls.openssl_private import CERTIFICATE_REJECTED, set_verify, use_elliptic_groups
 from mtlsgate.tls.trust import encoded, fill
 
-#: Without one, an attempt to resume would be an error and not a full handshake.
+#: Without a session id, OpenSSL fails when a client tries to resume.  It should do
+#: a full handshake instead.
 _SESSION_ID = b"mtlsgate"
 
 _log = Logger("mtlsgate.context")
@@ -50,21 +51,22 @@ _log = Logger("mtlsgate.context")
 @frozen
 class TlsPolicy:
     """
-    What a server's `SSL.Context` is built from.
+    The settings of a server's `SSL.Context`.
 
-    :ivar credentials: what the gate shows of itself, at least one; the one
-        that bears the name a client asks for (SNI), or else the first.
-    :ivar admission: who is let in; None lets in anyone, without asking for a
+    :ivar credentials: the server's own certificates with their keys, at least
+        one.  The gate shows the one with the name that the client asks for
+        (SNI), or else the first.
+    :ivar admission: the rules for clients; None admits everyone and asks for no
         certificate.
-    :ivar min_version: the oldest TLS version that is spoken.
-    :ivar strict: whether certificates must keep to the RFC 5280 profile.
-    :ivar always_ask_twice: whether every path needs the consent of the second
-        validator, and not only those with name constraints.
+    :ivar min_version: the oldest TLS version allowed.
+    :ivar strict: whether certificates must follow the RFC 5280 profile.
+    :ivar always_ask_twice: whether the second validator checks every path, not
+        only those with name constraints.
     :ivar send_ca_names: whether the CertificateRequest names the CAs.
-    :ivar session_lifetime: for how many seconds a session can be resumed; None
-        if not at all.
-    :ivar alpn: the application protocols offered, the preferred first; empty
-        leaves the extension unanswered.
+    :ivar session_lifetime: how many seconds a session can be resumed; None
+        forbids resumption.
+    :ivar alpn: the application protocols on offer, the preferred first.  If
+        empty, the gate does not answer the ALPN extension.
     """
 
     credentials: tuple[ServerCredential, ...]
@@ -81,22 +83,22 @@ class GateContext:
     """
     Makes the TLS engines of one server's connections.
 
-    Whoever takes an `SSL.Context` out of it and uses it elsewhere gets no
-    handshake done: its callbacks know the connections of engines from others.
+    Its `SSL.Context` objects are useless elsewhere: their callbacks accept only
+    connections that an engine made, so any other handshake fails.
 
-    :ivar policy: what it was built from.
-    :ivar admission: who is let in, or None for anyone.
-    :ivar request_size: how long a CertificateRequest with all names of CAs may be, in
-        bytes; if that is too long for some clients, it has none.
-    :ivar judge: gives the verdict; None where no certificate is asked for.
-    :ivar now: the time that certificates are judged by.
+    :ivar policy: its settings.
+    :ivar admission: the rules for clients, or None to admit everyone.
+    :ivar request_size: the possible length of a CertificateRequest with all CA
+        names, in bytes.  If that is too long for some clients, no names are sent.
+    :ivar judge: gives the verdict; None if no certificate is asked for.
+    :ivar now: returns the time to judge certificates by.
     :ivar _contexts: one for each certificate.
-    :ivar _first: what connections are made with, before the certificate is chosen.
+    :ivar _first: the context of new connections, before the certificate is chosen.
     """
 
     def __init__(self, policy: TlsPolicy, now: Callable[[], datetime] = utc_now) -> None:
         """
-        :param now: the time that certificates are judged by.
+        :param now: returns the time to judge certificates by.
         :raises SSL.Error: if OpenSSL refuses the server's own certificate.
         """
         self.policy = policy
@@ -124,10 +126,10 @@ class GateContext:
         )
         self._first = self._contexts[0]
         if policy.session_lifetime is not None:
-            # Tickets are sealed with the keys of the Context that a connection was
-            # made with, and bear the session id of the one that it has then.  So no
-            # ticket of an engine is worth anything where one of these Contexts is
-            # used without an engine: there, either one or the other is different.
+            # A ticket is encrypted with the keys of the Context that the connection
+            # was made with, and contains the session id of the Context that it has
+            # later.  If somebody uses one of these Contexts without an engine, one of
+            # the two differs, so an engine's tickets are refused there.
             self._first = self._new_context()
             self._first.set_session_id(b"mtlsgate, without a certificate")
 
@@ -143,7 +145,7 @@ class GateContext:
         return context
 
     def _new_context(self) -> SSL.Context:
-        """:returns: what all Contexts of the server have in common."""
+        """:returns: a Context with the settings that all Contexts of the server share."""
         context = _new_context(self.policy)
         if self.judge is not None:
             set_verify(
@@ -156,7 +158,7 @@ class GateContext:
         return context
 
     def accept(self) -> Engine:
-        """:returns: the engine of a connection that was accepted."""
+        """:returns: an engine for an accepted connection."""
         connection = EngineConnection(self._first, self)
         if self._first is not self._contexts[0]:
             connection.set_context(self._contexts[0])
@@ -164,9 +166,8 @@ class GateContext:
         return Engine(connection, None if self.judge is None else self.conclude)
 
     def choose_certificate(self, connection: EngineConnection) -> None:
-        """Show the certificate that bears the name that the client asks for."""
-        # All contexts are alike but for the certificate, so what was begun
-        # under the first one's verify settings goes on under the same.
+        """Show the certificate with the name that the client asks for."""
+        # The contexts differ only in the certificate: the verify settings stay the same.
         context = self._by_name.find(connection.server_name)
         if context is not None and context is not self._contexts[0]:
             connection.set_context(context)
@@ -180,8 +181,8 @@ class GateContext:
         ok: int,
     ) -> bool:
         """:returns: whether to go on with the handshake."""
-        # An exception would leave the handshake without an alert, and a truthy
-        # answer that is no bool would admit: everything ends in True or False.
+        # An exception would end the handshake without an alert, and any truthy
+        # answer would admit: always answer True or False.
         handshake = connection.handshake
         try:
             if isinstance(handshake.verdict, Rejection):
@@ -203,14 +204,14 @@ class GateContext:
         self, handshake: Handshake, certificate: X509, error: int, depth: int, ok: bool
     ) -> Admitted | Rejection | Pending | None:
         """
-        :returns: the verdict at depth 0 or at an error; before that None.
+        :returns: the verdict, at depth 0 or at an error; otherwise None.
         """
         assert self.judge is not None
         found = known(encoded(certificate))
         if not ok:
             verdict = self.judge.on_error(error, depth, found)
             if isinstance(handshake.verdict, Pending) and isinstance(verdict, Rejection):
-                # The first error is the one to tell.
+                # Report the first error.
                 return handshake.verdict.rejection
             return verdict
         handshake.certificates[depth] = found
@@ -221,10 +222,10 @@ class GateContext:
 
     def conclude(self, connection: EngineConnection) -> Admitted | Rejection:
         """
-        :param connection: whose handshake is complete.
-        :returns: the verdict.  It is there already, but for a resumed session,
-            which meets no verify callback, and for a path that OpenSSL did not
-            choose.
+        :param connection: a connection whose handshake is complete.
+        :returns: the verdict.  Usually the verify callback has already given it.
+            It is given here for a resumed session, which has no verify callback,
+            and if another path must be found.
         """
         try:
             verdict = self._conclude(connection)
@@ -244,7 +245,7 @@ class GateContext:
         if leaf is None:
             return _NOT_JUDGED
         if verdict is None:
-            # No verify callback ran: a session that was resumed, or nothing known.
+            # No verify callback ran.  Only a resumed session explains that.
             if handshake.certificates or self.policy.session_lifetime is None:
                 return _NOT_JUDGED
             handshake.resumed, handshake.judged_at = True, self.now()
@@ -258,9 +259,9 @@ class GateContext:
         return verdict
 
 
-# An `SSL.Context` has these for callbacks, and not the methods of a `GateContext`: the
-# two would hold each other, and an old epoch, with all that OpenSSL keeps of it, would
-# stay until garbage is collected, which may be many epochs later.
+# The callbacks of an `SSL.Context` are functions, not methods of `GateContext`.  With
+# methods the two would form a reference cycle, and an old epoch would stay in memory
+# until the garbage collector runs.
 
 
 def _on_certificate(
@@ -285,17 +286,17 @@ def _on_server_name(connection: SSL.Connection) -> None:
 
 @cache
 def _without_certificate() -> SSL.Context:
-    """:returns: a Context with which no handshake succeeds, and no session resumes."""
+    """:returns: a Context with which no handshake and no resumption succeeds."""
     context = new_context(SSL.TLS_SERVER_METHOD)
     context.set_options(SSL.OP_NO_TICKET)
     context.set_session_id(b"nobody")
     return context
 
 
-#: What there is to be said of a client.
+#: The possible verdicts.
 _VERDICTS = (Admitted, Rejection)
 
-#: Nothing is known to lead here; whatever does is not let in.
+#: This should never be used.  If it is, the client is rejected.
 _NOT_JUDGED = Rejection(Reason.INTERNAL_ERROR, "the client was not judged")
 
 
@@ -303,9 +304,9 @@ def _new_context(policy: TlsPolicy) -> SSL.Context:
     context = new_context(SSL.TLS_SERVER_METHOD, policy.min_version)
     context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
     use_elliptic_groups(context)
-    # Tickets or nothing: no session is kept here.
+    # Sessions live in tickets only; the server keeps none.
     if policy.session_lifetime is None:
-        # Together with the cache being off: either alone leaves a way to resume.
+        # Both are needed: with only one of cache and tickets off, sessions can resume.
         context.set_options(SSL.OP_NO_TICKET)
     else:
         context.set_timeout(max(1, int(policy.session_lifetime)))
@@ -320,7 +321,7 @@ _AlpnChoice = Callable[[SSL.Connection, list[bytes]], Any]
 
 def _alpn_choice(ours: Sequence[bytes]) -> _AlpnChoice:
     def choose(connection: SSL.Connection, theirs: list[bytes]) -> Any:
-        # An empty answer would end the handshake; this one leaves the extension out.
+        # An empty answer would end the handshake; this one omits the extension.
         return next((one for one in ours if one in theirs), SSL.NO_OVERLAPPING_PROTOCOLS)
 
     return choose
@@ -330,10 +331,10 @@ def _name_authorities(context: SSL.Context, named: Iterable[bytes]) -> None:
     """
     Set the names for the CertificateRequest.
 
-    :param named: certificates that bear them.
+    :param named: certificates that have these names as subjects.
     """
     with warnings.catch_warnings():
-        # pyOpenSSL would rather have objects of cryptography.
+        # pyOpenSSL wants cryptography's objects and warns about its own.
         warnings.simplefilter("ignore", DeprecationWarning)
         for one in named:
             context.add_client_ca(load_certificate(FILETYPE_ASN1, one))

@@ -1,9 +1,9 @@
 """
-A connected socket and a reactor: bytes out as soon as the kernel takes them.
+A connected socket in a reactor, which sends bytes as soon as the kernel takes them.
 
-`SocketStream` is what `mtlsgate.tls.transport` stands on.  It knows nothing of
-TLS.  Its subclasses say what to do with what is received, and when there is
-nothing left to be sent.
+`SocketStream` is the base of `mtlsgate.tls.transport`.  It knows nothing about TLS.
+Subclasses decide what to do with received bytes, and what happens when everything
+has been sent.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ READ_SIZE = 2**18
 #: How many buffers one system call takes (IOV_MAX is 1024 on Linux, 16 at least).
 _MAX_BUFFERS = 64
 
-#: How often is read at most when a write failed.
+#: The most reads after a failed write.
 _MAX_LAST_READS = 16
 
 #: SO_LINGER with a time of zero: closing resets the connection.
@@ -42,7 +42,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class StreamReactor(Structure):
-    """What a stream needs of its reactor."""
+    """What a stream needs from its reactor."""
 
     def addReader(self, reader: object) -> object: ...
     def removeReader(self, reader: object) -> object: ...
@@ -105,7 +105,7 @@ class SocketStream(FileDescriptor):
     # For subclasses.
 
     def bytes_came(self, data: bytes) -> None:
-        """:param data: that was read from the socket."""
+        """:param data: bytes that were read from the socket."""
         raise NotImplementedError
 
     def all_sent(self) -> Exception | None:
@@ -117,7 +117,7 @@ class SocketStream(FileDescriptor):
         raise NotImplementedError
 
     def send(self, data: bytes) -> None:
-        """Send bytes now, as far as the kernel takes them, and the rest when it does."""
+        """Send what the kernel takes now, and the rest later."""
         if not data:
             return
         if self._unsent:
@@ -127,7 +127,7 @@ class SocketStream(FileDescriptor):
         try:
             sent = self._socket.send(data)
         except OSError:
-            # The reactor meets the same error, and knows what to do about it.
+            # The reactor will get the same error and handle it.
             sent = 0
         if sent < len(data):
             self._unsent.append(memoryview(data)[sent:] if sent else data)
@@ -136,8 +136,8 @@ class SocketStream(FileDescriptor):
 
     @property
     def underway(self) -> int:
-        """How many bytes the kernel has that have not reached the other side, as far
-        as it tells."""
+        """How many sent bytes have not reached the other side yet, if the kernel
+        can tell."""
         try:
             answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4))
         except (OSError, ValueError):
@@ -145,20 +145,20 @@ class SocketStream(FileDescriptor):
         return int.from_bytes(answer, sys.byteorder)
 
     def drop_unsent(self) -> None:
-        """Forget what the kernel has not taken."""
+        """Drop the bytes that the kernel has not taken."""
         self._unsent.clear()
         self.unsent = 0
 
     def drop_received(self) -> None:
-        """Forget what has come and was not read: closing a socket that holds such
-        bytes resets the connection, and takes away what was sent last."""
+        """Drop the bytes that came and were not read.  Closing a socket with unread
+        bytes resets the connection, and the last bytes sent may be lost."""
         with suppress(OSError):
             self._socket.recv(READ_SIZE)
 
     # What the reactor calls.
 
     def doRead(self) -> Exception | None:
-        """Read what has come."""
+        """Read the bytes that came."""
         if not self._is_reader or self.disconnected:
             return None
         try:
@@ -173,7 +173,7 @@ class SocketStream(FileDescriptor):
         return None
 
     def doWrite(self) -> Exception | None:
-        """Send what waits."""
+        """Send the waiting bytes."""
         if not self._is_writer or self.disconnected:
             return None
         if self._unsent and not self._send_waiting():
@@ -182,8 +182,8 @@ class SocketStream(FileDescriptor):
         return None if self._unsent else self.all_sent()
 
     def _read_what_came(self) -> None:
-        """Handle what the other side sent before a write failed: it may have answered
-        early, and closed."""
+        """Handle bytes that came before a write failed: the other side may have
+        answered early and closed."""
         for _ in range(_MAX_LAST_READS):
             if self.doRead() is not None or not self._is_reader:
                 return
@@ -239,14 +239,14 @@ class SocketStream(FileDescriptor):
         self.drop_unsent()
         self.stopReading()
         self.stopWriting()
-        # Not from within whatever called this.
+        # Not within the current call.
         cast(StreamReactor, self.reactor).callLater(0, self._aborted)
 
     def _aborted(self) -> None:
         if not self.disconnected:
             self.connectionLost(Failure(ConnectionAborted()))
 
-    # What the reactor watches; asking it costs more than remembering.
+    # Remember what the reactor watches: asking it costs more.
 
     def startReading(self) -> None:
         """Watch for bytes."""
@@ -255,7 +255,7 @@ class SocketStream(FileDescriptor):
             super().startReading()
 
     def stopReading(self) -> None:
-        """Do not watch for bytes any more."""
+        """Stop watching for bytes."""
         if self._is_reader:
             self._is_reader = False
             super().stopReading()
@@ -267,7 +267,7 @@ class SocketStream(FileDescriptor):
             super().startWriting()
 
     def stopWriting(self) -> None:
-        """Do not watch for room to write any more."""
+        """Stop watching for room to write."""
         if self._is_writer:
             self._is_writer = False
             super().stopWriting()
@@ -286,9 +286,9 @@ class SocketStream(FileDescriptor):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, bool(enabled))
 
     def getTcpKeepAlive(self) -> bool:
-        """:returns: whether the kernel finds out if the other side vanished."""
+        """:returns: whether the kernel checks that the other side still exists."""
         return bool(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """:param enabled: whether the kernel is to find out if the other side vanished."""
+        """:param enabled: whether the kernel checks that the other side still exists."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, bool(enabled))

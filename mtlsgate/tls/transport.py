@@ -1,8 +1,8 @@
 """
 TLS on a socket, as a Twisted transport.
 
-A `TlsTransport` joins an `Engine` to a socket and to an application's protocol.
-It is what Twisted's TLS transports are, with these differences:
+A `TlsTransport` connects an `Engine` to a socket and to an application's protocol.
+It works like Twisted's TLS transports, with these differences:
 
 - What the application writes while it handles received bytes goes out together
   when it is done, and at once.  What it writes at any other time goes out in the
@@ -15,8 +15,8 @@ It is what Twisted's TLS transports are, with these differences:
 - A connection that ends without close_notify was cut off: `ConnectionLost`.
 - Bytes after the other side's close_notify are read and dropped (RFC 8446, 6.1).
 
-Who makes one decides when the application gets it: a server's only after the
-verdict, a client's only after it has verified the server.
+Subclasses decide when the application gets the transport: on a server only after
+the verdict, on a client only after the server is verified.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from mtlsgate.tls.stream import SocketStream, StreamReactor
 
 _log = Logger("mtlsgate.connections")
 
-#: How much may wait to be encrypted before it is not left to wait any longer.
+#: When this much waits to be encrypted, it goes out at once.
 FLUSH_SIZE = 2**16
 
 #: How much of TLS's own answers may wait for the other side to read.
@@ -59,20 +59,20 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
     """
     The transport of one TLS connection.
 
-    :ivar _engine: TLS, from when it begins.
-    :ivar _application: the protocol that gets the bytes, from when it may.
+    :ivar _engine: the TLS engine; None before TLS begins.
+    :ivar _application: the protocol that gets the bytes; None before it may.
     :ivar _written: what the application wrote and is not encrypted yet.
-    :ivar _is_busy: whether received bytes are being handled, at the end of which
-        what was written goes out.
+    :ivar _is_busy: whether received bytes are being handled; written bytes go out
+        afterwards.
     :ivar _is_in_read: whether the reactor has called `doRead`.
-    :ivar _is_paused: whether the application wants no bytes now.
-    :ivar _is_deaf: whether received bytes are dropped, since the connection ends
-        and the application does not want them.
+    :ivar _is_paused: whether the application has paused reading.
+    :ivar _is_deaf: whether received bytes are dropped because the connection is
+        ending.
     :ivar _is_read: whether no more bytes come from the other side.
     :ivar _is_written: whether close_notify was sent.
     :ivar _is_ending: whether to send close_notify when the producer is gone.
     :ivar _is_over: whether to close the socket when everything has been sent.
-    :ivar _reason: why the connection is over, where the socket does not tell.
+    :ivar _reason: why the connection is over, if the socket cannot tell.
     :ivar _answers: how many bytes of TLS's own wait since everything had been sent.
     """
 
@@ -110,7 +110,8 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
         self._handle_events()
 
     def doRead(self) -> Exception | None:
-        """Read, and close what is over then: no call of the application's is under way."""
+        """Read.  Then close the socket if both sides have ended: the application is not
+        in the middle of a call here."""
         self._is_in_read = True
         try:
             why = super().doRead()
@@ -124,7 +125,7 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
         return why
 
     def _handle_events(self) -> None:
-        """Handle what can be had of what was received, and then send what it led to."""
+        """Handle the received bytes, then send what came of it."""
         engine = self._engine
         assert engine is not None
         self._is_busy = True
@@ -171,7 +172,7 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
             self._application.dataReceived(data)
 
     def handshake_completed(self) -> None:
-        """The handshake is done; make the application's protocol, if it may be made."""
+        """The handshake is complete.  Subclasses connect the application here."""
         raise NotImplementedError
 
     def _other_side_ended(self) -> None:
@@ -198,12 +199,12 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
 
     def tls_failed(self, error: Exception) -> None:
         """TLS failed: send the alert, if there is one, and end."""
-        # Without the frames, which hold this object.
+        # Drop the traceback: its frames keep this object alive.
         cause = ConnectionLost() if is_end_of_stream(error) else error.with_traceback(None)
         self.end_because(Failure(cause))
 
     def end_because(self, reason: Failure) -> None:
-        """End the connection after what OpenSSL has to say, and nothing else."""
+        """Send what OpenSSL has to send and nothing else, and end the connection."""
         self._reason = self._reason or reason
         self._is_read = self._is_written = self._is_over = True
         self._written.clear()
@@ -232,7 +233,7 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
         self.write(b"".join(iovec))
 
     def write_at_once(self, data: bytes) -> None:
-        """Write, and do not wait for more to be written in the same turn."""
+        """Write without waiting for more writes in the same reactor turn."""
         self.write(data)
         if self._written:
             self._encrypt()
@@ -254,7 +255,7 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
         if producer is None:
             return
         if not self.streamingProducer:
-            # It is asked for more when there is room.
+            # The reactor asks the producer for more when there is room.
             self.startWriting()
         elif self.unsent > self.bufferSize and not self.producerPaused:
             self.producerPaused = True
@@ -288,15 +289,15 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
             self._begin_ending()
 
     def loseWriteConnection(self) -> None:
-        """Send close_notify after everything written.  What the other side still
-        sends is delivered until it ends, too."""
+        """Send close_notify after everything written.  Bytes from the other side are
+        still delivered until it ends as well."""
         if self.connected:
             self._begin_ending()
 
     def _begin_ending(self) -> None:
         self._is_ending = True
         if self.disconnecting and self._is_paused:
-            # The other side's close_notify must be read; what comes before it is dropped.
+            # Read on to the other side's close_notify, and drop what comes before it.
             self._is_paused = False
             self._is_deaf = True
             self._read_on()
@@ -323,16 +324,16 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
             self._finish()
 
     def _finish(self) -> None:
-        """Both sides have ended: close the socket when no call of the application's is
-        under way."""
+        """Both sides have ended: close the socket, but not in the middle of a call by the
+        application."""
         self._is_over = True
         self.stopReading()
         if not self._is_in_read:
             self.startWriting()
 
     def abortConnection(self) -> None:
-        """Reset the connection.  Nothing more is sent, not even a close_notify,
-        which would make what is cut off look whole."""
+        """Reset the connection.  Nothing more is sent, not even close_notify: it would
+        make a truncated stream look complete."""
         self._written.clear()
         super().abortConnection()
 
@@ -356,7 +357,7 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
     # Producers and consumers.
 
     def unregisterProducer(self) -> None:
-        """Write from no producer any more."""
+        """Stop writing from the producer."""
         self.producer = None
         self.producerPaused = False
         if self.connected and not self._is_busy:
@@ -398,11 +399,11 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
     # What TLS agreed on.
 
     def getPeerCertificate(self) -> X509 | None:
-        """:returns: the other side's certificate; None if it has none, or is gone."""
+        """:returns: the other side's certificate; None if it has none or has left."""
         return None if self._engine is None else self._engine.certificate
 
     def getHandle(self) -> SSL.Connection | None:
-        """:returns: OpenSSL's connection, for questions about it; None when it is gone."""
+        """:returns: OpenSSL's connection, to look things up; None after the end."""
         return None if self._engine is None else self._engine.connection
 
     @property

@@ -1,5 +1,5 @@
 """
-From certificates to what OpenSSL trusts: the one place that fills trust stores.
+Trust stores: the only place that tells OpenSSL which certificates to trust.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def refuse_unreadable(certificate: Certificate) -> None:
 
 
 def trust_store(anchors: Iterable[Certificate | x509.Certificate], flags: int = 0) -> X509Store:
-    """:returns: a store of trust anchors; see `fill`."""
+    """:returns: a store with these trust anchors; see `fill`."""
     store = X509Store()
     fill(store, anchors, flags)
     return store
@@ -47,7 +47,7 @@ def fill(
     """
     Make OpenSSL trust these certificates.
 
-    :param store: such as ``SSL.Context.get_cert_store`` gives.
+    :param store: for example the one from ``SSL.Context.get_cert_store``.
     :param flags: OpenSSL's verification flags, `X509StoreFlags`.
     """
     assert store is not None
@@ -58,5 +58,5 @@ def fill(
 
 
 def encoded(certificate: X509) -> bytes:
-    """:returns: the DER of a certificate of OpenSSL's."""
+    """:returns: the DER of an OpenSSL certificate."""
     return dump_certificate(FILETYPE_ASN1, certificate)
