@@ -1,6 +1,6 @@
 """
-A connection before TLS: the PROXY header, and the ClientHello where a server
-must be chosen by it.
+A connection before TLS: the PROXY header, and the ClientHello if it decides which
+server the client gets.
 """
 
 from __future__ import annotations
@@ -35,21 +35,20 @@ from mtlsgate.tls.transport import TlsTransport
 
 _log = Logger("mtlsgate.gate")
 
-#: How much is read at once before a client is admitted.
+#: How many bytes are read at once before a client is admitted.
 _EARLY_READ = 2**15
 
 
 class Proxies(Protocol):
-    """Which proxies may say for whom they connect."""
+    """Knows which proxies are trusted."""
 
     def trusts(self, address: IAddress) -> bool:
-        """:returns: whether a proxy is there."""
+        """:returns: whether this is a trusted proxy's address."""
 
 
 class Servers(Protocol):
     """
-    The servers behind a listener, as a connection sees them; see
-    `mtlsgate.gate.entrance.Entrance`.
+    What a connection needs from the listener's `mtlsgate.gate.entrance.Entrance`.
     """
 
     key: str
@@ -70,13 +69,13 @@ class ArrivingConnection(TlsTransport):
     """
     The first stages of a connection.
 
-    :ivar stage: where it is.
-    :ivar entry: its line in the registry.
-    :ivar _serving: the server, when it is known which.
+    :ivar stage: its current stage.
+    :ivar entry: its entry in the registry.
+    :ivar _serving: the server; None until it is known.
     :ivar _reader: reads what comes before TLS.
     :ivar _hello: the ClientHello, if it was read before TLS.
-    :ivar _received: bytes that the client sent before it was admitted.
-    :ivar _timer: ends what takes too long.
+    :ivar _received: how many bytes the client sent before it was admitted.
+    :ivar _timer: rejects the client when time is up.
     """
 
     stage = Stage.ACCEPTED
@@ -97,8 +96,8 @@ class ArrivingConnection(TlsTransport):
         entry: Entry,
     ) -> None:
         """
-        :param servers: among which one is chosen.
-        :param entry: the connection's line in the registry.
+        :param servers: the servers to choose from.
+        :param entry: the connection's entry in the registry.
         """
         super().__init__(sock, reactor, peer, host)
         self.entry = entry
@@ -122,7 +121,7 @@ class ArrivingConnection(TlsTransport):
     # ACCEPTED
 
     def begin(self) -> None:
-        """Begin to read; called once, when the registry knows the connection."""
+        """Start reading.  Called once, after the registry knows the connection."""
         try:
             self._begin()
         except Exception:  # noqa: BLE001 -- it costs this connection, which is counted already
@@ -132,7 +131,7 @@ class ArrivingConnection(TlsTransport):
     def _begin(self) -> None:
         servers = self._servers
         servers.began()
-        # Nagle's algorithm against delayed acknowledgements costs 40 ms an exchange.
+        # Nagle's algorithm and delayed acknowledgements together cost 40 ms an exchange.
         self.setTcpNoDelay(True)
         self._limit_time(servers.handshake_timeout)
         self.startReading()
@@ -166,9 +165,9 @@ class ArrivingConnection(TlsTransport):
 
     def _after_header(self, client: IAddress | None = None) -> bool:
         """
-        Go on to the ClientHello, or to TLS where there is nothing to choose.
+        Go on to the ClientHello, or to TLS if there is only one server.
 
-        :param client: the client's address, if a header told it.
+        :param client: the client's address, if a header contained it.
         :returns: whether the connection stays.
         """
         servers = self._servers
@@ -239,7 +238,7 @@ class ArrivingConnection(TlsTransport):
         return True
 
     def _refused(self) -> None:
-        """A limit keeps the connection out, as the registry has told already."""
+        """A limit keeps the connection out; the registry has already reported that."""
         self._stop_timing()
         self._enter(Stage.CLOSING)
         if self._servers.proxies is None:
@@ -247,7 +246,7 @@ class ArrivingConnection(TlsTransport):
         else:
             self.abortConnection()
 
-    # How many bytes, and how long, a client may take until it is admitted.
+    # How many bytes and how much time a client may use until it is admitted.
 
     def _is_too_much(self) -> bool:
         limit = self.entry.terms.limits.handshake_bytes
@@ -280,12 +279,12 @@ class ArrivingConnection(TlsTransport):
     # Turning a client away.
 
     def _turn_away(self, rejection: Rejection) -> None:
-        """Say why the client does not come in, and end the connection at once."""
+        """Report why the client is rejected, and end the connection at once."""
         self._tell(rejection)
         self.abortConnection()
 
     def _tell(self, rejection: Rejection, server_name: str | None = None) -> None:
-        """Say why the client does not come in; it is said once."""
+        """Report why the client is rejected, once only."""
         self._stop_timing()
         if self.stage in (Stage.CLOSING, Stage.OVER):
             return

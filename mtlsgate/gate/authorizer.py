@@ -1,8 +1,7 @@
 """
-Asking a person's own code about a client that the rules admit.
+The authorizer: user code that has the last word on clients that the rules admit.
 
-It can keep a client out that the rules let in, and never the other way round.
-Whatever it does but answer True keeps the client out.
+It can only restrict, never grant.  Any answer other than True rejects the client.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ _log = Logger("mtlsgate.authorization")
 @frozen
 class Authorizer:
     """
-    Who is asked.
+    The code to ask.
 
-    :ivar name: as the configuration names it.
-    :ivar ask: from an `IVerifiedPeer` to True or False, or to a Deferred or
-        coroutine of that.
-    :ivar timeout: seconds that an answer may take.
+    :ivar name: its name in the configuration.
+    :ivar ask: takes an `IVerifiedPeer`; returns True or False, or a Deferred or
+        coroutine with one of them.
+    :ivar timeout: how many seconds an answer may take.
     """
 
     name: str
@@ -42,8 +41,8 @@ class Authorizer:
         self, peer: IVerifiedPeer, clock: IReactorTime
     ) -> Rejection | Deferred[Rejection | None] | None:
         """
-        :returns: why the client may not come in, or None; or a Deferred of
-            that, which never fails.  Cancel it if the client is gone.
+        :returns: why the client is rejected, or None; or a Deferred with one of
+            them, which never fails.  Cancel it if the client leaves.
         """
         end = clock.seconds() + self.timeout
         try:
@@ -54,17 +53,17 @@ class Authorizer:
             return self._failed(Failure())
         if isinstance(answer, Deferred):
             return self._in_time(answer, clock, end)
-        # It kept everybody waiting, so no timer could go off meanwhile.
+        # A blocking authorizer also blocks timers, so check the time here.
         return self._too_late() if clock.seconds() > end else self._judged(answer)
 
     def _in_time(
         self, answer: Deferred[object], clock: IReactorTime, end: float
     ) -> Deferred[Rejection | None]:
         """
-        :param end: when the answer comes too late.
-        :returns: what is made of the answer, or of none in time.  When time is up,
-            or the client gone, that is final: the answer is cancelled then, but
-            not every authorizer can be, and a coroutine may just try again.
+        :param end: after this time an answer is too late.
+        :returns: the result, from the answer or because there was none in time.
+            When time is up or the client leaves, the result is final.  The
+            authorizer is cancelled, but it may ignore that and answer later.
         """
         heard: Deferred[Rejection | None] = Deferred(lambda _: give_up(self._unheard()))
 
@@ -82,7 +81,7 @@ class Authorizer:
                 heard.callback(objection)
 
         def judge(objection: Rejection | None) -> None:
-            # The timer may be as late as the answer.
+            # The timer may fire late, after the answer.
             conclude(self._too_late() if clock.seconds() > end else objection)
 
         limit = clock.callLater(max(0.0, end - clock.seconds()), lambda: give_up(self._too_late()))

@@ -1,9 +1,9 @@
 """
-A client whose handshake is done, and whether it may come in as things stand now.
+A client whose handshake is complete, and whether it may still come in now.
 
-What holds is what is true at hand-over.  Between the verdict, which falls when
-the client's certificate arrives, and the hand-over, another epoch may have taken
-over, and certificates, pins and revocation lists may have ended.
+The state at hand-over decides.  The verdict is given when the client's certificate
+arrives.  Until the hand-over another epoch may take over, and certificates, pins and
+revocation lists may expire.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Candidate:
     """
     A client that the rules admit.
 
-    :ivar peer: who it is; None where no certificate is asked for.
-    :ivar pin: by which it is admitted, or None.
+    :ivar peer: the verified client; None if no certificate is asked for.
+    :ivar pin: the pin that admits it, or None.
     :ivar negotiated: what TLS agreed on.
     :ivar judged_at: when the rules admitted it.
-    :ivar server: the name of the server that it is held to.
-    :ivar terms: that server's.
-    :ivar authorizer: whom that server asks, or None.
+    :ivar server: the name of its server.
+    :ivar terms: that server's terms.
+    :ivar authorizer: that server's authorizer, or None.
     """
 
     peer: VerifiedPeer | None
@@ -47,14 +47,14 @@ class Candidate:
 
     @property
     def identity(self) -> bytes | None:
-        """What limits for each identity count it by, or None."""
+        """The identity that limits count it by, or None."""
         return None if self.peer is None else self.peer.identity
 
 
 def candidate(engine: Engine, server: GateServer, address: IAddress) -> Candidate | Rejection:
     """
-    :param engine: whose handshake is complete.
-    :param address: the client's.
+    :param engine: an engine whose handshake is complete.
+    :param address: the client's address.
     :returns: the client, or why the rules do not admit it.
     """
     agreed = Negotiated(
@@ -87,10 +87,10 @@ def as_of_now(
     client: Candidate, server: GateServer, judging: Judging | None, listener: str
 ) -> Candidate | Rejection:
     """
-    :param server: whose rules admitted the client.
-    :param judging: what the epoch in force says; None if there is never another.
-    :param listener: the key of the listener that the client came to.
-    :returns: the client as it is admitted now, or why it is not any more.
+    :param server: the server whose rules admitted the client.
+    :param judging: judges by the epoch in force; None if the epoch never changes.
+    :param listener: the key of the listener that the client connected to.
+    :returns: the client as it is admitted now, or why it no longer is.
     """
     now = server.context.now()
     if judging is not None and not judging.is_in_force(listener, server):
@@ -118,8 +118,8 @@ def as_of_now(
 
 def _has_time_passed(client: Candidate, now: datetime) -> bool:
     """
-    :returns: whether something that the verdict depends on may have ended since.
-        Certificates and revocation lists count in whole seconds.
+    :returns: whether something that the verdict depends on may have expired since.
+        Certificates and revocation lists expire at whole seconds.
     """
     if int(client.judged_at.timestamp()) != int(now.timestamp()):
         return True

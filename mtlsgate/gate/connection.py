@@ -1,11 +1,10 @@
 """
 One client's connection, from accept to close.
 
-A `Connection` is the transport on the accepted socket.  It goes through the
-stages of `mtlsgate.gate.stages` by itself, reads what each of them needs, and
-hands itself to the application in one place only (`Connection._let_in`): after
-the handshake, the verdict, the limits and the authorizer.  What comes before
-TLS is in `mtlsgate.gate.arriving`.
+A `Connection` is the transport on the accepted socket.  It goes through the stages
+in `mtlsgate.gate.stages` and reads what each stage needs.  Only one method hands it
+to the application (`Connection._let_in`), after the handshake, the verdict, the
+limits and the authorizer.  `mtlsgate.gate.arriving` has the stages before TLS.
 """
 
 from __future__ import annotations
@@ -40,13 +39,13 @@ class Connection(ArrivingConnection):
     """
     The connection, and the transport that its application gets.
 
-    ``IVerifiedPeer(transport)`` tells who is at the other end, and
-    ``ITlsFacts(transport)`` what TLS agreed on.
+    ``IVerifiedPeer(transport)`` is the client at the other end, and
+    ``ITlsFacts(transport)`` is what TLS agreed on.
 
-    :ivar _beginning: the first bytes of TLS, a record's header: OpenSSL does not
-        tell what it takes for no TLS.
-    :ivar _asking: waits for the authorizer.
-    :ivar _is_left: whether the application ended it.
+    :ivar _beginning: the first bytes, the length of a record header.  They help to
+        explain a failure, because OpenSSL does not say what it read.
+    :ivar _asking: the authorizer's pending answer, or None.
+    :ivar _is_left: whether the application ended the connection.
     :ivar _facts: see `ITlsFacts`.
     """
 
@@ -70,7 +69,7 @@ class Connection(ArrivingConnection):
 
     @property
     def traffic(self) -> tuple[int, int]:
-        """Bytes that the client sent to the application so far, and got from it."""
+        """How many bytes the client has sent to the application, and got from it."""
         return (0, 0) if self._engine is None else (self._engine.received, self._engine.sent)
 
     @property
@@ -79,7 +78,7 @@ class Connection(ArrivingConnection):
         return self._serving.server
 
     def bytes_came(self, data: bytes) -> None:
-        """Handle what was read, as the stage has it."""
+        """Handle received bytes as the current stage needs."""
         if self.stage is Stage.HANDSHAKE:
             self._shake(data)
         else:
@@ -88,7 +87,7 @@ class Connection(ArrivingConnection):
     # HANDSHAKE
 
     def _shake(self, data: bytes) -> None:
-        """Go on with the handshake, but not with more bytes than it may take."""
+        """Go on with the handshake, with no more bytes than the limit allows."""
         if self._received < _RECORD_HEADER:
             self._beginning += data[:_RECORD_HEADER]
         before = self._received
@@ -103,11 +102,11 @@ class Connection(ArrivingConnection):
         if self.stage is Stage.HANDSHAKE:
             self._say_too_much()
         elif self.connected and not self.is_aborted:
-            # What came behind the handshake is the application's.
+            # The rest came after the handshake: it is for the application.
             super().bytes_came(data[allowed:])
 
     def tls_failed(self, error: Exception) -> None:
-        """TLS failed: in the handshake, say why."""
+        """TLS failed; during the handshake, report why."""
         if self.stage is Stage.HANDSHAKE:
             assert self._engine is not None
             verdict = self._engine.handshake.verdict
@@ -119,7 +118,7 @@ class Connection(ArrivingConnection):
         super().tls_failed(error)
 
     def handshake_completed(self) -> None:
-        """Hand the connection over, if the verdict is to admit."""
+        """Hand the connection over if the client is admitted."""
         self._stop_timing()
         try:
             self._judge()
@@ -134,8 +133,8 @@ class Connection(ArrivingConnection):
         engine = self._engine
         assert engine is not None
         if self._hello is not None and not same_name(self._hello.server_name, engine.server_name):
-            # The rules are those of the name that was read first; after a
-            # HelloRetryRequest the client may have named another.
+            # The rules belong to the first name.  After a HelloRetryRequest the
+            # client can send another one.
             self._turn_away(
                 Rejection(Reason.UNKNOWN_SERVER_NAME, "the client asked for one name, then another")
             )
@@ -157,7 +156,7 @@ class Connection(ArrivingConnection):
             self._turn_away(rejection)
 
     def _as_of_now(self, client: Candidate) -> Candidate | Rejection:
-        """:returns: the client, if the rules and the limits admit it as things stand."""
+        """:returns: the client if the rules and the limits admit it now."""
         found = as_of_now(client, self._server, self._servers.judging, self._servers.key)
         if isinstance(found, Rejection):
             return found
@@ -179,18 +178,18 @@ class Connection(ArrivingConnection):
             self._conclude(answer, client)
 
     def _wait_for(self, answer: Deferred[Rejection | None], client: Candidate) -> None:
-        # The authorizer limits the time by itself.
+        # The authorizer has its own time limit.
         if self.stage is not Stage.AUTHORIZER:
             self._enter(Stage.AUTHORIZER)
         self.pauseProducing()
-        # First, for the answer may be there already.
+        # Set this first: the answer may already be there.
         self._asking = answer
         answer.addCallback(self._answered, client)
 
     def _answered(self, objection: Rejection | None, client: Candidate) -> None:
         self._asking = None
         if self.stage is not Stage.AUTHORIZER or self.is_aborted:
-            # It ends already.
+            # The connection is already ending.
             return
         self.resumeProducing()
         try:
@@ -199,7 +198,7 @@ class Connection(ArrivingConnection):
             self._broke()
 
     def _conclude(self, objection: Rejection | None, client: Candidate) -> None:
-        # The epoch, the limits and the time may have changed while it was asked.
+        # The epoch, the limits and the time may have changed meanwhile.
         standing = objection or self._as_of_now(client)
         if isinstance(standing, Rejection):
             self._turn_away(standing)
@@ -256,11 +255,11 @@ class Connection(ArrivingConnection):
         )
         self._enter(Stage.CLOSING)
         self.loseConnection()
-        # Which waits for the client to end TLS, too.
+        # loseConnection waits for the client's close_notify, but not forever.
         self._limit_closing()
 
     def end_because(self, reason: Failure) -> None:
-        """End the connection after what is to be sent, if the client takes it."""
+        """Send what must be sent if the client takes it, and end the connection."""
         super().end_because(reason)
         if self.unsent:
             self._limit_closing()
@@ -271,7 +270,7 @@ class Connection(ArrivingConnection):
         self._timer = clock.callLater(self._servers.handshake_timeout, super().abortConnection)
 
     def loseConnection(self) -> None:
-        """End the connection in good order."""
+        """Send what was written, then close_notify, and end the connection."""
         self._note_leaving()
         super().loseConnection()
 
@@ -286,15 +285,15 @@ class Connection(ArrivingConnection):
         super().abortConnection()
 
     def _note_leaving(self) -> None:
-        # Not when it is lost: a transport then stops its producer, and
-        # producers end what they write to.
+        # Ignore it if the connection is already lost: its producer is stopped
+        # then, and many producers end their consumer when stopped.
         if self.connected:
             self._is_left = True
 
     # OVER
 
     def connectionLost(self, reason: Failure) -> None:
-        """Account for the connection, when everybody else knows."""
+        """Tell the registry last, after the application."""
         if self.disconnected:
             return
         traffic = self.traffic

@@ -1,9 +1,9 @@
 """
-What stands behind a listener while one epoch is in force.
+An entrance: one epoch's servers behind a listener.
 
-A listener hands each socket that it accepts to its `Entrance`, which makes a
-`mtlsgate.gate.connection.Connection` of it.  Several servers share an address by
-the names that clients ask for; proxies may stand in front of them.
+A listener passes each accepted socket to its `Entrance`, which makes a
+`mtlsgate.gate.connection.Connection` from it.  Several servers can share an address;
+the name that a client asks for decides.  Proxies may stand in front of them.
 """
 
 from __future__ import annotations
@@ -29,28 +29,29 @@ _log = Logger("mtlsgate")
 
 
 class Trust(Protocol):
-    """Which proxies may say for whom they connect."""
+    """Knows which proxies are trusted."""
 
     def trusts(self, address: IAddress) -> bool:
-        """:returns: whether a proxy is there."""
+        """:returns: whether this is a trusted proxy's address."""
 
 
 class Entrance:
     """
-    The servers at one listener, and what comes before it is known whose a
-    connection is.
+    The servers of one listener, and the terms of connections whose server is not
+    known yet.
 
-    :ivar key: of the listener, as the configuration has it.
-    :ivar name: what logs call it while the server is not known.
-    :ivar registry: where connections are accounted for.
-    :ivar judging: what the configuration in force says; None if there is never another.
-    :ivar proxies: who may send a PROXY header; None where none is read.
+    :ivar key: the listener's key: the address as written in the configuration.
+    :ivar name: its name in logs while the server is not known.
+    :ivar registry: keeps the connections.
+    :ivar judging: judges by the configuration in force; None if that never changes.
+    :ivar proxies: the proxies that may send a PROXY header; None if no header is
+        read.
     :ivar reads_hello: whether the ClientHello is read before TLS, to choose the
-        server or to learn what name a resumed session is asked for.
-    :ivar terms: what holds where the server is not known yet: no less than any of
-        them allows.  The rate is counted when it is known.
-    :ivar proxy_terms: what holds for a proxy before its header was read.
-    :ivar handshake_timeout: the longest of any server.
+        server or to learn the name that a resumed session asks for.
+    :ivar terms: the terms while the server is not known.  They are at least as
+        wide as each server's.  The handshake rate is counted later.
+    :ivar proxy_terms: the terms of a proxy whose header has not been read yet.
+    :ivar handshake_timeout: the longest one of all servers.
     :ivar _early: how many connections have no server yet.
     """
 
@@ -67,9 +68,9 @@ class Entrance:
         reads_hello: bool = False,
     ) -> None:
         """
-        :param servers: each with the names that it declares.
-        :param otherwise: the server for any other name and for none; None refuses
-            these.
+        :param servers: each server with the names that it declares.
+        :param otherwise: the server for any other name or no name; None refuses
+            such clients.
         """
         self.key = key
         self.name = name
@@ -99,12 +100,12 @@ class Entrance:
 
     @classmethod
     def of(cls, server: GateServer, registry: Registry, key: str = "") -> Entrance:
-        """:returns: the entrance of one server, for whatever name a client asks."""
+        """:returns: an entrance with one server for all names."""
         return cls(key, server.name, [((), server)], registry, otherwise=server)
 
     @property
     def first(self) -> tuple[str, Terms]:
-        """As whose, and under which terms, a connection arrives."""
+        """The server name and terms that a new connection starts with."""
         if self.proxies is not None:
             return self.name, self.proxy_terms
         if self.reads_hello or self._otherwise is None:
@@ -116,7 +117,7 @@ class Entrance:
         return self._by_name.find(server_name) or self._otherwise
 
     def start(self) -> None:
-        """Start the applications of all servers, or none if one of them fails to."""
+        """Start the applications of all servers; if one fails, start none."""
         with ExitStack() as undo:
             for serving in self._servings.values():
                 serving.start()
@@ -124,16 +125,16 @@ class Entrance:
             undo.pop_all()
 
     def stop(self) -> None:
-        """No more connections come.  Applications end after their last connection."""
+        """No more connections come.  Applications stop after their last connection."""
         self._is_stopping = True
         self._stop_if_alone()
 
     def began(self) -> None:
-        """A connection begins, and has no server yet."""
+        """A connection without a server begins."""
         self._early += 1
 
     def finished(self) -> None:
-        """It has one, or is over."""
+        """A connection has got its server, or is over."""
         self._early -= 1
         self._stop_if_alone()
 
@@ -147,11 +148,11 @@ class Entrance:
         self, sock: socket.socket, peer: IAddress, host: IAddress, reactor: StreamReactor
     ) -> Connection | None:
         """
-        Take a socket that was accepted.
+        Make a connection from an accepted socket.
 
-        :param sock: it belongs to the connection from now on.
-        :param peer: the other end's address: the client's, or a proxy's.
-        :param host: this end's.
+        :param sock: the socket; it belongs to the connection from now on.
+        :param peer: the address of the client or the proxy.
+        :param host: this end's address.
         :param reactor: watches the socket.
         :returns: the connection; None if a limit keeps it out.
         """

@@ -1,5 +1,5 @@
 """
-One connection's line in the registry.
+A connection's entry in the registry.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ from mtlsgate.gate.terms import Terms
 
 
 class Endable(Protocol):
-    """The connection itself, as far as the registry needs it."""
+    """The part of a connection that the registry uses."""
 
     @property
     def traffic(self) -> tuple[int, int]:
-        """Bytes that the client sent to the application so far, and got from it."""
+        """How many bytes the client has sent to the application, and got from it."""
 
     def abortConnection(self) -> None:
-        """End it at once."""
+        """End the connection at once."""
 
 
 @attrs.define(eq=False)
 class Entry:
     """
-    What the registry knows of one connection.  Only the registry changes it;
-    others read it, as a `LiveConnection`.
+    What the registry knows about one connection.  Only the registry changes it;
+    others read it as a `LiveConnection`.
 
-    :ivar arrival: what came.
-    :ivar server: the server's name; where it is not known yet, the listener's.
-    :ivar terms: what it is held to.
-    :ivar source: what limits for each IP address count it by, or None.
-    :ivar connection: the connection itself; None before it is attached, and
-        after its end.
-    :ivar admission: why it is in, or None while it is not.
-    :ivar closing: that the gate ends it, or None.
+    :ivar arrival: where and when it came.
+    :ivar server: the server's name; the listener's name while the server is not
+        known.
+    :ivar terms: its terms.
+    :ivar source: the source that limits count it by, or None.
+    :ivar connection: the connection; None before it is attached and after its end.
+    :ivar admission: why it was admitted; None before that.
+    :ivar closing: why the gate is ending it, or None.
     :ivar ended: whether it is over.
-    :ivar reprieve: ends it when its grace is over, or None.
-    :ivar generation: of the terms; what was noted under others is void.
-    :ivar last_traffic: how many bytes there had been at the last look, and since when.
+    :ivar reprieve: a timer that ends it when its grace period is over, or None.
+    :ivar generation: counts changes of its terms; appointments made under earlier
+        terms are void.
+    :ivar last_traffic: the byte count at the last check, and since when it is so.
     """
 
     arrival: Arrival
@@ -64,8 +65,8 @@ class Entry:
     @property
     def quiet_since(self) -> float | None:
         """
-        Since when no byte is known to have come or gone, in the clock's
-        seconds; None where nobody looks.
+        Since when no byte has come or gone, in the clock's seconds; None if the
+        terms have no idle timeout.
         """
         if self.admission is None or self.terms.idle_timeout is None:
             return None
@@ -73,9 +74,9 @@ class Entry:
 
     @property
     def identity(self) -> bytes | None:
-        """What limits for each identity count it by, or None."""
+        """The identity that limits count it by, or None."""
         return None if self.admission is None else self.admission.identity
 
     def as_admitted(self, admission: Admission) -> AdmittedConnection:
-        """:returns: what observers get of it."""
+        """:returns: the event for observers."""
         return AdmittedConnection(arrival=self.arrival, server=self.server, admission=admission)

@@ -1,9 +1,9 @@
 """
-What is known of a connection, and what happens to it, as values.
+Facts and events about connections, as values.
 
-`Arrival` is what came, `Negotiated` what TLS agreed on, `Admission` the verdict
-and by what it stands.  Observers get these, frozen.  `mtlsgate.gate.registry`
-keeps account of connections and tells observers.
+`Arrival` says where and when a connection came, `Negotiated` what TLS agreed on,
+`Admission` why the client was admitted.  `mtlsgate.gate.registry` keeps track of
+connections and passes these frozen values to observers.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from mtlsgate.reasons import Cause, Reason
 @frozen(kw_only=True)
 class Arrival:
     """
-    What came.
+    The arrival of a connection.
 
-    :ivar number: the connection's own, counted from the start of the service.
-    :ivar listener: the key of the listener: the address as the configuration
-        has it.
-    :ivar address: the client's; behind a proxy, the proxy's until its header
-        was read.
-    :ivar at: when.
-    :ivar began: the same, in the clock's seconds.
+    :ivar number: the connection's number, counted from the start of the service.
+    :ivar listener: the listener's key: the address as written in the
+        configuration.
+    :ivar address: the client's address; behind a proxy, the proxy's until its
+        header has been read.
+    :ivar at: when it came.
+    :ivar began: the same instant in the clock's seconds.
     """
 
     number: int
@@ -47,10 +47,10 @@ class Negotiated:
     """
     What TLS agreed on.
 
-    :ivar server_name: that the client asked for (SNI), or None.
+    :ivar server_name: the name that the client asked for (SNI), or None.
     :ivar tls_version: ``TLSv1.2`` or ``TLSv1.3``.
-    :ivar cipher: the cipher suite, as OpenSSL spells it.
-    :ivar group: of the key exchange, as OpenSSL spells it, or None.
+    :ivar cipher: the cipher suite, in OpenSSL's spelling.
+    :ivar group: the key exchange group, in OpenSSL's spelling, or None.
     :ivar alpn: the application protocol, or None.
     :ivar resumed: whether a session was resumed.
     """
@@ -66,14 +66,15 @@ class Negotiated:
 @frozen(kw_only=True)
 class Admission:
     """
-    Why a connection is in.
+    Why a connection was admitted.
 
-    :ivar peer: the verified client; None where the server asks for no certificate.
-    :ivar identity: of its certificate, see `VerifiedPeer.identity`; or None.
-    :ivar pin: by which it is in, or None.
+    :ivar peer: the verified client; None if the server asks for no certificate.
+    :ivar identity: the identity of its certificate, see `VerifiedPeer.identity`;
+        or None.
+    :ivar pin: the pin that admitted it, or None.
     :ivar negotiated: what TLS agreed on.
-    :ivar since: in the clock's seconds.
-    :ivar is_first_use: whether the pin has a name and nobody came in by it before.
+    :ivar since: when it was admitted, in the clock's seconds.
+    :ivar is_first_use: whether this is the first use of a pin with a name.
     """
 
     peer: VerifiedPeer | None
@@ -87,10 +88,10 @@ class Admission:
 @frozen(kw_only=True)
 class Closing:
     """
-    That the gate ends a connection.
+    Why the gate is ending a connection.
 
-    :ivar cause: why.
-    :ivar detail: the particulars in one line, or "".
+    :ivar cause: the cause.
+    :ivar detail: more about it in one line, or "".
     """
 
     cause: Cause
@@ -98,48 +99,48 @@ class Closing:
 
 
 class LiveConnection(Protocol):
-    """A connection that is not over, to read."""
+    """A read-only view of a connection that is not over."""
 
     @property
     def arrival(self) -> Arrival:
-        """What came."""
+        """Where and when it came."""
 
     @property
     def server(self) -> str:
-        """The server's name; where it is not known yet, the listener's."""
+        """The server's name; the listener's name while the server is not known."""
 
     @property
     def terms(self) -> Terms:
-        """What it is held to."""
+        """Its terms."""
 
     @property
     def admission(self) -> Admission | None:
-        """Why it is in, or None while it is not."""
+        """Why it was admitted; None before that."""
 
     @property
     def closing(self) -> Closing | None:
-        """That the gate ends it, or None."""
+        """Why the gate is ending it, or None."""
 
     @property
     def traffic(self) -> tuple[int, int]:
-        """Bytes that the client sent to the application so far, and got from it."""
+        """How many bytes the client has sent to the application, and got from it."""
 
     @property
     def quiet_since(self) -> float | None:
         """
-        Since when no byte is known to have come or gone, in the clock's
-        seconds; None where nobody looks.
+        Since when no byte has come or gone, in the clock's seconds; None if the
+        terms have no idle timeout.
         """
 
 
 @frozen(kw_only=True)
 class AdmittedConnection:
     """
-    A client came in.
+    A client was admitted.
 
-    :ivar arrival: what came.
+    :ivar arrival: where and when it came.
     :ivar server: the server's name.
-    :ivar admission: why it is in.
+    :ivar admission: why it was admitted.
     """
 
     arrival: Arrival
@@ -148,7 +149,7 @@ class AdmittedConnection:
 
     @property
     def rule(self) -> str | None:
-        """The name of the rule by which it is in; None without a certificate."""
+        """The name of the rule that admitted it; None without a certificate."""
         peer = self.admission.peer
         return None if peer is None else peer.rule
 
@@ -156,19 +157,21 @@ class AdmittedConnection:
 @frozen(kw_only=True)
 class RejectedConnection:
     """
-    A client was turned away.
+    A client was rejected.
 
     :ivar at: when.
-    :ivar server: which server's it was, or the listener, if that was not known yet.
-    :ivar address: the client's.
+    :ivar server: the server's name; the listener's name if the server was not
+        known.
+    :ivar address: the client's address.
     :ivar rejection: why.
-    :ivar number: the connection's; None if it was closed as it came.
-    :ivar listener: the key of the listener; None if it was closed as it came.
-    :ivar leaf: what the client presented, whether or not it holds the key; or None.
-    :ivar server_name: that it asked for, or None.
-    :ivar tls_version: or None.
-    :ivar seconds: from its arrival.
-    :ivar received: bytes that came.
+    :ivar number: the connection's number; None if it was closed at once.
+    :ivar listener: the listener's key; None if the connection was closed at once.
+    :ivar leaf: the leaf that the client presented, or None.  The client may not
+        have the key.
+    :ivar server_name: the name that the client asked for, or None.
+    :ivar tls_version: the TLS version, or None.
+    :ivar seconds: the time since its arrival.
+    :ivar received: how many bytes came.
     """
 
     at: datetime
@@ -185,11 +188,11 @@ class RejectedConnection:
 
     @property
     def is_health_check(self) -> bool:
-        """Whether it came and went without a byte, as health checks do."""
+        """Whether it connected and left without a byte, as health checks do."""
         return (
             self.number is not None
             and self.received == 0
-            # It went, and was not sent away.
+            # The client left by itself.
             and self.rejection.reason is Reason.PEER_GONE
         )
 
@@ -197,16 +200,16 @@ class RejectedConnection:
 @frozen(kw_only=True)
 class ClosedConnection:
     """
-    A connection that had been admitted is over.
+    An admitted connection is over.
 
     :ivar at: when.
-    :ivar connection: which, by what it was held to in the end.
+    :ivar connection: the connection, with its latest server and rule.
     :ivar cause: why.
-    :ivar detail: the particulars in one line, or "".
+    :ivar detail: more about the cause in one line, or "".
     :ivar by_gate: whether the gate ended it.
-    :ivar seconds: since it was admitted.
-    :ivar received: bytes that the client sent to the application.
-    :ivar sent: bytes that it got from it.
+    :ivar seconds: the time since it was admitted.
+    :ivar received: how many bytes the client sent to the application.
+    :ivar sent: how many bytes it got from the application.
     """
 
     at: datetime
@@ -222,16 +225,16 @@ class ClosedConnection:
 @frozen(kw_only=True)
 class Reload:
     """
-    The configuration was loaded anew, or somebody tried.
+    A reload, or a failed attempt.
 
     :ivar at: when.
-    :ivar number: of the epoch that is in force since.
-    :ivar problems: why the epoch before it is still in force, in lines; empty
-        if it took over.
-    :ivar changes: what is different from the epoch before, in lines.
-    :ivar dropped: which clients are, or would be, no longer admitted, in lines.
-    :ivar seconds: that it took.
-    :ivar is_trial: whether it was only to tell what would change.
+    :ivar number: the number of the epoch that is in force now.
+    :ivar problems: why the earlier epoch stays in force, in lines; empty if the
+        new one took over.
+    :ivar changes: the differences from the earlier epoch, in lines.
+    :ivar dropped: the clients that are, or would be, no longer admitted, in lines.
+    :ivar seconds: how long it took.
+    :ivar is_trial: whether this was a trial that only shows what would change.
     """
 
     at: datetime
@@ -244,16 +247,16 @@ class Reload:
 
 
 class Observer(Protocol):
-    """Is told what happens; must not raise."""
+    """Is told about events.  It must not raise."""
 
     def admitted(self, connection: AdmittedConnection) -> None:
-        """A client was let in."""
+        """A client was admitted."""
 
     def rejected(self, connection: RejectedConnection) -> None:
-        """A client was turned away."""
+        """A client was rejected."""
 
     def closed(self, connection: ClosedConnection) -> None:
         """An admitted client's connection is over."""
 
     def reloaded(self, reload: Reload) -> None:
-        """The configuration was loaded anew, or somebody tried."""
+        """The configuration was reloaded, or the attempt failed."""

@@ -1,5 +1,5 @@
 """
-What the configuration in force says about a client, now.
+Judging a client by the configuration that is in force now.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from mtlsgate.peer import VerifiedPeer
 @frozen(kw_only=True)
 class Held:
     """
-    What an admitted client is held to.
+    The server, terms and rule of an admitted client, as of now.
 
     :ivar server: the name of the server that it would reach now.
-    :ivar terms: that server's.
-    :ivar peer: the client, with the rule by which it is in now; None where the
-        server asks for no certificate.
-    :ivar pin: by which it is in now, or None.
+    :ivar terms: that server's terms.
+    :ivar peer: the client, with the rule that admits it now; None if the server
+        asks for no certificate.
+    :ivar pin: the pin that admits it now, or None.
     :ivar authorizer: who is asked about it before it is admitted, or None.
     """
 
@@ -35,21 +35,22 @@ class Held:
 
 
 class Judging(Protocol):
-    """Answers for the configuration in force, whichever that is when asked."""
+    """Judges by the configuration that is in force at the time of the call."""
 
     def is_in_force(self, listener: str, server: object) -> bool:
         """
         :param server: the `GateServer` that admitted a client at that listener.
-        :returns: whether that server still stands there, so that its verdict counts.
+        :returns: whether the server is still in force there, so that its verdict
+            still holds.
         """
 
     def judge(
         self, listener: str, server_name: str | None, peer: VerifiedPeer | None
     ) -> Held | Rejection:
         """
-        :param listener: the key of the listener that the client came to.
-        :param server_name: that it asked for.
-        :param peer: the client, as it was verified when it came; None where no
+        :param listener: the key of the listener that the client connected to.
+        :param server_name: the name that it asked for.
+        :param peer: the client as it was verified on arrival; None if no
             certificate was asked for.
-        :returns: what it is held to, or why it is not admitted.
+        :returns: its server and terms now, or why it is not admitted.
         """

@@ -1,5 +1,6 @@
 """
-When connections end: with the certificate, with the pin, or because nothing comes.
+When connections end: when the certificate expires, the pin is retired, or the
+connection is idle.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from mtlsgate.gate.events import Admission
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause
 
-#: How many times within its time limit an idle connection is looked at.
+#: How often a connection is checked within its idle timeout.
 _LOOKS = 4
 
-#: A connection's number, and the generation of the terms under which it was
-#: noted.  Not the connection itself, which is to be freed when it is over.
+#: A connection's number, and the generation of its terms.  It does not refer to the
+#: connection, which must be freed when it is over.
 _Appointment = tuple[int, int]
 
 
@@ -33,11 +34,11 @@ class Close(Protocol):
 
 class Lifetimes:
     """
-    Watches admitted connections, and ends those whose time has come.
+    Watches admitted connections and ends them when their time is up.
 
     :ivar _entries: the connections that are not over, by their numbers.
-    :ivar _expiring: by when they are to end, in seconds since 1970.
-    :ivar _idling: by when to look whether they are idle, in the clock's seconds.
+    :ivar _expiring: when connections must end, in seconds since 1970.
+    :ivar _idling: when to check whether connections are idle, in the clock's seconds.
     """
 
     def __init__(
@@ -49,8 +50,8 @@ class Lifetimes:
     ) -> None:
         """
         :param entries: the connections that are not over, by their numbers.
-        :param clock: for durations.
-        :param now: the time that certificates are judged by.
+        :param clock: measures durations.
+        :param now: returns the time to judge certificates by.
         :param close: ends a connection.
         """
         self._entries = entries
@@ -62,8 +63,8 @@ class Lifetimes:
 
     def watch(self, entry: Entry, admission: Admission) -> None:
         """
-        Watch a connection from now on, by its terms; what was noted for an earlier
-        generation of them is void.
+        Watch a connection under its current terms.  Appointments made under earlier
+        terms become void.
         """
         if admission.peer is not None and entry.terms.close_on_expiry:
             at, _ = _end(admission.peer, admission.pin)
@@ -73,7 +74,7 @@ class Lifetimes:
             self._look_again(entry, entry.terms.idle_timeout)
 
     def sweep(self) -> None:
-        """End what has expired or been idle; to be called every second or so."""
+        """End connections that have expired or are idle.  Call it about every second."""
         for number, _ in self._expiring.due(self._now().timestamp()):
             entry = self._entries[number]
             admission = entry.admission
@@ -107,10 +108,10 @@ class Lifetimes:
 
 def _end(peer: VerifiedPeer, pin: Pin | None) -> tuple[float, Cause]:
     """
-    :returns: from when on the client's certificate, or its pin, no longer
-        counts, whichever comes first, in seconds since 1970.
+    :returns: when the client's certificate or its pin becomes invalid, whichever
+        comes first, in seconds since 1970; and the cause.
     """
-    # Validity counts in whole seconds, both ends included (RFC 5280, 4.1.2.5).
+    # A certificate is valid until the end of its last second (RFC 5280, 4.1.2.5).
     expired = peer.not_after.timestamp() + 1
     retired = None if pin is None or pin.retire_after is None else pin.retire_after.timestamp()
     if retired is None or retired >= expired:

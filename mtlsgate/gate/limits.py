@@ -1,7 +1,7 @@
 """
-How much one client, and all of them together, may take.
+Limits on connections, for each client and for all of them together.
 
-Pure but for the tables that count; the clock's seconds are passed in.
+This module is pure except for its counters; callers pass in the time.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from mtlsgate.reasons import Reason
 
 T = TypeVar("T")
 
-#: Addresses whose rate is remembered.  Beyond that, the one that was silent for
-#: longest is forgotten, and so gets a full bucket again.
+#: How many addresses' rates are remembered.  If there are more, the one that was
+#: silent longest is forgotten; it starts again with a full bucket.
 MAX_REMEMBERED = 65536
 
-#: One site has a whole IPv6 network (RFC 6177).
+#: The prefix length of the IPv6 network that one site may have (RFC 6177).
 _IPV6_SITE = 64
 
 
 @frozen(kw_only=True)
 class Limits:
     """
-    What one server allows; None is without limit.
+    One server's limits; None means no limit.
 
     :ivar max_connections: admitted clients at a time.
-    :ivar max_connections_per_ip: connections at a time, admitted or not, of one
+    :ivar max_connections_per_ip: connections at a time, admitted or not, from one
         IPv4 address or IPv6 /64 network.
     :ivar max_connections_per_identity: admitted connections at a time of one
         client (`VerifiedPeer.identity`).
     :ivar max_handshakes: connections at a time that are not admitted yet.
-    :ivar handshakes_per_second_per_ip: of one IPv4 address or IPv6 /64 network,
-        in the long run, with bursts of up to one second's worth.
-    :ivar handshake_bytes: what a client may send until it is admitted.
+    :ivar handshakes_per_second_per_ip: the average rate from one IPv4 address or
+        IPv6 /64 network, with bursts of up to one second's worth.
+    :ivar handshake_bytes: how many bytes a client may send until it is admitted.
     """
 
     max_connections: int | None = None
@@ -56,8 +56,8 @@ UNLIMITED = Limits()
 
 def source_of(address: IAddress) -> str | None:
     """
-    :returns: what limits for each IP address go by: the IPv4 address, or the
-        /64 network of an IPv6 address; None where there is no IP address.
+    :returns: the source that limits count by: an IPv4 address, or the /64 network
+        of an IPv6 address; None if the address is not an IP address.
     """
     host = getattr(address, "host", None)
     if host is None or ":" not in host:
@@ -75,7 +75,7 @@ class Buckets:
     """
     Token buckets, one for each source.
 
-    :ivar _levels: what is left in each, and when that was so; the latest last.
+    :ivar _levels: what was left in each bucket and when; the latest last.
     """
 
     def __init__(self) -> None:
@@ -83,8 +83,8 @@ class Buckets:
 
     def take(self, source: str, rate: float, now: float) -> bool:
         """
-        :param rate: tokens for each second; as many fit in, and one at least.
-        :param now: in seconds.
+        :param rate: tokens per second.  A bucket holds this many, at least one.
+        :param now: the time, in seconds.
         :returns: whether there was a token left.
         """
         size = max(1.0, rate)
@@ -101,12 +101,12 @@ class Buckets:
 @frozen(eq=False)
 class Tally:
     """
-    What there is of one server's connections at the moment.
+    Counts one server's current connections.
 
-    :ivar by_source: all connections, by `source_of` their addresses.
-    :ivar by_identity: the admitted ones, by their peers' identities.
-    :ivar counts: how many are ``handshakes`` and how many ``admitted``.
-    :ivar buckets: for the rate of handshakes.
+    :ivar by_source: the number of connections from each source (`source_of`).
+    :ivar by_identity: the number of admitted connections of each identity.
+    :ivar counts: the number of ``handshakes`` and of ``admitted`` connections.
+    :ivar buckets: limit the rate of handshakes.
     """
 
     by_source: dict[str, int] = field(factory=dict)
@@ -118,8 +118,8 @@ class Tally:
         self, limits: Limits, source: str | None, now: float, here: int = 0
     ) -> Rejection | None:
         """
-        :param here: how often the connection is counted already.
-        :returns: why a connection that arrives now cannot stay, or None.
+        :param here: how often the connection has already been counted.
+        :returns: why a new connection cannot stay, or None.
         """
         if _reached(self.counts["handshakes"] - here, limits.max_handshakes):
             return Rejection(
@@ -144,7 +144,7 @@ class Tally:
 
     def refuse_admission(self, limits: Limits, identity: bytes | None) -> Rejection | None:
         """
-        :param identity: of the client's certificate, or None if it has none.
+        :param identity: the identity of the client's certificate; None without one.
         :returns: why a verified client cannot stay, or None.
         """
         if _reached(self.counts["admitted"], limits.max_connections):
@@ -165,20 +165,20 @@ class Tally:
         )
 
     def arrived(self, source: str | None) -> None:
-        """Count a connection that begins."""
+        """Count a new connection."""
         self.counts["handshakes"] += 1
         if source is not None:
             _more(self.by_source, source)
 
     def admitted(self, identity: bytes | None) -> None:
-        """Count a connection that was admitted, and no longer as a handshake."""
+        """Count a connection as admitted, no longer as a handshake."""
         self.counts["handshakes"] -= 1
         self.counts["admitted"] += 1
         if identity is not None:
             _more(self.by_identity, identity)
 
     def ended(self, source: str | None, identity: bytes | None, *, admitted: bool) -> None:
-        """Count a connection no more."""
+        """Stop counting a connection."""
         self.counts["admitted" if admitted else "handshakes"] -= 1
         if source is not None:
             _less(self.by_source, source)
@@ -195,7 +195,7 @@ def _more(counter: dict[T, int], key: T) -> None:
 
 
 def _less(counter: dict[T, int], key: T) -> None:
-    # Without a trace of what is gone: memory must come back.
+    # Remove empty counters, so that they use no memory.
     if counter[key] > 1:
         counter[key] -= 1
     else:

@@ -1,5 +1,5 @@
 """
-A listening socket, and what stands behind it.
+A listening socket, which passes connections to the epoch in force.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from zope.interface import implementer
 
 _log = Logger("mtlsgate.listening")
 
-#: How many connections are accepted in one turn of the reactor, at most.
+#: The most connections that are accepted in one turn of the reactor.
 _MANY = 64
 
-#: Seconds until a listener that failed tries again.
+#: How many seconds a listener waits after a failure.
 _REST = 1.0
 
-#: The system has no room for another connection now.
+#: Errors that mean the system cannot take another connection now.
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-#: One connection failed before it was accepted (accept(2)); the next may not.
+#: Errors of one connection that failed before it was accepted (accept(2)).
 _GONE = frozenset(
     {
         errno.ECONNABORTED,
@@ -44,27 +44,27 @@ _GONE = frozenset(
 
 
 class BoundSocket(Protocol):
-    """A socket that can be listened on."""
+    """A bound socket."""
 
     @property
     def sock(self) -> socket.socket:
-        """The socket, which does not block."""
+        """The non-blocking socket."""
 
     def close(self) -> None:
-        """Listen no more, and leave nothing behind."""
+        """Stop listening, and clean up."""
 
 
 class Acceptor(Protocol):
-    """What stands behind a listener while one epoch is in force."""
+    """Takes a listener's connections while one epoch is in force."""
 
     def accept(
         self, sock: socket.socket, peer: IAddress, host: IAddress, reactor: Any
     ) -> object | None:
         """
-        Take a socket that was accepted.
+        Take an accepted socket.
 
         :param peer: the other end's address.
-        :param host: this end's.
+        :param host: this end's address.
         """
 
     def stop(self) -> None:
@@ -72,24 +72,24 @@ class Acceptor(Protocol):
 
 
 class Pressure(Protocol):
-    """Is told how many connections there are, and that there can be no more."""
+    """Is told when connections come, and when there is no room for more."""
 
     def accepted(self) -> None:
         """A connection was accepted."""
 
     def exhausted(self) -> None:
-        """There was no descriptor, or no memory, for a connection."""
+        """No descriptor or no memory was left for a connection."""
 
 
 @implementer(IReadDescriptor, IListeningPort)
 class Listener:
     """
-    A socket that is listened on, for as long as its address stays in the
-    configuration; behind it one epoch's acceptor follows another's.
+    A listening socket.  It lives as long as its address is in the configuration;
+    each epoch sets its own acceptor.
 
-    :ivar key: what the configuration calls it.
+    :ivar key: the address as written in the configuration.
     :ivar bound: the socket.
-    :ivar acceptor: what stands behind it now.
+    :ivar acceptor: takes the connections now.
     """
 
     def __init__(
@@ -101,9 +101,9 @@ class Listener:
         pressure: Pressure | None = None,
     ) -> None:
         """
-        :param bound: belongs to the listener from now on.
+        :param bound: the socket; it belongs to the listener from now on.
         :param reactor: watches the socket.
-        :param pressure: may pause the listener, and resumes it.
+        :param pressure: may pause and resume the listener.
         """
         self.key = key
         self.acceptor = acceptor
@@ -114,13 +114,13 @@ class Listener:
         self._rest: IDelayedCall | None = None
         self._address_of = _FAMILIES[bound.sock.family]
         self._host = self._address_of(bound.sock.getsockname())
-        #: Where it is the same for every connection.
+        #: The local address, if it is the same for every connection.
         self._fixed_host = None if _is_wildcard(self._host) else self._host
 
     def turn_to(self, acceptor: Acceptor) -> Acceptor:
         """
-        :param acceptor: gets connections from now on.
-        :returns: the one before it.
+        :param acceptor: gets the connections from now on.
+        :returns: the previous one.
         """
         before, self.acceptor = self.acceptor, acceptor
         return before
@@ -132,7 +132,7 @@ class Listener:
         self.resume()
 
     def stopListening(self) -> Deferred[None]:
-        """Accept no more, and give the address back."""
+        """Stop accepting, and release the address."""
         if not self._is_closed:
             self.pause()
             self._is_closed = True
@@ -140,11 +140,11 @@ class Listener:
         return succeed(None)
 
     def getHost(self) -> IAddress:
-        """:returns: where it listens."""
+        """:returns: the address it listens on."""
         return self._host
 
     def pause(self) -> None:
-        """Accept no connection for a while; they wait in the kernel."""
+        """Stop accepting for a while; connections wait in the kernel."""
         if self._is_reading:
             self._is_reading = False
             self._reactor.removeReader(self)
@@ -168,18 +168,18 @@ class Listener:
         return self.key
 
     def doRead(self) -> None:
-        """Accept what waits, up to a bound, so that others have their turn."""
+        """Accept waiting connections, but not too many: others need their turn."""
         for _ in range(_MANY):
             if not self._is_reading or not self._accept():
                 return
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor ends."""
+        """The reactor stops."""
         self._is_reading = False
         self.stopListening()
 
     def _accept(self) -> bool:
-        """:returns: whether to look for another."""
+        """:returns: whether to try to accept another one."""
         try:
             sock, name = self.bound.sock.accept()
         except BlockingIOError:
@@ -189,14 +189,14 @@ class Listener:
         try:
             host = self._fixed_host or self._address_of(sock.getsockname())
         except OSError:
-            # Lost already.
+            # The connection is already lost.
             sock.close()
             return True
         self.accept(sock, self._address_of(name), host, self._reactor)
         return True
 
     def accept(self, sock: socket.socket, peer: IAddress, host: IAddress, reactor: Any) -> Any:
-        """Hand a socket that was accepted to the acceptor."""
+        """Pass an accepted socket to the acceptor."""
         found = None
         try:
             found = self.acceptor.accept(sock, peer, host, reactor)
@@ -218,7 +218,7 @@ class Listener:
                 listener=self.key,
                 problem=error.strerror or str(error),
             )
-            # Or else the reactor would try again and again, and do nothing else.
+            # Otherwise the reactor would retry in a busy loop.
             self.pause()
             self._rest = self._reactor.callLater(_REST, self.resume)
         return False

@@ -1,9 +1,9 @@
 """
-Every connection there is, from its arrival to its end.
+The registry of all connections, from arrival to end.
 
-The one place that knows who is connected: it counts for the limits, ends what
-has been idle or outlived its certificate, and tells observers (the log, the
-audit log, metrics) what happens.  It outlives epochs.
+Only the registry knows who is connected.  It counts connections for the limits, ends
+those that are idle or whose certificate has expired, and tells observers (the log,
+the audit log, metrics) what happens.  It outlives epochs.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ class Registry:
     """
     The connections of one service.
 
-    :ivar clock: for durations.
+    :ivar clock: measures durations.
     :ivar observers: are told what happens.
-    :ivar now: the time that certificates are judged by.
-    :ivar arrivals: how many connections came, those included that limits kept out.
-    :ivar slices: runs what takes long beside the connections that come and go.
-    :ivar _entries: all that are not over, by their numbers.
-    :ivar _tallies: by the names of servers, which outlive epochs.
-    :ivar _waiting: fire when all are over.
-    :ivar _lifetimes: ends connections when their time has come.
+    :ivar now: returns the time to judge certificates by.
+    :ivar arrivals: how many connections came, including those that limits kept out.
+    :ivar slices: runs long tasks between the work on connections.
+    :ivar _entries: the connections that are not over, by their numbers.
+    :ivar _tallies: the counters, by server name; names outlive epochs.
+    :ivar _waiting: Deferreds that fire when no connection is left.
+    :ivar _lifetimes: ends connections when their time is up.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class Registry:
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         """
-        :param clock: for durations.
+        :param clock: measures durations.
         :param observers: are told what happens.
-        :param now: the time that certificates are judged by.
+        :param now: returns the time to judge certificates by.
         """
         self.clock = clock
         self.observers = tuple(observers)
@@ -87,23 +87,23 @@ class Registry:
         return len(self._entries)
 
     def get(self, number: int) -> Entry | None:
-        """:returns: the connection of that number, if it is not over."""
+        """:returns: the connection with this number, if it is not over."""
         return self._entries.get(number)
 
     @property
     def tallies(self) -> dict[str, Tally]:
-        """What is counted, by the names of servers."""
+        """The counters, by server name."""
         return self._tallies
 
     # Coming in.
 
     def arrive(self, listener: str, server: str, terms: Terms, address: IAddress) -> Entry | None:
         """
-        Take note of a connection that was accepted.
+        Register an accepted connection.
 
-        :param listener: the key of the listener it came to.
-        :returns: its entry; None if a limit keeps it out, which observers have
-            then been told.
+        :param listener: the key of its listener.
+        :returns: its entry; None if a limit keeps it out.  Observers have then been
+            told.
         """
         self.arrivals += 1
         self.slices.look()
@@ -124,18 +124,18 @@ class Registry:
         return entry
 
     def attach(self, entry: Entry, connection: Endable) -> None:
-        """:param connection: what there is to end, from now on."""
+        """:param connection: the connection itself, so that the registry can end it."""
         entry.connection = connection
 
     def move(
         self, entry: Entry, server: str, terms: Terms, address: IAddress | None = None
     ) -> bool:
         """
-        Count a handshake as another server's, now that it is known whose it is.
+        Count a handshake for its server, when the server becomes known.
 
-        :param address: the client's, if it turned out to be another.
-        :returns: whether it stays; if not, a limit of that server keeps it out,
-            which observers have then been told, and it is over.
+        :param address: the client's address, if a PROXY header has told it.
+        :returns: whether it stays.  If not, a limit of that server keeps it out:
+            observers have been told, and the connection is over.
         """
         self._tally(entry.server).ended(entry.source, None, admitted=False)
         if address is not None:
@@ -158,7 +158,7 @@ class Registry:
         return tally
 
     def hold(self, entry: Entry, server: str, terms: Terms) -> None:
-        """Hold a handshake to what another epoch says, before it is admitted."""
+        """Apply another epoch's server and terms to a handshake, before admission."""
         if entry.server != server:
             self._tally(entry.server).ended(entry.source, None, admitted=False)
             self._tally(server).arrived(entry.source)
@@ -166,20 +166,20 @@ class Registry:
 
     def refuse_admission(self, entry: Entry, identity: bytes | None) -> Rejection | None:
         """
-        :param identity: the verified client's, or None.
+        :param identity: the verified client's identity, or None.
         :returns: why it cannot stay, or None.
         """
         return self._tallies[entry.server].refuse_admission(entry.terms.limits, identity)
 
     def admit(self, entry: Entry, admission: Admission) -> None:
-        """Count a connection as admitted, and see to its end."""
+        """Count a connection as admitted, and watch its lifetime."""
         entry.admission = admission
         self._tallies[entry.server].admitted(admission.identity)
         self._lifetimes.watch(entry, admission)
         admitted = entry.as_admitted(admission)
         failed = self._tell(lambda observer: observer.admitted(admitted))
         if failed is not None:
-            # Nobody comes in who might not stand in the audit log.
+            # Without an audit record the client must not come in.
             raise failed
 
     def reject(
@@ -193,10 +193,10 @@ class Registry:
         received: int = 0,
     ) -> None:
         """
-        Tell that a connection is turned away; it ends by itself.  If the gate
-        ended it, that is told, and not what it looks like from inside.
+        Report that a connection is rejected.  The connection ends itself.  If the
+        gate had already decided to end it, that reason is reported instead.
 
-        :param received: bytes that came.
+        :param received: how many bytes came.
         """
         if entry.closing is not None:
             detail = f": {entry.closing.detail}" if entry.closing.detail else ""
@@ -222,7 +222,7 @@ class Registry:
     # Staying.
 
     def adopt(self, entry: Entry, held: Held) -> None:
-        """Hold an admitted connection to what another epoch says."""
+        """Apply another epoch's server, terms and rule to an admitted connection."""
         admission = entry.admission
         assert admission is not None
         _no_longer_revoked(entry)
@@ -241,8 +241,9 @@ class Registry:
 
     def revoke(self, entry: Entry, grace: float, cause: Cause, detail: str) -> None:
         """
-        :param grace: seconds after which to end the connection, unless it is
-            adopted before; one that was to be ended sooner still is.
+        End a connection later, unless an epoch admits it again before that.
+
+        :param grace: how many seconds to wait.  An earlier end stays as it is.
         """
         if entry.reprieve is not None:
             grace = min(grace, entry.reprieve.getTime() - self.clock.seconds())
@@ -253,13 +254,13 @@ class Registry:
             entry.reprieve = self.clock.callLater(grace, self.close, entry, cause, detail)
 
     def sweep(self) -> None:
-        """End what has expired or been idle; to be called every second or so."""
+        """End connections that have expired or are idle.  Call it about every second."""
         self._lifetimes.sweep()
 
     # Going.
 
     def close(self, entry: Entry, cause: Cause, detail: str = "") -> None:
-        """End a connection at once; closing it twice is once."""
+        """End a connection at once.  A second call has no effect."""
         if entry.ended or entry.closing is not None:
             return
         entry.closing = Closing(cause=cause, detail=detail)
@@ -268,11 +269,11 @@ class Registry:
                 entry.connection.abortConnection()
             except Exception:  # noqa: BLE001 -- there are others to be ended
                 _log.failure("{server}: a connection cannot be ended", server=entry.server)
-                # So that it is tried again when there is another cause.
+                # So that another cause can try again.
                 entry.closing = None
 
     def leave(self, entry: Entry) -> None:
-        """Count a connection no more."""
+        """Stop counting a connection."""
         self._count_out(entry)
         self._tell_if_none()
 
@@ -282,15 +283,15 @@ class Registry:
         """
         A connection is over.
 
-        :param received: bytes that the client sent to the application.
-        :param sent: bytes that it got from it.
-        :param by_application: whether the application had ended it.
+        :param received: how many bytes the client sent to the application.
+        :param sent: how many bytes it got from the application.
+        :param by_application: whether the application ended it.
         """
         self._count_out(entry)
         if entry.admission is not None:
             cause = Cause.APPLICATION if by_application else _cause(why)
             self._tell_closed(entry, entry.admission, cause, received, sent)
-        # Last, for whoever waits for this may end what observers need.
+        # Last: whoever waits for this may close what observers need.
         self._tell_if_none()
 
     def _tell_closed(
@@ -324,7 +325,7 @@ class Registry:
                 one.callback(None)
 
     def gone(self) -> Deferred[None]:
-        """:returns: fires when there is no connection."""
+        """:returns: a Deferred that fires when no connection is left."""
         if not self._entries:
             return succeed(None)
         waiting: Deferred[None] = Deferred()
@@ -334,7 +335,7 @@ class Registry:
     # Telling.
 
     def tell_reloaded(self, reload: Reload) -> None:
-        """Tell observers that the configuration was loaded anew, or not."""
+        """Tell observers about a reload, or a failed attempt."""
         self._tell(lambda observer: observer.reloaded(reload))
 
     def _tell_rejected(self, rejected: RejectedConnection) -> None:
@@ -342,8 +343,8 @@ class Registry:
 
     def _tell(self, tell: Callable[[Observer], None]) -> Exception | None:
         """
-        Tell every observer.  None may fail; if one does, the others are told all
-        the same, and the connection is over all the same.
+        Tell every observer.  If one fails, the others are still told, and the
+        connection is still over.
 
         :returns: the first failure, or None.
         """

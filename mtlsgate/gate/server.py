@@ -1,5 +1,5 @@
 """
-One server, ready to take connections: who may come in, and what they reach.
+One server, ready to take connections: its rules and its application.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["GateServer", "PinsUsed", "Serving"]
 
 
 class PinsUsed:
-    """Which pins with a name have been used: the first use of each is logged."""
+    """Remembers which pins with a name have been used: the first use is logged."""
 
     def __init__(self) -> None:
         self._seen: set[tuple[bytes | None, str]] = set()
 
     def note(self, pin: Pin, identity: bytes | None) -> bool:
         """
-        :param identity: of the client's certificate.
+        :param identity: the identity of the client's certificate.
         :returns: whether the pin has a name and is used for the first time.
         """
         if pin.name is None:
@@ -43,13 +43,13 @@ class GateServer:
     """
     One server, ready to listen.
 
-    :ivar name: as logs call it.
-    :ivar context: makes its TLS connections.
-    :ivar application: the factory that verified connections are handed to.
-    :ivar handshake_timeout: seconds from connecting to a complete handshake.
-    :ivar terms: what connections are held to.
-    :ivar authorizer: who is asked after the rules, or None.
-    :ivar pins_used: since it was built.
+    :ivar name: its name in logs.
+    :ivar context: makes its TLS engines.
+    :ivar application: the factory that gets verified connections.
+    :ivar handshake_timeout: the most seconds from connecting to a complete handshake.
+    :ivar terms: the terms of its connections.
+    :ivar authorizer: asked after the rules, or None.
+    :ivar pins_used: the pins used since the server was built.
     """
 
     name: str
@@ -63,12 +63,12 @@ class GateServer:
 
 class Serving:
     """
-    A server's application at one listener, from the start of its factory to its
-    stop, which comes after the end of its last connection.
+    A server's application at one listener.  Its factory is started first, and
+    stopped after the last connection has ended.
 
     :ivar server: the server.
     :ivar _unfinished: how many of its connections are not over.
-    :ivar _is_stopping: whether no more will come.
+    :ivar _is_stopping: whether no more connections will come.
     """
 
     def __init__(self, server: GateServer) -> None:
@@ -77,21 +77,21 @@ class Serving:
         self._is_stopping = False
 
     def start(self) -> None:
-        """Start the application's factory; what it raises is raised."""
+        """Start the application's factory.  Its exceptions are passed on."""
         self.server.application.doStart()
 
     def began(self) -> None:
-        """One more connection is this server's."""
+        """Count a new connection of this server."""
         self._unfinished += 1
 
     def finished(self) -> None:
-        """One of them is over."""
+        """One of its connections is over."""
         self._unfinished -= 1
         self._stop_if_alone()
 
     def stop(self) -> None:
-        """No more connections come: let the application know, and stop its
-        factory when the last one is over."""
+        """No more connections come: tell the application, and stop its factory
+        after the last connection."""
         self._is_stopping = True
         application = self.server.application
         if IRetirable.providedBy(application):

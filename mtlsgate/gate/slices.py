@@ -1,5 +1,5 @@
 """
-A long task beside everything else: a share of time for it, at any load.
+Running a long task in slices, so that it gets its share of time at any load.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 _log = Logger("mtlsgate.connections")
 
-#: Seconds of a slice, at least and at most.
+#: The shortest and the longest slice, in seconds.
 _SHORTEST = 0.01
 _LONGEST = 0.05
 
@@ -21,19 +21,19 @@ class Slices:
     """
     Runs one task, a slice in each turn of the reactor.
 
-    A turn can take seconds if thousands of clients come at once.  So whoever serves
-    them calls `look`, and a slice is due within the turn, too, when the task has
-    waited for as long as the longest slice takes.  The longer it waited, the longer
-    its slice, so that it gets about half of the time.
+    A turn can take seconds when thousands of clients connect at once.  So the code
+    that serves them calls `look`: it runs a slice within the turn if the task has
+    waited longer than the longest slice.  A longer wait makes a longer slice, so the
+    task gets about half of the time.
 
-    :ivar _steps: what is left of the task; None if there is none.
-    :ivar _done: fires when the task is over, or gives way to another.
+    :ivar _steps: the rest of the task; None if there is no task.
+    :ivar _done: fires when the task is over or replaced.
     :ivar _since: when the last slice ended, in the clock's seconds.
-    :ivar _is_running: whether a slice runs now.
+    :ivar _is_running: whether a slice is running.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
-        """:param clock: for durations."""
+        """:param clock: measures durations."""
         self._clock = clock
         self._steps: Iterator[None] | None = None
         self._done: Deferred[None] = Deferred()
@@ -42,9 +42,10 @@ class Slices:
 
     def run(self, steps: Iterator[None]) -> Deferred[None]:
         """
-        :param steps: of the task, each short; it takes the place of another that is
-            not over.
-        :returns: fires when it is over, or gave way.
+        Start a task.  It replaces an unfinished one.
+
+        :param steps: the task's steps; each is short.
+        :returns: a Deferred that fires when the task is over or replaced.
         """
         before, self._done = self._done, Deferred()
         was_idle, self._steps = self._steps is None, steps
@@ -56,7 +57,7 @@ class Slices:
         return self._done
 
     def look(self) -> None:
-        """Give the task its share, if it has waited for long."""
+        """Run a slice if the task has waited long enough."""
         if self._steps is not None and self._clock.seconds() - self._since >= _LONGEST:
             self._slice()
 
@@ -68,7 +69,7 @@ class Slices:
 
     def _slice(self) -> None:
         if self._is_running:
-            # A step can lead to a look.
+            # A step may call look.
             return
         self._is_running = True
         try:

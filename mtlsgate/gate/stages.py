@@ -1,7 +1,7 @@
 """
-The stages of a connection, and where each leads.
+The stages of a connection, and which may follow which.
 
-`mtlsgate.gate.connection` runs by this table::
+`mtlsgate.gate.connection` follows this table::
 
     stage           holds                         for at most            leads to
     --------------  ----------------------------  ---------------------  ----------------------
@@ -16,8 +16,8 @@ The stages of a connection, and where each leads.
                     application has written       or handshake_timeout
     OVER            nothing
 
-Besides, every stage leads to CLOSING and to OVER: a client can be turned away,
-and a connection can be lost, at any time.
+Every stage also leads to CLOSING and to OVER: a client can be rejected, and a
+connection can be lost, at any time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from types import MappingProxyType
 
 
 class Stage(Enum):
-    """Where a connection is."""
+    """A stage of a connection."""
 
     ACCEPTED = "accepted"
     PROXY_HEADER = "PROXY header"
@@ -42,8 +42,8 @@ class Stage(Enum):
 
 _END = (Stage.CLOSING, Stage.OVER)
 
-#: Where each stage leads.  There is no way to the application but through the
-#: handshake.
+#: The stages that may follow each stage.  The only way to the application is through
+#: the handshake.
 TRANSITIONS: Mapping[Stage, frozenset[Stage]] = MappingProxyType(
     {
         Stage.ACCEPTED: frozenset((Stage.PROXY_HEADER, Stage.CLIENT_HELLO, Stage.HANDSHAKE, *_END)),
@@ -57,7 +57,7 @@ TRANSITIONS: Mapping[Stage, frozenset[Stage]] = MappingProxyType(
     }
 )
 
-#: What is said of a client that goes away.  In the handshake OpenSSL may know more.
+#: The rejection's detail when a client leaves.  In the handshake OpenSSL may know more.
 GONE: Mapping[Stage, str] = MappingProxyType(
     {
         Stage.ACCEPTED: "it went away as it came",
@@ -68,7 +68,7 @@ GONE: Mapping[Stage, str] = MappingProxyType(
     }
 )
 
-#: What is said of a client that takes too long.
+#: The rejection's detail when a client takes too long.
 LATE: Mapping[Stage, str] = MappingProxyType(
     {
         Stage.PROXY_HEADER: "no whole PROXY header after {:g} s",

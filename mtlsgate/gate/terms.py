@@ -1,5 +1,5 @@
 """
-What a server holds its connections to.
+The terms of a server's connections.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from mtlsgate.gate.limits import UNLIMITED, Limits
 @frozen(kw_only=True)
 class Terms:
     """
-    What a server holds its connections to.
+    The terms of a server's connections.
 
-    :ivar limits: how many there may be.
-    :ivar idle_timeout: seconds without a byte in either direction, or None.
-    :ivar close_on_expiry: whether a connection ends with its client's
-        certificate, or with its pin.
+    :ivar limits: how many connections are allowed.
+    :ivar idle_timeout: after how many seconds without a byte in either direction a
+        connection ends; None for never.
+    :ivar close_on_expiry: whether a connection ends when its client's certificate
+        expires or its pin is retired.
     :ivar judged_on_reload: whether a new epoch judges connected clients again.
-    :ivar revoke_grace: seconds until a client that a new epoch rejects is closed.
+    :ivar revoke_grace: how many seconds a client that a new epoch rejects may stay.
     """
 
     limits: Limits = UNLIMITED

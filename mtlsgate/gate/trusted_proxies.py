@@ -1,5 +1,5 @@
 """
-Which proxies may say for whom they connect.
+The proxies that may tell the client's address.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 @frozen
 class TrustedProxies:
     """
-    Where a server's proxies connect from.
+    The proxies that a server trusts.
 
     :ivar networks: their addresses; empty trusts no address.
     """
@@ -26,8 +26,8 @@ class TrustedProxies:
     def trusts(self, address: IAddress) -> bool:
         """
         :param address: the other end of a connection.
-        :returns: whether a proxy is there.  Every client of a unix socket is
-            trusted: the socket's mode and its directory say who can connect.
+        :returns: whether this is a trusted proxy.  Every client of a unix socket is
+            trusted: the mode of the socket and its directory control who can connect.
         """
         if isinstance(address, UNIXAddress):
             return True
