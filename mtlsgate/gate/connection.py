@@ -255,7 +255,7 @@ class Connection(ArrivingConnection):
         )
         self._enter(Stage.CLOSING)
         self.loseConnection()
-        # loseConnection waits for the client's close_notify, but not forever.
+        # loseConnection waits for the client's close_notify: limit that.
         self._limit_closing()
 
     def end_because(self, reason: Failure) -> None:
