@@ -114,13 +114,13 @@ class Client:
         self._clock = clock
         self._handshaken = False
         self._answer_close = answer_close
-        self._saw_certificate = False
+        self._certificates = _Certificates()
         self._received = bytearray()
         self._reading = True
         self.connection = connection = SSL.Connection(context, None)
         connection.set_connect_state()
         mode = SSL.VERIFY_NONE if trust is None else SSL.VERIFY_PEER
-        connection.set_verify(mode, self._certificate_seen)
+        connection.set_verify(mode, self._certificates.seen)
         # Set on the connection: a session shares the context.
         if credential is not None:
             connection.use_certificate(credential.certificate)
@@ -275,7 +275,7 @@ class Client:
         The server accepted the offered session: the handshake is complete, and
         the server sent no certificate.
         """
-        return self._handshaken and not self._saw_certificate
+        return self._handshaken and not self._certificates.were_seen
 
     @property
     def tls_version(self) -> str:
@@ -354,10 +354,22 @@ class Client:
         with suppress(SSL.Error):
             self.connection.shutdown()
 
-    def _certificate_seen(
+
+class _Certificates:
+    """
+    Whether the server showed certificates.
+
+    The client is no part of it: its connection, which holds the callback, and OpenSSL's
+    context would stay until garbage is collected.
+    """
+
+    were_seen = False
+
+    def seen(
         self, connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
     ) -> bool:
-        self._saw_certificate = True
+        """:returns: whether to go on with the handshake."""
+        self.were_seen = True
         return bool(ok) or connection.get_verify_mode() == SSL.VERIFY_NONE
 
 

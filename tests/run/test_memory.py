@@ -15,6 +15,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import SSL
 
 from mtlsgate.admission import AdmissionPolicy
 from mtlsgate.certificates.certificate import view
@@ -115,6 +116,19 @@ def test_old_epochs_are_garbage(tmp_path: Path, log: Log, version: Version, rest
     gc.collect()
     assert [one() is not None for one in contexts] == [False] * 5 + [True]
     assert alive(Entrance) == {"Entrance": 1}
+
+
+def test_a_reload_leaves_nothing_of_openssls_to_the_collector(tmp_path: Path, log: Log) -> None:
+    """Each Context takes 100 KB, of which the collector knows nothing: it may look for
+    garbage after the next fifty reloads only.  That holds for the self-test's, too."""
+    running = MemoryService(tmp_path, a_server())
+    before = alive(SSL.Context, SSL.Connection)
+    with uncollected():
+        for rules in (PINNED, ISSUING, PINNED):
+            assert running.reload(a_server(rules=rules)).problems == ()
+        kinds = (SSL.Context, SSL.Connection)
+        now = Counter(type(one).__name__ for one in gc.get_objects() if isinstance(one, kinds))
+    assert now == before
 
 
 def test_what_could_not_take_over_is_garbage(tmp_path: Path, log: Log) -> None:
