@@ -92,7 +92,7 @@ def children(node: Node) -> list[Node]:
     ]
 
 
-def tokens(node: Node) -> list[Token]:
+def terminals(node: Node) -> list[Token]:
     """:returns: the terminals among the children of a node."""
     return [child for child in node.children if isinstance(child, str)]
 
@@ -202,7 +202,7 @@ class _Walk:
     def conditional(self, node: Node) -> Expression:
         condition, yes, no = children(node)
         test = self.expression(condition)
-        with self.reader.nested(self.index(tokens(node)[0])):
+        with self.reader.nested(self.index(terminals(node)[0])):
             return Conditional(test, self.expression(yes), self.expression(no), test.at)
 
     def operation(self, node: Node) -> Expression:
@@ -211,7 +211,7 @@ class _Walk:
         while node.data == "binary_op":
             node, term = children(node)
             sign, operand = children(term)
-            operands.append((str(tokens(sign)[0]).strip(), operand))
+            operands.append((str(terminals(sign)[0]).strip(), operand))
         result = self.expression(node)
         rest: list[tuple[str, Expression]] = []
         level = _LEVEL[operands[-1][0]]
@@ -223,7 +223,7 @@ class _Walk:
         return Operation(result, tuple(rest), result.at)
 
     def unary(self, node: Node) -> Expression:
-        first = self.index(tokens(node)[0])
+        first = self.index(terminals(node)[0])
         operators, index = "", first
         while self.code.kind(index) in ("-", "!", "newline"):
             operators += self.code.text(index).strip()
@@ -345,7 +345,7 @@ class _Walk:
         arguments = tuple(map(self.expression, children(rest[0]))) if rest else ()
         if self.code.kind(index + 1) == "::":
             return Invalid(at, "a function has no namespace; remove what is up to the ::")
-        spread = any(token.type == "ELLIPSIS" for one in rest for token in tokens(one))
+        spread = any(token.type == "ELLIPSIS" for one in rest for token in terminals(one))
         return Call(self.code.text(index), arguments, at, spread)
 
     # Objects and for
@@ -372,7 +372,7 @@ class _Walk:
         with self.reader.declaring(name, value):
             first, *second = map(self.expression, results)
             tested = None if condition is None else self.expression(children(condition)[0])
-        grouped = any(token.type == "ELLIPSIS" for token in tokens(node))
+        grouped = any(token.type == "ELLIPSIS" for token in terminals(node))
         at = self.at(node)
         if second:
             return For("object", name, value, source, first, second[0], tested, grouped, at)

@@ -126,7 +126,7 @@ class _LineReader:
         if kind == "newline":
             if code.kind(index - 1) in _CONTINUING and not code.ends_operand(index - 1):
                 raise self.unexpected(index, MISSING)
-            if pending > 0:
+            if pending > 0 and code.ends_operand(index - 1):
                 raise self.unexpected(index, CONDITIONAL)
         return self.end_of_value(index)
 

@@ -13,14 +13,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtlsgate.config.expression_tree import ExpressionReader, Parsed, children
+from mtlsgate.config.expression_tree import (
+    ExpressionReader,
+    Parsed,
+    children,
+    terminals,
+)
 from mtlsgate.config.foreign import foreign_format
 from mtlsgate.config.lines import Lines, read_lines
 from mtlsgate.config.masking import mask
 from mtlsgate.config.source import UnreadableError, decode
 from mtlsgate.config.tokens import Code, scan
 from mtlsgate.config.tree import Attribute, Block, Body, Expression, Invalid, Literal
-from mtlsgate.config.unexpected import refused
+from mtlsgate.config.unexpected import refused, unexpected
 from mtlsgate.errors import Position, Report
 from mtlsgate.text import shown
 
@@ -96,8 +101,12 @@ class _Parser:
         tree = self.tree("x=[", first, last, ":x]", "[", hint)
         ((attribute,),) = map(children, children(tree))
         _, term = children(attribute)
-        comprehension = children(children(term)[0])
-        return Parsed(comprehension[0], self.code.tokens[first].start - len("x=["))
+        parsed = Parsed(children(children(term)[0])[0], self.code.tokens[first].start - len("x=["))
+        colon = (terminals(parsed.node)[-1].end_pos or 0) - 1 + parsed.base
+        if colon < self.code.tokens[last].start:
+            # The colon must be ours, not one of the person's.
+            raise unexpected(self.code, self.code.index(colon), hint)
+        return parsed
 
     def tree(self, before: str, first: int, last: int, after: str, kind: str, hint: str) -> Node:
         masked = mask(self.code, self.lines, first, last, kind)

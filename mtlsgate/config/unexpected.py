@@ -58,11 +58,11 @@ def refused(
     if opener in blocks or (opener is None and kind == "block"):
         return unexpected(code, index, _in_body(code, index, inner, one_line=opener is not None))
     if opener is None and kind == "[":
-        return unexpected(code, index, _for_names(code, inner) or hint)
+        return unexpected(code, index, _for_names(code, index, inner, hint))
     words = [one for one in inner if code.kind(one) != "newline"]
     if opener is not None and words and code.text(words[0]) == "for" and code.kind(opener) != "(":
         return _in_for(code, opener, index, words)
-    if not code.ends_operand(index - 1):
+    if index == first or not code.ends_operand(index - 1):
         return unexpected(code, index, _for_value(code, index))
     if kinds.count("?") > kinds.count(":"):
         return unexpected(code, index, CONDITIONAL)
@@ -95,7 +95,7 @@ def _in_for(code: Code, opener: int, index: int, inner: list[int]) -> Unreadable
     is_list = code.kind(opener) == "["
     kind = code.kind(index)
     if ":" not in kinds:
-        return unexpected(code, index, _for_names(code, inner) or _COLON)
+        return unexpected(code, index, _for_names(code, index, inner, _COLON))
     if not code.ends_operand(code.after(inner[-1]) - 1):
         return unexpected(code, index, _for_value(code, index))
     if kinds.count("?") >= kinds.count(":"):
@@ -111,10 +111,11 @@ def _in_for(code: Code, opener: int, index: int, inner: list[int]) -> Unreadable
     return unexpected(code, index)
 
 
-def _for_names(code: Code, written: list[int]) -> str:
+def _for_names(code: Code, index: int, written: list[int], hint: str) -> str:
     """
     :param written: the tokens from ``for`` to the one that is not expected.
-    :returns: what to do about it; empty after a ``for … in`` with a value.
+    :param hint: what to do after a ``for … in`` with a value.
+    :returns: what to do about a token before the colon of a ``for``.
     """
     kinds = [code.kind(one) for one in written]
     if kinds in (["name"], ["name", "name", ","]):
@@ -122,8 +123,8 @@ def _for_names(code: Code, written: list[int]) -> str:
     if "in" not in [code.text(one) for one in written[2:]]:
         return '; "in" follows the names of a for'
     if not code.ends_operand(code.after(written[-1]) - 1) or code.text(written[-1]) == "in":
-        return MISSING
-    return ""
+        return _for_value(code, index)
+    return hint
 
 
 def _for_value(code: Code, index: int) -> str:

@@ -43,11 +43,31 @@ def read(text: str) -> tuple[Body | None, list[str]]:
         ("a = { b = 1 +\n2 }\n", "1:14"),
         ("a = { b = 1\n, c = 2 }\n", "2:1"),
         ("a = { for = 1 }\n", "1:11"),
+        ("a = {\nfor = 1\n}\n", "2:5"),
     ],
 )
 def test_what_only_hcl2_takes_is_refused(text: str, place: str) -> None:
     """What ``hcl2`` takes and HashiCorp's tools refuse is one error, in its place."""
     hcl2.parses_to_tree(text)
+    body, errors = read(text)
+    assert body is None
+    assert [error.split()[0] for error in errors] == [place]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('a = "%{ for x in y : z ? b }c%{ endfor }"\n', "1:20"),
+        ('a = "%{ for x in y : z }c%{ endfor }"\n', "1:24"),
+        ('a = "%{ for x in y if z }c%{ endfor }"\n', "1:20"),
+        ('a = "%{ if x : y }c%{ endif }"\n', "1:14"),
+        ('a = "${x y = z}"\n', "1:10"),
+        ('a = "${x, y}"\n', "1:9"),
+        ('a = "${}"\n', "1:8"),
+    ],
+)
+def test_what_is_added_around_an_expression_completes_none(text: str, place: str) -> None:
+    """What is written around the expressions of templates for ``hcl2`` lets no more in."""
     body, errors = read(text)
     assert body is None
     assert [error.split()[0] for error in errors] == [place]
