@@ -39,6 +39,16 @@ CERTIFICATE_REJECTED = 28
 VerifyCallback = Callable[[SSL.Connection, X509, int, int, int], int]
 
 
+def forget_errors() -> None:
+    """
+    Empty OpenSSL's error queue of this thread, after an error that is dealt with.
+
+    OpenSSL before 4.0 takes what is left there for an error of the next connection,
+    whoever's that is (SSL_get_error(3)).
+    """
+    _lib.ERR_clear_error()
+
+
 def use_elliptic_groups(context: SSL.Context) -> None:
     """
     Negotiate no key exchange over a finite field (ffdhe2048 and the like).
@@ -71,6 +81,8 @@ def set_verify(context: SSL.Context, mode: int, callback: VerifyCallback) -> Non
         depth = _lib.X509_STORE_CTX_get_error_depth(store)
         refused_with = callback(connection, certificate, error, depth, ok)
         if refused_with == 0:
+            if not ok:
+                forget_errors()
             _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_OK)
             return 1
         if ok:

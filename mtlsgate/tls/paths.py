@@ -26,6 +26,7 @@ from mtlsgate.admission import Path
 from mtlsgate.certificates.certificate import UNPARSABLE, Certificate, known
 from mtlsgate.certificates.signatures import is_surely_not_by
 from mtlsgate.tls.handshake_checks import handshake_objection
+from mtlsgate.tls.openssl_private import forget_errors
 from mtlsgate.tls.trust import encoded, openssl_certificate, trust_store
 
 #: How many of the client's certificates are considered.
@@ -249,5 +250,6 @@ def verified_path(
     try:
         verified = context.get_verified_chain()
     except X509StoreContextError as error:
+        forget_errors()
         return error
     return tuple(known(encoded(one)) for one in verified)

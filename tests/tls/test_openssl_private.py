@@ -11,14 +11,20 @@ from datetime import UTC, datetime
 
 import pytest
 from attrs import evolve
+from cryptography import x509
 from cryptography.hazmat.bindings.openssl.binding import Binding
 from OpenSSL import SSL
+from OpenSSL.crypto import X509StoreContextError
 
 from mtlsgate.admission.revocation import Revocation
+from mtlsgate.certificates.certificate import Certificate, views
 from mtlsgate.certificates.crl import parse_crls
+from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, Version
 from mtlsgate.tls import openssl_private
+from mtlsgate.tls.handshake import EngineConnection
 from mtlsgate.tls.openssl_private import use_elliptic_groups
+from mtlsgate.tls.paths import verified_path
 from tests.kits.gate import Log, MemoryGate, admitted, condition, past, rule
 from tests.kits.revocation import crl, der
 
@@ -120,3 +126,40 @@ def test_the_alert_of_a_late_verdict(log: Log, version: Version) -> None:
     if version == "1.2":
         assert client.alert is not None
         assert "bad certificate" in client.alert
+
+
+def is_queue_empty() -> bool:
+    return bool(Binding().lib.ERR_peek_error() == 0)
+
+
+def spoilt() -> Certificate:
+    """:returns: a certificate whose signature is not by the CA that it names."""
+    return Certificate(ALICE.der[:-1] + bytes([ALICE.der[-1] ^ 1]))
+
+
+def test_a_path_with_an_error_leaves_none_behind() -> None:
+    """OpenSSL before 4.0 would take it for one of the next connection."""
+    [anchor] = views((ROOT.certificate,))
+    found = verified_path(spoilt(), (), (anchor,), 0, datetime.now(UTC))
+    assert isinstance(found, X509StoreContextError)
+    assert is_queue_empty()
+
+
+def test_an_error_that_a_handshake_goes_on_from_is_forgotten(
+    log: Log, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no error of this connection yet, nor of any other ever."""
+    shake, seen = EngineConnection.do_handshake, list[bool]()
+
+    def look(self: EngineConnection) -> None:
+        try:
+            shake(self)
+        finally:
+            seen.append(is_queue_empty())
+
+    monkeypatch.setattr(EngineConnection, "do_handshake", look)
+    gate = MemoryGate([rule(ca=ROOT, pins=BOB)], log)
+    forged = Credential(x509.load_der_x509_certificate(spoilt().der), ALICE.private_key)
+    assert gate.try_in(forged, version).reason is Reason.BAD_SIGNATURE
+    assert seen
+    assert all(seen)
