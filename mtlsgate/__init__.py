@@ -34,8 +34,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use: commands and plugins import this package
-    without wanting Twisted, OpenSSL and the whole gate."""
+    """Import a public name on first use.  Commands and plugins import this package,
+    and many need neither Twisted nor OpenSSL."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

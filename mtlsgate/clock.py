@@ -1,8 +1,8 @@
 """
-Time: instants on the wall clock, durations on a clock that nobody sets.
+Time: instants from the wall clock, durations from the monotonic clock.
 
-Twisted's reactors time calls by the wall clock: if it is set back by an hour, every
-timer stands still for that hour.  `MonotonicReactor` is a reactor whose timers do not.
+Twisted's reactors time calls by the wall clock: if it is set back by an hour, all
+timers stop for that hour.  The timers of a `MonotonicReactor` do not.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _TFD_FLAGS = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
 
 
 def utc_now() -> datetime:
-    """:returns: the present, by the system's clock."""
+    """:returns: the time now, by the system's clock."""
     return datetime.now(UTC)
 
 
 def monotonic(reactor: Any) -> Any:
-    """:returns: a reactor that times by a clock that nobody sets: the same, if it
-    does already, as one in memory does."""
+    """:returns: a reactor that uses the monotonic clock; an in-memory reactor is
+    returned as it is."""
     return MonotonicReactor(reactor) if reactor.seconds is time.time else reactor
 
 
@@ -49,19 +49,19 @@ class Alarm(Protocol):
         """:param delay: seconds from now, more than 0; replaces what was set before."""
 
     def close(self) -> None:
-        """Wake it no more."""
+        """Stop, and release the alarm's resources."""
 
 
 @implementer(IReactorTime)
 class MonotonicReactor:
     """
-    A reactor that does everything as the one below it, but for time: `seconds` and
-    `callLater` go by the monotonic clock.
+    Wraps a reactor.  It changes only the time: `seconds` and `callLater` use the
+    monotonic clock.
 
-    :ivar _reactor: the one below.
-    :ivar _calls: what is to be called, and when.
+    :ivar _reactor: the wrapped reactor.
+    :ivar _calls: the pending calls by time.
     :ivar _next: when the alarm goes off, or None.
-    :ivar _is_soon: whether the reactor was asked to look in its next turn.
+    :ivar _is_soon: whether a check in the reactor's next turn is scheduled.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class MonotonicReactor:
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         """
-        :param reactor: a real one.
-        :param alarm: makes an alarm of a reactor and of what it calls; by default the
-            best that the system has.
+        :param reactor: a real reactor.
+        :param alarm: makes an alarm from a reactor and a callback; by default the
+            best kind that the system has.
         """
         self._reactor = reactor
         self._new_alarm = new_alarm if alarm is None else alarm
@@ -90,7 +90,7 @@ class MonotonicReactor:
     def callLater(
         self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
     ) -> DelayedCall:
-        """:returns: what is called after so many seconds, however the wall clock is set."""
+        """:returns: a call after this many seconds, whatever happens to the wall clock."""
         if delay < 0:
             raise ValueError(f"{delay} is not greater than or equal to 0 seconds")
         at = self.seconds() + delay
@@ -99,7 +99,7 @@ class MonotonicReactor:
         return call
 
     def getDelayedCalls(self) -> list[DelayedCall]:
-        """:returns: what is yet to be called."""
+        """:returns: the pending calls."""
         return list(dict.fromkeys(self._calls))
 
     def _wait_for(self, call: DelayedCall) -> None:
@@ -107,18 +107,18 @@ class MonotonicReactor:
         self._set(call.getTime())
 
     def _set(self, at: float) -> None:
-        """Look again at that time at the latest."""
+        """Check for due calls at that time at the latest."""
         if self._is_soon or (self._next is not None and self._next <= at):
             return
         delay = at - self.seconds()
         if delay <= 0:
             self._is_soon = True
             if self._next is None:
-                # Not by callLater(0): that, too, is a wait by the wall clock.
+                # Not callLater(0): it also waits by the wall clock.
                 self._reactor.callFromThread(self._soon)
             else:
-                # Cheaper; if the clock is set back before the next turn, the alarm
-                # that is set already comes to it.
+                # This is cheaper.  If the clock is set back before the next turn, the
+                # alarm already set will still wake the reactor.
                 self._reactor.callLater(0, self._soon)
             return
         if self._alarm is None:
@@ -131,7 +131,7 @@ class MonotonicReactor:
             self._run()
 
     def _run(self) -> None:
-        """Call what is due.  What is added meanwhile waits for the next turn."""
+        """Run the calls that are due.  Calls added meanwhile wait for the next turn."""
         self._is_soon = False
         now = self.seconds()
         if self._next is not None and self._next <= now:
@@ -151,7 +151,7 @@ class MonotonicReactor:
             self._alarm = None
 
     def _is_due(self, call: DelayedCall, now: float) -> bool:
-        """:returns: whether a call was not put off since its time was noted."""
+        """:returns: whether a call is due now and was not postponed."""
         if call.getTime() <= now:
             return True
         call.activate_delay()
@@ -160,7 +160,7 @@ class MonotonicReactor:
 
 
 def _ignore(call: DelayedCall) -> None:
-    """What is cancelled is dropped when its time comes."""
+    """Do nothing when a call is cancelled: it is dropped when its time comes."""
 
 
 def new_alarm(reactor: Any, call: Callable[[], object]) -> Alarm:
@@ -178,7 +178,7 @@ class TimerFile:
     """
 
     def __init__(self, reactor: Any, call: Callable[[], object]) -> None:
-        """:raises OSError: if the system has none."""
+        """:raises OSError: if the system has no such files."""
         self._reactor = reactor
         self._call = call
         self._descriptor = _timerfd_create()
@@ -208,7 +208,7 @@ class TimerFile:
         try:
             os.read(self._descriptor, 8)
         except BlockingIOError:
-            # It was set anew meanwhile.
+            # It was set again meanwhile.
             return
         self._call()
 
@@ -219,7 +219,7 @@ class TimerFile:
 
 @define(eq=False)
 class TimerThread:
-    """For systems without `TimerFile`: a thread that waits."""
+    """A waiting thread, for systems without `TimerFile`."""
 
     _reactor: Any
     _call: Callable[[], object]
@@ -248,7 +248,7 @@ def _timerfd_settime(descriptor: int, delay: float) -> None:
     if hasattr(os, "timerfd_settime"):  # Python 3.13
         os.timerfd_settime(descriptor, initial=delay)
         return
-    # 0 would be never.
+    # 0 would disable the timer.
     nanoseconds = max(1, int(delay * 1e9))
     when = (ctypes.c_long * 4)(0, 0, *divmod(nanoseconds, 1_000_000_000))
     _checked("timerfd_settime", descriptor, 0, when, None)

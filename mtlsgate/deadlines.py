@@ -1,5 +1,5 @@
 """
-What is to be looked at again, and when.
+A heap of deadlines.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-#: Below this size, entries of no more interest are not worth clearing out.
+#: A heap below this size is not cleared of obsolete entries.
 _FEW = 1024
 
 
 class Deadlines(Generic[T]):
     """
-    A heap of things by the time they are due, on whatever clock.
+    A heap of things, ordered by the time they are due, on any clock.
 
-    :ivar _heap: with a number in between, so that equal times never compare
-        things.
+    :ivar _heap: the entries.  A number between time and thing makes sure that
+        things are never compared.
     """
 
     def __init__(self, matters: Callable[[T], bool]) -> None:
         """
-        :param matters: whether a thing is still of interest.  Those that are not are
-            dropped now and then, so that at most half of what is kept is of no interest.
+        :param matters: tells whether a thing still matters.  Obsolete things are
+            dropped from time to time, so that they never are more than half.
         """
         self._matters = matters
         self._heap: list[tuple[float, int, T]] = []
@@ -37,7 +37,7 @@ class Deadlines(Generic[T]):
         return len(self._heap)
 
     def __iter__(self) -> Iterator[T]:
-        """What still matters, in no order."""
+        """The things that still matter, in no order."""
         return (thing for _, _, thing in self._heap if self._matters(thing))
 
     @property
@@ -48,7 +48,7 @@ class Deadlines(Generic[T]):
         return self._heap[0][0] if self._heap else None
 
     def add(self, at: float, thing: T) -> None:
-        """Note that a thing is due at that time."""
+        """Add a thing that is due at that time."""
         heappush(self._heap, (at, next(self._numbers), thing))
         if len(self._heap) > self._bound:
             self._heap = [entry for entry in self._heap if self._matters(entry[2])]
@@ -56,8 +56,8 @@ class Deadlines(Generic[T]):
             self._bound = max(_FEW, 2 * len(self._heap))
 
     def due(self, now: float) -> Iterator[T]:
-        """:returns: what is due and still matters; each is given once.  What
-        is added meanwhile and is due, too, is given in the same turn."""
+        """:returns: the things that are due and still matter, each once.  This
+        includes things that are added meanwhile and already due."""
         while self._heap and self._heap[0][0] <= now:
             _, _, thing = heappop(self._heap)
             if self._matters(thing):

@@ -1,8 +1,8 @@
 """
-What can go wrong before a connection is accepted, as values.
+The errors that mtlsgate raises on purpose, as values.
 
-Every class here prints as lines a person can act on: place first, then the
-problem and the remedy.  Nothing in a message is ever key material or PEM.
+Every class prints as lines that a person can act on: first the place, then the
+problem and the remedy.  A message never contains key material or PEM.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["ConfigError", "CredentialError", "GateError", "Position", "Problem"]
 
 
 class GateError(Exception):
-    """The base of every error that mtlsgate raises on purpose."""
+    """The base class of every error that mtlsgate raises on purpose."""
 
 
 @frozen(order=True)
@@ -27,8 +27,8 @@ class Position:
 
     :ivar line: the line, counted from 1.
     :ivar column: the column in characters, counted from 1.
-    :ivar path: the file, as the person named it; empty where a configuration
-        is one file.
+    :ivar path: the file, as the user named it; empty if the configuration is one
+        file.
     """
 
     line: int
@@ -37,24 +37,24 @@ class Position:
 
     @property
     def reference(self) -> str:
-        """`` in line 5``; empty for what no file says."""
+        """For example `` in line 5``; empty if it is in no file."""
         return f" in line {self.line}" if self.line else ""
 
 
-#: Where a problem of the file as a whole is reported.
+#: The position for problems of the whole file.
 START = Position(1, 1)
-#: The place of what no file says, but Python.
+#: The position of what was written in Python, not in a file.
 NOWHERE = Position(0, 0)
 
 
 @frozen(order=True)
 class Problem:
     """
-    One thing that is wrong, or (as a warning) surely not meant.
+    One error or one warning.
 
-    :ivar path: the configuration file, as the person named it.
-    :ivar at: the place in it.
-    :ivar where: the innermost block, as ``client_certificate "IOT"``.
+    :ivar path: the configuration file, as the user named it.
+    :ivar at: the position in it.
+    :ivar where: the innermost block, such as ``client_certificate "IOT"``.
     :ivar text: what is wrong and what to do, in one line.
     """
 
@@ -65,7 +65,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.path}:{self.at.line}:{self.at.column}" if self.at.line else self.path
-        # One line, whatever a plugin or a file name brings along.
+        # A plugin's text or a file name may contain anything: keep it on one line.
         return printable(": ".join(filter(None, (place, self.where, self.text))))
 
 
@@ -76,8 +76,7 @@ def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 @frozen(str=False)
 class ConfigError(GateError):
     """
-    A configuration that the gate refuses to run, with everything that is
-    wrong in it.
+    A configuration that the gate refuses, with everything that is wrong in it.
 
     :ivar problems: at least one, sorted by position.
     """
@@ -91,10 +90,10 @@ class ConfigError(GateError):
 @frozen(str=False)
 class CredentialError(GateError):
     """
-    Bytes that are not the certificate or the key they should be.
+    Bytes that are not a usable certificate, key or CRL.
 
-    :ivar problem: what is wrong and what to do; names no place, because only
-        the caller knows where the bytes came from.
+    :ivar problem: what is wrong and what to do.  It names no place: only the
+        caller knows where the bytes came from.
     """
 
     problem: str
@@ -105,11 +104,11 @@ class CredentialError(GateError):
 
 class Report:
     """
-    Collects the problems of one load, so that all are said in one go.
+    Collects the problems of one load, to report them all together.
 
-    :ivar path: the configuration file, as the person named it.
-    :ivar errors: what keeps the gate from starting.
-    :ivar warnings: what does not, but is surely not meant.
+    :ivar path: the configuration file, as the user named it.
+    :ivar errors: problems that keep the gate from starting.
+    :ivar warnings: probable mistakes that do not keep it from starting.
     """
 
     def __init__(self, path: str) -> None:
@@ -118,16 +117,16 @@ class Report:
         self.warnings: list[Problem] = []
 
     def error(self, at: Position, where: str, text: str) -> None:
-        """Note something that keeps the gate from starting."""
+        """Add an error."""
         self.errors.append(Problem(at.path or self.path, at, where, text))
 
     def warn(self, at: Position, where: str, text: str) -> None:
-        """Note something the person should hear of all the same."""
+        """Add a warning."""
         self.warnings.append(Problem(at.path or self.path, at, where, text))
 
     def raise_errors(self) -> None:
         """
-        :raises ConfigError: if any error was noted.
+        :raises ConfigError: if there is any error.
         """
         if self.errors:
             raise ConfigError(self.errors)
@@ -135,8 +134,8 @@ class Report:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
-    :return: ``; did you mean "x"?`` if ``name`` is one or two slips of the
-        keyboard from exactly one name in ``known``, and otherwise the empty string.
+    :return: ``; did you mean "x"?`` if exactly one name in ``known`` is one or two
+        typing errors away from ``name``; otherwise an empty string.
     """
     near = sorted((slips(name.lower(), one.lower()), one) for one in set(known))
     near = [(count, one) for count, one in near if count <= min(2, len(name) // 3)]
@@ -147,8 +146,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def slips(one: str, other: str) -> int:
     """
-    :returns: how many characters to add, drop, change or swap with a neighbour to
-        make one text of the other; 9 stands for many.
+    :returns: how many characters must be added, dropped, changed or swapped with a
+        neighbour to turn one text into the other; 9 means many.
     """
     if abs(len(one) - len(other)) > 2 or max(len(one), len(other)) > 64:
         return 9

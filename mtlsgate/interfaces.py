@@ -22,7 +22,7 @@ __all__ = [
 
 class IVerifiedPeer(Interface):
     """
-    Who is at the other end of a connection that the gate let in.
+    The client at the other end of an admitted connection.
 
     Had from the transport: ``IVerifiedPeer(self.transport)`` in an
     application's protocol, from `connectionMade` on, also after the connection is
@@ -39,11 +39,11 @@ class IVerifiedPeer(Interface):
         "`mtlsgate.certificates.certificate.Certificate`: as the gate reads it."
     )
     identity = Attribute(
-        "The SHA-256 digest of what the leaf's issuer signed, 32 bytes.  A client can give its "
-        "certificate another fingerprint, but not another identity."
+        "The SHA-256 digest of what the leaf's issuer signed, 32 bytes.  A client can change its "
+        "certificate's fingerprint, but not its identity."
     )
     path = Attribute("The verified path, a tuple of certificates, the leaf first.")
-    rule = Attribute("The label of the rule by which it is in, a str.")
+    rule = Attribute("The label of the rule that admits it, a str.")
     sha256 = Attribute("The SHA-256 fingerprint of the leaf, 64 lower-case hex digits.")
     subject = Attribute("The leaf's subject as an RFC 4514 string.")
     issuer = Attribute("The leaf's issuer as an RFC 4514 string.")
@@ -61,15 +61,15 @@ class IVerifiedPeer(Interface):
     cipher = Attribute("The cipher suite, in OpenSSL's spelling.")
     group = Attribute("The key exchange group, in OpenSSL's spelling, or None.")
     alpn = Attribute("The negotiated application protocol, a str, or None.")
-    resumed = Attribute("Whether it resumed a session, and was judged again when it did.")
+    resumed = Attribute("Whether it resumed a session; it was then judged again.")
     address = Attribute(
         "Where the client connects from, an IAddress; behind a proxy what the PROXY header says."
     )
 
     def to_dict() -> dict[str, object]:
         """
-        :returns: all of it as what JSON can hold, in Couper's field names
-            where Couper has them.
+        :returns: all of it, ready for JSON, with Couper's field names where
+            Couper has them.
         """
 
 
@@ -91,21 +91,21 @@ class ITlsFacts(Interface):
 
 
 class IProtocolEnvironment(Interface):
-    """What the gate tells a protocol plugin besides its own attributes."""
+    """What a protocol plugin gets besides its own attributes."""
 
     server = Attribute("The name of the server block, a str.")
     server_names = Attribute(
-        "The names that the server declares, a tuple of str; ``*.`` in front stands for one label."
+        "The names that the server declares, a tuple of str; a leading ``*.`` matches one label."
     )
     names_elsewhere = Attribute(
-        "Names that such a ``*.`` would stand for, but another server on the same address "
+        "Names that such a ``*.`` would match, but that another server on the same address "
         "declares, a tuple of str."
     )
     directory = Attribute(
-        "The configuration file's directory, a `pathlib.Path`, which relative paths mean."
+        "The configuration file's directory, a `pathlib.Path`; relative paths start there."
     )
     client_authentication = Attribute(
-        'Whether the server\'s clients are verified: "required", or "none" if anyone comes in.'
+        'Whether the server verifies its clients: "required", or "none" if it admits anyone.'
     )
     gate = Attribute(
         "A callable without arguments that returns the running gate, an `IGate`; it raises "
@@ -120,18 +120,18 @@ class IProtocolEnvironment(Interface):
         """
         :param material: the value of an attribute that is inline or a file, a
             `mtlsgate.config.Material`.
-        :returns: what it holds.  Read files in this way, and the gate knows
-            that it depends on them.
+        :returns: its content.  Files that are read this way are known to the gate
+            as dependencies of the configuration.
         :raises Misconfigured: at the attribute, if the file cannot be read.
         """
 
 
 class IProtocolPlugin(Interface):
     """
-    What stands behind a ``protocol "NAME"`` block.
+    The plugin for a ``protocol "NAME"`` block.
 
-    Found by the entry point group ``mtlsgate.protocols``, whose entry is an
-    object providing this, or named by ``protocol "custom"``.
+    It is found by the entry point group ``mtlsgate.protocols``, whose entries are
+    objects that provide this, or it is named by ``protocol "custom"``.
     """
 
     name = Attribute("What the block's label must be, a str; the entry point's name is the same.")
@@ -148,51 +148,51 @@ class IProtocolPlugin(Interface):
             ``buildProtocol`` is called for verified connections only, with the
             client's address.  If it provides ``IProtocolNegotiationFactory``,
             its ``acceptableProtocols`` are offered by ALPN.
-        :raises ValueError: with one line for the person who wrote the block,
-            if it asks for what cannot be had; `mtlsgate.config.Misconfigured`
-            names the place, too.
+        :raises ValueError: with one line for the author of the block, if it asks
+            for something impossible; `mtlsgate.config.Misconfigured` also names
+            the place.
         """
 
 
 class IRetirable(Interface):
     """
-    What a protocol's factory may provide besides, if its connections could go on for
-    ever, as those of HTTP do.
+    A protocol's factory may also provide this, if its connections could stay open
+    forever, as those of HTTP can.
     """
 
     def retire() -> None:
         """
-        No more connections come, because the gate ends or another epoch took
-        over.  Those there are may end as soon as nothing is underway on them; when the
-        last one has, the factory is stopped.
+        No more connections come, because the gate is ending or another epoch took
+        over.  Existing ones may end as soon as nothing is underway on them.  After
+        the last one has ended, the factory is stopped.
         """
 
 
 class IGate(Interface):
     """
-    The running gate, for protocols that show it or steer it.
+    The running gate, for protocols that show or control it.
 
-    ``who`` is for the log: who asked.  What is returned has ``to_dict()``.
+    ``who`` is for the log: it says who asked.  Returned values have ``to_dict()``.
     """
 
     not_ready = Attribute("Why no connection is accepted, in a few words, or None.")
 
     def status(selection: Any = ...) -> Any:
         """
-        :param selection: which connections to tell of, a
+        :param selection: which connections to include, a
             `mtlsgate.observe.status.ConnectionSelection`; by default none.
-        :returns: how the gate is now, a `mtlsgate.observe.status.Status`.
+        :returns: the gate's state now, a `mtlsgate.observe.status.Status`.
         """
 
     def exposition() -> tuple[str, bytes]:
-        """:returns: the media type of the metrics, and the metrics."""
+        """:returns: the metrics' media type, and the metrics."""
 
     def reload(who: str, *, is_trial: bool = False) -> Any:
         """
-        Load the configuration anew.
+        Reload the configuration.
 
-        :param is_trial: only tell what would change.
-        :returns: a Deferred of what came of it, a `mtlsgate.observe.status.ReloadStatus`.
+        :param is_trial: only report what would change.
+        :returns: a Deferred with the result, a `mtlsgate.observe.status.ReloadStatus`.
         """
 
     def drain(who: str) -> None:
@@ -202,23 +202,23 @@ class IGate(Interface):
         """
         End a connection at once.
 
-        :returns: whether there was one of that number.
+        :returns: whether there was a connection with this number.
         """
 
 
 class IAuthorizer(Interface):
     """
-    Who is asked about clients that the rules admit: ``authorize`` in a ``server``
-    block.
+    User code that decides about clients that the rules admit: ``authorize`` in a
+    ``server`` block.
 
-    A plain callable does as well.  An entry point in the group
-    ``mtlsgate.authorizers`` gives either a name.
+    A plain callable works as well.  An entry point in the group
+    ``mtlsgate.authorizers`` gives either one a name.
     """
 
     def authorize(peer: IVerifiedPeer) -> Any:
         """
         :param peer: a client that a rule admits.
-        :returns: True or False, or a Deferred or coroutine of that.  Anything
-            else, an exception, and an answer that comes too late keep the
-            client out.
+        :returns: True or False, or a Deferred or coroutine with one of them.  The
+            client is rejected if the answer is anything else, raises an
+            exception, or comes too late.
         """

@@ -1,5 +1,5 @@
 """
-Who was let in, as a value.
+A verified client, as a value.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class VerifiedPeer:
     """
     A verified client, as `IVerifiedPeer` documents it.
 
-    Made when the handshake ended; what takes parsing is parsed on first use.
+    It is made when the handshake ends.  Fields are parsed on first use.
     """
 
     #: The verified path as the gate reads it, leaf first; see `leaf` and `path`.
@@ -46,8 +46,8 @@ class VerifiedPeer:
         """
         The client's certificate.
 
-        :raises ValueError: if it has a field that `cryptography` cannot read;
-            everything else that is told of the client can be had all the same.
+        :raises ValueError: if it has a field that `cryptography` cannot read.  All
+            other attributes still work.
         """
         return self.certificates[0].x509
 
@@ -67,8 +67,8 @@ class VerifiedPeer:
 
     @property
     def identity(self) -> bytes:
-        """The SHA-256 digest of what the leaf's issuer signed.  A client can give
-        its certificate another fingerprint, but not another identity."""
+        """The SHA-256 digest of what the leaf's issuer signed.  A client can change
+        its certificate's fingerprint, but not its identity."""
         return self.certificates[0].identity
 
     @cached_property
@@ -133,8 +133,8 @@ class VerifiedPeer:
 
     def to_dict(self) -> dict[str, object]:
         """
-        :returns: all of it as what JSON can hold, in Couper's field names where
-            Couper has them; times as RFC 3339, the serial number in hex.
+        :returns: all of it, ready for JSON, with Couper's field names where Couper
+            has them; times as RFC 3339, the serial number in hex.
         """
         return {
             "subject": self.subject,

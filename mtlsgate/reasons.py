@@ -1,8 +1,8 @@
 """
-The closed vocabularies: why a client was turned away, and why a connection ended.
+The closed vocabularies: why a client was rejected, and why a connection ended.
 
-One enum each serves the log, metrics, tests and documentation; every member has
-an entry of the same name in ``docs/reasons.md``.
+The log, metrics, tests and documentation share these enums.  Each member has an
+entry with the same name in ``docs/reasons.md``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Cause", "Reason"]
 class Reason(StrEnum):
     """Why a connection was not handed to the application."""
 
-    # What the certificate, or its absence, gave cause for.
+    # Rejections caused by the certificate.
     NO_CERTIFICATE = "no_certificate"
     UNKNOWN_CA = "unknown_ca"
     LEAF_MISMATCH = "leaf_mismatch"
@@ -40,7 +40,7 @@ class Reason(StrEnum):
     CRL_INVALID = "crl_invalid"
     VALIDATORS_DISAGREE = "validators_disagree"
 
-    # What the connection gave cause for.
+    # Rejections caused by the connection.
     UNKNOWN_SERVER_NAME = "unknown_server_name"
     NOT_RESUMABLE = "not_resumable"
     UNTRUSTED_PROXY = "untrusted_proxy"
@@ -52,7 +52,7 @@ class Reason(StrEnum):
     HANDSHAKE_TIMEOUT = "handshake_timeout"
     PEER_GONE = "peer_gone"
 
-    # What the limits gave cause for.
+    # Rejections caused by limits.
     TOO_MANY_CONNECTIONS = "too_many_connections"
     TOO_MANY_FROM_ADDRESS = "too_many_from_address"
     TOO_MANY_OF_IDENTITY = "too_many_of_identity"
@@ -60,18 +60,18 @@ class Reason(StrEnum):
     HANDSHAKE_RATE = "handshake_rate"
     HANDSHAKE_TOO_LARGE = "handshake_too_large"
 
-    # What the authorizer gave cause for.
+    # Rejections caused by the authorizer.
     NOT_AUTHORIZED = "not_authorized"
     AUTHORIZER_FAILED = "authorizer_failed"
 
-    # What the gate itself gave cause for.
+    # Rejections caused by the gate itself.
     SERVER_REMOVED = "server_removed"
     CLOSED_BY_GATE = "closed_by_gate"
     INTERNAL_ERROR = "internal_error"
 
 
 class Cause(StrEnum):
-    """Why a connection that had been handed to the application ended."""
+    """Why an admitted connection ended."""
 
     CLIENT = "client"
     APPLICATION = "application"

@@ -51,7 +51,7 @@ from mtlsgate.run.twistd import LogOutput, log_output_of, mend_pid_file, owner_o
 
 
 class Options(usage.Options):
-    """What follows ``twistd mtlsgate``."""
+    """The options of ``twistd mtlsgate``."""
 
     synopsis = "[--config FILE_OR_DIRECTORY ...]"
     longdesc = "An mTLS gate: verified TLS clients, and no others, reach the protocol behind it."
@@ -75,17 +75,17 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """
-        Load the configuration and take the addresses, while a problem is still
-        a message on the terminal and nothing has been daemonized.
+        Load the configuration and bind the addresses before daemonizing, while
+        problems can still be shown on the terminal.
         """
         from twisted.internet import reactor
 
         self.reactor = MonotonicReactor(reactor)
         say = partial(print, file=sys.stderr)
         self.handle = GateHandle()
-        # Before a daemon changes its directory.
+        # Daemonizing changes the directory, so do this before.
         names, owner = self["config"] or ["gate.hcl"], owner_of(self.parent)
-        # First of all: what the process has not seen it cannot give away.
+        # Do this first: a process cannot leak what it has not read.
         reader = reader_for(owner)
         self.opener = os.open if reader is None else reader.open
         self.loader = Loader([*map(os.path.abspath, names)], self.handle, self.reactor, self.opener)
@@ -110,7 +110,7 @@ class _Services(MultiService):
     """
     All services, in the application that twistd makes.
 
-    :ivar _observer: writes twistd's log, or None if twistd is to do so.
+    :ivar _observer: writes twistd's log; None if twistd writes it itself.
     """
 
     def __init__(self, observer: TextLog | None) -> None:
@@ -118,7 +118,7 @@ class _Services(MultiService):
         self._observer = observer
 
     def setServiceParent(self, parent: Any) -> None:
-        """Tell twistd which log observer to use: an application says so by a component."""
+        """Tell twistd which log observer to use, by a component of the application."""
         if self._observer is not None and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self._observer)
         super().setServiceParent(parent)
@@ -128,7 +128,8 @@ def makeService(options: Options) -> IService:
     """:returns: the service that runs the configuration."""
     loader, handle, log = options.loader, options.handle, options.log
     reactor = options.reactor
-    # twistd keeps the options for as long as it runs; the first epoch is to be freed one day.
+    # twistd keeps the options as long as it runs.  Take the first epoch out of them, so
+    # that it can be freed later.
     epoch, bound = options.epoch, options.pop("bound")
     del options.epoch
     observers = Observers(
@@ -173,7 +174,7 @@ def makeService(options: Options) -> IService:
         SIGINT: end,
     }
     services = _Services(None if log is None else log.observer)
-    # The signals first: a gate that listens can be told to end.
+    # Signals first: as soon as the gate listens, it must be possible to stop it.
     deadlines = DeadlineWatch(lambda: runner.epoch, registry.now, reactor)
     for service in (SignalService(handlers, reactor), gate, watcher, deadlines, admin):
         service.setServiceParent(services)
@@ -181,13 +182,13 @@ def makeService(options: Options) -> IService:
 
 
 def _end(runner: EpochRunner, reactor: Any) -> None:
-    """The first time, let connections end; the second time, end them."""
+    """The first call lets connections end; the second call ends them."""
     if runner.is_draining:
         runner.close_all()
         return
 
     def stop(_: object) -> None:
-        # Unless somebody else stopped it meanwhile.
+        # Somebody else may have stopped it meanwhile.
         with suppress(ReactorNotRunning):
             reactor.stop()
 

@@ -9,13 +9,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    # Which takes a while to import, and every command waits for it.
+    # Importing this at runtime would slow down every command.
     from twisted.internet.interfaces import IAddress
 
 
 def printable(text: str) -> str:
     """
-    Escape whatever could forge or hide something in a log line or a terminal:
+    Escape characters that could forge or hide something in a log line or a terminal:
     control characters, line and paragraph separators, direction overrides,
     surrogates (CWE-117).
 
@@ -29,12 +29,12 @@ def printable(text: str) -> str:
     )
 
 
-#: Characters of a value from outside in a log line, at most.
+#: The most characters of an outside value in a log line.
 MAX_LOGGED = 256
 
 
 def cut(text: str, most: int) -> str:
-    """:returns: the text, or its beginning and how long it is, in that many characters."""
+    """:returns: the text; if it is longer than ``most``, its beginning and its length."""
     if len(text) <= most:
         return text
     mark = length_mark(text)
@@ -42,14 +42,15 @@ def cut(text: str, most: int) -> str:
 
 
 def length_mark(text: str) -> str:
-    """:returns: what stands at the end of a text that is cut."""
+    """:returns: the mark at the end of a text that was cut."""
     return f"… ({len(text)} characters)"
 
 
 def loggable(text: str) -> str:
     """
-    :returns: a value that a client, or anybody outside, has chosen, fit for a log
-        line: `printable`, and cut to `MAX_LOGGED` characters.
+    Make a value from outside fit for a log line.
+
+    :returns: the text, `printable` and cut to `MAX_LOGGED` characters.
     """
     # Escapes make it longer, so it is cut before and after.
     shown = printable(text[:MAX_LOGGED])
@@ -60,12 +61,12 @@ def loggable(text: str) -> str:
 
 
 def first_line(error: object) -> str:
-    """:returns: the first line of what an exception says, or what kind it is."""
+    """:returns: the first line of an exception's message, or its type if it has none."""
     return str(error).partition("\n")[0] or type(error).__name__
 
 
 def safe_line(error: object) -> str:
-    """:returns: `first_line`, unless it repeats what looks like a secret."""
+    """:returns: `first_line`, unless that contains what looks like a secret."""
     text = first_line(error)
     return "it looks like a secret" if looks_secret(text) else text
 
@@ -79,8 +80,7 @@ _RUN = re.compile(r"[A-Za-z0-9+_=-]{20,}")
 def looks_secret(text: str) -> bool:
     """
     :returns: whether a text may be a key, a certificate or a token: PEM, long hex,
-        or a long run in which letters of both cases and digits alternate as
-        they do in base64 and not in names.
+        or a long run of letters of both cases and digits, mixed as in base64.
     """
     if _PEM.search(text) or any(len(set(run)) > 7 for run in _HEX.findall(text)):
         return True
@@ -100,9 +100,10 @@ def _is_random(run: str) -> bool:
 
 def shown(text: str) -> str:
     """
-    :returns: a name out of a file, fit to stand in a message, with quotes
-        around it or without: short, printable, and without a quote of its own.
-        Of what looks like a secret, its length.
+    Make a name from a file fit for a message.
+
+    :returns: the name, short, printable and without quotes in it.  If it looks like
+        a secret, only its length.
     """
     if looks_secret(text):
         return _hidden(text)
@@ -112,8 +113,8 @@ def shown(text: str) -> str:
 
 def quoted(text: str) -> str:
     """
-    :returns: the text in double quotes, printable and on one line; of what
-        looks like a secret, its length.
+    :returns: the text in double quotes, printable and on one line.  If it looks like
+        a secret, only its length.
     """
     return _hidden(text) if looks_secret(text) else _quoted(text)
 
@@ -127,7 +128,7 @@ def _quoted(text: str) -> str:
 
 
 def address_text(address: IAddress) -> str:
-    """:returns: ``host:port``, ``[host]:port``, or what the address has to say of itself."""
+    """:returns: ``host:port``, ``[host]:port``, or another text for other addresses."""
     host, port = getattr(address, "host", None), getattr(address, "port", None)
     if host is None or port is None:
         name = getattr(address, "name", None)

@@ -1,8 +1,7 @@
 """
-Subject alternative names: the one place where they are read.
+Subject alternative names; only this module reads them.
 
-Each kind is read by itself, so that a name which nobody asks for never makes a
-certificate useless.
+Each kind is read separately, so that a bad name that nobody asks for does no harm.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ EMAIL, DNS, DIRECTORY, URI, IP = 0x81, 0x82, 0xA4, 0x86, 0x87
 @frozen(slots=False, repr=False)
 class AlternativeNames:
     """
-    The names of one certificate, each kind read on first use.  A name that is
-    not of its kind's form is left out; `unreadable` tells whether there is one.
+    The names of one certificate.  Each kind is read on first use.  Malformed names
+    are left out; `unreadable` tells whether there are any.
 
-    :ivar names: all of them, of any kind.
+    :ivar names: all names, of every kind.
     """
 
     names: tuple[Element, ...] = ()
@@ -66,7 +65,7 @@ class AlternativeNames:
     def unreadable(self, kind: int) -> bool:
         """
         :param kind: a tag, such as `DNS`.
-        :returns: whether there are names of that kind which cannot be read.
+        :returns: whether some names of that kind cannot be read.
         """
         read = {DNS: self.dns, URI: self.uris, EMAIL: self.emails, IP: self.ips}[kind]
         return sum(1 for _ in self._of(kind)) != len(read)
@@ -76,17 +75,17 @@ class AlternativeNames:
 
     def _texts(self, kind: int) -> Iterator[str]:
         for one in self._of(kind):
-            # They should be ASCII.
+            # Names must be ASCII; others are left out.
             with suppress(UnicodeDecodeError):
                 yield one.value.decode("utf-8")
 
 
 def general_names(encoded: bytes, what: str) -> tuple[Element, ...]:
     """
-    :param encoded: a GeneralNames.
-    :param what: what it is of, for messages.
-    :returns: its names.
-    :raises Malformed: if it is none.
+    :param encoded: a GeneralNames value.
+    :param what: what the names belong to, for messages.
+    :returns: the names.
+    :raises Malformed: if it is not a GeneralNames value.
     """
     names = tuple(der.only(encoded, der.SEQUENCE, what).children())
     if any(one.tag & 0xC0 != 0x80 for one in names):

@@ -1,9 +1,9 @@
 """
-A certificate as its DER: each field is read when somebody asks for it.
+A certificate as DER, which is parsed only as far as needed.
 
-The gate judges what OpenSSL has verified, and OpenSSL takes more than
-`cryptography` can read.  So nothing here is parsed that nobody asks for, and a
-field that cannot be read harms only those who ask: it raises `Malformed`.
+OpenSSL accepts certificates that `cryptography` cannot read.  So each field is
+parsed when somebody asks for it, and a field that cannot be read raises `Malformed`
+only then.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from mtlsgate.certificates.alternative_names import AlternativeNames, general_na
 from mtlsgate.certificates.der import Element, Malformed
 from mtlsgate.certificates.names import Name
 
-#: What reading a certificate may raise: `Malformed` by this module, the others
-#: by `cryptography`.
+#: The exceptions that reading a certificate may raise: `Malformed` from this module,
+#: the others from `cryptography`.
 UNPARSABLE = (
     ValueError,
     TypeError,
@@ -38,7 +38,7 @@ UNPARSABLE = (
     x509.UnsupportedGeneralNameType,
 )
 
-# Extensions and purposes by the content of their object identifiers.
+# Extensions and purposes, as the content of their object identifiers.
 SUBJECT_KEY_IDENTIFIER, KEY_USAGE = b"\x55\x1d\x0e", b"\x55\x1d\x0f"
 SUBJECT_ALTERNATIVE_NAME, BASIC_CONSTRAINTS = b"\x55\x1d\x11", b"\x55\x1d\x13"
 NAME_CONSTRAINTS, CRL_DISTRIBUTION_POINTS = b"\x55\x1d\x1e", b"\x55\x1d\x1f"
@@ -50,17 +50,20 @@ CLIENT_AUTH, ANY_PURPOSE = der.oid("1.3.6.1.5.5.7.3.2"), der.oid("2.5.29.37.0")
 #: Bits of the key usage, in its first octet (RFC 5280, 4.2.1.3).
 DIGITAL_SIGNATURE, KEY_AGREEMENT, KEY_CERT_SIGN, CRL_SIGN = 0x80, 0x08, 0x04, 0x02
 
-#: Certificates that are remembered with all that was read of them: a handshake
-#: needs the same ones several times, and clients come back ...
+#: How many certificates are cached together with the fields read so far.  A handshake
+#: needs the same ones several times, and clients come back.
 MAX_REMEMBERED = 4096
-#: ... of at most so many bytes: strangers may show whatever they like.
+#: Only certificates up to this size are cached: clients may send anything.
 _MAX_REMEMBERED_BYTES = 4096
 
 
 class Extension(NamedTuple):
     """
+    One extension.
+
     :ivar kind: the content of its object identifier.
-    :ivar critical: whether who does not know it must reject the certificate.
+    :ivar critical: whether software that does not know it must reject the
+        certificate.
     :ivar value: the content of its OCTET STRING.
     """
 
@@ -70,7 +73,7 @@ class Extension(NamedTuple):
 
 
 class _Fields(NamedTuple):
-    """The parts of a certificate (RFC 5280, 4.1), as they stand in it."""
+    """The parts of a certificate (RFC 5280, 4.1), as encoded."""
 
     tbs: Element
     version: int
@@ -87,9 +90,9 @@ class _Fields(NamedTuple):
 @frozen(slots=False, repr=False)
 class Certificate:
     """
-    A certificate.  Two are equal if their bytes are.
+    A certificate.  Two certificates are equal if their bytes are equal.
 
-    :ivar der: it, encoded.
+    :ivar der: its DER.
     """
 
     der: bytes
@@ -97,12 +100,12 @@ class Certificate:
     def __repr__(self) -> str:
         return f"<Certificate {self.sha256.hex()}>"
 
-    # What it is known by.
+    # Digests.
 
     @cached_property
     def sha256(self) -> bytes:
-        """The SHA-256 digest of all of it, 32 bytes.  Its holder can change that
-        (see `mtlsgate.certificates.signatures`); `identity` they cannot."""
+        """The SHA-256 digest of the whole certificate, 32 bytes.  Its holder can
+        change it (see `mtlsgate.certificates.signatures`), but not `identity`."""
         return hashlib.sha256(self.der).digest()
 
     @cached_property
@@ -112,7 +115,7 @@ class Certificate:
 
     @property
     def pem(self) -> bytes:
-        """The same as PEM."""
+        """The certificate as PEM."""
         body = b64encode(self.der)
         lines = b"\n".join(body[at : at + 64] for at in range(0, len(body), 64))
         return b"-----BEGIN CERTIFICATE-----\n" + lines + b"\n-----END CERTIFICATE-----\n"
@@ -130,12 +133,12 @@ class Certificate:
 
     @property
     def version(self) -> int:
-        """1, 2 or 3, if it is what it should be."""
+        """The version; 1, 2 or 3 in a correct certificate."""
         return self._fields.version
 
     @property
     def has_known_version(self) -> bool:
-        """Whether its version exists; not if it is no certificate at all."""
+        """Whether its version exists; False if it is not a certificate at all."""
         try:
             return 1 <= self.version <= 3
         except Malformed:
@@ -153,7 +156,7 @@ class Certificate:
 
     @cached_property
     def subject(self) -> Name:
-        """The name of who holds it."""
+        """The holder's name."""
         return Name(self._fields.subject.encoded)
 
     @cached_property
@@ -175,7 +178,7 @@ class Certificate:
 
     @cached_property
     def spki(self) -> bytes:
-        """Its public key as SubjectPublicKeyInfo, as it stands in it."""
+        """Its public key as SubjectPublicKeyInfo, exactly as encoded."""
         return self._fields.spki.encoded
 
     @property
@@ -203,7 +206,7 @@ class Certificate:
         by_kind = dict[bytes, Extension]()
         for one in self.extensions:
             if one.kind in by_kind:
-                # Which of the two counts would be anybody's guess (RFC 5280, 4.2).
+                # Programs may differ in which of the two they use (RFC 5280, 4.2).
                 raise Malformed(f"it has the extension {der.dotted(one.kind)} twice")
             by_kind[one.kind] = one
         return by_kind
@@ -294,24 +297,24 @@ class Certificate:
         except Malformed:
             return _NO_NAMES
 
-    # What cryptography makes of it.
+    # As read by cryptography.
 
     def public_key(self) -> PublicKeyTypes:
         """
         :returns: its public key.
-        :raises: one of `UNPARSABLE`, if `cryptography` does not know it.
+        :raises: one of `UNPARSABLE`, if `cryptography` cannot read it.
         """
         return load_der_public_key(self.spki)
 
     @cached_property
     def x509(self) -> x509.Certificate:
         """
-        The same as an object of `cryptography`.
+        The certificate as an object of `cryptography`.
 
         :raises: one of `UNPARSABLE`, if it cannot read the certificate.
         """
         with warnings.catch_warnings():
-            # It warns of serial numbers that RFC 5280 forbids; they harm nobody here.
+            # It warns about serial numbers that RFC 5280 forbids; they do no harm here.
             warnings.simplefilter("ignore")
             return x509.load_der_x509_certificate(self.der)
 
@@ -320,21 +323,21 @@ _NO_NAMES = AlternativeNames()
 
 
 def view(certificate: Certificate | x509.Certificate) -> Certificate:
-    """:returns: the certificate as the gate reads it."""
+    """:returns: the certificate as a `Certificate`."""
     if isinstance(certificate, Certificate):
         return certificate
     return known(certificate.public_bytes(Encoding.DER))
 
 
 def views(certificates: Iterable[Certificate | x509.Certificate]) -> tuple[Certificate, ...]:
-    """:returns: the same certificates as the gate reads them."""
+    """:returns: the certificates as `Certificate` values."""
     return tuple(map(view, certificates))
 
 
 def known(encoded: bytes) -> Certificate:
     """
     :param encoded: the DER of a certificate.
-    :returns: the one object for equal bytes, with all that was read of it before.
+    :returns: the cached object for these bytes, with the fields read before.
     """
     return _known(encoded) if len(encoded) <= _MAX_REMEMBERED_BYTES else Certificate(encoded)
 
@@ -344,8 +347,8 @@ _known = lru_cache(MAX_REMEMBERED)(Certificate)
 
 def key_identifier(value: bytes) -> bytes | None:
     """
-    :param value: of an authority key identifier extension.
-    :returns: the identifier of the key; None if it names the key in another way.
+    :param value: the value of an authority key identifier extension.
+    :returns: the key's identifier; None if the extension names the key otherwise.
     """
     what = "the authority key identifier"
     for part in der.only(value, der.SEQUENCE, what).children():
@@ -379,8 +382,8 @@ def _fields(encoded: bytes) -> _Fields:
 
 def extensions_in(listed: Element) -> Iterator[Extension]:
     """
-    :param listed: an Extensions (RFC 5280, 4.1).
-    :returns: each, in order.
+    :param listed: an Extensions value (RFC 5280, 4.1).
+    :returns: the extensions, in order.
     """
     what = "one of its extensions"
     for one in listed.expect(der.SEQUENCE, "the list of extensions").children():

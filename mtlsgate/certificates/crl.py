@@ -1,6 +1,6 @@
 """
-From bytes to certificate revocation lists (RFC 5280, 5).  Their entries are in
-`mtlsgate.certificates.revoked`.
+Reads certificate revocation lists (RFC 5280, 5).  `mtlsgate.certificates.revoked`
+reads their entries.
 """
 
 from __future__ import annotations
@@ -31,27 +31,28 @@ from mtlsgate.text import first_line, quoted
 
 _NUMBER, _DELTA, _SCOPE = b"\x55\x1d\x14", b"\x55\x1d\x1b", b"\x55\x1d\x1c"
 
-#: What a general name is compared by: its kind and its content, or for a
-#: directory name the key of that.
+#: A general name in comparable form: its kind and its content, or the key of a
+#: directory name.
 _GeneralName = tuple[int, object]
 
 
 @frozen(eq=False)
 class RevocationList:
     """
-    A CRL, whose signature is yet to be checked (RFC 5280, 5.1).  It speaks for
-    the certificates that were signed with the key that signed the list.
+    A CRL whose signature has not been checked yet (RFC 5280, 5.1).  It covers the
+    certificates that were signed with the same key as the list.
 
     :ivar issuer: the issuer's name.
-    :ivar authority_key_identifier: of the key that signed it, if stated.
+    :ivar authority_key_identifier: the identifier of the key that signed it, if
+        given.
     :ivar this_update: when it was issued, aware.
-    :ivar next_update: the last second in which it counts, aware.
+    :ivar next_update: the last second in which it is valid, aware.
     :ivar number: its CRL number, if it has one.
-    :ivar is_delta: whether it holds only what has changed since another list.
+    :ivar is_delta: whether it only has the changes since another list.
     :ivar covers: whether it lists leaves (onlyContainsUserCerts), CAs
         (onlyContainsCACerts), or both.
-    :ivar distribution_points: the names of the distribution point that it is
-        for; None if it is for all certificates of its issuer.
+    :ivar distribution_points: the names of its distribution point; None if it
+        covers all certificates of its issuer.
     :ivar revoked: its entries.
     """
 
@@ -80,7 +81,7 @@ class RevocationList:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """Lists of one CA that are of one kind replace each other."""
+        """Of one CA's lists of the same kind, a newer one replaces the older ones."""
         return (
             self.issuer.key,
             self.authority_key_identifier,
@@ -90,8 +91,8 @@ class RevocationList:
 
     def speaks_for(self, certificate: Certificate) -> bool:
         """
-        :returns: whether the list's silence says that this certificate of its
-            issuer is good (RFC 5280, 6.3.3 (b) (2)).
+        :returns: whether the list covers this certificate of its issuer, so that a
+            missing entry means "not revoked" (RFC 5280, 6.3.3 (b) (2)).
         """
         if self.covers != "all" and certificate.is_ca != (self.covers == "authorities"):
             return False
@@ -101,9 +102,9 @@ class RevocationList:
 
     def fault(self, issuer: Certificate) -> str | None:
         """
-        :param issuer: a CA of the list's name.
-        :returns: why the list is not one that this CA signed and may sign
-            (RFC 5280, 4.2.1.3 and 6.3.3 (f) and (g)), or None.
+        :param issuer: a CA with the name of the list's issuer.
+        :returns: why this CA did not sign the list or may not sign lists (RFC 5280,
+            4.2.1.3 and 6.3.3 (f) and (g)), or None.
         """
         key = issuer.subject_key_identifier
         if key is not None and self.authority_key_identifier not in (None, key):
@@ -125,11 +126,11 @@ class RevocationList:
 def parse_crls(data: bytes, *, strict: bool = True) -> tuple[RevocationList, ...]:
     """
     :param data: PEM (one CRL or many), DER, or base64 of DER.
-    :param strict: demand a CRL number that is not critical (RFC 5280, 5.2.3),
-        which some tools leave out.
+    :param strict: whether to require a CRL number that is not critical (RFC 5280,
+        5.2.3); some tools omit it.
     :returns: at least one list, in the order given.
-    :raises CredentialError: if one of them does not parse or could not be
-        applied in full; it says which.
+    :raises CredentialError: if a list does not parse or cannot be fully applied;
+        it says which.
     """
     found = pem.ders(data, ("X509 CRL",), "an X509 CRL")
     return tuple(_parsed(each, number, count, strict) for number, count, each in found)
@@ -139,8 +140,8 @@ def without_deltas(
     lists: Iterable[RevocationList],
 ) -> tuple[tuple[RevocationList, ...], tuple[RevocationList, ...]]:
     """
-    :returns: the complete lists, and the delta CRLs, which are left out.
-    :raises CredentialError: if leaving one out could admit a client that it revokes.
+    :returns: the complete lists to use, and the delta CRLs to ignore.
+    :raises CredentialError: if ignoring one could admit a client that it revokes.
     """
     given = tuple(lists)
     complete = tuple(one for one in given if not one.is_delta)
@@ -175,7 +176,7 @@ def _parsed(encoded: bytes, number: int, count: int, strict: bool) -> Revocation
 
 
 class _Scope(NamedTuple):
-    """An issuing distribution point (RFC 5280, 5.2.5), as far as it is supported."""
+    """The supported part of an issuing distribution point (RFC 5280, 5.2.5)."""
 
     names: frozenset[_GeneralName] | None = None
     leaves: bool = False
@@ -231,7 +232,8 @@ def _integer(value: bytes) -> int:
 
 
 def _extensions(rest: list[Element], strict: bool) -> dict[bytes, bytes]:
-    """:raises CredentialError: if the list cannot be applied in full because of one."""
+    """:raises CredentialError: if an extension means that the list cannot be fully
+    applied."""
     found: dict[bytes, bytes] = {}
     wrapped = next((one for one in rest if one.tag == 0xA0), None)
     for one in () if wrapped is None else extensions_in(next(wrapped.children())):
@@ -243,7 +245,7 @@ def _extensions(rest: list[Element], strict: bool) -> dict[bytes, bytes]:
                 raise CredentialError(
                     'has a critical CRL number, which verification = "strict" forbids'
                 )
-        # RFC 5280, 5.2: what cannot be processed forbids using the list.
+        # RFC 5280, 5.2: a list with an unknown critical extension must not be used.
         elif one.critical and one.kind not in (AUTHORITY_KEY_IDENTIFIER, _SCOPE, _DELTA):
             raise CredentialError(
                 f"has the critical extension {der.dotted(one.kind)}, which is not supported"
@@ -256,7 +258,7 @@ def _extensions(rest: list[Element], strict: bool) -> dict[bytes, bytes]:
 
 
 def _scope(value: bytes) -> _Scope:
-    """:raises CredentialError: if the scope is not one of a complete list of its CA."""
+    """:raises CredentialError: if the scope is not supported."""
     names, flags = None, dict[int, bool]()
     for part in der.only(value, der.SEQUENCE, "its issuing distribution point").children():
         if part.tag == 0xA0:
@@ -292,21 +294,21 @@ def _comparable(name: Element) -> _GeneralName:
 
 def _distribution_points(certificate: Certificate) -> frozenset[_GeneralName]:
     """
-    :returns: the names that complete lists by the certificate's issuer go by
-        (RFC 5280, 4.2.1.13 and the end of 6.3.3): what the certificate states,
-        and the issuer's own.
+    :returns: the distribution point names of lists that cover the certificate
+        (RFC 5280, 4.2.1.13 and the end of 6.3.3): those in the certificate, and
+        the issuer's own name.
     """
     names: set[_GeneralName] = {(DIRECTORY, certificate.issuer.key)}
     stated = certificate.extension(CRL_DISTRIBUTION_POINTS)
     if stated is not None:
         for point in _points(stated.value):
             parts = {part.tag: part for part in point.children()}
-            # One for some reasons, or by another issuer, is not meant.
+            # Skip points for some reasons only, and points of another issuer.
             if 0xA0 in parts and not parts.keys() & {0x81, 0xA2}:
                 names.update(_point_names(parts[0xA0]) or ())
     return frozenset(names)
 
 
 def _points(value: bytes) -> tuple[Element, ...]:
-    """:returns: the DistributionPoints of a cRLDistributionPoints extension."""
+    """:returns: the points in a cRLDistributionPoints extension."""
     return tuple(der.only(value, der.SEQUENCE, "the CRL distribution points").children())

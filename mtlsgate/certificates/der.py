@@ -1,9 +1,9 @@
 """
-A small reader of DER (X.690): just enough for certificates and CRLs.
+A small DER reader (X.690), enough for certificates and CRLs.
 
-It is as lenient as OpenSSL is: lengths may be longer than needed or indefinite,
-and any octet but zero is TRUE.  What it cannot read raises `Malformed`, never
-anything else.  Nothing is copied but what is asked for.
+It is as lenient as OpenSSL: lengths may be longer than needed or indefinite, and any
+octet except zero is TRUE.  Bad input raises `Malformed` and nothing else.  Only what
+is asked for is copied.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, OBJECT_IDENTIFIER = 0x01, 0x02, 0x03
 ENUMERATED, UTC_TIME, GENERALIZED_TIME, SEQUENCE, SET = 0x0A, 0x17, 0x18, 0x30, 0x31
 
 _CONSTRUCTED = 0x20
-#: How deep values of indefinite length may be nested.
+#: How deeply values of indefinite length may be nested.
 _MAX_DEPTH = 16
 
 
 class Malformed(ValueError):
-    """Bytes that are not what they should be; it says which part, never the bytes."""
+    """Bytes that cannot be read.  The text names the part, never the bytes."""
 
 
 class Element(NamedTuple):
     """
-    One value: where it is, not a copy of it.
+    One value, as a position in the bytes and not a copy.
 
     :ivar tag: its identifier octets, as one number.
-    :ivar data: the bytes that it is in.
-    :ivar start: of its identifier.
+    :ivar data: the bytes that contain it.
+    :ivar start: where its identifier starts.
     :ivar content: where its content starts.
     :ivar stop: where its content ends.
     :ivar end: where the next value starts.
@@ -51,11 +51,11 @@ class Element(NamedTuple):
 
     @property
     def encoded(self) -> bytes:
-        """All of it, with tag and length."""
+        """The whole value, with tag and length."""
         return self.data[self.start : self.end]
 
     def children(self) -> Iterator[Element]:
-        """:returns: the values that it is made of, in order."""
+        """:returns: the values in it, in order."""
         at, stop, data = self.content, self.stop, self.data
         while at < stop:
             child = read(data, at, stop)
@@ -75,7 +75,7 @@ class Element(NamedTuple):
 def read(data: bytes, at: int, stop: int, depth: int = 0) -> Element:
     """
     :param at: where the value starts.
-    :param stop: where it must have ended.
+    :param stop: where it must end at the latest.
     """
     start = at
     try:
@@ -83,7 +83,7 @@ def read(data: bytes, at: int, stop: int, depth: int = 0) -> Element:
         length = data[at + 1]
         at += 2
         if tag & 0x1F == 0x1F:
-            # A tag number of several octets; nothing that is asked for has one.
+            # The tag number has several octets; no value that is needed has that.
             at -= 1
             while length & 0x80:
                 tag = tag << 8 | length
@@ -98,7 +98,7 @@ def read(data: bytes, at: int, stop: int, depth: int = 0) -> Element:
             return _indefinite(data, tag, start, at, stop, depth)
         if length > 0x80:
             octets = length & 0x7F
-            # OpenSSL allows leading zeros; more than this is no length at all.
+            # OpenSSL allows leading zeros, but there is a limit.
             if octets > 16 or at + octets > stop:
                 raise Malformed("a length is too long")
             length = int.from_bytes(data[at : at + octets], "big")
@@ -112,7 +112,7 @@ def read(data: bytes, at: int, stop: int, depth: int = 0) -> Element:
 
 
 def _indefinite(data: bytes, tag: int, start: int, at: int, stop: int, depth: int) -> Element:
-    """Read on to the two zero octets that end a value of indefinite length."""
+    """Find the two zero octets that end a value of indefinite length."""
     first_octet = tag
     while first_octet > 0xFF:
         first_octet >>= 8
@@ -128,8 +128,8 @@ def _indefinite(data: bytes, tag: int, start: int, at: int, stop: int, depth: in
 
 def only(data: bytes, tag: int, what: str) -> Element:
     """
-    :returns: the one value that the bytes are.
-    :raises Malformed: if they are something else, or more than that.
+    :returns: the only value in the bytes.
+    :raises Malformed: if it has another tag, or if more data follows.
     """
     element = read(data, 0, len(data)).expect(tag, what)
     if element.end != len(data):
@@ -145,14 +145,14 @@ def integer(element: Element, what: str) -> int:
 
 
 def boolean(element: Element, what: str) -> bool:
-    """:returns: the value of a BOOLEAN; in BER, every octet but zero is TRUE."""
+    """:returns: the value of a BOOLEAN; in BER, every octet except zero is TRUE."""
     if element.tag & 0x1F != BOOLEAN or element.stop - element.content != 1:
         raise Malformed(f"{what} is not a boolean")
     return element.data[element.content] != 0
 
 
 def bits(element: Element, what: str) -> bytes:
-    """:returns: the octets of a BIT STRING, the first bit in the highest place."""
+    """:returns: the octets of a BIT STRING; the first bit is the highest one."""
     if element.tag & 0x1F != BIT_STRING or element.content == element.stop:
         raise Malformed(f"{what} is not a bit string")
     unused = element.data[element.content]
@@ -161,14 +161,14 @@ def bits(element: Element, what: str) -> bytes:
         raise Malformed(f"{what} is not a bit string")
     if not unused:
         return octets
-    # Unused bits are no bits, whatever they are (X.690, 11.2.1).
+    # Clear the unused bits (X.690, 11.2.1).
     return octets[:-1] + bytes([octets[-1] & (0xFF << unused & 0xFF)])
 
 
 def time(element: Element, what: str) -> datetime:
     """
     :returns: the instant, aware.  Only the forms of RFC 5280 (4.1.2.5) are
-        read: to the second, and in UTC.
+        accepted: with seconds, and in UTC.
     """
     text = element.value
     short = element.tag == UTC_TIME
@@ -206,7 +206,7 @@ def tlv(tag: int, content: bytes) -> bytes:
 def dotted(identifier: bytes) -> str:
     """
     :param identifier: the content of an OBJECT IDENTIFIER.
-    :returns: it in the usual notation.
+    :returns: the identifier in dotted notation.
     """
     arcs, value = list[int](), 0
     if len(identifier) > 64:
@@ -223,7 +223,7 @@ def dotted(identifier: bytes) -> str:
 
 
 def oid(text: str) -> bytes:
-    """:returns: the content of the OBJECT IDENTIFIER that is written with dots."""
+    """:returns: the content of an OBJECT IDENTIFIER from its dotted notation."""
     first, second, *rest = map(int, text.split("."))
     return b"".join(map(_arc, (40 * first + second, *rest)))
 

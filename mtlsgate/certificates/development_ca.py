@@ -1,10 +1,9 @@
 """
-Issuing certificates: what ``mtlsgate init`` writes, what a server shows when
-it is given none, and what tests present.
+Issues certificates for ``mtlsgate init``, for servers without a configured
+certificate, and for tests.
 
-Two nouns: an :class:`Authority` signs, a :class:`Credential` is what it hands
-to a holder.  Everything is made in memory and is clean under RFC 5280 as
-OpenSSL's ``X509_STRICT`` reads it.
+An :class:`Authority` signs; a :class:`Credential` is what it issues to a holder.
+Everything is made in memory and passes OpenSSL's ``X509_STRICT`` checks.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ __all__ = [
     "self_signed",
 ]
 
-#: The keys that certificates are made for and signed with.
+#: The kinds of keys that certificates can have and be signed with.
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 _Extensions = Sequence[tuple[x509.ExtensionType, bool]]
@@ -38,22 +37,21 @@ _Extensions = Sequence[tuple[x509.ExtensionType, bool]]
 
 class CommonOptions(TypedDict, total=False):
     """
-    What may be said of every certificate.
+    Options for every certificate.
 
-    :ivar now: the present, aware; by default the clock's.
-    :ivar days: the validity from ``now`` on, where ``not_after`` is not given.
-    :ivar not_before: by default an hour before ``now``, for clocks that lag.
-    :ivar not_after: an explicit end; one in the past moves ``not_before``
+    :ivar now: the time now, aware; by default the clock's.
+    :ivar days: the validity from ``now`` on, if ``not_after`` is not given.
+    :ivar not_before: the start; by default an hour before ``now``, for slow clocks.
+    :ivar not_after: the end.  If it is in the past, ``not_before`` is moved
         before it.
-    :ivar key: the holder's key, to issue again for the same one; by default a
-        new one on P-256.
-    :ivar serial: by default random.
+    :ivar key: the holder's key, to reuse one; by default a new one on P-256.
+    :ivar serial: the serial number; by default random.
     :ivar organization: the subject's O.
     :ivar organizational_unit: the subject's OU.
-    :ivar subject: the whole subject, in place of O, OU and CN.
+    :ivar subject: the whole subject, instead of O, OU and CN.
     :ivar hash_algorithm: by default SHA-256.
-    :ivar extra_extensions: ``(extension, critical)`` each; one whose type the
-        certificate has anyway replaces it.
+    :ivar extra_extensions: pairs of ``(extension, critical)``.  They replace
+        extensions of the same type.
     """
 
     now: datetime
@@ -71,10 +69,10 @@ class CommonOptions(TypedDict, total=False):
 
 class AuthorityOptions(CommonOptions, total=False):
     """
-    What may be said of a CA certificate, beside :class:`CommonOptions`.
+    Options for a CA certificate, besides :class:`CommonOptions`.
 
     :ivar path_length: how many intermediates may follow it.
-    :ivar name_constraints: as a critical extension (RFC 5280 section 4.2.1.10).
+    :ivar name_constraints: a critical extension (RFC 5280 section 4.2.1.10).
     """
 
     path_length: int | None
@@ -83,7 +81,7 @@ class AuthorityOptions(CommonOptions, total=False):
 
 class CredentialOptions(CommonOptions, total=False):
     """
-    What may be said of a leaf, beside :class:`CommonOptions`.
+    Options for a leaf, besides :class:`CommonOptions`.
 
     :ivar dns_names: subject alternative names, A-labels.
     :ivar ip_addresses: subject alternative names, IPv4 or IPv6.
@@ -91,8 +89,8 @@ class CredentialOptions(CommonOptions, total=False):
     :ivar email_addresses: subject alternative names.
     :ivar usages: the extended key usages, named as in
         :class:`~cryptography.x509.oid.ExtendedKeyUsageOID` but in lower case;
-        by default ``client_auth`` alone.  Empty leaves the extension out.
-    :ivar is_ca: state CA:TRUE.
+        by default only ``client_auth``.  If empty, the extension is left out.
+    :ivar is_ca: whether to set CA:TRUE.
     """
 
     dns_names: Sequence[str]
@@ -106,11 +104,11 @@ class CredentialOptions(CommonOptions, total=False):
 @frozen
 class Credential:
     """
-    A leaf, its private key, and what the holder sends along.
+    A leaf, its private key, and its intermediates.
 
     :ivar certificate: the leaf.
     :ivar private_key: the leaf's key.
-    :ivar intermediates: what is sent after the leaf, its issuer first.
+    :ivar intermediates: the certificates to send after the leaf, its issuer first.
     """
 
     certificate: x509.Certificate
@@ -146,11 +144,11 @@ class Credential:
 @frozen
 class Authority:
     """
-    A CA.  ``Authority.create()`` makes a root; calling the class makes an
-    issuer of any certificate and key there are, fit or not.
+    A CA.  ``Authority.create()`` makes a root.  Calling the class makes an issuer
+    from any certificate and key, suitable or not.
 
-    :ivar certificate: the CA's own.
-    :ivar private_key: what it signs with.
+    :ivar certificate: the CA's own certificate.
+    :ivar private_key: the key that it signs with.
     :ivar parent: the CA that issued it; ``None`` for a root.
     """
 
@@ -162,7 +160,7 @@ class Authority:
     def create(cls, name: str = "Test CA", **options: Unpack[AuthorityOptions]) -> Authority:
         """
         :param name: its common name.
-        :param options: see :class:`AuthorityOptions`; ten years if not said.
+        :param options: see :class:`AuthorityOptions`; valid for ten years by default.
         :returns: a new root.
         """
         return cls(*_authority(name, None, options))
@@ -172,7 +170,7 @@ class Authority:
     ) -> Authority:
         """
         :param name: its common name.
-        :param options: see :class:`AuthorityOptions`; ten years if not said.
+        :param options: see :class:`AuthorityOptions`; valid for ten years by default.
             With another CA's ``key`` and name, this is a cross-signature.
         :returns: a CA below this one.
         """
@@ -182,9 +180,9 @@ class Authority:
         """
         :param common_name: the subject's CN, or ``None`` for a subject
             without one.
-        :param options: see :class:`CredentialOptions`; a year if not said.
-        :returns: a leaf of this CA, for a client unless ``usages`` says
-            otherwise, with the intermediates up to the root and without it.
+        :param options: see :class:`CredentialOptions`; valid for a year by default.
+        :returns: a leaf of this CA, for a client unless ``usages`` says otherwise.
+            It comes with the intermediates, but without the root.
         """
         is_ca = options.get("is_ca", False)
         usages = ("digital_signature", "key_cert_sign") if is_ca else ("digital_signature",)
@@ -194,7 +192,7 @@ class Authority:
 
     @property
     def intermediates(self) -> tuple[x509.Certificate, ...]:
-        """This CA's certificate and those above it, without the root's."""
+        """This CA's certificate and those above it, without the root."""
         if self.parent is None:
             return ()
         return (self.certificate, *self.parent.intermediates)
@@ -212,11 +210,11 @@ class Authority:
 
 def self_signed(common_name: str | None, **options: Unpack[CredentialOptions]) -> Credential:
     """
-    Make what a pin without a CA looks like.
+    Make a self-signed certificate, such as a pin without a CA.
 
     :param common_name: the subject's CN, or ``None`` for a subject without one.
-    :param options: see :class:`CredentialOptions`; a year if not said.  With
-        ``is_ca`` the extensions are those that ``openssl req -x509`` writes:
+    :param options: see :class:`CredentialOptions`; valid for a year by default.
+        With ``is_ca`` it has the same extensions as from ``openssl req -x509``:
         CA:TRUE, no key usage, and no extended key usage unless given.
     :returns: a certificate signed with its own key.
     """

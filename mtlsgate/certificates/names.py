@@ -1,8 +1,8 @@
 """
-Distinguished names: read leniently, compared as RFC 5280 (7.1) says.
+Distinguished names: read leniently, compared as in RFC 5280 (7.1).
 
-Two names are the same if their `Name.key` is equal: case, spaces and the type
-of a string make no difference.  Every comparison of names goes by that key.
+Two names are the same if their `Name.key` is equal.  Case, spaces and string types
+make no difference.  All comparisons of names use this key.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ SHORT_NAMES = {
 }
 _ESCAPED = re.compile(r'[\\"+,;<>\0]')
 
-#: Longer values are compared without normalization, which takes more than
-#: linear time.  X.520 allows 64 characters for most attributes.
+#: Longer values are compared without normalization, because it takes more than linear
+#: time.  X.520 allows 64 characters for most attributes.
 _MAX_NORMALIZED = 512
-#: Characters that count for nothing when names are compared (RFC 4518, 2.2).
+#: Characters that are ignored when names are compared (RFC 4518, 2.2).
 _IGNORED = re.compile(
     "[\u00ad\u034f\u1806\u180b-\u180d\u200b-\u200f\u202a-\u202e\u2060-\u2063\ufe00-\ufe0f\ufeff\ufffc]"
 )
 
-#: How the string types are read, as OpenSSL reads them: strictly or not at all,
-#: but for the types of one octet a character, which may hold what they should not.
+#: The encodings of the string types.  As in OpenSSL, bad encodings are refused, but
+#: types with one octet a character may have characters that they should not have.
 _ENCODINGS = {
     0x0C: "utf-8",  # UTF8String
     0x14: "latin-1",  # T61String: its own character set is dead
@@ -71,7 +71,7 @@ class Attribute(NamedTuple):
 
     @property
     def text(self) -> str | None:
-        """The value; None if it cannot be read beyond doubt."""
+        """The value; None if it cannot be decoded reliably."""
         encoding = _ENCODINGS.get(self.tag)
         if encoding is None:
             return None
@@ -82,9 +82,9 @@ class Attribute(NamedTuple):
 
     @property
     def key(self) -> Hashable:
-        """What is equal for equal attributes."""
+        """A key that is equal for equal attributes."""
         text = self.text
-        # What cannot be read is equal only if all of it is.
+        # Unreadable values are equal only if all their bytes are.
         value = (self.tag, self.value) if text is None else _prepared(text)
         return self.kind, value
 
@@ -99,9 +99,9 @@ class Attribute(NamedTuple):
 @frozen(slots=False, repr=False)
 class Name:
     """
-    A distinguished name, read on first use.  Compare names by their `key`.
+    A distinguished name, parsed on first use.  Compare names by their `key`.
 
-    :ivar der: it, encoded.
+    :ivar der: its DER.
     """
 
     der: bytes
@@ -111,18 +111,18 @@ class Name:
         """
         Its relative distinguished names, the most general first.
 
-        :raises Malformed: if it is no name.
+        :raises Malformed: if it is not a name.
         """
         return tuple(_parts(self.der))
 
     @cached_property
     def key(self) -> Hashable:
         """
-        What is equal for equal names (RFC 5280, 7.1).
+        A key that is equal for equal names (RFC 5280, 7.1).
 
-        :raises Malformed: if it is no name.
+        :raises Malformed: if it is not a name.
         """
-        # The attributes of one part are a set.
+        # The attributes of one part form a set.
         return tuple(
             part[0].key if len(part) == 1 else frozenset(one.key for one in part)
             for part in self.parts
@@ -142,8 +142,8 @@ class Name:
 
     def rfc4514_string(self, short_names: Mapping[str, str] = SHORT_NAMES) -> str:
         """
-        :param short_names: what to call attributes, by their dotted identifiers.
-        :returns: the name to read; what is no text is in hex.
+        :param short_names: names for attributes, by their dotted identifiers.
+        :returns: the name for people; values that are not text are in hex.
         """
         return ",".join(
             "+".join(one.written(short_names) for one in part) for part in reversed(self.parts)
@@ -151,8 +151,8 @@ class Name:
 
 
 def bearing(name: Name) -> bytes:
-    """:returns: the DER of a certificate that has this subject and nothing else
-    of use: OpenSSL takes a name in no other form."""
+    """:returns: the DER of an empty certificate with this subject.  OpenSSL accepts a
+    name only in this form."""
     algorithm = der.tlv(der.SEQUENCE, der.tlv(der.OBJECT_IDENTIFIER, der.oid("1.3.101.112")))
     key = der.tlv(der.SEQUENCE, algorithm + der.tlv(der.BIT_STRING, bytes(33)))
     time = der.tlv(der.UTC_TIME, b"000101000000Z")
@@ -184,8 +184,8 @@ def _attributes(part: der.Element) -> Iterator[Attribute]:
 
 
 def _prepared(text: str) -> str:
-    """:returns: what is equal for strings that are the same but for case and
-    spaces (RFC 4518, in substance)."""
+    """:returns: a form that is equal for strings that differ only in case and spaces
+    (based on RFC 4518)."""
     if not text.isascii():
         text = _IGNORED.sub("", text)
         if len(text) <= _MAX_NORMALIZED:

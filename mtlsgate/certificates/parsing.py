@@ -1,8 +1,7 @@
 """
-From bytes to certificates and keys.
+Reads certificates and keys from PEM, DER or base64 of DER.
 
-PEM, DER and base64 of DER in; certificates and keys out.  Errors never hold any
-of the bytes.
+Errors never contain any of the bytes.
 """
 
 from __future__ import annotations
@@ -39,16 +38,16 @@ PrivateKey = (
     | ed448.Ed448PrivateKey
 )
 
-#: Far above any real bundle; a device file named by mistake must not be read for ever.
+#: Far more than any real bundle needs.  It ends reading of a file that never ends.
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
 @frozen
 class ServerCredential:
     """
-    What the gate shows of itself.
+    A certificate of the gate itself, with its key.
 
-    :ivar chain: leaf first, then the intermediates it sends along.
+    :ivar chain: the leaf first, then the intermediates to send.
     :ivar private_key: the leaf's key.
     """
 
@@ -59,16 +58,16 @@ class ServerCredential:
 def read_file(path: Path, opener: Callable[[str, int], int] = os.open) -> bytes:
     """
     :param opener: opens a file as `os.open` does.
-    :returns: what the file holds.
-    :raises CredentialError: if it cannot be read or is empty, in words that
+    :returns: the file's content.
+    :raises CredentialError: if it cannot be read or is empty.  The text is made to
         follow the file's name.
     """
     try:
-        # Before it is opened, for that alone has an effect on some.
+        # Check before opening: opening some special files has side effects.
         _refuse_others(path)
         with open(path, "rb", opener=opener) as stream:
             found = os.fstat(stream.fileno())
-            # No more than it takes: room for the longest would take longer than reading.
+            # Ask for the file's own size: allocating the maximum takes longer than reading.
             data = stream.read(min(found.st_size, MAX_FILE_BYTES) + 1)
             if len(data) > found.st_size:
                 data += stream.read(MAX_FILE_BYTES + 1 - len(data))
@@ -87,11 +86,11 @@ def read_file(path: Path, opener: Callable[[str, int], int] = os.open) -> bytes:
 
 
 def _refuse_others(path: Path) -> None:
-    """:raises CredentialError: if it is no regular file."""
+    """:raises CredentialError: if it is not a regular file."""
     try:
         mode = path.stat().st_mode
     except PermissionError:
-        # In a directory that the user must not look into; an opener may.
+        # This user must not look into the directory, but the opener may be able to.
         return
     if stat.S_ISDIR(mode):
         raise CredentialError("is a directory, not a file")
@@ -103,15 +102,15 @@ def parse_certificates(data: bytes) -> tuple[Certificate, ...]:
     """
     :param data: PEM (one certificate or many), DER, or base64 of DER.
     :returns: at least one certificate, in the order given.
-    :raises CredentialError: if any part of it does not parse; it says which.
+    :raises CredentialError: if any part does not parse; it says which.
     """
     return tuple(each_certificate(data))
 
 
 def each_certificate(data: bytes) -> Iterator[Certificate]:
     """
-    As `parse_certificates` does, one after the other: who keeps little of each
-    can read a hundred thousand.
+    Like `parse_certificates`, but one at a time.  This saves memory if the caller
+    keeps little of each: a file may have a hundred thousand.
     """
     labels = ("CERTIFICATE", "X509 CERTIFICATE")
     try:
@@ -124,7 +123,7 @@ def each_certificate(data: bytes) -> Iterator[Certificate]:
 def _certificate(der: bytes, number: int, count: int) -> Certificate:
     certificate = Certificate(der)
     try:
-        # What every verdict needs; now is the time to find out.
+        # Every verdict needs these fields, so check them now.
         if not 1 <= certificate.version <= 3:
             raise Malformed("its version is none that exists")
         _ = certificate.not_after, certificate.is_ca
@@ -139,11 +138,11 @@ def _certificate(der: bytes, number: int, count: int) -> Certificate:
 
 def parse_private_key(data: bytes, passphrase: str | None = None) -> PrivateKey:
     """
-    :param data: PKCS#8, PKCS#1 or SEC1, as PEM, DER or base64 of DER; in PEM,
-        whatever stands beside the one key is ignored.
-    :param passphrase: for an encrypted key.
-    :raises CredentialError: if it is no key that a TLS server can sign with,
-        or the passphrase is wrong, missing or not needed.
+    :param data: PKCS#8, PKCS#1 or SEC1, as PEM, DER or base64 of DER.  In PEM,
+        everything except the one key is ignored.
+    :param passphrase: the passphrase of an encrypted key.
+    :raises CredentialError: if it is not a key that a TLS server can sign with, or
+        if the passphrase is wrong, missing or not needed.
     """
     try:
         return _private_key(data, passphrase)
@@ -154,7 +153,7 @@ def parse_private_key(data: bytes, passphrase: str | None = None) -> PrivateKey:
 def _private_key(data: bytes, passphrase: str | None) -> PrivateKey:
     if not data.strip():
         raise CredentialError("is empty")
-    # From the environment it may be any bytes.
+    # From the environment the passphrase may be any bytes.
     secret = None if passphrase is None else passphrase.encode(errors="surrogateescape")
     try:
         if pem.is_pem(data):
@@ -169,7 +168,7 @@ def _private_key(data: bytes, passphrase: str | None) -> PrivateKey:
             else "the key is not encrypted: remove private_key_passphrase"
         ) from None
     except (ValueError, UnsupportedAlgorithm):
-        # What the library says here may quote the input.
+        # The library's message may quote the input, so leave it out.
         raise CredentialError(
             "is not a private key (PKCS#8, PKCS#1 or SEC1), is damaged, or the passphrase is wrong"
             if secret is not None
@@ -185,14 +184,14 @@ def _only_key_block(data: bytes) -> bytes:
     if len(found) != 1:
         raise CredentialError(f"holds {len(found) or 'no'} whole PEM private keys; it needs one")
     label, _, start, stop, _ = found[0]
-    # Written anew, since the library is stricter about blanks than OpenSSL.
+    # Remove blanks: the library is stricter about them than OpenSSL.
     lines = b"\n".join(map(bytes.strip, data[start:stop].splitlines())).rstrip()
     return b"-----BEGIN %b-----\n%b\n-----END %b-----\n" % (label.encode(), lines, label.encode())
 
 
 def pair(chain: Iterable[Certificate | x509.Certificate], key: PrivateKey) -> ServerCredential:
     """
-    :raises CredentialError: if the key is not the first certificate's.
+    :raises CredentialError: if the key does not belong to the first certificate.
     """
     credential = ServerCredential(chain, key)
     spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

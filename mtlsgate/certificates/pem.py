@@ -1,8 +1,8 @@
 """
-PEM (RFC 7468): text to blocks of DER.
+Reads PEM (RFC 7468) into blocks of DER.
 
-It is read in small steps, because a file may be hundreds of megabytes and no
-step may keep the other threads waiting.
+It works in small steps: a file may have hundreds of megabytes, and a long step would
+keep other threads waiting.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from mtlsgate.errors import CredentialError
 
 _BEGIN, _END, _DASHES = b"-----BEGIN ", b"-----END ", b"-----"
 _BLANKS = b" \t\r\n\v\f"
-#: So many characters of base64 are decoded in one step; a multiple of 4.
+#: How many characters of base64 are decoded in one step; a multiple of 4.
 _STEP = 1 << 18
 
 
 class Block(NamedTuple):
     """
-    Where in some text a block is.
+    The position of a block in a text.
 
-    :ivar label: what its BEGIN line says it is.
+    :ivar label: the label in its BEGIN line.
     :ivar begin: where its BEGIN line starts.
-    :ivar start: where the lines between start.
-    :ivar stop: where they stop.
+    :ivar start: where its content starts.
+    :ivar stop: where its content stops.
     :ivar end: where its END line ends.
     """
 
@@ -41,10 +41,10 @@ class Block(NamedTuple):
 def ders(data: bytes, labels: Container[str], wanted: str) -> Iterator[tuple[int, int, bytes]]:
     """
     :param data: PEM (one block or many), DER, or base64 of DER.
-    :param labels: what PEM blocks may be called.
-    :param wanted: what they should be, for messages.
-    :returns: the number of each, how many there are, and its DER.
-    :raises CredentialError: if it is none of these.
+    :param labels: the allowed labels of PEM blocks.
+    :param wanted: what is expected, for messages.
+    :returns: for each block its number, the number of blocks, and its DER.
+    :raises CredentialError: if the data is none of these.
     """
     if not is_pem(data):
         if not data.strip():
@@ -63,8 +63,8 @@ def ders(data: bytes, labels: Container[str], wanted: str) -> Iterator[tuple[int
 
 def whole_base64(data: bytes) -> bytes:
     """
-    :returns: what a file of base64 alone stands for.
-    :raises CredentialError: if it is something else.
+    :returns: the decoded content of a file that has only base64.
+    :raises CredentialError: if it has anything else.
     """
     try:
         return from_base64(data)
@@ -73,17 +73,17 @@ def whole_base64(data: bytes) -> bytes:
 
 
 def is_pem(data: bytes) -> bool:
-    """:returns: whether there is a BEGIN line in it."""
+    """:returns: whether the data has a BEGIN line."""
     return _BEGIN in data
 
 
 def blocks(data: bytes) -> list[tuple[str, int, int, int, int]]:
     """
-    :returns: the fields of each `Block`; the text around them is ignored.  A BEGIN
-        or END line may be indented, and blanks may follow it.
-    :raises CredentialError: if any BEGIN or END is not part of a whole block.
+    :returns: the fields of each `Block`.  Text around blocks is ignored.  BEGIN and
+        END lines may be indented and followed by blanks.
+    :raises CredentialError: if a BEGIN or END is not part of a complete block.
     """
-    # Plain tuples, which the garbage collector does not have to look at.
+    # Use plain tuples: the garbage collector does not track them.
     found, begun, ended = list[tuple[str, int, int, int, int]](), 0, 0
     for block in _scan(data):
         if block is None:
@@ -92,7 +92,7 @@ def blocks(data: bytes) -> list[tuple[str, int, int, int, int]]:
             found.append(block)
             begun, ended = begun + 1, ended + 1
     if begun == len(found):
-        # Whether there are END lines besides: each whole block has one.
+        # Each complete block has one END line; find out whether there are more.
         ended = data.count(_END)
     if not begun == ended == len(found):
         raise CredentialError(
@@ -103,12 +103,12 @@ def blocks(data: bytes) -> list[tuple[str, int, int, int, int]]:
 
 
 def whole_blocks(data: bytes) -> list[Block]:
-    """:returns: each whole block; what else there is is ignored."""
+    """:returns: the complete blocks; everything else is ignored."""
     return [Block(*block) for block in _scan(data) if block is not None]
 
 
 def _scan(data: bytes) -> Iterator[tuple[str, int, int, int, int] | None]:
-    """:returns: each whole block, and None for each BEGIN that is no part of one."""
+    """:returns: each complete block, and None for each BEGIN that is not part of one."""
     at = 0
     while (begin := data.find(_BEGIN, at)) >= 0:
         at = begin + len(_BEGIN)
@@ -130,7 +130,7 @@ def _is_label(label: bytes) -> bool:
 
 
 def _end_of_line(data: bytes, at: int) -> int:
-    """:returns: where the next line starts; -1 if there is more on this one than blanks."""
+    """:returns: where the next line starts; -1 if this line has more than blanks."""
     end = data.find(b"\n", at, at + 256)
     return -1 if end < 0 or data[at:end].strip(_BLANKS) else end + 1
 
@@ -140,7 +140,7 @@ def _content(data: bytes, block: Block, number: int, count: int) -> bytes:
     :returns: the DER in a block.
     :raises CredentialError: if it is not base64.
     """
-    # RFC 1421 headers are what OpenSSL writes in encrypted PKCS#1 keys.
+    # OpenSSL writes RFC 1421 headers into encrypted PKCS#1 keys.
     if data.find(b":", block.start, block.stop) >= 0:
         return b""
     try:
@@ -153,7 +153,7 @@ def _content(data: bytes, block: Block, number: int, count: int) -> bytes:
 
 def from_base64(text: bytes, start: int = 0, stop: int | None = None) -> bytes:
     """
-    :returns: what the text from ``start`` to ``stop`` stands for; blanks count for nothing.
+    :returns: the decoded text from ``start`` to ``stop``; blanks are ignored.
     :raises ValueError: if it is not base64.
     """
     stop = len(text) if stop is None else stop
@@ -164,7 +164,7 @@ def from_base64(text: bytes, start: int = 0, stop: int | None = None) -> bytes:
         rest += text[at : min(at + _STEP, stop)].translate(None, _BLANKS)
         whole = len(rest) & ~3
         if at + _STEP < stop:
-            # Padding is at the very end, or this is no base64.
+            # Padding is only allowed at the very end.
             if b"=" in rest[:-4]:
                 raise ValueError("padding within base64")
             whole = max(0, whole - 4)

@@ -1,5 +1,6 @@
 """
-What a file is that is neither a certificate nor a key, and how to make it one.
+Recognises common files that are neither a certificate nor a key, and says how to
+convert them.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ _PEM_KINDS = {
 
 def what_is_it(data: bytes) -> str | None:
     """
-    :param data: what did not parse.
-    :returns: what it is, and the command that converts it, in words that follow the
-        file's name; None if nothing tells.
+    :param data: the bytes that did not parse.
+    :returns: what the file is and the command that converts it.  The text is made to
+        follow the file's name.  None if the kind is not known.
     """
     start = data.lstrip()[:512]
     labels = {found.decode("ascii") for found in _LABEL.findall(data[:65536])}

@@ -1,8 +1,8 @@
 """
 The entries of a revocation list (RFC 5280, 5.1.2.6).
 
-There may be a million.  They are kept as their bytes and a small table of where
-each of them is, which is made in steps that keep no other thread waiting.
+There may be a million.  They are kept as bytes with a small table of positions.  The
+table is built in small steps, so that other threads can run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mtlsgate.errors import CredentialError
 _REASON, _INVALIDITY_DATE = b"\x55\x1d\x15", b"\x55\x1d\x18"
 _CERTIFICATE_ISSUER = b"\x55\x1d\x1d"
 
-#: As RFC 5280, 5.3.1, spells them.
+#: The names of reasons in RFC 5280, 5.3.1.
 _REASONS = {
     0: "unspecified",
     1: "keyCompromise",
@@ -43,9 +43,9 @@ class Revoked(NamedTuple):
     """
     One entry.
 
-    :ivar serial: the serial number that it is about.
-    :ivar date: since when; None if that cannot be read, which helps nobody.
-    :ivar reason: why, as RFC 5280 spells it.
+    :ivar serial: the revoked serial number.
+    :ivar date: since when; None if that cannot be read.  It is revoked all the same.
+    :ivar reason: why, in RFC 5280's spelling.
     """
 
     serial: int
@@ -54,7 +54,7 @@ class Revoked(NamedTuple):
 
     @property
     def is_removal(self) -> bool:
-        """Whether it takes back an earlier entry, as only a delta CRL may."""
+        """Whether it cancels an earlier entry; only a delta CRL may do that."""
         return self.reason == _REASONS[_REMOVED]
 
 
@@ -62,15 +62,15 @@ class RevokedCertificates:
     """
     The entries of one list.
 
-    :ivar _places: a hash table with open addressing: where in the bytes an
-        entry is, or 0.
+    :ivar _places: a hash table with open addressing: the position of an entry in
+        the bytes, or 0.
     """
 
     def __init__(self, entries: Element | None, is_delta: bool = False) -> None:
         """
         :param entries: the revokedCertificates, if there are any.
-        :param is_delta: whether the list may take back earlier entries.
-        :raises CredentialError: if an entry could not be applied in full.
+        :param is_delta: whether the list may cancel earlier entries.
+        :raises CredentialError: if an entry cannot be fully applied.
         """
         self._data = b"" if entries is None else entries.data
         self._span = (0, 0) if entries is None else (entries.content, entries.stop)
@@ -94,7 +94,7 @@ class RevokedCertificates:
         return self.find(serial) is not None
 
     def find(self, serial: int) -> Revoked | None:
-        """:returns: the entry on a serial number, or None."""
+        """:returns: the entry for a serial number, or None."""
         content = _content_of(serial)
         slot = hash(content) & self._mask
         while place := self._places[slot]:
@@ -109,7 +109,7 @@ class RevokedCertificates:
         at, stop = self._span
         count, checked = 0, set[bytes]()
         while at < stop:
-            # The usual entry, with short lengths, is read in place.
+            # Read the usual entry, with short lengths, in place.
             if data[at : at + 1] == b"0" and data[at + 1] < 0x80 and data[at + 2 : at + 3] == b"\2":
                 end = at + 2 + data[at + 1]
                 serial_end = at + 4 + data[at + 3]
@@ -121,7 +121,7 @@ class RevokedCertificates:
                 end, content, extensions = _odd_entry(data, at, stop)
             else:
                 extensions = data[date_end:end]
-            # The same few extensions come again and again.
+            # Most entries have the same few extensions: check each only once.
             if extensions and extensions not in checked:
                 _check_entry(extensions, self._is_delta)
                 if len(extensions) < 64 and len(checked) < 1024:
@@ -140,7 +140,7 @@ def _is_padded(content: bytes) -> bool:
 
 
 def _odd_entry(data: bytes, at: int, stop: int) -> tuple[int, bytes, bytes]:
-    """:returns: where it ends, its serial number's content as it should be, and
+    """:returns: where the entry ends, the normalized content of its serial number, and
     its extensions."""
     entry = der.read(data, at, stop).expect(der.SEQUENCE, "an entry")
     parts = tuple(entry.children())
@@ -174,7 +174,7 @@ def _reason(extension: Extension) -> int:
     try:
         return der.integer(der.only(extension.value, der.ENUMERATED, "a reason"), "a reason")
     except Malformed:
-        # It revokes all the same.
+        # Without a readable reason the entry still revokes.
         return 0
 
 

@@ -1,6 +1,6 @@
 """
-Whether a server is the one that was meant: what is wrong with its certificate's
-path, in words, and whether the certificate is that of its name (RFC 9525).
+Checks a server's identity: what is wrong with its certificate's path, in words, and
+whether the certificate is for its name (RFC 9525).
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _PATH_PROBLEMS = {
     79: "the issuer is not a CA, or an invalid one",
 }
 
-#: How many of a certificate's names are listed before the rest is counted.
+#: How many of a certificate's names are listed; the others are counted.
 _NAMES = 5
 
 
 def as_address(text: str) -> str | None:
-    """:returns: the IP address without its zone, or None if it is none."""
+    """:returns: the IP address without its zone; None if the text is not an address."""
     try:
         return str(ipaddress.ip_address(text.partition("%")[0]))
     except ValueError:
@@ -57,7 +57,7 @@ def as_address(text: str) -> str | None:
 def path_problem(number: int, trust: str) -> str:
     """
     :param number: X509_V_ERR_….
-    :param trust: what to call the place where the trusted CAs are.
+    :param trust: the name of the place that has the trusted CAs.
     :returns: what is wrong with the certificate, in words.
     """
     words = _PATH_PROBLEMS.get(number, f"OpenSSL's verification error {number}")
@@ -67,8 +67,8 @@ def path_problem(number: int, trust: str) -> str:
 def name_problem(certificate: Certificate, name: str) -> str | None:
     """
     :param name: the DNS name or IP address that the server should have.
-    :returns: why the certificate is not that server's (RFC 9525), or None.
-        The common name is not looked at.
+    :returns: why the certificate is not for this name (RFC 9525), or None.  The
+        common name is ignored.
     """
     address = as_address(name)
     try:
@@ -94,7 +94,7 @@ def _patterns(names: AlternativeNames) -> Iterator[DNSPattern | IPAddressPattern
 
 
 def _names(certificate: Certificate) -> list[str]:
-    """:returns: the first of the names that a server can have."""
+    """:returns: the first DNS names and IP addresses, and how many more there are."""
     found = certificate.readable_names
     names = [*found.dns, *map(str, found.ips)]
     return names if len(names) <= _NAMES else [*names[:_NAMES], f"{len(names) - _NAMES} more"]

@@ -1,5 +1,5 @@
 """
-Server names: which of several things a ClientHello's SNI asks for.
+Server names: comparing them, and finding what a ClientHello's SNI asks for.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from attrs import frozen
 
 T = TypeVar("T")
 
-#: ASCII only: ``str.lower`` makes a "k" of the Kelvin sign, too.
+#: ASCII only: ``str.lower`` would also turn the Kelvin sign into a "k".
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 def canonical(name: str) -> str:
-    """:returns: the name as it is compared: lower case, no trailing dot (RFC 6066, 3)."""
+    """:returns: the name for comparison: lower case, no trailing dot (RFC 6066, 3)."""
     return name.translate(_LOWER).removesuffix(".")
 
 
 def same_name(one: str | None, other: str | None) -> bool:
-    """:returns: whether two server names, or their absence, are the same."""
+    """:returns: whether two server names are the same, or both are missing."""
     if one is None or other is None:
         return one is other
     return canonical(one) == canonical(other)
@@ -31,18 +31,18 @@ def same_name(one: str | None, other: str | None) -> bool:
 @frozen
 class NameTable(Generic[T]):
     """
-    Looks names up, an exact one before a wildcard.
+    Looks up server names, exact ones before wildcards.
 
-    :ivar _entries: by canonical name; ``*.b.example`` stands for one label in
-        front of ``.b.example`` (RFC 9525, 6.3).
+    :ivar _entries: the entries by canonical name.  In ``*.b.example`` the ``*``
+        matches one label (RFC 9525, 6.3).
     """
 
     _entries: Mapping[str, T]
 
     def find(self, name: str | None) -> T | None:
         """
-        :param name: as the ClientHello has it, or None where it has none.
-        :returns: what is registered for it, or None.
+        :param name: the name in the ClientHello, or None if there is none.
+        :returns: the entry for this name, or None.
         """
         if name is None:
             return None
@@ -54,12 +54,12 @@ class NameTable(Generic[T]):
         return found
 
     def values(self) -> Iterable[T]:
-        """:returns: everything that is registered."""
+        """:returns: all entries."""
         return self._entries.values()
 
 
 def first_by_name(offers: Iterable[tuple[Iterable[str], T]]) -> NameTable[T]:
-    """:returns: a table in which the first to offer a name has it."""
+    """:returns: a table in which each name belongs to the first that offers it."""
     entries: dict[str, T] = {}
     for names, offer in offers:
         for name in names:

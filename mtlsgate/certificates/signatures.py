@@ -1,12 +1,12 @@
 """
-Signatures: whether one is by a key, and what else it could have been.
+Signatures: checking them, and finding a certificate's other possible fingerprint.
 
-The holder of a certificate can change nothing that its issuer signed, but an
-ECDSA signature (r, s) is as good as (r, n - s), where n is the order of the
-issuer's curve.  So such a certificate has two fingerprints.  OpenSSL takes no
-other change: it demands the shortest DER within an ECDSA signature, no unused
-bits around it, a number below the modulus for RSA and below the order for
-EdDSA, and the same algorithm inside and outside of what was signed.
+The holder of a certificate cannot change what the issuer signed.  But if an ECDSA
+signature (r, s) is valid, (r, n - s) is valid too; n is the order of the issuer's
+curve.  So such a certificate has two fingerprints.  OpenSSL accepts no other change:
+it requires the shortest DER in an ECDSA signature without unused bits, a number below
+the modulus for RSA and below the order for EdDSA, and the same algorithm inside and
+outside the signed part.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def is_signed_by(key: object, algorithm: Element, signature: bytes, content: byt
     :param key: a public key of `cryptography`.
     :param algorithm: the AlgorithmIdentifier of the signature.
     :param content: what was signed.
-    :returns: whether the signature is by that key.  One of a kind that is not
-        known is by nobody.
+    :returns: whether the key made the signature; False if the kind of signature is
+        not known.
     """
     try:
         _verify(key, algorithm, signature, content)
@@ -82,7 +82,7 @@ def is_signed_by(key: object, algorithm: Element, signature: bytes, content: byt
 
 
 def issued(issuer: Certificate, certificate: Certificate) -> bool:
-    """:returns: whether one certificate is signed with the key of another."""
+    """:returns: whether the issuer's key signed the certificate."""
     try:
         _verify_issued(issuer, certificate)
     except (InvalidSignature, *UNPARSABLE):
@@ -91,8 +91,8 @@ def issued(issuer: Certificate, certificate: Certificate) -> bool:
 
 
 def is_surely_not_by(issuer: Certificate, certificate: Certificate) -> bool:
-    """:returns: whether one certificate is not signed with the key of another; a
-    signature of a kind that is not known may be."""
+    """:returns: whether the issuer's key certainly did not sign the certificate; False
+    if the kind of signature is not known."""
     try:
         _verify_issued(issuer, certificate)
     except InvalidSignature:
@@ -113,8 +113,8 @@ def _verify_issued(issuer: Certificate, certificate: Certificate) -> None:
 
 def _verify(key: object, algorithm: Element, signature: bytes, content: bytes) -> None:
     """
-    :raises InvalidSignature: if the signature is not by that key.
-    :raises: one of `UNPARSABLE`, if it is of a kind that is not known.
+    :raises InvalidSignature: if the key did not make the signature.
+    :raises: one of `UNPARSABLE`, if the kind of signature is not known.
     """
     kind, digest = _kind(algorithm), digest_of(algorithm)
     if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey) and kind in _EDWARDS:
@@ -122,7 +122,7 @@ def _verify(key: object, algorithm: Element, signature: bytes, content: bytes) -
         return
     if digest is None:
         raise UnsupportedAlgorithm("the signature is of a kind that is not known")
-    # Hashed here, since hashlib lets other threads run meanwhile: it may be much.
+    # Hash with hashlib, which lets other threads run meanwhile: there may be much data.
     hashed = hashlib.new(digest.name, content).digest()
     if isinstance(key, rsa.RSAPublicKey) and kind == _PSS:
         scheme = padding.PSS(padding.MGF1(_pss_mask(algorithm)), _pss_salt(algorithm))
@@ -136,15 +136,15 @@ def _verify(key: object, algorithm: Element, signature: bytes, content: bytes) -
 
 
 def is_known(algorithm: Element) -> bool:
-    """:returns: whether signatures of this AlgorithmIdentifier can be checked here."""
+    """:returns: whether this module can check signatures of this AlgorithmIdentifier."""
     return digest_of(algorithm) is not None or _kind(algorithm) in _EDWARDS
 
 
 def digest_of(algorithm: Element) -> hashes.HashAlgorithm | None:
     """
     :param algorithm: the AlgorithmIdentifier of a signature.
-    :returns: the digest that is signed; None if there is none, or none that is known.
-    :raises Malformed: if it is no AlgorithmIdentifier.
+    :returns: its hash algorithm; None if it has none or an unknown one.
+    :raises Malformed: if it is not an AlgorithmIdentifier.
     """
     kind = _kind(algorithm)
     if kind == _PSS:
@@ -156,9 +156,9 @@ def digest_of(algorithm: Element) -> hashes.HashAlgorithm | None:
 
 def fingerprints(certificate: Certificate) -> tuple[bytes, ...]:
     """
-    :returns: the SHA-256 digests of all certificates that its holder can make
-        of it: its own first, and for ECDSA that of the other signature, on
-        each curve that the issuer may have.
+    :returns: the SHA-256 digests of all variants of a certificate that its holder
+        can make: its own first; for ECDSA also with the other signature, for each
+        curve that the issuer may have.
     """
     return (certificate.sha256, *(Certificate(one).sha256 for one in _twins(certificate)))
 
@@ -192,7 +192,7 @@ def _hash(algorithm: Element) -> hashes.HashAlgorithm | None:
 
 
 def _pss_part(algorithm: Element, tag: int) -> Element | None:
-    """:returns: one of the RSASSA-PSS-params (RFC 4055, 3.1), or None for its default."""
+    """:returns: one of the RSASSA-PSS-params (RFC 4055, 3.1); None means the default."""
     _, *parameters = algorithm.children()
     for part in parameters[0].children() if parameters else ():
         if part.tag == tag:

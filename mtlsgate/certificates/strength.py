@@ -1,5 +1,5 @@
 """
-Which keys and signatures OpenSSL's security level 2 (112 bits) refuses.
+The keys and signatures that OpenSSL's security level 2 (112 bits) refuses.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mtlsgate.certificates.signatures import digest_of
 def key_weakness(certificate: Certificate) -> str | None:
     """
     :returns: why the key is refused, or None.
-    :raises: one of `UNPARSABLE`, if the key is not known.
+    :raises: one of `UNPARSABLE`, if the kind of key is not known.
     """
     key = certificate.public_key()
     if isinstance(key, rsa.RSAPublicKey | dsa.DSAPublicKey) and key.key_size < 2048:
@@ -24,8 +24,8 @@ def key_weakness(certificate: Certificate) -> str | None:
 
 
 def signature_weakness(certificate: Certificate) -> str | None:
-    """:returns: why the signature is refused, or None.  That of a self-issued
-    certificate is not looked at."""
+    """:returns: why the signature is refused, or None.  The signature of a self-issued
+    certificate is not checked."""
     digest = digest_of(certificate.signature_algorithm)
     if (
         digest is None
