@@ -1,9 +1,9 @@
 """
-The PROXY protocol: how a proxy tells whom it connects for.
+The PROXY protocol, by which a proxy tells the address of its client.
 
-HAProxy's ``proxy-protocol.txt``, versions 1 and 2, both to read and to write;
-the sections that are cited here are that document's.  Pure: values, and
-functions from bytes to values and back.
+It reads and writes versions 1 and 2 of HAProxy's ``proxy-protocol.txt``; sections
+cited here refer to that document.  This package is pure: values, and functions from
+bytes to values and back.
 """
 
 from mtlsgate.proxyprotocol.header import Command, Family, Header, Malformed

@@ -1,5 +1,5 @@
 """
-What a header says, as a value.
+A PROXY header as a value.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from twisted.internet.interfaces import IAddress
 
 class Malformed(ValueError):
     """
-    Bytes that are no header, in one line; nothing in it is the sender's own text.
+    Bytes that are not a header.  The text is one line without the sender's own text.
     """
 
 
 class Command(IntEnum):
     """On whose behalf a connection was made (section 2.2, the 13th byte)."""
 
-    #: The proxy's own, as for a health check; the addresses are the connection's.
+    #: The proxy's own, such as a health check; the header's addresses do not count.
     LOCAL = 0
-    #: Another's, whose addresses the header tells.
+    #: A client's, whose addresses are in the header.
     PROXY = 1
 
 
 class Family(IntEnum):
-    """What is connected (section 2.2, the 14th byte)."""
+    """The kind of addresses (section 2.2, the 14th byte)."""
 
-    #: Not known; the addresses are the connection's.  ``UNKNOWN`` in version 1.
+    #: Not known: use the connection's own addresses.  ``UNKNOWN`` in version 1.
     UNSPEC = 0x00
     TCP4 = 0x11
     UDP4 = 0x12
@@ -44,14 +44,16 @@ class Family(IntEnum):
 @frozen
 class Header:
     """
-    :ivar version: of the protocol.
+    A PROXY header.
+
+    :ivar version: the protocol's version.
     :ivar command: on whose behalf the connection was made.
-    :ivar family: what is connected; `Family.UNSPEC` with `Command.LOCAL`.
-    :ivar source: who the proxy was connected from; None where the header does
-        not tell, which means the connection's own peer.
-    :ivar destination: what they connected to; None where ``source`` is.
-    :ivar tlvs: what else it tells, as (type, value) in the order sent; no
-        padding and no checksum.
+    :ivar family: the kind of addresses; `Family.UNSPEC` with `Command.LOCAL`.
+    :ivar source: the client's address; None means the connection's own peer.
+    :ivar destination: the address that the client connected to; None if ``source``
+        is None.
+    :ivar tlvs: other facts as (type, value) in the order sent, without padding and
+        checksum.
     """
 
     version: Literal[1, 2]
@@ -67,9 +69,9 @@ Pair = tuple[IPv4Address, IPv4Address] | tuple[IPv6Address, IPv6Address]
 
 def ip_pair(source: IAddress, destination: IAddress) -> Pair | None:
     """
-    :returns: two addresses of one family, which a header needs; an IPv4 address
-        beside an IPv6 one is written as IPv6 does (RFC 4291, 2.5.5.2).  None
-        where one of them is neither.
+    :returns: two addresses of the same family, as a header needs.  If one is IPv6
+        and the other IPv4, the latter is mapped to IPv6 (RFC 4291, 2.5.5.2).  None
+        if one of them is not an IP address.
     """
     match source, destination:
         case IPv4Address(), IPv4Address():
@@ -88,10 +90,10 @@ def _as_ipv6(address: IPv4Address | IPv6Address) -> IPv6Address:
 def packed(address: IPv4Address | IPv6Address) -> bytes:
     """
     :returns: the address in network byte order.
-    :raises ValueError: if it is none.
+    :raises ValueError: if it is not an address of its family.
     """
     family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
-    # A link-local address may carry its zone, which means nothing elsewhere.
+    # Drop the zone of a link-local address: it means nothing on other machines.
     host = address.host.partition("%")[0]
     try:
         return socket.inet_pton(family, host)

@@ -1,5 +1,5 @@
 """
-Finding a header of either version in what a proxy sends first.
+Reads a header of either version from the first bytes of a connection.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ _TELLING = 5
 @frozen
 class NoHeader:
     """
-    :ivar detail: what is wrong; nothing in it is the sender's own text.
+    There is no valid header.
+
+    :ivar detail: what is wrong, without the sender's own text.
     """
 
     detail: str
 
 
 def begins_header(data: bytes) -> bool:
-    """:returns: whether the first five bytes are a header's, of either version."""
+    """:returns: whether the first five bytes begin a header of either version."""
     beginning = data[:_TELLING]
     return len(beginning) == _TELLING and any(
         one.startswith(beginning) for one in (v1.SIGNATURE, v2.SIGNATURE)
@@ -32,11 +34,11 @@ def begins_header(data: bytes) -> bool:
 
 class HeaderReader:
     """
-    Takes the bytes as they come until the header is whole.
+    Takes bytes as they come until the header is complete.
 
-    :ivar rest: once it is, what came after it.
-    :ivar _received: what came before that; never longer than the longest
-        header and what came in one piece with its end.
+    :ivar rest: the bytes after the complete header.
+    :ivar _received: the bytes so far.  They are never more than the longest header
+        plus one piece.
     """
 
     def __init__(self) -> None:
@@ -46,9 +48,9 @@ class HeaderReader:
 
     def feed(self, data: bytes) -> Header | NoHeader | None:
         """
-        :param data: the next bytes, as many as there are.
-        :returns: None while more is needed.  The outcome then depends on the
-            bytes alone and not on how they came, and later ones do not change it.
+        :param data: the next bytes, any number of them.
+        :returns: None while more bytes are needed.  The result depends only on
+            the bytes, not on how they were split, and later bytes do not change it.
         """
         if isinstance(self._outcome, Header):
             self.rest += data

@@ -22,7 +22,7 @@ _SSL_HEAD = 5
 class TlvType(IntEnum):
     """The registered types."""
 
-    #: The application protocol that was negotiated, as RFC 7301 has it (2.2.1).
+    #: The application protocol that was negotiated (RFC 7301; 2.2.1).
     ALPN = 0x01
     #: The name that the client asked for, in UTF-8; with TLS its SNI (2.2.2).
     AUTHORITY = 0x02
@@ -30,25 +30,25 @@ class TlvType(IntEnum):
     CRC32C = 0x03
     #: Padding (2.2.4).
     NOOP = 0x04
-    #: What the proxy calls the connection, at most 128 bytes (2.2.5).
+    #: The proxy's identifier for the connection, at most 128 bytes (2.2.5).
     UNIQUE_ID = 0x05
     #: The client's TLS: `Ssl` (2.2.6).
     SSL = 0x20
-    #: In it: the version, as ``TLSv1.3``.
+    #: Inside `SSL`: the version, such as ``TLSv1.3``.
     SSL_VERSION = 0x21
-    #: In it: the common name of the client's certificate, in UTF-8.
+    #: Inside `SSL`: the common name of the client's certificate, in UTF-8.
     SSL_CN = 0x22
-    #: In it: the cipher, as OpenSSL calls it.
+    #: Inside `SSL`: OpenSSL's name of the cipher.
     SSL_CIPHER = 0x23
-    #: In it: how the proxy's own certificate is signed.
+    #: Inside `SSL`: the signature algorithm of the proxy's own certificate.
     SSL_SIG_ALG = 0x24
-    #: In it: the kind of key in the proxy's own certificate.
+    #: Inside `SSL`: the kind of key in the proxy's own certificate.
     SSL_KEY_ALG = 0x25
     #: The network namespace's name (2.2.7).
     NETNS = 0x30
-    #: The first type that applications may use as they like (2.2.8).
+    #: The first type that is free for applications (2.2.8).
     MIN_CUSTOM = 0xE0
-    #: And the last.
+    #: The last one.
     MAX_CUSTOM = 0xEF
 
 
@@ -66,7 +66,9 @@ class SslClient(IntFlag):
 @frozen
 class Ssl:
     """
-    :ivar client: which of it there is.
+    The client's TLS.
+
+    :ivar client: what the client used.
     :ivar verified: whether the client's certificate was presented and verified.
     :ivar tlvs: the vectors in it.
     """
@@ -90,13 +92,13 @@ def encode_tlv(kind: int, value: bytes) -> bytes:
 
 
 def encode_tlvs(tlvs: Iterable[Tlv]) -> bytes:
-    """:returns: all of them, one after the other."""
+    """:returns: the encoded vectors, one after the other."""
     return b"".join(encode_tlv(kind, value) for kind, value in tlvs)
 
 
 def parse_tlvs(data: bytes) -> tuple[Tlv, ...]:
     """
-    :raises Malformed: if the last one ends elsewhere than the data.
+    :raises Malformed: if the last vector does not end with the data.
     """
     found: list[Tlv] = []
     at = 0
@@ -111,7 +113,7 @@ def parse_tlvs(data: bytes) -> tuple[Tlv, ...]:
 
 
 def alpn_tlv(protocol: bytes) -> Tlv:
-    """:param protocol: as it was negotiated: ``b"h2"``."""
+    """:param protocol: the negotiated protocol, such as ``b"h2"``."""
     return TlvType.ALPN, protocol
 
 
@@ -130,13 +132,13 @@ def ssl_tlv(
     resumed: bool = False,
 ) -> Tlv:
     """
-    :param version: of TLS: ``TLSv1.3``.
-    :param cipher: as OpenSSL calls it.
-    :param common_name: of the client's certificate, if it has one.
+    :param version: the TLS version, such as ``TLSv1.3``.
+    :param cipher: OpenSSL's name of the cipher.
+    :param common_name: the common name in the client's certificate, if it has one.
     :param presented: whether the client presented a certificate.
-    :param verified: whether that was found good.
-    :param resumed: whether it presented it in an earlier connection, whose
-        session this one resumes.
+    :param verified: whether the certificate was verified.
+    :param resumed: whether the client presented it in an earlier connection, and
+        this one resumes that session.
     """
     client = SslClient.SSL
     if presented:
@@ -153,7 +155,7 @@ def ssl_tlv(
 
 def parse_ssl(value: bytes) -> Ssl:
     """
-    :param value: of a vector of type `TlvType.SSL`.
+    :param value: the value of a vector of type `TlvType.SSL`.
     :raises Malformed: if it is cut short.
     """
     if len(value) < _SSL_HEAD:

@@ -12,13 +12,13 @@ from twisted.internet.interfaces import IAddress
 
 from mtlsgate.proxyprotocol.header import Command, Family, Header, Malformed, ip_pair, packed
 
-#: What a header of this version begins with.
+#: The first bytes of a header of this version.
 SIGNATURE = b"PROXY "
 
-#: The longest line there can be, its CRLF included.
+#: The longest possible line, including its CRLF.
 MAX_LINE = 107
 
-#: Its end, or what must not be taken for it.
+#: The end of the line, or a wrong line end.
 _STOP = re.compile(rb"\r\n|\n|\r(?=.)", re.DOTALL)
 _PORT = re.compile(rb"0|[1-9][0-9]{0,4}")
 _FIELDS = 5
@@ -26,9 +26,9 @@ _FIELDS = 5
 
 def parse_v1(data: bytes | bytearray) -> tuple[Header, int] | None:
     """
-    :param data: what came so far; begins with `SIGNATURE`.
-    :returns: the header and its length, or None while more is needed.
-    :raises Malformed: if it is no header, whatever may follow.
+    :param data: the bytes so far; they begin with `SIGNATURE`.
+    :returns: the header and its length, or None while more bytes are needed.
+    :raises Malformed: if it is not a header, whatever follows.
     """
     beginning = bytes(data[:MAX_LINE])
     found = _STOP.search(beginning)
@@ -44,7 +44,7 @@ def parse_v1(data: bytes | bytearray) -> tuple[Header, int] | None:
 def _line(text: bytes) -> Header:
     family, *fields = text.split(b" ")
     if family == b"UNKNOWN":
-        # What follows is to be ignored, whatever it is.
+        # The rest of the line must be ignored.
         return Header(1, Command.PROXY, Family.UNSPEC)
     if family not in (b"TCP4", b"TCP6"):
         raise Malformed("the PROXY line names a protocol other than TCP4, TCP6 and UNKNOWN")
@@ -77,7 +77,7 @@ def _port(text: bytes) -> int:
 
 def _ipv4(text: bytes) -> str:
     host = _address(socket.AF_INET, text)
-    # Some platforms read a heading zero as decimal, others as octal.
+    # Some platforms read a leading zero as decimal, others as octal.
     if host != text.decode("ascii"):
         raise Malformed("the PROXY line holds an address that is not written as IPv4 is")
     return host
@@ -88,7 +88,7 @@ def _ipv6(text: bytes) -> str:
 
 
 def _address(family: socket.AddressFamily, text: bytes) -> str:
-    """:returns: the address as the system writes it."""
+    """:returns: the address in the system's spelling."""
     try:
         return socket.inet_ntop(family, socket.inet_pton(family, text.decode("ascii")))
     except (OSError, ValueError):
@@ -98,12 +98,12 @@ def _address(family: socket.AddressFamily, text: bytes) -> str:
 
 def encode_v1(source: IAddress, destination: IAddress) -> bytes:
     """
-    :param source: who connects: an IPv4 or IPv6 address, by TCP; anything else
-        becomes ``UNKNOWN``.
-    :param destination: what they connected to; of one family with an IPv6
-        address, an IPv4 address is mapped into it.
-    :returns: the line, its CRLF included.
-    :raises ValueError: if a host or port is none.
+    :param source: the client's address: IPv4 or IPv6, by TCP; any other becomes
+        ``UNKNOWN``.
+    :param destination: the address that the client connected to.  If only one of the
+        two is IPv6, the IPv4 address is mapped to IPv6.
+    :returns: the line, including its CRLF.
+    :raises ValueError: if a host or port is invalid.
     """
     pair = ip_pair(source, destination)
     if pair is None or pair[0].type != "TCP":

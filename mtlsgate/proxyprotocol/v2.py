@@ -15,10 +15,10 @@ from mtlsgate.proxyprotocol.crc32c import crc32c
 from mtlsgate.proxyprotocol.header import Command, Family, Header, Malformed, ip_pair, packed
 from mtlsgate.proxyprotocol.tlv import Tlv, TlvType, encode_tlv, encode_tlvs, parse_tlvs
 
-#: What a header of this version begins with.
+#: The first bytes of a header of this version.
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
-#: The longest header there can be.
+#: The longest possible header.
 MAX_HEADER = 16 + 2**16 - 1
 
 _VERSION = 2
@@ -27,7 +27,7 @@ _COMMAND_AT, _FAMILY_AT = 12, 13
 _CHECKSUM = 4
 _UNIX = "108s108s"
 
-#: How long the addresses of a family are.
+#: The length of both addresses, by family.
 _ADDRESSES = {
     Family.UNSPEC: struct.Struct(""),
     Family.TCP4: struct.Struct("!4s4sHH"),
@@ -41,16 +41,16 @@ _ADDRESSES = {
 
 def parse_v2(data: bytes | bytearray) -> tuple[Header, int] | None:
     """
-    :param data: what came so far; begins with `SIGNATURE`.
-    :returns: the header and its length, or None while more is needed.
-    :raises Malformed: if it is no header, whatever may follow.
+    :param data: the bytes so far; they begin with `SIGNATURE`.
+    :returns: the header and its length, or None while more bytes are needed.
+    :raises Malformed: if it is not a header, whatever follows.
     """
     if len(data) <= _COMMAND_AT:
         return None
     command = _command(data[_COMMAND_AT])
     if len(data) <= _FAMILY_AT:
         return None
-    # Of a LOCAL connection the family is to be ignored, and all that follows.
+    # For a LOCAL connection the family and all that follows must be ignored.
     family = Family.UNSPEC if command is Command.LOCAL else _family(data[_FAMILY_AT])
     if len(data) < _HEAD:
         return None
@@ -88,7 +88,7 @@ def _family(byte: int) -> Family:
 
 
 def _checked(header: bytes, at: int) -> tuple[Tlv, ...]:
-    """:returns: the TLVs that begin there, once their checksum, if any, was verified."""
+    """:returns: the TLVs that begin there, after the checksum, if any, is verified."""
     found = parse_tlvs(header[at:])
     kept: list[Tlv] = []
     seen = False
@@ -131,8 +131,8 @@ def _ip(
 
 
 def _unix_name(field: bytes) -> bytes | None:
-    """:returns: what stands in a ``sun_path``: a path ends at its first NUL, and
-    an abstract name begins with one; None where the socket has no name."""
+    """:returns: the name in a ``sun_path``; None if the socket has no name.  A path ends
+    at its first NUL; an abstract name begins with one."""
     if field[:1] == b"\0":
         return field.rstrip(b"\0") or None
     return field.partition(b"\0")[0]
@@ -146,15 +146,14 @@ def encode_v2(
     checksum: bool = False,
 ) -> bytes:
     """
-    :param source: who connects: an IPv4, IPv6 or UNIX address; anything else
-        becomes UNSPEC.
-    :param destination: what they connected to; of one family with an IPv6
-        address, an IPv4 address is mapped into it.
-    :param tlvs: what else to tell, as (type, value).
+    :param source: the client's address: IPv4, IPv6 or UNIX; any other becomes UNSPEC.
+    :param destination: the address that the client connected to.  If only one of the
+        two is IPv6, the IPv4 address is mapped to IPv6.
+    :param tlvs: other facts, as (type, value).
     :param checksum: whether to add a CRC32C vector.
     :returns: the header.
-    :raises ValueError: if an address is none, or all of it is too long for a
-        header, which can hold 65,535 bytes.
+    :raises ValueError: if an address is invalid, or if everything together is longer
+        than the 65,535 bytes that a header can have.
     """
     family, addresses = _encoded(source, destination)
     return _encode(Command.PROXY, family, addresses + encode_tlvs(tlvs), checksum)

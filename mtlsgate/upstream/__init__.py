@@ -1,4 +1,4 @@
 """
-The way to what is behind the gate: targets, TLS to them, and the choice between
-several.  Shared by the protocols that dial one.
+Connections to targets behind the gate: addresses, TLS, and the choice between
+several targets.  All protocols that connect to a target use it.
 """

@@ -1,5 +1,5 @@
 """
-The PROXY header that tells a target whom a connection is from.
+The PROXY header that tells a target who the client is.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from mtlsgate.proxyprotocol import (
     ssl_tlv,
 )
 
-#: The type of the TLV that holds the client's certificate, in DER; one of those
-#: that applications may use as they like (PROXY protocol, 2.2.8).
+#: The type of the TLV with the client's certificate in DER.  The PROXY protocol leaves
+#: this type to applications (2.2.8).
 CERTIFICATE_TLV = 0xE0
 
 
@@ -29,8 +29,8 @@ class Announcement:
     """
     How a target is told.
 
-    :ivar version: of the PROXY protocol.
-    :ivar certificate: whether the client's certificate is part of it.
+    :ivar version: the version of the PROXY protocol.
+    :ivar certificate: whether to include the client's certificate.
     """
 
     version: Literal["v1", "v2"]
@@ -38,9 +38,9 @@ class Announcement:
 
     def header(self, peer: IVerifiedPeer | None, source: IAddress, destination: IAddress) -> bytes:
         """
-        :param peer: who connects, or None where no certificate is asked for.
-        :param source: where from.
-        :param destination: the gate's address that they connected to.
+        :param peer: the client; None if no certificate is asked for.
+        :param source: the client's address.
+        :param destination: the gate's address that the client connected to.
         :raises ValueError: if it does not fit into a header.
         """
         if self.version == "v1":

@@ -26,8 +26,8 @@ from mtlsgate.upstream.targets import Target
 from mtlsgate.upstream.tls import TlsClient
 from mtlsgate.upstream.verified import HandshakeFailed
 
-#: What an attempt may fail with, so that the next target is tried.  Anything
-#: else is the caller's own failure, as is a factory that builds no protocol.
+#: Failures after which the next target is tried.  Any other failure is the caller's,
+#: for example a factory that builds no protocol.
 _FAILURES = (
     error.ConnectError,
     error.ConnectingCancelledError,
@@ -46,7 +46,7 @@ class Attempt:
     A target that could not be reached.
 
     :ivar timed_out: whether it did not answer in time.
-    :ivar problem: why, in words.
+    :ivar problem: the failure, in words.
     """
 
     target: Target
@@ -59,9 +59,9 @@ class Attempt:
 
 class Unreachable(Exception):
     """
-    None of the targets could be reached; the text says why, of each.
+    No target could be reached.  The text says why, for each target.
 
-    :ivar attempts: at least one, in order.
+    :ivar attempts: the failed attempts in order, at least one.
     """
 
     def __init__(self, attempts: Sequence[Attempt]) -> None:
@@ -70,15 +70,17 @@ class Unreachable(Exception):
 
     @property
     def timed_out(self) -> bool:
-        """Whether no target answered in time, and none did anything else."""
+        """Whether all attempts timed out."""
         return all(one.timed_out for one in self.attempts)
 
 
 @frozen
 class Dialled:
     """
-    :ivar protocol: what was connected.
-    :ivar target: to what.
+    A connection to a target.
+
+    :ivar protocol: the connected protocol.
+    :ivar target: the target.
     """
 
     protocol: IProtocol
@@ -88,7 +90,7 @@ class Dialled:
 @implementer(IStreamClientEndpoint)
 class Backends:
     """
-    An endpoint that connects to the next target that can be reached.
+    An endpoint that connects to the next reachable target.
 
     :ivar rotation: the targets and their state.
     """
@@ -105,13 +107,13 @@ class Backends:
         endpoint: Callable[[Target, object, float], IStreamClientEndpoint] = Target.endpoint,
     ) -> None:
         """
-        :param targets: at least one.
-        :param reactor: what connects.
+        :param targets: the targets, at least one.
+        :param reactor: makes the connections.
         :param tls: speaks TLS to the targets.
-        :param connect_timeout: seconds for each target, with TLS.
-        :param retry_after: seconds for which a target that failed is passed over.
+        :param connect_timeout: seconds to connect to each target, including TLS.
+        :param retry_after: for how many seconds a failed target is skipped.
         :param clock: by default the reactor.
-        :param endpoint: what dials a target.
+        :param endpoint: makes the endpoint for a target.
         :raises ValueError: in one line, if a target cannot be dialled in this way.
         """
         self._clock: IReactorTime = reactor if clock is None else clock  # type: ignore[assignment]
@@ -125,7 +127,7 @@ class Backends:
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        :returns: the protocol, connected; fails with `Unreachable`
+        :returns: the connected protocol; fails with `Unreachable`
             (`IStreamClientEndpoint`).
         """
         return self.dial(factory).addCallback(lambda dialled: dialled.protocol)
@@ -134,23 +136,23 @@ class Backends:
         self, factory: IProtocolFactory, preface: bytes = b"", first: Target | None = None
     ) -> Deferred[Dialled]:
         """
-        :param preface: what to send before anything else, TLS included.  A protocol
-            writes nothing itself until it is returned.
-        :param first: the target to begin with; by default the rotation's next.
-        :returns: the protocol, connected, and to what; fails with
-            `Unreachable`.  Cancelling it stops the attempt underway.
+        :param preface: bytes to send before anything else, even before TLS.  The
+            protocol must not write until it is returned.
+        :param first: the target to try first; by default the rotation's next.
+        :returns: the connected protocol and its target; fails with `Unreachable`.
+            Cancelling it stops the current attempt.
         """
         return _Dialling(self, factory, preface, first).outcome
 
     def attempt(
         self, target: Target, factory: IProtocolFactory, preface: bytes
     ) -> Deferred[IProtocol]:
-        """:returns: the protocol, connected to that very target in time."""
+        """:returns: the protocol, connected in time to this target only."""
         dialling = self._wrapped(target, preface).connect(factory)
         if preface and self._tls is None:
             dialling.addCallback(_say, preface)
         if dialling.called and not dialling.paused:
-            # Connected at once, as on one machine: nothing to be timed.
+            # It connected at once, as on the same machine: no timer is needed.
             return dialling
         return dialling.addTimeout(self._connect_timeout, self._clock, _timed_out)
 
@@ -161,7 +163,7 @@ class Backends:
         return self._tls.wrap(endpoint, target.host, preface)
 
     def describe(self, target: Target, failure: Failure) -> Attempt:
-        """:returns: a failed attempt, in words."""
+        """:returns: the failed attempt, described in words."""
         cause = failure.value
         late = isinstance(cause, _TIMEOUTS)
         text = f"no answer within {self._connect_timeout:g} s" if late else _words(cause)
@@ -176,7 +178,7 @@ class _Dialling:
     """
     One call of `Backends.dial`.
 
-    :ivar outcome: what comes of it.
+    :ivar outcome: fires with the result.
     """
 
     def __init__(
@@ -234,14 +236,14 @@ class _Dialling:
 
 
 def _say(protocol: IProtocol, preface: bytes) -> IProtocol:
-    """Send what comes before all else."""
+    """Send the preface."""
     transport: ITransport = protocol.transport  # type: ignore[attr-defined]
     transport.write(preface)
     return protocol
 
 
 def _timed_out(result: IProtocol | Failure, seconds: float) -> IProtocol | Failure:
-    # What an endpoint fails with when it is cancelled is its own affair.
+    # Endpoints fail with different errors when cancelled: make them all a timeout.
     return Failure(TimeoutError()) if isinstance(result, Failure) else result
 
 

@@ -1,9 +1,9 @@
 """
-Connecting sockets, without waiting.
+Connecting sockets without blocking.
 
-`SocketEndpoint` connects to an address.  `DiallingReactor` lets Twisted's own
-endpoints, for host names and for endpoint strings, do the same: what they connect
-is a `PlainTransport`, too.
+`SocketEndpoint` connects to an address.  `DiallingReactor` does the same for Twisted's
+own endpoints, for host names and endpoint strings: their connections are
+`PlainTransport` objects too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from mtlsgate.tls.plain import PlainTransport
 
-#: An address as the socket module has it: host and port, or a path.
+#: An address in the socket module's form: host and port, or a path.
 SocketAddress = tuple[str, int] | str
 
 _UNDERWAY = (errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN)
@@ -49,7 +49,7 @@ class NoProtocol(ConnectError):
 
 
 class _Outcome(Protocol):
-    """Who is told what came of an attempt; one of these, once."""
+    """Is told the result of an attempt: one of these methods is called, once."""
 
     def connected(self, sock: socket.socket) -> None: ...
     def failed(self, failure: Failure) -> None: ...
@@ -59,8 +59,8 @@ class Attempt(FileDescriptor):
     """
     One attempt to connect a socket.
 
-    :ivar _socket: until there is an outcome.
-    :ivar _timer: ends the attempt, if it waits.
+    :ivar _socket: the socket; None after the attempt.
+    :ivar _timer: ends the attempt when time is up.
     """
 
     _socket: socket.socket | None = None
@@ -76,9 +76,9 @@ class Attempt(FileDescriptor):
     ) -> None:
         """
         :param address: an IP address with a port, or a unix socket's path.
-        :param outcome: told what came of it, possibly at once.
-        :param timeout: seconds, or None for as long as the system tries.
-        :param bind: where to connect from.
+        :param outcome: is told the result, possibly at once.
+        :param timeout: in seconds; None means as long as the system tries.
+        :param bind: the local address to connect from.
         """
         super().__init__(reactor)
         self._outcome = outcome
@@ -90,8 +90,7 @@ class Attempt(FileDescriptor):
         except OSError as error:
             self._fail(error.errno or errno.EINVAL)
             return
-        # On one machine it is connected when the first call returns, and the
-        # second one says so.
+        # On the same machine the first call often connects; the second one tells.
         code = sock.connect_ex(address)
         if code == errno.EINPROGRESS:
             code = sock.connect_ex(address)
@@ -105,11 +104,11 @@ class Attempt(FileDescriptor):
             self._fail(code)
 
     def fileno(self) -> int:
-        """:returns: the socket's descriptor; -1 when there is an outcome."""
+        """:returns: the socket's descriptor; -1 after the attempt."""
         return -1 if self._socket is None else self._socket.fileno()
 
     def doWrite(self) -> None:
-        """The system knows what came of it."""
+        """The attempt has succeeded or failed."""
         if self._socket is not None:
             code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code:
@@ -118,13 +117,13 @@ class Attempt(FileDescriptor):
                 self._succeed()
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor says that it failed, or ends."""
+        """The reactor reports a failure, or stops."""
         if self._socket is not None:
             code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self._fail(code or errno.ECONNABORTED)
 
     def cancel(self) -> None:
-        """Stop trying; nobody is told."""
+        """Stop trying, without telling anybody."""
         if self._socket is not None:
             self._take().close()
 
@@ -158,13 +157,13 @@ def _new_socket(address: SocketAddress) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
     if family != socket.AF_UNIX:
-        # Nagle's algorithm would wait for what the other end has yet to send.
+        # Nagle's algorithm would delay data until the other end answers.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
     return sock
 
 
 def _named(address: object) -> IAddress:
-    """:returns: a socket's address as Twisted has it."""
+    """:returns: a socket's address as a Twisted address."""
     if isinstance(address, tuple):
         if ":" in address[0]:
             return IPv6Address("TCP", *address)
@@ -181,8 +180,8 @@ def _connect(
 ) -> IProtocol:
     """
     :param on_lost: called when the connection is over.
-    :returns: the factory's protocol, connected.
-    :raises NoProtocol: if there is none.
+    :returns: the factory's connected protocol.
+    :raises NoProtocol: if the factory builds none.
     """
     peer = _named(address)
     transport = PlainTransport(sock, reactor, peer, _named(sock.getsockname()))
@@ -199,9 +198,10 @@ def _connect(
 
 def endpoint_of(reactor: Any, address: SocketAddress, timeout: float) -> IStreamClientEndpoint:
     """
-    :param reactor: one that watches no descriptors, as in memory, connects by itself.
-    :param timeout: seconds for an attempt.
-    :returns: what connects to an address.
+    :param reactor: if it watches no descriptors, as in memory, its own endpoints are
+        used.
+    :param timeout: seconds for one attempt.
+    :returns: an endpoint for the address.
     """
     if IReactorFDSet.providedBy(reactor):
         return SocketEndpoint(reactor, address, timeout)
@@ -219,7 +219,7 @@ class SocketEndpoint:
 
     :ivar reactor: watches the sockets.
     :ivar address: an IP address with a port, or a unix socket's path.
-    :ivar timeout: seconds for an attempt.
+    :ivar timeout: seconds for one attempt.
     """
 
     reactor: Any
@@ -227,7 +227,7 @@ class SocketEndpoint:
     timeout: float | None = None
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        """:returns: the factory's protocol, connected."""
+        """:returns: the factory's connected protocol."""
         return _Connecting(self, factory).outcome
 
 
@@ -272,20 +272,20 @@ class _Connecting:
 
 def dialling(reactor: Any) -> Any:
     """
-    :param reactor: one that watches no descriptors, as in memory, connects by itself.
-    :returns: a reactor with which Twisted's endpoints make `PlainTransport`s.
+    :param reactor: if it watches no descriptors, as in memory, it is returned as it is.
+    :returns: a reactor with which Twisted's endpoints make `PlainTransport` objects.
     """
     return DiallingReactor(reactor) if IReactorFDSet.providedBy(reactor) else reactor
 
 
 class DiallingReactor:
     """
-    A reactor that does everything as the one below it, but that what it connects
-    are `PlainTransport`s.
+    Wraps a reactor.  It changes only one thing: connections that it makes are
+    `PlainTransport` objects.
     """
 
     def __init__(self, reactor: Any) -> None:
-        """:param reactor: the one below."""
+        """:param reactor: the wrapped reactor."""
         self._reactor = reactor
         directlyProvides(self, providedBy(reactor))
 
@@ -300,7 +300,7 @@ class DiallingReactor:
         timeout: float = 30,
         bindAddress: tuple[str, int] | None = None,
     ) -> Connector:
-        """:returns: what connects (`IReactorTCP`)."""
+        """:returns: a connector (`IReactorTCP`)."""
         connector = Connector(self._reactor, (host, port), factory, timeout, bindAddress)
         connector.connect()
         return connector
@@ -308,7 +308,7 @@ class DiallingReactor:
     def connectUNIX(
         self, address: str, factory: Any, timeout: float = 30, checkPID: int = 0
     ) -> Connector:
-        """:returns: what connects (`IReactorUNIX`)."""
+        """:returns: a connector (`IReactorUNIX`)."""
         connector = Connector(self._reactor, address, factory, timeout)
         connector.connect()
         return connector
@@ -317,12 +317,12 @@ class DiallingReactor:
 @implementer(IConnector)
 class Connector:
     """
-    What Twisted's endpoints get for connecting.
+    The connector for Twisted's endpoints.
 
-    :ivar _attempt: while it tries.
-    :ivar _looking: while it looks a name up.
-    :ivar _transport: when it is connected.
-    :ivar _is_trying: whether there is no outcome yet.
+    :ivar _attempt: the current attempt, or None.
+    :ivar _looking: the current name lookup, or None.
+    :ivar _transport: the connection, or None.
+    :ivar _is_trying: whether there is no result yet.
     """
 
     _attempt: Attempt | None = None
@@ -338,7 +338,7 @@ class Connector:
         timeout: float,
         bind: tuple[str, int] | None = None,
     ) -> None:
-        """:param factory: an `IProtocolFactory` that clients have."""
+        """:param factory: a client factory."""
         self._reactor = reactor
         self._address = address
         self._factory = factory
@@ -346,7 +346,7 @@ class Connector:
         self._bind = bind
 
     def connect(self) -> None:
-        """Try."""
+        """Start connecting."""
         self._is_trying = True
         self._factory.doStart()
         self._factory.startedConnecting(self)
@@ -383,7 +383,7 @@ class Connector:
             self._transport.loseConnection()
 
     def getDestination(self) -> IAddress:
-        """:returns: where to."""
+        """:returns: the target's address."""
         return _named(self._address)
 
     def connected(self, sock: socket.socket) -> None:

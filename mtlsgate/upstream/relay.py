@@ -1,13 +1,12 @@
 """
-Bytes between a client and a target, until both are done.
+Relays bytes between a client and a target until both are done.
 
-A `Relay` has two ends, which are alike: each hands what it reads to the other,
-is paused while the other does not get rid of it, and ends the other's writing
-when it has read to the end.
+A `Relay` has two ends of the same kind.  Each end passes what it reads to the other
+end.  It pauses while the other end cannot write, and when it has read everything it
+ends the other's stream.
 
-What a lost connection means for the other end depends on whether it had read
-to its end by then.  If not, the stream was cut off, and the other end is reset,
-so that nobody takes what came for all there is.
+If a connection is lost before the end of its stream, the stream was cut off.  The
+other end is then reset, so that nobody mistakes a part for the whole.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ from mtlsgate.tls.transport import TlsTransport
 
 Writer = Callable[[bytes], None]
 
-#: For how long, in seconds, an end may take nothing of what is underway to it, nor
-#: end its own side, when all else is over.
+#: When the other end is over: how many seconds an end may take no bytes and not end
+#: its own side.
 _LINGER = 30.0
-#: When that is first looked at: most ends are gone by then, and asking the system
-#: takes longer than all else that ending a relay does.
+#: After how many seconds that is first checked.  Most ends have left by then, and the
+#: check is expensive.
 _GONE = 1.0
-#: How often, in seconds, it is looked whether it took it.
+#: The seconds between two checks whether an end has taken its bytes.
 _LOOK = 0.05
 
 
 class StreamTransport(Structure):
-    """What an end needs of its transport."""
+    """What an end needs from its transport."""
 
     def write(self, data: bytes) -> None: ...
     def pauseProducing(self) -> None: ...
@@ -61,9 +60,11 @@ class StreamTransport(Structure):
 @frozen
 class Limits:
     """
-    :ivar idle_timeout: seconds without a byte in either direction after which
-        a relay ends; None for no limit.
-    :ivar max_lifetime: seconds after which it ends in any case.
+    The time limits of a relay; None means no limit.
+
+    :ivar idle_timeout: a relay ends after this many seconds without a byte in
+        either direction.
+    :ivar max_lifetime: a relay ends after this many seconds in any case.
     """
 
     idle_timeout: float | None = None
@@ -75,12 +76,12 @@ class End(Protocol):
     """
     One end of a relay.
 
-    :ivar other: the other end, once there is one.
-    :ivar finished: all that will come from here has been read.
-    :ivar lost: the connection is.
-    :ivar paused: the other end does not get rid of what is read here.
-    :ivar _forward: takes what is read: until there is another end, a list does, and
-        from then on that end's transport.
+    :ivar other: the other end; None until it is known.
+    :ivar finished: whether everything from this end has been read.
+    :ivar lost: whether the connection is lost.
+    :ivar paused: whether this end does not read because the other cannot write.
+    :ivar _forward: takes the bytes that are read: first a list, and when there is
+        another end, that end's transport.
     """
 
     transport: StreamTransport  # type: ignore[assignment]
@@ -95,20 +96,20 @@ class End(Protocol):
         self._forward: Writer = self._early.append
 
     def connectionMade(self) -> None:
-        """Make the transport fit for relaying."""
+        """Prepare the transport for relaying."""
         transport = self.transport
         if ITCPTransport.providedBy(transport):
-            # Nagle's algorithm would wait for what the other end has yet to send.
+            # Nagle's algorithm would delay data until the other end answers.
             transport.setTcpNoDelay(True)
-            # An end that vanished without a word is found out.
+            # Notice an end that vanished silently.
             transport.setTcpKeepAlive(True)
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass it on."""
+        """Pass the bytes on."""
         self._forward(data)
 
     def join(self, other: End) -> None:
-        """From now on, what is read here goes there."""
+        """From now on, bytes that are read here go to the other end."""
         self.other = other
         other.transport.registerProducer(self, True)
         forward = self.relay.watched(other.writer())
@@ -118,7 +119,7 @@ class End(Protocol):
             forward(early)
 
     def writer(self) -> Writer:
-        """:returns: what writes to this end, at once if it can."""
+        """:returns: the function that writes to this end, at once if possible."""
         transport = self.transport
         return transport.write_at_once if isinstance(transport, TlsTransport) else transport.write
 
@@ -129,7 +130,7 @@ class End(Protocol):
             self.relay.end_finished(self)
 
     def writeConnectionLost(self) -> None:
-        """The last word was sent here; nothing hangs on it."""
+        """The stream to this end was ended.  Nothing needs to be done."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the relay."""
@@ -138,16 +139,16 @@ class End(Protocol):
         self.relay.end_lost(self)
 
     def finish_writing(self) -> None:
-        """End the stream to this end, after what was written to it."""
+        """End the stream to this end after everything written."""
         if not self.lost:
             self.transport.unregisterProducer()
-            # Not every kind of endpoint has transports that can.
+            # Some endpoints' transports cannot do this.
             end = getattr(self.transport, "loseWriteConnection", self.transport.loseConnection)
             end()
 
     def close(self) -> None:
-        """End the connection after what was written to it; what still comes from
-        here is read, so that it can end in good order, and goes nowhere."""
+        """End the connection after everything written.  What still comes from here is
+        read and dropped, so that the connection can end properly."""
         if not self.lost:
             self._ignore()
             self.transport.unregisterProducer()
@@ -156,13 +157,13 @@ class End(Protocol):
                 self.transport.resumeProducing()
 
     def reset(self) -> None:
-        """End the connection here and now."""
+        """Reset the connection."""
         if not self.lost:
             self._ignore()
             self.transport.abortConnection()
 
     def stop_reading(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._ignore()
         self.paused = True
         if not self.lost:
@@ -174,7 +175,7 @@ class End(Protocol):
     # IPushProducer, for the other end's transport
 
     def pauseProducing(self) -> None:
-        """Read no more: the other end does not take it."""
+        """Stop reading: the other end cannot write."""
         self.paused = True
         if not self.lost:
             self.transport.pauseProducing()
@@ -186,16 +187,16 @@ class End(Protocol):
             self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
-        """The other end is lost, as it says itself."""
+        """Do nothing: the other end reports its loss itself."""
 
 
 def _ignore(data: bytes) -> None:
-    """Take what nobody wants any longer."""
+    """Drop bytes that nobody wants any more."""
 
 
 def unsent(end: End) -> int:
-    """:returns: how many bytes wait here and in the system, and have not reached an end
-    yet; as far as its transport tells."""
+    """:returns: how many bytes, here and in the system, have not reached an end yet; as
+    far as its transport knows."""
     transport = end.transport
     if isinstance(transport, SocketStream):
         return transport.unsent + transport.underway
@@ -204,12 +205,12 @@ def unsent(end: End) -> int:
 
 class Relay:
     """
-    Two ends, and what passes between them.
+    Two ends, and the bytes between them.
 
-    :ivar client: the end that was there first.
-    :ivar target: the other one, once there is.
-    :ivar _timers: what ends it in its time.
-    :ivar _seen: when the last bytes came by, where that matters.
+    :ivar client: the client's end, which comes first.
+    :ivar target: the target's end; None until it is connected.
+    :ivar _timers: the timers by name.
+    :ivar _seen: when the last bytes passed, if there is an idle timeout.
     """
 
     target: End | None = None
@@ -219,7 +220,7 @@ class Relay:
         self, clock: IReactorTime, limits: Limits, on_limit: Callable[[str], None]
     ) -> None:
         """
-        :param on_limit: told which of the limits ends it.
+        :param on_limit: called with the name of the limit that ends the relay.
         """
         self.clock = clock
         self._limits = limits
@@ -227,7 +228,7 @@ class Relay:
         self._timers: dict[str, IDelayedCall] = {}
 
     def join(self, client: End, target: End) -> None:
-        """Let bytes pass."""
+        """Connect the two ends."""
         self.client, self.target = client, target
         self._seen = self.clock.seconds()
         limits = self._limits
@@ -241,17 +242,17 @@ class Relay:
             client.transport.resumeProducing()
 
     def give_up(self, client: End) -> None:
-        """There is no target: end the client's connection in good order."""
+        """There is no target: end the client's connection properly."""
         self.client = client
         self._close()
 
     def live(self) -> None:
-        """Begin to count the lifetime."""
+        """Start the lifetime limit."""
         if self._limits.max_lifetime is not None:
             self._after("max_lifetime", self._limits.max_lifetime, self._end, "max_lifetime")
 
     def watched(self, forward: Writer) -> Writer:
-        """:returns: what passes bytes on, and takes note of it if that matters."""
+        """:returns: a function that passes bytes on, and notes the time if needed."""
         if self._limits.idle_timeout is None:
             return forward
         seconds = self.clock.seconds
@@ -263,7 +264,7 @@ class Relay:
         return note
 
     def end_finished(self, end: End) -> None:
-        """An end has been read to its end."""
+        """Everything from an end has been read."""
         other = end.other
         if other is None:
             return
@@ -280,9 +281,8 @@ class Relay:
         elif end.finished and (other.finished or end is self.target):
             self._close()
         else:
-            # Cut off, or gone before it had the whole answer: so that the other
-            # end does not take it for all right, it is reset.  But first it
-            # gets what was sent to it while all was well.
+            # The end was cut off, or left before it had the whole answer.  Reset the
+            # other end, so that it notices.  But first deliver what was already sent.
             self._stop_timing()
             other.stop_reading()
             self._after("linger", _GONE, self._linger)
@@ -297,7 +297,7 @@ class Relay:
             end.reset()
 
     def _close(self) -> None:
-        """End what is left of both in good order, or after a while without."""
+        """End the remaining ends properly; if that takes too long, reset them."""
         self._stop_timing()
         self._after("linger", _GONE, self._linger)
         for end in self._left():
@@ -305,9 +305,9 @@ class Relay:
 
     def _linger(self, before: int | None = None) -> None:
         """
-        Reset what is left, once it has taken nothing for a while.
+        Reset the remaining ends when they have taken nothing for a while.
 
-        :param before: how much was underway when it was last looked.
+        :param before: how many bytes were underway at the last check.
         """
         underway = sum(map(unsent, self._left()))
         if before is None or underway < before:
@@ -336,7 +336,7 @@ class Relay:
     def _after(
         self, name: str, seconds: float, call: Callable[..., object], *arguments: object
     ) -> None:
-        """Set a timer; of each name there is one."""
+        """Set the timer with this name; it replaces an earlier one."""
         timer = self._timers.get(name)
         if timer is not None and timer.active():
             timer.cancel()

@@ -1,7 +1,7 @@
 """
-Which of several targets is next: round robin, past those that are down.
+Chooses the next target: round robin, without those that are down.
 
-The time comes in with each call, and nothing is dialled here.
+Callers pass in the time; nothing is dialled here.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from mtlsgate.upstream.targets import Target
 @define(eq=False)
 class Rotation:
     """
-    The targets, and which of them failed not long ago.
+    The targets, and which of them failed recently.
 
-    :ivar targets: in the order they are used in.
-    :ivar retry_after: seconds for which a target that failed is passed over.
-    :ivar _next: the place that is looked at first.
-    :ivar _down_until: by place, until when what failed is passed over.
+    :ivar targets: the targets, in the order of use.
+    :ivar retry_after: for how many seconds a failed target is skipped.
+    :ivar _next: the index to try first.
+    :ivar _down_until: by index, until when a failed target is skipped.
     """
 
     targets: tuple[Target, ...]
@@ -31,9 +31,9 @@ class Rotation:
 
     def choose(self, now: float, tried: Collection[Target] = ()) -> Target | None:
         """
-        :param tried: what was tried in vain already, for this connection.
-        :returns: the next target that is not down; if all are, one that is,
-            so that nothing fails without a try; None if all were tried.
+        :param tried: the targets that have already failed for this connection.
+        :returns: the next target that is not down.  If all are down, one of them,
+            so that no connection fails without a try.  None if all were tried.
         """
         count, down_until = len(self.targets), self._down_until
         places = [(self._next + step) % count for step in range(count)]
@@ -44,7 +44,7 @@ class Rotation:
         chosen = (up or left)[0]
         self._next = (chosen + 1) % count
         if chosen in down_until:
-            # One connection finds out whether it is back; the others still pass it over.
+            # One connection finds out whether it is back; the others still skip it.
             down_until[chosen] = now + self.retry_after
         return self.targets[chosen]
 

@@ -1,5 +1,5 @@
 """
-What a ``target`` attribute says, and the endpoint that dials it.
+Parses the ``target`` attribute, and makes the endpoint that dials it.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ T = TypeVar("T")
 
 _HOST_PORT = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*):(?P<port>[0-9]+)")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
-#: What ``sun_path`` holds on Linux, and its final NUL (unix(7)).
+#: The longest path that fits ``sun_path`` on Linux, without its final NUL (unix(7)).
 _MAX_PATH = 107
-#: One character of an endpoint string, which a backslash makes an ordinary one.
+#: One character of an endpoint string; a backslash escapes it.
 _CHARACTER = re.compile(r"\\(.)|(.)", re.DOTALL)
 
 
 @frozen
 class Target:
     """
-    Where to connect to.
+    A place to connect to.
 
-    :ivar text: as it was written.
-    :ivar is_local: whether what is sent there cannot leave this machine: a
-        loopback address, ``localhost`` or a unix socket.
+    :ivar text: the target as written.
+    :ivar is_local: whether data for it stays on this machine: a loopback address,
+        ``localhost`` or a unix socket.
     :ivar host: a host name or an IP address, or None.
     :ivar port: the TCP port, or None.
     :ivar path: the unix socket's path, or None.
-    :ivar description: the Twisted endpoint string, where it takes one to dial.
+    :ivar description: the Twisted endpoint string, if it was written as one.
     """
 
     text: str
@@ -57,10 +57,10 @@ class Target:
 
     def endpoint(self, reactor: object, timeout: float) -> IStreamClientEndpoint:
         """
-        :param reactor: what connects.
-        :param timeout: seconds for one attempt; a Twisted endpoint string says its own.
-        :returns: what dials.  A host name is looked up when it does.
-        :raises ValueError: in one line, if the endpoint string is in error.
+        :param reactor: makes the connections.
+        :param timeout: seconds for one attempt; a Twisted endpoint string has its own.
+        :returns: the endpoint.  It looks up a host name when it connects.
+        :raises ValueError: in one line, if the endpoint string is wrong.
         """
         if self.description is not None:
             return _from_string(dialling(reactor), self.description)
@@ -75,10 +75,10 @@ class Target:
 
 def parse_targets(written: object, parse: Callable[[str], T]) -> list[T]:
     """
-    :param written: what a ``target`` attribute holds: a string, or a list of them.
-    :param parse: reads one; raises ValueError with what is wrong.
-    :returns: at least one, no two the same.
-    :raises ValueError: with what is wrong, in one line.
+    :param written: the value of a ``target`` attribute: a string or a list of strings.
+    :param parse: parses one target; raises ValueError if it is wrong.
+    :returns: at least one target, without duplicates.
+    :raises ValueError: with the problem, in one line.
     """
     entries: list[object] = list(written) if isinstance(written, list | tuple) else [written]
     texts = [entry for entry in entries if isinstance(entry, str)]
@@ -93,7 +93,7 @@ def parse_targets(written: object, parse: Callable[[str], T]) -> list[T]:
 
 def refuse_plaintext(target: Target) -> None:
     """
-    :raises ValueError: if what is sent to the target leaves this machine.
+    :raises ValueError: if the target is not on this machine.
     """
     if not target.is_local:
         raise ValueError(
@@ -173,7 +173,7 @@ def _is_loopback(host: str) -> bool:
 def _described(text: str, kind: str) -> Target:
     match kind.lower():
         case "tls" | "ssl":
-            # They bring trust settings of their own, the system's for one.
+            # These endpoints have their own trust settings, such as the system's store.
             raise ValueError(
                 f'{quoted(text)}: write "host:port" and a tls block that says which CA to trust'
             )
@@ -196,7 +196,7 @@ def _described(text: str, kind: str) -> Target:
 
 
 def _arguments(text: str, *names: str) -> tuple[str | None, ...]:
-    """:returns: an endpoint string's arguments of these names, or else at these places."""
+    """:returns: an endpoint string's arguments by these names, or by their position."""
     given: dict[str, str] = {}
     in_order: list[str] = []
     for name, value in _fields(text):

@@ -1,6 +1,6 @@
 """
-TLS to a target: the nested ``tls`` block of a protocol, and the client's side
-that is built from it.
+TLS to a target: the nested ``tls`` block of a protocol, and the client that is built
+from it.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _SYSTEM = Path("system")
 @frozen(kw_only=True)
 class TargetTls:
     """
-    The ``tls`` block of a protocol that dials a target.
+    The ``tls`` block of a protocol that connects to a target.
 
-    :ivar server_ca_certificate: the CAs, each of them trusted; the file
-        ``system`` is the system's trust store.
-    :ivar client_certificate: what the gate shows of itself, leaf first.
+    :ivar server_ca_certificate: the trusted CAs; the file name ``system`` means the
+        system's trust store.
+    :ivar client_certificate: the gate's own certificate, leaf first.
     :ivar client_private_key: its key.
-    :ivar client_private_key_passphrase: for an encrypted key.
+    :ivar client_private_key_passphrase: the passphrase of an encrypted key.
     :ivar server_name: the DNS name or IP address that the server's certificate
         must be for; by default the target's host.
     """
@@ -54,7 +54,7 @@ class TargetTls:
     server_name: Located[str] | None = None
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
-        """Yield (attribute or None, text) for what is wrong with the block as a whole."""
+        """Yield (attribute or None, text) for each problem of the whole block."""
         if self.server_ca_certificate is None:
             yield (
                 None,
@@ -74,11 +74,11 @@ class TargetTls:
         """
         :param environment: reads the files.
         :param alpn: the application protocols to offer.
-        :returns: what makes connections to any server.
-        :raises Misconfigured: at what cannot be used.
+        :returns: makes connections to any server.
+        :raises Misconfigured: at the value that cannot be used.
         """
         trust = self.server_ca_certificate
-        assert trust is not None  # or `problems` said so
+        assert trust is not None  # `problems` has checked that
         anchors = None if trust.path == _SYSTEM else _certificates(trust, environment)
         if anchors is None and not any(system_store()):
             raise Misconfigured(
@@ -124,8 +124,8 @@ class TlsClient:
     """
     Makes TLS connections to servers whose path and name are verified.
 
-    :ivar server_name: what every server must be called, or None for the name
-        that its target has.
+    :ivar server_name: the name that every server's certificate must be for; None
+        means the target's host.
     """
 
     def __init__(
@@ -136,11 +136,12 @@ class TlsClient:
         alpn: Sequence[bytes] = (),
     ) -> None:
         """
-        :param anchors: the trusted certificates; one that is no CA is trusted
-            for itself alone.  None is the system's trust store.
-        :param credential: what to show if the server asks.
+        :param anchors: the trusted certificates.  One that is not a CA is trusted
+            only as the server's own certificate.  None means the system's trust
+            store.
+        :param credential: the certificate to show if the server asks.
         :param alpn: the application protocols to offer.
-        :raises TlsError: if OpenSSL refuses any of it.
+        :raises TlsError: if OpenSSL refuses one of these.
         """
         self.server_name = server_name
         self._context = ClientContext(anchors, credential, alpn)
@@ -152,10 +153,10 @@ class TlsClient:
         preface: bytes = b"",
     ) -> TlsEndpoint:
         """
-        :param endpoint: dials the server, by TCP or a unix socket.
-        :param host: the server's name, where the block does not say one.
-        :param preface: what is sent before TLS.
-        :returns: what dials the server with TLS.
+        :param endpoint: connects to the server by TCP or a unix socket.
+        :param host: the server's name, if the block has none.
+        :param preface: bytes to send before TLS.
+        :returns: an endpoint that connects with TLS.
         :raises ValueError: if there is no name to verify.
         """
         name = self.server_name or host

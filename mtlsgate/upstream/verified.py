@@ -1,9 +1,9 @@
 """
-Connections to servers that are verified before anything is said to them.
+Connections to servers that are verified before anything is sent to them.
 
-The server is verified within the handshake, path and name, and whatever goes
-wrong in doing so ends it: a protocol is built only for a server that is proven
-to be the one meant, and no certificate is shown to any other.
+The server's path and name are verified during the handshake.  Any problem ends it.  A
+protocol is built only for the right server, and no other server gets to see the
+gate's client certificate.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from mtlsgate.tls.transport import TlsTransport
 
 class HandshakeFailed(Exception):
     """
-    TLS to a target did not come about; the text says why, in one line.
+    The TLS handshake with a target failed; the text says why, in one line.
     """
 
 
 class NotVerified(HandshakeFailed):
-    """A server did not prove to be the one that was meant; the text says how."""
+    """A server's certificate could not be verified; the text says why."""
 
 
 @implementer(IStreamClientEndpoint)
 @frozen
 class TlsEndpoint:
     """
-    Dials a server with TLS, and connects a protocol to it when it is verified.
+    Connects to a server with TLS, and connects a protocol when it is verified.
 
-    :ivar server_name: what the server's certificate must be for.
-    :ivar preface: what is sent before TLS.
+    :ivar server_name: the name that the server's certificate must be for.
+    :ivar preface: bytes to send before TLS.
     """
 
     _endpoint: IStreamClientEndpoint
@@ -62,7 +62,7 @@ class TlsEndpoint:
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        :returns: the protocol, when the handshake is done.  Fails with
+        :returns: the protocol, when the handshake is complete.  Fails with
             `HandshakeFailed`, or as the endpoint's own ``connect`` does.
         """
         connection = self._context.connection(self.server_name)
@@ -74,9 +74,9 @@ class _Attempt:
     """
     One connection, from dialling to the end of its handshake.
 
-    :ivar outcome: what comes of it.
-    :ivar _is_settled: whether that is known, or nobody waits for it any longer.
-    :ivar _transport: while it shakes hands.
+    :ivar outcome: fires with the result.
+    :ivar _is_settled: whether there is a result, or nobody waits for it any more.
+    :ivar _transport: the transport during the handshake; otherwise None.
     """
 
     _is_settled = False
@@ -103,7 +103,7 @@ class _Attempt:
         """Twisted asks for this."""
 
     def buildProtocol(self, addr: IAddress) -> IProtocol:
-        """:returns: what takes the socket over."""
+        """:returns: a protocol that takes over the socket."""
         return _Takeover(self)
 
     def _cancel(self, _: object) -> None:
@@ -118,7 +118,7 @@ class _Attempt:
             self.outcome.errback(failure)
 
     def take_over(self, plain: ITransport) -> None:
-        """Begin TLS on a connection that was made."""
+        """Start TLS on a new connection."""
         if not isinstance(plain, PlainTransport):
             plain.loseConnection()
             self.failed(HandshakeFailed("TLS needs a TCP or unix socket target"))
@@ -132,7 +132,7 @@ class _Attempt:
         transport.begin()
 
     def verified(self, transport: TargetTransport) -> None:
-        """The server is the one that was meant: hand the connection over."""
+        """The server is verified: hand the connection over."""
         if self._is_settled:
             transport.abortConnection()
             return
@@ -150,7 +150,7 @@ class _Attempt:
             self.outcome.callback(protocol)
 
     def failed(self, error: HandshakeFailed) -> None:
-        """The connection did not come about."""
+        """The attempt failed."""
         self._transport = None
         if not self._is_settled:
             self._is_settled = True
@@ -158,7 +158,7 @@ class _Attempt:
 
 
 class _Takeover(Protocol):
-    """Takes a plain connection's socket over when it is made."""
+    """Takes over the socket of a new plain connection."""
 
     def __init__(self, attempt: _Attempt) -> None:
         self._attempt = attempt
@@ -172,8 +172,8 @@ class TargetTransport(TlsTransport):
     """
     The transport of a TLS connection to a server.
 
-    :ivar _attempt: told whether the server is verified; None afterwards.
-    :ivar _server: what is known of the server.
+    :ivar _attempt: is told whether the server is verified; None afterwards.
+    :ivar _server: OpenSSL's connection, which knows the result of verification.
     """
 
     _attempt: _Attempt | None
@@ -194,12 +194,12 @@ class TargetTransport(TlsTransport):
         self._engine = Engine(server)
 
     def begin(self) -> None:
-        """Say hello."""
+        """Start the handshake."""
         self.startReading()
         self._handle_events()
 
     def handshake_completed(self) -> None:
-        """Go on if the server is the one that was meant."""
+        """Hand over the connection if the server is verified."""
         attempt, server = self._attempt, self._server
         assert attempt is not None
         assert server is not None
@@ -218,7 +218,7 @@ class TargetTransport(TlsTransport):
             application.handshakeCompleted()
 
     def connectionLost(self, reason: Failure) -> None:
-        """The connection is over: tell the protocol, or who waits for one."""
+        """The connection is over: tell the protocol or the waiting attempt."""
         if self.disconnected:
             return
         attempt, server = self._attempt, self._server
