@@ -1,5 +1,5 @@
 """
-From a configuration, a file or values in Python, to an epoch: all that is built from it.
+Turns a configuration, from a file or from Python values, into an epoch.
 
 Imports `config`, `gate` and `protocols`.  Begin with `epoch.load`; `servers` builds one
 server's gate.

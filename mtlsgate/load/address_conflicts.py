@@ -1,5 +1,5 @@
 """
-Which servers may listen where, and which answers to which name.
+Checks which servers may share an address, and which server has which name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mtlsgate.text import quoted
 
 
 def refuse_names(server: model.Server, report: Report) -> None:
-    """Report names that are no server names, and names that are listed twice."""
+    """Report invalid server names, and names that are listed twice."""
     seen: dict[str, Position] = {}
     for name in server.server_names:
         try:
@@ -38,10 +38,10 @@ class _Use:
     """
     One address of one server.
 
-    :ivar server: that listens there.
-    :ivar host: the entry of ``hosts``.
-    :ivar address: one of those that it means.
-    :ivar at: where the entry stands.
+    :ivar server: the server that listens there.
+    :ivar host: the entry in ``hosts``.
+    :ivar address: one of the addresses that the entry means.
+    :ivar at: the position of the entry.
     """
 
     server: model.Server
@@ -51,12 +51,12 @@ class _Use:
 
     @property
     def group(self) -> int | str:
-        """Only uses of one group can clash: a port, or a socket by its name."""
+        """A port or a socket's name.  Only uses with the same group can clash."""
         address = self.address
         return address.port if isinstance(address, SocketAddress) else str(address)
 
     def clashes(self, other: _Use) -> bool:
-        """:returns: whether the two cannot have a socket each."""
+        """:returns: whether the two cannot each have a socket."""
         one, two = self.address, other.address
         if isinstance(one, SocketAddress) and isinstance(two, SocketAddress):
             return one.overlaps(two)
@@ -70,13 +70,13 @@ class _Use:
 
 class _Sharers:
     """
-    The uses of one address, which has many servers where they have names.
+    The uses of one address.  Servers with names can share it.
 
-    :ivar first: of them all.
-    :ivar _nameless: the first of a server without names.
-    :ivar _default: the first of a default server.
-    :ivar _by_server: the first of each server, by its identity.
-    :ivar _by_name: the first for each server name, canonical.
+    :ivar first: the first use.
+    :ivar _nameless: the first use by a server without names.
+    :ivar _default: the first use by a default server.
+    :ivar _by_server: the first use by each server, by its identity.
+    :ivar _by_name: the first use for each server name, canonical.
     """
 
     def __init__(self, first: _Use) -> None:
@@ -87,7 +87,7 @@ class _Sharers:
         self._by_name: dict[str, _Use] = {}
 
     def add(self, use: _Use) -> None:
-        """Note one more, that comes after all others."""
+        """Add a use; it comes after all others in the file."""
         server = use.server
         if not server.server_names:
             self._nameless = self._nameless or use
@@ -98,7 +98,7 @@ class _Sharers:
             self._by_name.setdefault(name, use)
 
     def suspects(self, use: _Use) -> Iterator[_Use]:
-        """:returns: the first of those that the use has each kind of problem with, if any."""
+        """:returns: for each kind of problem the first use that may cause it."""
         server = use.server
         found = [self._nameless, self._by_server.get(id(server))]
         if not server.server_names or _proxies(server) != _proxies(self.first.server):
@@ -113,10 +113,10 @@ def refuse_overlaps(
     servers: Sequence[tuple[model.Server, tuple[Host | None, ...]]], report: Report
 ) -> None:
     """
-    Report addresses that are taken twice, but for servers that share one and
-    the same address by their names.
+    Report addresses that are used twice, unless servers share exactly the same address
+    by their names.
 
-    :param servers: each with what its hosts mean, None where that is in error.
+    :param servers: each server with the addresses of its hosts; None for a wrong entry.
     """
     taken: dict[int | str, dict[Address, _Sharers]] = {}
     for use in _uses(servers):
@@ -144,7 +144,7 @@ def _uses(
 
 
 def _problem(use: _Use, other: _Use) -> str:
-    """:returns: why two servers cannot share what both listen on."""
+    """:returns: why two servers cannot share an address."""
     there = f"line {other.at.line}, column {other.at.column}"
     mine, theirs = use.server, other.server
     if mine is theirs or use.address != other.address:
@@ -166,9 +166,9 @@ def names_elsewhere(
     servers: Sequence[tuple[model.Server, tuple[Host | None, ...]]],
 ) -> list[tuple[str, ...]]:
     """
-    :param servers: each with what its hosts mean, None where that is in error.
-    :returns: for each, the names that one of its wildcards would stand for, but
-        another server on the same address declares: there that one comes first.
+    :param servers: each server with the addresses of its hosts; None for a wrong entry.
+    :returns: for each server the names that one of its wildcards matches, but that
+        another server on the same address declares and so gets.
     """
     owners: dict[str, list[tuple[str, int]]] = {}
     places: list[set[str]] = []

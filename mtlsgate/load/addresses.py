@@ -1,5 +1,5 @@
 """
-Where a server can listen, as values.
+The addresses that a server can listen on, as values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BACKLOG = 1024
 
 
 class HostError(GateError, ValueError):
-    """An entry of ``hosts`` that cannot be listened on, in one line."""
+    """An entry in ``hosts`` is not usable; the text says why, in one line."""
 
 
 @frozen(order=True)
@@ -24,7 +24,7 @@ class SocketAddress:
     """
     One TCP address.
 
-    :ivar host: an IP address; ``0.0.0.0`` and ``::`` are every address.
+    :ivar host: an IP address; ``0.0.0.0`` and ``::`` mean every address.
     :ivar port: 0 lets the system choose one.
     :ivar backlog: how many connections may wait to be accepted.
     """
@@ -40,16 +40,16 @@ class SocketAddress:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine reaches it."""
+        """Whether only this machine can reach it."""
         return ipaddress.ip_address(self.host).is_loopback
 
     @property
     def is_wildcard(self) -> bool:
-        """Whether it is every address of its family."""
+        """Whether it means every address of its family."""
         return ipaddress.ip_address(self.host).is_unspecified
 
     def overlaps(self, other: SocketAddress) -> bool:
-        """:returns: whether the two cannot be listened on at once."""
+        """:returns: whether it is impossible to listen on both at once."""
         return (
             self.port == other.port != 0
             and self.family == other.family
@@ -65,8 +65,8 @@ class UnixAddress:
     """
     A unix socket.
 
-    :ivar path: as it is written; one that is relative starts where the gate was started.
-    :ivar mode: of the file: who may connect.
+    :ivar path: as written; a relative path starts where the gate was started.
+    :ivar mode: the mode of the file, which says who may connect.
     :ivar backlog: how many connections may wait to be accepted.
     """
 
@@ -85,9 +85,9 @@ class SystemdAddress:
     """
     A listening socket that the service manager passes.
 
-    :ivar domain: ``INET``, ``INET6`` or ``UNIX``, as it is written.
-    :ivar index: which, counted from 0; or None.
-    :ivar name: which, by its ``FileDescriptorName``; or None.
+    :ivar domain: ``INET``, ``INET6`` or ``UNIX``, as written.
+    :ivar index: the number of the socket, counted from 0; or None.
+    :ivar name: the socket's ``FileDescriptorName``; or None.
     """
 
     domain: str

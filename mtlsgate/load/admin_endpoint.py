@@ -1,5 +1,5 @@
 """
-Reading the ``admin`` block: where the endpoint is, and what it asks for.
+Reads the ``admin`` block: where the endpoint is, and which token it requires.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from mtlsgate.load.listen_addresses import parse_host
 from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
 from mtlsgate.text import quoted
 
-#: What a token must have at least, in characters.
+#: The shortest allowed token, in characters.
 SHORTEST_TOKEN = 16
-#: RFC 6750, 2.1: what may follow "Bearer".
+#: The form of a token after "Bearer" (RFC 6750, 2.1).
 _TOKEN = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
-#: What Linux has room for in a socket's address, in bytes.
+#: The longest path in a socket's address on Linux, in bytes.
 _LONGEST_PATH = 107
 _FORMS = 'write "unix:/run/mtlsgate.sock" or "127.0.0.1:9090"'
 
@@ -35,12 +35,12 @@ _FORMS = 'write "unix:/run/mtlsgate.sock" or "127.0.0.1:9090"'
 @frozen
 class AdminEndpoint:
     """
-    Where the gate can be asked and told.
+    The endpoint for looking at the gate and controlling it.
 
     :ivar text: ``listen``, as written.
-    :ivar path: of the unix socket, absolute; or None.
-    :ivar addresses: of the machine itself; empty where there is a socket.
-    :ivar token: what a client must present, or None.
+    :ivar path: the absolute path of the unix socket, or None.
+    :ivar addresses: loopback addresses; empty if there is a unix socket.
+    :ivar token: the token that a client must present, or None.
     """
 
     text: str
@@ -53,7 +53,7 @@ class AdminEndpoint:
 
     @property
     def places(self) -> tuple[Path | SocketAddress, ...]:
-        """Where to listen."""
+        """The places to listen on."""
         return self.addresses if self.path is None else (self.path,)
 
 
@@ -68,8 +68,8 @@ def read_admin(
     """
     :param files: reads the token.
     :param report: where problems go.
-    :param taken: where servers listen.
-    :param offline: look no host name up.
+    :param taken: the addresses of servers.
+    :param offline: whether to look up no host names.
     :returns: the endpoint, or None if the report says what is wrong with it.
     """
     errors_before = len(report.errors)
@@ -104,7 +104,7 @@ def read_admin(
 
 @frozen
 class _AdminAlone:
-    """A file of which the rest does not matter."""
+    """A configuration of which only the ``admin`` block matters."""
 
     rest: Remainder
     admin: model.Admin | None = None
@@ -112,13 +112,13 @@ class _AdminAlone:
 
 def endpoint_of(paths: ConfigPaths) -> AdminEndpoint | None:
     """
-    Read the ``admin`` block of a configuration and nothing else of it: the rest
-    may be in error, and its keys and certificates out of reach.
+    Read only the ``admin`` block of a configuration.  The rest may be wrong, and its
+    keys and certificates need not be readable.
 
     :param paths: as for `mtlsgate.load.epoch.load`.
-    :returns: the endpoint, or None if the files have none.
-    :raises CredentialError: if a file cannot be read, with its name.
-    :raises ConfigError: if the block is in error.
+    :returns: the endpoint, or None if there is no such block.
+    :raises CredentialError: if a file cannot be read; it names the file.
+    :raises ConfigError: if the block is wrong.
     """
     names = names_of(paths)
     report = Report(", ".join(names))
@@ -130,7 +130,7 @@ def endpoint_of(paths: ConfigPaths) -> AdminEndpoint | None:
     assembled = assemble(sources, scope, report)
     endpoint = None
     if assembled is not None:
-        # What is wrong elsewhere is the gate's to say.
+        # The gate itself reports what is wrong elsewhere.
         report.errors.clear()
         decoder = Decoder(assembled.scope, report)
         decoded = decoder.decode(_AdminAlone, assembled.body, START, "configuration")
@@ -141,7 +141,7 @@ def endpoint_of(paths: ConfigPaths) -> AdminEndpoint | None:
 
 
 def _socket_path(text: str, directory: Path) -> Path:
-    """:raises ValueError: if no unix socket can be there."""
+    """:raises ValueError: if this cannot be a unix socket's path."""
     name = text.removeprefix("unix:")
     if ":" in name:
         raise ValueError("takes no options: the socket's mode is 0600, always")
@@ -154,7 +154,7 @@ def _socket_path(text: str, directory: Path) -> Path:
 
 
 def _loopback(text: str, offline: bool) -> tuple[SocketAddress, ...]:
-    """:raises ValueError: if it is anything but this machine's own."""
+    """:raises ValueError: if it is not a loopback address."""
     try:
         host = parse_host(text, offline=offline)
     except HostError as error:
@@ -179,7 +179,7 @@ def _refuse_overlaps(addresses: Iterable[SocketAddress], taken: Iterable[Address
 
 
 def _token(block: model.Admin, files: CertificateFiles) -> bytes:
-    """:raises Misconfigured: if there is none that could be presented."""
+    """:raises Misconfigured: if the file has no usable token."""
     material = block.token
     assert material is not None
     token = material_bytes(material, files.directory, files.read_file).strip()

@@ -1,5 +1,5 @@
 """
-What stands behind a server: its protocol's factory.
+Builds the application behind a server: its protocol's factory.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from mtlsgate.protocols import (
 @frozen
 class Application:
     """
-    What verified connections are handed to.
+    The application that gets verified connections.
 
-    :ivar factory: their protocols' factory.
+    :ivar factory: builds their protocols.
     """
 
     factory: IProtocolFactory
@@ -44,12 +44,12 @@ class Application:
 
 class ApplicationReader:
     """
-    Builds what the servers of one load name.
+    Builds the applications of the servers of one load.
 
     :ivar decoder: reads the blocks.
     :ivar files: reads the files.
-    :ivar reactor: what plugins get for theirs, if not the installed one.
-    :ivar gate: where protocols find the gate once it runs.
+    :ivar reactor: the reactor for plugins; None means the installed one.
+    :ivar gate: gives protocols the running gate.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ApplicationReader:
         self.reactor = reactor
         self.gate = gate
         self.report = decoder.report
-        # What a thousand servers name is looked for once.
+        # A thousand servers may name the same plugin: find it only once.
         self._find_plugin = cache(find_plugin)
 
     def application(
@@ -76,18 +76,18 @@ class ApplicationReader:
         names_elsewhere: tuple[str, ...] = (),
     ) -> Application | None:
         """
-        :param server: its name.
-        :param server_names: that it declares.
-        :param names_elsewhere: those of its names that another server has.
-        :param client_authentication: as it says in its ``tls`` block.
-        :returns: what the block builds, or None if the report says why not.
+        :param server: the server's name.
+        :param server_names: the names that it declares.
+        :param names_elsewhere: names that its wildcards match, but another server has.
+        :param client_authentication: the value in its ``tls`` block.
+        :returns: the application; None if the report says what is wrong.
         """
         where = heading("protocol", block.name)
         errors_before = len(self.report.errors)
         try:
             plugin = self._find_plugin(block.name)
             configuration = self.decoder.decode(plugin.configuration, block.body, block.at, where)
-            # An expression that cannot be read was reported with the syntax.
+            # An expression that cannot be read has already been reported.
             unread = any(one.where == where for one in self.report.errors)
             if configuration is None or unread or len(self.report.errors) != errors_before:
                 return None

@@ -1,5 +1,5 @@
 """
-Who is asked about the clients of a server: ``authorize``.
+Finds a server's authorizer: the ``authorize`` attribute.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def read_authorizer(
     server: model.Server, directory: Path, report: Report, given: object = None
 ) -> Authorizer | None:
     """
-    :param directory: where modules are looked for after the usual places.
-    :param given: the object itself, where Python named it; or None.
-    :returns: whom the server asks about clients; None if nobody, or if the report
-        says why not.
+    :param directory: searched for modules after the usual places.
+    :param given: the authorizer itself, if Python code passed it; or None.
+    :returns: the server's authorizer; None if there is none, or if the report says
+        what is wrong.
     """
     if server.authorize is None:
         return None
@@ -51,7 +51,7 @@ def read_authorizer(
 
 def _find(name: str, directory: Path) -> object:
     """
-    :param name: ``package.module:attribute``, or what an entry point is called.
+    :param name: ``package.module:attribute``, or the name of an entry point.
     :raises ValueError: if there is no such thing.
     """
     if ":" in name:

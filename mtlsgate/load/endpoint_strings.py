@@ -1,5 +1,5 @@
 """
-Endpoint strings in ``hosts``, written as Twisted's: ``unix:/run/gate.sock:mode=660``.
+Parses endpoint strings in ``hosts``, in Twisted's form: ``unix:/run/gate.sock:mode=660``.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from mtlsgate.load.addresses import (
 )
 from mtlsgate.text import quoted
 
-#: The largest backlog that the kernel takes for a number.
+#: The largest backlog that the kernel accepts.
 _MOST = 2**31 - 1
 _DOMAINS = ("INET", "INET6", "UNIX")
 
 
 def parse_endpoint(text: str) -> Address | None:
     """
-    :returns: the address that an endpoint string means; None if it begins with no
-        word for an endpoint.
-    :raises HostError: if it is in error, or of a kind that the gate cannot listen on.
+    :returns: the address; None if the text does not begin with the name of an
+        endpoint.
+    :raises HostError: if it is wrong, or if the gate cannot listen on this kind.
     """
     kind = text.partition(":")[0]
     if kind in _REFUSED:
@@ -45,10 +45,10 @@ def parse_endpoint(text: str) -> Address | None:
 @frozen
 class _Arguments:
     """
-    What follows the kind.
+    The arguments after the kind.
 
     :ivar positional: values without a name, in order.
-    :ivar named: the others.
+    :ivar named: values with a name.
     """
 
     positional: list[str]
@@ -69,9 +69,8 @@ class _Arguments:
 
     def take(self, name: str, default: str | None = None) -> str:
         """
-        :returns: the next argument, which may be written with its name or, in its
-            order, without.
-        :raises HostError: if there is none and no default.
+        :returns: an argument by its name, or the next one without a name.
+        :raises HostError: if it is missing and has no default.
         """
         if name in self.named:
             return self.named.pop(name)
@@ -82,7 +81,7 @@ class _Arguments:
         return default
 
     def end(self) -> None:
-        """:raises HostError: if there is more."""
+        """:raises HostError: if arguments are left."""
         for name in self.named:
             raise HostError(f"there is no option {quoted(name)}")
         for value in self.positional:
@@ -90,8 +89,8 @@ class _Arguments:
 
 
 def _fields(text: str) -> Iterator[tuple[str | None, str]]:
-    """:returns: names, where there are any, and values; a backslash makes the next
-    character an ordinary one."""
+    """:returns: pairs of name (or None) and value.  A backslash escapes the next
+    character."""
     name: str | None = None
     value, characters = "", iter(text)
     for one in characters:

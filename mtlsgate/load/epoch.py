@@ -1,8 +1,8 @@
 """
-From a configuration file to an epoch: all that is built from it.
+Loads a configuration file into an epoch.
 
-`load` is the one loader behind ``mtlsgate check`` and ``twistd mtlsgate``.  After
-an error it goes on as far as it can, so that one run reports all problems.
+`load` is the loader of both ``mtlsgate check`` and ``twistd mtlsgate``.  After an error
+it goes on as far as possible, so that one run reports all problems.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Epoch:
     """
     One loaded configuration and all that was built from it.
 
-    :ivar path: the file, or the files, as the person named them.
+    :ivar path: the file or files, as the user named them.
     :ivar servers: in file order.
-    :ivar settings: hold for all servers.
-    :ivar admin: where the gate can be asked and told, or None.
-    :ivar warnings: what lets the gate start, but is surely not meant; sorted by
-        position.
-    :ivar expiries: until when the certificates and lists are good.
+    :ivar settings: the settings for all servers.
+    :ivar admin: the admin endpoint, or None.
+    :ivar warnings: probable mistakes that do not keep the gate from starting; sorted
+        by position.
+    :ivar expiries: when certificates, pins and lists expire.
     """
 
     path: str
@@ -77,20 +77,21 @@ def load(
     opener: Opener = os.open,
 ) -> Epoch:
     """
-    :param paths: the configuration file, a directory of such, or several of both;
-        relative paths in a file start at its directory.
-    :param environ: what ``env.NAME`` sees.
-    :param now: the time by which certificates are judged, here and in every handshake.
-    :param offline: look no host name up and open no socket; the result cannot listen.
-    :param say: prints a line while many certificates are read; called from another
-        thread.
-    :param seen: gets the files and directories that were read, or looked for, in
-        the state in which they were then; also if the load fails.
+    :param paths: the configuration files or directories of such files; relative paths
+        in a file start at its directory.
+    :param environ: the values of ``env.NAME``.
+    :param now: returns the time to judge certificates by, here and in every handshake.
+    :param offline: whether to look up no host names and open no sockets; the result
+        cannot listen.
+    :param say: prints a line of progress while many certificates are read; called from
+        another thread.
+    :param seen: gets the files and directories that were read or searched for, with
+        their state at that time; also if the load fails.
     :param reactor: what protocol plugins get for theirs; by default the installed one.
-    :param gate: where protocols find the gate when it runs.
+    :param gate: gives protocols the running gate.
     :param opener: opens files, as `os.open` does.
     :returns: everything that is needed to listen.
-    :raises ConfigError: with every error of the configuration.
+    :raises ConfigError: with every error in the configuration.
     """
     with _no_collection():
         watched = {} if seen is None else seen
@@ -103,8 +104,8 @@ class LoadedGate:
     The gate of one server, for an application in Python.
 
     :ivar parts: its rules, certificates and terms.
-    :ivar settings: hold for all servers of the file.
-    :ivar warnings: what is surely not meant; sorted by position.
+    :ivar settings: the settings for all servers of the file.
+    :ivar warnings: probable mistakes; sorted by position.
     """
 
     parts: GateParts
@@ -121,11 +122,11 @@ def load_gate(
     seen: dict[Path, Stamp] | None = None,
 ) -> LoadedGate:
     """
-    Load one server of a configuration, without its ``protocol`` and without what
-    the other servers name.
+    Load one server of a configuration, without its ``protocol`` and without the files
+    of other servers.
 
-    :param server: the server's name; None for the only one.
-    :raises ConfigError: with every error of the file, and of that server.
+    :param server: the server's name; None means the only server.
+    :raises ConfigError: with every error in the file and of that server.
     """
     with _no_collection():
         watched = {} if seen is None else seen
@@ -134,8 +135,8 @@ def load_gate(
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector from looking again and again at what only grows:
-    with a hundred thousand pins that takes a third of the time."""
+    """Switch the garbage collector off while everything only grows.  With a hundred
+    thousand pins it takes a third of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -151,9 +152,9 @@ class _Load:
 
     :ivar report: where problems go.
     :ivar directory: where relative paths start.
-    :ivar files: reads what the file names.
-    :ivar servers: builds the gates.
-    :ivar applications: builds what stands behind them.
+    :ivar files: reads the files that the configuration names.
+    :ivar servers: builds the servers.
+    :ivar applications: builds the applications behind them.
     """
 
     def __init__(
@@ -173,7 +174,8 @@ class _Load:
         self.directory = base_directory(names[0], opener)
         self.files = CertificateFiles(self.directory, self.report, seen, opener)
         self.servers = ServerBuilder(self.files, self.report, now)
-        # Not `self`, which would keep all that was read alive until the next collection.
+        # Do not capture `self`: it would keep all files in memory until the next
+        # garbage collection.
         directory, files = self.directory, self.files
         scope = Scope(environ, lambda name: files.read_file(directory / name))
         self._assembled = self._assemble(names, scope)
@@ -186,14 +188,14 @@ class _Load:
         self._say = say
 
     def _assemble(self, names: Sequence[str], scope: Scope) -> Assembled | None:
-        """:returns: what the files say, or None if the report says what is wrong."""
+        """:returns: the files' content; None if the report says what is wrong."""
         sources = read_sources(names, self.files, self.report)
         if self.report.errors:
             return None
         return assemble(sources, scope, self.report)
 
     def epoch(self) -> Epoch:
-        """:raises ConfigError: with every error of the configuration."""
+        """:raises ConfigError: with every error in the configuration."""
         decoded = self._decoded()
         epoch = None if decoded is None else self._built(decoded)
         self.report.raise_errors()
@@ -201,7 +203,7 @@ class _Load:
         return epoch
 
     def gate(self, name: str | None) -> LoadedGate:
-        """:raises ConfigError: with every error of the file, and of that server."""
+        """:raises ConfigError: with every error in the file and of that server."""
         decoded = self._decoded()
         self.report.raise_errors()
         assert decoded is not None
@@ -227,7 +229,7 @@ class _Load:
         return None
 
     def _decoded(self) -> model.Configuration | None:
-        """:returns: what the file says, or None if the report says what is wrong."""
+        """:returns: the decoded configuration; None if the report says what is wrong."""
         if self._assembled is None:
             return None
         body = self._assembled.body
@@ -318,7 +320,7 @@ class _Load:
                 )
 
     def _look_for_further_problems(self) -> None:
-        """Report what else is wrong in a file of which some blocks could not be read."""
+        """Report other errors in a file, if some of its blocks could not be read."""
         unplaced = [
             (where, name, one)
             for where, name, found in self._decoder.unplaced

@@ -1,8 +1,8 @@
 """
-Until when what a configuration names is good.
+Finds out when certificates, pins and revocation lists of a configuration expire.
 
-Pure, and worked out once for each epoch: of a hundred thousand pins nobody
-wants to do it each time that somebody asks.
+This module is pure.  The work is done once for each epoch, because there may be a
+hundred thousand pins.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mtlsgate.tls.server import TlsPolicy
 
 
 class Kind(StrEnum):
-    """What it is that expires."""
+    """The kinds of things that expire."""
 
     SERVER_CERTIFICATE = "server_certificate"
     CA = "ca"
@@ -29,8 +29,8 @@ class Kind(StrEnum):
     CRL = "crl"
 
 
-#: How long before its end a certificate or a pin is worth a warning, and what part of
-#: its period is left of a revocation list that is.
+#: How long before its end there is a warning: for a certificate or a pin, and for a
+#: revocation list as a part of its period.
 SOON = timedelta(days=30)
 CRL_SHARE = 10
 
@@ -38,16 +38,16 @@ CRL_SHARE = 10
 @frozen
 class Expiry:
     """
-    Things of one kind that a server, or a rule of it, has.
+    Things of one kind that belong to a server or to one of its rules.
 
     :ivar kind: what they are.
     :ivar server: the server's name.
-    :ivar rule: the rule's, or None where they are the server's own.
-    :ivar first: when the first of them expires that will not be retired before,
-        aware; None if there is none.
-    :ivar coming: instants that matter only until they have passed, the earliest
-        first: after each of these a pin no longer counts, or from then on it does.
-    :ivar warn_before: how long before it a deadline is worth a warning.
+    :ivar rule: the rule's name; None if they belong to the server itself.
+    :ivar first: when the first of them expires, aware; None if there is none.  Pins
+        that are retired before they expire do not count.
+    :ivar coming: instants at which a pin is retired or becomes valid, the earliest
+        first.  They matter only until they have passed.
+    :ivar warn_before: how long before a deadline there is a warning.
     """
 
     kind: Kind
@@ -59,23 +59,23 @@ class Expiry:
 
     def next(self, now: datetime) -> datetime | None:
         """
-        :returns: when the first of them expires, or did; None if none of them
-            will.  A pin that has been retired does not count: that was meant.
+        :returns: when the first of them expires or has expired; None if none does.
+            A pin that has been retired does not count: that was intended.
         """
         index = bisect_left(self.coming, now)
         found = [self.first, *self.coming[index : index + 1]]
         return min((one for one in found if one is not None), default=None)
 
     def is_due(self, now: datetime) -> bool:
-        """:returns: whether it is time to see to it, or past that."""
+        """:returns: whether a deadline is near or past."""
         at = self.next(now)
         return at is not None and at - now <= self.warn_before
 
 
 def expiries_of(server: str, policy: TlsPolicy, now: datetime) -> Iterator[Expiry]:
     """
-    :param now: by which one revocation list supersedes another.
-    :returns: what a server and each of its rules has that expires.
+    :param now: the time now, which decides whether a newer revocation list counts.
+    :returns: what expires in a server and in each of its rules.
     """
     chains = [one for credential in policy.credentials for one in credential.chain]
     yield Expiry(Kind.SERVER_CERTIFICATE, server, None, _first(chains))
@@ -96,7 +96,7 @@ def _of_rule(server: str, rule: Rule, now: datetime) -> Iterator[Expiry]:
         yield Expiry(Kind.PIN, server, rule.name, _first(staying), tuple(retiring))
         begin = sorted(pin.not_before for pin in rule.pins if pin.not_before is not None)
         if begin:
-            # That a pin begins to count needs nobody's attention.
+            # When a pin becomes valid, nobody needs a warning.
             never = timedelta.min
             yield Expiry(Kind.PIN_NOT_BEFORE, server, rule.name, None, tuple(begin), never)
     if (lists := rule.revocation) is not None:

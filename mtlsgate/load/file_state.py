@@ -1,5 +1,5 @@
 """
-The state of a file, by which a change is noticed; and how files are opened.
+The state of a file, to notice changes; and how files are opened.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-#: Where the mode stands in a `Stamp`.
+#: The index of the mode in a `Stamp`.
 MODE = 5
 
-#: Opens a file as `os.open` does: with the process's own powers, or with more.
+#: Opens a file as `os.open` does, perhaps with more rights than the process has.
 Opener = Callable[[str, int], int]
 
-#: Tells one state of a file or directory from another; None where there is none.
-#: Who may read it is a part of it: a key that becomes readable is a change.
+#: The state of a file or directory; None if it does not exist.  It includes who may
+#: read it: when a key becomes readable, that is a change.
 Stamp = tuple[int, ...] | None
 
 
 def stamp(path: Path, opener: Opener = os.open) -> Stamp:
     """
-    :param opener: for what is in a directory that must not be looked into.
-    :returns: the state of what is there now.
+    :param opener: used if this process must not look into the directory.
+    :returns: the current state.
     """
     try:
         return stamp_of(os.stat(path))
@@ -34,7 +34,7 @@ def stamp(path: Path, opener: Opener = os.open) -> Stamp:
 
 
 def is_directory(path: Path, opener: Opener = os.open) -> bool:
-    """:returns: whether a directory is there, be the user allowed to look or not."""
+    """:returns: whether the path is a directory, even if this process may not look."""
     found = stamp(path, opener)
     return found is not None and stat.S_ISDIR(found[MODE])
 
@@ -51,7 +51,7 @@ def _stamp_opened(path: Path, opener: Opener) -> Stamp:
 
 
 def stamp_of(found: os.stat_result) -> tuple[int, ...]:
-    """:returns: the state of a file that the system tells of; `MODE` is its mode's place."""
+    """:returns: the state in a stat result; `MODE` is the index of the mode."""
     return (
         found.st_mtime_ns,
         found.st_ctime_ns,
@@ -66,8 +66,8 @@ def stamp_of(found: os.stat_result) -> tuple[int, ...]:
 
 def list_directory(path: Path, opener: Opener = os.open) -> list[Path]:
     """
-    :returns: what is in a directory, in the order of the names, so that every load
-        reads the same.
+    :returns: the paths in a directory, sorted by name, so that every load reads the
+        same.
     :raises OSError: if it cannot be read.
     """
     try:

@@ -1,8 +1,7 @@
 """
-Reading what a configuration names: certificates, keys and revocation lists.
+Reads the certificates, keys and revocation lists that a configuration names.
 
-What cannot be read, or does not parse, is reported at its place, and counts as
-nothing.
+If something cannot be read or parsed, it is reported with its position and left out.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ CRL_ENDINGS = (".pem", ".crl", ".der")
 
 @frozen
 class _Listing:
-    """A directory of which the files were read."""
+    """A directory whose files were read."""
 
     attribute: str
     name: str
@@ -49,8 +48,8 @@ class CertificateFiles:
 
     :ivar directory: where relative paths start.
     :ivar report: where problems go.
-    :ivar seen: the files and directories that were read, or looked for, in the
-        state in which they were then.
+    :ivar seen: the files and directories that were read or searched for, with their
+        state at that time.
     """
 
     def __init__(
@@ -65,45 +64,45 @@ class CertificateFiles:
         self.report = report
         self.seen = seen
         self._opener = opener
-        # Parsed once a load, however many rules name them.
+        # Each list is parsed once in a load, even if many rules name it.
         self._lists: dict[tuple[Path, bool], tuple[RevocationList, ...]] = {}
         self._certificates: dict[Path, tuple[Certificate, ...]] = {}
-        # Encoded, because a fleet's pins would fill the memory otherwise.
+        # Kept as DER: the parsed pins of a fleet would need too much memory.
         self._leaves: dict[Path, tuple[bytes, ...]] = {}
         self._own: set[Path] = set()
         self._listings: list[_Listing] = []
 
     def read_file(self, path: Path) -> bytes:
         """
-        :param path: absolute.
-        :returns: what the file holds.
-        :raises CredentialError: if it cannot be read, in words that follow its name.
+        :param path: the absolute path.
+        :returns: the file's content.
+        :raises CredentialError: if it cannot be read; the text follows its name.
         """
         self.seen[path] = stamp(path, self._opener)
         return read_file(path, self._opener)
 
     def read_own(self, path: Path) -> bytes:
         """
-        :param path: of a file of the configuration, absolute.
-        :raises CredentialError: if it cannot be read, in words that follow its name.
+        :param path: the absolute path of a configuration file.
+        :raises CredentialError: if it cannot be read; the text follows its name.
         """
         self.note_own(path)
         return self.read_file(path)
 
     def is_directory(self, path: Path) -> bool:
-        """:returns: whether a directory is there."""
+        """:returns: whether the path is a directory."""
         return is_directory(path, self._opener)
 
     def list_own(self, path: Path) -> list[Path]:
         """
-        :param path: of a directory of the configuration, absolute.
+        :param path: the absolute path of a configuration directory.
         :raises OSError: if it cannot be read.
         """
         self.seen[path] = stamp(path, self._opener)
         return list_directory(path, self._opener)
 
     def read(self, material: Material, where: str) -> bytes | None:
-        """:returns: the bytes, or None if the report says why not."""
+        """:returns: the bytes; None if the report says what is wrong."""
         try:
             return material_bytes(material, self.directory, self.read_file)
         except Misconfigured as error:
@@ -118,8 +117,8 @@ class CertificateFiles:
     # Certificates.
 
     def certificates(self, material: Material | None, where: str) -> tuple[Certificate, ...]:
-        """:returns: the certificates, or none if there is no material or the
-        report says what is wrong with it."""
+        """:returns: the certificates; none if there is no material, or if the report
+        says what is wrong with it."""
         found: list[Certificate] = []
         for part in _parts(material):
             path = None if part.path is None else self.directory / part.path
@@ -135,9 +134,9 @@ class CertificateFiles:
         self, material: Material | None, where: str, keep: Callable[[Certificate], T]
     ) -> tuple[T, ...]:
         """
-        :param keep: makes what is kept of a certificate.
-        :returns: that of each, or none if there is no material or the report
-            says what is wrong with it.
+        :param keep: makes the value to keep from a certificate.
+        :returns: the values; none if there is no material, or if the report says
+            what is wrong with it.
         """
         found: list[T] = []
         for part in _parts(material):
@@ -167,7 +166,7 @@ class CertificateFiles:
             yield from self._noted(_readable(self.read_file(path)), path)
 
     def _noted(self, found: Iterable[Certificate], path: Path | None) -> Iterator[Certificate]:
-        """Yield the certificates of a file, and keep them for whoever names it next."""
+        """Yield the certificates of a file, and cache them for the next use."""
         ders: list[bytes] = []
         for one in found:
             ders.append(one.der)
@@ -191,9 +190,9 @@ class CertificateFiles:
         self, directory: Located[str] | None, where: str, keep: Callable[[Certificate], T]
     ) -> tuple[T, ...]:
         """
-        :param keep: makes what is kept of a certificate.
-        :returns: that of each, in every file of a directory that ends as
-            certificate files do; none if the report says what is wrong.
+        :param keep: makes the value to keep from a certificate.
+        :returns: the values for all certificate files in a directory, which are known
+            by their endings; none if the report says what is wrong.
         """
         if directory is None:
             return ()
@@ -215,9 +214,9 @@ class CertificateFiles:
     ) -> tuple[RevocationList, ...]:
         """
         :param lists: one CRL or many.
-        :param directory: a directory of them.
-        :param strict: whether they must keep to the RFC 5280 profile.
-        :returns: the CRLs of both; none if the report says what is wrong.
+        :param directory: a directory with CRLs.
+        :param strict: whether they must follow the RFC 5280 profile.
+        :returns: the CRLs from both; none if the report says what is wrong.
         """
         found: list[RevocationList] = []
         for part in _parts(lists):
@@ -240,8 +239,8 @@ class CertificateFiles:
         directory: Located[str] | None,
         where: str,
     ) -> tuple[RevocationList, ...]:
-        """:returns: the lists without delta CRLs, which a warning names; none if one of
-        them is needed, as the report says."""
+        """:returns: the lists without delta CRLs, with a warning for each; none if a
+        delta CRL is needed, which is reported."""
         if not any(one.is_delta for one in found):
             return tuple(found)
         if lists is None:
@@ -277,10 +276,10 @@ class CertificateFiles:
             self._lists[path, strict] = parse_crls(self.read_file(path), strict=strict)
         return self._lists[path, strict]
 
-    # Files that are the gate's own.
+    # The gate's own files.
 
     def warn_if_exposed(self, key: Material, where: str) -> None:
-        """Warn of a private key that everybody on the machine may read."""
+        """Warn about a private key that everybody on the machine may read."""
         if key.path is None:
             return
         try:
@@ -297,16 +296,16 @@ class CertificateFiles:
 
     def note_own(self, path: Path) -> None:
         """
-        Note a file that no directory of pins or revocation lists may hold.
+        Note a file that must not be in a directory of pins or revocation lists.
 
-        :param path: the configuration's, or that of a server's certificate or key.
+        :param path: a configuration file, or a server's certificate or key.
         """
         self._own.add(self.directory / path)
 
     def refuse_own_in_directories(self) -> None:
-        """Report each directory of pins or revocation lists that holds a file of the
-        gate's own: it is another directory than was meant, and would admit whoever
-        has a certificate in it."""
+        """Report each directory of pins or revocation lists that has one of the gate's
+        own files.  It is probably the wrong directory, and would admit everybody with a
+        certificate in it."""
         own = sorted((_resolved(one.parent), one.name) for one in self._own)
         for listing in self._listings:
             path = _resolved(listing.path)
@@ -326,7 +325,7 @@ class CertificateFiles:
     ) -> list[Path]:
         name = f"{attribute}: {quoted(directory.value)}"
         try:
-            # In the order of their names, so that every load reads the same.
+            # Sorted by name, so that every load reads the same.
             path = self.directory / directory.value
             self.seen[path] = stamp(path, self._opener)
             entries = list_directory(path, self._opener)

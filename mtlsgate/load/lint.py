@@ -1,7 +1,7 @@
 """
-What is legal but surely not meant: warnings, at load and in ``check``.
+Warnings about probable mistakes, at load and in ``mtlsgate check``.
 
-Pure: certificates and a time in, warnings into a `Report`.
+This module is pure: certificates and a time go in, warnings go into a `Report`.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def server(
     report: Report,
 ) -> None:
     """
-    Warn of what can admit nobody, soon will not, or admits other than it seems to.
+    Warn about rules that admit nobody, soon will not, or do not do what they seem to.
 
     :param block: the server as written.
-    :param credentials: what it shows, one for each of its server_certificate
-        blocks, or one made in memory.
-    :param policy: its rules, one for each of its client_certificate blocks.
+    :param credentials: its certificates, one for each server_certificate block, or
+        one made in memory.
+    :param policy: its rules, one for each client_certificate block.
     """
     for certificate_block, credential in zip(
         block.tls.server_certificate, credentials, strict=False
@@ -66,9 +66,9 @@ def server(
 
 def request(block: Server, size: int, report: Report) -> None:
     """
-    Warn of names of CAs that are left out.
+    Warn if the CertificateRequest has no names because they are too long.
 
-    :param size: of the CertificateRequest with all names, in bytes.
+    :param size: the length of the CertificateRequest with all names, in bytes.
     """
     if size > LONGEST_MESSAGE:
         report.warn(
@@ -103,7 +103,7 @@ def _rule(block: ClientCertificate, rule: Rule, now: datetime) -> Iterator[tuple
 
 
 def _ending(revocation: Revocation, now: datetime) -> Iterator[str]:
-    """Lists that soon shut out everyone of whom they speak."""
+    """Lists that expire soon; then everyone they cover is rejected."""
     for one in revocation.lists:
         period = one.next_update - one.this_update
         left = one.next_update - now
@@ -112,7 +112,8 @@ def _ending(revocation: Revocation, now: datetime) -> Iterator[str]:
 
 
 def _revoked(authorities: Sequence[Certificate], revocation: Revocation) -> Iterator[str]:
-    """CAs that another CA of the rule has revoked: the rule's own are not judged."""
+    """CAs of the rule that another CA of the rule has revoked.  A rule's own CAs are not
+    checked for revocation."""
     for authority in authorities:
         issuer = authority.issuer.key
         for one in revocation.lists:
@@ -133,8 +134,7 @@ def _revoked(authorities: Sequence[Certificate], revocation: Revocation) -> Iter
 
 class PinLint:
     """
-    Looks at the pins of one rule while they are read, since parsed they are
-    not kept.
+    Checks the pins of one rule while they are read, because parsed pins are not kept.
 
     :ivar _by_subject: the rule's CAs, by their subjects.
     :ivar _unsatisfied: the ``allow`` blocks that no pin has satisfied so far.
@@ -153,8 +153,8 @@ class PinLint:
         """
         :param block: the rule as written.
         :param authorities: its CAs.
-        :param allow: what its ``allow`` blocks say, in their order.
-        :param deny: what its ``deny`` blocks and its server's say.
+        :param allow: the conditions of its ``allow`` blocks, in order.
+        :param deny: the conditions of its ``deny`` blocks and its server's.
         """
         self._heading = block.heading
         self._named = {pin.label: pin.at for pin in block.pin}
@@ -165,14 +165,14 @@ class PinLint:
             self._by_subject.setdefault(authority.subject.key, []).append(authority)
         self._no_intermediate = all(one.path_length == 0 for one in authorities)
         self._deny = deny
-        # Where one of them is in error there is no telling which is which.
+        # If one of them is wrong, blocks and conditions cannot be matched up.
         self._unsatisfied = list(zip(block.allow, allow, strict=False))
         self._seen = False
         self._now = now
         self._report = report
 
     def look(self, pin: Pin, certificate: Certificate) -> None:
-        """Warn of what is odd about a pin."""
+        """Warn about a pin."""
         self._seen = True
         leaf = Leaf(certificate)
         for text in self._said(pin, leaf):
@@ -185,7 +185,7 @@ class PinLint:
         ]
 
     def end(self) -> None:
-        """Warn of what can only be said of all pins."""
+        """Warn about all pins together."""
         for block, _ in self._unsatisfied if self._seen else ():
             text = "no pin of the rule satisfies this allow block"
             self._report.warn(block.at, self._heading, text)
@@ -195,7 +195,7 @@ class PinLint:
         yield from _validity(certificate, self._now)
         yield from _stated(_key_weakness(certificate))
         if self._by_subject:
-            # Nobody looks at the signature of a pin that is its own anchor.
+            # The signature of a pin that is its own anchor is never checked.
             yield from _stated(signature_weakness(certificate))
         if certificate.is_ca and not _is_own_root(certificate):
             yield "is a CA (CA:TRUE): it is admitted itself, and nothing that it issued is"

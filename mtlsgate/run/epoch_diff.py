@@ -1,5 +1,5 @@
 """
-What is different between two epochs, in words.
+The differences between two epochs, in words.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from mtlsgate.load.overview import describe_rule
 from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.text import printable
 
-#: How many pins of a rule, and serial numbers, are named before the rest is counted.
+#: How many pins of a rule, and serial numbers, are named; the others are counted.
 _NAMED = 10
-#: How many entries a CRL has at most of which those that are new are looked for.
+#: In a CRL with more entries than this, new entries are not searched.
 _MOST_ENTRIES = 200_000
 
 
 def epoch_diff(before: Epoch, after: Epoch) -> tuple[str, ...]:
-    """:returns: what changes for clients, in lines; servers and rules go by
-    their names."""
+    """:returns: what changes for clients, in lines.  Servers and rules are compared by
+    name."""
     return tuple(map(printable, _lines(before, after)))
 
 
@@ -86,7 +86,7 @@ def _rules(before: Mapping[str, Rule], after: Mapping[str, Rule]) -> Iterator[st
 
 
 def _rest(rule: Rule) -> tuple[object, ...]:
-    """:returns: what no line of its own tells."""
+    """:returns: the parts of a rule that have no line of their own."""
     return (
         rule.authority_digests,
         rule.allow,

@@ -36,12 +36,12 @@ class EpochRunner:
     """
     Runs one epoch after another.
 
-    :ivar epoch: the one in force.
-    :ivar number: of that epoch; the first is 1.
+    :ivar epoch: the epoch in force.
+    :ivar number: that epoch's number; the first is 1.
     :ivar since: when it took over, in the clock's seconds.
-    :ivar registry: of all connections.
-    :ivar listeners: all there are, by their keys.
-    :ivar is_draining: whether it accepts no more connections, because it ends.
+    :ivar registry: the registry of all connections.
+    :ivar listeners: all listeners, by their keys.
+    :ivar is_draining: whether it accepts no more connections because it is ending.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class EpochRunner:
         followers: Iterable[EpochFollower] = (),
     ) -> None:
         """
-        :param bound: what `bind` took for the epoch, to listen on.
-        :param sockets: takes what later epochs listen on.
-        :param reactor: watches sockets, and times.
-        :param registry: where connections are accounted for.
-        :param followers: what else changes with the epoch.
+        :param bound: the sockets that `bind` made for the first epoch.
+        :param sockets: makes the sockets of later epochs.
+        :param reactor: watches sockets, and keeps the time.
+        :param registry: keeps the connections.
+        :param followers: other parts that change with the epoch.
         """
         self.epoch = epoch
         self.number = 1
@@ -87,15 +87,15 @@ class EpochRunner:
 
     def listen(self) -> None:
         """
-        Listen, if that has not happened yet.
+        Listen, if it does not listen yet.
 
-        :raises ListenError: if an address cannot be had after all.
+        :raises ListenError: if it cannot listen on an address.
         """
         if self.listeners:
             return
         self._say_warnings()
         entrances = self._new_entrances(self._in_force.handover)
-        # Not kept here: this epoch is to be freed one day.
+        # Keep no reference: it must be possible to free this epoch later.
         bound, self._bound = self._bound, {}
         with ExitStack() as undo:
             undo.callback(release, bound.values())
@@ -109,16 +109,16 @@ class EpochRunner:
         self._say_servers()
 
     def start(self) -> None:
-        """Look after connections from now on."""
+        """Start looking after connections."""
         self._sweeping.start(1.0, now=False)
 
     def stop(self) -> None:
-        """Look after them no more."""
+        """Stop looking after connections."""
         if self._sweeping.running:
             self._sweeping.stop()
 
     def handover(self, epoch: Epoch) -> Handover:
-        """:returns: what an epoch makes of the clients that are connected."""
+        """:returns: judges connected clients by an epoch."""
         return Handover(places_of(epoch, self._sockets.key_of))
 
     def _new_entrances(self, handover: Handover) -> dict[str, Entrance]:
@@ -140,7 +140,7 @@ class EpochRunner:
         self, bound: Mapping[str, BoundSocket], entrances: Mapping[str, Entrance], undo: ExitStack
     ) -> list[Listener]:
         """
-        :param undo: gets what undoes it.
+        :param undo: gets callbacks that undo it.
         :raises ListenError: if the reactor cannot watch a socket.
         """
         listeners = []
@@ -164,7 +164,7 @@ class EpochRunner:
             _log.info("{description}", description=description)
 
     def addresses(self) -> dict[int, list[str]]:
-        """:returns: where the servers of the epoch in force listen, by their `id`."""
+        """:returns: where the servers of the epoch in force listen, by the servers' `id`."""
         found: dict[int, list[str]] = {}
         for key, place in self._in_force.handover.places.items():
             if key in self.listeners:
@@ -190,7 +190,8 @@ class EpochRunner:
     # Taking over.
 
     def take_over(self, epoch: Epoch) -> None:
-        """:raises GateError: if an address or a file cannot be had; nothing has changed then."""
+        """:raises GateError: if an address or a file is not available; then nothing has
+        changed."""
         if self.is_draining:
             raise GateError("the gate is ending")
         handover = self.handover(epoch)
@@ -201,7 +202,7 @@ class EpochRunner:
                 undo.callback(entrance.stop)
             bound = bind(epoch, self._sockets, self.listeners)
             undo.callback(release, bound.values())
-            # None accepts before the reactor's next turn.
+            # They accept nothing before the reactor's next turn.
             added = self._listening(bound, entrances, undo)
             for follower in self._followers:
                 change = follower.prepare(epoch)
@@ -224,7 +225,7 @@ class EpochRunner:
         self._judge_again(handover)
 
     def judge_by(self, epoch: Epoch) -> None:
-        """Hold the connections there are to another epoch, without listening for it."""
+        """Judge existing connections by another epoch, without listening for it."""
         handover = self.handover(epoch)
         self._put_in_force(epoch, handover)
         self._judge_again(handover)
@@ -236,9 +237,9 @@ class EpochRunner:
         self._in_force.turn_to(handover)
 
     def _judge_again(self, handover: Handover) -> None:
-        # Another epoch's takes its place: what this one admits counts no more then.
+        # If another epoch takes over meanwhile, its task replaces this one.
         settled = self.registry.slices.run(handover.settle(self.registry))
-        # By then what only the old epoch needed is free.
+        # By then the old epoch's memory is free.
         settled.addCallback(lambda _: give_back())
         self._say_warnings()
         self._say_servers()
@@ -255,9 +256,9 @@ class EpochRunner:
 
     def stop_accepting(self) -> Deferred[None]:
         """
-        Accept no more connections; those there are go on.
+        Accept no more connections; existing ones go on.
 
-        :returns: fires when no address is taken any longer.
+        :returns: a Deferred that fires when all addresses are released.
         """
         self.is_draining = True
         for key in list(self.listeners):
@@ -266,9 +267,9 @@ class EpochRunner:
 
     def drain(self) -> Deferred[None]:
         """
-        Accept no more, and give connections until the drain timeout to end.
+        Accept no more connections, and let existing ones end until the drain timeout.
 
-        :returns: fires when all have.
+        :returns: a Deferred that fires when all have ended.
         """
         if self._drain_timer is None:
             timeout = self.epoch.settings.drain_timeout

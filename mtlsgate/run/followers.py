@@ -1,8 +1,8 @@
 """
-What else changes when another epoch takes over: the audit log, the admin endpoint,
-what the log leaves out.
+Other parts that change when another epoch takes over: the audit log, the admin
+endpoint, and what the log leaves out.
 
-Each prepares what may fail first.  Nothing has changed until all have.
+Each of them first prepares whatever may fail.  Nothing changes until all are prepared.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class EpochFollower(Protocol):
 
     def prepare(self, epoch: Epoch) -> Change:
         """
-        :param epoch: that is about to take over.
+        :param epoch: the epoch that is about to take over.
         :raises GateError: if the change is not possible.
         """
 
@@ -49,7 +49,7 @@ class ObserversFollower:
     """
     Lets the observers follow the configuration's settings.
 
-    :ivar observers: which.
+    :ivar observers: the observers.
     """
 
     observers: Observers

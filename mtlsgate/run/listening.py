@@ -1,5 +1,5 @@
 """
-Addresses: which there are, taking them, and what stands at each.
+The addresses of an epoch: binding them, and choosing the server at each.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Place:
 
     @property
     def is_shared(self) -> bool:
-        """Whether the name that a client asks for chooses the server."""
+        """Whether the server depends on the name that a client asks for."""
         return any(server.model.server_names for server in self.servers)
 
     @property
@@ -64,7 +64,7 @@ class Place:
 
 def places_of(epoch: Epoch, key_of: Callable[[Address], str] = str) -> tuple[Place, ...]:
     """
-    :param key_of: tells what an address is called.
+    :param key_of: gives an address its key.
     :returns: every address, with the servers that share it.
     """
     found: dict[str, tuple[Address, list[LoadedServer]]] = {}
@@ -82,13 +82,12 @@ def bind(
     epoch: Epoch, sockets: Sockets, but: Container[str] = frozenset()
 ) -> dict[str, BoundSocket]:
     """
-    Take every address before anything runs, so that one that is taken is a
-    plain message to the person who starts the gate.
+    Bind every address before anything runs, so that a problem is a plain message to
+    whoever starts the gate.
 
-    :param but: the keys of places that are listened on already.
+    :param but: the keys of places that already have a listener.
     :returns: the sockets, by the keys of their places.
-    :raises ListenError: if an address cannot be had; those that could be are
-        given back.
+    :raises ListenError: if an address cannot be bound; the others are then released.
     """
     bound: dict[str, BoundSocket] = {}
     with ExitStack() as undo:
@@ -105,16 +104,16 @@ def bind(
 
 
 def release(bound: Iterable[BoundSocket]) -> None:
-    """Give sockets back on which nobody listens, and nobody will."""
+    """Release sockets that nobody will listen on."""
     for one in bound:
         one.close()
 
 
 def entrance_of(place: Place, registry: Registry, judging: Judging | None = None) -> Entrance:
     """
-    :param registry: where connections are accounted for.
-    :param judging: what the epoch in force says; None if there is never another.
-    :returns: what stands at a place while an epoch is in force.
+    :param registry: keeps the connections.
+    :param judging: judges by the epoch in force; None if the epoch never changes.
+    :returns: the entrance at a place while an epoch is in force.
     """
     first, otherwise = place.servers[0], place.otherwise
     return Entrance(
@@ -128,7 +127,7 @@ def entrance_of(place: Place, registry: Registry, judging: Judging | None = None
         otherwise=None if otherwise is None else otherwise.gate,
         judging=judging,
         proxies=first.proxies,
-        # Of a TLS 1.2 session OpenSSL tells the name that it was begun with, and
-        # not the one asked for now, so where sessions resume it is read before.
+        # For a resumed TLS 1.2 session OpenSSL reports the name of its full handshake,
+        # not the name asked for now.  So with resumption the hello is read before.
         reads_hello=place.is_shared or first.model.tls.resumption is not None,
     )

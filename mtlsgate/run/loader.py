@@ -14,8 +14,8 @@ from mtlsgate.load.epoch import Epoch, load
 from mtlsgate.load.file_state import Opener, Stamp
 from mtlsgate.run.selftest import self_test
 
-#: New objects between two looks of the garbage collector; Python's own 700 are for
-#: programs that make fewer.
+#: How many new objects start the garbage collector.  Python's default of 700 is too low
+#: for a gate, which creates many.
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
 
@@ -24,8 +24,8 @@ class Loader:
     Loads the configuration.
 
     :ivar paths: the files and directories, absolute.
-    :ivar seen: the files that the latest attempt has read, in the state in which
-        they were then; of dry runs nothing.
+    :ivar seen: the files that the latest attempt read, with their state at that time;
+        dry runs do not count.
     """
 
     def __init__(
@@ -36,8 +36,8 @@ class Loader:
         opener: Opener = os.open,
     ) -> None:
         """
-        :param gate: where protocols find the gate once it runs.
-        :param reactor: what protocols get for theirs; by default the installed one.
+        :param gate: gives protocols the running gate.
+        :param reactor: the reactor for protocols; by default the installed one.
         :param opener: opens files, as `os.open` does.
         """
         self.paths = paths
@@ -53,28 +53,28 @@ class Loader:
 
     def first(self, names: Sequence[str], say: Callable[[str], object]) -> Epoch:
         """
-        :param names: what the person called the files, for messages.
-        :param say: prints a line for the person who waits.
-        :returns: the epoch to start with; the garbage collector leaves it alone.
-        :raises GateError: with all that is wrong with it.
+        :param names: the files as the user named them, for messages.
+        :param say: prints a line of progress.
+        :returns: the first epoch; the garbage collector ignores it.
+        :raises GateError: with everything that is wrong with it.
         """
         epoch = self._load(names, self.seen, say)
         self_test(epoch)
         gc.freeze()
-        # A connection is freed when it ends, and leaves no garbage in circles: looking
-        # for such less often saves a twentieth of a handshake.
+        # Connections leave no reference cycles.  Collecting less often saves a twentieth
+        # of a handshake.
         gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
         return epoch
 
     def again(self, is_trial: bool = False) -> Epoch:
         """
-        :param is_trial: whether it is only to tell what would change: files that
-            changed must then still count as changed.
-        :returns: what the file says now.
-        :raises ConfigError: with all that is wrong with it.
+        :param is_trial: whether this is a dry run.  Then changed files must still
+            count as changed afterwards.
+        :returns: an epoch from the files as they are now.
+        :raises ConfigError: with everything that is wrong with them.
         """
         if gc.get_freeze_count():
-            # The first epoch is to be freed one day, and so is its garbage.
+            # Let the garbage collector see the first epoch again, to free it later.
             gc.unfreeze()
             gc.collect()
         seen: dict[Path, Stamp] = {}

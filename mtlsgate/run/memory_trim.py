@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
-#: How many connections must have ended before it pays: each takes some 40 KB.
+#: How many connections must have ended before it pays: each takes about 40 KB.
 _WORTH_WHILE = 256
 
 

@@ -1,5 +1,5 @@
 """
-The names of an epoch, as the counts keep them apart.
+The names of an epoch's servers, addresses and rules, for the counts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from mtlsgate.run.listening import places_of
 
 
 def configured_names(epoch: Epoch) -> ConfiguredNames:
-    """:returns: of its servers, shared addresses and rules."""
+    """:returns: the names of its servers, shared addresses and rules."""
     policies = [(server.gate.name, server.gate.context.admission) for server in epoch.servers]
     return ConfiguredNames(
         servers=frozenset(server.gate.name for server in epoch.servers),

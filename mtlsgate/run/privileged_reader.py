@@ -1,17 +1,17 @@
 """
-Reading what only root may read, after the gate has become another user.
+Reads files that only root may read, after the gate has become another user.
 
 With ``twistd --uid`` the gate starts as root, reads its keys, and becomes another
-user, who often may not read them.  Then no reload could succeed, and nobody could be
-revoked.  So a small process stays root.  It opens files and hands over their
+user, who often may not read them.  Without help no reload could succeed, and nobody
+could be revoked.  So a small process stays root.  It opens files and passes on their
 descriptors, but only:
 
-- what the gate read when it started, and files in directories that it read then;
+- files that the gate read when it started, and files in directories that it read then;
 - regular files and directories;
-- where the gate's user cannot change what the name leads to.  Where the user can,
-  only the very file of the start, unchanged.
+- if the gate's user cannot change what the name leads to.  If the user can, only the
+  same file as at the start, unchanged.
 
-The gate gets nothing by it that root has not put there for the gate.
+So the gate can only read what root has put there for it.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from mtlsgate.load.file_state import MODE, Stamp, stamp_of
 from mtlsgate.observe.owner import Owner, is_changeable_by
 
 _LENGTH = struct.Struct("!I")
-#: O_NONBLOCK, so that a pipe that nobody writes to is refused and not waited for.
+#: O_NONBLOCK, so that a pipe without a writer is refused and does not block.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-#: As long as the system allows.
+#: As long as the system allows for a process name.
 _NAME = "mtlsgate-reader"
-#: They are the gate's to act on; the reader ends when the gate does.
+#: Signals that only the gate handles; the reader ends when the gate does.
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class PrivilegedReader:
     """
-    Opens files, by the process that stays root where this one may not.
+    Opens files.  If this process may not, it asks the process that stays root.
 
-    :ivar _socket: to that process.
-    :ivar _process: its number.
-    :ivar _asking: one thread at a time.
+    :ivar _socket: the connection to that process.
+    :ivar _process: its process number.
+    :ivar _asking: lets one thread ask at a time.
     """
 
     def __init__(self, connected: socket.socket, process: int) -> None:
@@ -57,9 +57,10 @@ class PrivilegedReader:
     @classmethod
     def start(cls, owner: Owner) -> PrivilegedReader:
         """
-        Start the process; to be called while there is one thread and nothing is open.
+        Start the process.  Call this while there is only one thread and nothing is
+        open.
 
-        :param owner: who the gate will be.
+        :param owner: the user that the gate will become.
         """
         ours, theirs = socket.socketpair()
         process = os.fork()
@@ -69,15 +70,15 @@ class PrivilegedReader:
         return cls(ours, process)
 
     def close(self) -> None:
-        """End the process, which otherwise ends with this one."""
+        """End the process.  Otherwise it ends with this one."""
         self._socket.close()
         os.waitpid(self._process, 0)
 
     def allow(self, seen: Mapping[Path, Stamp]) -> None:
         """
-        Say what may be read from now on.
+        Set what may be read from now on.
 
-        :param seen: what was read, in the state in which it was then.
+        :param seen: the files that were read, with their state at that time.
         """
         told = {str(path): state for path, state in seen.items()}
         with self._asking:
@@ -86,8 +87,8 @@ class PrivilegedReader:
     def open(self, path: str, flags: int) -> int:
         """
         :param path: absolute.
-        :param flags: as of `os.open`, to read.
-        :returns: a descriptor, as `os.open` does.
+        :param flags: as in `os.open`, for reading.
+        :returns: a descriptor, as from `os.open`.
         :raises OSError: if the file cannot be opened.
         """
         try:
@@ -104,13 +105,13 @@ class PrivilegedReader:
             _send(self._socket, {"open": path})
             said, descriptors, _, _ = socket.recv_fds(self._socket, 1, 1)
         except OSError:
-            # It is gone, and the file as unreadable as it was.
+            # The process is gone; the file stays unreadable.
             return None
         return descriptors[0] if said == b"\0" and descriptors else None
 
 
 def reader_for(owner: Owner) -> PrivilegedReader | None:
-    """:returns: the reader, if the gate is root and will be somebody else."""
+    """:returns: the reader, if the gate is root and will become another user."""
     if owner[0] in (-1, 0) or os.geteuid() != 0:
         return None
     return PrivilegedReader.start(owner)
@@ -122,12 +123,12 @@ def _run(connected: socket.socket, owner: Owner) -> NoReturn:
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)
         _close_all_but(connected.fileno())
-        # It keeps no file system busy, and ps and top show what it is.
+        # Keep no file system busy, and show in ps and top what the process is.
         os.chdir("/")
         Path("/proc/self/comm").write_text(_NAME)
         _serve(connected, owner)
     finally:
-        # No handler of the gate's, and nothing of its buffers, is this process's.
+        # Exit without the gate's exit handlers, and without flushing its buffers.
         os._exit(0)
 
 
@@ -140,7 +141,7 @@ def _close_all_but(kept: int) -> None:
             try:
                 os.close(int(name))
             except OSError:
-                # The one by which the directory was read.
+                # This descriptor was used to read the directory.
                 continue
 
 
@@ -166,10 +167,10 @@ def _as_stamp(state: list[int] | None) -> Stamp:
 
 class ReadingRules:
     """
-    What may be opened.
+    The rules for what may be opened.
 
-    :ivar _owner: who asks.
-    :ivar _allowed: what was read at the start, in the state in which it was.
+    :ivar _owner: the user who asks.
+    :ivar _allowed: the files that were read at the start, with their state then.
     """
 
     def __init__(self, owner: Owner, allowed: Mapping[str, Stamp]) -> None:
@@ -178,8 +179,8 @@ class ReadingRules:
 
     def open(self, path: str) -> int:
         """
-        :returns: a descriptor, to read.
-        :raises OSError: if it is none that may be opened, or cannot be.
+        :returns: a descriptor for reading.
+        :raises OSError: if the file may not or cannot be opened.
         """
         if not self._is_named(path):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
@@ -213,7 +214,7 @@ def _send(connected: socket.socket, what: object) -> None:
 
 
 def _receive(connected: socket.socket) -> Any:
-    """:returns: what was sent; None once nothing more comes."""
+    """:returns: the next message; None at the end."""
     head = _exactly(connected, _LENGTH.size)
     data = None if head is None else _exactly(connected, *_LENGTH.unpack(head))
     return None if data is None else json.loads(data)

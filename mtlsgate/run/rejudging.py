@@ -1,8 +1,8 @@
 """
-From one epoch to the next: what becomes of clients that are connected.
+Judges connected clients again when another epoch takes over.
 
-They are judged again, by the path on which they were admitted, under the
-rules of the server that they would reach now.
+Each client is judged by the path on which it was admitted, under the rules of the
+server that it would reach now.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ def _by_key(places: Iterable[Place]) -> Mapping[str, Place]:
 @frozen(eq=False)
 class Handover:
     """
-    What one epoch makes of the clients of those before it.
+    Judges the clients of earlier epochs by one epoch.
 
-    :ivar places: where that epoch listens, by their keys.
+    :ivar places: that epoch's addresses, by their keys.
     """
 
     places: Mapping[str, Place] = field(converter=_by_key, repr=False)
 
     def is_in_force(self, listener: str, server: object) -> bool:
-        """:returns: whether a server stands at that listener in this epoch."""
+        """:returns: whether this epoch has that server at that listener."""
         place = self.places.get(listener)
         return place is not None and any(one.gate is server for one in place.servers)
 
@@ -60,16 +60,16 @@ class Handover:
     def judge(
         self, listener: str, server_name: str | None, peer: VerifiedPeer | None
     ) -> Held | Rejection:
-        """:returns: what a client is held to, or why it is not admitted."""
+        """:returns: a client's server and terms, or why it is not admitted."""
         server = self.server_for(listener, server_name)
         return server if isinstance(server, Rejection) else _Verdicts().held(server.gate, peer)
 
     def settle(self, registry: Registry) -> Iterator[None]:
         """
-        Judge every admitted client again, and close those that are not admitted
-        any more; a step each.  Clients that can be rejected without verifying a
-        path go first, so that a denial takes effect before the rest is looked at;
-        then those whose path the rules no longer admit, if no other path helps.
+        Judge every admitted client again, one a step, and close those that are no
+        longer admitted.  First come clients that can be rejected without verifying a
+        path, so that a denial takes effect soon.  Then come those whose path the
+        rules no longer admit, unless another path helps; then the rest.
         """
         verdicts, doubtful, others = _Verdicts(), list[Entry](), list[Entry]()
         for entry in registry:
@@ -82,7 +82,7 @@ class Handover:
             yield
 
     def _is_doubtful(self, entry: Entry, verdicts: _Verdicts, now: datetime) -> bool:
-        """:returns: whether the rules reject the path on which a client came in."""
+        """:returns: whether the rules reject the path on which a client was admitted."""
         if entry.admission is None or entry.admission.peer is None:
             return False
         server = self._server_of(entry, entry.admission)
@@ -93,7 +93,7 @@ class Handover:
     def _settle_at_once(
         self, entry: Entry, admission: Admission, registry: Registry, verdicts: _Verdicts
     ) -> bool:
-        """:returns: whether a client is seen to, without verifying a path."""
+        """:returns: whether a client is settled, without verifying a path."""
         server = self._server_of(entry, admission)
         if isinstance(server, Rejection):
             _revoke(entry, server, entry.terms, registry)
@@ -115,7 +115,7 @@ class Handover:
             if entry.reprieve is None or self._why_dropped(entry, admission, verdicts) is None:
                 peer, pin = admission.peer, admission.pin
                 registry.adopt(entry, Held(server=gate.name, terms=gate.terms, peer=peer, pin=pin))
-            # Or else it is to go already, and nothing of this lets it stay.
+            # Otherwise it is already marked for closing, and stays marked.
             return True
         found = verdicts.held(gate, admission.peer)
         if isinstance(found, Held):
@@ -152,33 +152,33 @@ class Handover:
 
 class InForce:
     """
-    Answers for the epoch in force; the `Judging` of every connection.
+    Judges by the epoch in force; the `Judging` of every connection.
 
-    :ivar handover: of that epoch.
+    :ivar handover: that epoch's.
     """
 
     def __init__(self, handover: Handover) -> None:
         self.handover = handover
 
     def turn_to(self, handover: Handover) -> None:
-        """:param handover: of the epoch that takes over."""
+        """:param handover: that of the epoch that takes over."""
         self.handover = handover
 
     def is_in_force(self, listener: str, server: object) -> bool:
-        """:returns: whether a server stands at that listener now."""
+        """:returns: whether the epoch in force has that server at that listener."""
         return self.handover.is_in_force(listener, server)
 
     def judge(
         self, listener: str, server_name: str | None, peer: VerifiedPeer | None
     ) -> Held | Rejection:
-        """:returns: what a client is held to now, or why it is not admitted."""
+        """:returns: a client's server and terms now, or why it is not admitted."""
         return self.handover.judge(listener, server_name, peer)
 
 
 class _Verdicts:
     """
-    Verdicts on connected clients at one time.  Each leaf and each path is judged
-    once for each server, however many connections there are with it.
+    Verdicts on connected clients at one time.  Each leaf and each path is judged only
+    once for each server, however many connections have it.
     """
 
     def __init__(self) -> None:
@@ -187,7 +187,8 @@ class _Verdicts:
         self._whole: dict[tuple[int, object], Admitted | Rejection] = {}
 
     def at_once(self, gate: GateServer, peer: VerifiedPeer | None) -> Rejection | None:
-        """:returns: why a client is not admitted, as far as that needs no path; or None."""
+        """:returns: why a client is rejected, if that can be told without verifying a
+        path; otherwise None."""
         judge = gate.context.judge
         if judge is None:
             return None
@@ -199,7 +200,8 @@ class _Verdicts:
         return self._at_once[key]
 
     def is_doubtful(self, gate: GateServer, peer: VerifiedPeer, now: datetime) -> bool:
-        """:returns: whether the rules alone reject the path on which a client came in."""
+        """:returns: whether the rules alone reject the path on which a client was
+        admitted."""
         policy, key = gate.context.admission, (id(gate), peer.certificates)
         if policy is None:
             return False
@@ -215,7 +217,7 @@ class _Verdicts:
         """:returns: what a client is held to, or why it is not admitted."""
         judge = gate.context.judge
         if judge is None:
-            # Its admission goes on as it was.
+            # Its admission stays as it was.
             return Held(server=gate.name, terms=gate.terms, peer=peer, pin=None)
         if peer is None:
             return _NO_CERTIFICATE
@@ -247,9 +249,9 @@ def _settled(
     registry: Registry,
     verdicts: _Verdicts,
 ) -> bool:
-    """:returns: whether a client is seen to."""
+    """:returns: whether a client is settled."""
     if entry.admission is None or entry.ended:
-        # What is not admitted yet is judged when it is to be.
+        # A client that is not yet admitted is judged at its admission.
         return True
     try:
         return settle(entry, entry.admission, registry, verdicts)
