@@ -69,27 +69,28 @@ def listen_on_unix(path: Path, mode: int, backlog: int, owner: Owner = NOBODY_EL
     :returns: the socket, which nobody else could connect to at any time.
     :raises UnixSocketError: if it cannot be had.
     """
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
-    def make() -> None:
+    def make() -> socket.socket:
         _clear(path)
-        # Before it has a name, which may lead to something else a moment later.
-        os.fchmod(bound.fileno(), mode)
-        _bind(bound, path)
-        if owner != NOBODY_ELSE and os.geteuid() == 0:
-            os.chown(path, *owner, follow_symlinks=False)
+        # Here, because only the user who makes a socket may change its mode.
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # Before it has a name, which may lead to something else a moment later.
+            os.fchmod(bound.fileno(), mode)
+            _bind(bound, path)
+            if owner != NOBODY_ELSE and os.geteuid() == 0:
+                os.chown(path, *owner, follow_symlinks=False)
+            bound.listen(backlog)
+            bound.setblocking(False)
+        except OSError:
+            bound.close()
+            raise
+        return bound
 
     try:
-        make_for(owner, path, make)
-        bound.listen(backlog)
-        bound.setblocking(False)
-        return UnixSocket(path, bound, _identity(path))
+        return UnixSocket(path, make_for(owner, path, make), _identity(path))
     except OSError as error:
-        bound.close()
         raise UnixSocketError(f"cannot listen on {path}: {_in_words(error)}") from error
-    except UnixSocketError:
-        bound.close()
-        raise
 
 
 def _bind(bound: socket.socket, path: Path) -> None:

@@ -6,11 +6,13 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from mtlsgate.load.addresses import HostError, SocketAddress, SystemdAddress, UnixAddress
 from mtlsgate.run.sockets import Sockets, adapt, bind_tcp
+from mtlsgate.run.unix_sockets import listen_on_unix
 
 # TCP
 
@@ -240,3 +242,21 @@ def test_nothing_was_passed() -> None:
     assert sockets.key_of(systemd(0)) == "systemd:domain=INET:index=0"
     with pytest.raises(HostError, match="the service manager passed no socket to this process"):
         sockets.take(systemd(0))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as somebody else")
+@pytest.mark.parametrize("mode", [0o600, 0o666])
+@pytest.mark.parametrize("directory_owner", [(12345, 54321), (0, 0)])
+def test_a_socket_for_another_user(mode: int, directory_owner: tuple[int, int]) -> None:
+    """It is theirs, with the mode that was asked for, in a directory of theirs and in one
+    of root's."""
+    user = (12345, 54321)
+    with TemporaryDirectory() as name:
+        os.chown(name, *directory_owner)
+        os.chmod(name, 0o755)
+        path = Path(name) / "gate.sock"
+        made = listen_on_unix(path, mode, 5, user)
+        found = path.stat()
+        made.close()
+    assert (found.st_uid, found.st_gid) == user
+    assert stat.S_IMODE(found.st_mode) == mode
