@@ -156,7 +156,7 @@ def test_the_gate_is_left_politely(demo: Path, running: RunningGate) -> None:
     running.read_until("no_certificate")
     log = "".join(running.lines)
     assert "Traceback" not in log
-    assert "GET" not in log
+    assert "GET /" not in log
 
 
 # Servers of other sorts.
