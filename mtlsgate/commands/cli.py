@@ -36,8 +36,8 @@ def main(context: click.Context) -> None:
 
     The gate itself is started with: twistd -n mtlsgate --config gate.hcl
     """
-    # A command ends before there is garbage worth collecting, and looking for
-    # it takes a tenth of its time.
+    # A command is too short to need garbage collection, which would take a tenth of its
+    # time.
     gc.disable()
     context.call_on_close(gc.enable)
 

@@ -1,9 +1,9 @@
 """
-``mtlsgate explain``: why a certificate would be let in or not, without a
+``mtlsgate explain``: says whether a certificate would be admitted and why, without a
 connection.
 
-The chain goes through the very code that judges handshakes; what is said
-beside the verdict comes from `mtlsgate.admission.near_miss`.
+The same code judges the chain as in a handshake.  Hints besides the verdict come from
+`mtlsgate.admission.near_miss`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from mtlsgate.tls.handshake_checks import tls_versions
 @frozen
 class RuleOpinion:
     """
-    What one rule makes of a chain.
+    One rule's verdict on a chain.
 
-    :ivar rule: which.
-    :ivar verdict: what it would be if there were no other rule.
-    :ivar hints: what the chain almost satisfies, the likeliest first.
+    :ivar rule: the rule.
+    :ivar verdict: the verdict as if it were the only rule.
+    :ivar hints: what the chain lacks, the likeliest first.
     """
 
     rule: Rule
@@ -44,14 +44,15 @@ class RuleOpinion:
 @frozen
 class Explanation:
     """
-    What a server makes of a chain.
+    A server's verdict on a chain.
 
-    :ivar server: its name.
-    :ivar leaf: the chain's.
-    :ivar verdict: what a handshake at that time would have ended with.
-    :ivar offered: the versions of TLS that the server speaks.
-    :ivar tls_versions: with which versions of TLS; none if it is a rejection.
-    :ivar opinions: rule by rule, in file order.
+    :ivar server: the server's name.
+    :ivar leaf: the chain's leaf.
+    :ivar verdict: the verdict that a handshake at that time would give.
+    :ivar offered: the TLS versions that the server offers.
+    :ivar tls_versions: the TLS versions with which the client is admitted; empty if it
+        is rejected.
+    :ivar opinions: each rule's verdict, in file order.
     """
 
     server: str
@@ -67,7 +68,7 @@ class Explanation:
         return isinstance(self.verdict, Admitted)
 
     def to_dict(self) -> dict[str, object]:
-        """:returns: all of it as what JSON can hold."""
+        """:returns: all of it, ready for JSON."""
         return {
             "server": self.server,
             "subject": self.leaf.subject.rfc4514_string(),
@@ -113,7 +114,7 @@ def _words(verdict: Admitted | Rejection) -> str:
 
 def explain(server: GateServer, chain: tuple[Certificate, ...], at: datetime) -> Explanation:
     """
-    :param server: one that judges clients.
+    :param server: a server that judges clients.
     :param chain: as a client would present it, the leaf first.
     :param at: the time to judge by.
     """
@@ -137,9 +138,9 @@ def _hints(rule: Rule, chain: tuple[Certificate, ...], at: datetime) -> tuple[st
 
 def choose_server(paths: ConfigPaths, name: str | None) -> GateServer:
     """
-    :param paths: of the configuration, as for `mtlsgate.load.epoch.load`.
-    :param name: of a server, or None where there is but one.
-    :raises ConfigError: if the configuration is in error.
+    :param paths: the configuration, as for `mtlsgate.load.epoch.load`.
+    :param name: the server's name; None means the only server.
+    :raises ConfigError: if the configuration is wrong.
     :raises ValueError: if there is no such server, or it asks for no certificate.
     """
     config = ", ".join(names_of(paths))
@@ -160,7 +161,7 @@ def choose_server(paths: ConfigPaths, name: str | None) -> GateServer:
 
 def read_chain(files: Iterable[str]) -> tuple[Certificate, ...]:
     """
-    :param files: the leaf's first; PEM or DER.
+    :param files: the files, the leaf's first; PEM or DER.
     :raises ValueError: if one cannot be read or does not parse.
     """
     chain: list[Certificate] = []

@@ -1,5 +1,5 @@
 """
-``mtlsgate init``: a development setup that works at once.
+``mtlsgate init``: writes a development setup that works at once.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Setup:
     What `write_setup` did.
 
     :ivar written: the files that it wrote, in order.
-    :ivar kept: those that were there before and were left as they are.
+    :ivar kept: the files that already existed and were not changed.
     """
 
     written: list[Path] = field(factory=list)
@@ -89,20 +89,19 @@ def write_setup(
     now: datetime,
 ) -> Setup:
     """
-    Write a configuration and the development PKI that goes with it.  Nothing
-    that is there is overwritten.
+    Write a configuration and its development PKI.  Existing files are not overwritten.
 
     :param days: how long the certificates are valid.
     :param hosts: further names and IP addresses of the server.
     :param clients: the names of the admitted clients.
     :raises OSError: if the directory cannot be written to.
-    :raises ValueError: if a client's name is no file name, a host is none, or
-        what is there cannot be used.
+    :raises ValueError: if a client's name is not a file name, if a host is invalid, or
+        if existing files cannot be used.
     """
     return _Writer(directory, days, now).write(hosts, clients)
 
 
-#: Names that the setup itself takes.
+#: Names that the setup itself uses.
 _RESERVED = frozenset({"admitted", "ca", "gate", "not-pinned", "server", "stranger", "stranger-ca"})
 
 _HOST_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -140,7 +139,7 @@ class _Writer:
         for client in clients:
             self._client(client, authority, client)
         self._client("not-pinned", authority, "not-pinned")
-        # A CA of the very same name, but with another key.
+        # A CA with the same name, but another key.
         self._client("stranger", self._authority("stranger-ca"), clients[0])
         pins = [self.directory / f"{client}.crt" for client in clients]
         self._file("admitted.crt", lambda: b"".join(pin.read_bytes() for pin in pins))
@@ -148,7 +147,7 @@ class _Writer:
         return self.setup
 
     def _configuration(self) -> str:
-        # In a comment: a line end in the name must not end it.
+        # The name is in a comment: a line end in it must not end the comment.
         return _GATE_HCL.format(file=printable(shlex.quote(f"{self.directory}/gate.hcl")))
 
     def _authority(self, name: str) -> Authority:
@@ -163,7 +162,7 @@ class _Writer:
     def _pair(
         self, name: str, make: Callable[[], Authority | Credential]
     ) -> tuple[x509.Certificate, PrivateKey]:
-        """Make NAME.crt and NAME.key, or keep both where they are."""
+        """Make NAME.crt and NAME.key, or keep both if they exist."""
         certificate, key = self.directory / f"{name}.crt", self.directory / f"{name}.key"
         if certificate.exists() or key.exists():
             self.setup.kept.extend((certificate, key))
@@ -182,7 +181,7 @@ class _Writer:
     def _file(self, name: str, content: Callable[[], bytes], mode: int = 0o644) -> None:
         path = self.directory / name
         try:
-            # The mode from the start: a key must not be readable for a moment.
+            # Set the mode at creation: a key must never be readable, not even briefly.
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         except FileExistsError:
             self.setup.kept.append(path)
@@ -210,8 +209,7 @@ def _is_address(host: str) -> bool:
 def commands(directory: Path, client: str) -> Iterator[tuple[str, list[str]]]:
     """
     :param client: the name of an admitted client.
-    :returns: what to try against the running gate: a heading, and the commands
-        for it in a shell.
+    :returns: things to try with the running gate: a heading and its shell commands.
     """
     url = "https://localhost:8443/"
     ca = shlex.quote(f"{directory}/ca.crt")

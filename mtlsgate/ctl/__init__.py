@@ -1,3 +1,3 @@
 """
-``mtlsgate ctl``: asks a running gate how it is, and tells it what to do.
+``mtlsgate ctl``: shows the state of a running gate and controls it.
 """

@@ -19,9 +19,9 @@ from mtlsgate.text import printable
 
 #: Seconds to connect and to get an answer; the long one is for a reload.
 TIMEOUT, LONG_TIMEOUT = 10.0, 600.0
-#: Bytes; no answer of a gate is as large.
+#: In bytes; a gate's answers are never as large.
 _LARGEST_ANSWER = 64 * 1024 * 1024
-#: Statuses of answers that are more than an error.
+#: Statuses of answers that have content besides an error.
 _TELLING = frozenset({HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.UNPROCESSABLE_ENTITY})
 
 
@@ -50,9 +50,9 @@ class _SocketConnection(HTTPConnection):
 @frozen
 class Remote:
     """
-    A gate that can be asked.
+    A running gate.
 
-    :ivar address: where it answers.
+    :ivar address: the address of its admin endpoint.
     """
 
     address: GateAddress
@@ -66,8 +66,8 @@ class Remote:
 
     def connections(self, server: str | None = None) -> list[Any]:
         """
-        :param server: only those of that server; None for all.
-        :returns: all connections; it asks as often as needed.
+        :param server: only this server's connections; None means all.
+        :returns: the connections; it sends as many requests as needed.
         """
         found: list[Any] = []
         after: int | None = 0

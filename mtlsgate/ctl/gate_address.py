@@ -1,8 +1,8 @@
 """
 The address of the gate's admin endpoint, from the options or the configuration.
 
-Of a configuration only the ``admin`` block is read; the rest may be in error, and
-its keys and certificates out of reach.
+Only the ``admin`` block of a configuration is read.  The rest may be wrong, and its
+keys and certificates need not be readable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mtlsgate.text import quoted
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-#: The file may be in error while the gate runs what it said before.
+#: The file may be wrong while the gate still runs an earlier version of it.
 _UNKNOWN_PLACE = (
     "so its admin block cannot be read; if a gate runs, name where it answers by --socket or --url"
 )
@@ -36,16 +36,16 @@ class NotFound(CtlError):
 @frozen(kw_only=True)
 class GateAddress:
     """
-    Where the gate answers, and what to present to it.
+    The address of the admin endpoint, and the credentials for it.
 
-    :ivar path: of a unix socket; or None.
-    :ivar host: to connect to, where there is no socket.
-    :ivar port: likewise.
-    :ivar token: to present, or None.
-    :ivar is_tls: whether to speak TLS.
+    :ivar path: the path of a unix socket, or None.
+    :ivar host: the host, if there is no socket.
+    :ivar port: the port, if there is no socket.
+    :ivar token: the token to present, or None.
+    :ivar is_tls: whether to use TLS.
     :ivar certificate: a file with the client's certificate, or None.
-    :ivar key: a file with its key, or None if it is in the same.
-    :ivar trust: a file with the CAs to verify the server with; None for the system's.
+    :ivar key: a file with its key; None if it is in the same file.
+    :ivar trust: a file with the CAs for the server; None means the system's.
     """
 
     path: Path | None = None
@@ -79,8 +79,8 @@ class CtlOptions:
 
 def find(given: CtlOptions) -> GateAddress:
     """
-    :returns: where to ask.
-    :raises CtlError: if the options and the configuration do not say it.
+    :returns: the gate's address.
+    :raises CtlError: if neither the options nor the configuration give it.
     """
     if sum(map(bool, (given.config, given.socket, given.url))) > 1:
         raise CtlError("--config, --socket and --url name the gate: one of them is enough")

@@ -1,8 +1,8 @@
 """
 The gate's answers as tables.
 
-What comes from a certificate, a client or the configuration is shown as it is and
-never read as markup, nor as something for the terminal.
+Text from certificates, clients or the configuration is never interpreted as markup or
+as terminal control.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from mtlsgate.text import printable
 
 #: One of the gate's JSON objects.
 Facts = Mapping[str, Any]
-#: Columns in a file, where lines are never broken.
+#: The width of output to a file, where lines are never broken.
 _WIDE = 10_000
 _NOTHING = "-"
-#: Columns of days left, and the kind of deadline that each has.
+#: The columns with days left, and the kind of deadline in each.
 _COLUMNS = {"certificate": "server_certificate", "CA": "ca", "pin": "pin", "CRL": "crl"}
 #: Words for a deadline before and after it.
 _ENDING = {
@@ -52,7 +52,7 @@ def console() -> Console:
 
 
 def say(what: RenderableType) -> None:
-    """Print without blanks at the ends of lines."""
+    """Print without trailing blanks."""
     printer = console()
     with printer.capture() as captured:
         printer.print(what)

@@ -1,5 +1,5 @@
 """
-``mtlsgate ctl top``: the gate at a glance, again and again.
+``mtlsgate ctl top``: shows the gate on one screen, updated regularly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mtlsgate.ctl import tables
 from mtlsgate.ctl.client import Remote
 from mtlsgate.ctl.words import duration, size
 
-#: How many rejections are shown, and how many lines all else takes.
+#: How many rejections are shown, and how many lines the rest takes.
 _REJECTIONS = 5
 _LINES = 18
 _FEWEST = 5
@@ -51,8 +51,8 @@ def look(remote: Remote) -> Look:
 
 
 def rates(before: Look | None, now: Look) -> dict[int, float]:
-    """:returns: bytes a second in both directions, since the look before or since the
-    connection arrived; by its number."""
+    """:returns: by connection number the bytes a second in both directions, since the
+    last look or since the connection arrived."""
     known = {} if before is None else {one["number"]: _bytes(one) for one in before.connections}
     elapsed = 0.0 if before is None else now.at - before.at
     found = {}
@@ -123,8 +123,8 @@ def show(
     """
     Show the gate until a KeyboardInterrupt, which it does not catch.
 
-    :param every: seconds from one look to the next.
-    :param once: whether to look once, as it does anyway if there is no terminal.
+    :param every: seconds between two looks.
+    :param once: whether to look only once; without a terminal it always does.
     """
     now = look(remote)
     if once or not console.is_terminal:

@@ -216,7 +216,7 @@ class PinLint:
         namesakes = self._by_subject.get(leaf.issuer.key, ())
         if any(_has_issued(one, leaf) for one in namesakes):
             return
-        # Its issuer could be an intermediate of the rule's CAs where it is none of them.
+        # If the issuer is not one of the rule's CAs, it may still be an intermediate.
         if namesakes or leaf.issuer.key == leaf.subject.key:
             yield "was not issued by any CA of its rule, so it can never be admitted"
         elif self._no_intermediate:
@@ -232,14 +232,14 @@ class PinLint:
 
 
 def _has_issued(authority: Certificate, certificate: Certificate) -> bool:
-    """By the names, and by the key identifiers where both have one; else by the
-    signature, which a hundred thousand pins could not wait for."""
+    """Compares names, then key identifiers.  Only without identifiers it checks the
+    signature, which would take too long for a hundred thousand pins."""
     if certificate.issuer.key != authority.subject.key:
         return False
     named, own = certificate.authority_key_identifier, authority.subject_key_identifier
     if named is not None and own is not None:
         return named == own
-    # If that cannot be told from here, OpenSSL decides.
+    # If this cannot be told here, OpenSSL decides.
     return not is_surely_not_by(authority, certificate)
 
 
@@ -250,7 +250,7 @@ def _is_own_root(certificate: Certificate) -> bool:
 
 
 def _reach(authority: Certificate, rule: Rule) -> Iterator[str]:
-    """A CA that its own issuer's path length keeps from being an intermediate."""
+    """A CA that cannot be an intermediate because of its issuer's path length."""
     for upper in rule.authorities:
         if upper != authority and upper.path_length == 0 and _has_issued(upper, authority):
             yield (
@@ -260,7 +260,7 @@ def _reach(authority: Certificate, rule: Rule) -> Iterator[str]:
 
 
 def _public(authority: Certificate) -> Iterator[str]:
-    """A root that anybody on the Internet gets certificates from."""
+    """A root that gives certificates to anybody on the Internet."""
     body = b64encode(authority.der)
     if body in _public_roots():
         yield (
@@ -301,8 +301,8 @@ def _shadowed(
     blocks: tuple[ClientCertificate, ...], rules: tuple[Rule, ...]
 ) -> Iterator[tuple[ClientCertificate, str]]:
     """
-    A rule whose every leaf another rule admits anyway.  One with a label that comes
-    first does have an effect: `peer.rule` tells its clients from the others.
+    A rule without effect: another rule admits all its leaves anyway.  If it comes first
+    and has a label, it does have an effect: `peer.rule` shows its name.
     """
     free = [
         (block, rule)
@@ -341,7 +341,7 @@ def _lasting_pins(rule: Rule) -> Iterator[bytes]:
 def _doubled(
     blocks: tuple[ClientCertificate, ...], rules: tuple[Rule, ...]
 ) -> Iterator[tuple[ClientCertificate, str]]:
-    """A rule that is another but for its label."""
+    """A rule that equals another except for its label."""
     seen: dict[object, ClientCertificate] = {}
     for block, rule in zip(blocks, rules, strict=True):
         same = (

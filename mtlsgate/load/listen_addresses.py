@@ -1,5 +1,5 @@
 """
-Where a server listens: reading ``hosts``.
+Parses ``hosts``: the addresses that a server listens on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Host:
     One entry of ``hosts``.
 
     :ivar text: as written.
-    :ivar addresses: that it means; empty if names are not looked up.
+    :ivar addresses: the addresses that it means; empty if names are not looked up.
     """
 
     text: str
@@ -35,7 +35,7 @@ class Host:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine reaches it: loopback or a unix socket."""
+        """Whether only this machine can reach it: loopback or a unix socket."""
         return all(address.is_local for address in self.addresses)
 
 
@@ -43,8 +43,8 @@ def parse_host(text: str, *, offline: bool = False) -> Host:
     """
     :param text: ``*:8443``, ``127.0.0.1:8443``, ``[::1]:8443``, ``localhost:8443``,
         ``8443``, or an endpoint string: ``tcp:``, ``tcp6:``, ``unix:``, ``systemd:``.
-    :param offline: do not look names up, nor which addresses there are; the
-        result is nothing to listen on.
+    :param offline: whether to look up neither names nor this machine's addresses; the
+        result cannot be listened on.
     :raises HostError: if it is none of these, or a name does not resolve.
     """
     endpoint = parse_endpoint(text)
@@ -81,8 +81,8 @@ def _resolve(host: str, port: int) -> tuple[SocketAddress, ...]:
 
 def _present(addresses: Iterable[SocketAddress]) -> tuple[SocketAddress, ...]:
     """
-    :returns: those that this machine has, or all if it has none: a name or
-        ``*`` means what is there, and IPv6 may be switched off.
+    :returns: the addresses that this machine has; all of them if it has none.  IPv6 may
+        be switched off, and then a name or ``*`` means only IPv4.
     """
     candidates = tuple(addresses)
     return tuple(filter(_is_present, candidates)) or candidates

@@ -1,5 +1,5 @@
 """
-What a configuration does, in words and as a table.
+Describes what a configuration does, in words and as a table.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.text import printable
 from mtlsgate.tls.server import TlsPolicy
 
-#: How many CAs a line names before it counts the rest.
+#: How many CAs a line names; the others are counted.
 _NAMED = 3
 
 
@@ -41,7 +41,7 @@ def _proxies(server: LoadedServer) -> str:
 
 
 def describe_rule(rule: Rule) -> str:
-    """:returns: a rule's label and what it demands, in one line."""
+    """:returns: a rule's label and what it requires, in one line."""
     names = [printable(one.subject.rfc4514_string()) for one in rule.authorities[:_NAMED]]
     if len(rule.authorities) > _NAMED:
         names.append(f"{len(rule.authorities) - _NAMED} more")
@@ -77,7 +77,7 @@ def _table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[st
 
 
 def _rows(policy: TlsPolicy, now: datetime) -> Iterator[tuple[str, ...]]:
-    """:returns: everything that has an end, in the order of the file."""
+    """:returns: everything that expires, in file order."""
 
     def row(what: str, one: Certificate, end: datetime | None = None) -> tuple[str, ...]:
         days = (min(end or one.not_after, one.not_after) - now).days

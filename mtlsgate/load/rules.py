@@ -1,5 +1,5 @@
 """
-From ``client_certificate`` blocks to rules.
+Builds rules from ``client_certificate`` blocks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class RuleReader:
     def rules(self, tls: model.Tls, deny: tuple[Condition, ...]) -> Iterator[Rule]:
         """
         :param deny: the conditions of the server's own ``deny`` blocks.
-        :returns: the rules of a server; a rule in error is left out.
+        :returns: the rules of a server, without those that are wrong.
         """
         for number, block in enumerate(tls.client_certificate, 1):
             strict = tls.verification != "compatible"
@@ -54,10 +54,11 @@ class RuleReader:
         strict: bool = True,
     ) -> Rule | None:
         """
-        :param number: of the block in its server; names a rule without a label.
-        :param server_deny: the conditions of the server, to warn of pins that they deny.
-        :param strict: whether CRLs must keep to the RFC 5280 profile.
-        :returns: the rule, or None if the report says why there is none.
+        :param number: the block's number in its server, the name of a rule without a
+            label.
+        :param server_deny: the server's conditions, to warn about pins that they deny.
+        :param strict: whether CRLs must follow the RFC 5280 profile.
+        :returns: the rule; None if the report says what is wrong.
         """
         authorities = self._authorities(block)
         allow = tuple(self.conditions(block.allow, "allow"))
@@ -101,7 +102,7 @@ class RuleReader:
             else:
                 pin = Pin(leaf, written.label, written.not_before, written.retire_after)
             lint.look(pin, leaf)
-            # A pin that fifty servers name is held once.
+            # Fifty servers may name the same pin: store it once.
             return self._pins_held.setdefault(pin, pin)
 
         yield from self.files.each_certificate(block.leaf_certificate, block.heading, keep)

@@ -1,5 +1,5 @@
 """
-From ``server_certificate`` blocks to the certificates that a server shows.
+Reads a server's own certificates from ``server_certificate`` blocks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class CredentialReader:
     Reads the certificates and keys of one load's servers.
 
     :ivar files: reads the files.
-    :ivar _known: what was read, by what names it: a thousand servers may name the same.
+    :ivar _known: what was read before: a thousand servers may name the same files.
     """
 
     def __init__(self, files: CertificateFiles) -> None:
@@ -31,8 +31,8 @@ class CredentialReader:
 
     def of(self, server: model.Server, hosts: tuple[Host, ...]) -> Iterator[ServerCredential]:
         """
-        :param hosts: where the server listens.
-        :returns: what the server's blocks name.  A server without a block gets a
+        :param hosts: the server's addresses.
+        :returns: the certificates with their keys.  A server without a block gets a
             self-signed certificate if only this machine can connect.  The report
             says what is wrong.
         """
@@ -59,7 +59,8 @@ class CredentialReader:
         )
 
     def read(self, block: model.ServerCertificate) -> ServerCredential | None:
-        """:returns: what the block names, or None if the report says why not."""
+        """:returns: the block's certificate with its key; None if the report says what is
+        wrong."""
         for material in (block.public_key, block.private_key):
             if material.path is not None:
                 self.files.note_own(material.path)

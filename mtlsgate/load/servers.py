@@ -1,9 +1,8 @@
 """
-From a ``server`` block to a gate: its rules, certificates and terms.
+Builds a server from its ``server`` block: rules, certificates and terms.
 
-A gate takes connections once it has an application, the factory to which
-verified connections are handed: `ServerBuilder.gate` builds the one,
-`serve` joins the two.
+To take connections it also needs an application, the factory that gets verified
+connections.  `ServerBuilder.gate` builds the first part, and `serve` joins the two.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from mtlsgate.load.trusted_proxies import trusted_proxies
 from mtlsgate.tls.openssl_errors import REFUSALS, reasons_of
 from mtlsgate.tls.server import GateContext, TlsPolicy
 
-#: The defaults, in seconds and bytes.  OpenSSL takes no chain above 100 KiB.
+#: The defaults, in seconds and bytes.  OpenSSL refuses chains above 100 KiB.
 HANDSHAKE_TIMEOUT = 10.0
 HANDSHAKE_BYTES = 128 * 1024
 
@@ -47,9 +46,9 @@ class LoadedServer:
     One server and what was built for it.
 
     :ivar model: its block.
-    :ivar hosts: where it listens.
+    :ivar hosts: its addresses.
     :ivar gate: admits clients and hands them over.
-    :ivar proxies: who connects for the clients; None if they connect themselves.
+    :ivar proxies: the trusted proxies; None if clients connect directly.
     """
 
     model: model.Server
@@ -64,12 +63,12 @@ class GateParts:
     The rules, certificates and terms of one server.
 
     :ivar model: its block.
-    :ivar policy: its rules and certificates; the application protocols (ALPN)
-        are the application's to say.
-    :ivar handshake_timeout: seconds from connecting to a complete handshake.
-    :ivar terms: what connections are held to.
-    :ivar authorizer: who is asked after the rules, or None.
-    :ivar proxies: who connects for the clients, or None.
+    :ivar policy: its rules and certificates.  The application protocols (ALPN) come
+        from the application.
+    :ivar handshake_timeout: the most seconds from connecting to a complete handshake.
+    :ivar terms: the terms of its connections.
+    :ivar authorizer: asked after the rules, or None.
+    :ivar proxies: the trusted proxies; None if clients connect directly.
     """
 
     model: model.Server
@@ -92,7 +91,7 @@ class ServerBuilder:
         self, files: CertificateFiles, report: Report, now: Callable[[], datetime]
     ) -> None:
         """
-        :param files: reads what the blocks name.
+        :param files: reads the files that the blocks name.
         :param report: where problems go.
         :param now: the time by which certificates are judged.
         """
@@ -108,9 +107,9 @@ class ServerBuilder:
         authorizer: Authorizer | None,
     ) -> GateParts | None:
         """
-        :param hosts: where the server listens.
-        :param settings: hold where the server says nothing.
-        :returns: the server's gate, or None if the report says why there is none.
+        :param hosts: the server's addresses.
+        :param settings: used for what the server does not set.
+        :returns: the server's parts; None if the report says what is wrong.
         """
         errors_before = len(self._report.errors)
         tls = server.tls
@@ -144,8 +143,8 @@ def serve(
     now: Callable[[], datetime],
     report: Report,
 ) -> LoadedServer | None:
-    """:returns: the gate with an application behind it, or None if the report says
-    why OpenSSL refuses it."""
+    """:returns: the server with its application; None if OpenSSL refuses it, which is
+    reported."""
     server, policy = gate.model, evolve(gate.policy, alpn=application.alpn)
     lint.server(server, policy.credentials, policy.admission, now(), report)
     try:
@@ -166,7 +165,8 @@ def serve(
 
 
 def terms_of(server: model.Server, settings: model.Settings) -> Terms:
-    """:returns: what the server says, or else the settings, or else the defaults."""
+    """:returns: the server's terms.  What it does not set comes from the settings, then
+    from the defaults."""
 
     def stated(name: str) -> Any:
         value = getattr(server, name)

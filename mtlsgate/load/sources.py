@@ -1,5 +1,5 @@
 """
-The files that a configuration is made of.
+Finds and reads the files of a configuration.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ _ENDING = ".hcl"
 
 
 def names_of(paths: ConfigPaths) -> tuple[str, ...]:
-    """:returns: the files and directories, as the person named them."""
+    """:returns: the files and directories, as the user named them."""
     if isinstance(paths, str | os.PathLike):
         return (os.fspath(paths),)
     return tuple(os.fspath(path) for path in paths)
 
 
 def base_directory(name: str, opener: Opener = os.open) -> Path:
-    """:returns: where relative paths start of a file, or of those in a directory."""
+    """:returns: the directory where relative paths in this file or directory start."""
     # Absolute, because a daemon changes its directory before it reloads.
     path = Path(name).absolute()
     return path if is_directory(path, opener) else path.parent
 
 
 class SourceReader(Protocol):
-    """What reads files and directories, and remembers which."""
+    """Reads files and directories, and remembers which."""
 
     def read_own(self, path: Path) -> bytes:
         """
@@ -54,10 +54,10 @@ class SourceReader(Protocol):
 
 def read_sources(names: Sequence[str], reader: SourceReader, report: Report) -> list[SourceFile]:
     """
-    :param names: files and directories, as the person named them.
+    :param names: files and directories, as the user named them.
     :param reader: reads them.
-    :param report: gets what cannot be read.
-    :returns: what is in the files, in order; those of a directory by their names.
+    :param report: gets the problems.
+    :returns: the files with their content, in order; those in a directory sorted by name.
     """
     found: list[SourceFile] = []
     several = len(names) > 1 or reader.is_directory(Path(names[0]).absolute())

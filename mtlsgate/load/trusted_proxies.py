@@ -1,5 +1,5 @@
 """
-Reading ``trusted_proxies``: which proxies may say for whom they connect.
+Reads ``trusted_proxies``: the proxies that may tell the client's address.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from mtlsgate.errors import Report
 from mtlsgate.gate.trusted_proxies import Network, TrustedProxies
 from mtlsgate.text import quoted, safe_line
 
-#: IPv4 as an IPv6 socket shows it (RFC 4291, 2.5.5.2).
+#: IPv4 addresses as an IPv6 socket shows them (RFC 4291, 2.5.5.2).
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 def trusted_proxies(server: model.Server, report: Report) -> TrustedProxies | None:
     """
-    :returns: a server's trusted proxies, or None if it reads no PROXY header.
-        What is wrong with them is reported.
+    :returns: a server's trusted proxies; None if it reads no PROXY header.  Problems
+        are reported.
     """
     if server.proxy_protocol is None:
         return None
@@ -44,8 +44,8 @@ def trusted_proxies(server: model.Server, report: Report) -> TrustedProxies | No
 
 def read_network(text: str) -> Network:
     """
-    :param text: an address, or a network as ``10.0.0.0/8``.
-    :raises ValueError: if it is neither; its text follows the value.
+    :param text: an address, or a network such as ``10.0.0.0/8``.
+    :raises ValueError: if it is neither; the error text follows the value.
     """
     address, slash, length = text.partition("/")
     try:

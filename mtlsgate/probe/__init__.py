@@ -1,5 +1,5 @@
 """
-``mtlsgate probe``: what a gate makes of a client, seen from the client's side.
+``mtlsgate probe``: tests from the client's side whether a gate admits a client.
 
 `probe` in `mtlsgate.probe.client` is where to begin.  What it comes back with
 is an `Outcome`, which `describe` puts into words and `to_dict` into JSON.

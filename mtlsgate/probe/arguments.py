@@ -1,5 +1,5 @@
 """
-What a person says that is to be probed, and with what, read into values.
+Parses the arguments of ``mtlsgate probe``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 @frozen(str=False)
 class ProbeError(GateError):
     """
-    Something that keeps the probe from being tried.
+    The probe cannot even be tried.
 
     :ivar problem: what is wrong and what to do, in one line.
     """
@@ -52,7 +52,7 @@ def parse_target(text: str, server_name: str | None = None) -> Target:
     :param text: ``gate.example:8443``, ``192.0.2.1:8443`` or ``[::1]:8443``.
     :param server_name: the name or IP address that the server must have; by
         default the host's.
-    :raises ProbeError: if either is not what it should be.
+    :raises ProbeError: if one of them is wrong.
     """
     found = _HOST_AND_PORT.fullmatch(text)
     if found is None or not 0 < int(found["port"]) < 65536:
@@ -80,9 +80,9 @@ def load_identity(certificate: Path | None, key: Path | None) -> ServerCredentia
     """
     :param certificate: the client's certificate, with its chain after it.
     :param key: its private key, not encrypted.
-    :returns: what to present, or None if neither was given.
-    :raises ProbeError: if only one was given, either is no good, or they do
-        not belong together.
+    :returns: the certificate to present with its key; None if neither was given.
+    :raises ProbeError: if only one was given, if one is not usable, or if they do not
+        belong together.
     """
     if certificate is None or key is None:
         if certificate is key:
@@ -105,8 +105,7 @@ def load_identity(certificate: Path | None, key: Path | None) -> ServerCredentia
 
 def load_trust(path: Path | None) -> tuple[Certificate, ...] | None:
     """
-    :param path: the CAs that may have issued the server's certificate, each of
-        them trusted.
+    :param path: the file with the trusted CAs for the server's certificate.
     :raises ProbeError: if they cannot be read.
     """
     return None if path is None else _load(path, parse_certificates)

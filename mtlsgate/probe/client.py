@@ -1,11 +1,9 @@
 """
-One TLS connection to a gate, from the client's side, to see what the gate
-makes of it.
+Makes one TLS connection to a gate, as a client, to see whether the gate admits it.
 
-Blocking, without a reactor, and it never sends application data.  It goes on
-to the end of the handshake whatever the server's certificate is worth, because
-what the server says to the client is what is asked; nothing it then reports
-as verified was taken on trust.
+It is blocking, uses no reactor, and never sends application data.  It completes the
+handshake even if the server's certificate is invalid, because the user wants to know
+the server's answer.  It reports a server as verified only if it is.
 """
 
 from __future__ import annotations
@@ -44,13 +42,13 @@ from mtlsgate.tls.trust import encoded, fill
 T = TypeVar("T")
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
-#: SSL_MODE_NO_AUTO_CHAIN: present what --cert holds, completed with nothing of --ca.
+#: SSL_MODE_NO_AUTO_CHAIN: present exactly the certificates in --cert, and none from --ca.
 _NO_AUTO_CHAIN = 0x8
 _CLOSE_NOTIFY, _USER_CANCELED = 0, 90
-#: X509_V_ERR_UNSPECIFIED, and …UNABLE_TO_VERIFY_LEAF_SIGNATURE, which comes of the one before it.
+#: X509_V_ERR_UNSPECIFIED, and …UNABLE_TO_VERIFY_LEAF_SIGNATURE, which follows another error.
 _UNSPECIFIED, _LEAF_SIGNATURE = 1, 21
-#: OpenSSL's names of the states that a client passes through when it is asked
-#: for a certificate, and when it has proved to hold the key of one.
+#: OpenSSL's names for the states of a client when it is asked for a certificate, and
+#: when it has proved that it has the key.
 _ASKED = b"SSLv3/TLS read server certificate request"
 _PROVED = b"SSLv3/TLS write certificate verify"
 
@@ -66,17 +64,17 @@ def probe(
     now: Callable[[], datetime] = utc_now,
 ) -> Outcome:
     """
-    Connect, shake hands, and wait for what the server has to say to that.
+    Connect, do the handshake, and wait for the server's reaction.
 
-    :param identity: what to present if the server asks for a certificate.
-    :param trust: the CAs to verify the server's certificate with; without
-        them it is not verified, and the outcome says so.
-    :param version: the only TLS version to offer; by default 1.2 and up.
-    :param timeout: seconds for the TCP connection to each of the host's
-        addresses, and again for the handshake.
-    :param wait: seconds to wait for an objection after it: in TLS 1.3 the
+    :param identity: the certificate to present if the server asks for one.
+    :param trust: the CAs to verify the server's certificate with.  Without them it
+        is not verified, and the outcome says so.
+    :param version: the only TLS version to offer; by default 1.2 and later.
+    :param timeout: seconds for the TCP connection to each of the host's addresses,
+        and again for the handshake.
+    :param wait: seconds to wait for a rejection after the handshake: in TLS 1.3 the
         client is done before the server has seen its certificate.
-    :raises ProbeError: if OpenSSL does not take the identity.
+    :raises ProbeError: if OpenSSL refuses the identity.
     """
     witness = _Witness()
     connection = _connection(target, identity, trust or (), version, witness)
@@ -112,12 +110,12 @@ def _in_words(target: Target, error: Exception, timeout: float) -> str:
 @frozen(eq=False)
 class _Witness:
     """
-    What OpenSSL's callbacks saw; there is no other way to learn of it.
+    Records what only OpenSSL's callbacks can see.
 
-    :ivar states: every state of the handshake that was passed through.
+    :ivar states: every state that the handshake went through.
     :ivar alerts: the numbers of the fatal alerts received.
-    :ivar problems: objections to the server's path.
-    :ivar judged: the depths that OpenSSL came to an end with; 0 is the last.
+    :ivar problems: what is wrong with the server's path.
+    :ivar judged: the depths that OpenSSL has finished; 0 is the last.
     """
 
     states: set[bytes] = field(factory=set)
@@ -138,7 +136,7 @@ class _Witness:
     def note_verification(
         self, connection: SSL.Connection, certificate: X509, number: int, depth: int, ok: int
     ) -> bool:
-        """Take any certificate, but remember what was wrong with it."""
+        """Accept any certificate, but remember what was wrong with it."""
         if ok:
             self.judged.add(depth)
         elif number != _LEAF_SIGNATURE or not self.problems:
@@ -147,7 +145,7 @@ class _Witness:
         return True
 
     def path_problems(self) -> tuple[PathProblem, ...]:
-        """:returns: the objections; never none where the path was not judged to its end."""
+        """:returns: what is wrong with the path; never empty if OpenSSL did not finish."""
         if 0 in self.judged or self.problems:
             return tuple(self.problems)
         return (PathProblem(_UNSPECIFIED, 0, None),)
@@ -166,7 +164,7 @@ def _connection(
     context.set_max_proto_version(_VERSIONS[version or "1.3"])
     context.set_info_callback(witness.note_info)
     context.set_verify(SSL.VERIFY_PEER, witness.note_verification)
-    # Each certificate in --ca is trusted, also one with others above it.
+    # Trust each certificate in --ca, including intermediates.
     fill(context.get_cert_store(), trust, X509StoreFlags.PARTIAL_CHAIN)
     if identity is not None:
         try:
@@ -189,7 +187,7 @@ def _observed(
     witness: _Witness,
     has_trust: bool,
 ) -> Outcome:
-    """:returns: the outcome with all that the connection shows of itself once it is over."""
+    """:returns: the outcome with all facts about the connection, taken after its end."""
     (how, done), states = end, witness.states
     refused = how.ending is Ending.FAILED and witness.alerts
     outcome = evolve(
@@ -234,9 +232,9 @@ def _observed(
 
 
 def _or_none(read: Callable[[], T]) -> T | None:
-    """:returns: what was read of a certificate, or None where it does not parse."""
+    """:returns: the value read from a certificate; None if that does not parse."""
     with warnings.catch_warnings():
-        # cryptography warns of serial numbers that RFC 5280 forbids; they harm nobody here.
+        # cryptography warns about serial numbers that RFC 5280 forbids; they do no harm.
         warnings.simplefilter("ignore")
         try:
             return read()

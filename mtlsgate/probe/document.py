@@ -1,5 +1,5 @@
 """
-What a probe saw, for programs: the JSON of ``mtlsgate probe --json``.
+The result of a probe for programs: the JSON of ``mtlsgate probe --json``.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any
 from mtlsgate.probe.outcome import CertificateFacts, Outcome
 from mtlsgate.probe.words import alert_name, problem_text, verdict_lines
 
-#: Grows when a key of `to_dict` goes or changes its meaning, not when one is added.
+#: Changes when a key of `to_dict` is removed or changes its meaning, not when one is added.
 JSON_VERSION = 1
 
 
 def to_dict(outcome: Outcome) -> dict[str, Any]:
-    """:returns: the outcome for JSON, as the documentation describes it."""
+    """:returns: the outcome, ready for JSON, as the documentation describes it."""
     alert, at = outcome.alert, outcome.at
     presented = outcome.offered if outcome.presented else None
     return {

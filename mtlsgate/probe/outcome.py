@@ -1,5 +1,5 @@
 """
-What a probe saw, as values, and what follows from them.
+The result of a probe as values, and the conclusions from it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mtlsgate.certificates.names import Name
 
 
 class Verdict(Enum):
-    """What the server made of the client, as far as TLS tells."""
+    """Whether the server admitted the client, as far as TLS can tell."""
 
     ADMITTED = "admitted"
     REFUSED = "refused"
@@ -22,25 +22,25 @@ class Verdict(Enum):
 
 
 class Ending(Enum):
-    """How the connection came to its end."""
+    """How the connection ended."""
 
-    #: After the handshake nothing came for as long as was waited.
+    #: After the handshake nothing came during the wait.
     SILENCE = "silence"
     #: After the handshake the server sent data.
     DATA = "data"
     #: The server sent a fatal alert.
     ALERT = "alert"
-    #: The server ended TLS in good order, with close_notify.
+    #: The server ended TLS properly, with close_notify.
     CLOSED = "closed"
-    #: The server ended the TCP connection without a word of TLS.
+    #: The server closed the TCP connection without close_notify or an alert.
     CUT = "cut"
     #: The TCP connection was reset.
     RESET = "reset"
-    #: What came was not TLS.
+    #: The server sent something other than TLS.
     NOT_TLS = "not_tls"
     #: TLS failed on the probe's side.
     FAILED = "failed"
-    #: The server did not go on with the handshake in time.
+    #: The server did not continue the handshake in time.
     TIMEOUT = "timeout"
     #: There was no TCP connection.
     NO_CONNECTION = "no_connection"
@@ -50,22 +50,22 @@ class Stage(Enum):
     """How far the connection got."""
 
     CONNECT = "connect"
-    #: Connected; the server has not shown a certificate.
+    #: Connected; the server has not shown a certificate yet.
     HELLO = "hello"
-    #: The server's certificate is there, and the handshake is not done.
+    #: The server has shown its certificate; the handshake is not complete.
     HANDSHAKE = "handshake"
-    #: The probe's side of the handshake is done.
+    #: The probe's side of the handshake is complete.
     AFTER = "after"
 
 
 @frozen
 class CertificateFacts:
     """
-    What is reported of a certificate.
+    The facts about a certificate that are reported.
 
-    :ivar subject: RFC 4514, as is ``issuer``; not fit for a terminal as it is.
-    :ivar not_before: aware, as is ``not_after``.
-    :ivar sha256: of the DER, in hexadecimal.
+    :ivar subject: in RFC 4514 form, like ``issuer``; escape both before printing.
+    :ivar not_before: aware, like ``not_after``.
+    :ivar sha256: the fingerprint of the DER, in hexadecimal.
     """
 
     subject: str
@@ -89,18 +89,18 @@ class CertificateFacts:
 
 
 def name_text(name: Name) -> str:
-    """:returns: the name as of RFC 4514, or words for an empty one."""
+    """:returns: the name in RFC 4514 form, or words for an empty one."""
     return name.rfc4514_string() or "(empty name)"
 
 
 @frozen
 class PathProblem:
     """
-    One objection of OpenSSL's to the server's certificate path.
+    One error that OpenSSL found in the server's certificate path.
 
     :ivar number: X509_V_ERR_….
-    :ivar depth: of the certificate in question; 0 is the leaf.
-    :ivar certificate: the certificate in question, or None if it does not parse.
+    :ivar depth: the depth of the certificate at fault; 0 is the leaf.
+    :ivar certificate: the certificate at fault; None if it does not parse.
     """
 
     number: int
@@ -111,11 +111,11 @@ class PathProblem:
 @frozen
 class Target:
     """
-    What is probed.
+    The address to probe.
 
     :ivar host: a name or an IP address.
-    :ivar server_name: the name or IP address that the server must have; also
-        what is sent as SNI, if it is a name (RFC 6066, 3).
+    :ivar server_name: the name or IP address that the server must have.  A name is
+        also sent as SNI (RFC 6066, 3).
     """
 
     host: str
@@ -129,26 +129,26 @@ class Target:
 @frozen
 class Outcome:
     """
-    Everything that a probe saw.  What was not reached is None or empty.
+    Everything that a probe saw.  Facts that it did not reach are None or empty.
 
     :ivar at: the time of the probe, aware.
-    :ivar timeout: seconds that the handshake was given.
-    :ivar wait: seconds that the verdict was given after it.
+    :ivar timeout: how many seconds the handshake had.
+    :ivar wait: how many seconds the verdict had after the handshake.
     :ivar ending: how it ended.
     :ivar stage: how far it got.
-    :ivar detail: what the ending leaves to say, such as an error's words.
-    :ivar address: the IP address that was connected to.
+    :ivar detail: more about the ending, such as an error message.
+    :ivar address: the IP address that it connected to.
     :ivar alert: the number of the fatal alert received.
-    :ivar tls_version: as ``TLSv1.3``; ``cipher`` and ``group`` are OpenSSL's names.
-    :ivar chain: the server's certificates as sent, leaf first; empty also
-        where one of them does not parse.
-    :ivar problems: why the chain does not verify; None where there was no CA
-        to verify it with, or no certificate.
-    :ivar name_problem: why the certificate is not that of
-        ``target.server_name``; None where it is, or where there is no certificate.
+    :ivar tls_version: such as ``TLSv1.3``; ``cipher`` and ``group`` are OpenSSL's names.
+    :ivar chain: the server's certificates as sent, leaf first; also empty if one of
+        them does not parse.
+    :ivar problems: why the chain does not verify; None if there was no CA to verify
+        it with, or no certificate.
+    :ivar name_problem: why the certificate is not for ``target.server_name``; None if
+        it is, or if there is no certificate.
     :ivar asked: whether the server asked for a client certificate.
-    :ivar ca_names: the CAs it named when it asked.
-    :ivar offered: the client certificate that there was to present.
+    :ivar ca_names: the CAs that it named when it asked.
+    :ivar offered: the client certificate that the probe could present.
     :ivar presented: whether it was presented, with proof of its key.
     """
 
@@ -175,8 +175,8 @@ class Outcome:
     @property
     def verdict(self) -> Verdict:
         """
-        An alert refuses, and so does whoever hangs up on a client that has
-        seen the server's certificate.  A polite close may be the application's.
+        An alert means refused.  So does a cut connection after the server has shown
+        its certificate.  A proper close may come from the application.
         """
         if self.ending in (Ending.SILENCE, Ending.DATA):
             return Verdict.ADMITTED
@@ -190,12 +190,12 @@ class Outcome:
 
     @property
     def verified(self) -> bool | None:
-        """Whether the server's chain leads to the given CA; None if there was none."""
+        """Whether the server's chain leads to a given CA; None if no CA was given."""
         return None if self.problems is None else not self.problems
 
     @property
     def name_matches(self) -> bool | None:
-        """Whether the server's certificate is its name's; None without a certificate."""
+        """Whether the server's certificate is for its name; None without a certificate."""
         return self.name_problem is None if self.showed_certificate else None
 
     @property
@@ -205,12 +205,12 @@ class Outcome:
 
     @property
     def exit_status(self) -> int:
-        """0 admitted, 1 refused or by a server that does not verify, 2 not known."""
+        """0 for admitted, 1 for refused or an unverified server, 2 for not known."""
         if self.verdict is Verdict.UNKNOWN:
             return 2
         return int(self.verdict is Verdict.REFUSED or self.is_impostor)
 
     @property
     def is_impostor(self) -> bool:
-        """Whether a CA was given and the server did not prove that it is who it should be."""
+        """Whether a CA was given and the server could not be verified."""
         return self.verified is False or (self.verified is True and not self.name_matches)

@@ -1,5 +1,5 @@
 """
-Bytes between OpenSSL, in memory, and a socket, until the connection is over.
+Carries bytes between OpenSSL in memory and a socket until the connection is over.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mtlsgate.probe.outcome import Ending
 from mtlsgate.text import quoted
 from mtlsgate.tls.openssl_errors import last_reason
 
-#: The types of the TLS records that a server may begin with: alert and handshake.
+#: The types of TLS records that a server may send first: alert and handshake.
 _FIRST_RECORDS = b"\x15\x16"
 _CHUNK = 2**16
 
@@ -25,8 +25,8 @@ class End:
     """
     The connection is over.
 
-    :ivar ending: how.
-    :ivar detail: what there is to say of it.
+    :ivar ending: how it ended.
+    :ivar detail: more about it.
     """
 
     ending: Ending
@@ -43,17 +43,16 @@ class Session:
     def __init__(self, connection: SSL.Connection, transport: socket.socket) -> None:
         self.connection = connection
         self._transport = transport
-        #: Whether what the server sends was found to be TLS.
+        #: Whether the server has been found to speak TLS.
         self._is_tls = False
-        #: Whether sending told of a reset, which receiving then does not.
+        #: Whether sending failed with a reset; receiving then does not report it again.
         self._was_reset = False
 
     def end_of(self, step: Callable[[], object], seconds: float) -> End | None:
         """
-        :param step: what OpenSSL is to do; called again until it can.
+        :param step: an OpenSSL call; repeated until it succeeds.
         :param seconds: how long that may take.
-        :returns: how the connection ended before it was done, or None if it
-            was done.
+        :returns: how the connection ended before that, or None if the call succeeded.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -78,11 +77,11 @@ class Session:
         except SSL.WantReadError:
             pass
         except OSError as error:
-            # A server that hangs up may have said why before, and that is still to be read.
+            # A server that closes may have sent the reason before: read that first.
             self._was_reset |= isinstance(error, ConnectionResetError)
 
     def _feed(self, seconds: float) -> End | None:
-        """:returns: how it ended, if nothing more came."""
+        """:returns: how the connection ended; None if more bytes came."""
         if seconds <= 0:
             return End(Ending.TIMEOUT)
         self._transport.settimeout(seconds)
@@ -103,7 +102,7 @@ class Session:
 
 
 def converse(session: Session, timeout: float, wait: float) -> tuple[End, bool]:
-    """:returns: how it ended, and whether the handshake was done."""
+    """:returns: how it ended, and whether the handshake was complete."""
     connection = session.connection
     if (end := session.end_of(connection.do_handshake, timeout)) is not None:
         return end, False
@@ -114,5 +113,5 @@ def converse(session: Session, timeout: float, wait: float) -> tuple[End, bool]:
 
 
 def reason(error: SSL.Error) -> str:
-    """:returns: what OpenSSL says of it, in words."""
+    """:returns: OpenSSL's description of the error."""
     return last_reason(error) or type(error).__name__

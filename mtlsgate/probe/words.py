@@ -1,5 +1,5 @@
 """
-What a probe saw, in words.
+The result of a probe in words.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mtlsgate.probe.outcome import (
 )
 from mtlsgate.text import printable
 
-#: How many CAs are listed before the rest is counted.
+#: How many CAs are listed; the others are counted.
 _NAMED = 10
 _LABEL_WIDTH = 11
 
-#: By number (RFC 8446, 6; RFC 5246, 7.2): an alert's name, and what clients usually get it for.
+#: Alerts by number (RFC 8446, 6; RFC 5246, 7.2): the name, and the usual cause.
 ALERTS = {
     10: ("unexpected_message", "the two sides do not understand each other"),
     20: ("bad_record_mac", "the data was damaged on the way"),
@@ -62,12 +62,12 @@ ALERTS = {
     121: ("ech_required", "the server demands an encrypted ClientHello"),
 }
 
-#: What servers also say, and in TLS 1.2 must say, to a client without a certificate.
+#: Alerts that servers may also send to a client without a certificate; in TLS 1.2 they must.
 _ABOUT_THE_CERTIFICATE = (40, 42, 43, 44, 45, 46, 48, 49)
 
 
 def describe(outcome: Outcome) -> list[str]:
-    """:returns: the outcome in words, for a terminal: a label and a text on each line."""
+    """:returns: the outcome for a terminal: a label and a text on each line."""
     return [
         printable(f"{label:<{_LABEL_WIDTH}}{text}".rstrip())
         for topic, texts in _topics(outcome)
@@ -149,7 +149,7 @@ def _presented(outcome: Outcome) -> list[str]:
 
 
 def verdict_lines(outcome: Outcome) -> list[str]:
-    """:returns: how it ended, and below that what it usually means."""
+    """:returns: how it ended, then what that usually means."""
     when = {
         Stage.HELLO: "before it showed a certificate",
         Stage.HANDSHAKE: "during the handshake",
@@ -192,7 +192,7 @@ def verdict_lines(outcome: Outcome) -> list[str]:
 
 
 def problem_text(problem: PathProblem) -> str:
-    """:returns: the objection, with whose certificate it is about; not yet printable."""
+    """:returns: the problem with the certificate's name; escape it before printing."""
     what = path_problem(problem.number, "--ca")
     if problem.certificate is None:
         return what
