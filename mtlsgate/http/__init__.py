@@ -1,8 +1,8 @@
 """
 HTTP/1.1 as a server: what every protocol that speaks HTTP is built on.
 
-Begin with `sides`, which says who talks to whom.  This package imports interfaces, text
-and certificate names; it knows no configuration and no targets.
+Begin with `sides`, which defines who talks to whom.  This package imports interfaces, text
+and certificate names; it knows nothing about configuration and targets.
 
 ============  ====================================================================
 `sides`       an exchange and its client's side: small interfaces

@@ -1,6 +1,6 @@
 """
-What a request asks for: its target, its ``Host``, and whether that is the
-server which the client's TLS is for.
+What a request asks for: its target and ``Host``, and whether they fit the server name
+of the client's TLS.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _PORTS = {b"http": b"80", b"https": b"443"}
 @frozen
 class Asked:
     """
-    What a request is for.
+    What a request asks for.
 
-    :ivar target: in origin form, or ``*``.
-    :ivar authority: the host, with the port if it is said; empty for an
-        HTTP/1.0 request that says none.
+    :ivar target: the target in origin form, or ``*``.
+    :ivar authority: the host, with the port if given; empty for an HTTP/1.0 request
+        without a host.
     """
 
     target: bytes
@@ -50,10 +50,10 @@ class Asked:
 def ask(method: bytes, target: bytes, hosts: Sequence[bytes], version: bytes) -> Asked:
     """
     :param method: the request's.
-    :param target: as the request line has it.
+    :param target: the target in the request line.
     :param hosts: the values of its ``Host`` fields.
     :param version: ``HTTP/1.1`` or ``HTTP/1.0``.
-    :raises Refusal: if it is not clear what it asks for.
+    :raises Refusal: if it is not clear what the request asks for.
     """
     if _TARGET.fullmatch(target) is None:
         raise Refusal(400, "the request target holds a character that it cannot")
@@ -91,7 +91,7 @@ def _asked_by_connect(target: bytes, authority: bytes) -> Asked:
 
 
 def _with_port(authority: bytes, port: bytes) -> bytes:
-    """:returns: the authority as it is compared: in lower case, with its port."""
+    """:returns: the authority for comparison: in lower case, with a port."""
     found = _AUTHORITY.fullmatch(authority)
     assert found is not None
     return found["host"].lower() + b":" + (found["port"] or port)
@@ -109,22 +109,22 @@ def check_server(
     host: str | None, server_name: str | None, serves: Callable[[str], bool] | None
 ) -> None:
     """
-    Compare who a request is for with who the TLS connection is for: a client
-    that one server let in is not thereby let in by another.
+    Compare the request's host with the server name of the TLS connection.  A client
+    that one server admitted is not automatically admitted by another.
 
-    :param host: of the request, or None for an HTTP/1.0 request that says none.
-    :param server_name: of the ClientHello, or None.
-    :param serves: whether the server declares a name as its own; None if it
-        declares none.
-    :raises Refusal: with 421, unless it is the server's.
+    :param host: the request's host; None for an HTTP/1.0 request without one.
+    :param server_name: the name in the ClientHello, or None.
+    :param serves: tells whether the server declares a name; None if it declares no
+        names.
+    :raises Refusal: with 421, if the host is not this server's.
     """
     if host is None or same_name(host, server_name):
         return
     if serves is not None and serves(host):
         return
     if server_name is None and (serves is None or _is_address(host)):
-        # Without a server name there is nothing to compare with; an address is
-        # no other server's name.
+        # Without a server name there is nothing to compare; and an address cannot be
+        # another server's name.
         return
     raise Refusal(421, "Host is not the server that the TLS connection is for")
 

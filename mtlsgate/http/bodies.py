@@ -1,8 +1,8 @@
 """
-Where heads end, and bodies out of bytes (RFC 9112), without any I/O.
+Finds the end of heads, and reads bodies from bytes (RFC 9112), without any I/O.
 
-Requests and responses have both in common.  What two programs might read differently is
-`MalformedMessage`.  Each byte is looked at a bounded number of times, in whatever pieces it comes.
+Requests and responses share this.  Bytes that two programs might read differently raise
+`MalformedMessage`.  Each byte is looked at a bounded number of times, however it arrives.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import TypeAlias
 
 from mtlsgate.http.fields import Line, parse_line
 
-#: A head has no more fields than this.
+#: The most fields in a head.
 MAX_FIELDS = 500
-#: In bytes: a chunk's size with its extension.
+#: The longest chunk size line with its extension, in bytes.
 _MAX_SIZE_LINE = 1024
-#: How many chunks are read in one go, so that tiny ones hold nobody else up.
+#: How many chunks are read at once.  Without a limit tiny chunks would delay others.
 CHUNKS_AT_ONCE = 1024
 
 _END = re.compile(rb"\r\n\r\n|(?<!\r)\n")
@@ -28,7 +28,7 @@ _LENIENT_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x8
 
 class MalformedMessage(Exception):
     """
-    Bytes that are no HTTP, or could be read in two ways.
+    Bytes that are not HTTP, or that could be read in two ways.
 
     :ivar cause: why, in one line, for the log.
     """
@@ -44,15 +44,15 @@ class BareLineFeed(MalformedMessage):
 
 class HeadFinder:
     """
-    Finds the empty line at a head's end, in a buffer that grows.
+    Finds the empty line at the end of a head, in a growing buffer.
 
-    :ivar _seen: how much of the buffer holds no end.
+    :ivar _seen: how much of the buffer is known not to have the end.
     """
 
     def __init__(self, limit: int, *, lenient: bool = False) -> None:
         """
-        :param limit: bytes of a head, without its line ends.
-        :param lenient: whether LF alone may end a line, too.
+        :param limit: the most bytes of a head, without its line ends.
+        :param lenient: whether LF alone may end a line.
         """
         self._limit = limit
         self._lenient = lenient
@@ -92,7 +92,7 @@ class HeadFinder:
 
 
 def fields(lines: Sequence[bytes]) -> list[Line]:
-    """:raises MalformedMessage: if one of them is no field line, or continues another."""
+    """:raises MalformedMessage: if a line is not a field line, or continues another."""
     try:
         return [parse_line(line) for line in lines]
     except ValueError as error:
@@ -101,7 +101,7 @@ def fields(lines: Sequence[bytes]) -> list[Line]:
 
 class FixedBody:
     """
-    A body whose length is known; None stands for one that ends with the connection.
+    A body of known length; None means that it ends with the connection.
 
     :ivar ended: whether all of it was read.
     :ivar trailers: none.
@@ -118,7 +118,7 @@ class FixedBody:
         return self._left == 0
 
     def passes(self, data: bytes) -> bool:
-        """:returns: whether all of the data is of the body, which then counts as read."""
+        """:returns: whether all of the data belongs to the body; it then counts as read."""
         if self._left is None:
             return True
         if len(data) > self._left:
@@ -127,7 +127,7 @@ class FixedBody:
         return True
 
     def read(self, buffer: bytearray) -> bytes:
-        """:returns: what the buffer holds of the body, which is taken out of it."""
+        """:returns: the bytes of the body in the buffer, which are removed from it."""
         size = len(buffer) if self._left is None else min(len(buffer), self._left)
         data = bytes(buffer) if size == len(buffer) else bytes(buffer[:size])
         del buffer[:size]
@@ -138,20 +138,20 @@ class FixedBody:
 
 class ChunkedBody:
     """
-    A body in chunks (RFC 9112, 7.1), whose extensions mean nothing here.
+    A body in chunks (RFC 9112, 7.1).  Chunk extensions are ignored.
 
-    :ivar ended: whether all of it was read, its trailers included.
+    :ivar ended: whether all of it was read, including the trailers.
     :ivar trailers: the fields after the last chunk.
-    :ivar _left: of the present chunk.
-    :ivar _in_chunk: whether the line end after the present chunk is still to come.
-    :ivar _in_trailers: the last chunk was read.
+    :ivar _left: how many bytes of the current chunk are left.
+    :ivar _in_chunk: whether the line end after the current chunk is still missing.
+    :ivar _in_trailers: whether the last chunk was read.
     """
 
     def __init__(self, max_trailers: int, *, lenient: bool = False) -> None:
         """
-        :param max_trailers: bytes of the trailer section.
-        :param lenient: whether sizes may be padded and lines end in LF alone, as some
-            old servers write them.
+        :param max_trailers: the most bytes of the trailer section.
+        :param lenient: whether sizes may be padded and lines may end in LF alone, as
+            some old servers write them.
         """
         self.ended = False
         self.trailers: Sequence[Line] = ()
@@ -163,14 +163,14 @@ class ChunkedBody:
         self._finder = HeadFinder(max_trailers, lenient=lenient)
 
     def passes(self, data: bytes) -> bool:
-        """:returns: False: what frames a chunk is nobody's data."""
+        """:returns: False: the framing of chunks must not be passed on as data."""
         return False
 
     def read(self, buffer: bytearray) -> bytes:
         """
-        :returns: what the buffer holds of the body, of so many chunks at most.  It is
-            taken out of the buffer.
-        :raises MalformedMessage: if these are no chunks, or the trailers are malformed.
+        :returns: the bytes of the body in the buffer, which are removed from it; at
+            most `CHUNKS_AT_ONCE` chunks.
+        :raises MalformedMessage: if the chunks or the trailers are malformed.
         """
         pieces: list[bytearray] = []
         place = 0
@@ -199,7 +199,7 @@ class ChunkedBody:
         return b"".join(pieces)
 
     def _after_chunk(self, buffer: bytearray, place: int) -> int | None:
-        """:returns: where the next chunk begins; None if that cannot be told yet."""
+        """:returns: where the next chunk begins; None if that is not known yet."""
         end = bytes(buffer[place : place + 2])
         if end == b"\r\n":
             return place + 2

@@ -1,5 +1,5 @@
 """
-Whether a request is one that a server answers at all.
+Checks whether a server answers a request at all.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def check(
     limits: HttpLimits,
 ) -> Asked:
     """
-    :param server_name: what the client's TLS asked for, or None.
-    :param serves: whether a host is one of the server's names; None if it declares none.
-    :returns: what the request is for.
+    :param server_name: the name that the client's TLS asked for, or None.
+    :param serves: tells whether the server declares a name; None if it declares no names.
+    :returns: what the request asks for.
     :raises Refusal: if that is not clear, not this server's, or too much.
     """
     asked = ask(head.method, head.target, head.values(b"host"), head.version)
@@ -35,7 +35,7 @@ def check(
 
 
 def check_size(size: int, limits: HttpLimits) -> None:
-    """:raises Refusal: if a body of that many bytes is too long."""
+    """:raises Refusal: if a body of this size is too long."""
     if size > limits.body_size:
         raise Refusal(413, f"the body is longer than {limits.body_size} bytes")
 

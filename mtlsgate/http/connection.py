@@ -24,11 +24,11 @@ from mtlsgate.http.refusal import REASONS, Refusal, own_body, own_fields, own_re
 from mtlsgate.http.sides import Exchange, HttpClient, Owner, client_of
 from mtlsgate.http.stages import ANSWERING, TABLE, HttpStage, Late, seconds_for
 
-#: How many heads, ends and pieces of bodies are read in one go, before others have theirs.
+#: How many heads, ends and pieces of bodies are read at once, before others get a turn.
 _AT_ONCE = 16
-#: How many bytes of heads, likewise.
+#: How many bytes of heads are read at once.
 _AT_ONCE_BYTES = 16 * 1024
-#: Bytes of the next requests that are kept while one is answered.
+#: How many bytes of the next requests are kept while one is answered.
 _AHEAD = 16 * 1024
 _OVER = (HttpStage.ENDED, HttpStage.LOST)
 
@@ -38,22 +38,23 @@ class HttpConnection(Protocol):
     """
     One client's connection, and the client's side of each of its requests.
 
-    :ivar client: who it is.
+    :ivar client: the client.
     :ivar stage: what it waits for.
-    :ivar complete: whether all of the present request was read.
-    :ivar _head: of the present request.
-    :ivar _exchange: what answers it; None before and after.
-    :ivar _persistent: whether another request may follow it.
-    :ivar _expecting: the client waits for 100 with its body.
-    :ivar _received: bytes of its body.
-    :ivar _framing: frames its final response, once that has begun.
-    :ivar _refused: the server, and no exchange, answered the last request.
-    :ivar _congested: the client takes no more for now.
-    :ivar _paused: the exchange takes no more of the body for now.
-    :ivar _reading: whether the transport was left to read.
-    :ivar _looping: requests are being read right now.
-    :ivar _again: reads on in the reactor's next turn.
-    :ivar _deadline: of the stage.
+    :ivar complete: whether all of the current request was read.
+    :ivar _head: the head of the current request.
+    :ivar _exchange: answers the current request; None before and after.
+    :ivar _persistent: whether another request may follow.
+    :ivar _expecting: whether the client waits for 100 before it sends the body.
+    :ivar _received: how many bytes of the body came.
+    :ivar _framing: frames the final response; None before it begins.
+    :ivar _refused: whether the server itself, without an exchange, answered the last
+        request.
+    :ivar _congested: whether the client does not read for now.
+    :ivar _paused: whether the exchange takes no more of the body for now.
+    :ivar _reading: whether the transport is reading.
+    :ivar _looping: whether requests are being read right now.
+    :ivar _again: the call that reads on in the reactor's next turn.
+    :ivar _deadline: the time limit of the stage.
     """
 
     transport: Any
@@ -81,7 +82,7 @@ class HttpConnection(Protocol):
         self.stage = HttpStage.FIRST
 
     def connectionMade(self) -> None:
-        """Find out who it is, and wait for the first request."""
+        """Identify the client, and wait for the first request."""
         transport = self.transport
         self.client = client_of(transport, self._address)
         transport.registerProducer(self, True)
@@ -89,7 +90,7 @@ class HttpConnection(Protocol):
         self._enter(HttpStage.FIRST)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell the exchange, and leave nothing behind."""
+        """Tell the exchange, and clean up."""
         self.stage = HttpStage.LOST
         self._deadline.cancel()
         if self._again is not None:
@@ -105,7 +106,7 @@ class HttpConnection(Protocol):
     # Reading requests.
 
     def dataReceived(self, data: bytes) -> None:
-        """Read requests; or hand the bytes on, after a switch."""
+        """Read requests; after a switch pass the bytes on."""
         if self.stage is HttpStage.RAW:
             assert self._exchange is not None
             self._exchange.data(data)
@@ -114,7 +115,7 @@ class HttpConnection(Protocol):
             self._read()
 
     def _read(self) -> None:
-        """Read what is here, but not all of much: that goes on in the next turn."""
+        """Read what has come, up to a limit; the rest follows in the next turn."""
         if self._looping:
             return
         self._looping = True
@@ -152,7 +153,7 @@ class HttpConnection(Protocol):
         self._read()
 
     def _waits(self) -> bool:
-        """Whether nothing is to be read now, be it here or not."""
+        """Whether nothing should be read now, even if bytes have come."""
         return not TABLE[self.stage].reads or (self._paused and self.stage is HttpStage.BODY)
 
     def _take(self, event: RequestHead | bytes | RequestEnd) -> None:
@@ -197,7 +198,7 @@ class HttpConnection(Protocol):
             exchange.end(())
 
     def _broken(self, refusal: Refusal) -> None:
-        """What comes cannot be read, or the rest of it does not come."""
+        """The request cannot be read, or the rest of it does not come."""
         exchange = self._exchange
         if exchange is not None:
             exchange.broken(refusal)
@@ -211,7 +212,7 @@ class HttpConnection(Protocol):
     # The client's side of a request.
 
     def interim(self, status: int, reason: bytes, lines: Iterable[Line]) -> None:
-        """Send an interim response, if the client can read one (`ClientSide`)."""
+        """Send an interim response if the client understands it (`ClientSide`)."""
         assert self._head is not None
         if self._framing is not None or self._head.version != b"HTTP/1.1":
             return
@@ -281,7 +282,7 @@ class HttpConnection(Protocol):
         """The response breaks off (`ClientSide`)."""
         framing, self._framing, self._exchange = self._framing, None, None
         if framing is not None and framing.ends_with_connection:
-            # An end in good order would be the end of the body.
+            # A proper end would look like the end of the body.
             self.cut()
         else:
             self.close()
@@ -294,21 +295,21 @@ class HttpConnection(Protocol):
             self._watch_transport()
 
     def resume_body(self) -> None:
-        """Read on (`ClientSide`)."""
+        """Read the body again (`ClientSide`)."""
         if self._paused:
             self._paused = False
             self._time()
             self._read()
 
     def switch(self, reason: bytes, lines: Iterable[Line]) -> bytes:
-        """Pass all bytes as they are from now on (`ClientSide`)."""
+        """From now on, pass all bytes unchanged (`ClientSide`)."""
         self.transport.write(head_bytes(b"HTTP/1.1", 101, reason, lines))
         self._persistent = False
         self._enter(HttpStage.RAW)
         self._watch_transport()
         return self._reader.take_rest()
 
-    # Backpressure: the client that does not read, as the transport tells of it.
+    # Backpressure: the transport says when the client does not read.
 
     def pauseProducing(self) -> None:
         """The client takes no more for now."""
@@ -327,7 +328,7 @@ class HttpConnection(Protocol):
             self._exchange.client_slow(congested)
 
     def stopProducing(self) -> None:
-        """The connection is lost, of which `connectionLost` tells."""
+        """Do nothing: `connectionLost` follows."""
 
     def _watch_transport(self) -> None:
         """Let the transport read, or not."""
@@ -341,7 +342,7 @@ class HttpConnection(Protocol):
 
     def _wants_bytes(self) -> bool:
         if self.stage is HttpStage.ENDED:
-            # TLS waits for the client's own end.
+            # TLS waits for the client's close_notify.
             return True
         if self.stage is HttpStage.RAW or (self.stage is HttpStage.BODY and self._paused):
             return not self._paused
@@ -354,7 +355,7 @@ class HttpConnection(Protocol):
     def _enter(self, stage: HttpStage) -> None:
         before, self.stage = self.stage, stage
         if before is HttpStage.FIRST and stage is HttpStage.HEAD:
-            # The head's time is part of the time for the first request.
+            # The time for the head is part of the time for the first request.
             left = self._deadline.left
             assert left is not None
             self._deadline.within(min(left, self._limits.head_timeout))
@@ -362,7 +363,7 @@ class HttpConnection(Protocol):
             self._time()
 
     def _time(self) -> None:
-        """Give the client anew the time that its stage has."""
+        """Restart the time limit of the stage."""
         self._deadline.within(
             seconds_for(
                 self.stage,
@@ -389,27 +390,27 @@ class HttpConnection(Protocol):
     # Ending.
 
     def retire(self) -> None:
-        """End the connection, unless a request is underway on it or its first is to come."""
+        """End the connection, unless a request is underway or the first has not come yet."""
         if self.stage in (HttpStage.IDLE, HttpStage.HELD):
             self.close()
 
     def close(self, *, refused: bool = False) -> None:
         """
-        End the connection when all is written; what still comes is not read.
+        End the connection when everything is written.  Bytes that still come are dropped.
 
-        :param refused: whether there is no more to read than a refusal.
+        :param refused: whether the client only has to read a refusal.
         """
         if self.stage in _OVER:
             return
         self._refused = refused
         self._enter(HttpStage.ENDED)
         self._watch_transport()
-        # TLS does not end while something says that it has more to write.
+        # TLS does not end while a producer is registered.
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
     def cut(self) -> None:
-        """End the connection in a way that cannot be taken for a response's end."""
+        """End the connection so that it does not look like the end of a response."""
         if self.stage not in _OVER:
             self._enter(HttpStage.ENDED)
             self._watch_transport()

@@ -30,7 +30,7 @@ GROUP = "mtlsgate.protocols"
 
 
 class PluginError(GateError):
-    """A protocol plugin that is not there or is broken, in one line."""
+    """A protocol plugin is missing or broken; the text says so in one line."""
 
 
 def installed_reactor() -> IReactorCore:
@@ -48,13 +48,13 @@ def no_gate() -> IGate:
 @frozen(slots=False)
 class ProtocolEnvironment:
     """
-    What the gate tells a plugin, as `IProtocolEnvironment` documents it.
+    What a plugin gets from the gate, as documented in `IProtocolEnvironment`.
 
     :ivar server: the name of the server block.
     :ivar directory: the configuration file's directory.
     :ivar server_names: the names that the server declares.
-    :ivar names_elsewhere: those of its names that another server has.
-    :ivar client_authentication: of the server, ``required`` or ``none``.
+    :ivar names_elsewhere: names that its wildcards match, but another server declares.
+    :ivar client_authentication: the server's, ``required`` or ``none``.
     :ivar gate: returns the running gate, or raises LookupError.
     """
 
@@ -82,10 +82,10 @@ class ProtocolEnvironment:
 
 def find_plugin(name: str) -> IProtocolPlugin:
     """
-    :param name: what the block's label says.
-    :raises PluginError: if there is no such plugin, two of them, or it cannot
-        be loaded.  Only the one named is loaded, so a broken plugin harms
-        nobody who does not use it.
+    :param name: the block's label.
+    :raises PluginError: if there is no such plugin, if there are two, or if it cannot
+        be loaded.  Other plugins are not loaded, so a broken one does no harm until it
+        is used.
     """
     installed = entry_points(group=GROUP)
     candidates = {one.value: one for one in installed if one.name == name}

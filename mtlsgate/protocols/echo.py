@@ -1,7 +1,7 @@
 """
 ``protocol "echo"``: every byte comes back.
 
-Backpressure holds: a client that does not read is not read from.
+Backpressure works: if a client does not read, the gate stops reading from it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
 
 @implementer(IPushProducer)
 class Echo(Protocol):
-    """Writes what it reads, and reads only while what it wrote gets away."""
+    """Writes what it reads, and pauses reading while the client does not take it."""
 
     transport: Any
 
@@ -40,7 +40,7 @@ class Echo(Protocol):
         self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
-        """Nothing more will get away."""
+        """The client will take no more."""
         self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -39,17 +39,16 @@ _log = Logger("mtlsgate.proxy")
 @frozen(kw_only=True)
 class ProxyConfiguration:
     """
-    :ivar target: where to, or a list of several to take in turn.
-    :ivar retry_after: how long a target that could not be reached is passed
-        over, in seconds.
-    :ivar connect_timeout: how long each target may take to answer, TLS and all.
+    :ivar target: the target, or a list of targets to use in turn.
+    :ivar retry_after: for how many seconds an unreachable target is skipped.
+    :ivar connect_timeout: how long each target may take to answer, including TLS.
     :ivar idle_timeout: how long nothing may pass in either direction.
     :ivar max_lifetime: how long a connection may last.
     :ivar unsafe_target: whether plaintext may leave the machine.
-    :ivar proxy_protocol: which version's header begins the target's connection.
-    :ivar proxy_protocol_certificate: whether it holds the client's certificate.
-    :ivar alpn: the application protocols that clients may negotiate by ALPN,
-        the preferred one first; none leaves the extension unanswered.
+    :ivar proxy_protocol: the version of the PROXY header for the target; None for none.
+    :ivar proxy_protocol_certificate: whether it contains the client's certificate.
+    :ivar alpn: the application protocols that clients may negotiate by ALPN, the
+        preferred one first.  If empty, the extension is not answered.
     :ivar tls: speaks TLS to the target.
     """
 
@@ -65,7 +64,7 @@ class ProxyConfiguration:
     tls: TargetTls | None = None
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
-        """Yield (attribute or None, text) for what is wrong with the block as a whole."""
+        """Yield (attribute or None, text) for each problem of the whole block."""
         if self.proxy_protocol_certificate and self.proxy_protocol != "v2":
             yield (
                 "proxy_protocol_certificate",
@@ -133,9 +132,9 @@ class ProxyFactory(Factory):
 
 class ProxyClient(End):
     """
-    The client's end: has a target dialled, and waits for it.
+    The client's end.  It connects to a target, and waits for that.
 
-    :ivar _dialling: while it does.
+    :ivar _dialling: the pending connection attempt, or None.
     """
 
     _dialling: Deferred[None] | None = None
@@ -242,7 +241,7 @@ class ProxyTarget(End):
         self._client = client
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Say what the target had against it, if it said so."""
+        """Log why the target ended the connection, if it said why."""
         if isinstance(reason.value, TlsError):
             self._client.target_refused(self.name, reasons_of(reason.value))
         super().connectionLost(reason)

@@ -1,9 +1,9 @@
 """
-One request that is forwarded, and the response that comes back.
+Forwards one request, and passes the response back.
 
-It stands between two sides: the client's (`mtlsgate.http.sides.ClientSide`) and a
-connection to a target.  Each tells it what comes and when it takes no more, and it tells
-the other.
+An exchange has two sides: the client's (`mtlsgate.http.sides.ClientSide`) and a
+connection to a target.  Each side reports what comes and when it cannot take more, and
+the exchange tells the other side.
 """
 
 from __future__ import annotations
@@ -61,21 +61,21 @@ class ForwardedExchange:
     """
     A request that is passed on, and the response that comes back.
 
-    :ivar _record: what is logged of it.
-    :ivar _connection: to the target, while it is this exchange's.
-    :ivar _dialling: until there is a connection.
-    :ivar _early: what came of the body before that.
-    :ivar _complete: whether the request is.
-    :ivar _trailers: what came after its body.
+    :ivar _record: collects what is logged.
+    :ivar _connection: the connection to the target, while this exchange has one.
+    :ivar _dialling: the pending connection attempt, or None.
+    :ivar _early: the part of the body that came before there was a connection.
+    :ivar _complete: whether the request is complete.
+    :ivar _trailers: the request's trailers.
     :ivar _responding: whether the final response has begun.
-    :ivar _switched: whether bytes pass as they are.
-    :ivar _over: nothing more comes of it.
-    :ivar _retried: whether it was sent a second time.
+    :ivar _switched: whether bytes pass unchanged after a switch.
+    :ivar _over: whether the exchange is over.
+    :ivar _retried: whether the request was sent a second time.
     :ivar _expecting: whether the client still waits for 100.
     :ivar _progress: when something last moved.
-    :ivar _client_slow: the client takes no more for now.
-    :ivar _target_slow: the target takes no more for now.
-    :ivar _watch: looks whether the target is late.
+    :ivar _client_slow: whether the client cannot take more for now.
+    :ivar _target_slow: whether the target cannot take more for now.
+    :ivar _watch: a timer that checks whether the target is late.
     """
 
     _connection: TargetConnection | None = None
@@ -213,7 +213,7 @@ class ForwardedExchange:
     def _unreachable(self, failure: Failure) -> None:
         self._dialling = None
         if failure.check(CancelledError):
-            # By this very exchange, which had no more use for it.
+            # This exchange cancelled it itself.
             return
         failure.trap(Unreachable)
         error = failure.value
@@ -332,7 +332,7 @@ class ForwardedExchange:
     # Ways to end.
 
     def _give_up(self, refusal: Refusal) -> None:
-        """Say so if there is still a way to, or else make the client see it."""
+        """Send a refusal if that is still possible; otherwise cut the connection."""
         self._drop_target()
         record = self._record
         record.cause = refusal.cause
@@ -349,7 +349,7 @@ class ForwardedExchange:
         self._side.refuse(refusal)
 
     def _end(self) -> None:
-        """Log it, and let go of everything but the two sides."""
+        """Log the request, and release everything."""
         self._over = True
         if self._watch is not None and self._watch.active():
             self._watch.cancel()
@@ -363,7 +363,7 @@ class ForwardedExchange:
         self._progress = self._around.clock.seconds()
 
     def _look(self) -> None:
-        """See whether the target is late."""
+        """Check whether the target is late."""
         around = self._around
         self._watch = None
         limit = self._limit()
@@ -388,7 +388,7 @@ class ForwardedExchange:
             self._give_up(Refusal(504, f"the target was silent for {limit:g} s"))
 
     def _limit(self) -> float | None:
-        """:returns: how long what is waited for may take; None while that is the client."""
+        """:returns: how long the target may take now; None while the client is awaited."""
         around = self._around
         if self._switched:
             return around.websocket_timeout
