@@ -39,10 +39,10 @@ class Built:
 
     :ivar name: what messages name: the file, or that it is Python.
     :ivar parts: its rules, certificates and terms.
-    :ivar hosts: where it listens if nothing else is said.
-    :ivar settings: hold for the service.
-    :ivar warnings: what is surely not meant.
-    :ivar now: the time by which certificates are judged.
+    :ivar hosts: where it listens by default.
+    :ivar settings: the settings of the service.
+    :ivar warnings: probable mistakes.
+    :ivar now: returns the time to judge certificates by.
     """
 
     name: str
@@ -62,8 +62,8 @@ class Built:
     def epoch(self, hosts: tuple[str, ...], application: IProtocolFactory) -> Epoch:
         """
         :param hosts: where to listen.
-        :param application: what verified connections are handed to.
-        :raises ConfigError: if that cannot be.
+        :param application: gets the verified connections.
+        :raises ConfigError: if the gate cannot listen there.
         """
         report = PythonReport(self.name)
         found = []
@@ -95,7 +95,7 @@ class Built:
 
 
 class Origin(Protocol):
-    """What a gate is built from, and built again from when it is reloaded."""
+    """The source that a gate is built from, and built again at a reload."""
 
     def build(self, now: Callable[[], datetime]) -> Built:
         """:raises ConfigError: with every error."""
@@ -109,8 +109,8 @@ class FromPython:
     :ivar directory: where relative paths start.
     :ivar name: the server's name, for logs.
     :ivar certificate: one pair of certificate and key, or a list of them.
-    :ivar rules: who may come in.
-    :ivar options: by name, as `mtlsgate.api.values.Options` lists them.
+    :ivar rules: the rules for clients.
+    :ivar options: further options by name, see `mtlsgate.api.values.Options`.
     """
 
     directory: Path

@@ -31,11 +31,12 @@ def client_endpoint(
     timeout: float = 30.0,
 ) -> IStreamClientEndpoint:
     """
-    :param ca: what the server's path must end in; ``"system"`` is the system's trust
+    :param ca: the trusted CAs for the server; ``"system"`` means the system's trust
         store.
-    :param certificate: what to show, leaf first.
+    :param certificate: the client's certificate, leaf first.
     :param key: its key.
-    :param server_name: what the server's certificate must be for; by default the host.
+    :param server_name: the name that the server's certificate must be for; by default
+        the host.
     :param timeout: seconds for the connection.
     :returns: an endpoint.  Its protocol is connected when the server is verified.
     :raises ConfigError: with everything that is wrong.

@@ -38,14 +38,14 @@ class Running:
     _ports: list[GatePort] = field(factory=list, init=False)
 
     def add(self, port: GatePort) -> None:
-        """:param port: that listens now."""
+        """:param port: a port that listens now."""
         self._ports = [*self._still_there(), port]
 
     def take_over(self, built: Built) -> None:
         """
-        Let every port follow the gate.
+        Let every port use the gate as it is now.
 
-        :raises ConfigError: if one of them cannot.  Nothing has changed then.
+        :raises ConfigError: if one of them cannot.  Then nothing has changed.
         """
         epochs = [(port, port.epoch(self, built)) for port in self._still_there()]
         for port, epoch in epochs:
@@ -58,11 +58,11 @@ class Running:
 @frozen(eq=False)
 class Member:
     """
-    One gate of a port, and what stands behind it.
+    One gate of a port, with its application.
 
     :ivar running: the ports of that gate.
-    :ivar built: tells the gate as it is now.
-    :ivar application: what its verified connections are handed to.
+    :ivar built: returns the gate as it is now.
+    :ivar application: gets its verified connections.
     """
 
     running: Running
@@ -77,7 +77,7 @@ class Member:
 def epoch_of(members: Iterable[tuple[Built, Any]], hosts: tuple[str, ...]) -> Epoch:
     """
     :param members: gates, each with its application.
-    :returns: what all of them are together, where they listen.
+    :returns: one epoch with all of them, listening on these hosts.
     :raises ConfigError: if they cannot share these hosts.
     """
     first, *others = (built.epoch(hosts, application) for built, application in members)
@@ -101,14 +101,14 @@ def epoch_of(members: Iterable[tuple[Built, Any]], hosts: tuple[str, ...]) -> Ep
 
 @implementer(IListeningPort)
 class GatePort:
-    """A gate that listens; or several, of which the name that a client asks for chooses."""
+    """A listening gate; or several, chosen by the name that a client asks for."""
 
     def __init__(
         self, runner: EpochRunner, hosts: tuple[str, ...], members: tuple[Member, ...]
     ) -> None:
         """
         :param runner: listens.
-        :param hosts: where, as a person writes it.
+        :param hosts: the addresses, as written.
         :param members: the gates.
         """
         self._runner = runner
@@ -121,10 +121,10 @@ class GatePort:
 
     def stopListening(self) -> Deferred[None]:
         """
-        Accept no more connections.  Those there are go on, still watched: a client
-        leaves when its certificate expires, or when a reload rejects it.
+        Accept no more connections.  Existing ones go on and are still watched: they end
+        when the certificate expires, or when a reload rejects the client.
 
-        :returns: fires when the address is free.
+        :returns: a Deferred that fires when the address is free.
         """
         stopped = self._runner.stop_accepting()
         self._runner.registry.gone().addCallback(lambda _: self._runner.stop())
@@ -136,14 +136,14 @@ class GatePort:
 
     @property
     def is_over(self) -> bool:
-        """Whether it accepts no more, and the last connection is gone."""
+        """Whether it accepts no more, and the last connection has ended."""
         return self._runner.is_draining and not len(self._runner.registry)
 
     def epoch(self, changed: Running, built: Built) -> Epoch:
         """
         :param changed: the ports of the gate that changes.
-        :param built: that gate, as it is to be.
-        :raises ConfigError: if the port cannot follow it.
+        :param built: that gate after the change.
+        :raises ConfigError: if the port cannot use it.
         """
         members = [
             (built if one.running is changed else one.built(), one.application)
@@ -163,9 +163,9 @@ class GatePort:
 @frozen(eq=False)
 class GateEndpoint:
     """
-    Listens with a gate before the application.
+    Listens with a gate in front of the application.
 
-    :ivar hosts: where.
+    :ivar hosts: the addresses to listen on.
     """
 
     _running: Running = field(repr=False)

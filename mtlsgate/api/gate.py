@@ -52,10 +52,10 @@ class Gate:
     ) -> None:
         """
         :param certificate: the server's certificate and its key; or a list of such
-            pairs, of which the name that a client asks for chooses one.
-        :param rules: who may come in: whoever at least one rule admits.
+            pairs, chosen by the name that a client asks for.
+        :param rules: a client is admitted if at least one of these rules admits it.
         :param name: the server's name in logs.
-        :param now: the time by which certificates are judged.
+        :param now: returns the time to judge certificates by.
         :param options: further attributes of the ``server`` and ``tls`` blocks, by
             their names.
         :raises ConfigError: with everything that is wrong.
@@ -73,11 +73,11 @@ class Gate:
         now: Callable[[], datetime] = utc_now,
     ) -> Gate:
         """
-        Take one server of a configuration, but for its ``protocol``: that is what the
-        endpoint is given.
+        Take one server of a configuration, without its ``protocol``: the application
+        that listens on the endpoint replaces it.
 
-        :param paths: the file, a directory of such, or several of both.
-        :param server: the server's name; may be left out if there is one only.
+        :param paths: the configuration files or directories of such files.
+        :param server: the server's name; not needed if there is only one.
         :raises ConfigError: with everything that is wrong.
         """
         gate = cls.__new__(cls)
@@ -99,7 +99,7 @@ class Gate:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is legal but surely not meant, in lines."""
+        """Warnings about probable mistakes, in lines."""
         return tuple(map(str, self._warnings))
 
     def __repr__(self) -> str:
@@ -118,8 +118,8 @@ class Gate:
             where the configuration file says.
         :param beside: further gates on the same hosts, each with its application.  The
             name that a client asks for chooses among the ``server_names`` of all.
-        :returns: an `IStreamServerEndpoint`.  What listens on it gets verified
-            connections, and no others.
+        :returns: an `IStreamServerEndpoint`.  Factories that listen on it get only
+            verified connections.
         :raises GateError: if no host is named.
         """
         where = hosts or self._built.hosts
@@ -143,13 +143,13 @@ class Gate:
         **options: Unpack[Options],
     ) -> None:
         """
-        Read all files again, replace what is given, and judge the clients that are
-        connected by what holds now; those that are no longer admitted are closed.
+        Read all files again, replace what is given, and judge connected clients by the
+        new rules.  Clients that are no longer admitted are closed.
 
         What is not given stays as it was.  A gate that was read from a file is read
         from that file again, and takes no arguments.
 
-        :raises ConfigError: with everything that is wrong.  Nothing has changed then.
+        :raises ConfigError: with everything that is wrong.  Then nothing has changed.
         """
         _refuse_unknown(options)
         origin = self._origin

@@ -1,9 +1,9 @@
 """
-What a gate is told in Python: rules, conditions, pins and options.
+Rules, conditions, pins and options of a gate in Python.
 
-Each class stands for a block of the configuration file.  Parameters have the
-names, the meaning and the checks of the block's attributes; the checks run when
-a `Gate` is made of them.
+Each class corresponds to a block of the configuration file.  Parameters have the same
+names, meaning and checks as the block's attributes; the checks run when a `Gate` is
+made from them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Allow(_Condition):
 
 @frozen(kw_only=True)
 class Deny(_Condition):
-    """A ``deny`` block: it matches as `Allow` does, and keeps the client out."""
+    """A ``deny`` block: it matches like `Allow`, and rejects the client."""
 
 
 @frozen
@@ -95,23 +95,24 @@ class Pin:
 @frozen
 class Rule:
     """
-    A ``client_certificate`` block: who may come in.
+    A ``client_certificate`` block: which clients to admit.
 
-    What is None is not stated.  An empty list of pins or of ``allow`` is an error: a list
-    that some other code left empty would admit everyone whom the CA issued a certificate.
+    None means that a condition is not set.  An empty list of pins or of ``allow`` is an
+    error: if other code left a list empty by mistake, every client of the CA would be
+    admitted.
 
     :ivar name: its name in logs, and in `VerifiedPeer.rule`.
-    :ivar ca: the CAs (``ca_certificate``), each of them trusted.
+    :ivar ca: the trusted CAs (``ca_certificate``).
     :ivar leaf: the pins (``leaf_certificate``).
     :ivar leaf_certificate_dir: a directory of further pins.
     :ivar pin: further pins, with a name each.
     :ivar allow: one of them must match, if there are any.
     :ivar deny: none of them may match.
-    :ivar max_depth: the number of intermediates at most.
+    :ivar max_depth: the highest number of intermediates allowed.
     :ivar crl: revocation lists.
     :ivar crl_dir: a directory of further revocation lists.
     :ivar crl_scope: whether every certificate of the path below the CA must be
-        covered (``"path"``, the default), or the leaf alone (``"leaf"``).
+        covered (``"path"``, the default), or only the leaf (``"leaf"``).
     """
 
     name: str

@@ -1,5 +1,5 @@
 """
-Who is at the other end of a connection.
+Finds the verified client of a connection.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mtlsgate.peer import VerifiedPeer
 #: last is private to `twisted.web`: a request of HTTP/2 has no other way to its
 #: connection.  A test fails when Twisted changes it.
 _BELOW = ("transport", "channel", "_conn")
-#: As many layers as there can be between a protocol and the gate's transport.
+#: The most layers between a protocol and the gate's transport.
 _MOST_LAYERS = 16
 
 
