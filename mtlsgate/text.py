@@ -88,6 +88,11 @@ def looks_secret(text: str) -> bool:
     return any(map(_is_random, [*runs, *(part for run in runs for part in re.split("[-_]", run))]))
 
 
+def holds_key_material(text: str) -> bool:
+    """:returns: whether a text looks secret, and not only because it holds a fingerprint."""
+    return looks_secret(text) and looks_secret(_HEX.sub("", text))
+
+
 def _is_random(run: str) -> bool:
     if len(run) < 20:
         return False

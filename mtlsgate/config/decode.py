@@ -26,7 +26,7 @@ from mtlsgate.config.tree import Attribute, Block, Body, Expression, Literal, Ob
 from mtlsgate.config.values import ExpressionErrors, Value
 from mtlsgate.config.vocabulary import unknown_names
 from mtlsgate.errors import Position, Report
-from mtlsgate.text import quoted
+from mtlsgate.text import holds_key_material, quoted
 
 T = TypeVar("T")
 
@@ -40,8 +40,7 @@ class Decoder:
 
     :ivar scope: what expressions may see.
     :ivar report: where problems go.
-    :ivar unplaced: what was read of blocks that could not be built, each with
-        its block's heading and its name in it; for who goes on after an error.
+    :ivar unplaced: what was read in blocks that could not be built: heading, name, value.
     """
 
     def __init__(self, scope: Scope, report: Report) -> None:
@@ -186,9 +185,12 @@ class _Reading:
     def _label(self, one: Field, labels: tuple[str, ...]) -> object:
         if len(labels) > 1:
             self.report.error(self.at, self.where, "takes one label, not several")
-        if labels and labels[0]:
-            return labels[0]
-        if labels:
+        text = labels[0] if labels else ""
+        if text and not holds_key_material(text):
+            return text
+        if text:
+            self.report.error(self.at, self.where, f"the label is {quoted(text)}: write a name")
+        elif labels:
             self.report.error(self.at, self.where, "the label is empty")
         elif one.required:
             self.report.error(self.at, self.where, f'needs a label: {self.where} "…" {{')

@@ -297,6 +297,13 @@ SERVER = (
         ),
         (SERVER % "", ['1:1: server "": the label is empty']),
         (
+            SERVER % "c2VjcmV0IHRva2VuIDEyMzQ1Njc4OTA",
+            [
+                '1:1: server "(what looks like a secret, 31 characters)": the label is '
+                "(what looks like a secret, 31 characters): write a name"
+            ],
+        ),
+        (
             (SERVER % "a").replace('["1"]', "[]"),
             ['2:1: server "a": hosts is empty: name at least one address, as in ["*:8443"]'],
         ),
