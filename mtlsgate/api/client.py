@@ -15,7 +15,7 @@ from mtlsgate.api.reading import PythonReport
 from mtlsgate.config import Located, Material, Misconfigured
 from mtlsgate.errors import NOWHERE, Report
 from mtlsgate.protocols import ProtocolEnvironment
-from mtlsgate.upstream.dialling import dialling
+from mtlsgate.upstream.dialling_reactor import dialling
 from mtlsgate.upstream.tls import TargetTls
 
 

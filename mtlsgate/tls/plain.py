@@ -10,14 +10,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import cast
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IProtocol,
-    IPullProducer,
-    IPushProducer,
 )
 from twisted.python.failure import Failure
 
@@ -95,18 +92,9 @@ class PlainTransport(SocketStream):
         """Write; after `loseConnection` only a registered producer still may."""
         if not self.connected or self.is_aborted or self._is_written:
             return
-        producer = self.producer
-        if producer is None:
-            if not (self.disconnecting or self._is_ending):
-                self.send(data)
-            return
-        self.send(data)
-        if not self.streamingProducer:
-            # The reactor asks the producer for more when there is room.
-            self.startWriting()
-        elif self.unsent > self.bufferSize and not self.producerPaused:
-            self.producerPaused = True
-            cast(IPushProducer, producer).pauseProducing()
+        if self.producer is not None or not (self.disconnecting or self._is_ending):
+            self.send(data)
+            self.make_producer_wait()
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Write all of it."""
@@ -114,14 +102,11 @@ class PlainTransport(SocketStream):
 
     def all_sent(self) -> Exception | None:
         """Ask the producer for more, or end."""
-        producer = self.producer
-        if producer is not None and (self.producerPaused or not self.streamingProducer):
-            self.producerPaused = False
-            cast(IPullProducer, producer).resumeProducing()
-        elif self.disconnecting and producer is None:
-            return ConnectionDone()
-        elif self._is_ending and producer is None and not self._is_written:
-            self._end_writing()
+        if not self.ask_producer() and self.producer is None:
+            if self.disconnecting:
+                return ConnectionDone()
+            if self._is_ending and not self._is_written:
+                self._end_writing()
         if not self.unsent and (self.streamingProducer or self.producer is None):
             self.stopWriting()
         return None

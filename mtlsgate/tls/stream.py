@@ -22,7 +22,13 @@ from typing import cast
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorFDSet
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IPullProducer,
+    IPushProducer,
+    IReactorFDSet,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -154,6 +160,27 @@ class SocketStream(FileDescriptor):
         bytes resets the connection, and the last bytes sent may be lost."""
         with suppress(OSError):
             self._socket.recv(READ_SIZE)
+
+    def make_producer_wait(self) -> None:
+        """Have the producer wait while more than `bufferSize` bytes are unsent."""
+        producer = self.producer
+        if producer is None:
+            return
+        if not self.streamingProducer:
+            # It is asked for more when there is room.
+            self.startWriting()
+        elif self.unsent > self.bufferSize and not self.producerPaused:
+            self.producerPaused = True
+            cast(IPushProducer, producer).pauseProducing()
+
+    def ask_producer(self) -> bool:
+        """:returns: whether there is a producer that waited; it has been asked for more."""
+        producer = self.producer
+        if producer is None or (self.streamingProducer and not self.producerPaused):
+            return False
+        self.producerPaused = False
+        cast(IPullProducer, producer).resumeProducing()
+        return True
 
     # What the reactor calls.
 

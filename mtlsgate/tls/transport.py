@@ -33,8 +33,6 @@ from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     INegotiated,
     IProtocol,
-    IPullProducer,
-    IPushProducer,
     ISystemHandle,
 )
 from twisted.logger import Logger
@@ -251,15 +249,7 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
             self.tls_failed(error)
             return
         self.send(engine.outgoing(len(data)))
-        producer = self.producer
-        if producer is None:
-            return
-        if not self.streamingProducer:
-            # The reactor asks the producer for more when there is room.
-            self.startWriting()
-        elif self.unsent > self.bufferSize and not self.producerPaused:
-            self.producerPaused = True
-            cast(IPushProducer, producer).pauseProducing()
+        self.make_producer_wait()
 
     def doWrite(self) -> Exception | None:
         """Encrypt what was written since the last turn, and send."""
@@ -272,10 +262,7 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
         self._answers = 0
         if self._is_over:
             return ConnectionDone()
-        producer = self.producer
-        if producer is not None and (self.producerPaused or not self.streamingProducer):
-            self.producerPaused = False
-            cast(IPullProducer, producer).resumeProducing()
+        self.ask_producer()
         if not (self._written or self.unsent or self._is_over):
             self.stopWriting()
         return None

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from attrs import frozen
-from twisted.internet.abstract import FileDescriptor, isIPAddress, isIPv6Address
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
@@ -23,10 +23,9 @@ from twisted.internet.endpoints import (
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
 )
-from twisted.internet.error import ConnectError, TimeoutError, UserError, getConnectError
+from twisted.internet.error import ConnectError, TimeoutError, getConnectError
 from twisted.internet.interfaces import (
     IAddress,
-    IConnector,
     IDelayedCall,
     IProtocol,
     IProtocolFactory,
@@ -34,7 +33,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.python.failure import Failure
-from zope.interface import directlyProvides, implementer, providedBy
+from zope.interface import implementer
 
 from mtlsgate.tls.plain import PlainTransport
 
@@ -48,7 +47,7 @@ class NoProtocol(ConnectError):
     """The factory built no protocol for the connection."""
 
 
-class _Outcome(Protocol):
+class Outcome(Protocol):
     """Is told the result of an attempt: one of these methods is called, once."""
 
     def connected(self, sock: socket.socket) -> None: ...
@@ -70,7 +69,7 @@ class Attempt(FileDescriptor):
         self,
         reactor: Any,
         address: SocketAddress,
-        outcome: _Outcome,
+        outcome: Outcome,
         timeout: float | None = None,
         bind: tuple[str, int] | None = None,
     ) -> None:
@@ -162,7 +161,7 @@ def _new_socket(address: SocketAddress) -> socket.socket:
     return sock
 
 
-def _named(address: object) -> IAddress:
+def address_of(address: object) -> IAddress:
     """:returns: a socket's address as a Twisted address."""
     if isinstance(address, tuple):
         if ":" in address[0]:
@@ -171,7 +170,7 @@ def _named(address: object) -> IAddress:
     return UNIXAddress(address or None)  # type: ignore[arg-type]
 
 
-def _connect(
+def connect_socket(
     sock: socket.socket,
     reactor: Any,
     address: SocketAddress,
@@ -183,8 +182,8 @@ def _connect(
     :returns: the factory's connected protocol.
     :raises NoProtocol: if the factory builds none.
     """
-    peer = _named(address)
-    transport = PlainTransport(sock, reactor, peer, _named(sock.getsockname()))
+    peer = address_of(address)
+    transport = PlainTransport(sock, reactor, peer, address_of(sock.getsockname()))
     try:
         protocol = factory.buildProtocol(peer)
         if protocol is None:
@@ -254,7 +253,7 @@ class _Connecting:
         self._attempt = None
         endpoint, factory = self._endpoint, self._factory
         try:
-            protocol = _connect(sock, endpoint.reactor, endpoint.address, factory, self._lost)
+            protocol = connect_socket(sock, endpoint.reactor, endpoint.address, factory, self._lost)
         except Exception:  # noqa: BLE001 -- whatever it is, whoever dials hears of it
             factory.doStop()
             self.outcome.errback()
@@ -267,146 +266,4 @@ class _Connecting:
         self.outcome.errback(failure)
 
     def _lost(self, _: Failure) -> None:
-        self._factory.doStop()
-
-
-def dialling(reactor: Any) -> Any:
-    """
-    :param reactor: if it watches no descriptors, as in memory, it is returned as it is.
-    :returns: a reactor with which Twisted's endpoints make `PlainTransport` objects.
-    """
-    return DiallingReactor(reactor) if IReactorFDSet.providedBy(reactor) else reactor
-
-
-class DiallingReactor:
-    """
-    Wraps a reactor.  It changes only one thing: connections that it makes are
-    `PlainTransport` objects.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        """:param reactor: the wrapped reactor."""
-        self._reactor = reactor
-        directlyProvides(self, providedBy(reactor))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
-
-    def connectTCP(
-        self,
-        host: str,
-        port: int,
-        factory: Any,
-        timeout: float = 30,
-        bindAddress: tuple[str, int] | None = None,
-    ) -> Connector:
-        """:returns: a connector (`IReactorTCP`)."""
-        connector = Connector(self._reactor, (host, port), factory, timeout, bindAddress)
-        connector.connect()
-        return connector
-
-    def connectUNIX(
-        self, address: str, factory: Any, timeout: float = 30, checkPID: int = 0
-    ) -> Connector:
-        """:returns: a connector (`IReactorUNIX`)."""
-        connector = Connector(self._reactor, address, factory, timeout)
-        connector.connect()
-        return connector
-
-
-@implementer(IConnector)
-class Connector:
-    """
-    The connector for Twisted's endpoints.
-
-    :ivar _attempt: the current attempt, or None.
-    :ivar _looking: the current name lookup, or None.
-    :ivar _transport: the connection, or None.
-    :ivar _is_trying: whether there is no result yet.
-    """
-
-    _attempt: Attempt | None = None
-    _looking: Deferred[Any] | None = None
-    _transport: Any = None
-    _is_trying = False
-
-    def __init__(
-        self,
-        reactor: Any,
-        address: SocketAddress,
-        factory: Any,
-        timeout: float,
-        bind: tuple[str, int] | None = None,
-    ) -> None:
-        """:param factory: a client factory."""
-        self._reactor = reactor
-        self._address = address
-        self._factory = factory
-        self._timeout = timeout
-        self._bind = bind
-
-    def connect(self) -> None:
-        """Start connecting."""
-        self._is_trying = True
-        self._factory.doStart()
-        self._factory.startedConnecting(self)
-        address = self._address
-        if isinstance(address, str) or isIPAddress(address[0]) or isIPv6Address(address[0]):
-            self._try(address)
-            return
-        port = address[1]
-        self._looking = self._reactor.resolve(address[0])
-        self._looking.addCallback(lambda found: self._try((found, port)))
-        self._looking.addErrback(self.failed)
-
-    def _try(self, address: SocketAddress) -> None:
-        self._looking = None
-        if self._is_trying:
-            self._address = address
-            attempt = Attempt(self._reactor, address, self, self._timeout, self._bind)
-            if self._is_trying:
-                self._attempt = attempt
-
-    def stopConnecting(self) -> None:
-        """Stop trying."""
-        if not self._is_trying:
-            raise UserError("it is not connecting")
-        if self._attempt is not None:
-            self._attempt.cancel()
-        self.failed(Failure(UserError()))
-
-    def disconnect(self) -> None:
-        """Stop trying, or end the connection."""
-        if self._is_trying:
-            self.stopConnecting()
-        elif self._transport is not None:
-            self._transport.loseConnection()
-
-    def getDestination(self) -> IAddress:
-        """:returns: the target's address."""
-        return _named(self._address)
-
-    def connected(self, sock: socket.socket) -> None:
-        """An attempt succeeded."""
-        self._attempt, self._is_trying = None, False
-        try:
-            protocol = _connect(sock, self._reactor, self._address, self._factory, self._lost)
-        except NoProtocol as error:
-            self._give_up(Failure(error))
-        else:
-            self._transport = getattr(protocol, "transport", None)
-
-    def _lost(self, reason: Failure) -> None:
-        self._transport = None
-        self._factory.clientConnectionLost(self, reason)
-        self._factory.doStop()
-
-    def failed(self, failure: Failure) -> None:
-        """An attempt failed."""
-        if self._is_trying:
-            self._attempt, self._is_trying = None, False
-            self._give_up(failure)
-
-    def _give_up(self, failure: Failure) -> None:
-        self._factory.clientConnectionFailed(self, failure)
         self._factory.doStop()

@@ -19,7 +19,8 @@ from twisted.plugin import getPlugins
 
 from mtlsgate.certificates.server_identity import as_address
 from mtlsgate.text import quoted
-from mtlsgate.upstream.dialling import dialling, endpoint_of
+from mtlsgate.upstream.dialling import endpoint_of
+from mtlsgate.upstream.dialling_reactor import dialling
 
 T = TypeVar("T")
 

@@ -10,22 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mtlsgate.http.fields import Line
 from mtlsgate.http.refusal import Refusal, own_body
 from mtlsgate.http.sides import ClientSide
-from mtlsgate.protocols.http.access import AccessLog, Record, Who
+from mtlsgate.protocols.http.access import Record, Who
 from mtlsgate.protocols.http.capacity import Seat
 from mtlsgate.protocols.http.forwarding import Reserved, trailers
 from mtlsgate.protocols.http.outgoing import Outgoing
 from mtlsgate.protocols.http.response import ResponseHead
+from mtlsgate.protocols.http.surroundings import Surroundings
 from mtlsgate.protocols.http.target_connection import TargetConnection
-from mtlsgate.protocols.http.target_pool import TargetPool
 from mtlsgate.upstream.backends import Unreachable
 
 _log = Logger("mtlsgate.http")
@@ -34,27 +33,6 @@ _log = Logger("mtlsgate.http")
 #: do; RFC 9110, 10.1.1, lets the client wait for ever.
 _CONTINUE_AFTER = 1.0
 _NOTHING_RESERVED = Reserved()
-
-
-@frozen(kw_only=True)
-class Surroundings:
-    """
-    What all exchanges of a server share.
-
-    :ivar pool: the connections to targets.
-    :ivar log: the access log.
-    :ivar clock: the reactor.
-    :ivar reserved: the names of fields that clients cannot use.
-    :ivar response_timeout: seconds for which a target may say and take nothing.
-    :ivar websocket_timeout: seconds for which nothing may pass on a WebSocket.
-    """
-
-    pool: TargetPool
-    log: AccessLog
-    clock: IReactorTime
-    reserved: Reserved
-    response_timeout: float
-    websocket_timeout: float
 
 
 class ForwardedExchange:

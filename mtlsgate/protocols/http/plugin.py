@@ -23,10 +23,11 @@ from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
 from mtlsgate.protocols.http.access import AccessLog, Record, Who, who
 from mtlsgate.protocols.http.capacity import Capacity, CapacityLimits
 from mtlsgate.protocols.http.configuration import HttpConfiguration
-from mtlsgate.protocols.http.exchange import ForwardedExchange, Surroundings
+from mtlsgate.protocols.http.exchange import ForwardedExchange
 from mtlsgate.protocols.http.forwarding import reserved
 from mtlsgate.protocols.http.identity import IdentityRules
 from mtlsgate.protocols.http.outgoing import ForwardingRules, check_method, outgoing
+from mtlsgate.protocols.http.surroundings import Surroundings
 from mtlsgate.protocols.http.target_pool import TargetPool
 from mtlsgate.upstream.backends import Backends
 
