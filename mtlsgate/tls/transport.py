@@ -231,8 +231,10 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
         self.write(b"".join(iovec))
 
     def write_at_once(self, data: bytes) -> None:
-        """Write without waiting for more writes in the same reactor turn."""
+        """Write, and do not wait for more to be written in the same turn."""
+        before, self._is_busy = self._is_busy, True
         self.write(data)
+        self._is_busy = before
         if self._written:
             self._encrypt()
 
