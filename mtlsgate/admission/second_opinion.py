@@ -58,7 +58,7 @@ from mtlsgate.certificates.certificate import (
     Certificate,
     view,
 )
-from mtlsgate.certificates.der import Malformed
+from mtlsgate.certificates.der import MalformedDer
 from mtlsgate.text import first_line
 
 #: The limit on names times constraints for one client, about 30 ms of work.
@@ -315,14 +315,14 @@ def _constraints(certificate: Certificate) -> list[tuple[int, bytes, bool]]:
     found = []
     for part in der.only(extension.value, der.SEQUENCE, what).children():
         if part.tag not in (0xA0, 0xA1):
-            raise Malformed(f"{what} are of another form")
+            raise MalformedDer(f"{what} are of another form")
         for subtree in part.children():
             base = next(subtree.expect(der.SEQUENCE, what).children(), None)
             if base is None:
-                raise Malformed(f"{what} have a subtree without a base")
+                raise MalformedDer(f"{what} have a subtree without a base")
             found.append((base.tag, base.value, part.tag == 0xA0))
     if not found:
-        raise Malformed(f"{what} are empty")
+        raise MalformedDer(f"{what} are empty")
     return found
 
 

@@ -78,7 +78,7 @@ def _written_out(options: dict[str, str]) -> Gate:
     import attrs
 
     from mtlsgate.api.gate import Gate
-    from mtlsgate.api.values import Allow, Options, Rule
+    from mtlsgate.api.values import Allow, GateOptions, Rule
 
     missing = [name for name in ("certificate", "key") if not options.get(name)]
     if missing:
@@ -89,7 +89,7 @@ def _written_out(options: dict[str, str]) -> Gate:
     certificate, key = options.pop("certificate"), options.pop("key")
     rule = _taken(options, Rule.__init__, _RULE)
     allow = _taken(options, Allow.__init__, [one.name for one in attrs.fields(Allow)])
-    rest = _taken(options, Options, Options.__annotations__)
+    rest = _taken(options, GateOptions, GateOptions.__annotations__)
     _refuse(options)
     name = rest.get("name", "gate")
     rules = []

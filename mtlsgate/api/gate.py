@@ -25,7 +25,7 @@ from twisted.internet.protocol import Factory
 
 from mtlsgate.api.building import Built, FromFile, FromPython, Origin
 from mtlsgate.api.endpoint import GateEndpoint, Member, Running
-from mtlsgate.api.values import Credential, Options, Rule
+from mtlsgate.api.values import Credential, GateOptions, Rule
 from mtlsgate.clock import utc_now
 from mtlsgate.errors import GateError
 from mtlsgate.load.sources import ConfigPaths, names_of
@@ -48,7 +48,7 @@ class Gate:
         rules: Iterable[Rule] = (),
         name: str = "gate",
         now: Callable[[], datetime] = utc_now,
-        **options: Unpack[Options],
+        **options: Unpack[GateOptions],
     ) -> None:
         """
         :param certificate: the server's certificate and its key; or a list of such
@@ -140,7 +140,7 @@ class Gate:
         *,
         certificate: Credential | list[Credential] | None = None,
         rules: Iterable[Rule] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[GateOptions],
     ) -> None:
         """
         Read all files again, replace what is given, and judge connected clients by the
@@ -173,7 +173,7 @@ def _listed(rules: Iterable[Rule]) -> object:
     return rules if isinstance(rules, str | bytes | Sequence) else list(rules)
 
 
-def _refuse_unknown(options: Options) -> None:
-    unknown = sorted(options.keys() - Options.__annotations__.keys())
+def _refuse_unknown(options: GateOptions) -> None:
+    unknown = sorted(options.keys() - GateOptions.__annotations__.keys())
     if unknown:
         raise TypeError(f"unexpected keyword argument {unknown[0]!r}")

@@ -128,7 +128,7 @@ class Rule:
     crl_scope: Literal["path", "leaf"] | None = field(default=None, kw_only=True)
 
 
-class Options(TypedDict, total=False):
+class GateOptions(TypedDict, total=False):
     """The attributes of the ``server`` and ``tls`` blocks that `Gate` takes as keywords."""
 
     # The tls block.

@@ -14,7 +14,7 @@ from functools import cached_property
 from attrs import frozen
 
 from mtlsgate.certificates import der
-from mtlsgate.certificates.der import Element, Malformed
+from mtlsgate.certificates.der import Element, MalformedDer
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -89,5 +89,5 @@ def general_names(encoded: bytes, what: str) -> tuple[Element, ...]:
     """
     names = tuple(der.only(encoded, der.SEQUENCE, what).children())
     if any(one.tag & 0xC0 != 0x80 for one in names):
-        raise Malformed(f"{what} holds what is no name")
+        raise MalformedDer(f"{what} holds what is no name")
     return names

@@ -2,7 +2,7 @@
 A certificate as DER, which is parsed only as far as needed.
 
 OpenSSL accepts certificates that `cryptography` cannot read.  So each field is
-parsed when somebody asks for it, and a field that cannot be read raises `Malformed`
+parsed when somebody asks for it, and a field that cannot be read raises `MalformedDer`
 only then.
 """
 
@@ -24,10 +24,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_der_publ
 
 from mtlsgate.certificates import der
 from mtlsgate.certificates.alternative_names import AlternativeNames, general_names
-from mtlsgate.certificates.der import Element, Malformed
+from mtlsgate.certificates.der import Element, MalformedDer
 from mtlsgate.certificates.names import Name
 
-#: The exceptions that reading a certificate may raise: `Malformed` from this module,
+#: The exceptions that reading a certificate may raise: `MalformedDer` from this module,
 #: the others from `cryptography`.
 UNPARSABLE = (
     ValueError,
@@ -141,7 +141,7 @@ class Certificate:
         """Whether its version exists; False if it is not a certificate at all."""
         try:
             return 1 <= self.version <= 3
-        except Malformed:
+        except MalformedDer:
             return False
 
     @cached_property
@@ -163,7 +163,7 @@ class Certificate:
     def _validity(self) -> tuple[datetime, datetime]:
         times = tuple(self._fields.validity.children())
         if len(times) != 2:
-            raise Malformed("the validity is no pair of times")
+            raise MalformedDer("the validity is no pair of times")
         return der.time(times[0], "notBefore"), der.time(times[1], "notAfter")
 
     @property
@@ -207,7 +207,7 @@ class Certificate:
         for one in self.extensions:
             if one.kind in by_kind:
                 # Programs may differ in which of the two they use (RFC 5280, 4.2).
-                raise Malformed(f"it has the extension {der.dotted(one.kind)} twice")
+                raise MalformedDer(f"it has the extension {der.dotted(one.kind)} twice")
             by_kind[one.kind] = one
         return by_kind
 
@@ -228,7 +228,7 @@ class Certificate:
         is_ca = bool(parts) and parts[0].tag == der.BOOLEAN and der.boolean(parts.pop(0), what)
         length = der.integer(parts.pop(0), what) if parts else None
         if parts:
-            raise Malformed(f"{what} are of another form")
+            raise MalformedDer(f"{what} are of another form")
         return is_ca, length
 
     @property
@@ -294,7 +294,7 @@ class Certificate:
         """Its subject alternative names, for people: none if they cannot be read."""
         try:
             return self.names
-        except Malformed:
+        except MalformedDer:
             return _NO_NAMES
 
     # As read by cryptography.
@@ -360,17 +360,17 @@ def key_identifier(value: bytes) -> bytes | None:
 def _fields(encoded: bytes) -> _Fields:
     outer = tuple(der.only(encoded, der.SEQUENCE, "the certificate").children())
     if len(outer) != 3:
-        raise Malformed("it has not the three parts of a certificate")
+        raise MalformedDer("it has not the three parts of a certificate")
     tbs, algorithm, signature = outer
     parts = list(tbs.expect(der.SEQUENCE, "its content").children())
     version = 1
     if parts and parts[0].tag == 0xA0:
         number = tuple(parts.pop(0).children())
         if len(number) != 1:
-            raise Malformed("its version is no number")
+            raise MalformedDer("its version is no number")
         version = der.integer(number[0], "its version") + 1
     if len(parts) < 6:
-        raise Malformed("it lacks fields that every certificate has")
+        raise MalformedDer("it lacks fields that every certificate has")
     serial, inner, issuer, validity, subject, spki, *rest = parts
     for field in (inner, issuer, validity, subject, spki, algorithm):
         field.expect(der.SEQUENCE, "one of its fields")
@@ -392,6 +392,6 @@ def extensions_in(listed: Element) -> Iterator[Extension]:
         if len(rest) == 2:
             critical = der.boolean(rest.pop(0), what)
         if len(rest) != 1:
-            raise Malformed(f"{what} is of another form")
+            raise MalformedDer(f"{what} is of another form")
         value = rest[0].expect(der.OCTET_STRING, what).value
         yield Extension(kind.expect(der.OBJECT_IDENTIFIER, what).value, critical, value)

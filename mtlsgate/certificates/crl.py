@@ -22,7 +22,7 @@ from mtlsgate.certificates.certificate import (
     extensions_in,
     key_identifier,
 )
-from mtlsgate.certificates.der import Element, Malformed
+from mtlsgate.certificates.der import Element, MalformedDer
 from mtlsgate.certificates.names import Name
 from mtlsgate.certificates.revoked import RevokedCertificates
 from mtlsgate.certificates.signatures import digest_of, is_known, is_signed_by
@@ -186,18 +186,18 @@ class _Scope(NamedTuple):
 def _list(encoded: bytes, strict: bool) -> RevocationList:
     outer = tuple(der.only(encoded, der.SEQUENCE, "the CRL").children())
     if len(outer) != 3:
-        raise Malformed("it has not the three parts of a CRL")
+        raise MalformedDer("it has not the three parts of a CRL")
     content, algorithm, signature = outer
     parts = list(content.expect(der.SEQUENCE, "its content").children())
     if parts and parts[0].tag == der.INTEGER:
         parts.pop(0)
     if len(parts) < 3:
-        raise Malformed("it lacks fields that every CRL has")
+        raise MalformedDer("it lacks fields that every CRL has")
     inner, issuer, this_update, *rest = parts
     if inner.encoded != algorithm.encoded:
-        raise Malformed("its two signature algorithm fields differ")
+        raise MalformedDer("its two signature algorithm fields differ")
     if not is_known(algorithm):
-        raise Malformed("its signature algorithm is not known")
+        raise MalformedDer("its signature algorithm is not known")
     digest = digest_of(algorithm)
     if digest is not None and digest.digest_size < 28:
         raise CredentialError(f"is signed with {digest.name}: OpenSSL refuses digests so weak")
@@ -238,7 +238,7 @@ def _extensions(rest: list[Element], strict: bool) -> dict[bytes, bytes]:
     wrapped = next((one for one in rest if one.tag == 0xA0), None)
     for one in () if wrapped is None else extensions_in(next(wrapped.children())):
         if one.kind in found:
-            raise Malformed(f"it has the extension {der.dotted(one.kind)} twice")
+            raise MalformedDer(f"it has the extension {der.dotted(one.kind)} twice")
         found[one.kind] = one.value
         if one.kind == _NUMBER:
             if strict and one.critical:

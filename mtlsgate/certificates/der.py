@@ -2,7 +2,7 @@
 A small DER reader (X.690), enough for certificates and CRLs.
 
 It is as lenient as OpenSSL: lengths may be longer than needed or indefinite, and any
-octet except zero is TRUE.  Bad input raises `Malformed` and nothing else.  Only what
+octet except zero is TRUE.  Bad input raises `MalformedDer` and nothing else.  Only what
 is asked for is copied.
 """
 
@@ -21,7 +21,7 @@ _CONSTRUCTED = 0x20
 _MAX_DEPTH = 16
 
 
-class Malformed(ValueError):
+class MalformedDer(ValueError):
     """Bytes that cannot be read.  The text names the part, never the bytes."""
 
 
@@ -68,7 +68,7 @@ class Element(NamedTuple):
         :raises Malformed: if it has another tag.
         """
         if self.tag != tag:
-            raise Malformed(f"{what} is of another type")
+            raise MalformedDer(f"{what} is of another type")
         return self
 
 
@@ -90,7 +90,7 @@ def read(data: bytes, at: int, stop: int, depth: int = 0) -> Element:
                 at += 1
                 length = data[at]
                 if at - start > 5:
-                    raise Malformed("a tag is too long")
+                    raise MalformedDer("a tag is too long")
             tag = tag << 8 | length
             length = data[at + 1]
             at += 2
@@ -100,14 +100,14 @@ def read(data: bytes, at: int, stop: int, depth: int = 0) -> Element:
             octets = length & 0x7F
             # OpenSSL allows leading zeros, but there is a limit.
             if octets > 16 or at + octets > stop:
-                raise Malformed("a length is too long")
+                raise MalformedDer("a length is too long")
             length = int.from_bytes(data[at : at + octets], "big")
             at += octets
     except IndexError:
-        raise Malformed("it ends too early") from None
+        raise MalformedDer("it ends too early") from None
     end = at + length
     if end > stop:
-        raise Malformed("a value is longer than what it is in")
+        raise MalformedDer("a value is longer than what it is in")
     return Element(tag, data, start, at, end, end)
 
 
@@ -117,12 +117,12 @@ def _indefinite(data: bytes, tag: int, start: int, at: int, stop: int, depth: in
     while first_octet > 0xFF:
         first_octet >>= 8
     if not first_octet & _CONSTRUCTED or depth == _MAX_DEPTH:
-        raise Malformed("a length is indefinite where it must not be")
+        raise MalformedDer("a length is indefinite where it must not be")
     content = at
     while data[at : at + 2] != b"\0\0":
         at = read(data, at, stop, depth + 1).end
     if at + 2 > stop:
-        raise Malformed("it ends too early")
+        raise MalformedDer("it ends too early")
     return Element(tag, data, start, content, at, at + 2)
 
 
@@ -133,32 +133,32 @@ def only(data: bytes, tag: int, what: str) -> Element:
     """
     element = read(data, 0, len(data)).expect(tag, what)
     if element.end != len(data):
-        raise Malformed(f"{what} is followed by other data")
+        raise MalformedDer(f"{what} is followed by other data")
     return element
 
 
 def integer(element: Element, what: str) -> int:
     """:returns: the value of an INTEGER or ENUMERATED."""
     if element.tag not in (INTEGER, ENUMERATED) or element.content == element.stop:
-        raise Malformed(f"{what} is not an integer")
+        raise MalformedDer(f"{what} is not an integer")
     return int.from_bytes(element.value, "big", signed=True)
 
 
 def boolean(element: Element, what: str) -> bool:
     """:returns: the value of a BOOLEAN; in BER, every octet except zero is TRUE."""
     if element.tag & 0x1F != BOOLEAN or element.stop - element.content != 1:
-        raise Malformed(f"{what} is not a boolean")
+        raise MalformedDer(f"{what} is not a boolean")
     return element.data[element.content] != 0
 
 
 def bits(element: Element, what: str) -> bytes:
     """:returns: the octets of a BIT STRING; the first bit is the highest one."""
     if element.tag & 0x1F != BIT_STRING or element.content == element.stop:
-        raise Malformed(f"{what} is not a bit string")
+        raise MalformedDer(f"{what} is not a bit string")
     unused = element.data[element.content]
     octets = element.data[element.content + 1 : element.stop]
     if unused > 7 or (unused and not octets):
-        raise Malformed(f"{what} is not a bit string")
+        raise MalformedDer(f"{what} is not a bit string")
     if not unused:
         return octets
     # Clear the unused bits (X.690, 11.2.1).
@@ -173,10 +173,10 @@ def time(element: Element, what: str) -> datetime:
     text = element.value
     short = element.tag == UTC_TIME
     if not short and element.tag != GENERALIZED_TIME:
-        raise Malformed(f"{what} is no time")
+        raise MalformedDer(f"{what} is no time")
     digits = text[:-1]
     if len(digits) != (12 if short else 14) or not digits.isdigit() or text[-1:] != b"Z":
-        raise Malformed(f"{what} is no time of the form that RFC 5280 demands")
+        raise MalformedDer(f"{what} is no time of the form that RFC 5280 demands")
     if short:
         digits = (b"19" if digits[:2] >= b"50" else b"20") + digits
     try:
@@ -190,7 +190,7 @@ def time(element: Element, what: str) -> datetime:
             tzinfo=UTC,
         )
     except ValueError:
-        raise Malformed(f"{what} is no time that exists") from None
+        raise MalformedDer(f"{what} is no time that exists") from None
 
 
 def tlv(tag: int, content: bytes) -> bytes:
@@ -210,14 +210,14 @@ def dotted(identifier: bytes) -> str:
     """
     arcs, value = list[int](), 0
     if len(identifier) > 64:
-        raise Malformed("an object identifier is too long")
+        raise MalformedDer("an object identifier is too long")
     for octet in identifier:
         value = value << 7 | octet & 0x7F
         if not octet & 0x80:
             arcs.append(value)
             value = 0
     if not arcs or identifier[-1] & 0x80:
-        raise Malformed("an object identifier ends too early")
+        raise MalformedDer("an object identifier ends too early")
     first = min(arcs[0] // 40, 2)
     return ".".join(map(str, (first, arcs[0] - 40 * first, *arcs[1:])))
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from attrs import frozen
 
 from mtlsgate.certificates import der
-from mtlsgate.certificates.der import Malformed
+from mtlsgate.certificates.der import MalformedDer
 
 COMMON_NAME, ORGANIZATION, ORGANIZATIONAL_UNIT = b"\x55\x04\x03", b"\x55\x04\x0a", b"\x55\x04\x0b"
 
@@ -56,7 +56,7 @@ _ENCODINGS = {
 }
 
 
-class Attribute(NamedTuple):
+class NamePart(NamedTuple):
     """
     One attribute of a name.
 
@@ -107,7 +107,7 @@ class Name:
     der: bytes
 
     @cached_property
-    def parts(self) -> tuple[tuple[Attribute, ...], ...]:
+    def parts(self) -> tuple[tuple[NamePart, ...], ...]:
         """
         Its relative distinguished names, the most general first.
 
@@ -133,7 +133,7 @@ class Name:
         """Whether it has no attribute at all."""
         return not self.parts
 
-    def attributes(self, kind: bytes) -> tuple[Attribute, ...]:
+    def attributes(self, kind: bytes) -> tuple[NamePart, ...]:
         """
         :param kind: the content of an object identifier, such as `COMMON_NAME`.
         :returns: its attributes of that kind, the most general first.
@@ -168,19 +168,19 @@ def bearing(name: Name) -> bytes:
     return der.tlv(der.SEQUENCE, content + algorithm + der.tlv(der.BIT_STRING, bytes(65)))
 
 
-def _parts(encoded: bytes) -> Iterator[tuple[Attribute, ...]]:
+def _parts(encoded: bytes) -> Iterator[tuple[NamePart, ...]]:
     for part in der.only(encoded, der.SEQUENCE, "a name").children():
         yield tuple(_attributes(part.expect(der.SET, "a part of a name")))
 
 
-def _attributes(part: der.Element) -> Iterator[Attribute]:
+def _attributes(part: der.Element) -> Iterator[NamePart]:
     for one in part.children():
         pair = tuple(one.expect(der.SEQUENCE, "an attribute of a name").children())
         if len(pair) != 2:
-            raise Malformed("an attribute of a name is no pair of kind and value")
+            raise MalformedDer("an attribute of a name is no pair of kind and value")
         kind, value = pair
         kind.expect(der.OBJECT_IDENTIFIER, "the kind of an attribute of a name")
-        yield Attribute(kind.value, value.tag, value.value)
+        yield NamePart(kind.value, value.tag, value.value)
 
 
 def _prepared(text: str) -> str:

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from mtlsgate.certificates import pem
 from mtlsgate.certificates.certificate import UNPARSABLE, Certificate, views
-from mtlsgate.certificates.der import Malformed
+from mtlsgate.certificates.der import MalformedDer
 from mtlsgate.certificates.recognise import what_is_it
 from mtlsgate.errors import CredentialError
 from mtlsgate.text import first_line
@@ -125,7 +125,7 @@ def _certificate(der: bytes, number: int, count: int) -> Certificate:
     try:
         # Every verdict needs these fields, so check them now.
         if not 1 <= certificate.version <= 3:
-            raise Malformed("its version is none that exists")
+            raise MalformedDer("its version is none that exists")
         _ = certificate.not_after, certificate.is_ca
         _ = certificate.serial_number, certificate.subject, certificate.issuer
         with suppress(UnsupportedAlgorithm):

@@ -20,7 +20,7 @@ _BLANKS = b" \t\r\n\v\f"
 _STEP = 1 << 18
 
 
-class Block(NamedTuple):
+class PemBlock(NamedTuple):
     """
     The position of a block in a text.
 
@@ -58,7 +58,7 @@ def ders(data: bytes, labels: Container[str], wanted: str) -> Iterator[tuple[int
                 f"PEM block {number} of {len(found)} is a {block[0]}, not {wanted}"
             )
     for number, block in enumerate(found, 1):
-        yield number, len(found), _content(data, Block(*block), number, len(found))
+        yield number, len(found), _content(data, PemBlock(*block), number, len(found))
 
 
 def whole_base64(data: bytes) -> bytes:
@@ -79,7 +79,7 @@ def is_pem(data: bytes) -> bool:
 
 def blocks(data: bytes) -> list[tuple[str, int, int, int, int]]:
     """
-    :returns: the fields of each `Block`.  Text around blocks is ignored.  BEGIN and
+    :returns: the fields of each `PemBlock`.  Text around blocks is ignored.  BEGIN and
         END lines may be indented and followed by blanks.
     :raises CredentialError: if a BEGIN or END is not part of a complete block.
     """
@@ -102,9 +102,9 @@ def blocks(data: bytes) -> list[tuple[str, int, int, int, int]]:
     return found
 
 
-def whole_blocks(data: bytes) -> list[Block]:
+def whole_blocks(data: bytes) -> list[PemBlock]:
     """:returns: the complete blocks; everything else is ignored."""
-    return [Block(*block) for block in _scan(data) if block is not None]
+    return [PemBlock(*block) for block in _scan(data) if block is not None]
 
 
 def _scan(data: bytes) -> Iterator[tuple[str, int, int, int, int] | None]:
@@ -135,7 +135,7 @@ def _end_of_line(data: bytes, at: int) -> int:
     return -1 if end < 0 or data[at:end].strip(_BLANKS) else end + 1
 
 
-def _content(data: bytes, block: Block, number: int, count: int) -> bytes:
+def _content(data: bytes, block: PemBlock, number: int, count: int) -> bytes:
     """
     :returns: the DER in a block.
     :raises CredentialError: if it is not base64.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from mtlsgate.certificates import der
 from mtlsgate.certificates.certificate import Extension, extensions_in
-from mtlsgate.certificates.der import Element, Malformed
+from mtlsgate.certificates.der import Element, MalformedDer
 from mtlsgate.errors import CredentialError
 
 _REASON, _INVALIDITY_DATE = b"\x55\x1d\x15", b"\x55\x1d\x18"
@@ -145,7 +145,7 @@ def _odd_entry(data: bytes, at: int, stop: int) -> tuple[int, bytes, bytes]:
     entry = der.read(data, at, stop).expect(der.SEQUENCE, "an entry")
     parts = tuple(entry.children())
     if len(parts) not in (2, 3):
-        raise Malformed("an entry is of another form")
+        raise MalformedDer("an entry is of another form")
     serial = der.integer(parts[0], "a serial number")
     return entry.end, _content_of(serial), parts[2].encoded if len(parts) == 3 else b""
 
@@ -159,7 +159,7 @@ def _entry(entry: Element) -> Revoked:
     serial, date, *extensions = entry.children()
     try:
         when = der.time(date, "a date")
-    except Malformed:
+    except MalformedDer:
         when = None
     reason = 0
     for one in extensions_in(extensions[0]) if extensions else ():
@@ -173,7 +173,7 @@ def _entry(entry: Element) -> Revoked:
 def _reason(extension: Extension) -> int:
     try:
         return der.integer(der.only(extension.value, der.ENUMERATED, "a reason"), "a reason")
-    except Malformed:
+    except MalformedDer:
         # Without a readable reason the entry still revokes.
         return 0
 

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 
 from mtlsgate.certificates import der
 from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
-from mtlsgate.certificates.der import Element, Malformed
+from mtlsgate.certificates.der import Element, MalformedDer
 
 _HASHES: Mapping[bytes, Callable[[], hashes.HashAlgorithm]] = {
     der.oid("1.3.14.3.2.26"): hashes.SHA1,
@@ -183,7 +183,7 @@ def _twins(certificate: Certificate) -> Iterator[bytes]:
 def _kind(algorithm: Element) -> bytes:
     for part in algorithm.children():
         return part.expect(der.OBJECT_IDENTIFIER, "a signature algorithm").value
-    raise Malformed("a signature algorithm is empty")
+    raise MalformedDer("a signature algorithm is empty")
 
 
 def _hash(algorithm: Element) -> hashes.HashAlgorithm | None:

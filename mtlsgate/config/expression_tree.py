@@ -56,7 +56,7 @@ _LINKS = {
 }
 
 
-class Parsed(NamedTuple):
+class ParsedExpression(NamedTuple):
     """
     What ``hcl2`` made of some tokens.
 
@@ -71,7 +71,7 @@ class Parsed(NamedTuple):
 class Parser(Interface):
     """Calls ``hcl2`` for what is in templates."""
 
-    def expression(self, first: int, last: int, hint: str) -> Parsed:
+    def expression(self, first: int, last: int, hint: str) -> ParsedExpression:
         """
         :param first: the first token.
         :param last: the token after the last.
@@ -79,7 +79,7 @@ class Parser(Interface):
         :returns: the expression.
         """
 
-    def introduction(self, first: int, last: int, hint: str) -> Parsed:
+    def introduction(self, first: int, last: int, hint: str) -> ParsedExpression:
         """:returns: the same for ``for NAME in LIST``."""
 
 
@@ -111,7 +111,7 @@ class ExpressionReader:
         self._depth = 0
         self._templates = TemplateReader(code, self)
 
-    def read(self, parsed: Parsed) -> Expression:
+    def read(self, parsed: ParsedExpression) -> Expression:
         """
         :returns: the expression that a tree is.
         :raises UnreadableError: if something in its templates is none.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from mtlsgate.config.expression_tree import (
     ExpressionReader,
-    Parsed,
+    ParsedExpression,
     children,
     terminals,
 )
@@ -84,7 +84,7 @@ class _Parser:
             raise fault
         return children(tree)[0]
 
-    def expression(self, first: int, last: int, hint: str) -> Parsed:
+    def expression(self, first: int, last: int, hint: str) -> ParsedExpression:
         """
         :param first: the first token.
         :param last: the token after the last.
@@ -94,14 +94,18 @@ class _Parser:
         tree = self.tree("x=(", first, last, ")", "(", hint)
         ((attribute,),) = map(children, children(tree))
         _, parentheses = children(attribute)
-        return Parsed(children(parentheses)[0], self.code.tokens[first].start - len("x=("))
+        return ParsedExpression(
+            children(parentheses)[0], self.code.tokens[first].start - len("x=(")
+        )
 
-    def introduction(self, first: int, last: int, hint: str) -> Parsed:
+    def introduction(self, first: int, last: int, hint: str) -> ParsedExpression:
         """:returns: the same for ``for NAME in LIST``."""
         tree = self.tree("x=[", first, last, ":x]", "[", hint)
         ((attribute,),) = map(children, children(tree))
         _, term = children(attribute)
-        parsed = Parsed(children(children(term)[0])[0], self.code.tokens[first].start - len("x=["))
+        parsed = ParsedExpression(
+            children(children(term)[0])[0], self.code.tokens[first].start - len("x=[")
+        )
         colon = (terminals(parsed.node)[-1].end_pos or 0) - 1 + parsed.base
         if colon < self.code.tokens[last].start:
             # The colon must be ours, not one of the person's.
@@ -167,7 +171,7 @@ class _BodyReader:
         if (bare := self.lines.bare.get(index + 2)) is not None:
             expression: Expression = Invalid(self.code.at(index + 2), bare[1])
         else:
-            expression = self.expressions.read(Parsed(value, self.base))
+            expression = self.expressions.read(ParsedExpression(value, self.base))
         return Attribute(self.code.text(index), self.code.at(index), expression)
 
     def block(self, node: Node, outer: _Gathered) -> Block:

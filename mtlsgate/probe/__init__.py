@@ -14,8 +14,8 @@ from mtlsgate.probe.outcome import (
     Ending,
     Outcome,
     PathProblem,
-    Stage,
-    Target,
+    ProbeStage,
+    ProbeTarget,
     Verdict,
 )
 from mtlsgate.probe.words import ALERTS, alert_name, describe, problem_text
@@ -27,8 +27,8 @@ __all__ = [
     "Outcome",
     "PathProblem",
     "ProbeError",
-    "Stage",
-    "Target",
+    "ProbeStage",
+    "ProbeTarget",
     "Verdict",
     "alert_name",
     "describe",

@@ -22,7 +22,7 @@ from mtlsgate.certificates.parsing import (
 from mtlsgate.certificates.server_identity import as_address
 from mtlsgate.certificates.server_names import canonical
 from mtlsgate.errors import CredentialError, GateError
-from mtlsgate.probe.outcome import Target
+from mtlsgate.probe.outcome import ProbeTarget
 from mtlsgate.text import printable, quoted
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class ProbeError(GateError):
         return printable(self.problem)
 
 
-def parse_target(text: str, server_name: str | None = None) -> Target:
+def parse_target(text: str, server_name: str | None = None) -> ProbeTarget:
     """
     :param text: ``gate.example:8443``, ``192.0.2.1:8443`` or ``[::1]:8443``.
     :param server_name: the name or IP address that the server must have; by
@@ -62,7 +62,7 @@ def parse_target(text: str, server_name: str | None = None) -> Target:
     host = found["ipv6"] or found["host"]
     if found["ipv6"] is not None and (":" not in host or as_address(host) is None):
         raise ProbeError(f"{quoted(host)} is not an IPv6 address")
-    return Target(host, int(found["port"]), _checked_name(server_name or host))
+    return ProbeTarget(host, int(found["port"]), _checked_name(server_name or host))
 
 
 def _checked_name(text: str) -> str:

@@ -31,11 +31,11 @@ from mtlsgate.probe.outcome import (
     Ending,
     Outcome,
     PathProblem,
-    Stage,
-    Target,
+    ProbeStage,
+    ProbeTarget,
     name_text,
 )
-from mtlsgate.probe.session import End, Session, converse, reason
+from mtlsgate.probe.session import Conversation, ConversationEnd, converse, reason
 from mtlsgate.tls.contexts import use_credential
 from mtlsgate.tls.trust import encoded, fill
 
@@ -54,7 +54,7 @@ _PROVED = b"SSLv3/TLS write certificate verify"
 
 
 def probe(
-    target: Target,
+    target: ProbeTarget,
     *,
     identity: ServerCredential | None = None,
     trust: Iterable[Certificate | x509.Certificate] | None = None,
@@ -83,17 +83,17 @@ def probe(
     try:
         transport = socket.create_connection((target.host, target.port), timeout)
     except ConnectionResetError:
-        return evolve(outcome, ending=Ending.RESET, stage=Stage.HELLO)
+        return evolve(outcome, ending=Ending.RESET, stage=ProbeStage.HELLO)
     except (OSError, ValueError) as error:
         return evolve(outcome, detail=_in_words(target, error, timeout))
     with transport:
         with suppress(OSError):  # it may have been reset already
             outcome = evolve(outcome, address=transport.getpeername()[0])
-        end = converse(Session(connection, transport), timeout, wait)
+        end = converse(Conversation(connection, transport), timeout, wait)
     return _observed(outcome, end, connection, witness, trust is not None)
 
 
-def _in_words(target: Target, error: Exception, timeout: float) -> str:
+def _in_words(target: ProbeTarget, error: Exception, timeout: float) -> str:
     match error:
         case socket.gaierror():
             return f"{target.host} does not resolve: {error.strerror}"
@@ -152,7 +152,7 @@ class _Witness:
 
 
 def _connection(
-    target: Target,
+    target: ProbeTarget,
     identity: ServerCredential | None,
     trust: Iterable[Certificate | x509.Certificate],
     version: Literal["1.2", "1.3"] | None,
@@ -182,7 +182,7 @@ def _connection(
 
 def _observed(
     outcome: Outcome,
-    end: tuple[End, bool],
+    end: tuple[ConversationEnd, bool],
     connection: SSL.Connection,
     witness: _Witness,
     has_trust: bool,
@@ -192,7 +192,7 @@ def _observed(
     refused = how.ending is Ending.FAILED and witness.alerts
     outcome = evolve(
         outcome,
-        stage=Stage.AFTER if done else Stage.HELLO,
+        stage=ProbeStage.AFTER if done else ProbeStage.HELLO,
         ending=Ending.ALERT if refused else how.ending,
         detail="" if refused else how.detail,
         alert=witness.alerts[-1] if refused else None,
@@ -222,7 +222,7 @@ def _observed(
     facts = _or_none(lambda: tuple(map(CertificateFacts.of, chain)))
     return evolve(
         outcome,
-        stage=Stage.AFTER if done else Stage.HANDSHAKE,
+        stage=ProbeStage.AFTER if done else ProbeStage.HANDSHAKE,
         chain=facts or (),
         problems=witness.path_problems() if has_trust else None,
         name_problem=name_problem(chain[0], outcome.target.server_name)

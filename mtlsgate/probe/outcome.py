@@ -46,7 +46,7 @@ class Ending(Enum):
     NO_CONNECTION = "no_connection"
 
 
-class Stage(Enum):
+class ProbeStage(Enum):
     """How far the connection got."""
 
     CONNECT = "connect"
@@ -109,7 +109,7 @@ class PathProblem:
 
 
 @frozen
-class Target:
+class ProbeTarget:
     """
     The address to probe.
 
@@ -152,12 +152,12 @@ class Outcome:
     :ivar presented: whether it was presented, with proof of its key.
     """
 
-    target: Target
+    target: ProbeTarget
     at: datetime
     timeout: float
     wait: float
     ending: Ending
-    stage: Stage = Stage.CONNECT
+    stage: ProbeStage = ProbeStage.CONNECT
     detail: str = ""
     address: str | None = None
     alert: int | None = None
@@ -182,7 +182,7 @@ class Outcome:
             return Verdict.ADMITTED
         if self.ending is Ending.ALERT:
             return Verdict.REFUSED
-        unfinished = self.ending is Ending.CLOSED and self.stage is Stage.HANDSHAKE
+        unfinished = self.ending is Ending.CLOSED and self.stage is ProbeStage.HANDSHAKE
         hung_up = self.ending in (Ending.CUT, Ending.RESET) and self.showed_certificate
         if unfinished or hung_up:
             return Verdict.REFUSED
@@ -201,7 +201,7 @@ class Outcome:
     @property
     def showed_certificate(self) -> bool:
         """Whether the server sent a certificate."""
-        return self.stage in (Stage.HANDSHAKE, Stage.AFTER)
+        return self.stage in (ProbeStage.HANDSHAKE, ProbeStage.AFTER)
 
     @property
     def exit_status(self) -> int:

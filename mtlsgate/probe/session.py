@@ -21,7 +21,7 @@ _CHUNK = 2**16
 
 
 @frozen
-class End:
+class ConversationEnd:
     """
     The connection is over.
 
@@ -33,7 +33,7 @@ class End:
     detail: str = ""
 
 
-class Session:
+class Conversation:
     """
     Carries bytes between OpenSSL and the socket.
 
@@ -48,7 +48,7 @@ class Session:
         #: Whether sending failed with a reset; receiving then does not report it again.
         self._was_reset = False
 
-    def end_of(self, step: Callable[[], object], seconds: float) -> End | None:
+    def end_of(self, step: Callable[[], object], seconds: float) -> ConversationEnd | None:
         """
         :param step: an OpenSSL call; repeated until it succeeds.
         :param seconds: how long that may take.
@@ -62,9 +62,9 @@ class Session:
             except SSL.WantReadError:
                 pass
             except SSL.ZeroReturnError:
-                return End(Ending.CLOSED)
+                return ConversationEnd(Ending.CLOSED)
             except SSL.Error as error:
-                return End(Ending.FAILED, reason(error))
+                return ConversationEnd(Ending.FAILED, reason(error))
             finally:
                 self._flush()
             if (end := self._feed(deadline - time.monotonic())) is not None:
@@ -80,36 +80,36 @@ class Session:
             # A server that closes may have sent the reason before: read that first.
             self._was_reset |= isinstance(error, ConnectionResetError)
 
-    def _feed(self, seconds: float) -> End | None:
+    def _feed(self, seconds: float) -> ConversationEnd | None:
         """:returns: how the connection ended; None if more bytes came."""
         if seconds <= 0:
-            return End(Ending.TIMEOUT)
+            return ConversationEnd(Ending.TIMEOUT)
         self._transport.settimeout(seconds)
         try:
             data = self._transport.recv(_CHUNK)
         except TimeoutError:
-            return End(Ending.TIMEOUT)
+            return ConversationEnd(Ending.TIMEOUT)
         except OSError:
-            return End(Ending.RESET)
+            return ConversationEnd(Ending.RESET)
         if not data:
-            return End(Ending.RESET if self._was_reset else Ending.CUT)
+            return ConversationEnd(Ending.RESET if self._was_reset else Ending.CUT)
         if not self._is_tls and data[0] not in _FIRST_RECORDS:
             line = data.splitlines()[0][:60].decode("latin-1")
-            return End(Ending.NOT_TLS, f"it began with {quoted(line)}")
+            return ConversationEnd(Ending.NOT_TLS, f"it began with {quoted(line)}")
         self._is_tls = True
         self.connection.bio_write(data)
         return None
 
 
-def converse(session: Session, timeout: float, wait: float) -> tuple[End, bool]:
+def converse(session: Conversation, timeout: float, wait: float) -> tuple[ConversationEnd, bool]:
     """:returns: how it ended, and whether the handshake was complete."""
     connection = session.connection
     if (end := session.end_of(connection.do_handshake, timeout)) is not None:
         return end, False
-    end = session.end_of(lambda: connection.recv(1), wait) or End(Ending.DATA)
+    end = session.end_of(lambda: connection.recv(1), wait) or ConversationEnd(Ending.DATA)
     # Leave politely, so that no gate logs a failure.
     session.end_of(connection.shutdown, wait)
-    return End(Ending.SILENCE) if end.ending is Ending.TIMEOUT else end, True
+    return ConversationEnd(Ending.SILENCE) if end.ending is Ending.TIMEOUT else end, True
 
 
 def reason(error: SSL.Error) -> str:

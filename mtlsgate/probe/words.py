@@ -13,7 +13,7 @@ from mtlsgate.probe.outcome import (
     Ending,
     Outcome,
     PathProblem,
-    Stage,
+    ProbeStage,
     Verdict,
 )
 from mtlsgate.text import printable
@@ -151,9 +151,9 @@ def _presented(outcome: Outcome) -> list[str]:
 def verdict_lines(outcome: Outcome) -> list[str]:
     """:returns: how it ended, then what that usually means."""
     when = {
-        Stage.HELLO: "before it showed a certificate",
-        Stage.HANDSHAKE: "during the handshake",
-        Stage.AFTER: "after the handshake",
+        ProbeStage.HELLO: "before it showed a certificate",
+        ProbeStage.HANDSHAKE: "during the handshake",
+        ProbeStage.AFTER: "after the handshake",
     }.get(outcome.stage, "")
     wait, detail = f"{outcome.wait:g} s", outcome.detail
     match outcome.ending:
@@ -169,13 +169,13 @@ def verdict_lines(outcome: Outcome) -> list[str]:
             ]
         case Ending.CLOSED:
             text = f"the server closed the connection {when}, in good order and without an alert"
-            if outcome.stage is Stage.AFTER:
+            if outcome.stage is ProbeStage.AFTER:
                 return [text, "usually: its application had nothing to say, or a limit was reached"]
             return [text]
         case Ending.CUT | Ending.RESET:
             verb = "closed" if outcome.ending is Ending.CUT else "reset"
             text = f"the server {verb} the connection {when}, without an alert"
-            if outcome.stage is Stage.HELLO:
+            if outcome.stage is ProbeStage.HELLO:
                 return [text, "usually: it does not speak TLS, or turned the address away"]
             return [text]
         case Ending.NOT_TLS:

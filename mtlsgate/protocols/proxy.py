@@ -29,7 +29,7 @@ from mtlsgate.text import printable
 from mtlsgate.tls.openssl_errors import TlsError, reasons_of
 from mtlsgate.upstream.announce import Announcement
 from mtlsgate.upstream.backends import Backends, Dialled, Unreachable
-from mtlsgate.upstream.relay import End, Limits, Relay
+from mtlsgate.upstream.relay import Relay, RelayEnd, RelayLimits
 from mtlsgate.upstream.targets import Target, parse_target, parse_targets, refuse_plaintext
 from mtlsgate.upstream.tls import TargetTls
 
@@ -105,7 +105,7 @@ class ProxyFactory(Factory):
         server: str,
         backends: Backends,
         clock: IReactorTime,
-        limits: Limits,
+        limits: RelayLimits,
         announcement: Announcement | None = None,
         alpn: Sequence[str] = (),
     ) -> None:
@@ -130,7 +130,7 @@ class ProxyFactory(Factory):
         return ProxyClient(self, addr)
 
 
-class ProxyClient(End):
+class ProxyClient(RelayEnd):
     """
     The client's end.  It connects to a target, and waits for that.
 
@@ -227,7 +227,7 @@ class ProxyClient(End):
         )
 
 
-class ProxyTarget(End):
+class ProxyTarget(RelayEnd):
     """
     The target's end.
 
@@ -297,7 +297,7 @@ class ProxyPlugin:
             environment.server,
             backends,
             environment.reactor,
-            Limits(configuration.idle_timeout, configuration.max_lifetime),
+            RelayLimits(configuration.idle_timeout, configuration.max_lifetime),
             None
             if version is None
             else Announcement(version, configuration.proxy_protocol_certificate),

@@ -20,7 +20,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger
 
 from mtlsgate.certificates.development_ca import Credential
-from mtlsgate.tls.memory_socket import Acceptor, Wire
+from mtlsgate.tls.memory_socket import TakesSockets, Wire
 from mtlsgate.tls.memory_transport import Address, MemoryTransport
 from mtlsgate.tls.openssl_errors import last_reason
 from mtlsgate.tls.trust import fill
@@ -66,7 +66,7 @@ class Client:
 
     def __init__(
         self,
-        factory: Acceptor | IProtocolFactory,
+        factory: TakesSockets | IProtocolFactory,
         credential: Credential | None = None,
         *,
         clock: Clock,
@@ -135,7 +135,7 @@ class Client:
         self._holders = [] if session is None else session.holders
         self._holders.append(connection)
         self.transport: Any
-        if isinstance(factory, Acceptor):
+        if isinstance(factory, TakesSockets):
             self.transport = Wire(factory, clock, host, address, piece_size)
             self.refused = self.transport.is_refused
         else:

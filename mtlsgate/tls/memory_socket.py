@@ -29,7 +29,7 @@ _MAX_TURNS = 1000
 
 
 @runtime_checkable
-class Acceptor(Protocol):
+class TakesSockets(Protocol):
     """Takes accepted sockets, as a gate does."""
 
     def accept(
@@ -73,7 +73,7 @@ class Wire:
 
     def __init__(
         self,
-        acceptor: Acceptor,
+        acceptor: TakesSockets,
         clock: Clock,
         host: IAddress,
         peer: IAddress,

@@ -108,8 +108,7 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
         self._handle_events()
 
     def doRead(self) -> Exception | None:
-        """Read.  Then close the socket if both sides have ended: the application is not
-        in the middle of a call here."""
+        """Read; then close if both sides have ended: the application is in no call here."""
         self._is_in_read = True
         try:
             why = super().doRead()

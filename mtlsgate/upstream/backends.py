@@ -41,7 +41,7 @@ _TIMEOUTS = (TimeoutError, error.TimeoutError, error.TCPTimedOutError)
 
 
 @frozen
-class Attempt:
+class FailedAttempt:
     """
     A target that could not be reached.
 
@@ -64,7 +64,7 @@ class Unreachable(Exception):
     :ivar attempts: the failed attempts in order, at least one.
     """
 
-    def __init__(self, attempts: Sequence[Attempt]) -> None:
+    def __init__(self, attempts: Sequence[FailedAttempt]) -> None:
         super().__init__("; ".join(map(str, attempts)))
         self.attempts = tuple(attempts)
 
@@ -162,12 +162,12 @@ class Backends:
             return endpoint
         return self._tls.wrap(endpoint, target.host, preface)
 
-    def describe(self, target: Target, failure: Failure) -> Attempt:
+    def describe(self, target: Target, failure: Failure) -> FailedAttempt:
         """:returns: the failed attempt, described in words."""
         cause = failure.value
         late = isinstance(cause, _TIMEOUTS)
         text = f"no answer within {self._connect_timeout:g} s" if late else _words(cause)
-        return Attempt(target, late, printable(text))
+        return FailedAttempt(target, late, printable(text))
 
     def now(self) -> float:
         """:returns: the clock's time."""
@@ -192,7 +192,7 @@ class _Dialling:
         self._factory = factory
         self._preface = preface
         self._first = first
-        self._attempts: list[Attempt] = []
+        self._attempts: list[FailedAttempt] = []
         self._underway: Deferred[None] | None = None
         self._cancelled = False
         self.outcome: Deferred[Dialled] = Deferred(self._cancel)

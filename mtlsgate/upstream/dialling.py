@@ -47,14 +47,14 @@ class NoProtocol(ConnectError):
     """The factory built no protocol for the connection."""
 
 
-class Outcome(Protocol):
+class AttemptOwner(Protocol):
     """Is told the result of an attempt: one of these methods is called, once."""
 
     def connected(self, sock: socket.socket) -> None: ...
     def failed(self, failure: Failure) -> None: ...
 
 
-class Attempt(FileDescriptor):
+class SocketAttempt(FileDescriptor):
     """
     One attempt to connect a socket.
 
@@ -69,7 +69,7 @@ class Attempt(FileDescriptor):
         self,
         reactor: Any,
         address: SocketAddress,
-        outcome: Outcome,
+        outcome: AttemptOwner,
         timeout: float | None = None,
         bind: tuple[str, int] | None = None,
     ) -> None:
@@ -233,14 +233,14 @@ class SocketEndpoint:
 class _Connecting:
     """One call of `SocketEndpoint.connect`."""
 
-    _attempt: Attempt | None = None
+    _attempt: SocketAttempt | None = None
 
     def __init__(self, endpoint: SocketEndpoint, factory: IProtocolFactory) -> None:
         self._endpoint = endpoint
         self._factory = factory
         self.outcome: Deferred[IProtocol] = Deferred(self._cancel)
         factory.doStart()
-        attempt = Attempt(endpoint.reactor, endpoint.address, self, endpoint.timeout)
+        attempt = SocketAttempt(endpoint.reactor, endpoint.address, self, endpoint.timeout)
         if not self.outcome.called:
             self._attempt = attempt
 

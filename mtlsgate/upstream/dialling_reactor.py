@@ -17,9 +17,9 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
 from mtlsgate.upstream.dialling import (
-    Attempt,
     NoProtocol,
     SocketAddress,
+    SocketAttempt,
     address_of,
     connect_socket,
 )
@@ -80,7 +80,7 @@ class Connector:
     :ivar _is_trying: whether there is no result yet.
     """
 
-    _attempt: Attempt | None = None
+    _attempt: SocketAttempt | None = None
     _looking: Deferred[Any] | None = None
     _transport: Any = None
     _is_trying = False
@@ -118,7 +118,7 @@ class Connector:
         self._looking = None
         if self._is_trying:
             self._address = address
-            attempt = Attempt(self._reactor, address, self, self._timeout, self._bind)
+            attempt = SocketAttempt(self._reactor, address, self, self._timeout, self._bind)
             if self._is_trying:
                 self._attempt = attempt
 

@@ -58,7 +58,7 @@ class StreamTransport(Structure):
 
 
 @frozen
-class Limits:
+class RelayLimits:
     """
     The time limits of a relay; None means no limit.
 
@@ -72,7 +72,7 @@ class Limits:
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class End(Protocol):
+class RelayEnd(Protocol):
     """
     One end of a relay.
 
@@ -85,7 +85,7 @@ class End(Protocol):
     """
 
     transport: StreamTransport  # type: ignore[assignment]
-    other: End | None = None
+    other: RelayEnd | None = None
     finished = False
     lost = False
     paused = False
@@ -108,7 +108,7 @@ class End(Protocol):
         """Pass the bytes on."""
         self._forward(data)
 
-    def join(self, other: End) -> None:
+    def join(self, other: RelayEnd) -> None:
         """From now on, bytes that are read here go to the other end."""
         self.other = other
         other.transport.registerProducer(self, True)
@@ -194,7 +194,7 @@ def _ignore(data: bytes) -> None:
     """Drop bytes that nobody wants any more."""
 
 
-def unsent(end: End) -> int:
+def unsent(end: RelayEnd) -> int:
     """:returns: how many bytes, here and in the system, have not reached an end yet; as
     far as its transport knows."""
     transport = end.transport
@@ -213,11 +213,11 @@ class Relay:
     :ivar _seen: when the last bytes passed, if there is an idle timeout.
     """
 
-    target: End | None = None
+    target: RelayEnd | None = None
     _seen = 0.0
 
     def __init__(
-        self, clock: IReactorTime, limits: Limits, on_limit: Callable[[str], None]
+        self, clock: IReactorTime, limits: RelayLimits, on_limit: Callable[[str], None]
     ) -> None:
         """
         :param on_limit: called with the name of the limit that ends the relay.
@@ -227,7 +227,7 @@ class Relay:
         self._on_limit = on_limit
         self._timers: dict[str, IDelayedCall] = {}
 
-    def join(self, client: End, target: End) -> None:
+    def join(self, client: RelayEnd, target: RelayEnd) -> None:
         """Connect the two ends."""
         self.client, self.target = client, target
         self._seen = self.clock.seconds()
@@ -241,7 +241,7 @@ class Relay:
         elif not client.paused:
             client.transport.resumeProducing()
 
-    def give_up(self, client: End) -> None:
+    def give_up(self, client: RelayEnd) -> None:
         """There is no target: end the client's connection properly."""
         self.client = client
         self._close()
@@ -263,7 +263,7 @@ class Relay:
 
         return note
 
-    def end_finished(self, end: End) -> None:
+    def end_finished(self, end: RelayEnd) -> None:
         """Everything from an end has been read."""
         other = end.other
         if other is None:
@@ -273,7 +273,7 @@ class Relay:
         else:
             other.finish_writing()
 
-    def end_lost(self, end: End) -> None:
+    def end_lost(self, end: RelayEnd) -> None:
         """The connection of an end is lost."""
         other = end.other
         if other is None or other.lost:
@@ -288,7 +288,7 @@ class Relay:
             self._after("linger", _GONE, self._linger)
             self._reset_when_delivered(other)
 
-    def _reset_when_delivered(self, end: End) -> None:
+    def _reset_when_delivered(self, end: RelayEnd) -> None:
         if end.lost:
             return
         if unsent(end):
@@ -316,7 +316,7 @@ class Relay:
             for end in self._left():
                 end.reset()
 
-    def _left(self) -> list[End]:
+    def _left(self) -> list[RelayEnd]:
         """:returns: the ends that are still connected."""
         return [one for one in (self.client, self.target) if one is not None and not one.lost]
 

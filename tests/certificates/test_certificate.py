@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mtlsgate.certificates import der
 from mtlsgate.certificates.certificate import UNPARSABLE, Certificate, view
-from mtlsgate.certificates.der import Malformed, tlv
+from mtlsgate.certificates.der import MalformedDer, tlv
 from mtlsgate.certificates.names import Name
 from mtlsgate.certificates.signatures import fingerprints, is_surely_not_by, issued
 from mtlsgate.testing import Authority
@@ -131,7 +131,7 @@ def test_any_bytes(data: bytes) -> None:
     ],
 )
 def test_no_der(data: bytes) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedDer):
         list(der.only(data, der.SEQUENCE, "it").children())
 
 
@@ -171,7 +171,7 @@ def test_times_are_read_as_rfc_5280_writes_them(
     if expected is not None:
         assert der.time(element, "it") == expected
         return
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedDer):
         der.time(element, "it")
 
 

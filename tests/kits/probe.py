@@ -23,7 +23,7 @@ from OpenSSL.crypto import X509
 
 from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.commands.cli import main
-from mtlsgate.probe import Outcome, Target, parse_target, probe
+from mtlsgate.probe import Outcome, ProbeTarget, parse_target, probe
 from mtlsgate.testing import Authority, Credential
 
 Tls: TypeAlias = Literal["1.2", "1.3"]
@@ -74,7 +74,7 @@ def drain(accepted: socket.socket) -> None:
 
 
 @contextmanager
-def serving(handle: Callable[[socket.socket], None]) -> Iterator[Target]:
+def serving(handle: Callable[[socket.socket], None]) -> Iterator[ProbeTarget]:
     """Serve one connection, in a thread."""
 
     def serve() -> None:
@@ -150,7 +150,7 @@ def knock(
 ) -> Outcome:
     with serving(handle) as target:
         return probe(
-            Target(target.host, target.port, server_name),
+            ProbeTarget(target.host, target.port, server_name),
             identity=None if credential is None else identity(credential),
             trust=None if ca is None else (ca.certificate,),
             version=tls,

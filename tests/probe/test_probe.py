@@ -20,7 +20,7 @@ from mtlsgate.probe import (
     CertificateFacts,
     Ending,
     Outcome,
-    Stage,
+    ProbeStage,
     Verdict,
     alert_name,
     describe,
@@ -237,7 +237,7 @@ def test_alerts_about_the_client(
     outcome = knock(tls_server(server_context(server(), client_authority())), make(), tls=tls)
     assert outcome.alert == (alert or {"1.2": 40, "1.3": 116}[tls])
     assert (outcome.verdict, outcome.exit_status) == (Verdict.REFUSED, 1)
-    assert outcome.stage is (Stage.HANDSHAKE if tls == "1.2" else Stage.AFTER)
+    assert outcome.stage is (ProbeStage.HANDSHAKE if tls == "1.2" else ProbeStage.AFTER)
     assert outcome.tls_version == f"TLSv{tls}"
 
 
@@ -400,7 +400,7 @@ def test_closed_in_the_middle(tls: Tls) -> None:
         drain(accepted)
 
     outcome = knock(handle, client_authority().issue("c"))
-    assert (outcome.stage, outcome.asked, outcome.presented) == (Stage.HANDSHAKE, True, True)
+    assert (outcome.stage, outcome.asked, outcome.presented) == (ProbeStage.HANDSHAKE, True, True)
     assert (outcome.verdict, outcome.exit_status) == (Verdict.REFUSED, 1)
     assert "the connection during the handshake" in describe(outcome)[-1]
 

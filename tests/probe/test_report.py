@@ -27,8 +27,8 @@ from mtlsgate.probe import (
     Outcome,
     PathProblem,
     ProbeError,
-    Stage,
-    Target,
+    ProbeStage,
+    ProbeTarget,
     describe,
     load_identity,
     load_trust,
@@ -50,7 +50,7 @@ from tests.kits.probe import (
 )
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
-TARGET = Target("gate.example", 8443, "gate.example")
+TARGET = ProbeTarget("gate.example", 8443, "gate.example")
 FACTS = CertificateFacts(
     subject="CN=client",
     issuer="CN=CA",
@@ -66,16 +66,18 @@ FACTS = CertificateFacts(
 @pytest.mark.parametrize(
     ("text", "name", "target"),
     [
-        ("gate.example:8443", None, Target("gate.example", 8443, "gate.example")),
-        ("GATE.example.:8443", None, Target("GATE.example.", 8443, "gate.example")),
-        ("192.0.2.1:443", None, Target("192.0.2.1", 443, "192.0.2.1")),
-        ("192.0.2.1:443", "gate.example", Target("192.0.2.1", 443, "gate.example")),
-        ("[::1]:8443", None, Target("::1", 8443, "::1")),
-        ("[fe80::1%eth0]:8443", None, Target("fe80::1%eth0", 8443, "fe80::1")),
-        ("gate.example:8443", "2001:DB8::0:1", Target("gate.example", 8443, "2001:db8::1")),
+        ("gate.example:8443", None, ProbeTarget("gate.example", 8443, "gate.example")),
+        ("GATE.example.:8443", None, ProbeTarget("GATE.example.", 8443, "gate.example")),
+        ("192.0.2.1:443", None, ProbeTarget("192.0.2.1", 443, "192.0.2.1")),
+        ("192.0.2.1:443", "gate.example", ProbeTarget("192.0.2.1", 443, "gate.example")),
+        ("[::1]:8443", None, ProbeTarget("::1", 8443, "::1")),
+        ("[fe80::1%eth0]:8443", None, ProbeTarget("fe80::1%eth0", 8443, "fe80::1")),
+        ("gate.example:8443", "2001:DB8::0:1", ProbeTarget("gate.example", 8443, "2001:db8::1")),
     ],
 )
-def test_each_way_to_write_a_target_is_read(text: str, name: str | None, target: Target) -> None:
+def test_each_way_to_write_a_target_is_read(
+    text: str, name: str | None, target: ProbeTarget
+) -> None:
     assert parse_target(text, name) == target
 
 
@@ -186,7 +188,7 @@ def test_validity_is_told_in_days(
     not_before: timedelta, not_after: timedelta, said: str, days: int
 ) -> None:
     facts = CertificateFacts("CN=a", "CN=b", NOW + not_before, NOW + not_after, "ff")
-    outcome = Outcome(TARGET, NOW, 1, 1, Ending.SILENCE, Stage.AFTER, chain=(facts,))
+    outcome = Outcome(TARGET, NOW, 1, 1, Ending.SILENCE, ProbeStage.AFTER, chain=(facts,))
     assert f"server     CN=a, issued by CN=b, {said}" in describe(outcome)
     assert to_dict(outcome)["server"]["chain"][0]["days_left"] == days
 
@@ -194,7 +196,7 @@ def test_validity_is_told_in_days(
 def test_a_key_that_the_server_cannot_use() -> None:
     """Asked for, and given, but TLS found no way to present it."""
     outcome = Outcome(
-        Target("h", 1, "h"), NOW, 1, 1, Ending.ALERT, Stage.AFTER, alert=116, asked=True,
+        ProbeTarget("h", 1, "h"), NOW, 1, 1, Ending.ALERT, ProbeStage.AFTER, alert=116, asked=True,
         offered=FACTS,
     )  # fmt: skip
     assert (
@@ -220,7 +222,7 @@ def test_path_problems(problem: PathProblem, said: str) -> None:
 def test_a_certificate_without_facts() -> None:
     """One that does not parse at all is said to be there, and is nobody's."""
     outcome = Outcome(
-        TARGET, NOW, 1, 1, Ending.SILENCE, Stage.AFTER, problems=(), name_problem="unreadable"
+        TARGET, NOW, 1, 1, Ending.SILENCE, ProbeStage.AFTER, problems=(), name_problem="unreadable"
     )
     assert "server     a certificate that does not parse" in describe(outcome)
     assert (outcome.name_matches, outcome.exit_status) == (False, 1)
@@ -291,8 +293,8 @@ def test_json_of_nothing() -> None:
 
 
 @pytest.mark.parametrize("ending", Ending)
-@pytest.mark.parametrize("stage", Stage)
-def test_every_outcome_has_words(ending: Ending, stage: Stage) -> None:
+@pytest.mark.parametrize("stage", ProbeStage)
+def test_every_outcome_has_words(ending: Ending, stage: ProbeStage) -> None:
     """No outcome is without a verdict, a text and a status."""
     outcome = Outcome(TARGET, NOW, 1, 1, ending, stage, alert=40)
     lines = describe(outcome)

@@ -27,7 +27,7 @@ from mtlsgate.proxyprotocol import Header, HeaderReader, SslClient, TlvType, par
 from mtlsgate.testing import Authority, Client, MemoryTransport, Version, self_signed
 from mtlsgate.upstream.announce import CERTIFICATE_TLV, Announcement
 from mtlsgate.upstream.backends import Backends
-from mtlsgate.upstream.relay import Limits
+from mtlsgate.upstream.relay import RelayLimits
 from mtlsgate.upstream.targets import parse_target
 from mtlsgate.upstream.tls import TlsClient
 from tests.kits.gate import Log, MemoryGate, admitted, rule
@@ -90,7 +90,7 @@ class Proxy:
     """A gate with a proxy behind it, all in memory."""
 
     log: Log
-    limits: Limits = field(factory=Limits)
+    limits: RelayLimits = field(factory=RelayLimits)
     announcement: Announcement | None = None
     rules: bool = True
     alpn: tuple[bytes, ...] = ()
@@ -351,7 +351,7 @@ def test_a_failure_of_ours(log: Log, events: list[LogEvent]) -> None:
 def test_idle_timeout(version: Version, log: Log, events: list[LogEvent]) -> None:
     """A connection on which nothing passes for so long is closed on both sides, and not one
     on which something does, in whichever direction."""
-    proxy = Proxy(log, Limits(idle_timeout=60.0))
+    proxy = Proxy(log, RelayLimits(idle_timeout=60.0))
     client = proxy.connect(version)
     client.handshake()
     target = proxy.line.only
@@ -378,7 +378,7 @@ def test_idle_timeout(version: Version, log: Log, events: list[LogEvent]) -> Non
 
 def test_max_lifetime(version: Version, log: Log, events: list[LogEvent]) -> None:
     """A connection ends when its time is over, though bytes pass; who does not go is reset."""
-    proxy = Proxy(log, Limits(max_lifetime=100.0))
+    proxy = Proxy(log, RelayLimits(max_lifetime=100.0))
     client = proxy.connect(version, answer_close=False)
     client.handshake()
     for _ in range(9):
@@ -399,7 +399,7 @@ def test_max_lifetime(version: Version, log: Log, events: list[LogEvent]) -> Non
 
 def test_lifetime_ends_while_dialling(log: Log, events: list[LogEvent]) -> None:
     """A lifetime that ends before the target is there ends the wait for it, too."""
-    proxy = Proxy(log, Limits(max_lifetime=1.0))
+    proxy = Proxy(log, RelayLimits(max_lifetime=1.0))
     proxy.line.hanging = True
     client = proxy.connect()
     client.handshake()
