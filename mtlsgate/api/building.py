@@ -110,7 +110,7 @@ class FromPython:
     :ivar name: the server's name, for logs.
     :ivar certificate: one pair of certificate and key, or a list of them.
     :ivar rules: the rules for clients.
-    :ivar options: further options by name, see `mtlsgate.api.values.Options`.
+    :ivar options: further options by name, see `mtlsgate.api.values.GateOptions`.
     """
 
     directory: Path
