@@ -232,8 +232,10 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
     def write_at_once(self, data: bytes) -> None:
         """Write, and do not wait for more to be written in the same turn."""
         before, self._is_busy = self._is_busy, True
-        self.write(data)
-        self._is_busy = before
+        try:
+            self.write(data)
+        finally:
+            self._is_busy = before
         if self._written:
             self._encrypt()
 

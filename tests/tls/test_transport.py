@@ -5,6 +5,8 @@ records that come together, and ends that are told.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -125,6 +127,17 @@ def test_write_at_once(log: Log, version: Version, size: int) -> None:
     protocol.transport.write(b"before")
     protocol.transport.write_at_once(data[:size])  # type: ignore[attr-defined]
     assert seat.client.receive() == b"before" + data[:size]
+
+
+def test_a_write_of_no_bytes_changes_nothing(log: Log, version: Version) -> None:
+    """It raises, and what is written afterwards goes out."""
+    protocol = RecordingProtocol()
+    seat = Seat(log, protocol, version)
+    transport: Any = protocol.transport
+    with pytest.raises(TypeError):
+        transport.write_at_once("text")
+    transport.write(b"afterwards")
+    assert seat.client.receive() == b"afterwards"
 
 
 def test_one_call_for_many_records(log: Log, version: Version) -> None:
