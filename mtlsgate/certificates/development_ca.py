@@ -186,7 +186,7 @@ class Authority:
         """
         is_ca = options.get("is_ca", False)
         usages = ("digital_signature", "key_cert_sign") if is_ca else ("digital_signature",)
-        extensions = [(_key_usage(*usages), True), *_leaf_extensions(options)]
+        extensions = [(key_usage(*usages), True), *_leaf_extensions(options)]
         certificate, key = _certificate(common_name, self, extensions, options, days=365)
         return Credential(certificate, key, self.intermediates)
 
@@ -223,7 +223,7 @@ def self_signed(common_name: str | None, **options: Unpack[CredentialOptions]) -
         options.setdefault("usages", ())
         extensions = _leaf_extensions(options)
     else:
-        extensions = [(_key_usage("digital_signature"), True), *_leaf_extensions(options)]
+        extensions = [(key_usage("digital_signature"), True), *_leaf_extensions(options)]
     return Credential(*_certificate(common_name, None, extensions, options, days=365))
 
 
@@ -232,7 +232,7 @@ def _authority(
 ) -> tuple[x509.Certificate, PrivateKey]:
     extensions: list[tuple[x509.ExtensionType, bool]] = [
         (x509.BasicConstraints(ca=True, path_length=options.get("path_length")), True),
-        (_key_usage("key_cert_sign", "crl_sign"), True),
+        (key_usage("key_cert_sign", "crl_sign"), True),
     ]
     constraints = options.get("name_constraints")
     if constraints is not None:
@@ -322,7 +322,8 @@ def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIden
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known)
 
 
-def _key_usage(*usages: str) -> x509.KeyUsage:
+def key_usage(*usages: str) -> x509.KeyUsage:
+    """:returns: the extension with these usages and no others."""
     every = (
         "digital_signature",
         "content_commitment",

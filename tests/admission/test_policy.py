@@ -21,9 +21,10 @@ from mtlsgate.admission import (
     lone_pins_of,
 )
 from mtlsgate.certificates.certificate import Certificate, views
+from mtlsgate.certificates.development_ca import key_usage
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, self_signed
-from tests.kits.forgery import edited, key_usage
+from tests.kits.forgery import edited
 from tests.kits.gate import rule
 
 NOW = datetime(2026, 6, 15, 12, 0, 0, tzinfo=UTC)

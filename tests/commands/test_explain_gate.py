@@ -16,11 +16,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from mtlsgate.admission import Admitted, Rule
 from mtlsgate.certificates.certificate import views
-from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
+from mtlsgate.certificates.development_ca import Authority, Credential, key_usage, self_signed
 from mtlsgate.commands.explain import explain
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Version
-from tests.kits.forgery import key_usage, sha1_signed, without
+from tests.kits.forgery import sha1_signed, without
 from tests.kits.gate import Log, MemoryGate, Verdict, past, rule
 
 ROOT, OTHER = Authority.create("root"), Authority.create("other")

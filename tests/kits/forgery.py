@@ -158,22 +158,6 @@ def name_nobody(connection: SSL.Connection) -> None:
     lib.SSL_set_tlsext_host_name(connection._ssl, ffi.NULL)
 
 
-def key_usage(*usages: str) -> x509.KeyUsage:
-    """:returns: the extension with these usages and no others."""
-    every = (
-        "digital_signature",
-        "content_commitment",
-        "key_encipherment",
-        "data_encipherment",
-        "key_agreement",
-        "key_cert_sign",
-        "crl_sign",
-        "encipher_only",
-        "decipher_only",
-    )
-    return x509.KeyUsage(**{each: each in usages for each in every})
-
-
 def without(
     kind: type[x509.ExtensionType], issuer: Authority, credential: Credential
 ) -> Credential:

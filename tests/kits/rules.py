@@ -14,9 +14,9 @@ from mtlsgate.admission.conditions import Condition, clause, read_value
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.certificates.certificate import views
 from mtlsgate.certificates.crl import parse_crls
+from mtlsgate.certificates.development_ca import key_usage
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, self_signed
-from tests.kits.forgery import key_usage
 from tests.kits.revocation import crl
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)

@@ -14,10 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
-from mtlsgate.certificates.development_ca import PrivateKey
+from mtlsgate.certificates.development_ca import PrivateKey, key_usage
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, Version, self_signed
-from tests.kits.forgery import edited, key_usage, present, sha1_signed, without
+from tests.kits.forgery import edited, present, sha1_signed, without
 from tests.kits.gate import (
     Log,
     MemoryGate,

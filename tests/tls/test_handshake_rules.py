@@ -13,9 +13,10 @@ import pytest
 from cryptography import x509
 
 from mtlsgate.admission import Rule
+from mtlsgate.certificates.development_ca import key_usage
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, Version, self_signed
-from tests.kits.forgery import key_usage, without
+from tests.kits.forgery import without
 from tests.kits.gate import Log, MemoryGate, Verdict, admitted, openssl_x509, past, rejected, rule
 
 #: CAs that could well do a TLS handshake, as far as their key usage goes.

@@ -22,10 +22,11 @@ from mtlsgate.admission import Path, Pin, Rule
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.certificates.certificate import Certificate, views
 from mtlsgate.certificates.crl import parse_crls
+from mtlsgate.certificates.development_ca import key_usage
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, Version
 from mtlsgate.tls.paths import MAX_ATTEMPTS, MAX_PRESENTED, Search
-from tests.kits.forgery import key_usage, sha1_signed
+from tests.kits.forgery import sha1_signed
 from tests.kits.gate import Log, MemoryGate, Verdict, admitted, condition, past, rejected, rule
 from tests.kits.paths import LEAF, LOWER, ROOT, UPPER, Calls, certificates, count_searches, renewed
 from tests.kits.revocation import crl, der
