@@ -1,0 +1,142 @@
+"""
+What a configuration file says for the whole gate: ``settings``, ``admin`` and
+``defaults``, and the limits that a ``server`` may set for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from attrs import Factory, field, frozen
+
+from mtlsgate.config.fields import (
+    Duration,
+    DurationOrZero,
+    FileName,
+    Located,
+    Material,
+    position,
+)
+from mtlsgate.errors import Position
+
+#: An attribute of both ``settings``, for all servers, and ``server``.
+Number = int | None
+
+
+@frozen(kw_only=True)
+class Defaults:
+    """
+    What may stand in ``settings``, for all servers, and in a ``server``, for itself;
+    None if it is not set.
+
+    :ivar handshake_timeout: how long a client may take from connecting to the
+        end of its handshake, in seconds.
+    :ivar idle_timeout: how long a connection may be without a byte, in seconds.
+    :ivar max_connections: clients at a time.
+    :ivar max_connections_per_ip: connections at a time of one address.
+    :ivar max_connections_per_identity: connections at a time with one leaf.
+    :ivar max_handshakes: handshakes at a time.
+    :ivar handshakes_per_second_per_ip: of one address, in the long run.
+    :ivar handshake_bytes: what a client may send in its handshake.
+    :ivar close_on_expiry: whether a connection ends with its client's
+        certificate, or with its pin.
+    :ivar on_reload: whether connections are judged again by a new
+        configuration.
+    :ivar revoke_grace: how long clients that it rejects may stay, in seconds.
+    """
+
+    handshake_timeout: Duration | None = None
+    idle_timeout: Duration | None = None
+    max_connections: Number = None
+    max_connections_per_ip: Number = None
+    max_connections_per_identity: Number = None
+    max_handshakes: Number = None
+    handshakes_per_second_per_ip: float | None = None
+    handshake_bytes: Number = None
+    close_on_expiry: bool | None = None
+    on_reload: Literal["judge", "keep"] | None = None
+    revoke_grace: DurationOrZero | None = None
+
+    def problems(self) -> Iterator[tuple[str | None, str]]:
+        """Yield (attribute or None, text) for what is wrong with the block as a whole."""
+        for name in _COUNTED:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                yield name, f"{name} must be more than 0; leave it out for no limit"
+        if self.handshake_bytes is not None and 0 < self.handshake_bytes < _LEAST_HANDSHAKE:
+            yield (
+                "handshake_bytes",
+                f"handshake_bytes must be at least {_LEAST_HANDSHAKE}: a ClientHello and a "
+                "short chain take as much",
+            )
+
+
+_COUNTED = (
+    "max_connections",
+    "max_connections_per_ip",
+    "max_connections_per_identity",
+    "max_handshakes",
+    "handshakes_per_second_per_ip",
+    "handshake_bytes",
+)
+#: In bytes.
+_LEAST_HANDSHAKE = 4096
+
+
+@frozen(kw_only=True)
+class Audit:
+    """
+    A file with one line for each event.
+
+    :ivar file: which, relative to the configuration's directory.
+    :ivar format: of its lines.
+    """
+
+    at: Position = position()
+    file: Located[FileName] = field()
+    format: Literal["json"] = "json"
+
+
+@frozen(kw_only=True)
+class Settings(Defaults):
+    """
+    :ivar environment: which ``environment`` blocks count, unless the environment
+        variable MTLSGATE_ENVIRONMENT names another.
+    :ivar watch: whether to load anew when a file changes that was read.
+    :ivar drain_timeout: how long connections may go on when the gate is
+        stopped, in seconds.
+    :ivar quiet: whether the log says nothing of connections that come and go
+        without a byte.
+    :ivar audit: where to keep an audit log.
+    """
+
+    environment: str | None = None
+    watch: bool = False
+    drain_timeout: DurationOrZero = 10.0
+    quiet: bool = False
+    audit: Audit | None = None
+
+
+@frozen(kw_only=True)
+class Admin:
+    """
+    Where the gate can be asked how it is, and told what to do.
+
+    :ivar listen: ``unix:/path``, or a loopback address with a port.
+    :ivar token: what a client must present to come in over TCP.
+    """
+
+    at: Position = position()
+    listen: Located[str] = field()
+    token: Material | None = field(default=None, repr=False)
+
+
+@frozen(kw_only=True)
+class VariableDefaults:
+    """
+    :ivar environment_variables: what those are that are not set.
+    """
+
+    at: Position = position()
+    environment_variables: dict[str, str] = Factory(dict)
