@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import time
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
@@ -224,10 +223,9 @@ def test_every_truncation_and_flip_of_a_bundle_is_read_or_refused_never_more() -
     "line", [b"-----BEGIN CERTIFICATE-----\n", b"-----BEGIN A-----\n-----END B-----\n", b"-----"]
 )
 def test_a_hostile_file_takes_no_longer_than_its_length(line: bytes) -> None:
-    begun = time.process_time()
+    """A cost in the square of the length would keep this from ending."""
     with pytest.raises(CredentialError):
-        parse_certificates(line * 50_000)
-    assert time.process_time() - begun < 5
+        parse_certificates(line * 500_000)
 
 
 # Private keys

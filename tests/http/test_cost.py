@@ -8,8 +8,6 @@ are long enough for such a test never to end.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -19,28 +17,13 @@ from mtlsgate.http.fields import folded
 from mtlsgate.http.headers import RequestHeaders
 from mtlsgate.http.reading import RequestEnd, RequestReader
 from mtlsgate.protocols.http.forwarding import Hop, forwarded
+from tests.kits.counting import calls
 from tests.kits.http_server import Server, Transport
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 #: What a connection handles before others have their turn.
 IN_ONE_GO = 16
-
-
-def calls(function: Callable[[], object]) -> int:
-    """:returns: how many functions were called, of Python's and of C's."""
-    counted = 0
-
-    def count(frame: Any, event: str, argument: Any) -> None:
-        nonlocal counted
-        counted += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
-        function()
-    finally:
-        sys.setprofile(None)
-    return counted
 
 
 def feed_bytes(connection: HttpConnection, data: bytes) -> None:
