@@ -64,6 +64,14 @@ class Reason(StrEnum):
     NOT_AUTHORIZED = "not_authorized"
     AUTHORIZER_FAILED = "authorizer_failed"
 
+    # Rejections of connections to a client gate.
+    UID_NOT_ALLOWED = "uid_not_allowed"
+    WRONG_SERVER_NAME = "wrong_server_name"
+    TARGET_UNREACHABLE = "target_unreachable"
+    TARGET_TIMEOUT = "target_timeout"
+    REFUSED_BY_TARGET = "refused_by_target"
+    TARGET_REMOVED = "target_removed"
+
     # Rejections caused by the gate itself.
     SERVER_REMOVED = "server_removed"
     CLOSED_BY_GATE = "closed_by_gate"
@@ -80,5 +88,6 @@ class Cause(StrEnum):
     CERTIFICATE_EXPIRED = "certificate_expired"
     PIN_RETIRED = "pin_retired"
     NO_LONGER_ADMITTED = "no_longer_admitted"
+    REFUSED_BY_TARGET = "refused_by_target"
     DRAINED = "drained"
     CLOSED_BY_OPERATOR = "closed_by_operator"

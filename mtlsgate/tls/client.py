@@ -9,35 +9,74 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable, Sequence
 
+from attrs import frozen
 from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509StoreFlags
 from twisted.logger import Logger
 
+from mtlsgate.admission import Path, Rejection
 from mtlsgate.certificates.certificate import Certificate, known
 from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.certificates.server_identity import as_address, name_problem, path_problem
+from mtlsgate.reasons import Reason
 from mtlsgate.tls.contexts import new_context, use_credential
 from mtlsgate.tls.handshake import EngineConnection
+from mtlsgate.tls.openssl_errors import verification_rejection
 from mtlsgate.tls.trust import encoded, fill
 
 _log = Logger("mtlsgate.upstream")
+
+
+@frozen
+class Expected:
+    """
+    What a server's certificate must be, besides valid.
+
+    :ivar name: the DNS name or IP address that it must be for; None if a pin says
+        enough.
+    :ivar pins: the digests of the allowed leaves; empty if every leaf is allowed.
+    """
+
+    name: str | None
+    pins: frozenset[bytes] = frozenset()
+
+    def rejection(self, leaf: Certificate) -> Rejection | None:
+        """:returns: why this is not the server, or None."""
+        if self.pins and leaf.sha256 not in self.pins:
+            return Rejection(
+                Reason.LEAF_MISMATCH,
+                f"its certificate is not in server_leaf_certificate: sha256={leaf.sha256.hex()}",
+                0,
+            )
+        if self.name is None:
+            return None
+        problem = name_problem(leaf, self.name.removesuffix("."))
+        if problem is None:
+            return None
+        return Rejection(Reason.WRONG_SERVER_NAME, f"it is not {self.name}: {problem}", 0)
 
 
 class ServerConnection(EngineConnection):
     """
     A connection to a server, with the result of verifying the server.
 
-    :ivar expected_name: the name that its certificate must be for.
-    :ivar verified: whether the certificate was verified for that name.
-    :ivar problem: why it was not, or None.
+    :ivar expected: what its certificate must be.
+    :ivar verified: whether the certificate was verified to be that.
+    :ivar rejection: why it was not, or None.
     """
 
-    def __init__(self, context: SSL.Context, server_name: str) -> None:
+    def __init__(self, context: SSL.Context, expected: Expected) -> None:
         super().__init__(context)
-        self.expected_name = server_name
+        self.expected = expected
         self.verified = False
-        self.problem: str | None = None
+        self.rejection: Rejection | None = None
+
+    @property
+    def path(self) -> Path:
+        """The verified path of a verified server, leaf first."""
+        assert self.verified
+        return tuple(known(encoded(one)) for one in self.get_verified_chain() or ())
 
 
 class ClientContext:
@@ -48,6 +87,7 @@ class ClientContext:
         anchors: Iterable[Certificate | x509.Certificate] | None,
         credential: ServerCredential | None = None,
         alpn: Sequence[bytes] = (),
+        pins: Iterable[Certificate] = (),
     ) -> None:
         """
         :param anchors: the trusted certificates.  One that is not a CA is trusted
@@ -55,8 +95,14 @@ class ClientContext:
             store.
         :param credential: the certificate to show if the server asks.
         :param alpn: the application protocols to offer.
+        :param pins: if there are any, the server's leaf must be one of them.  Without
+            anchors they are trusted themselves.
         :raises SSL.Error: if OpenSSL refuses one of these.
         """
+        pinned = tuple(pins)
+        self._pins = frozenset(one.sha256 for one in pinned)
+        if anchors is not None:
+            anchors = tuple(anchors) or pinned
         self._context = context = new_context(SSL.TLS_CLIENT_METHOD)
         # No resumption: each connection verifies the server again.
         context.set_options(SSL.OP_NO_TICKET)
@@ -71,17 +117,20 @@ class ClientContext:
         if alpn:
             context.set_alpn_protos(list(alpn))
 
-    def connection(self, server_name: str) -> ServerConnection:
+    def connection(self, name: str | None, asked_for: str | None = None) -> ServerConnection:
         """
-        :param server_name: the DNS name or IP address that the server's certificate
-            must be for.
+        :param name: the DNS name or IP address that the server's certificate must be
+            for.  None only with pins: then they alone decide.
+        :param asked_for: the name to ask the server for (SNI); by default that name.
         :returns: OpenSSL's connection for a new engine.
         """
-        connection = ServerConnection(self._context, server_name)
+        assert name is not None or self._pins
+        connection = ServerConnection(self._context, Expected(name, self._pins))
         connection.set_connect_state()
-        if as_address(server_name) is None:
+        asked_for = asked_for or name
+        if asked_for is not None and as_address(asked_for) is None:
             # An address must not be sent as a server name (RFC 6066, 3).
-            connection.set_tlsext_host_name(server_name.removesuffix(".").encode("ascii"))
+            connection.set_tlsext_host_name(asked_for.removesuffix(".").encode("ascii"))
         return connection
 
 
@@ -102,21 +151,30 @@ def verify(connection: SSL.Connection, certificate: X509, error: int, depth: int
     # answer would trust the server: always answer True or False.
     assert isinstance(connection, ServerConnection)
     try:
-        problem = _problem(connection.expected_name, certificate, error, depth, bool(ok))
+        rejection = _rejection(connection.expected, certificate, error, depth, bool(ok))
     except Exception:  # noqa: BLE001 -- see above
         _log.failure("verifying a target's certificate failed")
-        problem = "its certificate could not be judged"
-    connection.problem = connection.problem or problem
-    connection.verified = depth == 0 and connection.problem is None
-    return connection.problem is None
+        rejection = Rejection(Reason.INTERNAL_ERROR, "its certificate could not be judged", depth)
+    connection.rejection = connection.rejection or rejection
+    connection.verified = depth == 0 and connection.rejection is None
+    return connection.rejection is None
 
 
-def _problem(server_name: str, certificate: X509, error: int, depth: int, ok: bool) -> str | None:
+def _rejection(
+    expected: Expected, certificate: X509, error: int, depth: int, ok: bool
+) -> Rejection | None:
     """:returns: why a certificate of the path cannot be trusted, or None."""
     if not ok:
-        which = "its certificate" if depth == 0 else f"the certificate at depth {depth}"
-        return f"{which}: {path_problem(error, 'server_ca_certificate')}"
-    if depth > 0:
-        return None
-    problem = name_problem(known(encoded(certificate)), server_name.removesuffix("."))
-    return None if problem is None else f"it is not {server_name}: {problem}"
+        return path_rejection(error, depth)
+    return None if depth > 0 else expected.rejection(known(encoded(certificate)))
+
+
+def path_rejection(error: int, depth: int) -> Rejection:
+    """
+    :param error: the verification error, as X509_V_ERR_….
+    :param depth: the depth of the certificate at fault; 0 is the server's own.
+    :returns: why a server's path cannot be trusted.
+    """
+    which = "its certificate" if depth == 0 else f"the certificate at depth {depth}"
+    text = f"{which}: {path_problem(error, 'server_ca_certificate')}"
+    return Rejection(verification_rejection(error, depth).reason, text, depth)

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mtlsgate.reasons import Reason
 from mtlsgate.text import printable
 from mtlsgate.upstream.rotation import Rotation
 from mtlsgate.upstream.targets import Target
@@ -45,13 +46,18 @@ class FailedAttempt:
     """
     A target that could not be reached.
 
-    :ivar timed_out: whether it did not answer in time.
     :ivar problem: the failure, in words.
+    :ivar reason: the same, from the closed vocabulary.
     """
 
     target: Target
-    timed_out: bool
     problem: str
+    reason: Reason = Reason.TARGET_UNREACHABLE
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether it did not answer in time."""
+        return self.reason is Reason.TARGET_TIMEOUT
 
     def __str__(self) -> str:
         return f"{printable(self.target.text)}: {self.problem}"
@@ -165,9 +171,12 @@ class Backends:
     def describe(self, target: Target, failure: Failure) -> FailedAttempt:
         """:returns: the failed attempt, described in words."""
         cause = failure.value
-        late = isinstance(cause, _TIMEOUTS)
-        text = f"no answer within {self._connect_timeout:g} s" if late else _words(cause)
-        return FailedAttempt(target, late, printable(text))
+        if isinstance(cause, _TIMEOUTS):
+            text = f"no answer within {self._connect_timeout:g} s"
+            return FailedAttempt(target, text, Reason.TARGET_TIMEOUT)
+        if isinstance(cause, HandshakeFailed):
+            return FailedAttempt(target, printable(str(cause)), cause.rejection.reason)
+        return FailedAttempt(target, printable(_words(cause)))
 
     def now(self) -> float:
         """:returns: the clock's time."""
@@ -249,8 +258,6 @@ def _timed_out(result: IProtocol | Failure, seconds: float) -> IProtocol | Failu
 
 def _words(cause: BaseException | None) -> str:
     match cause:
-        case HandshakeFailed():
-            return str(cause)
         case error.ConnectionRefusedError():
             return "connection refused"
         case error.DNSLookupError():

@@ -12,7 +12,7 @@ from attrs import field, frozen
 from cryptography import x509
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.certificates.certificate import Certificate, view
 from mtlsgate.certificates.parsing import (
     ServerCredential,
     pair,
@@ -39,6 +39,8 @@ class TargetTls:
 
     :ivar server_ca_certificate: the trusted CAs; the file name ``system`` means the
         system's trust store.
+    :ivar server_leaf_certificate: pins: the server's certificate must be one of these.
+        Without CAs they are trusted by themselves, and no name is needed.
     :ivar client_certificate: the gate's own certificate, leaf first.
     :ivar client_private_key: its key.
     :ivar client_private_key_passphrase: the passphrase of an encrypted key.
@@ -48,6 +50,7 @@ class TargetTls:
 
     at: Position = position()
     server_ca_certificate: Material | None = None
+    server_leaf_certificate: Material | None = None
     client_certificate: Material | None = None
     client_private_key: Material | None = None
     client_private_key_passphrase: str | None = field(default=None, repr=False)
@@ -55,11 +58,12 @@ class TargetTls:
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield (attribute or None, text) for each problem of the whole block."""
-        if self.server_ca_certificate is None:
+        if self.server_ca_certificate is None and self.server_leaf_certificate is None:
             yield (
                 None,
                 "no CA to verify the target with: set server_ca_certificate(_file), or "
-                'server_ca_certificate_file = "system" for the system\'s trust store',
+                'server_ca_certificate_file = "system" for the system\'s trust store, or pin the '
+                "target with server_leaf_certificate(_file)",
             )
         if self.client_certificate is not None and self.client_private_key is None:
             yield self.client_certificate.attribute, "client_certificate needs client_private_key"
@@ -77,20 +81,29 @@ class TargetTls:
         :returns: makes connections to any server.
         :raises Misconfigured: at the value that cannot be used.
         """
+        pinned = self.server_leaf_certificate
+        pins = () if pinned is None else _certificates(pinned, environment)
+        anchors = self._anchors(environment)
+        name = None if self.server_name is None else self.server_name.value
+        try:
+            return TlsClient(anchors, self._credential(environment), name, alpn, pins)
+        except REFUSALS as error:
+            raise Misconfigured(self.at, f"OpenSSL refuses it: {reasons_of(error)}") from None
+
+    def _anchors(self, environment: IProtocolEnvironment) -> tuple[Certificate, ...] | None:
+        """:returns: the trusted CAs; None means the system's trust store."""
         trust = self.server_ca_certificate
-        assert trust is not None  # `problems` has checked that
-        anchors = None if trust.path == _SYSTEM else _certificates(trust, environment)
-        if anchors is None and not any(system_store()):
+        if trust is None:
+            return ()  # `problems` has checked that there are pins
+        if trust.path != _SYSTEM:
+            return _certificates(trust, environment)
+        if not any(system_store()):
             raise Misconfigured(
                 trust.at,
                 f"{trust.attribute}: this system has no trust store where Python's ssl looks "
                 "for it: name a file",
             )
-        name = None if self.server_name is None else self.server_name.value
-        try:
-            return TlsClient(anchors, self._credential(environment), name, alpn)
-        except REFUSALS as error:
-            raise Misconfigured(self.at, f"OpenSSL refuses it: {reasons_of(error)}") from None
+        return None
 
     def _credential(self, environment: IProtocolEnvironment) -> ServerCredential | None:
         certificate, key = self.client_certificate, self.client_private_key
@@ -122,10 +135,13 @@ def _is_server_name(text: str) -> bool:
 
 class TlsClient:
     """
-    Makes TLS connections to servers whose path and name are verified.
+    Makes TLS connections to servers whose path, and name or pin, are verified.
 
+    :ivar anchors: the trusted certificates; None means the system's trust store.
+    :ivar credential: the certificate to show if the server asks, or None.
     :ivar server_name: the name that every server's certificate must be for; None
         means the target's host.
+    :ivar pins: if there are any, the server's leaf must be one of them.
     """
 
     def __init__(
@@ -134,6 +150,7 @@ class TlsClient:
         credential: ServerCredential | None = None,
         server_name: str | None = None,
         alpn: Sequence[bytes] = (),
+        pins: Iterable[Certificate] = (),
     ) -> None:
         """
         :param anchors: the trusted certificates.  One that is not a CA is trusted
@@ -141,10 +158,15 @@ class TlsClient:
             store.
         :param credential: the certificate to show if the server asks.
         :param alpn: the application protocols to offer.
+        :param pins: if there are any, the server's leaf must be one of them.  Without
+            anchors they are trusted themselves; without a server name they alone decide.
         :raises TlsError: if OpenSSL refuses one of these.
         """
+        self.anchors = None if anchors is None else tuple(map(view, anchors))
+        self.credential = credential
         self.server_name = server_name
-        self._context = ClientContext(anchors, credential, alpn)
+        self.pins = tuple(pins)
+        self._context = ClientContext(self.anchors, credential, alpn, self.pins)
 
     def wrap(
         self,
@@ -159,7 +181,7 @@ class TlsClient:
         :returns: an endpoint that connects with TLS.
         :raises ValueError: if there is no name to verify.
         """
-        name = self.server_name or host
-        if name is None:
+        name = self.server_name or (None if self.pins else host)
+        if name is None and not self.pins:
             raise ValueError("the target has no host name: set server_name in the tls block")
-        return TlsEndpoint(endpoint, self._context, name, preface)
+        return TlsEndpoint(endpoint, self._context, name, preface, name or host)

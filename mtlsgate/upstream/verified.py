@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 from typing import cast
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import (
@@ -26,10 +26,12 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mtlsgate.admission import Path, Rejection
+from mtlsgate.reasons import Reason
 from mtlsgate.text import printable
 from mtlsgate.tls.client import ClientContext, ServerConnection
 from mtlsgate.tls.engine import Engine
-from mtlsgate.tls.openssl_errors import TlsError, reasons_of
+from mtlsgate.tls.openssl_errors import TlsError, handshake_rejection, reasons_of
 from mtlsgate.tls.plain import PlainTransport
 from mtlsgate.tls.stream import StreamReactor
 from mtlsgate.tls.transport import TlsTransport
@@ -38,11 +40,17 @@ from mtlsgate.tls.transport import TlsTransport
 class HandshakeFailed(Exception):
     """
     The TLS handshake with a target failed; the text says why, in one line.
+
+    :ivar rejection: the same, with its reason.
     """
+
+    def __init__(self, rejection: Rejection) -> None:
+        super().__init__(rejection.detail)
+        self.rejection = rejection
 
 
 class NotVerified(HandshakeFailed):
-    """A server's certificate could not be verified; the text says why."""
+    """A server's certificate could not be verified."""
 
 
 @implementer(IStreamClientEndpoint)
@@ -51,21 +59,24 @@ class TlsEndpoint:
     """
     Connects to a server with TLS, and connects a protocol when it is verified.
 
-    :ivar server_name: the name that the server's certificate must be for.
+    :ivar server_name: the name that the server's certificate must be for; None if a
+        pin says enough.
     :ivar preface: bytes to send before TLS.
+    :ivar asked_for: the name to ask the server for (SNI); by default that name.
     """
 
     _endpoint: IStreamClientEndpoint
     _context: ClientContext = field(repr=False)
-    server_name: str
+    server_name: str | None
     preface: bytes = b""
+    asked_for: str | None = None
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
         :returns: the protocol, when the handshake is complete.  Fails with
             `HandshakeFailed`, or as the endpoint's own ``connect`` does.
         """
-        connection = self._context.connection(self.server_name)
+        connection = self._context.connection(self.server_name, self.asked_for)
         return _Attempt(self._endpoint, connection, self.preface, factory).outcome
 
 
@@ -121,7 +132,7 @@ class _Attempt:
         """Start TLS on a new connection."""
         if not isinstance(plain, PlainTransport):
             plain.loseConnection()
-            self.failed(HandshakeFailed("TLS needs a TCP or unix socket target"))
+            self.failed(_broken("TLS needs a TCP or unix socket target"))
             return
         peer, host = plain.getPeer(), plain.getHost()
         sock, unsent = plain.detach()
@@ -139,7 +150,7 @@ class _Attempt:
         try:
             protocol = self._application.buildProtocol(transport.getPeer())
             if protocol is None:
-                raise HandshakeFailed("the connection is no longer wanted")
+                raise _broken("the connection is no longer wanted")
             self._is_settled, self._transport = True, None
             transport.hand_over(protocol)
         except Exception:  # noqa: BLE001 -- whatever it is, whoever dials hears of it
@@ -174,8 +185,10 @@ class TargetTransport(TlsTransport):
 
     :ivar _attempt: is told whether the server is verified; None afterwards.
     :ivar _server: OpenSSL's connection, which knows the result of verification.
+    :ivar server_path: the server's verified path, leaf first; empty before that.
     """
 
+    server_path: Path = ()
     _attempt: _Attempt | None
 
     def __init__(
@@ -204,11 +217,12 @@ class TargetTransport(TlsTransport):
         assert attempt is not None
         assert server is not None
         self._attempt = self._server = None
-        if server.verified and server.problem is None:
+        if server.verified and server.rejection is None:
+            self.server_path = server.path
             attempt.verified(self)
         else:
             self.abortConnection()
-            attempt.failed(NotVerified(server.problem or "its certificate was not judged"))
+            attempt.failed(NotVerified(server.rejection or _NOT_JUDGED))
 
     def hand_over(self, application: IProtocol) -> None:
         """Connect a protocol."""
@@ -226,14 +240,29 @@ class TargetTransport(TlsTransport):
         why = (self._reason or reason).value
         super().connectionLost(reason)
         if attempt is not None and server is not None:
-            attempt.failed(_failure(server.problem, why))
+            attempt.failed(_failure(server.rejection, why))
 
 
-def _failure(problem: str | None, error: BaseException | None) -> HandshakeFailed:
-    if problem is not None:
-        return NotVerified(printable(problem))
+_NOT_JUDGED = Rejection(Reason.INTERNAL_ERROR, "its certificate was not judged", 0)
+
+
+def _failure(rejection: Rejection | None, error: BaseException | None) -> HandshakeFailed:
+    if rejection is not None:
+        return NotVerified(evolve(rejection, detail=printable(rejection.detail)))
     if isinstance(error, TlsError) and error.args:
-        return HandshakeFailed(printable(f"the TLS handshake failed: {reasons_of(error)}"))
+        text = f"the TLS handshake failed: {reasons_of(error)}"
+        return HandshakeFailed(Rejection(_reason(error), printable(text)))
     if isinstance(error, TlsError | ConnectionClosed):
-        return HandshakeFailed("it closed the connection in the TLS handshake")
-    return HandshakeFailed(f"the TLS handshake failed: {type(error).__name__}")
+        text = "it closed the connection in the TLS handshake"
+        return HandshakeFailed(Rejection(Reason.REFUSED_BY_TARGET, text))
+    return _broken(f"the TLS handshake failed: {type(error).__name__}")
+
+
+def _reason(error: TlsError) -> Reason:
+    """:returns: the reason for an error in a handshake with a server."""
+    reason = handshake_rejection(Failure(error)).reason
+    return Reason.REFUSED_BY_TARGET if reason is Reason.PEER_ALERT else reason
+
+
+def _broken(text: str) -> HandshakeFailed:
+    return HandshakeFailed(Rejection(Reason.INTERNAL_ERROR, text))

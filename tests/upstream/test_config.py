@@ -68,6 +68,8 @@ CA = 'server_ca_certificate_file = "root.crt"\n'
         'server_ca_certificate_file = "client.crt"',
         CA + 'server_name = "db.example"',
         CA + 'server_name = "127.0.0.1"',
+        'server_leaf_certificate_file = "client.crt"',
+        CA + 'server_leaf_certificate_file = "client.crt"',
         CA + 'client_certificate_file = "client.crt"\nclient_private_key_file = "client.key"',
     ],
 )

@@ -22,8 +22,10 @@ from twisted.internet.interfaces import (
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
+from mtlsgate.certificates.certificate import view
 from mtlsgate.certificates.development_ca import CredentialOptions
 from mtlsgate.certificates.parsing import ServerCredential
+from mtlsgate.reasons import Reason
 from mtlsgate.testing import (
     Authority,
     Credential,
@@ -245,6 +247,44 @@ def test_intermediate_as_ca(version: Version, log: Log) -> None:
     pinned = TlsClient([backend().certificate])
     assert Call(backend(), version, client=pinned).protocol
     assert isinstance(Call(server("backend.example"), version, client=pinned).error, NotVerified)
+
+
+def test_a_pin_says_which_server_it_is(version: Version, log: Log) -> None:
+    """A pinned leaf is trusted without a CA and whatever its names are; another leaf of the
+    same CA and name is not."""
+    pinned = server("elsewhere.example")
+    client = TlsClient((), pins=[view(pinned.certificate)])
+    call = Call(pinned, version, client=client)
+    assert call.protocol
+    assert call.server.asked_for == "backend.example"
+    failed = Call(server("backend.example"), version, client=client).error
+    assert isinstance(failed, NotVerified)
+
+
+def test_a_pin_restricts_a_ca(version: Version, log: Log) -> None:
+    """With a CA and a pin the path must lead to the CA, and the leaf must be the pin; with a
+    server name, the pin must be for that name, too."""
+    pins = [view(backend().certificate)]
+    client = TlsClient([authority().certificate], pins=pins)
+    assert Call(backend(), version, client=client).protocol
+    other = Call(server("backend.example"), version, client=client).error
+    assert isinstance(other, NotVerified)
+    assert other.rejection.reason is Reason.LEAF_MISMATCH
+    stranger = TlsClient([Authority.create("Elsewhere").certificate], pins=pins)
+    assert isinstance(Call(backend(), version, client=stranger).error, NotVerified)
+    named = TlsClient((), server_name="other.example", pins=pins)
+    wrong = Call(backend(), version, client=named).error
+    assert isinstance(wrong, NotVerified)
+    assert wrong.rejection.reason is Reason.WRONG_SERVER_NAME
+
+
+def test_an_expired_pin_is_refused(version: Version, log: Log) -> None:
+    """A pinned leaf counts only inside its validity."""
+    past = datetime.now(UTC) - timedelta(days=1)
+    old = server("backend.example", not_before=past - timedelta(days=2), not_after=past)
+    failed = Call(old, version, client=TlsClient((), pins=[view(old.certificate)])).error
+    assert isinstance(failed, NotVerified)
+    assert failed.rejection.reason is Reason.EXPIRED
 
 
 def test_a_preface_goes_out_before_tls(version: Version, log: Log) -> None:
