@@ -17,12 +17,15 @@ from attrs import frozen
 from mtlsgate.ctl.gate_address import CtlError, GateAddress, NotFound
 from mtlsgate.text import printable
 
-#: Seconds to connect and to get an answer; the long one is for a reload.
-TIMEOUT, LONG_TIMEOUT = 10.0, 600.0
+#: Seconds to connect and to get an answer; the long one is for a reload, the short one
+#: for a probe, whose caller has a time limit of its own.
+TIMEOUT, LONG_TIMEOUT, PROBE_TIMEOUT = 10.0, 600.0, 3.0
 #: In bytes; a gate's answers are never as large.
 _LARGEST_ANSWER = 64 * 1024 * 1024
 #: Statuses of answers that have content besides an error.
 _TELLING = frozenset({HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.UNPROCESSABLE_ENTITY})
+#: The paths for probes, and their answers when all is well.
+_WELL = {"/healthz": b"alive\n", "/readyz": b"ready\n"}
 
 
 class Gone(CtlError):
@@ -85,7 +88,26 @@ class Remote:
         """
         return self._ask("POST", path, query, timeout)
 
+    def objection(self, path: str) -> str | None:
+        """
+        :param path: `/healthz` or `/readyz`.
+        :returns: why the gate is not well or not ready, or None if it is.
+        :raises CtlError: if there is no answer, or it is not a gate's.
+        """
+        status, data = self._exchange("GET", path, {}, PROBE_TIMEOUT)
+        if status == HTTPStatus.OK and data == _WELL[path]:
+            return None
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            return printable(data.decode("utf-8", "replace").strip())
+        self._read(status, data)
+        raise CtlError(f"{self.address}: this is not the admin endpoint of a gate")
+
     def _ask(self, method: str, path: str, query: dict[str, object], timeout: float) -> Any:
+        return self._read(*self._exchange(method, path, query, timeout))
+
+    def _exchange(
+        self, method: str, path: str, query: dict[str, object], timeout: float
+    ) -> tuple[int, bytes]:
         given = {name: value for name, value in query.items() if value is not None}
         target = f"{path}?{urlencode(given)}" if given else path
         headers = {"Accept": "application/json"}
@@ -102,7 +124,7 @@ class Remote:
             raise self._in_words(error, timeout) from error
         finally:
             connection.close()
-        return self._read(reply.status, data)
+        return reply.status, data
 
     def _connection(self, timeout: float) -> HTTPConnection:
         address = self.address

@@ -107,6 +107,34 @@ def status(as_json: bool, **said: Any) -> None:
     tables.say(tables.status(facts))
 
 
+def _probe(path: str, well: str, said: dict[str, Any]) -> None:
+    objection = _remote(said).objection(path)
+    click.echo(objection or well)
+    if objection is not None:
+        sys.exit(_REFUSED)
+
+
+@ctl.command()
+@_names_gate
+def health(**said: Any) -> None:
+    """Exit 0 if the gate answers: a probe for containers.
+
+    A gate that drains or waits for its targets is healthy; ctl ready tells the
+    difference. Exits 2 if it does not answer within three seconds.
+    """
+    _probe("/healthz", "alive", said)
+
+
+@ctl.command()
+@_names_gate
+def ready(**said: Any) -> None:
+    """Exit 0 if the gate accepts connections, 1 if not, and say why not.
+
+    Exits 2 if it does not answer within three seconds.
+    """
+    _probe("/readyz", "ready", said)
+
+
 @ctl.command()
 @_names_gate
 @click.option("--server", help="Those of one server.")

@@ -219,6 +219,36 @@ def test_answers_that_are_none(
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    ("command", "answer", "status", "said"),
+    [
+        ("health", http("200 OK", "alive\n"), 0, "alive\n"),
+        ("ready", http("200 OK", "ready\n"), 0, "ready\n"),
+        ("ready", http("503 x", "draining\n"), 1, "draining\n"),
+        ("ready", http("503 x", "bad\x1b[31m\n"), 1, "bad\\x1b[31m\n"),
+        ("ready", http("200 OK", "alive\n"), 2, "not the admin endpoint of a gate\n"),
+        ("ready", http("200 OK", "{}"), 2, "not the admin endpoint of a gate\n"),
+        ("health", http("404 x", "<html>"), 2, "not the admin endpoint of a gate\n"),
+        ("health", b"", 2, "closed before there was an answer\n"),
+    ],
+)
+def test_probes(tmp_path: Path, command: str, answer: bytes, status: int, said: str) -> None:
+    """A probe exits 0 for a gate that is well, 1 for one that is not, and 2 if it cannot tell."""
+    with answering(tmp_path / "s", answer) as requests:
+        done = ctl(command, "--socket", tmp_path / "s")
+    assert done.exit_code == status
+    assert done.output.endswith(said)
+    path = {"health": b"/healthz", "ready": b"/readyz"}[command]
+    assert requests[0].startswith(b"GET " + path + b" HTTP/1.1\r\n")
+
+
+def test_a_probe_finds_nobody(tmp_path: Path) -> None:
+    """Where no gate runs, a probe says so, and fails."""
+    done = ctl("ready", "--socket", tmp_path / "s")
+    assert done.exit_code == 2
+    assert "no such socket: is the gate running?" in done.output
+
+
 def test_nobody_is_there(tmp_path: Path) -> None:
     """No socket, a dead one, one that may not be opened, a port that is closed."""
     path = tmp_path / "gate.sock"
