@@ -4,19 +4,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from attrs import frozen
 from twisted.internet.interfaces import IProtocolFactory
 from zope.interface import implementer
 
 from mtlsgate.admin.guard import Guard
-from mtlsgate.admin.resource import AdminResource
+from mtlsgate.admin.resource import ALL_ROUTES, AdminResource, RouteName
 from mtlsgate.admin.site import AdminSite
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
 
 
 @frozen
 class AdminConfiguration:
-    """No attributes."""
+    """
+    :ivar routes: which routes clients may use; all by default.
+    """
+
+    routes: tuple[RouteName, ...] = ALL_ROUTES
+
+    def problems(self) -> Iterator[tuple[str | None, str]]:
+        """Yield (attribute, text) for what is wrong with the block."""
+        if not self.routes:
+            yield "routes", "routes is empty, so nothing would be answered"
 
 
 @implementer(IProtocolPlugin)
@@ -40,7 +51,8 @@ class AdminPlugin:
                 'not client_authentication = "none"'
             )
         guard = Guard(is_verified=True)
-        return AdminSite(AdminResource(environment.gate, guard), environment.reactor)
+        resource = AdminResource(environment.gate, guard, configuration.routes)
+        return AdminSite(resource, environment.reactor)
 
 
 plugin = AdminPlugin()

@@ -8,9 +8,9 @@ import json
 import re
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl
 
 from attrs import frozen
@@ -43,6 +43,13 @@ _HEADERS = {
 }
 _MOST_PARAMETERS = 10
 _CLOSE = re.compile(r"/connections/([0-9]{1,15})/close")
+
+#: The routes, as a configuration names them.
+RouteName = Literal[
+    "/healthz", "/readyz", "/metrics", "/status", "/connections", "/rejections",
+    "/reload", "/drain", "/connections/NUMBER/close",
+]  # fmt: skip
+ALL_ROUTES: tuple[RouteName, ...] = get_args(RouteName)
 
 
 @frozen
@@ -214,43 +221,50 @@ _Respond = Callable[[AdminCall], "Answer | Deferred[Answer]"]
 
 @frozen
 class _Route:
+    name: RouteName
     respond: _Respond
     method: bytes
 
 
-_GET: dict[str, _Respond] = {
-    "/healthz": _alive,
-    "/readyz": _ready,
-    "/metrics": _metrics,
-    "/status": _status,
-    "/connections": _connections,
-    "/rejections": _rejections,
-}
-_POST: dict[str, _Respond] = {"/reload": _reload, "/drain": _drain}
+_ROUTES = (
+    _Route("/healthz", _alive, b"GET"),
+    _Route("/readyz", _ready, b"GET"),
+    _Route("/metrics", _metrics, b"GET"),
+    _Route("/status", _status, b"GET"),
+    _Route("/connections", _connections, b"GET"),
+    _Route("/rejections", _rejections, b"GET"),
+    _Route("/reload", _reload, b"POST"),
+    _Route("/drain", _drain, b"POST"),
+    _Route("/connections/NUMBER/close", _close, b"POST"),
+)
+_BY_NAME: dict[str, _Route] = {route.name: route for route in _ROUTES}
 _METHODS = {b"GET": b"GET, HEAD", b"POST": b"POST"}
 
 
 def _route(path: str) -> _Route | None:
-    if path in _GET:
-        return _Route(_GET[path], b"GET")
-    if path in _POST:
-        return _Route(_POST[path], b"POST")
-    return _Route(_close, b"POST") if _CLOSE.fullmatch(path) else None
+    return _BY_NAME["/connections/NUMBER/close"] if _CLOSE.fullmatch(path) else _BY_NAME.get(path)
 
 
 class AdminResource(Resource):
-    """All routes of the endpoint."""
+    """The routes of the endpoint."""
 
     isLeaf = True
 
-    def __init__(self, gate: Callable[[], IGate], guard: Guard) -> None:
+    def __init__(
+        self,
+        gate: Callable[[], IGate],
+        guard: Guard,
+        routes: Collection[RouteName] = ALL_ROUTES,
+    ) -> None:
         """
         :param gate: finds the running gate; raises LookupError if there is none.
         :param guard: decides which requests are answered.
+        :param routes: which routes there are.
         """
         super().__init__()
         self._find_gate = gate
         self._guard = guard
+        self._routes = frozenset(routes)
 
     def render(self, request: AdminRequest) -> int:
         """:returns: that the answer is sent later."""
@@ -292,6 +306,8 @@ class AdminResource(Resource):
         route = _route(path)
         if route is None:
             return _error(HTTPStatus.NOT_FOUND, "there is nothing here")
+        if route.name not in self._routes:
+            return _error(HTTPStatus.FORBIDDEN, f"{route.name} is not among this server's routes")
         if request.method != route.method and (request.method, route.method) != (b"HEAD", b"GET"):
             allowed = _METHODS[route.method].decode()
             return _error(

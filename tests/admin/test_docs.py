@@ -9,6 +9,7 @@ import re
 import attrs
 import pytest
 
+from mtlsgate.admin.resource import ALL_ROUTES
 from mtlsgate.observe import status
 from tests.kits.docs import DOCS
 
@@ -59,3 +60,4 @@ def test_every_route_is_described() -> None:
         "POST /drain",
         "POST /connections/NUMBER/close",
     ]
+    assert tuple(route.partition(" ")[2] for route in routes) == ALL_ROUTES

@@ -106,6 +106,19 @@ def test_metrics_are_the_gates(endpoint: Endpoint, running: Running) -> None:
     assert b'mtlsgate_handshakes_total{reason="no_certificate"' in found.body
 
 
+def test_a_server_may_have_few_routes(running: Running) -> None:
+    """A route that a server leaves out is refused, and does nothing."""
+    endpoint = Endpoint(running_handle(running), clock=running.clock, routes=("/metrics",))
+    assert endpoint.ask("GET", "/metrics").status == 200
+    for method, path in (*(("GET", path) for path in GETS), *(("POST", path) for path in POSTS)):
+        if path != "/metrics":
+            found = endpoint.ask(method, path)
+            assert found.status == 403
+            assert "is not among this server's routes" in found.value["error"]
+    assert endpoint.ask("GET", "/nothing").status == 404
+    assert running.ended == 0
+
+
 def test_status_is_that_of_the_service(endpoint: Endpoint, running: Running) -> None:
     """/status is the found's, and nothing else."""
     found = endpoint.ask("GET", "/status")

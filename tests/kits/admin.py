@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 
 from mtlsgate.admin.guard import Guard
-from mtlsgate.admin.resource import AdminResource
+from mtlsgate.admin.resource import ALL_ROUTES, AdminResource, RouteName
 from mtlsgate.admin.site import AdminSite
 from mtlsgate.gate.registry import Registry
 from mtlsgate.http.connection import HttpConnection
@@ -127,17 +127,19 @@ class Endpoint:
     :ivar gate: finds the gate.
     :ivar guard: says who is heard.
     :ivar host: where it is; a unix socket where None.
+    :ivar routes: which routes there are.
     """
 
     gate: Callable[[], IGate]
     guard: Guard = Guard()
     clock: MemoryReactorClock = field(factory=MemoryReactorClock)
     host: IAddress = field(factory=lambda: UNIXAddress(b"/run/gate.sock"))
+    routes: tuple[RouteName, ...] = ALL_ROUTES
     admin: AdminSite = field(init=False)
 
     @admin.default
     def _site(self) -> AdminSite:
-        return AdminSite(AdminResource(self.gate, self.guard), self.clock)
+        return AdminSite(AdminResource(self.gate, self.guard, self.routes), self.clock)
 
     def connect(self) -> tuple[HttpConnection, AbortableTransport]:
         """:returns: a new connection, and what it writes to."""

@@ -214,6 +214,20 @@ def test_the_protocol_needs_verified_clients(tmp_path: Path) -> None:
     assert "whoever comes in may end the gate" in problem
 
 
+@pytest.mark.parametrize(
+    ("routes", "problem"),
+    [
+        ('["/metric"]', 'routes: must be "/healthz" or "/readyz"'),
+        ("[]", "routes is empty, so nothing would be answered"),
+    ],
+)
+def test_routes_that_are_none(tmp_path: Path, routes: str, problem: str) -> None:
+    """A misspelt route, or none at all, is an error."""
+    text = server(protocol=f'protocol "admin" {{ routes = {routes} }}')
+    [said] = site(tmp_path).problems(text)
+    assert problem in said
+
+
 # The block alone, as mtlsgate ctl reads it
 
 
