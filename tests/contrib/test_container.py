@@ -1,0 +1,96 @@
+"""
+The image under contrib/container: what can be told of it without an engine to build it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mtlsgate.load.epoch import load
+from mtlsgate.testing import Authority
+from tests.kits.contrib import CONTRIB, parses
+from tests.kits.docs import ROOT
+from tests.kits.programs import BIN
+
+CONTAINER = CONTRIB / "container"
+pytestmark = pytest.mark.skipif(not CONTRIB.is_dir(), reason="installed without contrib")
+
+
+def instructions() -> list[tuple[str, str]]:
+    """:returns: the Containerfile's instructions, each a word and the rest."""
+    text = (CONTAINER / "Containerfile").read_text()
+    text = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", "")
+    lines = [line.partition(" ") for line in text.splitlines() if line.strip()]
+    return [(word, rest.strip()) for word, _, rest in lines]
+
+
+def of(word: str) -> list[str]:
+    """:returns: the rest of all instructions of a kind."""
+    return [rest for name, rest in instructions() if name == word]
+
+
+def test_two_stages_of_one_base() -> None:
+    """The interpreter that the environment was made with is the one that runs it."""
+    assert of("FROM") == ["${BASE} AS build", "${BASE}"]
+    assert len(of("ARG")) == 1
+
+
+def test_what_is_copied_is_there() -> None:
+    """Everything that a build copies from the checkout is in it, and is all it takes."""
+    (environment,) = (one for one in of("COPY") if one.startswith("--from="))
+    assert environment == "--from=build /opt/mtlsgate /opt/mtlsgate"
+    copied = {
+        name
+        for one in of("COPY")
+        if one != environment
+        for name in one.split()[:-1]
+    }  # fmt: skip
+    for name in copied:
+        assert (ROOT / name).exists(), name
+    assert {"setup.cfg", "setup.py", "README.md", "LICENSE", "mtlsgate", "twisted"} <= copied
+
+
+def test_nobody_in_particular_runs_it() -> None:
+    """The user is a number other than root's, which runAsNonRoot can read, and is the last."""
+    (user,) = of("USER")
+    assert re.fullmatch(r"[1-9][0-9]*:[1-9][0-9]*", user)
+    last = [name for name, _ in instructions() if name in ("USER", "RUN", "COPY")][-1]
+    assert last == "USER"
+
+
+def test_the_health_check_asks_the_gates_socket(tmp_path: Path) -> None:
+    """It is a command that there is, about the socket that the sample names."""
+    (check,) = of("HEALTHCHECK")
+    words = json.loads(check.partition("CMD")[2])
+    assert parses(words)
+    assert f'listen = "unix:{words[-1]}"' in (CONTAINER / "gate.hcl").read_text()
+
+
+def test_it_starts_what_is_installed() -> None:
+    """The command is one of the environment's, and reads what people mount."""
+    (command,) = of("CMD")
+    name, *rest = json.loads(command)
+    assert (BIN / name).exists()
+    assert rest[-2:] == ["--config", "/etc/mtlsgate/gate.hcl"]
+
+
+def test_the_sample_loads(tmp_path: Path) -> None:
+    """gate.hcl is without a warning, and ends before an engine loses patience."""
+    authority = Authority.create("Clients")
+    server = authority.issue("gate", dns_names=["gate.example"], usages=["server_auth"])
+    for name, content in (
+        ("ca.crt", authority.pem), ("server.crt", server.pem), ("server.key", server.key_pem),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).chmod(0o600)
+    config = tmp_path / "gate.hcl"
+    text = (CONTAINER / "gate.hcl").read_text()
+    config.write_text(text.replace("/run/mtlsgate", str(tmp_path)))
+    epoch = load(str(config))
+    assert epoch.warnings == ()
+    # podman stop and docker stop kill after ten seconds.
+    assert epoch.settings.drain_timeout < 10
