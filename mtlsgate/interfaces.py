@@ -116,6 +116,11 @@ class IProtocolEnvironment(Interface):
         "at import time."
     )
 
+    target_states = Attribute(
+        "What is known of the targets of all servers, in this epoch and those before, a "
+        "`mtlsgate.upstream.state.TargetStates`."
+    )
+
     def read(material: Any) -> bytes:
         """
         :param material: the value of an attribute that is inline or a file, a

@@ -22,6 +22,7 @@ from mtlsgate.protocols import (
     installed_reactor,
     no_gate,
 )
+from mtlsgate.upstream.state import TargetStates
 
 
 @frozen
@@ -50,6 +51,7 @@ class ApplicationReader:
     :ivar files: reads the files.
     :ivar reactor: the reactor for plugins; None means the installed one.
     :ivar gate: gives protocols the running gate.
+    :ivar states: what is known of targets.
     """
 
     def __init__(
@@ -58,11 +60,13 @@ class ApplicationReader:
         files: CertificateFiles,
         reactor: object | None = None,
         gate: Callable[[], IGate] = no_gate,
+        states: TargetStates | None = None,
     ) -> None:
         self.decoder = decoder
         self.files = files
         self.reactor = reactor
         self.gate = gate
+        self.states = TargetStates() if states is None else states
         self.report = decoder.report
         # A thousand servers may name the same plugin: find it only once.
         self._find_plugin = cache(find_plugin)
@@ -128,4 +132,5 @@ class ApplicationReader:
             names_elsewhere=names_elsewhere,
             client_authentication=client_authentication,
             gate=self.gate,
+            target_states=self.states,
         )

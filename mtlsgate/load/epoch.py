@@ -38,6 +38,7 @@ from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder, serve
 from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
 from mtlsgate.protocols import no_gate
 from mtlsgate.text import quoted
+from mtlsgate.upstream.state import TargetStates
 
 __all__ = ["Epoch", "LoadedServer", "load", "load_gate"]
 
@@ -75,6 +76,7 @@ def load(
     reactor: object | None = None,
     gate: Callable[[], IGate] = no_gate,
     opener: Opener = os.open,
+    target_states: TargetStates | None = None,
 ) -> Epoch:
     """
     :param paths: the configuration files or directories of such files; relative paths
@@ -90,12 +92,15 @@ def load(
     :param reactor: what protocol plugins get for theirs; by default the installed one.
     :param gate: gives protocols the running gate.
     :param opener: opens files, as `os.open` does.
+    :param target_states: what is known of targets; by default nothing is.
     :returns: everything that is needed to listen.
     :raises ConfigError: with every error in the configuration.
     """
     with _no_collection():
         watched = {} if seen is None else seen
-        return _Load(paths, environ, now, offline, say, watched, reactor, gate, opener).epoch()
+        return _Load(
+            paths, environ, now, offline, say, watched, reactor, gate, opener, target_states
+        ).epoch()
 
 
 @frozen
@@ -168,6 +173,7 @@ class _Load:
         reactor: object | None,
         gate: Callable[[], IGate],
         opener: Opener = os.open,
+        states: TargetStates | None = None,
     ) -> None:
         names = names_of(paths)
         self.report = Report(", ".join(names))
@@ -182,7 +188,7 @@ class _Load:
         if self._assembled is not None:
             scope = self._assembled.scope
         self._decoder = Decoder(scope, self.report)
-        self.applications = ApplicationReader(self._decoder, self.files, reactor, gate)
+        self.applications = ApplicationReader(self._decoder, self.files, reactor, gate, states)
         self._now = now
         self._offline = offline
         self._say = say

@@ -25,6 +25,7 @@ from mtlsgate.config.material import material_bytes
 from mtlsgate.errors import GateError, did_you_mean
 from mtlsgate.interfaces import IGate, IProtocolEnvironment, IProtocolPlugin
 from mtlsgate.text import printable, quoted
+from mtlsgate.upstream.state import TargetStates
 
 GROUP = "mtlsgate.protocols"
 
@@ -56,6 +57,7 @@ class ProtocolEnvironment:
     :ivar names_elsewhere: names that its wildcards match, but another server declares.
     :ivar client_authentication: the server's, ``required`` or ``none``.
     :ivar gate: returns the running gate, or raises LookupError.
+    :ivar target_states: what is known of targets.
     """
 
     server: str
@@ -66,6 +68,7 @@ class ProtocolEnvironment:
     names_elsewhere: tuple[str, ...] = field(default=(), kw_only=True)
     client_authentication: str = field(default="required", kw_only=True)
     gate: Callable[[], IGate] = field(default=no_gate, repr=False, kw_only=True)
+    target_states: TargetStates = field(factory=TargetStates, repr=False, kw_only=True)
 
     @cached_property
     def reactor(self) -> object:

@@ -22,49 +22,47 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtlsgate.config import Duration, Located, Misconfigured
-from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin, IVerifiedPeer
+from mtlsgate.config import Duration
+from mtlsgate.interfaces import (
+    IProtocolEnvironment,
+    IProtocolPlugin,
+    IRetirable,
+    IVerifiedPeer,
+)
 from mtlsgate.peer import address_text
 from mtlsgate.text import printable
 from mtlsgate.tls.openssl_errors import TlsError, reasons_of
-from mtlsgate.upstream.announce import Announcement
-from mtlsgate.upstream.backends import Backends, Dialled, Unreachable
+from mtlsgate.upstream.announce import Announcement, own_header
+from mtlsgate.upstream.backends import Backends, Dialled, IHasTargets, Unreachable
+from mtlsgate.upstream.checks import ConnectCheck, HealthChecker
+from mtlsgate.upstream.configuration import TargetAttributes
 from mtlsgate.upstream.relay import Relay, RelayEnd, RelayLimits
-from mtlsgate.upstream.targets import Target, parse_target, parse_targets, refuse_plaintext
-from mtlsgate.upstream.tls import TargetTls
+from mtlsgate.upstream.state import TargetUse
+from mtlsgate.upstream.targets import parse_target
 
 _log = Logger("mtlsgate.proxy")
 
 
 @frozen(kw_only=True)
-class ProxyConfiguration:
+class ProxyConfiguration(TargetAttributes):
     """
-    :ivar target: the target, or a list of targets to use in turn.
-    :ivar retry_after: for how many seconds an unreachable target is skipped.
-    :ivar connect_timeout: how long each target may take to answer, including TLS.
     :ivar idle_timeout: how long nothing may pass in either direction.
     :ivar max_lifetime: how long a connection may last.
-    :ivar unsafe_target: whether plaintext may leave the machine.
     :ivar proxy_protocol: the version of the PROXY header for the target; None for none.
     :ivar proxy_protocol_certificate: whether it contains the client's certificate.
     :ivar alpn: the application protocols that clients may negotiate by ALPN, the
         preferred one first.  If empty, the extension is not answered.
-    :ivar tls: speaks TLS to the target.
     """
 
-    target: Located[Any]
-    retry_after: Duration = 10.0
-    connect_timeout: Duration = 5.0
     idle_timeout: Duration | None = None
     max_lifetime: Duration | None = None
-    unsafe_target: bool = False
     proxy_protocol: Literal["v1", "v2"] | None = None
     proxy_protocol_certificate: bool = False
     alpn: tuple[str, ...] = ()
-    tls: TargetTls | None = None
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield (attribute or None, text) for each problem of the whole block."""
+        yield from super().problems()
         if self.proxy_protocol_certificate and self.proxy_protocol != "v2":
             yield (
                 "proxy_protocol_certificate",
@@ -74,28 +72,15 @@ class ProxyConfiguration:
         if not all(name.isascii() and 0 < len(name) < 256 for name in self.alpn):
             yield "alpn", "alpn: each name must be of 1 to 255 ASCII characters"
 
-    def targets(self) -> tuple[Target, ...]:
-        """
-        :returns: at least one.
-        :raises Misconfigured: if one of them cannot be meant.
-        """
-        try:
-            targets = parse_targets(self.target.value, parse_target)
-            if self.tls is None and not self.unsafe_target:
-                for target in targets:
-                    refuse_plaintext(target)
-        except ValueError as error:
-            raise Misconfigured(self.target.at, f"target: {error}") from None
-        return tuple(targets)
 
-
-@implementer(IProtocolNegotiationFactory)
+@implementer(IProtocolNegotiationFactory, IRetirable, IHasTargets)
 class ProxyFactory(Factory):
     """
     The factory of a server's connections to its targets.
 
     :ivar server: its name, for the log.
     :ivar backends: the targets.
+    :ivar checker: checks them, or None.
     """
 
     noisy = False
@@ -108,17 +93,36 @@ class ProxyFactory(Factory):
         limits: RelayLimits,
         announcement: Announcement | None = None,
         alpn: Sequence[str] = (),
+        checker: HealthChecker | None = None,
     ) -> None:
         """
         :param announcement: tells the target who connects.
         :param alpn: the application protocols that clients may negotiate.
+        :param checker: checks the targets.
         """
         self.server = server
         self.backends = backends
         self.clock = clock
         self.limits = limits
         self.announcement = announcement
+        self.checker = checker
         self._alpn = [name.encode("ascii") for name in alpn]
+
+    def startFactory(self) -> None:
+        """Check the targets."""
+        super().startFactory()
+        if self.checker is not None:
+            self.checker.start()
+
+    def retire(self) -> None:
+        """Check the targets no more (`IRetirable`)."""
+        if self.checker is not None:
+            self.checker.stop()
+
+    def stopFactory(self) -> None:
+        """Check the targets no more."""
+        super().stopFactory()
+        self.retire()
 
     def acceptableProtocols(self) -> list[bytes]:
         """:returns: the application protocols that clients may negotiate."""
@@ -178,7 +182,7 @@ class ProxyClient(RelayEnd):
         self._dialling = None
         target = dialled.protocol
         assert isinstance(target, ProxyTarget)
-        target.name = dialled.target.text
+        target.reached(dialled)
         if self.lost:
             target.reset()
         else:
@@ -232,16 +236,26 @@ class ProxyTarget(RelayEnd):
     The target's end.
 
     :ivar name: the target, as it was written.
+    :ivar _use: counts the connection, once the target is known.
     """
 
     name = ""
+    _use: TargetUse | None = None
 
     def __init__(self, client: ProxyClient) -> None:
         super().__init__(client.relay)
         self._client = client
 
+    def reached(self, dialled: Dialled) -> None:
+        """:param dialled: this connection."""
+        self.name, self._use = dialled.target.text, dialled.use
+        if self.lost:
+            dialled.use.end()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Log why the target ended the connection, if it said why."""
+        if self._use is not None:
+            self._use.end()
         if isinstance(reason.value, TlsError):
             self._client.target_refused(self.name, reasons_of(reason.value))
         super().connectionLost(reason)
@@ -279,29 +293,24 @@ class ProxyPlugin:
         :returns: a factory of connections to the targets.
         :raises Misconfigured: if the targets cannot be had.
         """
-        targets, tls = configuration.targets(), configuration.tls
-        version = configuration.proxy_protocol
-        try:
-            backends = Backends(
-                targets,
-                environment.reactor,
-                tls=None if tls is None else tls.client(environment),
-                connect_timeout=configuration.connect_timeout,
-                retry_after=configuration.retry_after,
-            )
-        except Misconfigured:
-            raise
-        except ValueError as error:
-            raise Misconfigured(configuration.target.at, f"target: {error}") from None
+        version, clock = configuration.proxy_protocol, environment.reactor
+        targets = configuration.listed(parse_target, lambda target: target)
+        backends = configuration.backends(targets, environment)
+        checker, terms = None, configuration.health_check
+        if terms is not None:
+            preface = b"" if version is None else own_header(version)
+            check = ConnectCheck(backends, clock, preface)
+            checker = HealthChecker(backends, check, terms, clock)
         return ProxyFactory(
             environment.server,
             backends,
-            environment.reactor,
+            clock,
             RelayLimits(configuration.idle_timeout, configuration.max_lifetime),
             None
             if version is None
             else Announcement(version, configuration.proxy_protocol_certificate),
             configuration.alpn,
+            checker,
         )
 
 

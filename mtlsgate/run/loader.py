@@ -13,6 +13,7 @@ from mtlsgate.interfaces import IGate
 from mtlsgate.load.epoch import Epoch, load
 from mtlsgate.load.file_state import Opener, Stamp
 from mtlsgate.run.selftest import self_test
+from mtlsgate.upstream.state import TargetStates
 
 #: How many new objects start the garbage collector.  Python's default of 700 is too low
 #: for a gate, which creates many.
@@ -45,6 +46,7 @@ class Loader:
         self._gate = gate
         self._reactor = reactor
         self._opener = opener
+        self._target_states = TargetStates()
 
     @property
     def path(self) -> str:
@@ -97,4 +99,5 @@ class Loader:
             gate=self._gate,
             reactor=self._reactor,
             opener=self._opener,
+            target_states=self._target_states,
         )

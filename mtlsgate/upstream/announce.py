@@ -14,10 +14,13 @@ from mtlsgate.proxyprotocol import (
     Tlv,
     alpn_tlv,
     authority_tlv,
+    encode_local,
     encode_v1,
     encode_v2,
     ssl_tlv,
 )
+
+Version = Literal["v1", "v2"]
 
 #: The type of the TLV with the client's certificate in DER.  The PROXY protocol leaves
 #: this type to applications (2.2.8).
@@ -33,7 +36,7 @@ class Announcement:
     :ivar certificate: whether to include the client's certificate.
     """
 
-    version: Literal["v1", "v2"]
+    version: Version
     certificate: bool = False
 
     def header(self, peer: IVerifiedPeer | None, source: IAddress, destination: IAddress) -> bytes:
@@ -67,3 +70,9 @@ class Announcement:
         if self.certificate:
             tlvs.append((CERTIFICATE_TLV, peer.certificates[0].der))
         return tlvs
+
+
+def own_header(version: Version) -> bytes:
+    """:returns: the header of a connection without a client, as a check makes it (2.1)."""
+    # Version 1 has no other way to say it.
+    return b"PROXY UNKNOWN\r\n" if version == "v1" else encode_local()

@@ -1,5 +1,5 @@
 """
-Connecting to one of several targets.
+Connecting to one of several targets, and knowing which of them are up.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     ITransport,
 )
+from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import Attribute, Interface, implementer
 
 from mtlsgate.reasons import Reason
 from mtlsgate.text import printable
-from mtlsgate.upstream.rotation import Rotation
-from mtlsgate.upstream.targets import Target
+from mtlsgate.upstream.rotation import Balance, Member, Rotation
+from mtlsgate.upstream.state import TargetState, TargetStates, TargetUse
+from mtlsgate.upstream.targets import Listed, Target
 from mtlsgate.upstream.tls import TlsClient
 from mtlsgate.upstream.verified import HandshakeFailed
+
+_log = Logger("mtlsgate.targets")
 
 #: Failures after which the next target is tried.  Any other failure is the caller's,
 #: for example a factory that builds no protocol.
@@ -87,10 +91,19 @@ class Dialled:
 
     :ivar protocol: the connected protocol.
     :ivar target: the target.
+    :ivar use: counts the connection; whoever gets it ends it.
     """
 
     protocol: IProtocol
     target: Target
+    use: TargetUse
+
+
+class IHasTargets(Interface):
+    """A protocol's factory that connects to targets.  Status, metrics and readiness tell of
+    them."""
+
+    backends = Attribute("The targets, a `Backends`.")
 
 
 @implementer(IStreamClientEndpoint)
@@ -98,26 +111,37 @@ class Backends:
     """
     An endpoint that connects to the next reachable target.
 
-    :ivar rotation: the targets and their state.
+    :ivar server: the server's name, for the log.
+    :ivar rotation: the targets and their states.
+    :ivar is_checked: whether something checks the targets: then only a check finds a
+        target up again.
     """
 
     def __init__(
         self,
-        targets: Sequence[Target],
+        targets: Sequence[Listed[Target]],
         reactor: object,
         *,
+        server: str = "",
+        states: TargetStates | None = None,
         tls: TlsClient | None = None,
         connect_timeout: float = 5.0,
         retry_after: float = 10.0,
+        balance: Balance = "round_robin",
+        is_checked: bool = False,
         clock: IReactorTime | None = None,
         endpoint: Callable[[Target, object, float], IStreamClientEndpoint] = Target.endpoint,
     ) -> None:
         """
         :param targets: the targets, at least one.
         :param reactor: makes the connections.
+        :param server: the server's name.
+        :param states: what is known of targets; by default nothing is.
         :param tls: speaks TLS to the targets.
         :param connect_timeout: seconds to connect to each target, including TLS.
-        :param retry_after: for how many seconds a failed target is skipped.
+        :param retry_after: for how many seconds a failed target is skipped, if nothing
+            checks the targets.
+        :param balance: how a target is chosen.
         :param clock: by default the reactor.
         :param endpoint: makes the endpoint for a target.
         :raises ValueError: in one line, if a target cannot be dialled in this way.
@@ -125,21 +149,71 @@ class Backends:
         self._clock: IReactorTime = reactor if clock is None else clock  # type: ignore[assignment]
         self._tls = tls
         self._connect_timeout = connect_timeout
-        self.rotation = Rotation(tuple(dict.fromkeys(targets)), retry_after)
+        self.server = server
+        self.is_checked = is_checked
+        known = TargetStates() if states is None else states
+        # Two spellings may mean one target.
+        first = {one.target: one for one in reversed(targets)}
+        members = [
+            Member(known.of(server, one.target), one.weight, one.is_backup)
+            for one in targets
+            if first[one.target] is one
+        ]
+        self.rotation = Rotation(members, None if is_checked else retry_after, balance)
         self._endpoints: dict[Target, IStreamClientEndpoint] = {}
-        for target in targets:
+        for target in first:
             self._endpoints[target] = endpoint(target, reactor, connect_timeout)
             self._wrapped(target, b"")
+
+    @property
+    def states(self) -> tuple[TargetState, ...]:
+        """The targets' states, in the order of the configuration."""
+        return tuple(one.state for one in self.rotation.members)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a target is up.  Before the first check none is; where nothing checks,
+        one that is not known to be down counts, and one that is due to be tried again."""
+        if self.is_checked:
+            return any(state.is_up for state in self.states)
+        now = self.now()
+        return any(self.rotation.is_usable(state, now) for state in self.states)
+
+    def reachable(self, state: TargetState) -> None:
+        """Note that a target answered."""
+        since = state.answered()
+        if since is not None:
+            _log.info(
+                "{server}: target {target} is up again after {seconds:.3g} s",
+                server=self.server,
+                target=printable(state.target.text),
+                seconds=self.now() - since,
+            )
+
+    def unreachable(self, state: TargetState, problem: str) -> None:
+        """
+        Note that a target failed.
+
+        :param problem: why, in words.
+        """
+        if state.failed(self.now(), problem):
+            _log.warn(
+                "{server}: target {target} is down: {problem}",
+                server=self.server,
+                target=printable(state.target.text),
+                problem=problem,
+            )
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
         :returns: the connected protocol; fails with `Unreachable`
             (`IStreamClientEndpoint`).
         """
-        return self.dial(factory).addCallback(lambda dialled: dialled.protocol)
+        # Nobody tells when this connection is over.
+        return self.dial(factory).addCallback(_uncounted)
 
     def dial(
-        self, factory: IProtocolFactory, preface: bytes = b"", first: Target | None = None
+        self, factory: IProtocolFactory, preface: bytes = b"", first: TargetState | None = None
     ) -> Deferred[Dialled]:
         """
         :param preface: bytes to send before anything else, even before TLS.  The
@@ -151,10 +225,16 @@ class Backends:
         return _Dialling(self, factory, preface, first).outcome
 
     def attempt(
-        self, target: Target, factory: IProtocolFactory, preface: bytes
+        self, state: TargetState, factory: IProtocolFactory, preface: bytes
     ) -> Deferred[IProtocol]:
         """:returns: the protocol, connected in time to this target only."""
-        dialling = self._wrapped(target, preface).connect(factory)
+        began = self.now()
+
+        def connected(protocol: IProtocol) -> IProtocol:
+            state.dialled(self.now() - began)
+            return protocol
+
+        dialling = self._wrapped(state.target, preface).connect(factory).addCallback(connected)
         if preface and self._tls is None:
             dialling.addCallback(_say, preface)
         if dialling.called and not dialling.paused:
@@ -169,7 +249,11 @@ class Backends:
         return self._tls.wrap(endpoint, target.host, preface)
 
     def describe(self, target: Target, failure: Failure) -> FailedAttempt:
-        """:returns: the failed attempt, described in words."""
+        """
+        :returns: the failed attempt, described in words.
+        :raises Exception: the failure's own, if it is not the target's fault.
+        """
+        failure.trap(*_FAILURES, TimeoutError)
         cause = failure.value
         if isinstance(cause, _TIMEOUTS):
             text = f"no answer within {self._connect_timeout:g} s"
@@ -195,7 +279,7 @@ class _Dialling:
         backends: Backends,
         factory: IProtocolFactory,
         preface: bytes,
-        first: Target | None = None,
+        first: TargetState | None = None,
     ) -> None:
         self._backends = backends
         self._factory = factory
@@ -215,33 +299,42 @@ class _Dialling:
     def _next(self) -> None:
         backends = self._backends
         tried = [one.target for one in self._attempts]
-        target, self._first = self._first, None
-        if target is None:
-            target = backends.rotation.choose(backends.now(), tried)
-        if target is None:
+        state, self._first = self._first, None
+        if state is None:
+            state = backends.rotation.choose(backends.now(), tried)
+        if state is None:
             self.outcome.errback(Unreachable(self._attempts))
             return
-        underway = backends.attempt(target, self._factory, self._preface)
+        use = TargetUse(state)
+        underway = backends.attempt(state, self._factory, self._preface)
         self._underway = underway.addCallbacks(
-            partial(self._connected, target), partial(self._failed, target)
+            partial(self._connected, use), partial(self._failed, use)
         ).addErrback(self._broken)
 
-    def _connected(self, target: Target, protocol: IProtocol) -> None:
-        self._backends.rotation.answered(target)
-        self.outcome.callback(Dialled(protocol, target))
+    def _connected(self, use: TargetUse, protocol: IProtocol) -> None:
+        backends, state = self._backends, use.state
+        if not backends.is_checked or state.is_up is None:
+            backends.reachable(state)
+        self.outcome.callback(Dialled(protocol, state.target, use))
 
-    def _failed(self, target: Target, failure: Failure) -> None:
+    def _failed(self, use: TargetUse, failure: Failure) -> None:
+        use.end()
         if self._cancelled:
             return
-        failure.trap(*_FAILURES, TimeoutError)
-        backends = self._backends
-        backends.rotation.failed(target, backends.now())
-        self._attempts.append(backends.describe(target, failure))
+        backends, state = self._backends, use.state
+        attempt = backends.describe(state.target, failure)
+        backends.unreachable(state, attempt.problem)
+        self._attempts.append(attempt)
         self._next()
 
     def _broken(self, failure: Failure) -> None:
         if not self.outcome.called:
             self.outcome.errback(failure)
+
+
+def _uncounted(dialled: Dialled) -> IProtocol:
+    dialled.use.end()
+    return dialled.protocol
 
 
 def _say(protocol: IProtocol, preface: bytes) -> IProtocol:

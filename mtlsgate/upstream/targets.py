@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Generic, TypeVar, cast
 
 from attrs import frozen
 from twisted.internet.endpoints import HostnameEndpoint, clientFromString
@@ -18,6 +18,7 @@ from twisted.internet.interfaces import (
 from twisted.plugin import getPlugins
 
 from mtlsgate.certificates.server_identity import as_address
+from mtlsgate.errors import did_you_mean
 from mtlsgate.text import quoted
 from mtlsgate.upstream.dialling import endpoint_of
 from mtlsgate.upstream.dialling_reactor import dialling
@@ -30,6 +31,9 @@ _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _MAX_PATH = 107
 #: One character of an endpoint string; a backslash escapes it.
 _CHARACTER = re.compile(r"\\(.)|(.)", re.DOTALL)
+#: What an object in a ``target`` attribute may have.
+_KEYS = ("address", "weight", "backup")
+_MOST_WEIGHT = 100
 
 
 @frozen
@@ -74,22 +78,63 @@ class Target:
         return endpoint_of(reactor, (self.host, self.port), timeout)
 
 
-def parse_targets(written: object, parse: Callable[[str], T]) -> list[T]:
+@frozen
+class Listed(Generic[T]):
     """
-    :param written: the value of a ``target`` attribute: a string or a list of strings.
+    An entry of a ``target`` attribute.
+
+    :ivar target: the target.
+    :ivar weight: its share of the connections, in proportion to the others' weights.
+    :ivar is_backup: whether it is used only while no other target is up.
+    """
+
+    target: T
+    weight: int = 1
+    is_backup: bool = False
+
+
+def parse_targets(written: object, parse: Callable[[str], T]) -> list[Listed[T]]:
+    """
+    :param written: the value of a ``target`` attribute: a string, an object with
+        ``address``, ``weight`` and ``backup``, or a list of these.
     :param parse: parses one target; raises ValueError if it is wrong.
     :returns: at least one target, without duplicates.
     :raises ValueError: with the problem, in one line.
     """
     entries: list[object] = list(written) if isinstance(written, list | tuple) else [written]
-    texts = [entry for entry in entries if isinstance(entry, str)]
-    if not texts or len(texts) < len(entries):
-        raise ValueError("must be a string, or a list of strings that is not empty")
-    targets = [parse(text) for text in texts]
+    texts = [entry.get("address") if isinstance(entry, dict) else entry for entry in entries]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(
+            "must be a string, or a list of strings that is not empty; "
+            'an object with an "address" may stand for a string'
+        )
+    listed = [
+        _listed(parse(text), text, entry if isinstance(entry, dict) else {})
+        for text, entry in zip(cast(list[str], texts), entries, strict=True)
+    ]
+    targets = [one.target for one in listed]
     for number, target in enumerate(targets):
         if target in targets[:number]:
-            raise ValueError(f"{quoted(texts[number])} is listed twice")
-    return targets
+            raise ValueError(f"{quoted(str(texts[number]))} is listed twice")
+    if all(one.is_backup for one in listed):
+        raise ValueError("all are backups: at least one must not be")
+    return listed
+
+
+def _listed(target: T, text: str, written: Mapping[str, object]) -> Listed[T]:
+    for name in written:
+        if name not in _KEYS:
+            known = ", ".join(_KEYS)
+            hint = did_you_mean(name, _KEYS)
+            raise ValueError(f"{quoted(text)}: unknown {quoted(name)}{hint} (there are: {known})")
+    weight, backup = written.get("weight"), written.get("backup")
+    if weight is None:
+        weight = 1
+    if not isinstance(weight, int) or isinstance(weight, bool) or not 1 <= weight <= _MOST_WEIGHT:
+        raise ValueError(f"{quoted(text)}: weight must be a whole number from 1 to {_MOST_WEIGHT}")
+    if not isinstance(backup, bool | None):
+        raise ValueError(f"{quoted(text)}: backup must be true or false")
+    return Listed(target, weight, backup is True)
 
 
 def refuse_plaintext(target: Target) -> None:

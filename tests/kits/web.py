@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from attrs import frozen
+from attrs import Factory, frozen
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
@@ -26,6 +26,7 @@ from mtlsgate.interfaces import IGate, IProtocolEnvironment
 from mtlsgate.protocols import no_gate
 from mtlsgate.protocols.web import WebConfiguration, plugin, threads, wsgi_call
 from mtlsgate.testing import Authority, Client, Credential
+from mtlsgate.upstream.state import TargetStates
 from tests.kits.gate import Log, MemoryGate, rule
 
 
@@ -104,6 +105,7 @@ class Environment:
     names_elsewhere: tuple[str, ...] = ()
     client_authentication: str = "required"
     gate: Callable[[], IGate] = no_gate
+    target_states: TargetStates = Factory(TargetStates)
 
     def read(self, material: Material) -> bytes:
         raise AssertionError("there is none")

@@ -22,17 +22,20 @@ from zope.interface import implementer, provider
 from zope.interface.verify import verifyObject
 
 from mtlsgate.interfaces import IProtocolPlugin
+from mtlsgate.load.epoch import load
 from mtlsgate.protocols.proxy import ProxyFactory, plugin
 from mtlsgate.proxyprotocol import Header, HeaderReader, SslClient, TlvType, parse_ssl
 from mtlsgate.testing import Authority, Client, MemoryTransport, Version, self_signed
 from mtlsgate.upstream.announce import CERTIFICATE_TLV, Announcement
 from mtlsgate.upstream.backends import Backends
 from mtlsgate.upstream.relay import RelayLimits
-from mtlsgate.upstream.targets import parse_target
+from mtlsgate.upstream.state import TargetStates
+from mtlsgate.upstream.targets import Listed, parse_target
 from mtlsgate.upstream.tls import TlsClient
 from tests.kits.gate import Log, MemoryGate, admitted, rule
+from tests.kits.http import MemoryReactor
+from tests.kits.pki import NOW, Site, site
 from tests.kits.pki import server as server_block
-from tests.kits.pki import site
 from tests.kits.upstream import MemoryServer
 
 GATE = IPv4Address("TCP", "127.0.0.1", 8443)
@@ -102,7 +105,7 @@ class Proxy:
     def __attrs_post_init__(self) -> None:
         self.line = line = Line(self.clock)
         backends = Backends(
-            [parse_target("127.0.0.1:9000")],
+            [Listed(parse_target("127.0.0.1:9000"))],
             MemoryReactorClock(),
             clock=self.clock,
             connect_timeout=5.0,
@@ -231,6 +234,68 @@ def test_gone_while_dialling(version: Version, log: Log) -> None:
     client.reset()
     assert proxy.line.connections == []
     assert proxy.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("ending", ["client", "target", "while dialling"])
+def test_a_connection_counts_for_its_target_until_it_is_over(ending: str, log: Log) -> None:
+    """From the choice of the target on, and however it ends."""
+    proxy = Proxy(log)
+    assert isinstance(proxy.gate.application, ProxyFactory)
+    [state] = proxy.gate.application.backends.states
+    proxy.line.hanging = ending == "while dialling"
+    client = proxy.connect()
+    client.handshake()
+    assert state.in_use == 1
+    if ending == "target":
+        proxy.line.only.abortConnection()
+    else:
+        client.reset()
+    proxy.clock.advance(0)
+    assert state.in_use == 0
+
+
+def loaded(
+    here: Site, text: str, reactor: object, states: TargetStates | None = None
+) -> ProxyFactory:
+    """:returns: the application of the only server."""
+    here.write("gate.hcl", text)
+    epoch = load(str(here.config), {}, lambda: NOW, reactor=reactor, target_states=states)
+    [server] = epoch.servers
+    assert isinstance(server.gate.application, ProxyFactory)
+    return server.gate.application
+
+
+def test_a_reload_keeps_what_is_known_of_a_target(here: Site) -> None:
+    """If it is the same target; whatever else changes."""
+    states, reactor = TargetStates(), MemoryReactor()
+    first = loaded(here, block('target = ["127.0.0.1:9000", "127.0.0.1:9001"]'), reactor, states)
+    first.backends.unreachable(first.backends.states[0], "connection refused")
+    text = block('target = ["127.0.0.1:9002", { address = "127.0.0.1:9000", weight = 2 }]')
+    second = loaded(here, text, reactor, states)
+    assert [one.is_up for one in second.backends.states] == [None, False]
+    assert second.backends.states[1].problem == "connection refused"
+
+
+@pytest.mark.parametrize(
+    ("proxy_protocol", "header"),
+    [
+        ("", b""),
+        ('proxy_protocol = "v1"', b"PROXY UNKNOWN\r\n"),
+        ('proxy_protocol = "v2"', b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+    ],
+)
+def test_a_check_says_that_it_has_no_client(proxy_protocol: str, header: bytes, here: Site) -> None:
+    """A target that wants a PROXY header gets one (2.1, LOCAL), or it would refuse."""
+    reactor = MemoryReactor()
+    text = block(f'target = "127.0.0.1:9000"\nhealth_check {{}}\n{proxy_protocol}')
+    application = loaded(here, text, reactor)
+    application.doStart()
+    [backend] = reactor.backends
+    assert backend.received() == header
+    assert application.backends.states[0].is_up
+    application.doStop()
+    reactor.advance(60)
+    assert len(reactor.backends) == 1
 
 
 def test_a_reset_on_one_side_is_a_reset_on_the_other(version: Version, log: Log) -> None:
@@ -419,7 +484,7 @@ def test_target_that_breaks_off(version: Version, log: Log, events: list[LogEven
     credential = authority.issue("x", dns_names=["x"], usages=["server_auth"])
     target = MemoryServer(credential, proxy.clock, version, demand=True)
     backends = Backends(
-        [parse_target("127.0.0.1:9000")],
+        [Listed(parse_target("127.0.0.1:9000"))],
         MemoryReactorClock(),
         clock=proxy.clock,
         tls=TlsClient([authority.certificate], server_name="x"),
@@ -571,6 +636,19 @@ def test_each_attribute_is_read(attributes: str, tmp_path: Path) -> None:
             '5:1: protocol "proxy": proxy_protocol_certificate needs proxy_protocol = "v2"',
         ),
         ('target = "127.0.0.1:80"\nalpn = [""]', '5:9: protocol "proxy": alpn: is empty: write a'),
+        (
+            'target = { address = "127.0.0.1:80", wight = 2 }',
+            '4:10: protocol "proxy": target: "127.0.0.1:80": unknown "wight"; did you mean "w',
+        ),
+        ('target = "127.0.0.1:80"\nbalance = "random"', "5:11: protocol \"proxy\": balance: must"),
+        (
+            'target = "127.0.0.1:80"\nhealth_check {\n  path = "/"\n}',
+            '6:3: health_check: unknown attribute "path"',
+        ),
+        (
+            'target = "127.0.0.1:80"\nretry_after = "1s"\nhealth_check {}',
+            '5:1: protocol "proxy": retry_after has no effect with a health_check',
+        ),
         ('target = "127.0.0.1:80"\nidle_timeout = "0s"', "5:16: protocol \"proxy\": idle_timeou"),
     ],
 )  # fmt: skip

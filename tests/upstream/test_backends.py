@@ -24,8 +24,9 @@ from zope.interface.verify import verifyObject
 
 from mtlsgate.testing import RecordingFactory, RecordingProtocol
 from mtlsgate.upstream.backends import Backends, Dialled, Unreachable
-from mtlsgate.upstream.rotation import Rotation
-from mtlsgate.upstream.targets import Target, parse_target
+from mtlsgate.upstream.rotation import Member, Rotation
+from mtlsgate.upstream.state import TargetState
+from mtlsgate.upstream.targets import Listed, Target, parse_target
 from tests.kits.upstream import ScriptedEndpoint
 
 A, B, C = (parse_target(f"127.0.0.1:{port}") for port in (1, 2, 3))
@@ -51,18 +52,18 @@ A, B, C = (parse_target(f"127.0.0.1:{port}") for port in (1, 2, 3))
 def test_a_failed_target_is_skipped_and_retried(story: list[str]) -> None:
     """A target that failed is skipped, and retried after ``retry_after``; if all are down
     nothing fails without a try."""
-    rotation = Rotation((A, B, C), 10.0)
-    names = {"A": A, "B": B, "C": C}
+    states = {name: TargetState(target) for name, target in zip("ABC", (A, B, C), strict=True)}
+    rotation = Rotation([Member(one) for one in states.values()], 10.0)
     for step in story:
         time, what = step.split()
         chosen, _, tried = what[1:].partition("/")
         if what[0] == "?":
-            found = rotation.choose(float(time), [names[one] for one in tried])
-            assert (step, found) == (step, names.get(chosen))
+            found = rotation.choose(float(time), [states[one].target for one in tried])
+            assert (step, found) == (step, states.get(chosen))
         elif what[0] == "-":
-            rotation.failed(names[chosen], float(time))
+            states[chosen].failed(float(time), "connection refused")
         else:
-            rotation.answered(names[chosen])
+            states[chosen].answered()
 
 
 class Field:
@@ -72,7 +73,7 @@ class Field:
         self.clock = Clock()
         self.endpoints = {target: ScriptedEndpoint() for target in targets}
         self.backends = Backends(
-            targets,
+            [Listed(one) for one in targets],
             MemoryReactorClock(),
             clock=self.clock,
             connect_timeout=5.0,

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.testing import MemoryReactorClock
 
 from mtlsgate.upstream.dialling import SocketEndpoint
-from mtlsgate.upstream.targets import Target, parse_target
+from mtlsgate.upstream.targets import Listed, Target, parse_target, parse_targets
 
 
 @pytest.mark.parametrize(
@@ -137,4 +137,53 @@ def test_endpoint_strings_in_error(text: str) -> None:
     at the first connection."""
     with pytest.raises(ValueError, match="no endpoint that Twisted understands") as caught:
         parse_target(text).endpoint(MemoryReactorClock(), 5.0)
+    assert str(caught.value).isprintable()
+
+
+LOCAL = parse_target("127.0.0.1:80")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("127.0.0.1:80", [Listed(LOCAL)]),
+        (["127.0.0.1:80"], [Listed(LOCAL)]),
+        ({"address": "127.0.0.1:80", "weight": 3}, [Listed(LOCAL, 3)]),
+        (
+            ["127.0.0.1:80", {"address": "[::1]:80", "backup": True}],
+            [Listed(LOCAL), Listed(parse_target("[::1]:80"), 1, True)],
+        ),
+        ([{"address": "127.0.0.1:80", "weight": None, "backup": None}], [Listed(LOCAL)]),
+    ],
+)
+def test_a_list_may_hold_objects(written: object, expected: list[Listed[Target]]) -> None:
+    """With a weight, or as a backup."""
+    assert parse_targets(written, parse_target) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ([], "must be a string, or a list of strings that is not empty"),
+        ({}, "must be a string, or a list of strings that is not empty"),
+        ([{"weight": 3}], 'an object with an "address" may stand for a string'),
+        (["127.0.0.1:80", 80], "must be a string, or a list"),
+        (["127.0.0.1:80", {"address": "127.0.0.1:80"}], '"127.0.0.1:80" is listed twice'),
+        (
+            {"address": "127.0.0.1:80", "wieght": 3},
+            '"127.0.0.1:80": unknown "wieght"; did you mean "weight"? (there are: address',
+        ),
+        ({"address": "127.0.0.1:80", "weight": 0}, "weight must be a whole number from 1 to 100"),
+        ({"address": "127.0.0.1:80", "weight": 101}, "weight must be a whole number from"),
+        ({"address": "127.0.0.1:80", "weight": 1.5}, "weight must be a whole number from"),
+        ({"address": "127.0.0.1:80", "weight": True}, "weight must be a whole number from"),
+        ({"address": "127.0.0.1:80", "backup": "yes"}, "backup must be true or false"),
+        ({"address": "127.0.0.1:80", "backup": True}, "all are backups: at least one must not be"),
+    ],
+)
+def test_a_list_in_error(written: object, problem: str) -> None:
+    """Each is said in one line."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        parse_targets(written, parse_target)
+    assert problem in str(caught.value)
     assert str(caught.value).isprintable()

@@ -6,18 +6,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from attrs import Factory, frozen
 
-from mtlsgate.config import Duration, Located, Misconfigured, PeerText, Size
+from mtlsgate.config import Duration, PeerText, Size
 from mtlsgate.http.authority import is_authority
 from mtlsgate.http.fields import HOP_BY_HOP, folded, is_token, is_value
 from mtlsgate.protocols.http.forwarding import OWN
 from mtlsgate.protocols.http.identity import Detail
 from mtlsgate.text import quoted
-from mtlsgate.upstream.targets import Target, parse_target, parse_targets, refuse_plaintext
-from mtlsgate.upstream.tls import TargetTls
+from mtlsgate.upstream.checks import HealthCheck
+from mtlsgate.upstream.configuration import TargetAttributes
+from mtlsgate.upstream.targets import Listed, Target, parse_target
 
 _URL = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#@]*)(?P<rest>.*)", re.IGNORECASE)
 _PORTS = {"http": 80, "https": 443}
@@ -31,14 +32,34 @@ _INSTEAD = {
 }
 
 
+#: What a path and a query may be (RFC 9112, 3.2.1): visible ASCII, and no fragment.
+_PATH = re.compile(r"/[!-\"$-~]*")
+
+
 @frozen(kw_only=True)
-class HttpConfiguration:
+class HttpHealthCheck(HealthCheck):
     """
-    :ivar target: where requests go, one or several in turn.
-    :ivar unsafe_target: whether they may go there in the clear over a network.
-    :ivar tls: TLS to the target.
-    :ivar connect_timeout: seconds to connect to one target.
-    :ivar retry_after: seconds for which a target that failed is passed over.
+    :ivar path: what to GET; None only connects.
+    :ivar status: which statuses are well; if empty, 200 to 399.
+    """
+
+    path: str | None = None
+    status: tuple[int, ...] = ()
+
+    def problems(self) -> Iterator[tuple[str | None, str]]:
+        """Yield (attribute or None, text) for what is wrong with the block as a whole."""
+        if self.path is not None and _PATH.fullmatch(self.path) is None:
+            yield "path", 'path must begin with / and be of visible ASCII, as in "/healthz"'
+        if self.path is None and self.status:
+            yield "status", "status has no effect without a path"
+        if not all(200 <= one <= 599 for one in self.status):
+            yield "status", "status: each must be from 200 to 599"
+
+
+@frozen(kw_only=True)
+class HttpConfiguration(TargetAttributes):
+    """
+    :ivar health_check: how targets are checked.
     :ivar response_timeout: seconds in which a target says or takes nothing.
     :ivar target_connections: free connections to keep to each target.
     :ivar target_keepalive: seconds to keep them.
@@ -61,11 +82,7 @@ class HttpConfiguration:
     :ivar lenient: whether to take from targets what some old servers write.
     """
 
-    target: Located[Any]
-    unsafe_target: bool = False
-    tls: TargetTls | None = None
-    connect_timeout: Duration = 5.0
-    retry_after: Duration = 10.0
+    health_check: HttpHealthCheck | None = None
     response_timeout: Duration = 60.0
     target_connections: int = 32
     target_keepalive: Duration = 60.0
@@ -89,6 +106,7 @@ class HttpConfiguration:
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield (attribute or None, text) for what is wrong with the block as a whole."""
+        yield from super().problems()
         if self.target_connections < 0:
             yield "target_connections", "target_connections must be 0 or more"
         for name in ("max_requests", "max_websockets", "max_websockets_per_client"):
@@ -101,23 +119,20 @@ class HttpConfiguration:
         if len(set(self.x_forwarded_client_cert)) < len(self.x_forwarded_client_cert):
             yield "x_forwarded_client_cert", "x_forwarded_client_cert names a key twice"
 
-    def targets(self) -> list[HttpTarget]:
+    def targets(self) -> list[Listed[HttpTarget]]:
         """
         :returns: at least one.
         :raises Misconfigured: if one of them cannot be meant.
         """
-        try:
-            targets = parse_targets(self.target.value, http_target)
-            for one in targets:
-                if one.tls and self.tls is None:
-                    raise ValueError("https:// needs a tls block that says which CA to trust")
-                if one.tls is False and self.tls is not None:
-                    raise ValueError("http:// and a tls block contradict each other; remove one")
-                if self.tls is None and not self.unsafe_target:
-                    refuse_plaintext(one.target)
-        except ValueError as error:
-            raise Misconfigured(self.target.at, f"target: {error}") from None
-        return targets
+        return self.listed(self._target, lambda one: one.target)
+
+    def _target(self, text: str) -> HttpTarget:
+        found = http_target(text)
+        if found.tls and self.tls is None:
+            raise ValueError("https:// needs a tls block that says which CA to trust")
+        if found.tls is False and self.tls is not None:
+            raise ValueError("http:// and a tls block contradict each other; remove one")
+        return found
 
     def header_problems(self) -> Iterator[tuple[PeerText, str]]:
         """Yield (header, text) for what is wrong with ``headers``."""

@@ -22,14 +22,17 @@ from mtlsgate.http.sides import ClientSide, Exchange, HttpClient
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
 from mtlsgate.protocols.http.access import AccessLog, Record, Who, who
 from mtlsgate.protocols.http.capacity import Capacity, CapacityLimits
-from mtlsgate.protocols.http.configuration import HttpConfiguration
+from mtlsgate.protocols.http.configuration import HttpConfiguration, HttpTarget
 from mtlsgate.protocols.http.exchange import ForwardedExchange
 from mtlsgate.protocols.http.forwarding import reserved
 from mtlsgate.protocols.http.identity import IdentityRules
 from mtlsgate.protocols.http.outgoing import ForwardingRules, check_method, outgoing
 from mtlsgate.protocols.http.surroundings import Surroundings
+from mtlsgate.protocols.http.target_check import PathCheck
 from mtlsgate.protocols.http.target_pool import TargetPool
-from mtlsgate.upstream.backends import Backends
+from mtlsgate.upstream.backends import Backends, IHasTargets
+from mtlsgate.upstream.checks import ConnectCheck, HealthChecker
+from mtlsgate.upstream.targets import Listed
 
 
 @frozen
@@ -40,6 +43,7 @@ class _Named:
     who: Who
 
 
+@implementer(IHasTargets)
 class HttpFactory(HttpServer):
     """
     Serves clients' connections.
@@ -63,6 +67,11 @@ class HttpFactory(HttpServer):
         self.rules = rules
         self._around = surroundings
         self._named: dict[HttpClient, _Named] = {}
+
+    @property
+    def backends(self) -> Backends:
+        """What connects to the targets."""
+        return self._around.pool.backends
 
     def startFactory(self) -> None:
         """Keep connections, to clients and to targets."""
@@ -169,7 +178,7 @@ def _rules(configuration: HttpConfiguration) -> ForwardingRules:
     return ForwardingRules(
         reserved=reserved(own),
         host=None if configuration.host is None else configuration.host.encode("ascii"),
-        default_host=configuration.targets()[0].authority,
+        default_host=configuration.targets()[0].target.authority,
         identity=IdentityRules(
             configuration.client_cert,
             configuration.client_cert_chain,
@@ -182,25 +191,41 @@ def _rules(configuration: HttpConfiguration) -> ForwardingRules:
 
 
 def _pool(configuration: HttpConfiguration, environment: IProtocolEnvironment) -> TargetPool:
-    block, clock = configuration.tls, environment.reactor
-    tls = None if block is None else block.client(environment, alpn=[b"http/1.1"])
-    try:
-        backends = Backends(
-            [one.target for one in configuration.targets()],
-            clock,
-            tls=tls,
-            connect_timeout=configuration.connect_timeout,
-            retry_after=configuration.retry_after,
-        )
-    except ValueError as error:
-        raise Misconfigured(configuration.target.at, f"target: {error}") from None
+    clock = environment.reactor
+    targets = configuration.targets()
+    backends = configuration.backends(
+        [Listed(one.target.target, one.weight, one.is_backup) for one in targets],
+        environment,
+        alpn=[b"http/1.1"],
+    )
     return TargetPool(
         backends,
         clock,
         keep=configuration.target_connections,
         keep_for=configuration.target_keepalive,
         lenient=configuration.lenient,
+        checker=_checker(configuration, targets, backends, clock),
     )
+
+
+def _checker(
+    configuration: HttpConfiguration,
+    targets: Sequence[Listed[HttpTarget]],
+    backends: Backends,
+    clock: IReactorTime,
+) -> HealthChecker | None:
+    terms = configuration.health_check
+    if terms is None:
+        return None
+    if terms.path is None:
+        return HealthChecker(backends, ConnectCheck(backends, clock), terms, clock)
+    host = configuration.host
+    hosts = {
+        one.target.target: one.target.authority if host is None else host.encode("ascii")
+        for one in targets
+    }
+    check = PathCheck(backends, clock, terms.path.encode("ascii"), terms.status, hosts)
+    return HealthChecker(backends, check, terms, clock)
 
 
 plugin = HttpPlugin()

@@ -19,6 +19,7 @@ from mtlsgate.http.fields import Line
 from mtlsgate.protocols.http.outgoing import BodyKind
 from mtlsgate.protocols.http.response import BadResponse, ResponseHandler, ResponseReader
 from mtlsgate.tls.openssl_errors import TlsError
+from mtlsgate.upstream.state import TargetUse
 from mtlsgate.upstream.targets import Target
 
 
@@ -83,6 +84,7 @@ class TargetConnection(Protocol):
     :ivar used: whether it carried a request before the present one.
     :ivar idle_since: when it was last given back.
     :ivar _user: whose request it carries, or None.
+    :ivar _use: counts that request for the target; None before the first.
     :ivar _sent: whether that request is complete.
     :ivar _chunked: whether its body is sent in chunks.
     :ivar _switched: whether another protocol is spoken.
@@ -94,6 +96,7 @@ class TargetConnection(Protocol):
     used = False
     idle_since = 0.0
     _user: TargetUser | None = None
+    _use: TargetUse | None = None
     _reader: ResponseReader | None = None
     _sent = True
     _chunked = False
@@ -114,10 +117,24 @@ class TargetConnection(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
 
-    def reached(self, target: Target) -> TargetConnection:
-        """:param target: where it leads, which is known once it is connected."""
+    def reached(self, target: Target, use: TargetUse) -> TargetConnection:
+        """
+        :param target: where it leads, which is known once it is connected.
+        :param use: counts its first request.
+        """
         self.target = target
+        self.taken(use)
         return self
+
+    def taken(self, use: TargetUse) -> None:
+        """:param use: counts the request that it is going to carry."""
+        self._use = use
+        if self._lost:
+            use.end()
+
+    def _end_use(self) -> None:
+        if self._use is not None:
+            self._use.end()
 
     def rest(self, now: float) -> None:
         """:param now: when it was given back."""
@@ -209,6 +226,7 @@ class TargetConnection(Protocol):
         """The response is complete, and its user has no more to do with this."""
         reader = self._reader
         self._user = self._reader = None
+        self._end_use()
         if self._lost:
             return
         if reader is None or not reader.reusable or not self._sent:
@@ -237,6 +255,7 @@ class TargetConnection(Protocol):
     def close(self) -> None:
         """End the connection once all is sent; nobody hears of it any more."""
         self._user = None
+        self._end_use()
         if not self._lost:
             self._feed_from(None)
             self.resumeProducing()
@@ -246,12 +265,14 @@ class TargetConnection(Protocol):
     def abort(self) -> None:
         """End the connection; nobody hears of it any more."""
         self._user = None
+        self._end_use()
         if not self._lost:
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the user, if there is one."""
         self._lost = True
+        self._end_use()
         self._keeper.remove(self)
         user, reader, self._user = self._user, self._reader, None
         if user is None or reader is None:

@@ -12,6 +12,8 @@ from twisted.internet.protocol import Factory
 
 from mtlsgate.protocols.http.target_connection import Keeper, TargetConnection
 from mtlsgate.upstream.backends import Backends, Dialled
+from mtlsgate.upstream.checks import HealthChecker
+from mtlsgate.upstream.state import TargetUse
 from mtlsgate.upstream.targets import Target
 
 #: Seconds since a connection's last use, for a request that cannot be sent twice: no target
@@ -47,11 +49,13 @@ class TargetPool:
         keep: int,
         keep_for: float,
         lenient: bool = False,
+        checker: HealthChecker | None = None,
     ) -> None:
         """
         :param keep: how many free connections to keep to each target.
         :param keep_for: for how many seconds.
         :param lenient: whether to take what some old servers write.
+        :param checker: checks the targets.
         """
         self.backends = backends
         self._clock = clock
@@ -62,6 +66,7 @@ class TargetPool:
         self._farewells: dict[TargetConnection, IDelayedCall] = {}
         self._sweep: IDelayedCall | None = None
         self._stopped = False
+        self._checker = checker
 
     def take(
         self, *, fresh: bool, replayable: bool
@@ -72,9 +77,9 @@ class TargetPool:
         :returns: a connection to the target whose turn it is; the Deferred
             fails with `Unreachable`.
         """
-        target = self.backends.rotation.choose(self._clock.seconds())
-        if not fresh and target is not None:
-            free = self._free.get(target, [])
+        state = self.backends.rotation.choose(self._clock.seconds())
+        if not fresh and state is not None:
+            free = self._free.get(state.target, [])
             while free:
                 found = free.pop()
                 if not found.usable:
@@ -83,14 +88,15 @@ class TargetPool:
                 if not replayable and self._clock.seconds() - found.idle_since > RECENT:
                     free.append(found)
                     break
+                found.taken(TargetUse(state))
                 return found
-        dialling = self.backends.dial(_ConnectionFactory(self, lenient=self._lenient), first=target)
+        dialling = self.backends.dial(_ConnectionFactory(self, lenient=self._lenient), first=state)
         return dialling.addCallback(self._connected)
 
     def _connected(self, dialled: Dialled) -> TargetConnection:
         connection = dialled.protocol
         assert isinstance(connection, TargetConnection)
-        return connection.reached(dialled.target)
+        return connection.reached(dialled.target, dialled.use)
 
     def put(self, connection: TargetConnection) -> None:
         """Take a connection back that is free again."""
@@ -133,12 +139,16 @@ class TargetPool:
             self._sweep = self._clock.callLater(again, self._close_old)
 
     def start(self) -> None:
-        """Keep connections."""
+        """Keep connections, and check the targets."""
         self._stopped = False
+        if self._checker is not None:
+            self._checker.start()
 
     def stop(self) -> None:
-        """Close what is free, and keep no more."""
+        """Close what is free, keep no more, and check no more."""
         self._stopped = True
+        if self._checker is not None:
+            self._checker.stop()
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
