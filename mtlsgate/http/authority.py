@@ -52,7 +52,7 @@ def ask(method: bytes, target: bytes, hosts: Sequence[bytes], version: bytes) ->
     :param method: the request's.
     :param target: the target in the request line.
     :param hosts: the values of its ``Host`` fields.
-    :param version: ``HTTP/1.1`` or ``HTTP/1.0``.
+    :param version: the request's.
     :raises Refusal: if it is not clear what the request asks for.
     """
     if _TARGET.fullmatch(target) is None:
@@ -95,6 +95,20 @@ def _with_port(authority: bytes, port: bytes) -> bytes:
     found = _AUTHORITY.fullmatch(authority)
     assert found is not None
     return found["host"].lower() + b":" + (found["port"] or port)
+
+
+def same_authority(one: bytes, other: bytes, scheme: bytes) -> bool:
+    """
+    :param scheme: ``http`` or ``https``, which says what port is meant where none is named.
+    :returns: whether both name one host and port.
+    """
+    if one == other:
+        return True
+    port = _PORTS.get(scheme.lower(), b"")
+    try:
+        return _with_port(_checked(one), port) == _with_port(_checked(other), port)
+    except Refusal:
+        return False
 
 
 def _checked(authority: bytes) -> bytes:

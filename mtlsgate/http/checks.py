@@ -42,4 +42,4 @@ def check_size(size: int, limits: HttpLimits) -> None:
 
 def expects_continue(head: RequestHead) -> bool:
     """:returns: whether the client waits for 100 with its body (RFC 9110, 10.1.1)."""
-    return head.length != 0 and head.version == b"HTTP/1.1" and bool(head.values(b"expect"))
+    return head.length != 0 and head.version != b"HTTP/1.0" and bool(head.values(b"expect"))

@@ -29,9 +29,9 @@ class RequestHead:
     A request line and what comes with it.
 
     :ivar target: the request target, as it was sent.
-    :ivar version: ``HTTP/1.1`` or ``HTTP/1.0``.
+    :ivar version: ``HTTP/1.1`` or ``HTTP/1.0``; ``HTTP/2.0`` if it came so.
     :ivar lines: all fields, in order.
-    :ivar length: of the body; None if it comes in chunks.
+    :ivar length: of the body; None if only its end tells.
     :ivar _named: the values of the fields, by their name in lower case.
     """
 
@@ -80,8 +80,22 @@ def request_head(lines: Sequence[bytes]) -> RequestHead:
         raise MalformedMessage("the request line is malformed")
     method, target, version = found.groups()
     read = fields(rest)
+    return RequestHead(method, target, version, read, _length(*_framing(read), version))
+
+
+def content_length(lines: Sequence[Line]) -> int | None:
+    """
+    :returns: what the fields say of a body that something else frames; None if nothing.
+    :raises MalformedMessage: if that is ambiguous.
+    """
+    lengths, _ = _framing(lines)
+    return _one_length(lengths) if lengths else None
+
+
+def _framing(lines: Sequence[Line]) -> tuple[list[bytes], list[bytes]]:
+    """:returns: the values of ``Content-Length`` and of ``Transfer-Encoding``."""
     lengths, codings = [], []
-    for name, value in read:
+    for name, value in lines:
         lower = name.lower()
         if lower == b"content-length":
             lengths.append(value)
@@ -92,7 +106,7 @@ def request_head(lines: Sequence[bytes]) -> RequestHead:
             raise MalformedMessage(
                 "a field that only looks like Content-Length or Transfer-Encoding"
             )
-    return RequestHead(method, target, version, read, _length(lengths, codings, version))
+    return lengths, codings
 
 
 def _length(lengths: list[bytes], codings: list[bytes], version: bytes) -> int | None:
@@ -105,13 +119,14 @@ def _length(lengths: list[bytes], codings: list[bytes], version: bytes) -> int |
             # RFC 9112, 6.1: its framing cannot be trusted.
             raise MalformedMessage("Transfer-Encoding in an HTTP/1.0 request")
         return None
+    return _one_length(lengths) if lengths else 0
+
+
+def _one_length(lengths: Sequence[bytes]) -> int:
+    """:raises MalformedMessage: if it is not one length."""
     if len(lengths) > 1:
         raise MalformedMessage("several Content-Length fields")
-    return _content_length(lengths[0]) if lengths else 0
-
-
-def _content_length(value: bytes) -> int:
-    """:raises MalformedMessage: if it is no length."""
+    [value] = lengths
     if not value.isdigit() or len(value) > _MAX_DIGITS:
         raise MalformedMessage("Content-Length is not a number")
     return int(value)

@@ -153,7 +153,7 @@ def _asks_for_websocket(head: RequestHead, connection: Sequence[bytes]) -> bool:
     # Of all upgrades only this: h2c would lead past the gate.
     return (
         head.method == b"GET"
-        and head.version == b"HTTP/1.1"
+        and head.version != b"HTTP/1.0"
         and upgrade == [b"websocket"]
         and b"upgrade" in tokens(connection)
     )

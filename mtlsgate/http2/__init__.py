@@ -1,0 +1,18 @@
+"""
+HTTP/2 as a server (RFC 9113): connections of many requests, for every protocol that speaks
+HTTP.
+
+The library ``h2`` knows frames, header compression and the states of streams.  This package
+holds clients to limits, controls the flow, and makes of each stream the client's side of an
+exchange (`mtlsgate.http.sides`).
+
+============  ====================================================================
+`faults`      what a client did wrong: to its connection, or in one request
+`frames`      frames out of bytes, before ``h2`` reads them (sans-I/O)
+`budgets`     how much a client may send that carries nothing (pure)
+`session`     frames into events, and responses into frames (sans-I/O)
+`heads`       header fields to requests, and from responses (pure)
+`stream`      one stream: the client's side of an exchange
+`connection`  a client's connection
+============  ====================================================================
+"""

@@ -1,0 +1,443 @@
+"""
+One HTTP/2 connection without any I/O: bytes in, events out; responses in, bytes out.
+
+``h2`` does the framing, the compression of headers and the states of streams.  What it would
+make an error of the whole connection, though it is one request's, it does not get to see: the
+header fields, which `mtlsgate.http2.heads` reads, and GOAWAY, after which it would send nothing
+more.
+
+Flow control (RFC 9113, 5.2): bytes of bodies count against the window of the connection and
+that of the stream.  The connection's is opened again as soon as bytes come, so that a stream
+that nobody reads takes nothing from the others; the stream's when `Session.taken` says that
+somebody took them.  So a connection holds no more than ``MAX_STREAMS`` times ``STREAM_WINDOW``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, TypeAlias, cast
+
+from attrs import frozen
+from h2 import events as h2_events
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+from hpack.exceptions import HPACKError, OversizedHeaderListError
+from hpack.hpack import Decoder, Encoder
+from hyperframe.frame import GoAwayFrame
+
+from mtlsgate.http.bodies import MAX_FIELDS
+from mtlsgate.http.fields import Line
+from mtlsgate.http2.budgets import Budgets, Spent
+from mtlsgate.http2.faults import ConnectionFault
+from mtlsgate.http2.frames import MAX_FRAME, PREFACE, Frame, FrameReader, Kind
+
+#: Requests that one connection may have underway.
+MAX_STREAMS = 100
+#: Bytes of a request's body that may be here, and not taken.  Not below 65,535, which a client
+#: may send before it has read the settings.
+STREAM_WINDOW = 128 * 1024
+#: Bytes of bodies that may be underway on a connection.
+CONNECTION_WINDOW = 1024 * 1024
+#: The largest table that compresses responses.  A client may allow more, but it is this side's
+#: memory, and it is searched field by field.
+MAX_TABLE = 4096
+#: RFC 7541, 4.1: what each field counts besides its bytes.
+_PER_FIELD = 32
+#: RFC 9113, 6.8.
+_GOAWAY_SIZE = 8
+#: What the PING of `Session.announce` carries.
+LAST_CALL = b"last one"
+_OF_STREAMS = (Kind.DATA, Kind.HEADERS, Kind.RST_STREAM)
+#: GOAWAY with this says: nothing is refused yet, but send no more (RFC 9113, 6.8).
+_ANY_STREAM = 2**31 - 1
+
+
+@frozen
+class Requested:
+    """A request's header fields came."""
+
+    stream: int
+    fields: Sequence[Line]
+    ended: bool
+
+
+@frozen
+class Came:
+    """A piece of a request's body came."""
+
+    stream: int
+    data: bytes
+    ended: bool
+
+
+@frozen
+class Trailed:
+    """A request's trailer fields came; it is complete."""
+
+    stream: int
+    fields: Sequence[Line]
+
+
+@frozen
+class Reset:
+    """A stream is over before its time."""
+
+    stream: int
+    code: int
+    by_client: bool
+
+
+@frozen
+class Opened:
+    """The window of a stream is larger; 0 for that of the connection, None for all."""
+
+    stream: int | None
+
+
+@frozen
+class Leaving:
+    """The client begins no more requests."""
+
+
+@frozen
+class Answered:
+    """The client answered a PING."""
+
+    data: bytes
+
+
+#: What a `Session` reads.
+Event: TypeAlias = Requested | Came | Trailed | Reset | Opened | Leaving | Answered
+
+
+class _CompressionFault(ProtocolError):
+    """A header block that is not one (RFC 9113, 4.3)."""
+
+    error_code = ErrorCodes.COMPRESSION_ERROR
+
+
+class _TooLong(ProtocolError):
+    """Header fields that are far more than the limit: what HPACK made of few bytes."""
+
+    error_code = ErrorCodes.ENHANCE_YOUR_CALM
+
+
+class _Decoder(Decoder):
+    """
+    Keeps the fields for `heads`, which reads them as those of HTTP/1.1 are read.
+
+    :ivar fields: of the last header block.
+    """
+
+    fields: Sequence[Line] = ()
+
+    def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:
+        """:returns: nothing: ``h2`` has no use for them."""
+        try:
+            self.fields = [(one[0], one[1]) for one in super().decode(data, raw=True)]
+        except OversizedHeaderListError:
+            raise _TooLong("the header fields of a request are far too long") from None
+        except (HPACKError, IndexError) as error:
+            raise _CompressionFault("a header block cannot be decoded") from error
+        return ()
+
+
+class _Encoder(Encoder):
+    """An encoder whose table does not grow with what the client allows."""
+
+    @property
+    def header_table_size(self) -> int:
+        """How large the table is."""
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        cast(Any, Encoder.header_table_size).fset(self, min(value, MAX_TABLE))
+
+
+class _Streams(H2Connection):
+    """What ``h2`` knows of the connection."""
+
+    #: How many streams that are over it remembers, to tell late frames from wrong ones.
+    MAX_CLOSED_STREAMS = 1024
+
+    decoder: _Decoder
+
+    def __init__(self, settings: dict[SettingCodes, int], max_fields_size: int) -> None:
+        super().__init__(
+            H2Configuration(
+                client_side=False,
+                header_encoding=None,
+                # `heads` does all of it.
+                validate_inbound_headers=False,
+                normalize_inbound_headers=False,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        self.local_settings = Settings(client=False, initial_values=settings)
+        self.decoder = _Decoder(max_fields_size)
+        self.encoder = _Encoder()
+
+    @property
+    def open_inbound_streams(self) -> int:
+        """0: one stream too many is refused alone, not with the connection (RFC 9113, 5.1.2)."""
+        # Asking forgets the streams that are over.
+        _ = super().open_inbound_streams
+        return 0
+
+
+class Session:
+    """
+    The server's end of a connection.
+
+    :ivar ended: whether nothing more can be sent or read.
+    :ivar last: the highest stream that came.
+    """
+
+    def __init__(
+        self, seconds: Callable[[], float], head_size: int, *, websockets: bool = False
+    ) -> None:
+        """
+        :param seconds: the time, from a clock that only goes forward.
+        :param head_size: bytes of a request's head.
+        :param websockets: whether clients may ask for WebSockets (RFC 8441).
+        """
+        # A request with more than `head_size` is refused alone.  One with more than this ends
+        # the connection, because what is not decoded leaves the compression out of step.
+        most = 2 * head_size + (MAX_FIELDS + 1) * _PER_FIELD
+        self._streams = _Streams(
+            {
+                SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                SettingCodes.MAX_HEADER_LIST_SIZE: head_size,
+                SettingCodes.ENABLE_CONNECT_PROTOCOL: int(websockets),
+            },
+            most,
+        )
+        self._reader = FrameReader(most)
+        self._budgets = Budgets(seconds)
+        self._events: deque[Event] = deque()
+        self._out: list[bytes] = []
+        self._owed = 0
+        self._owed_to: dict[int, int] = {}
+        self.ended = False
+        self.last = 0
+        # The preface is read here, frame by frame h2 gets the rest.
+        self._streams.receive_data(PREFACE)
+        self._streams.initiate_connection()
+        self._streams.increment_flow_control_window(CONNECTION_WINDOW - 65535)
+
+    @property
+    def in_head(self) -> bool:
+        """Whether a header block has begun that is not complete."""
+        return self._reader.in_block
+
+    @property
+    def begun_data(self) -> int | None:
+        """The stream of a DATA frame of which only a part is here, or None."""
+        return self._reader.begun_data
+
+    # Reading.
+
+    def feed(self, data: bytes) -> None:
+        """
+        :param data: what came.
+        :raises ConnectionFault: if it is not HTTP/2.
+        """
+        self._guarded(partial(self._reader.feed, data))
+
+    def next(self) -> Event | None:
+        """
+        :returns: what comes next, or None if that is not here yet.
+        :raises ConnectionFault: if the connection cannot go on; GOAWAY is in `outgoing`.
+        """
+        events = self._events
+        while not events and not self.ended:
+            frame = self._guarded(self._reader.next)
+            if frame is None:
+                return None
+            self._guarded(partial(self._take, frame))
+        return events.popleft() if events else None
+
+    def _guarded(self, step: Callable[[], Any]) -> Any:
+        """:raises ConnectionFault: if the step does, once the client is told."""
+        try:
+            return step()
+        except ConnectionFault as fault:
+            self.leave(fault.code)
+            raise
+        except ProtocolError as error:
+            # h2 has told the client.
+            self.ended = True
+            cause = str(error) or type(error).__name__
+            raise ConnectionFault(ErrorCodes(error.error_code), cause) from None
+
+    def _take(self, frame: Frame) -> None:
+        kind = frame.kind
+        self._count(frame)
+        if kind is Kind.GOAWAY:
+            self._take_goaway(frame)
+        elif kind is not None:
+            for event in self._streams.receive_data(frame.octets):
+                self._translate(event)
+
+    def _count(self, frame: Frame) -> None:
+        """Charge the client for a frame that may carry nothing."""
+        match frame.kind:
+            case Kind.DATA:
+                if frame.size:
+                    self._budgets.came()
+                elif not frame.ends_stream:
+                    self._budgets.spend(Spent.EMPTY)
+            case Kind.WINDOW_UPDATE:
+                self._budgets.spend(Spent.WINDOW)
+            case Kind.PING:
+                self._budgets.spend(Spent.PING)
+            case Kind.SETTINGS:
+                self._budgets.spend(Spent.SETTINGS)
+            case Kind.PRIORITY:
+                self._budgets.spend(Spent.PRIORITY)
+            case None:
+                self._budgets.spend(Spent.UNKNOWN)
+            case _:
+                pass
+        if frame.kind in _OF_STREAMS and frame.stream <= self.last and not self._is_open(frame):
+            self._budgets.spend(Spent.STRAY)
+
+    def _is_open(self, frame: Frame) -> bool:
+        stream = self._streams.streams.get(frame.stream)
+        return stream is not None and not stream.closed
+
+    def _take_goaway(self, frame: Frame) -> None:
+        if frame.stream:
+            text = "a GOAWAY frame is for one stream"
+            raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, text)
+        if frame.size < _GOAWAY_SIZE:
+            raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, "a GOAWAY frame is too short")
+        self._events.append(Leaving())
+
+    def _translate(self, event: h2_events.Event) -> None:
+        match event:
+            case h2_events.RequestReceived():
+                number = event.stream_id
+                self.last = max(self.last, number)
+                ended = event.stream_ended is not None
+                self._events.append(Requested(number, self._streams.decoder.fields, ended))
+            case h2_events.DataReceived():
+                self._take_data(event)
+            case h2_events.TrailersReceived():
+                self._events.append(Trailed(event.stream_id, self._streams.decoder.fields))
+            case h2_events.StreamReset():
+                number, code = event.stream_id, int(event.error_code)
+                self._events.append(Reset(number, code, event.remote_reset))
+                self._owed_to.pop(number, None)
+                self._budgets.spend(Spent.RESET)
+            case h2_events.WindowUpdated():
+                self._events.append(Opened(event.stream_id))
+            case h2_events.RemoteSettingsChanged():
+                if SettingCodes.INITIAL_WINDOW_SIZE in event.changed_settings:
+                    self._events.append(Opened(None))
+            case h2_events.PingAckReceived():
+                self._events.append(Answered(event.ping_data))
+            case _:
+                pass
+
+    def _take_data(self, event: h2_events.DataReceived) -> None:
+        number, size = event.stream_id, event.flow_controlled_length
+        ended = event.stream_ended is not None
+        data = event.data or b""
+        self._owed += size
+        if self._owed >= CONNECTION_WINDOW // 2:
+            owed, self._owed = self._owed, 0
+            self._streams.increment_flow_control_window(owed)
+        if ended:
+            self._owed_to.pop(number, None)
+        elif size > len(data):
+            # Nobody takes what pads a frame.
+            self.taken(number, size - len(data))
+        self._events.append(Came(number, data, ended))
+
+    def taken(self, number: int, size: int) -> None:
+        """
+        Somebody took bytes of a request's body.
+
+        :param number: of a stream whose request is not complete.
+        """
+        owed = self._owed_to.get(number, 0) + size
+        if owed >= STREAM_WINDOW // 2:
+            self._streams.increment_flow_control_window(owed, number)
+            owed = 0
+        self._owed_to[number] = owed
+
+    # Writing.
+
+    def headers(self, number: int, fields: Sequence[Line], *, end: bool) -> None:
+        """Send a head, or trailers: names in lower case, ``:status`` first."""
+        self._streams.send_headers(number, fields, end)
+
+    def room(self, number: int) -> int:
+        """:returns: how many bytes of a body may be sent in one frame now."""
+        window = self._streams.local_flow_control_window(number)
+        return min(window, MAX_FRAME, self._streams.max_outbound_frame_size)
+
+    def has_window(self, number: int) -> bool:
+        """:returns: whether the client would take bytes of this stream, were it alone."""
+        return self._streams.streams[number].outbound_flow_control_window > 0
+
+    def data(self, number: int, data: bytes | memoryview, *, end: bool) -> None:
+        """:param data: of a body, no longer than `room` says."""
+        self._streams.send_data(number, data, end)
+        self._budgets.sent(len(data))
+
+    def answered(self, number: int) -> None:
+        """A response is complete, and so is its request."""
+        self._owed_to.pop(number, None)
+        self._budgets.answered()
+
+    def reset(self, number: int, code: ErrorCodes) -> None:
+        """End a stream before its time."""
+        self._owed_to.pop(number, None)
+        self._streams.reset_stream(number, code)
+
+    def blame(self) -> None:
+        """
+        A stream was reset because of what the client sent.
+
+        :raises ConnectionFault: if it was not the first time.
+        """
+        self._guarded(partial(self._budgets.spend, Spent.RESET))
+
+    def announce(self) -> None:
+        """Say that no more requests are wanted; those that come are still answered.  The
+        answer to a PING tells when the client knows (RFC 9113, 6.8)."""
+        self._goaway(_ANY_STREAM, ErrorCodes.NO_ERROR)
+        self._streams.ping(LAST_CALL)
+
+    def close(self) -> None:
+        """Say that requests after the last one that came are not answered."""
+        self._goaway(self.last, ErrorCodes.NO_ERROR)
+
+    def leave(self, code: ErrorCodes) -> None:
+        """Say why the connection ends, and that it does."""
+        if not self.ended:
+            self.ended = True
+            self._goaway(self.last, code)
+
+    def _goaway(self, last: int, code: ErrorCodes) -> None:
+        # h2 would let nothing follow it.
+        self._out.append(self._streams.data_to_send())
+        self._out.append(GoAwayFrame(0, last_stream_id=last, error_code=code).serialize())
+
+    def outgoing(self) -> bytes:
+        """:returns: what is to be sent."""
+        data = self._streams.data_to_send()
+        if self._out:
+            data = b"".join([*self._out, data])
+            self._out.clear()
+        return data
