@@ -13,6 +13,7 @@ __all__ = [
     "IAuthorizer",
     "IGate",
     "IProtocolEnvironment",
+    "IProtocolNeeds",
     "IProtocolPlugin",
     "IRetirable",
     "ITlsFacts",
@@ -156,6 +157,25 @@ class IProtocolPlugin(Interface):
         :raises ValueError: with one line for the author of the block, if it asks
             for something impossible; `mtlsgate.config.Misconfigured` also names
             the place.
+        """
+
+
+class IProtocolNeeds(Interface):
+    """
+    A protocol plugin may also provide this, to say what its protocol needs.  A plugin
+    that does not is taken to run code of its user's, and to do without asyncio.
+    """
+
+    def needs_asyncio(configuration: Any) -> bool:
+        """
+        :param configuration: an instance of the plugin's `configuration` class.
+        :returns: whether the gate must run on an asyncio event loop.
+        """
+
+    def runs_user_code(configuration: Any) -> bool:
+        """
+        :param configuration: an instance of the plugin's `configuration` class.
+        :returns: whether it runs code, in the gate's process, that is not mtlsgate's.
         """
 
 

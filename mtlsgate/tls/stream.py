@@ -66,6 +66,8 @@ class SocketStream(FileDescriptor):
     :ivar reactor: watches the socket.
     :ivar read_size: how much is read at once.
     :ivar unsent: bytes that the kernel has not taken yet.
+    :ivar low_size: a producer that waits goes on when no more bytes than this are
+        unsent.
     :ivar is_aborted: whether `abortConnection` was called.
     :ivar _unsent: those bytes.
     :ivar _is_reader: whether the reactor watches for bytes.
@@ -74,6 +76,7 @@ class SocketStream(FileDescriptor):
 
     read_size = READ_SIZE
     unsent = 0
+    low_size = 0
     is_aborted = False
     _is_reader = False
     _is_writer = False
@@ -161,6 +164,13 @@ class SocketStream(FileDescriptor):
         with suppress(OSError):
             self._socket.recv(READ_SIZE)
 
+    def keep_below(self, size: int) -> None:
+        """
+        :param size: the producer waits while more bytes than this are unsent.  By
+            default it waits above `bufferSize`, and goes on when all are sent.
+        """
+        self.bufferSize = self.low_size = size
+
     def make_producer_wait(self) -> None:
         """Have the producer wait while more than `bufferSize` bytes are unsent."""
         producer = self.producer
@@ -206,7 +216,11 @@ class SocketStream(FileDescriptor):
         if self._unsent and not self._send_waiting():
             self._read_what_came()
             return ConnectionLost()
-        return None if self._unsent else self.all_sent()
+        if not self._unsent:
+            return self.all_sent()
+        if self.producerPaused and self.unsent <= self.low_size:
+            self.ask_producer()
+        return None
 
     def _read_what_came(self) -> None:
         """Handle bytes that came before a write failed: the other side may have

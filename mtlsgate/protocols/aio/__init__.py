@@ -1,0 +1,12 @@
+"""
+asyncio behind the gate: ``protocol "asyncio"``, and what other protocols that use asyncio
+are built on.
+
+===========  ============================================================
+`transport`  an `asyncio.Transport` on the gate's connection
+`facts`      what it tells of the connection: ``ssl_object``, ``socket``
+`streams`    runs a coroutine for each connection, with asyncio's streams
+`factory`    gives each connection a protocol
+`plugin`     ``protocol "asyncio"``
+===========  ============================================================
+"""

@@ -1,0 +1,114 @@
+"""
+``protocol "asyncio"``: an asyncio protocol, or a coroutine for each connection.
+"""
+
+from __future__ import annotations
+
+from asyncio import BaseProtocol
+from collections.abc import Callable, Iterator
+from inspect import iscoroutinefunction
+from typing import Any, cast
+
+from attrs import frozen
+from twisted.internet.interfaces import IProtocolFactory
+from zope.interface import implementer
+
+from mtlsgate.config import Located, Misconfigured
+from mtlsgate.interfaces import IProtocolEnvironment, IProtocolNeeds, IProtocolPlugin
+from mtlsgate.protocols.aio.factory import AsyncioServer, MakeProtocol, handled_by
+from mtlsgate.protocols.aio.streams import Handle
+from mtlsgate.protocols.importing import resolve
+
+
+@frozen
+class AsyncioConfiguration:
+    """
+    :ivar factory: makes an `asyncio.Protocol` for each connection, as
+        ``package.module:attribute``.
+    :ivar handler: a coroutine function that gets the client, a reader and a writer.
+    :ivar alpn: the application protocols that clients may negotiate by ALPN, the
+        preferred one first.
+    """
+
+    factory: Located[str] | None = None
+    handler: Located[str] | None = None
+    alpn: tuple[str, ...] = ()
+
+    def problems(self) -> Iterator[tuple[str | None, str]]:
+        """Yield what does not go together."""
+        if (self.factory is None) == (self.handler is None):
+            name = None if self.factory is None else "handler"
+            yield name, "set exactly one of factory and handler"
+        if not all(name.isascii() and 0 < len(name) < 256 for name in self.alpn):
+            yield "alpn", "alpn: each name must be of 1 to 255 ASCII characters"
+
+
+@implementer(IProtocolPlugin, IProtocolNeeds)
+@frozen
+class AsyncioPlugin:
+    """The plugin behind ``protocol "asyncio"``."""
+
+    name: str = "asyncio"
+    configuration: type = AsyncioConfiguration
+
+    def needs_asyncio(self, configuration: AsyncioConfiguration) -> bool:
+        """:returns: True."""
+        return True
+
+    def runs_user_code(self, configuration: AsyncioConfiguration) -> bool:
+        """:returns: True."""
+        return True
+
+    def build(
+        self, configuration: AsyncioConfiguration, environment: IProtocolEnvironment
+    ) -> IProtocolFactory:
+        """
+        :returns: the factory of connections.
+        :raises Misconfigured: at the attribute that names what cannot be had.
+        """
+        make, retire = _made_by(configuration, environment)
+        return AsyncioServer(
+            make, environment.reactor, environment.server, configuration.alpn, retire
+        )
+
+
+def _made_by(
+    configuration: AsyncioConfiguration, environment: IProtocolEnvironment
+) -> tuple[MakeProtocol, Callable[[], object] | None]:
+    if configuration.handler is not None:
+        found = _imported(configuration.handler, environment, "handler")
+        if not iscoroutinefunction(found) and not iscoroutinefunction(
+            getattr(found, "__call__", None)  # noqa: B004 -- an object may be called as well
+        ):
+            text = f"handler: {configuration.handler.value} is not a coroutine function"
+            raise Misconfigured(configuration.handler.at, f"{text} (async def)")
+        return handled_by(cast(Handle, found), environment.server), None
+    assert configuration.factory is not None
+    named = configuration.factory
+    found = _imported(named, environment, "factory")
+    if not callable(found) or iscoroutinefunction(found):
+        kind = "a coroutine function" if callable(found) else f"a {type(found).__name__}"
+        text = f"factory: {named.value} is {kind}, not what makes an asyncio protocol"
+        raise Misconfigured(named.at, text)
+    factory = cast(Callable[[], BaseProtocol], found)
+    return _protocol_of(factory, named.value), getattr(found, "retire", None)
+
+
+def _protocol_of(factory: Callable[[], BaseProtocol], name: str) -> MakeProtocol:
+    def make(loop: object) -> BaseProtocol:
+        made = factory()
+        if not hasattr(made, "connection_made"):
+            raise TypeError(f"{name} made a {type(made).__name__}, not an asyncio protocol")
+        return made
+
+    return make
+
+
+def _imported(name: Located[str], environment: IProtocolEnvironment, attribute: str) -> Any:
+    try:
+        return resolve(name.value, environment.directory)
+    except ValueError as error:
+        raise Misconfigured(name.at, f"{attribute}: {error}") from error
+
+
+plugin = AsyncioPlugin()
