@@ -35,6 +35,7 @@ from mtlsgate.observe.text_log import TextLog, Turns
 from mtlsgate.run.control import Control, GateHandle
 from mtlsgate.run.deadline_watch import DeadlineWatch
 from mtlsgate.run.epoch_runner import EpochRunner
+from mtlsgate.run.event_loop import ReactorChoice
 from mtlsgate.run.file_watcher import FileWatcher
 from mtlsgate.run.followers import ObserversFollower
 from mtlsgate.run.listening import bind
@@ -78,9 +79,7 @@ class Options(usage.Options):
         Load the configuration and bind the addresses before daemonizing, while
         problems can still be shown on the terminal.
         """
-        from twisted.internet import reactor
-
-        self.reactor = MonotonicReactor(reactor)
+        choice = ReactorChoice()
         say = partial(print, file=sys.stderr)
         self.handle = GateHandle()
         # Daemonizing changes the directory, so do this before.
@@ -88,10 +87,11 @@ class Options(usage.Options):
         # Do this first: a process cannot leak what it has not read.
         reader = reader_for(owner)
         self.opener = os.open if reader is None else reader.open
-        self.loader = Loader([*map(os.path.abspath, names)], self.handle, self.reactor, self.opener)
+        self.loader = Loader([*map(os.path.abspath, names)], self.handle, choice, self.opener)
         try:
             mend_pid_file(self.parent, say)
             self.epoch = self.loader.first(names, say)
+            self.reactor = choice.get()
             self.log = log_output_of(self.parent, cast(Turns, self.reactor))
             audit = self["audit"] = AuditLog()
             audit.turn_to(audit.prepare(self.epoch.path, self.epoch.settings.audit, owner))

@@ -22,6 +22,7 @@ from mtlsgate.interfaces import (
     IAuthorizer,
     IGate,
     IProtocolEnvironment,
+    IProtocolNeeds,
     IProtocolPlugin,
     ITlsFacts,
     IVerifiedPeer,
@@ -51,6 +52,10 @@ def test_every_built_in_protocol_is_a_plugin_like_any(name: str) -> None:
     plugin = find_plugin(name)
     assert verifyObject(IProtocolPlugin, plugin)
     assert verifyClass(IProtocolPlugin, type(plugin))
+    if name != "custom":
+        # Nobody knows what that one runs.
+        assert verifyObject(IProtocolNeeds, plugin)
+        assert verifyClass(IProtocolNeeds, type(plugin))
 
 
 def test_the_peer_that_applications_get_is_as_promised() -> None:
@@ -110,6 +115,7 @@ def test_no_interface_is_without_such_a_test() -> None:
         "IAuthorizer",
         "IGate",
         "IProtocolEnvironment",
+        "IProtocolNeeds",
         "IProtocolPlugin",
         "IRetirable",
         "ITlsFacts",

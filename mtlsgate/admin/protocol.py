@@ -14,6 +14,7 @@ from mtlsgate.admin.guard import Guard
 from mtlsgate.admin.resource import ALL_ROUTES, AdminResource, RouteName
 from mtlsgate.admin.site import AdminSite
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
+from mtlsgate.protocols.needs import NeedsNothing
 
 
 @frozen
@@ -32,7 +33,7 @@ class AdminConfiguration:
 
 @implementer(IProtocolPlugin)
 @frozen
-class AdminPlugin:
+class AdminPlugin(NeedsNothing):
     """The plugin behind ``protocol "admin"``."""
 
     name: str = "admin"

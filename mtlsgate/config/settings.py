@@ -108,6 +108,7 @@ class Settings(Defaults):
         stopped, in seconds.
     :ivar quiet: whether the log says nothing of connections that come and go
         without a byte.
+    :ivar event_loop: what the gate runs on; None for what the configuration needs.
     :ivar audit: where to keep an audit log.
     """
 
@@ -115,6 +116,7 @@ class Settings(Defaults):
     watch: bool = False
     drain_timeout: DurationOrZero = 10.0
     quiet: bool = False
+    event_loop: Located[Literal["asyncio", "uvloop", "epoll"]] | None = None
     audit: Audit | None = None
 
 

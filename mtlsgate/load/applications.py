@@ -4,8 +4,10 @@ Builds the application behind a server: its protocol's factory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 from attrs import frozen
 from twisted.internet.interfaces import IProtocolFactory, IProtocolNegotiationFactory
@@ -13,13 +15,12 @@ from twisted.internet.interfaces import IProtocolFactory, IProtocolNegotiationFa
 from mtlsgate.config import AlreadyReported, Misconfigured, model
 from mtlsgate.config.decode import Decoder
 from mtlsgate.config.tree import heading
-from mtlsgate.interfaces import IGate
+from mtlsgate.interfaces import IGate, IProtocolNeeds, IProtocolPlugin
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.protocols import (
     PluginError,
     ProtocolEnvironment,
     find_plugin,
-    installed_reactor,
     no_gate,
 )
 from mtlsgate.upstream.state import TargetStates
@@ -43,13 +44,44 @@ class Application:
         return ()
 
 
+@frozen
+class ReadProtocol:
+    """
+    A ``protocol`` block that was read.
+
+    :ivar block: the block.
+    :ivar plugin: its plugin.
+    :ivar configuration: what the block says, as the plugin has it.
+    """
+
+    block: model.Protocol
+    plugin: IProtocolPlugin
+    configuration: Any
+
+    @property
+    def where(self) -> str:
+        """The block as messages name it."""
+        return heading("protocol", self.block.name)
+
+    @property
+    def needs_asyncio(self) -> bool:
+        """Whether the gate must run on an asyncio event loop."""
+        needs = IProtocolNeeds(self.plugin, None)
+        return needs is not None and bool(needs.needs_asyncio(self.configuration))
+
+    @property
+    def runs_user_code(self) -> bool:
+        """Whether it runs code that is not mtlsgate's in the gate's process."""
+        needs = IProtocolNeeds(self.plugin, None)
+        return needs is None or bool(needs.runs_user_code(self.configuration))
+
+
 class ApplicationReader:
     """
     Builds the applications of the servers of one load.
 
     :ivar decoder: reads the blocks.
     :ivar files: reads the files.
-    :ivar reactor: the reactor for plugins; None means the installed one.
     :ivar gate: gives protocols the running gate.
     :ivar states: what is known of targets.
     """
@@ -58,75 +90,52 @@ class ApplicationReader:
         self,
         decoder: Decoder,
         files: CertificateFiles,
-        reactor: object | None = None,
         gate: Callable[[], IGate] = no_gate,
         states: TargetStates | None = None,
     ) -> None:
         self.decoder = decoder
         self.files = files
-        self.reactor = reactor
         self.gate = gate
         self.states = TargetStates() if states is None else states
         self.report = decoder.report
         # A thousand servers may name the same plugin: find it only once.
         self._find_plugin = cache(find_plugin)
 
-    def application(
-        self,
-        block: model.Protocol,
-        server: str,
-        server_names: tuple[str, ...] = (),
-        client_authentication: str = "required",
-        names_elsewhere: tuple[str, ...] = (),
-    ) -> Application | None:
-        """
-        :param server: the server's name.
-        :param server_names: the names that it declares.
-        :param names_elsewhere: names that its wildcards match, but another server has.
-        :param client_authentication: the value in its ``tls`` block.
-        :returns: the application; None if the report says what is wrong.
-        """
+    def read(self, block: model.Protocol) -> ReadProtocol | None:
+        """:returns: what a block says; None if the report says what is wrong."""
         where = heading("protocol", block.name)
         errors_before = len(self.report.errors)
-        try:
+        with self._reporting(block):
             plugin = self._find_plugin(block.name)
             configuration = self.decoder.decode(plugin.configuration, block.body, block.at, where)
             # An expression that cannot be read has already been reported.
             unread = any(one.where == where for one in self.report.errors)
             if configuration is None or unread or len(self.report.errors) != errors_before:
                 return None
-            environment = self._environment(
-                server, server_names, client_authentication, names_elsewhere
-            )
-            built = plugin.build(configuration, environment)
-            if not IProtocolFactory.providedBy(built):
-                raise PluginError(f"the plugin built a {type(built).__name__}, not a factory")
-            application = Application(built)
-            _ = application.alpn  # which may fail, too
-            return application
-        except AlreadyReported:
-            return None
-        except Misconfigured as error:
-            self.report.error(error.at, where, error.text)
-        except (PluginError, ValueError) as error:
-            self.report.error(block.at, where, str(error))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 -- a plugin may raise anything
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            self.report.error(block.at, where, f"the plugin failed to build: {text}")
+            return ReadProtocol(block, plugin, configuration)
         return None
 
-    def _environment(
+    def build(
         self,
+        protocol: ReadProtocol,
         server: str,
-        server_names: tuple[str, ...],
-        client_authentication: str,
-        names_elsewhere: tuple[str, ...],
-    ) -> ProtocolEnvironment:
-        reactor = self.reactor
-        return ProtocolEnvironment(
+        reactor: Callable[[], object],
+        server_names: tuple[str, ...] = (),
+        client_authentication: str = "required",
+        names_elsewhere: tuple[str, ...] = (),
+    ) -> Application | None:
+        """
+        :param server: the server's name.
+        :param reactor: returns the reactor for the plugin.
+        :param server_names: the names that it declares.
+        :param names_elsewhere: names that its wildcards match, but another server has.
+        :param client_authentication: the value in its ``tls`` block.
+        :returns: the application; None if the report says what is wrong.
+        """
+        environment = ProtocolEnvironment(
             server,
             self.files.directory,
-            installed_reactor if reactor is None else lambda: reactor,
+            reactor,
             read_file=self.files.read_file,
             server_names=server_names,
             names_elsewhere=names_elsewhere,
@@ -134,3 +143,39 @@ class ApplicationReader:
             gate=self.gate,
             target_states=self.states,
         )
+        with self._reporting(protocol.block):
+            built = protocol.plugin.build(protocol.configuration, environment)
+            if not IProtocolFactory.providedBy(built):
+                raise PluginError(f"the plugin built a {type(built).__name__}, not a factory")
+            application = Application(built)
+            _ = application.alpn  # which may fail, too
+            return application
+        return None
+
+    def build_for(
+        self,
+        server: model.Server,
+        protocol: ReadProtocol,
+        reactor: Callable[[], object],
+        names_elsewhere: tuple[str, ...],
+    ) -> Application | None:
+        """:returns: the application of a server; None if the report says what is wrong."""
+        names = tuple(name.value for name in server.server_names)
+        asked = server.tls.client_authentication
+        return self.build(protocol, server.name, reactor, names, asked, names_elsewhere)
+
+    @contextmanager
+    def _reporting(self, block: model.Protocol) -> Iterator[None]:
+        """Report what a plugin raises."""
+        where = heading("protocol", block.name)
+        try:
+            yield
+        except AlreadyReported:
+            pass
+        except Misconfigured as error:
+            self.report.error(error.at, where, error.text)
+        except (PluginError, ValueError) as error:
+            self.report.error(block.at, where, str(error))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- a plugin may raise anything
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            self.report.error(block.at, where, f"the plugin failed to build: {text}")

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from attrs import frozen
@@ -27,8 +28,9 @@ from mtlsgate.interfaces import IGate
 from mtlsgate.load.address_conflicts import names_elsewhere, refuse_overlaps
 from mtlsgate.load.addresses import HostError
 from mtlsgate.load.admin_endpoint import AdminEndpoint, read_admin
-from mtlsgate.load.applications import ApplicationReader
+from mtlsgate.load.applications import Application, ApplicationReader
 from mtlsgate.load.authorizers import read_authorizer
+from mtlsgate.load.event_loop import ChooseReactor, any_reactor, reactor_for
 from mtlsgate.load.expiry import Expiry, expiries_of
 from mtlsgate.load.file_state import Opener, Stamp
 from mtlsgate.load.files import CertificateFiles
@@ -36,7 +38,7 @@ from mtlsgate.load.listen_addresses import Host, parse_host
 from mtlsgate.load.progress import note_if_slow
 from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder, serve
 from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
-from mtlsgate.protocols import no_gate
+from mtlsgate.protocols import installed_reactor, no_gate
 from mtlsgate.text import quoted
 from mtlsgate.upstream.state import TargetStates
 
@@ -73,7 +75,7 @@ def load(
     offline: bool = False,
     say: Callable[[str], object] | None = None,
     seen: dict[Path, Stamp] | None = None,
-    reactor: object | None = None,
+    reactor: ChooseReactor = any_reactor,
     gate: Callable[[], IGate] = no_gate,
     opener: Opener = os.open,
     target_states: TargetStates | None = None,
@@ -89,7 +91,8 @@ def load(
         another thread.
     :param seen: gets the files and directories that were read or searched for, with
         their state at that time; also if the load fails.
-    :param reactor: what protocol plugins get for theirs; by default the installed one.
+    :param reactor: chooses the reactor that protocol plugins get; raises ValueError if
+        the configuration wants an event loop that it cannot have.
     :param gate: gives protocols the running gate.
     :param opener: opens files, as `os.open` does.
     :param target_states: what is known of targets; by default nothing is.
@@ -135,7 +138,7 @@ def load_gate(
     """
     with _no_collection():
         watched = {} if seen is None else seen
-        return _Load(paths, environ, now, False, None, watched, None, no_gate).gate(server)
+        return _Load(paths, environ, now, False, None, watched, any_reactor, no_gate).gate(server)
 
 
 @contextmanager
@@ -170,7 +173,7 @@ class _Load:
         offline: bool,
         say: Callable[[str], object] | None,
         seen: dict[Path, Stamp],
-        reactor: object | None,
+        reactor: ChooseReactor,
         gate: Callable[[], IGate],
         opener: Opener = os.open,
         states: TargetStates | None = None,
@@ -188,7 +191,8 @@ class _Load:
         if self._assembled is not None:
             scope = self._assembled.scope
         self._decoder = Decoder(scope, self.report)
-        self.applications = ApplicationReader(self._decoder, self.files, reactor, gate, states)
+        self.applications = ApplicationReader(self._decoder, self.files, gate, states)
+        self._choose_reactor = reactor
         self._now = now
         self._offline = offline
         self._say = say
@@ -272,9 +276,19 @@ class _Load:
         if not self._offline:
             refuse_overlaps(list(zip(servers, hosts, strict=True)), self.report)
         elsewhere = names_elsewhere(list(zip(servers, hosts, strict=True)))
+        protocols = [self.applications.read(server.protocol) for server in servers]
+        reactor = reactor_for(settings, protocols, self._choose_reactor, self.report)
+        build = self.applications.build_for
         return [
-            self._server(server, tuple(host for host in found if host is not None), settings, names)
-            for server, found, names in zip(servers, hosts, elsewhere, strict=True)
+            self._server(
+                server,
+                tuple(host for host in found if host is not None),
+                settings,
+                None if protocol is None else partial(build, server, protocol, reactor, names),
+            )
+            for server, found, protocol, names in zip(
+                servers, hosts, protocols, elsewhere, strict=True
+            )
         ]
 
     def _server(
@@ -282,15 +296,15 @@ class _Load:
         server: model.Server,
         hosts: tuple[Host, ...],
         settings: model.Settings,
-        elsewhere: tuple[str, ...],
+        build: Callable[[], Application | None] | None,
     ) -> LoadedServer | None:
+        """
+        :param build: builds its application; None if its ``protocol`` is in error.
+        """
         errors_before = len(self.report.errors)
         authorizer = read_authorizer(server, self.directory, self.report)
         gate = self.servers.gate(server, hosts, settings, authorizer)
-        names = tuple(name.value for name in server.server_names)
-        application = self.applications.application(
-            server.protocol, server.name, names, server.tls.client_authentication, elsewhere
-        )
+        application = None if build is None else build()
         if len(self.report.errors) != errors_before or gate is None or application is None:
             return None
         return serve(gate, hosts, application, self._now, self.report)
@@ -347,7 +361,9 @@ class _Load:
                 case model.ClientCertificate():
                     rules.rule(one, 0)
                 case model.Protocol():
-                    self.applications.application(one, "")
+                    read = self.applications.read(one)
+                    if read is not None:
+                        self.applications.build(read, "", installed_reactor)
                 case Material():
                     self.files.read(one, where)
                 case model.Admin():

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
+from mtlsgate.protocols.needs import NeedsNothing
 
 
 @implementer(IPushProducer)
@@ -55,7 +56,7 @@ class EchoConfiguration:
 
 @implementer(IProtocolPlugin)
 @frozen
-class EchoPlugin:
+class EchoPlugin(NeedsNothing):
     """The plugin behind ``protocol "echo"``."""
 
     name: str = "echo"

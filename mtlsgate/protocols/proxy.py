@@ -30,6 +30,7 @@ from mtlsgate.interfaces import (
     IVerifiedPeer,
 )
 from mtlsgate.peer import address_text
+from mtlsgate.protocols.needs import NeedsNothing
 from mtlsgate.text import printable
 from mtlsgate.tls.openssl_errors import TlsError, reasons_of
 from mtlsgate.upstream.announce import Announcement, own_header
@@ -280,7 +281,7 @@ class _TargetFactory:
 
 @implementer(IProtocolPlugin)
 @frozen
-class ProxyPlugin:
+class ProxyPlugin(NeedsNothing):
     """The plugin behind ``protocol "proxy"``."""
 
     name: str = "proxy"

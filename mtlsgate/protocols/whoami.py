@@ -17,6 +17,7 @@ from mtlsgate.http.limits import HttpLimits
 from mtlsgate.http.resources import ResourceRequest, ResourceServer
 from mtlsgate.http.server import served_names
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
+from mtlsgate.protocols.needs import NeedsNothing
 
 _LIMITS = HttpLimits(
     head_size=16 * 1024,
@@ -69,7 +70,7 @@ class WhoAmIConfiguration:
 
 @implementer(IProtocolPlugin)
 @frozen
-class WhoAmIPlugin:
+class WhoAmIPlugin(NeedsNothing):
     """The plugin behind ``protocol "whoami"``."""
 
     name: str = "whoami"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mtlsgate.interfaces import IGate
 from mtlsgate.load.epoch import Epoch, load
+from mtlsgate.load.event_loop import ChooseReactor, any_reactor
 from mtlsgate.load.file_state import Opener, Stamp
 from mtlsgate.run.selftest import self_test
 from mtlsgate.upstream.state import TargetStates
@@ -33,12 +34,12 @@ class Loader:
         self,
         paths: Sequence[str],
         gate: Callable[[], IGate],
-        reactor: object | None = None,
+        reactor: ChooseReactor = any_reactor,
         opener: Opener = os.open,
     ) -> None:
         """
         :param gate: gives protocols the running gate.
-        :param reactor: the reactor for protocols; by default the installed one.
+        :param reactor: chooses the reactor for protocols.
         :param opener: opens files, as `os.open` does.
         """
         self.paths = paths

@@ -51,7 +51,7 @@ def gate(
         behind = RecordingFactory() if application is None else application
         servers = config.before(behind).epoch(("unix:nowhere",)).servers
     else:
-        servers = load(str(config), now=now, reactor=clock).servers
+        servers = load(str(config), now=now, reactor=lambda _: lambda: clock).servers
     found = [one for one in servers if server is None or one.gate.name == server]
     if len(found) != 1:
         names = ", ".join(one.gate.name for one in servers)

@@ -259,7 +259,9 @@ def loaded(
 ) -> ProxyFactory:
     """:returns: the application of the only server."""
     here.write("gate.hcl", text)
-    epoch = load(str(here.config), {}, lambda: NOW, reactor=reactor, target_states=states)
+    epoch = load(
+        str(here.config), {}, lambda: NOW, reactor=lambda _: lambda: reactor, target_states=states
+    )
     [server] = epoch.servers
     assert isinstance(server.gate.application, ProxyFactory)
     return server.gate.application

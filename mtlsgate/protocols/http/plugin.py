@@ -30,6 +30,7 @@ from mtlsgate.protocols.http.outgoing import ForwardingRules, check_method, outg
 from mtlsgate.protocols.http.surroundings import Surroundings
 from mtlsgate.protocols.http.target_check import PathCheck
 from mtlsgate.protocols.http.target_pool import TargetPool
+from mtlsgate.protocols.needs import NeedsNothing
 from mtlsgate.upstream.backends import Backends, IHasTargets
 from mtlsgate.upstream.checks import ConnectCheck, HealthChecker
 from mtlsgate.upstream.targets import Listed
@@ -124,7 +125,7 @@ class HttpFactory(HttpServer):
 
 @implementer(IProtocolPlugin)
 @frozen
-class HttpPlugin:
+class HttpPlugin(NeedsNothing):
     """The plugin behind ``protocol "http"``."""
 
     name: str = "http"

@@ -29,7 +29,7 @@ from zope.interface import implementer
 
 from mtlsgate.config import Located, Misconfigured
 from mtlsgate.http.server import served_names
-from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
+from mtlsgate.interfaces import IProtocolEnvironment, IProtocolNeeds, IProtocolPlugin
 from mtlsgate.protocols.importing import call, resolve
 from mtlsgate.protocols.web import paths, threads
 from mtlsgate.protocols.web.configuration import FORM_SIZE, THREADS, WebConfiguration
@@ -43,13 +43,21 @@ from mtlsgate.text import quoted
 __all__ = ["WebConfiguration", "WebPlugin", "plugin"]
 
 
-@implementer(IProtocolPlugin)
+@implementer(IProtocolPlugin, IProtocolNeeds)
 @frozen
 class WebPlugin:
     """The plugin behind ``protocol "web"``."""
 
     name: str = "web"
     configuration: type = WebConfiguration
+
+    def needs_asyncio(self, configuration: WebConfiguration) -> bool:
+        """:returns: False."""
+        return False
+
+    def runs_user_code(self, configuration: WebConfiguration) -> bool:
+        """:returns: whether it shows something other than files."""
+        return configuration.root is None
 
     def build(
         self, configuration: WebConfiguration, environment: IProtocolEnvironment

@@ -1,0 +1,201 @@
+"""
+The configuration chooses the event loop, before there is one.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import util
+from textwrap import dedent
+
+import pytest
+from attrs import frozen
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import Factory, Protocol
+from zope.interface import implementer
+
+from mtlsgate.config import Located, model
+from mtlsgate.errors import Position, Report
+from mtlsgate.interfaces import IProtocolEnvironment, IProtocolNeeds, IProtocolPlugin
+from mtlsgate.load.applications import ReadProtocol
+from mtlsgate.load.event_loop import EventLoop, EventLoopWish, event_loop_wish
+
+AT = Position(3, 5)
+
+
+@implementer(IProtocolPlugin, IProtocolNeeds)
+@frozen
+class Needy:
+    """A plugin that needs asyncio, or not."""
+
+    needs: bool
+    name: str = "needy"
+    configuration: type = object
+
+    def needs_asyncio(self, configuration: object) -> bool:
+        return self.needs
+
+    def runs_user_code(self, configuration: object) -> bool:
+        return False
+
+    def build(self, configuration: object, environment: IProtocolEnvironment) -> IProtocolFactory:
+        found: IProtocolFactory = Factory.forProtocol(Protocol)
+        return found
+
+
+@implementer(IProtocolPlugin)
+@frozen
+class Silent:
+    """A plugin that says nothing of its needs."""
+
+    name: str = "silent"
+    configuration: type = object
+
+    def build(self, configuration: object, environment: IProtocolEnvironment) -> IProtocolFactory:
+        found: IProtocolFactory = Factory.forProtocol(Protocol)
+        return found
+
+
+def read(plugin: Needy | Silent) -> ReadProtocol:
+    block = model.Protocol(name=plugin.name, at=AT, body=None)  # type: ignore[arg-type]
+    return ReadProtocol(block, plugin, object())
+
+
+def wish(event_loop: EventLoop | None, *plugins: Needy | Silent) -> tuple[EventLoopWish, Report]:
+    report = Report("gate.hcl")
+    named = None if event_loop is None else Located(event_loop, Position(1, 2))
+    settings = model.Settings(event_loop=named)
+    return event_loop_wish(settings, [read(one) for one in plugins], report), report
+
+
+# What a configuration wants
+
+
+def test_without_need_any_loop_will_do() -> None:
+    found, report = wish(None, Needy(False), Silent())
+    assert (found.name, found.needs_asyncio, report.errors) == (None, False, [])
+
+
+def test_a_protocol_that_needs_asyncio_is_named() -> None:
+    found, _ = wish(None, Silent(), Needy(True))
+    assert found == EventLoopWish(None, True, 'protocol "needy"', AT)
+
+
+@pytest.mark.parametrize("name", ["asyncio", "epoll"])
+def test_the_setting_decides(name: EventLoop) -> None:
+    found, report = wish(name)
+    assert (found.name, found.needs_asyncio) == (name, name == "asyncio")
+    assert report.errors == []
+
+
+def test_a_setting_against_a_need_is_an_error() -> None:
+    _, report = wish("epoll", Needy(True))
+    [problem] = report.errors
+    assert str(problem) == (
+        'gate.hcl:1:2: settings: event_loop: protocol "needy" needs asyncio: write "asyncio" or '
+        '"uvloop", or nothing'
+    )
+
+
+def test_uvloop_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtlsgate.load.event_loop.find_spec", lambda name: None)
+    _, report = wish("uvloop")
+    assert "pip install 'mtlsgate[uvloop]'" in str(report.errors[0])
+
+
+def test_a_plugin_that_says_nothing_runs_its_users_code() -> None:
+    assert read(Silent()).runs_user_code
+    assert not read(Needy(False)).runs_user_code
+
+
+# What the process gets: a reactor is installed once a process, so each case is one
+
+
+def chosen(script: str) -> str:
+    """:returns: what a process prints that chooses."""
+    code = """
+        import sys
+        from mtlsgate.load.event_loop import EventLoopWish
+        from mtlsgate.run.event_loop import ReactorChoice
+        assert "twisted.internet.reactor" not in sys.modules
+        choice = ReactorChoice()
+        def choose(*arguments):
+            try:
+                reactor = choice(EventLoopWish(*arguments, "somebody"))()
+            except ValueError as error:
+                return str(error)
+            import asyncio
+            name = type(sys.modules["twisted.internet.reactor"]).__name__
+            if name != "AsyncioSelectorReactor":
+                return name
+            return name + " " + type(asyncio.get_event_loop()).__module__
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(code) + dedent(script)], capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+UVLOOP = "uvloop" if util.find_spec("uvloop") else "asyncio.unix_events"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("None, False", "EPollReactor"),
+        ("None, True", f"AsyncioSelectorReactor {UVLOOP}"),
+        ("'asyncio', True", "AsyncioSelectorReactor asyncio.unix_events"),
+        ("'epoll', False", "EPollReactor"),
+    ],
+)
+def test_the_first_configuration_installs_the_reactor(wanted: str, expected: str) -> None:
+    assert chosen(f"print(choose({wanted}))") == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "wanted", "expected"),
+    [
+        ("epollreactor", "None, False", "EPollReactor"),
+        (
+            "pollreactor",
+            "None, True",
+            "somebody needs asyncio, but this process runs on PollReactor: restart the gate, "
+            "without --reactor",
+        ),
+        ("asyncioreactor", "None, True", "AsyncioSelectorReactor asyncio.unix_events"),
+        ("asyncioreactor", "None, False", "AsyncioSelectorReactor asyncio.unix_events"),
+        (
+            "asyncioreactor",
+            "'epoll', False",
+            "somebody needs epoll, but this process runs on asyncio: restart the gate, without "
+            "--reactor",
+        ),
+    ],
+)
+def test_an_installed_reactor_must_do(before: str, wanted: str, expected: str) -> None:
+    """As with ``twistd --reactor``."""
+    script = f"from twisted.internet import {before}\n{before}.install()\nprint(choose({wanted}))"
+    assert chosen(script) == expected
+
+
+@pytest.mark.slow
+def test_a_later_configuration_must_do_with_the_same() -> None:
+    """It is loaded in a thread, where asyncio knows of no loop."""
+    script = """
+        from threading import Thread
+        print(choose("asyncio", True))
+        def later():
+            print(choice(EventLoopWish(None, True)) == choice.get)
+            print(choose("epoll", False))
+        thread = Thread(target=later)
+        thread.start()
+        thread.join()
+    """
+    loop, again, refusal = chosen(script).splitlines()
+    assert loop.startswith("AsyncioSelectorReactor")
+    assert again == "True"
+    assert refusal.startswith("somebody needs epoll, but this process runs on asyncio")
