@@ -31,7 +31,7 @@ from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
 from mtlsgate.observe.recent_rejections import RecentRejections
-from mtlsgate.observe.text_log import TextLog, Turns
+from mtlsgate.observe.event_log import TextLog, Turns
 from mtlsgate.run.control import Control, GateHandle
 from mtlsgate.run.deadline_watch import DeadlineWatch
 from mtlsgate.run.epoch_runner import EpochRunner

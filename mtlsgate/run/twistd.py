@@ -18,7 +18,7 @@ from twisted.python.logfile import LogFile as RotatingFile
 
 from mtlsgate.errors import GateError
 from mtlsgate.observe.owner import NOBODY_ELSE, Owner, make_for
-from mtlsgate.observe.text_log import TextLog, TextStream, Turns
+from mtlsgate.observe.event_log import TextLog, TextStream, Turns
 
 #: What twistd calls its log file where nobody says it.
 _LOG_FILE = "twistd.log"

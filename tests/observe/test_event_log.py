@@ -15,7 +15,7 @@ from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, textFileLog
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from mtlsgate.observe.text_log import TextLog
+from mtlsgate.observe.event_log import TextLog
 
 #: 2026-11-26T12:00:00Z.
 AT = 1795694400.0
