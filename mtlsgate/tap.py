@@ -27,11 +27,12 @@ from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.file_state import Opener
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.counts import Counts
+from mtlsgate.observe.event_log import EventLog, Turns
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
+from mtlsgate.observe.owner import Owner
 from mtlsgate.observe.recent_rejections import RecentRejections
-from mtlsgate.observe.event_log import TextLog, Turns
 from mtlsgate.run.control import Control, GateHandle
 from mtlsgate.run.deadline_watch import DeadlineWatch
 from mtlsgate.run.epoch_runner import EpochRunner
@@ -40,6 +41,7 @@ from mtlsgate.run.file_watcher import FileWatcher
 from mtlsgate.run.followers import ObserversFollower
 from mtlsgate.run.listening import bind
 from mtlsgate.run.loader import Loader
+from mtlsgate.run.log_output import LogFollower, LogPlace, log_notices, open_log
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.privileged_reader import reader_for
 from mtlsgate.run.reloading import Reloader
@@ -48,7 +50,7 @@ from mtlsgate.run.signals import Handler, SignalService
 from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.run.threads import OwnThread
-from mtlsgate.run.twistd import LogOutput, log_output_of, mend_pid_file, owner_of
+from mtlsgate.run.twistd import mend_pid_file, owner_of
 
 
 class Options(usage.Options):
@@ -59,7 +61,7 @@ class Options(usage.Options):
     epoch: Epoch
     handle: GateHandle
     loader: Loader
-    log: LogOutput | None
+    log: LogFollower | None
     opener: Opener
     reactor: MonotonicReactor
     sockets: Sockets
@@ -92,7 +94,7 @@ class Options(usage.Options):
             mend_pid_file(self.parent, say)
             self.epoch = self.loader.first(names, say)
             self.reactor = choice.get()
-            self.log = log_output_of(self.parent, cast(Turns, self.reactor))
+            self.log = self._log(owner)
             audit = self["audit"] = AuditLog()
             audit.turn_to(audit.prepare(self.epoch.path, self.epoch.settings.audit, owner))
             self.sockets = Sockets.of_process()
@@ -100,10 +102,23 @@ class Options(usage.Options):
             self["admin"] = take(self.epoch.admin, owner=owner)
             if reader is not None:
                 reader.allow(self.loader.seen)
+            for line in log_notices(self.parent, self.epoch):
+                say(line)
         except GateError as error:
             # usage.UsageError would bury the message under twistd's own help.
             say(error)
             raise SystemExit(1) from None
+
+    def _log(self, owner: Owner) -> LogFollower | None:
+        """
+        :returns: the log; None if somebody else writes it.
+        :raises GateError: if its file cannot be opened.
+        """
+        place = LogPlace.of(self.parent)
+        if place is None:
+            return None
+        output = open_log(place, self.epoch, owner)
+        return LogFollower(EventLog(output, cast(Turns, self.reactor)), place)
 
 
 class _Services(MultiService):
@@ -113,7 +128,7 @@ class _Services(MultiService):
     :ivar _observer: writes twistd's log; None if twistd writes it itself.
     """
 
-    def __init__(self, observer: TextLog | None) -> None:
+    def __init__(self, observer: EventLog | None) -> None:
         super().__init__()
         self._observer = observer
 
@@ -140,7 +155,7 @@ def makeService(options: Options) -> IService:
     )
     registry = Registry(reactor, observers.all)
     admin = AdminService(handle, epoch.admin, options["admin"], reactor, registry.gone)
-    followers = (ObserversFollower(observers), admin)
+    followers = (ObserversFollower(observers), admin, *(() if log is None else (log,)))
     runner = EpochRunner(epoch, bound, options.sockets, reactor, registry, followers)
     in_thread = OwnThread(cast(Any, reactor))
     reloader = Reloader(runner, loader.again, in_thread)
@@ -165,7 +180,7 @@ def makeService(options: Options) -> IService:
     def rotate() -> None:
         observers.audit.rotate()
         if log is not None:
-            log.rotate()
+            log.log.rotate()
 
     handlers: dict[Signals, Handler] = {
         SIGHUP: reloader.reload,
@@ -173,7 +188,7 @@ def makeService(options: Options) -> IService:
         SIGTERM: end,
         SIGINT: end,
     }
-    services = _Services(None if log is None else log.observer)
+    services = _Services(None if log is None else log.log)
     # Signals first: as soon as the gate listens, it must be possible to stop it.
     deadlines = DeadlineWatch(lambda: runner.epoch, registry.now, reactor)
     for service in (SignalService(handlers, reactor), gate, watcher, deadlines, admin):

@@ -397,7 +397,7 @@ class Shell:
         for name in re.findall(r"\b(?:curl|openssl)\b", command):
             program(name)
         command = command.replace("8443", self.port)
-        if re.search(r"\btwistd -n |\btwist ", command):
+        if re.search(r"\btwistd -n |\btwist |\bmtlsgate run ", command):
             printed = self.start_gate(command)
         else:
             printed = self.run_to_its_end(command)
@@ -576,6 +576,7 @@ def test_every_reason_has_a_section() -> None:
     ("heading", "block"),
     [
         ("settings", model.Settings),
+        ("settings", model.Log),
         ("server", model.Server),
         ("admin", model.Admin),
         ("tls", model.Tls),

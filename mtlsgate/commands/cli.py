@@ -34,7 +34,7 @@ _CONFIG = click.option(
 def main(context: click.Context) -> None:
     """An mTLS gate: lets in known TLS client certificates, and nobody else.
 
-    The gate itself is started with: twistd -n mtlsgate --config gate.hcl
+    `mtlsgate run` starts the gate itself, and so does: twistd mtlsgate
     """
     # A command is too short to need garbage collection, which would take a tenth of its
     # time.
@@ -71,6 +71,29 @@ def check(config: tuple[str, ...], strict: bool) -> None:
 
 
 @main.command()
+@_CONFIG
+@click.option("--uid", metavar="USER", help="When started as root, become this user.")
+@click.option("--gid", metavar="GROUP", help="And this group; by default the user's.")
+@click.option("--reactor", metavar="NAME", help="Use another of Twisted's reactors.")
+def run(config: tuple[str, ...], uid: str | None, gid: str | None, reactor: str | None) -> None:
+    """Run the gate in the foreground, and log to standard error.
+
+    It is the gate of twistd -n mtlsgate, without a pid file. To run it in the
+    background, or with others of twistd's options, use twistd.
+    """
+    from mtlsgate.commands.run import RunError, run
+
+    given = {"uid": uid, "gid": gid, "reactor": reactor}
+    # This command lasts.
+    gc.enable()
+    try:
+        run(config, [f"--{name}={value}" for name, value in given.items() if value is not None])
+    except RunError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--days", type=click.IntRange(1, 3650), default=365, show_default=True)
 @click.option("--host", "hosts", multiple=True, help="A further name or IP address of the server.")
@@ -98,7 +121,7 @@ def init(directory: Path, days: int, hosts: tuple[str, ...], clients: tuple[str,
         click.echo(
             f"{directory}/admitted.crt was there and does not pin {client}: append its certificate"
         )
-    start = f"twistd -n mtlsgate --config {shlex.quote(f'{directory}/gate.hcl')}"
+    start = f"mtlsgate run --config {shlex.quote(f'{directory}/gate.hcl')}"
     click.echo(f"\nStart the gate:\n  {start}")
     for heading, lines in commands(directory, pinned[0] if pinned else admitted[0]):
         click.echo(f"\n{heading}")

@@ -141,6 +141,14 @@ def parse_size(text: str) -> int:
     return size
 
 
+def parse_size_or_zero(text: str) -> int:
+    """
+    :param text: as for `parse_size`; ``0B`` is zero.
+    :raises ValueError: if it is anything else.
+    """
+    return 0 if re.fullmatch(r"0+(B|KiB|MiB|GiB)", text) else parse_size(text)
+
+
 def parse_instant(text: str) -> datetime:
     """
     :param text: date, time and offset as RFC 3339 has them,
@@ -183,6 +191,9 @@ DurationOrZero = Annotated[float, Parsed(parse_duration_or_zero)]
 
 #: Bytes, written as ``"512B"``, ``"64KiB"``, ``"10MiB"`` or ``"1GiB"``.
 Size = Annotated[int, Parsed(parse_size)]
+
+#: The same, and zero, as ``"0B"``.
+SizeOrZero = Annotated[int, Parsed(parse_size_or_zero)]
 
 
 def label(**options: Any) -> Any:

@@ -19,7 +19,7 @@ from mtlsgate.config.fields import (
     label,
     position,
 )
-from mtlsgate.config.settings import Admin, Audit, Defaults, Settings, VariableDefaults
+from mtlsgate.config.settings import Admin, Audit, Defaults, Log, Settings, VariableDefaults
 from mtlsgate.config.tls import (
     ClientCertificate,
     ConditionBlock,
@@ -38,6 +38,7 @@ __all__ = [
     "ConditionBlock",
     "Configuration",
     "Defaults",
+    "Log",
     "PinBlock",
     "Protocol",
     "Server",

@@ -16,6 +16,7 @@ from mtlsgate.config.fields import (
     FileName,
     Located,
     Material,
+    SizeOrZero,
     position,
 )
 from mtlsgate.errors import Position
@@ -99,6 +100,33 @@ class Audit:
 
 
 @frozen(kw_only=True)
+class Log:
+    """
+    The log of the program.
+
+    :ivar level: the least urgent level that is logged.
+    :ivar format: of its lines.
+    :ivar file: where they go, relative to the configuration's directory; None for
+        standard output or error.
+    :ivar max_size: bytes after which the file is renamed and a new one begun; 0 for
+        never.
+    :ivar keep: how many of the renamed files are kept.
+    """
+
+    at: Position = position()
+    level: Literal["debug", "info", "warn", "error", "critical"] = "info"
+    format: Literal["text", "json"] = "text"
+    file: Located[FileName] | None = None
+    max_size: SizeOrZero = 10 << 20
+    keep: int = 10
+
+    def problems(self) -> Iterator[tuple[str | None, str]]:
+        """Yield (attribute or None, text) for what is wrong with the block as a whole."""
+        if not 1 <= self.keep <= 1000:
+            yield "keep", "keep must be from 1 to 1000"
+
+
+@frozen(kw_only=True)
 class Settings(Defaults):
     """
     :ivar environment: which ``environment`` blocks count, unless the environment
@@ -110,6 +138,7 @@ class Settings(Defaults):
         without a byte.
     :ivar event_loop: what the gate runs on; None for what the configuration needs.
     :ivar audit: where to keep an audit log.
+    :ivar log: what the program logs, how, and where; None for the defaults.
     """
 
     environment: str | None = None
@@ -118,6 +147,7 @@ class Settings(Defaults):
     quiet: bool = False
     event_loop: Located[Literal["asyncio", "uvloop", "epoll"]] | None = None
     audit: Audit | None = None
+    log: Log | None = None
 
 
 @frozen(kw_only=True)

@@ -253,7 +253,7 @@ class _Load:
             found = self._servers(decoded.server, decoded.settings)
         servers = tuple(server for server in found if server is not None)
         self.files.refuse_own_in_directories()
-        self._refuse_audit_of_input(decoded.settings.audit)
+        self._refuse_output_of_input(decoded.settings)
         return Epoch(
             self.report.path,
             servers,
@@ -326,17 +326,23 @@ class _Load:
         taken = [address for host in hosts for address in host.addresses]
         return read_admin(block, self.files, self.report, taken, offline=self._offline)
 
-    def _refuse_audit_of_input(self, audit: model.Audit | None) -> None:
-        if audit is None or looks_like_material(audit.file.value):
-            return
-        path = self.directory / audit.file.value
-        with suppress(OSError, ValueError, RuntimeError):
-            if {path, path.resolve()} & self.files.seen.keys():
+    def _refuse_output_of_input(self, settings: model.Settings) -> None:
+        written: dict[Path, str] = {}
+        for where, block in (("audit", settings.audit), ("log", settings.log)):
+            file = None if block is None else block.file
+            if file is None or looks_like_material(file.value):
+                continue
+            path = self.directory / file.value
+            with suppress(OSError, ValueError, RuntimeError):
+                if {path, path.resolve()} & self.files.seen.keys():
+                    text = "is read as part of the configuration, and would be written to"
+                elif path.resolve() in written:
+                    text = f"is the file of {written[path.resolve()]}, too"
+                else:
+                    written[path.resolve()] = where
+                    continue
                 self.report.error(
-                    audit.file.at,
-                    "audit",
-                    f"file: {quoted(audit.file.value)} is read as part of the configuration, and "
-                    "would be written to: name another file",
+                    file.at, where, f"file: {quoted(file.value)} {text}: name another file"
                 )
 
     def _look_for_further_problems(self) -> None:

@@ -16,8 +16,8 @@ from mtlsgate.admission import Pin
 from mtlsgate.certificates.certificate import MAX_REMEMBERED, Certificate
 from mtlsgate.certificates.server_names import canonical
 from mtlsgate.gate.events import AdmittedConnection, ClosedConnection, RejectedConnection, Reload
+from mtlsgate.observe.event_lines import WHOLE_TEXT
 from mtlsgate.observe.leaf_names import UNREADABLE, issuer_of, read, subject_of
-from mtlsgate.observe.event_log import WHOLE_TEXT
 from mtlsgate.peer import address_text
 from mtlsgate.reasons import Reason
 from mtlsgate.text import MAX_LOGGED, cut, loggable, printable

@@ -1,5 +1,5 @@
 """
-What twistd's own options mean for the gate: its user, its log, its pid file.
+What twistd's own options mean for the gate: its user, its pid file.
 """
 
 from __future__ import annotations
@@ -7,21 +7,14 @@ from __future__ import annotations
 import os
 import pwd
 import stat
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, TextIO, cast
-
-from attrs import frozen
-from twisted.python.logfile import LogFile as RotatingFile
+from typing import Any
 
 from mtlsgate.errors import GateError
-from mtlsgate.observe.owner import NOBODY_ELSE, Owner, make_for
-from mtlsgate.observe.event_log import TextLog, TextStream, Turns
+from mtlsgate.observe.owner import NOBODY_ELSE, Owner
 
-#: What twistd calls its log file where nobody says it.
-_LOG_FILE = "twistd.log"
+#: The option that ``mtlsgate run`` adds: where the log goes if nothing else is said.
+STANDARD_LOG = "standard-log"
 
 
 class TwistdError(GateError):
@@ -42,65 +35,8 @@ def owner_of(options: Mapping[str, Any] | None) -> Owner:
     return -1 if uid is None else uid, -1 if gid is None else gid
 
 
-@frozen
-class LogOutput:
-    """
-    Where twistd's log goes, if that is text on standard output or in a file.
-
-    :ivar observer: writes it.
-    :ivar rotate: goes on in a new file, where it is a file.
-    """
-
-    observer: TextLog
-    rotate: Callable[[], object]
-
-
-def log_output_of(options: Mapping[str, Any] | None, reactor: Turns) -> LogOutput | None:
-    """
-    :param options: twistd's; None outside of it.
-    :param reactor: in whose turns the log is written.
-    :returns: the log that twistd would write itself; None where it is to do so:
-        with a ``--logger`` of the user's, or to syslog.
-    :raises TwistdError: if the file cannot be opened.
-    """
-    if options is None or "logfile" not in options:
-        return None
-    if options.get("logger") or options.get("syslog"):
-        return None
-    name, is_foreground = options["logfile"], _is_foreground(options)
-    if name == "-" or (is_foreground and not name):
-        if not is_foreground:
-            # twistd says that a daemon cannot do so.
-            return None
-        stream: TextIO = sys.stdout
-        with suppress(AttributeError):
-            # A name that the terminal has no letters for is still logged.
-            cast(Any, stream).reconfigure(errors="backslashreplace")
-        return LogOutput(TextLog(stream, reactor), _nothing)
-    path = Path(name or _LOG_FILE).absolute()
-    owner = owner_of(options)
-    try:
-        if path.exists() and not path.is_file():
-            # A device such as /dev/null, or a pipe, is written to and never moved away.
-            plain = make_for(owner, path, lambda: path.open("w", errors="backslashreplace"))
-            return LogOutput(TextLog(plain, reactor), _nothing)
-        file = make_for(owner, path, lambda: RotatingFile.fromFullPath(str(path)))
-    except OSError as error:
-        raise TwistdError(f"--logfile: {name or _LOG_FILE}: {error.strerror}") from error
-    log = TextLog(cast(TextStream, file), reactor)
-
-    def rotate() -> None:
-        log.flush()
-        file.rotate()
-
-    return LogOutput(log, rotate)
-
-
-def _nothing() -> None:
-    """Do nothing."""
-
-
-def _is_foreground(options: Mapping[str, Any]) -> bool:
+def is_foreground(options: Mapping[str, Any]) -> bool:
+    """:returns: whether twistd is told not to go into the background."""
     return bool(options.get("nodaemon") or options.get("debug"))
 
 
@@ -116,13 +52,13 @@ def mend_pid_file(options: Any, say: Callable[[str], object]) -> None:
     if options is None or not options.get("pidfile"):
         return
     path = os.path.abspath(options["pidfile"])
-    problem = _pid_file_problem(path, _is_foreground(options))
+    problem = _pid_file_problem(path, is_foreground(options))
     if owner_of(options) != NOBODY_ELSE and os.path.islink(path):
         # twistd writes it as root.
         problem = f"--pidfile: {path} is a symbolic link, which is not followed"
     if problem is None:
         return
-    if not _is_foreground(options):
+    if not is_foreground(options):
         raise TwistdError(problem)
     say(f"{problem}: the gate goes on without a pid file")
     options["pidfile"] = ""

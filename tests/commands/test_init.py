@@ -346,7 +346,7 @@ def test_it_prints_what_to_try(tmp_path: Path) -> None:
     )
     curl = f"  curl --cacert {d}/ca.crt"
     assert tried == [
-        f"  twistd -n mtlsgate --config {d}/gate.hcl",
+        f"  mtlsgate run --config {d}/gate.hcl",
         "",
         "Let in:",
         f"{curl} --cert {d}/alice.crt --key {d}/alice.key https://localhost:8443/",

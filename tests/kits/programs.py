@@ -23,7 +23,9 @@ import pytest
 BIN = Path(sys.executable).parent
 #: In seconds; far above what anything here takes.
 _PATIENCE = 180.0
-_LISTENING = re.compile(r"(?P<server>\S+): listening on (?P<where>[^;]*);")
+_LISTENING = re.compile(r"(?P<server>[^\s\"]+): listening on (?P<where>[^;]*);")
+#: ``mtlsgate run`` in place of twistd.
+RUN = ("mtlsgate", "run")
 
 
 def program(name: str) -> str:
@@ -87,6 +89,13 @@ class RunningGate:
                 return line
         raise AssertionError(f"the gate ended without {text!r}:\n{''.join(self.lines)}")
 
+    def wait_for(self, file: Path, text: str) -> None:
+        """Wait until a file holds the text; fails if the gate ends first."""
+        pause = threading.Event()
+        while not (file.exists() and text in file.read_text()):
+            assert self.process.poll() is None, f"the gate ended without {text!r}"
+            pause.wait(0.02)
+
     def stop(self) -> str:
         """:returns: what it logged from the last wait to its end."""
         self.process.terminate()
@@ -107,12 +116,14 @@ def gate(
     """
     Run a gate until the block ends; it listens when the block begins.
 
+    :param command: twistd with its options, or `RUN`.
     :param limits: how many file descriptors it may have.
     :param pass_fds: descriptors that it gets.
     """
     name, *options = command
+    gate_of_twistd = () if command == RUN else ("mtlsgate",)
     with subprocess.Popen(
-        [str(BIN / name), *options, "mtlsgate", "--config", str(config)],
+        [str(BIN / name), *options, *gate_of_twistd, "--config", str(config)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

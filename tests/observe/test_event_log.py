@@ -1,21 +1,33 @@
 """
-The log as text: what twistd writes, in fewer writes.
+The log of the program: what twistd writes, in fewer writes; levels; JSON; the journal.
 """
 
 from __future__ import annotations
 
 import errno
 import io
+import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from threading import Thread
 
 import pytest
 from attrs import define, field
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, textFileLogObserver
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    LogPublisher,
+    textFileLogObserver,
+)
+from twisted.python import log as legacy_log
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from mtlsgate.observe.event_log import TextLog
+from mtlsgate.observe.event_lines import LineMaker, TextLines, journal_lines, json_line
+from mtlsgate.observe.event_log import LEVELS, EventLog, LogOutput
+from mtlsgate.observe.log_stream import LogStream
 
 #: 2026-11-26T12:00:00Z.
 AT = 1795694400.0
@@ -27,9 +39,6 @@ class HandDrivenReactor:
 
     running: bool = True
     due: list[Callable[[], object]] = field(factory=list)
-
-    def callFromThread(self, function: Callable[[], object], /) -> None:
-        self.due.append(function)
 
     def callLater(self, delay: float, function: Callable[[], object], /) -> None:
         assert delay == 0
@@ -56,8 +65,19 @@ class Stream:
             raise self.problem
         self.writes.append(data)
 
-    def flush(self) -> None:
-        pass
+    def rotate(self) -> None:
+        self.writes.append("rotated")
+
+    def close_unless_in(self, other: LogStream, /) -> None:
+        if other is not self:
+            self.writes.append("closed")
+
+
+def logging_to(
+    stream: Stream, reactor: HandDrivenReactor, lines: LineMaker | None = None, level: str = "debug"
+) -> EventLog:
+    """:returns: a log whose clock stands still."""
+    return EventLog(LogOutput(stream, lines or TextLines(), level), reactor, lambda: AT)
 
 
 @pytest.fixture
@@ -71,8 +91,8 @@ def stream() -> Stream:
 
 
 @pytest.fixture
-def text_log(stream: Stream, reactor: HandDrivenReactor) -> TextLog:
-    return TextLog(stream, reactor, lambda: AT)
+def text_log(stream: Stream, reactor: HandDrivenReactor) -> EventLog:
+    return logging_to(stream, reactor)
 
 
 def failure() -> Failure:
@@ -122,14 +142,14 @@ def whole(event: LogEvent) -> LogEvent:
 
 
 @pytest.mark.parametrize("event", EVENTS)
-def test_a_line_is_that_of_twistd(event: LogEvent, stream: Stream, text_log: TextLog) -> None:
+def test_a_line_is_that_of_twistd(event: LogEvent, stream: Stream, text_log: EventLog) -> None:
     """Whatever is logged, by the gate or by others, reads as without this observer."""
     text_log(whole(event))
     text_log.flush()
     assert "".join(stream.writes) == as_twistd([whole(event)])
 
 
-def test_the_time_of_each_second_is_its_own(stream: Stream, text_log: TextLog) -> None:
+def test_the_time_of_each_second_is_its_own(stream: Stream, text_log: EventLog) -> None:
     """Also when the clock is set back."""
     events = [
         whole({"log_format": "{text}", "text": "x", "log_time": AT + seconds})
@@ -142,7 +162,7 @@ def test_the_time_of_each_second_is_its_own(stream: Stream, text_log: TextLog) -
 
 
 def test_one_write_for_each_turn(
-    stream: Stream, text_log: TextLog, reactor: HandDrivenReactor
+    stream: Stream, text_log: EventLog, reactor: HandDrivenReactor
 ) -> None:
     """In the order in which they were logged."""
     log = Logger("mtlsgate.gate", observer=text_log)
@@ -163,7 +183,7 @@ def test_one_write_for_each_turn(
 
 
 @pytest.mark.parametrize("level", [LogLevel.error, LogLevel.critical])
-def test_an_error_is_written_at_once(stream: Stream, text_log: TextLog, level: LogLevel) -> None:
+def test_an_error_is_written_at_once(stream: Stream, text_log: EventLog, level: LogLevel) -> None:
     """And what came before it: the process may be about to die."""
     log = Logger("mtlsgate.gate", observer=text_log)
     log.info("{text}", text="before")
@@ -173,7 +193,7 @@ def test_an_error_is_written_at_once(stream: Stream, text_log: TextLog, level: L
 
 
 def test_without_a_running_reactor_lines_are_written_at_once(
-    stream: Stream, text_log: TextLog, reactor: HandDrivenReactor
+    stream: Stream, text_log: EventLog, reactor: HandDrivenReactor
 ) -> None:
     """Before it runs (a daemon forks then), and when a turn that was to come never came."""
     log = Logger("mtlsgate.gate", observer=text_log)
@@ -189,7 +209,7 @@ def test_without_a_running_reactor_lines_are_written_at_once(
 
 
 def test_threads_lose_no_line(
-    stream: Stream, text_log: TextLog, reactor: HandDrivenReactor
+    stream: Stream, text_log: EventLog, reactor: HandDrivenReactor
 ) -> None:
     """Each thread's lines are all there, in its order."""
     log = Logger("mtlsgate.gate", observer=text_log)
@@ -215,7 +235,7 @@ def test_threads_lose_no_line(
 
 
 def test_a_full_disk_is_told_when_it_is_over(
-    stream: Stream, text_log: TextLog, reactor: HandDrivenReactor
+    stream: Stream, text_log: EventLog, reactor: HandDrivenReactor
 ) -> None:
     """How many lines are missing stands where they would have stood; nothing is raised."""
     log = Logger("mtlsgate.gate", observer=text_log)
@@ -236,6 +256,112 @@ def test_a_full_disk_is_told_when_it_is_over(
     assert "missing" not in stream.writes[1]
 
 
-def test_it_is_an_observer(text_log: TextLog) -> None:
+def test_it_is_an_observer(text_log: EventLog) -> None:
     """twistd asks."""
     assert verifyObject(ILogObserver, text_log)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_less_urgent_levels_are_left_out(
+    stream: Stream, reactor: HandDrivenReactor, level: str
+) -> None:
+    """Those from the configured one on are written."""
+    log = Logger("mtlsgate.gate", observer=logging_to(stream, reactor, level=level))
+    for name in LEVELS:
+        log.emit(LogLevel.levelWithName(name), "of {name}", name=name)
+    reactor.turn()
+    written = [line.rpartition(" ")[2] for line in "".join(stream.writes).splitlines()]
+    assert written == list(LEVELS[LEVELS.index(level) :])
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_each_event_is_one_json_object(event: LogEvent) -> None:
+    """Its text is that of the text log; an event without text has no line there either."""
+    line = json_line(whole(event))
+    text = as_twistd([whole(event)]).partition("] ")[2].strip()
+    if line is None:
+        assert text == ""
+        return
+    assert line.count("\n") == 1
+    said = json.loads(line)
+    first = text.partition("\n\tTraceback")[0].replace("\n\t", "\n")
+    assert said["text"].strip() == first
+    assert ("traceback" in said) == ("log_failure" in event)
+
+
+def test_json_has_the_fields_of_the_event() -> None:
+    """Flat, beside time, level, namespace and text; objects are left to the text."""
+    line = json_line(
+        whole(
+            {
+                "log_format": "{server}: rejected {reason} {odd}",
+                "server": "door",
+                "reason": "expired",
+                "depth": None,
+                "dns_names": ["a.example", "caf\u00e9"],
+                "at": datetime(2026, 11, 26, tzinfo=UTC),
+                "odd": object(),
+                "odd_list": [object()],
+                "time": "not the event's own",
+                "lone": "\ud800",
+            }
+        )
+    )
+    assert line is not None
+    said = json.loads(line)
+    assert said.pop("text").startswith("door: rejected expired <object")
+    assert said == {
+        "time": "2026-11-26T12:00:00.750Z",
+        "level": "warn",
+        "namespace": "mtlsgate.gate",
+        "server": "door",
+        "reason": "expired",
+        "depth": None,
+        "dns_names": ["a.example", "caf\u00e9"],
+        "at": "2026-11-26T00:00:00+00:00",
+        "lone": "\\ud800",
+    }
+
+
+def test_old_log_messages_have_no_fields_in_json(reactor: HandDrivenReactor) -> None:
+    """Those of `twisted.python.log` bring a dictionary of their own history."""
+    stream = Stream()
+    publisher = legacy_log.LogPublisher(
+        observerPublisher := LogPublisher(logging_to(stream, reactor, json_line)),
+        observerPublisher,
+    )
+    publisher.msg("old", "style", whatever=1)
+    reactor.turn()
+    assert sorted(json.loads(stream.writes[0])) == ["level", "namespace", "text", "time"]
+
+
+def test_the_journal_gets_a_priority_for_each_line(
+    stream: Stream, reactor: HandDrivenReactor
+) -> None:
+    """And no time, which it knows itself (sd-daemon(3))."""
+    log = Logger("mtlsgate.gate", observer=logging_to(stream, reactor, journal_lines))
+    log.warn("{text}", text="two\nlines")
+    log.info("{what}", what="formatted")
+    log.critical("{text}", text="at once")
+    assert "".join(stream.writes).splitlines() == [
+        "<4>[mtlsgate.gate#warn] two",
+        "<4>\tlines",
+        "<6>[mtlsgate.gate#info] formatted",
+        "<2>[mtlsgate.gate#critical] at once",
+    ]
+
+
+def test_the_log_turns_to_another_output(
+    stream: Stream, text_log: EventLog, reactor: HandDrivenReactor
+) -> None:
+    """What was logged before is in the old one, which is then closed."""
+    log, other = Logger("mtlsgate.gate", observer=text_log), Stream()
+    log.info("before")
+    text_log.turn_to(LogOutput(other, json_line, "warn"))
+    log.info("dropped")
+    log.warn("after")
+    reactor.turn()
+    assert [stream.writes[0].endswith("before\n"), stream.writes[1:]] == [True, ["closed"]]
+    assert json.loads(other.writes[0])["text"] == "after"
+    text_log.turn_to(LogOutput(other, TextLines(), "info"))
+    assert "closed" not in other.writes

@@ -14,18 +14,9 @@ from typing import Any
 
 import pytest
 
-from mtlsgate.run.twistd import TwistdError, log_output_of, mend_pid_file
+from mtlsgate.run.log_output import LogPlace
+from mtlsgate.run.twistd import TwistdError, mend_pid_file
 from tests.kits.programs import BIN, RunningGate, gate, program, run
-
-
-class NoReactor:
-    running = False
-
-    def callLater(self, delay: float, function: object, /) -> object:
-        raise AssertionError("no reactor runs")
-
-    def callFromThread(self, function: object, /) -> None:
-        raise AssertionError("no reactor runs")
 
 
 class Said(list[str]):
@@ -165,7 +156,7 @@ def test_a_daemon_that_cannot_write_its_pid_file_says_so(demo: Path) -> None:
 )
 def test_others_than_text_logs_are_left_to_twistd(options: dict[str, Any] | None) -> None:
     """An observer of the user's, syslog, and what twistd refuses."""
-    assert log_output_of(options, NoReactor()) is None
+    assert LogPlace.of(options) is None
 
 
 def test_a_log_file_that_cannot_be_opened_is_one_line(demo: Path) -> None:
@@ -206,24 +197,3 @@ def test_a_logger_of_the_users_gets_the_events(demo: Path) -> None:
     with gate(demo / "gate.hcl", (program("env"), f"PYTHONPATH={demo}", *twistd)) as running:
         knock(running)
         assert running.read_until("mtlsgate.gate") == "mtlsgate.gate: not_tls\n"
-
-
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # it lives as long as twistd
-def test_a_log_that_is_no_regular_file_is_never_moved_away(tmp_path: Path) -> None:
-    """A pipe, or a device such as /dev/null: however much is written, and also when
-    a signal asks for a new file."""
-    pipe = tmp_path / "log"
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        output = log_output_of({"logfile": str(pipe), "nodaemon": False}, NoReactor())
-        assert output is not None
-        output.rotate()
-        output.observer({"log_format": "written", "log_time": 0.0})
-        output.observer.flush()
-        assert b"written" in os.read(reader, 1000)
-        del output
-        assert stat.S_ISFIFO(pipe.stat().st_mode)
-        assert list(tmp_path.iterdir()) == [pipe]
-    finally:
-        os.close(reader)
