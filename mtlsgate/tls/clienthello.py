@@ -20,8 +20,8 @@ from enum import IntEnum
 
 from attrs import frozen
 
-from mtlsgate.proxyprotocol import begins_header
 from mtlsgate.reasons import Reason
+from mtlsgate.starttls import plain_protocol
 
 #: The longest possible ClientHello, with every vector full; also OpenSSL's limit.
 MAX_HELLO = 131_396
@@ -29,11 +29,6 @@ MAX_HELLO = 131_396
 #: The most bytes that a hello may take, with record headers.  It is enough for any
 #: hello in normal records, or for 43 KB in records of one byte.
 MAX_BYTES = 256 * 1024
-
-#: The detail of a rejection if a PROXY header comes where TLS should begin.
-UNEXPECTED_HEADER = (
-    "a PROXY header where TLS should begin: proxy_protocol is not set, or the header came twice"
-)
 
 _MAX_RECORD = 2**14  # RFC 8446, 5.1
 _RECORD_HEADER = 5
@@ -43,8 +38,6 @@ _CLIENT_HELLO = 1
 _SERVER_NAME = 0
 _HOST_NAME = 0
 _MAX_HOST_NAME = 255
-
-_HTTP_METHODS = (b"GET /", b"POST ", b"HEAD ", b"PUT /", b"DELET", b"OPTIO", b"PATCH", b"PRI *")
 
 
 class Alert(IntEnum):
@@ -167,12 +160,9 @@ class _Refused(Exception):
 
 def _check_beginning(header: bytes) -> None:
     """Refuse what is not TLS, or an SSL 2.0 hello; let other errors be found later."""
-    if header.startswith(_HTTP_METHODS):
-        raise _Refused("an HTTP request without TLS", None, Reason.NOT_TLS)
-    if header.startswith(b"CONNE"):
-        raise _Refused("an HTTP proxy request without TLS", None, Reason.NOT_TLS)
-    if begins_header(header):
-        raise _Refused(UNEXPECTED_HEADER, None, Reason.NOT_TLS)
+    plain = plain_protocol(header)
+    if plain is not None:
+        raise _Refused(plain.words, None, Reason.NOT_TLS)
     if header[0] & 0x80 and header[2] == _CLIENT_HELLO:
         raise _Refused("an SSL 2.0 hello", Alert.PROTOCOL_VERSION, Reason.UNSUPPORTED_TLS)
     if header[1] != 3 or not 20 <= header[0] <= 24:

@@ -12,9 +12,8 @@ from twisted.internet.error import ConnectionClosed
 from twisted.python.failure import Failure
 
 from mtlsgate.admission import Rejection
-from mtlsgate.proxyprotocol import begins_header
 from mtlsgate.reasons import Reason
-from mtlsgate.tls.clienthello import UNEXPECTED_HEADER
+from mtlsgate.starttls import plain_protocol
 
 #: The exception that a failing TLS connection raises.
 TlsError = SSL.Error
@@ -180,9 +179,8 @@ def handshake_rejection(failure: Failure, beginning: bytes = b"") -> Rejection:
     for text in said:
         for part, reason, meaning in _HANDSHAKE_ERRORS:
             if part in text:
-                if reason is Reason.NOT_TLS and begins_header(beginning):
-                    meaning = UNEXPECTED_HEADER
-                return Rejection(reason, meaning)
+                plain = plain_protocol(beginning) if reason is Reason.NOT_TLS else None
+                return Rejection(reason, meaning if plain is None else plain.words)
     for text in said:
         # OpenSSL queues the other side's alerts as "… alert …".
         if " alert " in f" {text} ":

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from mtlsgate.reasons import Reason
+from mtlsgate.starttls import UNEXPECTED_HEADER
 from mtlsgate.testing import Authority, Version
 from mtlsgate.tls.clienthello import (
     MAX_BYTES,
     MAX_HELLO,
-    UNEXPECTED_HEADER,
     Alert,
     ClientHello,
     ClientHelloReader,
@@ -382,9 +382,9 @@ class TestRefusals:
             (b"OPTIONS *", Reason.NOT_TLS, "an HTTP request without TLS"),
             (b"PRI * HTTP/2.0", Reason.NOT_TLS, "an HTTP request without TLS"),
             (b"CONNECT a:1", Reason.NOT_TLS, "an HTTP proxy request without TLS"),
-            (b"SSH-2.0-x\r\n", Reason.NOT_TLS, "what arrived is no TLS record"),
-            (b"PROXY TCP4 ", Reason.NOT_TLS, UNEXPECTED_HEADER),
-            (b"\r\n\r\n\0\r\nQUIT\n", Reason.NOT_TLS, UNEXPECTED_HEADER),
+            (b"SSH-2.0-x\r\n", Reason.NOT_TLS, "this is SSH"),
+            (b"PROXY TCP4 ", Reason.NOT_TLS, UNEXPECTED_HEADER.words),
+            (b"\r\n\r\n\0\r\nQUIT\n", Reason.NOT_TLS, UNEXPECTED_HEADER.words),
             (b"\r\n\r\n\r\n", Reason.NOT_TLS, "what arrived is no TLS record"),
             (b"\x16\x02\0\0\1", Reason.NOT_TLS, "what arrived is no TLS record"),
             (record(b"\2\x28", 21), Reason.PEER_ALERT, "the client began with an alert"),
