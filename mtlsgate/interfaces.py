@@ -108,6 +108,10 @@ class IProtocolEnvironment(Interface):
     client_authentication = Attribute(
         'Whether the server verifies its clients: "required", or "none" if it admits anyone.'
     )
+    starttls = Attribute(
+        'How the server\'s clients ask for TLS: "postgres", "smtp" or "imap"; None if TLS begins '
+        "at once.  After SMTP's and IMAP's STARTTLS a server does not greet again: the gate has."
+    )
     gate = Attribute(
         "A callable without arguments that returns the running gate, an `IGate`; it raises "
         "LookupError while none runs, as in `build`."

@@ -123,6 +123,7 @@ class ApplicationReader:
         server_names: tuple[str, ...] = (),
         client_authentication: str = "required",
         names_elsewhere: tuple[str, ...] = (),
+        starttls: str | None = None,
     ) -> Application | None:
         """
         :param server: the server's name.
@@ -130,6 +131,7 @@ class ApplicationReader:
         :param server_names: the names that it declares.
         :param names_elsewhere: names that its wildcards match, but another server has.
         :param client_authentication: the value in its ``tls`` block.
+        :param starttls: how its clients ask for TLS, or None.
         :returns: the application; None if the report says what is wrong.
         """
         environment = ProtocolEnvironment(
@@ -140,6 +142,7 @@ class ApplicationReader:
             server_names=server_names,
             names_elsewhere=names_elsewhere,
             client_authentication=client_authentication,
+            starttls=starttls,
             gate=self.gate,
             target_states=self.states,
         )
@@ -162,7 +165,9 @@ class ApplicationReader:
         """:returns: the application of a server; None if the report says what is wrong."""
         names = tuple(name.value for name in server.server_names)
         asked = server.tls.client_authentication
-        return self.build(protocol, server.name, reactor, names, asked, names_elsewhere)
+        return self.build(
+            protocol, server.name, reactor, names, asked, names_elsewhere, server.starttls
+        )
 
     @contextmanager
     def _reporting(self, block: model.Protocol) -> Iterator[None]:

@@ -56,6 +56,7 @@ class ProtocolEnvironment:
     :ivar server_names: the names that the server declares.
     :ivar names_elsewhere: names that its wildcards match, but another server declares.
     :ivar client_authentication: the server's, ``required`` or ``none``.
+    :ivar starttls: how its clients ask for TLS, the name of a dialect; or None.
     :ivar gate: returns the running gate, or raises LookupError.
     :ivar target_states: what is known of targets.
     """
@@ -67,6 +68,7 @@ class ProtocolEnvironment:
     server_names: tuple[str, ...] = field(default=(), kw_only=True)
     names_elsewhere: tuple[str, ...] = field(default=(), kw_only=True)
     client_authentication: str = field(default="required", kw_only=True)
+    starttls: str | None = field(default=None, kw_only=True)
     gate: Callable[[], IGate] = field(default=no_gate, repr=False, kw_only=True)
     target_states: TargetStates = field(factory=TargetStates, repr=False, kw_only=True)
 

@@ -6,7 +6,7 @@ A verified client's bytes go to a target, and the target's to the client.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from attrs import frozen
@@ -31,12 +31,14 @@ from mtlsgate.interfaces import (
 )
 from mtlsgate.peer import address_text
 from mtlsgate.protocols.needs import NeedsNothing
+from mtlsgate.starttls import DIALECTS, GreetingReader
 from mtlsgate.text import printable
 from mtlsgate.tls.openssl_errors import TlsError, reasons_of
 from mtlsgate.upstream.announce import Announcement, own_header
 from mtlsgate.upstream.backends import Backends, Dialled, IHasTargets, Unreachable
 from mtlsgate.upstream.checks import ConnectCheck, HealthChecker
 from mtlsgate.upstream.configuration import TargetAttributes
+from mtlsgate.upstream.greeted import GreetedEnd
 from mtlsgate.upstream.relay import Relay, RelayEnd, RelayLimits
 from mtlsgate.upstream.state import TargetUse
 from mtlsgate.upstream.targets import parse_target
@@ -95,11 +97,14 @@ class ProxyFactory(Factory):
         announcement: Announcement | None = None,
         alpn: Sequence[str] = (),
         checker: HealthChecker | None = None,
+        greeting: Callable[[], GreetingReader] | None = None,
     ) -> None:
         """
         :param announcement: tells the target who connects.
         :param alpn: the application protocols that clients may negotiate.
         :param checker: checks the targets.
+        :param greeting: makes a reader of a target's greeting; None if targets do not
+            greet, or if their greeting is for the client.
         """
         self.server = server
         self.backends = backends
@@ -107,6 +112,7 @@ class ProxyFactory(Factory):
         self.limits = limits
         self.announcement = announcement
         self.checker = checker
+        self.greeting = greeting
         self._alpn = [name.encode("ascii") for name in alpn]
 
     def startFactory(self) -> None:
@@ -161,7 +167,7 @@ class ProxyClient(RelayEnd):
         except ValueError as error:
             self._give_up(str(error))
             return
-        ends = _TargetFactory(self)
+        ends = _TargetFactory(self, factory.greeting)
         dialling = factory.backends.dial(ends, preface).addCallback(self._reached)
         self._dialling = dialling.addErrback(self._not_reached)
 
@@ -232,7 +238,7 @@ class ProxyClient(RelayEnd):
         )
 
 
-class ProxyTarget(RelayEnd):
+class ProxyTarget(GreetedEnd):
     """
     The target's end.
 
@@ -243,8 +249,8 @@ class ProxyTarget(RelayEnd):
     name = ""
     _use: TargetUse | None = None
 
-    def __init__(self, client: ProxyClient) -> None:
-        super().__init__(client.relay)
+    def __init__(self, client: ProxyClient, greeting: GreetingReader | None) -> None:
+        super().__init__(client.relay, greeting)
         self._client = client
 
     def reached(self, dialled: Dialled) -> None:
@@ -268,9 +274,10 @@ class _TargetFactory:
     """Builds the target's end for one client."""
 
     _client: ProxyClient
+    _greeting: Callable[[], GreetingReader] | None
 
     def buildProtocol(self, addr: IAddress) -> ProxyTarget:
-        return ProxyTarget(self._client)
+        return ProxyTarget(self._client, None if self._greeting is None else self._greeting())
 
     def doStart(self) -> None:
         pass
@@ -302,6 +309,7 @@ class ProxyPlugin(NeedsNothing):
             preface = b"" if version is None else own_header(version)
             check = ConnectCheck(backends, clock, preface)
             checker = HealthChecker(backends, check, terms, clock)
+        dialect = None if environment.starttls is None else DIALECTS[environment.starttls]
         return ProxyFactory(
             environment.server,
             backends,
@@ -312,6 +320,7 @@ class ProxyPlugin(NeedsNothing):
             else Announcement(version, configuration.proxy_protocol_certificate),
             configuration.alpn,
             checker,
+            None if dialect is None else dialect.target_greeting,
         )
 
 

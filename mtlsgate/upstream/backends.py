@@ -23,6 +23,7 @@ from zope.interface import Attribute, Interface, implementer
 
 from mtlsgate.reasons import Reason
 from mtlsgate.text import printable
+from mtlsgate.upstream.greeted import NotGreeted, greeted
 from mtlsgate.upstream.rotation import Balance, Member, Rotation
 from mtlsgate.upstream.state import TargetState, TargetStates, TargetUse
 from mtlsgate.upstream.targets import Listed, Target
@@ -39,6 +40,7 @@ _FAILURES = (
     error.DNSLookupError,
     error.ConnectionClosed,
     HandshakeFailed,
+    NotGreeted,
     OSError,
 )
 
@@ -138,7 +140,8 @@ class Backends:
         :param server: the server's name.
         :param states: what is known of targets; by default nothing is.
         :param tls: speaks TLS to the targets.
-        :param connect_timeout: seconds to connect to each target, including TLS.
+        :param connect_timeout: seconds to connect to each target, including TLS
+            and a greeting that is waited for.
         :param retry_after: for how many seconds a failed target is skipped, if nothing
             checks the targets.
         :param balance: how a target is chosen.
@@ -237,6 +240,7 @@ class Backends:
         dialling = self._wrapped(state.target, preface).connect(factory).addCallback(connected)
         if preface and self._tls is None:
             dialling.addCallback(_say, preface)
+        dialling.addCallback(greeted)
         if dialling.called and not dialling.paused:
             # It connected at once, as on the same machine: no timer is needed.
             return dialling
@@ -351,6 +355,8 @@ def _timed_out(result: IProtocol | Failure, seconds: float) -> IProtocol | Failu
 
 def _words(cause: BaseException | None) -> str:
     match cause:
+        case NotGreeted():
+            return str(cause)
         case error.ConnectionRefusedError():
             return "connection refused"
         case error.DNSLookupError():

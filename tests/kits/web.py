@@ -104,6 +104,7 @@ class Environment:
     server_names: tuple[str, ...] = ()
     names_elsewhere: tuple[str, ...] = ()
     client_authentication: str = "required"
+    starttls: str | None = None
     gate: Callable[[], IGate] = no_gate
     target_states: TargetStates = Factory(TargetStates)
 
