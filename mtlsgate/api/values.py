@@ -147,6 +147,7 @@ class GateOptions(TypedDict, total=False):
     authorize_timeout: Duration
     proxy_protocol: Literal["required"]
     trusted_proxies: Sequence[str]
+    starttls: Literal["postgres", "smtp", "imap"]
     handshake_timeout: Duration
     idle_timeout: Duration
     max_connections: int

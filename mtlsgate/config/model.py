@@ -30,6 +30,7 @@ from mtlsgate.config.tls import (
 )
 from mtlsgate.config.tree import Body, labelled
 from mtlsgate.errors import Position
+from mtlsgate.starttls import DIALECTS, Dialect
 
 __all__ = [
     "Admin",
@@ -77,6 +78,7 @@ class Server(Defaults):
     :ivar authorize_timeout: how long an answer may take, in seconds.
     :ivar proxy_protocol: ``required`` if every connection begins with a PROXY header.
     :ivar trusted_proxies: the addresses and networks of the proxies.
+    :ivar starttls: the protocol in which clients ask for TLS in plaintext first.
     """
 
     at: Position = position()
@@ -90,6 +92,7 @@ class Server(Defaults):
     authorize_timeout: Duration | None = None
     proxy_protocol: Literal["required"] | None = None
     trusted_proxies: Values | None = None
+    starttls: Literal["postgres", "smtp", "imap"] | None = None
 
     @property
     def heading(self) -> str:
@@ -102,6 +105,11 @@ class Server(Defaults):
         # A server without either is in error, and still named while that is said.
         named = (*self.server_names, *self.hosts)
         return self.label or (named[0].value if named else "server")
+
+    @property
+    def dialect(self) -> Dialect | None:
+        """How clients ask for TLS; None if it begins at once."""
+        return None if self.starttls is None else DIALECTS[self.starttls]
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield (attribute or None, text) for what is wrong with the block as a whole."""

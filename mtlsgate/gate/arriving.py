@@ -1,11 +1,12 @@
 """
-A connection before TLS: the PROXY header, and the ClientHello if it decides which
-server the client gets.
+A connection before TLS: the PROXY header, the exchange in which a client asks for TLS,
+and the ClientHello if it decides which server the client gets.
 """
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.error import ConnectionDone
@@ -22,6 +23,7 @@ from mtlsgate.gate.stages import LATE, TRANSITIONS, Stage
 from mtlsgate.gate.terms import Terms
 from mtlsgate.proxyprotocol import Header, HeaderReader
 from mtlsgate.reasons import Reason
+from mtlsgate.starttls import Negotiation, NoUpgrade, Upgrade
 from mtlsgate.text import printable
 from mtlsgate.tls.clienthello import (
     Alert,
@@ -56,10 +58,13 @@ class Servers(Protocol):
     registry: Registry
     judging: Judging | None
     proxies: Proxies | None
+    negotiate: Callable[[], Negotiation] | None
     reads_hello: bool
     terms: Terms
     handshake_timeout: float
 
+    @property
+    def known(self) -> tuple[str, Terms]: ...
     def choose(self, server_name: str | None) -> Serving | None: ...
     def began(self) -> None: ...
     def finished(self) -> None: ...
@@ -73,6 +78,7 @@ class ArrivingConnection(TlsTransport):
     :ivar entry: its entry in the registry.
     :ivar _serving: the server; None until it is known.
     :ivar _reader: reads what comes before TLS.
+    :ivar _negotiation: the exchange in which the client asks for TLS, while it lasts.
     :ivar _hello: the ClientHello, if it was read before TLS.
     :ivar _received: how many bytes the client sent before it was admitted.
     :ivar _timer: rejects the client when time is up.
@@ -82,6 +88,7 @@ class ArrivingConnection(TlsTransport):
     read_size = _EARLY_READ
     _serving: Serving | None = None
     _reader: HeaderReader | ClientHelloReader | None = None
+    _negotiation: Negotiation | None = None
     _hello: ClientHello | None = None
     _received = 0
     _timer: IDelayedCall | None = None
@@ -113,6 +120,8 @@ class ArrivingConnection(TlsTransport):
         """Handle what was read before TLS."""
         if self.stage is Stage.PROXY_HEADER:
             self._read_header(data)
+        elif self.stage is Stage.STARTTLS:
+            self._negotiate(data)
         elif self.stage is Stage.CLIENT_HELLO:
             self._read_hello(data)
         else:
@@ -165,21 +174,53 @@ class ArrivingConnection(TlsTransport):
 
     def _after_header(self, client: IAddress | None = None) -> bool:
         """
-        Go on to the ClientHello, or to TLS if there is only one server.
+        Go on to STARTTLS, the ClientHello or TLS.
 
         :param client: the client's address, if a header contained it.
         :returns: whether the connection stays.
         """
         servers = self._servers
-        if not servers.reads_hello:
-            only = servers.choose(None)
+        if self.stage is Stage.PROXY_HEADER:
+            name, terms = servers.known
+            if not self._move(name, terms, client):
+                return False
+        if servers.negotiate is None:
+            return self._after_starttls()
+        self._enter(Stage.STARTTLS)
+        self._negotiation = servers.negotiate()
+        self.send(self._negotiation.greeting)
+        return True
+
+    def _move(self, server: str, terms: Terms, client: IAddress | None = None) -> bool:
+        """:returns: whether the limits there let the connection stay."""
+        if self._registry.move(self.entry, server, terms, client):
+            return True
+        self._refused()
+        return False
+
+    # STARTTLS
+
+    def _negotiate(self, data: bytes) -> None:
+        self._received += len(data)
+        assert self._negotiation is not None
+        turn = self._negotiation.feed(data)
+        self.send(turn.answer)
+        if isinstance(turn.outcome, NoUpgrade):
+            self._tell(Rejection(turn.outcome.reason, turn.outcome.detail))
+            self.end_because(Failure(ConnectionDone()))
+        elif isinstance(turn.outcome, Upgrade):
+            self._negotiation = None
+            received = turn.outcome.received
+            self._received -= len(received)
+            if self._after_starttls() and received:
+                self.bytes_came(received)
+
+    def _after_starttls(self) -> bool:
+        """:returns: whether the connection stays."""
+        if not self._servers.reads_hello:
+            only = self._servers.choose(None)
             assert only is not None
-            return self._begin_tls(only, client)
-        if self.stage is Stage.PROXY_HEADER and not self._registry.move(
-            self.entry, servers.name, servers.terms, client
-        ):
-            self._refused()
-            return False
+            return self._begin_tls(only)
         self._enter(Stage.CLIENT_HELLO)
         self._reader = ClientHelloReader()
         return True
@@ -220,13 +261,10 @@ class ArrivingConnection(TlsTransport):
             self.send(alert_record(outcome.alert))
         self.end_because(Failure(ConnectionDone()))
 
-    def _begin_tls(self, serving: Serving, client: IAddress | None = None) -> bool:
+    def _begin_tls(self, serving: Serving) -> bool:
         """:returns: whether the server's limits let the connection stay."""
         server = serving.server
-        if self.stage is not Stage.ACCEPTED and not self._registry.move(
-            self.entry, server.name, server.terms, client
-        ):
-            self._refused()
+        if self.stage is Stage.CLIENT_HELLO and not self._move(server.name, server.terms):
             return False
         serving.began()
         self._serving = serving
@@ -269,7 +307,10 @@ class ArrivingConnection(TlsTransport):
         self._timer = clock.callLater(max(0, seconds - waited), self._timed_out, seconds)
 
     def _timed_out(self, seconds: float) -> None:
-        self._turn_away(Rejection(Reason.HANDSHAKE_TIMEOUT, LATE[self.stage].format(seconds)))
+        detail = LATE[self.stage].format(seconds)
+        if not self._received and self.stage is not Stage.PROXY_HEADER:
+            detail += "; nothing came"
+        self._turn_away(Rejection(Reason.HANDSHAKE_TIMEOUT, detail))
 
     def _stop_timing(self) -> None:
         timer, self._timer = self._timer, None

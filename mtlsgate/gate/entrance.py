@@ -9,7 +9,7 @@ the name that a client asks for decides.  Proxies may stand in front of them.
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from mtlsgate.gate.limits import Limits
 from mtlsgate.gate.registry import Registry
 from mtlsgate.gate.server import GateServer, Serving
 from mtlsgate.gate.terms import Terms
+from mtlsgate.starttls import Negotiation
 from mtlsgate.tls.stream import StreamReactor
 
 _log = Logger("mtlsgate")
@@ -46,6 +47,8 @@ class Entrance:
     :ivar judging: judges by the configuration in force; None if that never changes.
     :ivar proxies: the proxies that may send a PROXY header; None if no header is
         read.
+    :ivar negotiate: begins the exchange in which a client asks for TLS; None if TLS
+        begins at once.
     :ivar reads_hello: whether the ClientHello is read before TLS, to choose the
         server or to learn the name that a resumed session asks for.
     :ivar terms: the terms while the server is not known.  They are at least as
@@ -65,6 +68,7 @@ class Entrance:
         otherwise: GateServer | None = None,
         judging: Judging | None = None,
         proxies: Trust | None = None,
+        negotiate: Callable[[], Negotiation] | None = None,
         reads_hello: bool = False,
     ) -> None:
         """
@@ -77,6 +81,7 @@ class Entrance:
         self.registry = registry
         self.judging = judging
         self.proxies = proxies
+        self.negotiate = negotiate
         self.reads_hello = reads_hello
         self.servers = tuple(server for _, server in servers)
         limits = [server.terms.limits for server in self.servers]
@@ -106,8 +111,12 @@ class Entrance:
     @property
     def first(self) -> tuple[str, Terms]:
         """The server name and terms that a new connection starts with."""
-        if self.proxies is not None:
-            return self.name, self.proxy_terms
+        return self.known if self.proxies is None else (self.name, self.proxy_terms)
+
+    @property
+    def known(self) -> tuple[str, Terms]:
+        """The server name and terms of a connection before its ClientHello, if its
+        client's address is known."""
         if self.reads_hello or self._otherwise is None:
             return self.name, self.terms
         return self._otherwise.server.name, self._otherwise.server.terms

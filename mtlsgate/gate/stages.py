@@ -5,9 +5,11 @@ The stages of a connection, and which may follow which.
 
     stage           holds                         for at most            leads to
     --------------  ----------------------------  ---------------------  ----------------------
-    ACCEPTED        nothing                       one call               PROXY_HEADER,
+    ACCEPTED        nothing                       one call               PROXY_HEADER, STARTTLS,
                                                                          CLIENT_HELLO, HANDSHAKE
-    PROXY_HEADER    the header, 64 KiB            handshake_timeout      CLIENT_HELLO, HANDSHAKE
+    PROXY_HEADER    the header, 64 KiB            handshake_timeout      STARTTLS, CLIENT_HELLO,
+                                                                         HANDSHAKE
+    STARTTLS        a message, 10 KB              handshake_timeout      CLIENT_HELLO, HANDSHAKE
     CLIENT_HELLO    the hello, 256 KiB            handshake_timeout      HANDSHAKE
     HANDSHAKE       TLS, handshake_bytes          handshake_timeout      AUTHORIZER, APPLICATION
     AUTHORIZER      what came with the handshake  authorize_timeout      APPLICATION
@@ -32,6 +34,7 @@ class Stage(Enum):
 
     ACCEPTED = "accepted"
     PROXY_HEADER = "PROXY header"
+    STARTTLS = "STARTTLS"
     CLIENT_HELLO = "ClientHello"
     HANDSHAKE = "handshake"
     AUTHORIZER = "authorizer"
@@ -46,8 +49,11 @@ _END = (Stage.CLOSING, Stage.OVER)
 #: the handshake.
 TRANSITIONS: Mapping[Stage, frozenset[Stage]] = MappingProxyType(
     {
-        Stage.ACCEPTED: frozenset((Stage.PROXY_HEADER, Stage.CLIENT_HELLO, Stage.HANDSHAKE, *_END)),
-        Stage.PROXY_HEADER: frozenset((Stage.CLIENT_HELLO, Stage.HANDSHAKE, *_END)),
+        Stage.ACCEPTED: frozenset(
+            (Stage.PROXY_HEADER, Stage.STARTTLS, Stage.CLIENT_HELLO, Stage.HANDSHAKE, *_END)
+        ),
+        Stage.PROXY_HEADER: frozenset((Stage.STARTTLS, Stage.CLIENT_HELLO, Stage.HANDSHAKE, *_END)),
+        Stage.STARTTLS: frozenset((Stage.CLIENT_HELLO, Stage.HANDSHAKE, *_END)),
         Stage.CLIENT_HELLO: frozenset((Stage.HANDSHAKE, *_END)),
         Stage.HANDSHAKE: frozenset((Stage.AUTHORIZER, Stage.APPLICATION, *_END)),
         Stage.AUTHORIZER: frozenset((Stage.APPLICATION, *_END)),
@@ -62,6 +68,7 @@ GONE: Mapping[Stage, str] = MappingProxyType(
     {
         Stage.ACCEPTED: "it went away as it came",
         Stage.PROXY_HEADER: "it went away before its PROXY header was whole",
+        Stage.STARTTLS: "the client went away before it asked for TLS",
         Stage.CLIENT_HELLO: "the client went away before its ClientHello was whole",
         Stage.HANDSHAKE: "the client went away in the handshake",
         Stage.AUTHORIZER: "the client went away while the authorizer was asked",
@@ -72,6 +79,7 @@ GONE: Mapping[Stage, str] = MappingProxyType(
 LATE: Mapping[Stage, str] = MappingProxyType(
     {
         Stage.PROXY_HEADER: "no whole PROXY header after {:g} s",
+        Stage.STARTTLS: "the client did not ask for TLS within {:g} s",
         Stage.CLIENT_HELLO: "no whole ClientHello after {:g} s",
         Stage.HANDSHAKE: "the handshake was not complete after {:g} s",
     }

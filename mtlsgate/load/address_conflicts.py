@@ -101,7 +101,7 @@ class _Sharers:
         """:returns: for each kind of problem the first use that may cause it."""
         server = use.server
         found = [self._nameless, self._by_server.get(id(server))]
-        if not server.server_names or _proxies(server) != _proxies(self.first.server):
+        if not server.server_names or _before_tls(server) != _before_tls(self.first.server):
             found.append(self.first)
         if server.default_server:
             found.append(self._default)
@@ -149,6 +149,11 @@ def _problem(use: _Use, other: _Use) -> str:
     mine, theirs = use.server, other.server
     if mine is theirs or use.address != other.address:
         return f"is taken: see {there}"
+    if mine.starttls != theirs.starttls:
+        return (
+            f"is read with another starttls: see {there}; servers that share an address must "
+            "agree on it"
+        )
     if _proxies(mine) != _proxies(theirs):
         return (
             f"is read with another proxy_protocol or other trusted_proxies: see {there}; servers "
@@ -193,6 +198,11 @@ def names_elsewhere(
 
 def _proxies(server: model.Server) -> tuple[str | None, set[str]]:
     return server.proxy_protocol, {one.value for one in server.trusted_proxies or ()}
+
+
+def _before_tls(server: model.Server) -> object:
+    """:returns: what servers that share an address must agree on."""
+    return _proxies(server), server.starttls
 
 
 def _canonical(names: Sequence[Located[str]]) -> set[str]:

@@ -28,16 +28,20 @@ def describe(server: LoadedServer, where: Iterable[str]) -> str:
     else:
         rules = "admits by " + ", ".join(map(describe_rule, admission.rules))
     return printable(
-        f"{server.gate.name}: listening on {', '.join(where)}; {_proxies(server)}{rules}; "
+        f"{server.gate.name}: listening on {', '.join(where)}; {_before_tls(server)}{rules}; "
         f"protocol {server.model.protocol.name}"
     )
 
 
-def _proxies(server: LoadedServer) -> str:
-    if server.proxies is None:
-        return ""
-    networks = " or ".join(map(str, server.proxies.networks)) or "its unix socket"
-    return f"for clients of proxies at {networks}; "
+def _before_tls(server: LoadedServer) -> str:
+    """:returns: what comes before TLS, in words."""
+    said = ""
+    if server.proxies is not None:
+        networks = " or ".join(map(str, server.proxies.networks)) or "its unix socket"
+        said += f"for clients of proxies at {networks}; "
+    if server.model.starttls is not None:
+        said += f"TLS by STARTTLS as in {server.model.starttls}; "
+    return said
 
 
 def describe_rule(rule: Rule) -> str:

@@ -145,7 +145,9 @@ def serve(
 ) -> LoadedServer | None:
     """:returns: the server with its application; None if OpenSSL refuses it, which is
     reported."""
-    server, policy = gate.model, evolve(gate.policy, alpn=application.alpn)
+    server = gate.model
+    alpn = application.alpn or (() if server.dialect is None else server.dialect.alpn)
+    policy = evolve(gate.policy, alpn=alpn)
     lint.server(server, policy.credentials, policy.admission, now(), report)
     try:
         context = GateContext(policy, now)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
 from contextlib import ExitStack
+from functools import partial
 
 from attrs import field, frozen
 
@@ -18,6 +19,7 @@ from mtlsgate.gate.registry import Registry
 from mtlsgate.load.addresses import Address, HostError, SocketAddress
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.run.sockets import Sockets
+from mtlsgate.starttls import Negotiation
 
 
 class ListenError(GateError):
@@ -109,6 +111,17 @@ def release(bound: Iterable[BoundSocket]) -> None:
         one.close()
 
 
+def _negotiation(place: Place) -> Callable[[], Negotiation] | None:
+    """:returns: begins the exchange before TLS; None if TLS begins at once."""
+    dialect = place.servers[0].model.dialect
+    if dialect is None:
+        return None
+    names = [name.value for server in place.servers for name in server.model.server_names]
+    # A wildcard is no name to greet with.
+    name = next((one for one in names if not one.startswith("*.")), "localhost")
+    return partial(dialect.negotiate, name)
+
+
 def entrance_of(place: Place, registry: Registry, judging: Judging | None = None) -> Entrance:
     """
     :param registry: keeps the connections.
@@ -127,6 +140,7 @@ def entrance_of(place: Place, registry: Registry, judging: Judging | None = None
         otherwise=None if otherwise is None else otherwise.gate,
         judging=judging,
         proxies=first.proxies,
+        negotiate=_negotiation(place),
         # For a resumed TLS 1.2 session OpenSSL reports the name of its full handshake,
         # not the name asked for now.  So with resumption the hello is read before.
         reads_hello=place.is_shared or first.model.tls.resumption is not None,

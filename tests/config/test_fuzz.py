@@ -40,6 +40,7 @@ server "a" {
   default_server = true
   proxy_protocol = "required"
   trusted_proxies = ["10.0.0.0/8", "2001:db8::1"]
+  starttls = "postgres"
   protocol "echo" {}
   tls {
     min_version = "1.3"

@@ -121,6 +121,13 @@ TAKEN = "11:10: server: hosts: 127.0.0.1:7443 "
                 "line 2, column 10"
             ],
         ),
+        (
+            [A, named('["b.example"]', default='starttls = "smtp"')],
+            [
+                TAKEN + "is read with another starttls: see line 2, column 10; servers that share "
+                "an address must agree on it"
+            ],
+        ),
         # The second has the third's name, which is told at the third.
         (
             [A, B, named('["b.example"]')],
