@@ -23,8 +23,8 @@ from mtlsgate.admin.sockets import take
 from mtlsgate.clock import MonotonicReactor
 from mtlsgate.errors import GateError
 from mtlsgate.gate.registry import Registry
+from mtlsgate.load.disk import Disk
 from mtlsgate.load.epoch import Epoch
-from mtlsgate.load.file_state import Opener
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.event_log import EventLog, Turns
@@ -62,7 +62,7 @@ class Options(usage.Options):
     handle: GateHandle
     loader: Loader
     log: LogFollower | None
-    opener: Opener
+    source: Disk
     reactor: MonotonicReactor
     sockets: Sockets
 
@@ -88,8 +88,8 @@ class Options(usage.Options):
         names, owner = self["config"] or ["gate.hcl"], owner_of(self.parent)
         # Do this first: a process cannot leak what it has not read.
         reader = reader_for(owner)
-        self.opener = os.open if reader is None else reader.open
-        self.loader = Loader([*map(os.path.abspath, names)], self.handle, choice, self.opener)
+        self.source = Disk(os.open if reader is None else reader.open)
+        self.loader = Loader([*map(os.path.abspath, names)], self.handle, choice, self.source)
         try:
             mend_pid_file(self.parent, say)
             self.epoch = self.loader.first(names, say)
@@ -174,7 +174,7 @@ def makeService(options: Options) -> IService:
         reloader.reload,
         reactor,
         in_thread,
-        options.opener,
+        options.source,
     )
 
     def rotate() -> None:

@@ -30,9 +30,10 @@ from mtlsgate.load.addresses import HostError
 from mtlsgate.load.admin_endpoint import AdminEndpoint, read_admin
 from mtlsgate.load.applications import Application, ApplicationReader
 from mtlsgate.load.authorizers import read_authorizer
+from mtlsgate.load.disk import DISK, FileSource
 from mtlsgate.load.event_loop import ChooseReactor, any_reactor, reactor_for
 from mtlsgate.load.expiry import Expiry, expiries_of
-from mtlsgate.load.file_state import Opener, Stamp
+from mtlsgate.load.file_state import Stamp
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host, parse_host
 from mtlsgate.load.progress import note_if_slow
@@ -77,7 +78,7 @@ def load(
     seen: dict[Path, Stamp] | None = None,
     reactor: ChooseReactor = any_reactor,
     gate: Callable[[], IGate] = no_gate,
-    opener: Opener = os.open,
+    source: FileSource = DISK,
     target_states: TargetStates | None = None,
 ) -> Epoch:
     """
@@ -94,7 +95,7 @@ def load(
     :param reactor: chooses the reactor that protocol plugins get; raises ValueError if
         the configuration wants an event loop that it cannot have.
     :param gate: gives protocols the running gate.
-    :param opener: opens files, as `os.open` does.
+    :param source: has the files.
     :param target_states: what is known of targets; by default nothing is.
     :returns: everything that is needed to listen.
     :raises ConfigError: with every error in the configuration.
@@ -102,7 +103,7 @@ def load(
     with _no_collection():
         watched = {} if seen is None else seen
         return _Load(
-            paths, environ, now, offline, say, watched, reactor, gate, opener, target_states
+            paths, environ, now, offline, say, watched, reactor, gate, source, target_states
         ).epoch()
 
 
@@ -175,13 +176,13 @@ class _Load:
         seen: dict[Path, Stamp],
         reactor: ChooseReactor,
         gate: Callable[[], IGate],
-        opener: Opener = os.open,
+        source: FileSource = DISK,
         states: TargetStates | None = None,
     ) -> None:
         names = names_of(paths)
         self.report = Report(", ".join(names))
-        self.directory = base_directory(names[0], opener)
-        self.files = CertificateFiles(self.directory, self.report, seen, opener)
+        self.directory = base_directory(names[0], source)
+        self.files = CertificateFiles(self.directory, self.report, seen, source)
         self.servers = ServerBuilder(self.files, self.report, now)
         # Do not capture `self`: it would keep all files in memory until the next
         # garbage collection.

@@ -33,9 +33,8 @@ def stamp(path: Path, opener: Opener = os.open) -> Stamp:
         return None
 
 
-def is_directory(path: Path, opener: Opener = os.open) -> bool:
-    """:returns: whether the path is a directory, even if this process may not look."""
-    found = stamp(path, opener)
+def is_directory(found: Stamp) -> bool:
+    """:returns: whether it is the state of a directory."""
     return found is not None and stat.S_ISDIR(found[MODE])
 
 

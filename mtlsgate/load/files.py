@@ -6,7 +6,6 @@ If something cannot be read or parsed, it is reported with its position and left
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -17,11 +16,12 @@ from attrs import frozen
 
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.crl import RevocationList, parse_crls, without_deltas
-from mtlsgate.certificates.parsing import each_certificate, read_file
+from mtlsgate.certificates.parsing import each_certificate
 from mtlsgate.config import Located, Material, Misconfigured
 from mtlsgate.config.material import material_bytes, unusable
 from mtlsgate.errors import CredentialError, Position, Report
-from mtlsgate.load.file_state import Opener, Stamp, is_directory, list_directory, stamp
+from mtlsgate.load.disk import DISK, FileSource
+from mtlsgate.load.file_state import Stamp, is_directory
 from mtlsgate.text import quoted
 from mtlsgate.tls.trust import refuse_unreadable
 
@@ -57,13 +57,13 @@ class CertificateFiles:
         directory: Path,
         report: Report,
         seen: dict[Path, Stamp],
-        opener: Opener = os.open,
+        source: FileSource = DISK,
     ) -> None:
-        """:param opener: opens files."""
+        """:param source: has the files."""
         self.directory = directory
         self.report = report
         self.seen = seen
-        self._opener = opener
+        self._source = source
         # Each list is parsed once in a load, even if many rules name it.
         self._lists: dict[tuple[Path, bool], tuple[RevocationList, ...]] = {}
         self._certificates: dict[Path, tuple[Certificate, ...]] = {}
@@ -78,8 +78,8 @@ class CertificateFiles:
         :returns: the file's content.
         :raises CredentialError: if it cannot be read; the text follows its name.
         """
-        self.seen[path] = stamp(path, self._opener)
-        return read_file(path, self._opener)
+        self.seen[path] = self._source.stamp(path)
+        return self._source.read(path)
 
     def read_own(self, path: Path) -> bytes:
         """
@@ -91,15 +91,15 @@ class CertificateFiles:
 
     def is_directory(self, path: Path) -> bool:
         """:returns: whether the path is a directory."""
-        return is_directory(path, self._opener)
+        return is_directory(self._source.stamp(path))
 
     def list_own(self, path: Path) -> list[Path]:
         """
         :param path: the absolute path of a configuration directory.
         :raises OSError: if it cannot be read.
         """
-        self.seen[path] = stamp(path, self._opener)
-        return list_directory(path, self._opener)
+        self.seen[path] = self._source.stamp(path)
+        return self._source.list(path)
 
     def read(self, material: Material, where: str) -> bytes | None:
         """:returns: the bytes; None if the report says what is wrong."""
@@ -327,8 +327,8 @@ class CertificateFiles:
         try:
             # Sorted by name, so that every load reads the same.
             path = self.directory / directory.value
-            self.seen[path] = stamp(path, self._opener)
-            entries = list_directory(path, self._opener)
+            self.seen[path] = self._source.stamp(path)
+            entries = self._source.list(path)
         except FileNotFoundError:
             self.report.error(directory.at, where, f"{name} no such directory")
             return []

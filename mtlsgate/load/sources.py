@@ -11,7 +11,8 @@ from typing import Protocol, TypeAlias
 
 from mtlsgate.config.assembly import SourceFile
 from mtlsgate.errors import START, CredentialError, Position, Report
-from mtlsgate.load.file_state import Opener, is_directory
+from mtlsgate.load.disk import DISK, FileSource
+from mtlsgate.load.file_state import is_directory
 
 #: One file or directory, or several.
 ConfigPaths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -26,11 +27,11 @@ def names_of(paths: ConfigPaths) -> tuple[str, ...]:
     return tuple(os.fspath(path) for path in paths)
 
 
-def base_directory(name: str, opener: Opener = os.open) -> Path:
+def base_directory(name: str, source: FileSource = DISK) -> Path:
     """:returns: the directory where relative paths in this file or directory start."""
     # Absolute, because a daemon changes its directory before it reloads.
     path = Path(name).absolute()
-    return path if is_directory(path, opener) else path.parent
+    return path if is_directory(source.stamp(path)) else path.parent
 
 
 class SourceReader(Protocol):

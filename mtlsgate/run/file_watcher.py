@@ -7,7 +7,6 @@ renamed into place, and for links that change their target.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from mtlsgate.load.file_state import Opener, Stamp, stamp
+from mtlsgate.load.disk import DISK, FileSource
+from mtlsgate.load.file_state import Stamp
 from mtlsgate.run.threads import InThread
 
 _log = Logger("mtlsgate.watching")
@@ -40,7 +40,7 @@ class FileWatcher(Service):
         changed: Callable[[], object],
         reactor: IReactorTime,
         in_thread: InThread,
-        opener: Opener = os.open,
+        source: FileSource = DISK,
     ) -> None:
         """
         :param read: tells which files the latest load read, and their state then;
@@ -48,12 +48,12 @@ class FileWatcher(Service):
         :param changed: called when a change has settled: when two looks in a row
             found the same.
         :param in_thread: where to look at the files.
-        :param opener: opens those that the system does not tell of otherwise.
+        :param source: has the files.
         """
         self._read = read
         self._changed = changed
         self._in_thread = in_thread
-        self._opener = opener
+        self._source = source
         self._last: Mapping[Path, Stamp] = {}
         self._tried: Mapping[Path, Stamp] = {}
         self._looking = LoopingCall(self._look)
@@ -75,7 +75,7 @@ class FileWatcher(Service):
         if not paths:
             return None
         return (
-            self._in_thread(lambda: {path: stamp(path, self._opener) for path in paths})
+            self._in_thread(lambda: {path: self._source.stamp(path) for path in paths})
             .addCallback(self._compare)
             # Without this the loop would end.
             .addErrback(lambda failure: _log.failure("looking at files failed", failure))

@@ -5,14 +5,14 @@ Loads the configuration for the running gate, again and again.
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mtlsgate.interfaces import IGate
+from mtlsgate.load.disk import DISK, FileSource
 from mtlsgate.load.epoch import Epoch, load
 from mtlsgate.load.event_loop import ChooseReactor, any_reactor
-from mtlsgate.load.file_state import Opener, Stamp
+from mtlsgate.load.file_state import Stamp
 from mtlsgate.run.selftest import self_test
 from mtlsgate.upstream.state import TargetStates
 
@@ -35,18 +35,18 @@ class Loader:
         paths: Sequence[str],
         gate: Callable[[], IGate],
         reactor: ChooseReactor = any_reactor,
-        opener: Opener = os.open,
+        source: FileSource = DISK,
     ) -> None:
         """
         :param gate: gives protocols the running gate.
         :param reactor: chooses the reactor for protocols.
-        :param opener: opens files, as `os.open` does.
+        :param source: has the files.
         """
         self.paths = paths
         self.seen: dict[Path, Stamp] = {}
         self._gate = gate
         self._reactor = reactor
-        self._opener = opener
+        self._source = source
         self._target_states = TargetStates()
 
     @property
@@ -99,6 +99,6 @@ class Loader:
             seen=seen,
             gate=self._gate,
             reactor=self._reactor,
-            opener=self._opener,
+            source=self._source,
             target_states=self._target_states,
         )

@@ -22,6 +22,7 @@ from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.development_ca import Authority, self_signed
 from mtlsgate.certificates.parsing import MAX_FILE_BYTES, parse_certificates
 from mtlsgate.errors import ConfigError
+from mtlsgate.load.disk import Disk
 from mtlsgate.load.epoch import Epoch, load
 from tests.kits.pki import INSTALLED, NOW, Site, base64_of, der, pki, server, site
 
@@ -407,7 +408,7 @@ def test_an_unreadable_file_is_refused(here: Site) -> None:
 
     here.write("gate.hcl", server('client_certificate { ca_certificate_file = "root.crt" }'))
     with pytest.raises(ConfigError) as caught:
-        load(str(here.config), {}, lambda: NOW, opener=refuse)
+        load(str(here.config), {}, lambda: NOW, source=Disk(refuse))
     assert str(caught.value) == (
         f'{here.config}:5:22: {CA} "root.crt" permission denied: the gate\'s user cannot read it'
     )

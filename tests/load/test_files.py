@@ -214,7 +214,7 @@ def test_what_many_servers_name_is_read_once(here: Site, monkeypatch: pytest.Mon
         read.append(path.name)
         return read_file(path, *arguments)
 
-    monkeypatch.setattr("mtlsgate.load.files.read_file", counting)
+    monkeypatch.setattr("mtlsgate.load.disk.read_file", counting)
     here.load(text * 3)
     assert sorted(read) == [
         *("a.crt", "bundle.crt", "clients.crt", "gate.hcl", "one.crl", "root.crl"),
