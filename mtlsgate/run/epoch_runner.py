@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from functools import partial
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
@@ -192,6 +193,16 @@ class EpochRunner:
     def take_over(self, epoch: Epoch) -> None:
         """:raises GateError: if an address or a file is not available; then nothing has
         changed."""
+        self.prepare(epoch).commit()
+
+    def prepare(self, epoch: Epoch) -> Change:
+        """
+        Do everything that can fail; new addresses are bound, but nothing is accepted.
+
+        :returns: to let the epoch take over, or not.
+        :raises GateError: if an address or a file is not available; then nothing has
+            changed.
+        """
         if self.is_draining:
             raise GateError("the gate is ending")
         handover = self.handover(epoch)
@@ -202,14 +213,26 @@ class EpochRunner:
                 undo.callback(entrance.stop)
             bound = bind(epoch, self._sockets, self.listeners)
             undo.callback(release, bound.values())
-            # They accept nothing before the reactor's next turn.
             added = self._listening(bound, entrances, undo)
+            for listener in added:
+                listener.pause()
             for follower in self._followers:
                 change = follower.prepare(epoch)
                 undo.callback(change.discard)
                 changes.append(change)
-            # From here on nothing can fail.
-            undo.pop_all()
+            undone = undo.pop_all()
+        return Change(
+            partial(self._commit, epoch, handover, entrances, added, changes), undone.close
+        )
+
+    def _commit(
+        self,
+        epoch: Epoch,
+        handover: Handover,
+        entrances: Mapping[str, Entrance],
+        added: Iterable[Listener],
+        changes: Iterable[Change],
+    ) -> None:
         before = self._in_force.handover
         self._put_in_force(epoch, handover)
         for key in before.places:
@@ -219,6 +242,7 @@ class EpochRunner:
             else:
                 self._close(key)
         for listener in added:
+            listener.resume()
             self._add(listener)
         for change in changes:
             _commit(change)

@@ -4,7 +4,7 @@ The addresses of an epoch: binding them, and choosing the server at each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 
@@ -18,6 +18,7 @@ from mtlsgate.gate.listener import BoundSocket
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.addresses import Address, HostError, SocketAddress
 from mtlsgate.load.epoch import Epoch, LoadedServer
+from mtlsgate.load.listen_addresses import Host
 from mtlsgate.run.sockets import Sockets
 from mtlsgate.starttls import Negotiation
 
@@ -70,14 +71,29 @@ def places_of(epoch: Epoch, key_of: Callable[[Address], str] = str) -> tuple[Pla
     :returns: every address, with the servers that share it.
     """
     found: dict[str, tuple[Address, list[LoadedServer]]] = {}
-    for server in epoch.servers:
-        for host in server.hosts:
-            for address in host.addresses:
-                key = key_of(address)
-                if isinstance(address, SocketAddress) and address.port == 0:
-                    key = f"{address}#{sum(other.startswith(key) for other in found) + 1}"
-                found.setdefault(key, (address, []))[1].append(server)
+    hosts = [host for server in epoch.servers for host in server.hosts]
+    owners = [server for server in epoch.servers for host in server.hosts for _ in host.addresses]
+    for (key, address), server in zip(keyed(hosts, key_of), owners, strict=True):
+        found.setdefault(key, (address, []))[1].append(server)
     return tuple(Place(key, address, tuple(servers)) for key, (address, servers) in found.items())
+
+
+def keyed(
+    hosts: Iterable[Host], key_of: Callable[[Address], str] = str
+) -> list[tuple[str, Address]]:
+    """
+    :param key_of: gives an address its key.
+    :returns: the addresses of the hosts with their keys.  Each port 0 has its own.
+    """
+    found: list[tuple[str, Address]] = []
+    for host in hosts:
+        for address in host.addresses:
+            key = key_of(address)
+            if isinstance(address, SocketAddress) and address.port == 0:
+                others = {other for other, _ in found if other.startswith(key)}
+                key = f"{address}#{len(others) + 1}"
+            found.append((key, address))
+    return found
 
 
 def bind(
@@ -91,15 +107,32 @@ def bind(
     :returns: the sockets, by the keys of their places.
     :raises ListenError: if an address cannot be bound; the others are then released.
     """
+    hosts = [host for server in epoch.servers for host in server.hosts]
+    return bind_all(epoch.path, dict(keyed(hosts, sockets.key_of)), sockets, but)
+
+
+def bind_all(
+    config: str,
+    addresses: Mapping[str, Address],
+    sockets: Sockets,
+    but: Container[str] = frozenset(),
+) -> dict[str, BoundSocket]:
+    """
+    :param config: the configuration, for messages.
+    :param addresses: by their keys.
+    :param but: the keys of those that already have a listener.
+    :returns: the sockets, by the keys of their places.
+    :raises ListenError: if an address cannot be bound; the others are then released.
+    """
     bound: dict[str, BoundSocket] = {}
     with ExitStack() as undo:
-        for place in places_of(epoch, sockets.key_of):
-            if place.key in but:
+        for key, address in addresses.items():
+            if key in but:
                 continue
             try:
-                bound[place.key] = taken = sockets.take(place.address)
+                bound[key] = taken = sockets.take(address)
             except HostError as error:
-                raise ListenError(f"{epoch.path}: {error}") from error
+                raise ListenError(f"{config}: {error}") from error
             undo.callback(taken.close)
         undo.pop_all()
     return bound
