@@ -92,7 +92,7 @@ class Options(usage.Options):
         self.loader = Loader([*map(os.path.abspath, names)], self.handle, choice, self.source)
         try:
             mend_pid_file(self.parent, say)
-            self.epoch = self.loader.first(names, say)
+            self.epoch = self.loader.first(self.loader.begin(names, say))
             self.reactor = choice.get()
             self.log = self._log(owner)
             audit = self["audit"] = AuditLog()

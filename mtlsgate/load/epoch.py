@@ -36,6 +36,7 @@ from mtlsgate.load.expiry import Expiry, expiries_of
 from mtlsgate.load.file_state import Stamp
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host, parse_host
+from mtlsgate.load.outline import Outline
 from mtlsgate.load.progress import note_if_slow
 from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder, serve
 from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
@@ -43,7 +44,7 @@ from mtlsgate.protocols import installed_reactor, no_gate
 from mtlsgate.text import quoted
 from mtlsgate.upstream.state import TargetStates
 
-__all__ = ["Epoch", "LoadedServer", "load", "load_gate"]
+__all__ = ["Epoch", "LoadedServer", "Loading", "load", "load_gate"]
 
 
 @frozen
@@ -100,11 +101,21 @@ def load(
     :returns: everything that is needed to listen.
     :raises ConfigError: with every error in the configuration.
     """
-    with _no_collection():
+    with no_collection():
         watched = {} if seen is None else seen
-        return _Load(
-            paths, environ, now, offline, say, watched, reactor, gate, source, target_states
-        ).epoch()
+        loading = Loading(
+            paths,
+            environ,
+            now,
+            offline=offline,
+            say=say,
+            seen=watched,
+            reactor=reactor,
+            gate=gate,
+            source=source,
+            target_states=target_states,
+        )
+        return loading.epoch()
 
 
 @frozen
@@ -137,13 +148,13 @@ def load_gate(
     :param server: the server's name; None means the only server.
     :raises ConfigError: with every error in the file and of that server.
     """
-    with _no_collection():
+    with no_collection():
         watched = {} if seen is None else seen
-        return _Load(paths, environ, now, False, None, watched, any_reactor, no_gate).gate(server)
+        return Loading(paths, environ, now, seen=watched).gate(server)
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """Switch the garbage collector off while everything only grows.  With a hundred
     thousand pins it takes a third of the time."""
     enabled = gc.isenabled()
@@ -155,10 +166,11 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-class _Load:
+class Loading:
     """
-    One load of one configuration.
+    One load of one configuration, in two steps: its text, and everything else.
 
+    :ivar configuration: its text, decoded; None if that failed.
     :ivar report: where problems go.
     :ivar directory: where relative paths start.
     :ivar files: reads the files that the configuration names.
@@ -169,17 +181,20 @@ class _Load:
     def __init__(
         self,
         paths: ConfigPaths,
-        environ: Mapping[str, str],
-        now: Callable[[], datetime],
-        offline: bool,
-        say: Callable[[str], object] | None,
-        seen: dict[Path, Stamp],
-        reactor: ChooseReactor,
-        gate: Callable[[], IGate],
+        environ: Mapping[str, str] = os.environ,
+        now: Callable[[], datetime] = utc_now,
+        *,
+        offline: bool = False,
+        say: Callable[[str], object] | None = None,
+        seen: dict[Path, Stamp] | None = None,
+        reactor: ChooseReactor = any_reactor,
+        gate: Callable[[], IGate] = no_gate,
         source: FileSource = DISK,
-        states: TargetStates | None = None,
+        target_states: TargetStates | None = None,
     ) -> None:
+        """Read and decode the text.  The parameters are those of `load`."""
         names = names_of(paths)
+        seen = {} if seen is None else seen
         self.report = Report(", ".join(names))
         self.directory = base_directory(names[0], source)
         self.files = CertificateFiles(self.directory, self.report, seen, source)
@@ -192,11 +207,12 @@ class _Load:
         if self._assembled is not None:
             scope = self._assembled.scope
         self._decoder = Decoder(scope, self.report)
-        self.applications = ApplicationReader(self._decoder, self.files, gate, states)
+        self.applications = ApplicationReader(self._decoder, self.files, gate, target_states)
         self._choose_reactor = reactor
         self._now = now
         self._offline = offline
         self._say = say
+        self.configuration = self._decode()
 
     def _assemble(self, names: Sequence[str], scope: Scope) -> Assembled | None:
         """:returns: the files' content; None if the report says what is wrong."""
@@ -207,15 +223,18 @@ class _Load:
 
     def epoch(self) -> Epoch:
         """:raises ConfigError: with every error in the configuration."""
-        decoded = self._decoded()
-        epoch = None if decoded is None else self._built(decoded)
+        if self.configuration is None:
+            self._look_for_further_problems()
+        epoch = None if self.configuration is None else self._built(self.configuration)
         self.report.raise_errors()
         assert epoch is not None
         return epoch
 
     def gate(self, name: str | None) -> LoadedGate:
         """:raises ConfigError: with every error in the file and of that server."""
-        decoded = self._decoded()
+        decoded = self.configuration
+        if decoded is None:
+            self._look_for_further_problems()
         self.report.raise_errors()
         assert decoded is not None
         server = self._chosen(decoded.server, name)
@@ -239,15 +258,28 @@ class _Load:
         self.report.error(START, "configuration", f"{text}: name one of {names}")
         return None
 
-    def _decoded(self) -> model.Configuration | None:
-        """:returns: the decoded configuration; None if the report says what is wrong."""
+    def outline(self) -> Outline:
+        """
+        :returns: where to listen, and the settings.
+        :raises ConfigError: with the errors of these and of the text.
+        """
+        decoded = self.configuration
+        self.report.raise_errors()
+        assert decoded is not None
+        hosts = [self._host(host, one.heading) for one in decoded.server for host in one.hosts]
+        found = tuple(host for host in hosts if host is not None)
+        taken = [address for host in found for address in host.addresses]
+        admin = None
+        if decoded.admin is not None:
+            admin = read_admin(decoded.admin, self.files, self.report, taken)
+        self.report.raise_errors()
+        return Outline(self.report.path, found, decoded.settings, admin)
+
+    def _decode(self) -> model.Configuration | None:
         if self._assembled is None:
             return None
         body = self._assembled.body
-        decoded = self._decoder.decode(model.Configuration, body, START, "configuration")
-        if decoded is None:
-            self._look_for_further_problems()
-        return decoded
+        return self._decoder.decode(model.Configuration, body, START, "configuration")
 
     def _built(self, decoded: model.Configuration) -> Epoch:
         with note_if_slow(self._say, self.report.path):
@@ -348,6 +380,8 @@ class _Load:
 
     def _look_for_further_problems(self) -> None:
         """Report other errors in a file, if some of its blocks could not be read."""
+        if self._assembled is None:
+            return
         unplaced = [
             (where, name, one)
             for where, name, found in self._decoder.unplaced

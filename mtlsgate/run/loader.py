@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mtlsgate.interfaces import IGate
 from mtlsgate.load.disk import DISK, FileSource
-from mtlsgate.load.epoch import Epoch, load
+from mtlsgate.load.epoch import Epoch, Loading, no_collection
 from mtlsgate.load.event_loop import ChooseReactor, any_reactor
 from mtlsgate.load.file_state import Stamp
 from mtlsgate.run.selftest import self_test
@@ -54,14 +54,23 @@ class Loader:
         """The files and directories in one text, for people."""
         return ", ".join(self.paths)
 
-    def first(self, names: Sequence[str], say: Callable[[str], object]) -> Epoch:
+    def begin(self, names: Sequence[str], say: Callable[[str], object]) -> Loading:
         """
         :param names: the files as the user named them, for messages.
         :param say: prints a line of progress.
+        :returns: the first load, which has read the text only.
+        """
+        with no_collection():
+            return self._loading(names, self.seen, say)
+
+    def first(self, loading: Loading) -> Epoch:
+        """
+        :param loading: what `begin` returned.
         :returns: the first epoch; the garbage collector ignores it.
         :raises GateError: with everything that is wrong with it.
         """
-        epoch = self._load(names, self.seen, say)
+        with no_collection():
+            epoch = loading.epoch()
         self_test(epoch)
         gc.freeze()
         # Connections leave no reference cycles.  Collecting less often saves a twentieth
@@ -82,18 +91,19 @@ class Loader:
             gc.collect()
         seen: dict[Path, Stamp] = {}
         try:
-            return self._load(self.paths, seen)
+            with no_collection():
+                return self._loading(self.paths, seen).epoch()
         finally:
             if not is_trial:
                 self.seen = seen
 
-    def _load(
+    def _loading(
         self,
         names: Sequence[str],
         seen: dict[Path, Stamp],
         say: Callable[[str], object] | None = None,
-    ) -> Epoch:
-        return load(
+    ) -> Loading:
+        return Loading(
             names,
             say=say,
             seen=seen,

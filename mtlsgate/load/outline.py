@@ -1,0 +1,28 @@
+"""
+The outline of a configuration.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from mtlsgate.config import model
+from mtlsgate.load.admin_endpoint import AdminEndpoint
+from mtlsgate.load.listen_addresses import Host
+
+
+@frozen
+class Outline:
+    """
+    What is known of a configuration without its certificates, keys and protocols.
+
+    :ivar path: the file or files, as the user named them.
+    :ivar hosts: where its servers listen, in file order.
+    :ivar settings: the settings for all servers.
+    :ivar admin: the admin endpoint, or None.
+    """
+
+    path: str
+    hosts: tuple[Host, ...]
+    settings: model.Settings
+    admin: AdminEndpoint | None
