@@ -212,7 +212,7 @@ class Connection(ArrivingConnection):
 
     def _let_in(self, client: Candidate) -> None:
         pin, identity, registry = client.pin, client.identity, self._registry
-        registry.admit(
+        rejection = registry.admit(
             self.entry,
             Admission(
                 peer=client.peer,
@@ -223,6 +223,9 @@ class Connection(ArrivingConnection):
                 is_first_use=pin is not None and self._server.pins_used.note(pin, identity),
             ),
         )
+        if rejection is not None:
+            self._turn_away(rejection)
+            return
         try:
             self._hand_over()
         except Exception:  # noqa: BLE001 -- it is not ours; it costs this connection alone

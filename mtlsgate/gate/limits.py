@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter, OrderedDict
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Literal, Protocol, TypeVar
 
 from attrs import field, frozen
 from twisted.internet.interfaces import IAddress
@@ -17,6 +18,9 @@ from mtlsgate.admission import Rejection
 from mtlsgate.reasons import Reason
 
 T = TypeVar("T")
+
+#: What is counted: of a server, or of one source or identity.
+Kind = Literal["handshakes", "admitted", "source", "identity"]
 
 #: How many addresses' rates are remembered.  If there are more, the one that was
 #: silent longest is forgotten; it starts again with a full bucket.
@@ -98,6 +102,53 @@ class Buckets:
         return granted
 
 
+class TokenBuckets(Protocol):
+    """Token buckets, one for each source."""
+
+    def take(self, source: str, rate: float, now: float) -> bool:
+        """
+        :param rate: tokens per second.
+        :param now: the time, in seconds.
+        :returns: whether there was a token left.
+        """
+
+
+class Elsewhere(Protocol):
+    """
+    What other processes count of the same server.  As a context manager it keeps them
+    from counting while this process decides.
+    """
+
+    def __enter__(self) -> object:
+        """Keep others from counting."""
+
+    def __exit__(self, *_: object) -> object:
+        """Let them count again."""
+
+    def count(self, kind: Kind, key: bytes = b"") -> int:
+        """:returns: how many they count."""
+
+    def tell(self, kind: Kind, count: int, key: bytes = b"") -> None:
+        """:param count: how many this process counts now."""
+
+
+class Nowhere:
+    """There are no other processes."""
+
+    def __enter__(self) -> None:
+        """Nobody is kept from anything."""
+
+    def __exit__(self, *_: object) -> None:
+        """Nobody was."""
+
+    def count(self, kind: Kind, key: bytes = b"") -> int:
+        """:returns: none."""
+        return 0
+
+    def tell(self, kind: Kind, count: int, key: bytes = b"") -> None:
+        """Nobody listens."""
+
+
 @frozen(eq=False)
 class Tally:
     """
@@ -107,12 +158,39 @@ class Tally:
     :ivar by_identity: the number of admitted connections of each identity.
     :ivar counts: the number of ``handshakes`` and of ``admitted`` connections.
     :ivar buckets: limit the rate of handshakes.
+    :ivar elsewhere: what other processes count of this server.
     """
 
     by_source: dict[str, int] = field(factory=dict)
     by_identity: dict[bytes, int] = field(factory=dict)
     counts: Counter[str] = field(factory=Counter)
-    buckets: Buckets = field(factory=Buckets)
+    buckets: TokenBuckets = field(factory=Buckets)
+    elsewhere: Elsewhere = field(factory=Nowhere)
+
+    def arrive(self, limits: Limits, source: str | None, now: float) -> Rejection | None:
+        """
+        Count a new connection, unless a limit keeps it out.
+
+        :returns: why it cannot stay, or None.
+        """
+        with self.elsewhere:
+            rejection = self.refuse_arrival(limits, source, now)
+            if rejection is None:
+                self.arrived(source)
+        return rejection
+
+    def admit(self, limits: Limits, identity: bytes | None) -> Rejection | None:
+        """
+        Count a connection as admitted, unless a limit keeps it out.
+
+        :param identity: the identity of the client's certificate; None without one.
+        :returns: why a verified client cannot stay, or None.
+        """
+        with self.elsewhere:
+            rejection = self.refuse_admission(limits, identity)
+            if rejection is None:
+                self.admitted(identity)
+        return rejection
 
     def refuse_arrival(
         self, limits: Limits, source: str | None, now: float, here: int = 0
@@ -121,16 +199,16 @@ class Tally:
         :param here: how often the connection has already been counted.
         :returns: why a new connection cannot stay, or None.
         """
-        if _reached(self.counts["handshakes"] - here, limits.max_handshakes):
+        if _reached(limits.max_handshakes, lambda: self._all("handshakes") - here):
             return Rejection(
                 Reason.TOO_MANY_HANDSHAKES,
                 f"{limits.max_handshakes} handshakes are in progress, which is the limit",
             )
-        if _reached(self.counts["admitted"], limits.max_connections):
+        if _reached(limits.max_connections, lambda: self._all("admitted")):
             return self._too_many_connections(limits)
         if source is None:
             return None
-        if _reached(self.by_source.get(source, 0) - here, limits.max_connections_per_ip):
+        if _reached(limits.max_connections_per_ip, lambda: self._of_source(source) - here):
             return Rejection(
                 Reason.TOO_MANY_FROM_ADDRESS,
                 f"{source} has {limits.max_connections_per_ip} connections, which is the limit",
@@ -147,16 +225,25 @@ class Tally:
         :param identity: the identity of the client's certificate; None without one.
         :returns: why a verified client cannot stay, or None.
         """
-        if _reached(self.counts["admitted"], limits.max_connections):
+        if _reached(limits.max_connections, lambda: self._all("admitted")):
             return self._too_many_connections(limits)
         most = limits.max_connections_per_identity
-        if identity is not None and _reached(self.by_identity.get(identity, 0), most):
+        if identity is not None and _reached(most, lambda: self._of_identity(identity)):
             return Rejection(
                 Reason.TOO_MANY_OF_IDENTITY,
                 f"its certificate is in use by {most} connections, which is the limit",
                 0,
             )
         return None
+
+    def _all(self, kind: Literal["handshakes", "admitted"]) -> int:
+        return self.counts[kind] + self.elsewhere.count(kind)
+
+    def _of_source(self, source: str) -> int:
+        return self.by_source.get(source, 0) + self.elsewhere.count("source", source.encode())
+
+    def _of_identity(self, identity: bytes) -> int:
+        return self.by_identity.get(identity, 0) + self.elsewhere.count("identity", identity)
 
     def _too_many_connections(self, limits: Limits) -> Rejection:
         return Rejection(
@@ -166,37 +253,46 @@ class Tally:
 
     def arrived(self, source: str | None) -> None:
         """Count a new connection."""
-        self.counts["handshakes"] += 1
+        self._change("handshakes", 1)
         if source is not None:
-            _more(self.by_source, source)
+            self._change_source(source, 1)
 
     def admitted(self, identity: bytes | None) -> None:
         """Count a connection as admitted, no longer as a handshake."""
-        self.counts["handshakes"] -= 1
-        self.counts["admitted"] += 1
+        self._change("handshakes", -1)
+        self._change("admitted", 1)
         if identity is not None:
-            _more(self.by_identity, identity)
+            self._change_identity(identity, 1)
 
     def ended(self, source: str | None, identity: bytes | None, *, admitted: bool) -> None:
         """Stop counting a connection."""
-        self.counts["admitted" if admitted else "handshakes"] -= 1
+        self._change("admitted" if admitted else "handshakes", -1)
         if source is not None:
-            _less(self.by_source, source)
+            self._change_source(source, -1)
         if admitted and identity is not None:
-            _less(self.by_identity, identity)
+            self._change_identity(identity, -1)
+
+    def _change(self, kind: Literal["handshakes", "admitted"], by: int) -> None:
+        self.counts[kind] += by
+        self.elsewhere.tell(kind, self.counts[kind])
+
+    def _change_source(self, source: str, by: int) -> None:
+        self.elsewhere.tell("source", _changed(self.by_source, source, by), source.encode())
+
+    def _change_identity(self, identity: bytes, by: int) -> None:
+        self.elsewhere.tell("identity", _changed(self.by_identity, identity, by), identity)
 
 
-def _reached(count: int, limit: int | None) -> bool:
-    return limit is not None and count >= limit
+def _reached(limit: int | None, count: Callable[[], int]) -> bool:
+    return limit is not None and count() >= limit
 
 
-def _more(counter: dict[T, int], key: T) -> None:
-    counter[key] = counter.get(key, 0) + 1
-
-
-def _less(counter: dict[T, int], key: T) -> None:
-    # Remove empty counters, so that they use no memory.
-    if counter[key] > 1:
-        counter[key] -= 1
+def _changed(counter: dict[T, int], key: T, by: int) -> int:
+    """:returns: the new count."""
+    count = counter.get(key, 0) + by
+    if count:
+        counter[key] = count
     else:
+        # Remove empty counters, so that they use no memory.
         del counter[key]
+    return count

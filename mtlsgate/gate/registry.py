@@ -62,11 +62,15 @@ class Registry:
         clock: IReactorTime,
         observers: Iterable[Observer] = (),
         now: Callable[[], datetime] = utc_now,
+        numbers: Iterator[int] | None = None,
+        new_tally: Callable[[str], Tally] = lambda _: Tally(),
     ) -> None:
         """
         :param clock: measures durations.
         :param observers: are told what happens.
         :param now: returns the time to judge certificates by.
+        :param numbers: of connections; by default from 1.
+        :param new_tally: makes the counters of a server, by its name.
         """
         self.clock = clock
         self.observers = tuple(observers)
@@ -75,7 +79,8 @@ class Registry:
         self.slices = Slices(clock)
         self._entries: dict[int, Entry] = {}
         self._tallies: dict[str, Tally] = {}
-        self._numbers = count(1)
+        self._numbers = count(1) if numbers is None else numbers
+        self._new_tally = new_tally
         self._waiting: list[Deferred[None]] = []
         self._lifetimes = Lifetimes(self._entries, clock, now, self.close)
 
@@ -109,7 +114,7 @@ class Registry:
         self.slices.look()
         source = source_of(address)
         tally, began, at = self._tally(server), self.clock.seconds(), self.now()
-        rejection = tally.refuse_arrival(terms.limits, source, began)
+        rejection = tally.arrive(terms.limits, source, began)
         if rejection is not None:
             self._tell_rejected(
                 RejectedConnection(at=at, server=server, address=address, rejection=rejection)
@@ -120,7 +125,6 @@ class Registry:
         )
         entry = Entry(arrival, server, terms, source)
         self._entries[arrival.number] = entry
-        tally.arrived(source)
         return entry
 
     def attach(self, entry: Entry, connection: Endable) -> None:
@@ -144,7 +148,9 @@ class Registry:
         tally = self._tally(server)
         tally.arrived(entry.source)
         entry.server, entry.terms = server, terms
-        rejection = tally.refuse_arrival(terms.limits, entry.source, self.clock.seconds(), here=1)
+        with tally.elsewhere:
+            now = self.clock.seconds()
+            rejection = tally.refuse_arrival(terms.limits, entry.source, now, here=1)
         if rejection is None:
             return True
         self.reject(entry, rejection)
@@ -154,7 +160,7 @@ class Registry:
     def _tally(self, server: str) -> Tally:
         tally = self._tallies.get(server)
         if tally is None:
-            tally = self._tallies[server] = Tally()
+            tally = self._tallies[server] = self._new_tally(server)
         return tally
 
     def hold(self, entry: Entry, server: str, terms: Terms) -> None:
@@ -171,16 +177,25 @@ class Registry:
         """
         return self._tallies[entry.server].refuse_admission(entry.terms.limits, identity)
 
-    def admit(self, entry: Entry, admission: Admission) -> None:
-        """Count a connection as admitted, and watch its lifetime."""
+    def admit(self, entry: Entry, admission: Admission) -> Rejection | None:
+        """
+        Count a connection as admitted, and watch its lifetime.
+
+        :returns: why it cannot stay, or None.  Another process may have reached a limit
+            since `refuse_admission`.
+        """
+        tally = self._tallies[entry.server]
+        rejection = tally.admit(entry.terms.limits, admission.identity)
+        if rejection is not None:
+            return rejection
         entry.admission = admission
-        self._tallies[entry.server].admitted(admission.identity)
         self._lifetimes.watch(entry, admission)
         admitted = entry.as_admitted(admission)
         failed = self._tell(lambda observer: observer.admitted(admitted))
         if failed is not None:
             # Without an audit record the client must not come in.
             raise failed
+        return None
 
     def reject(
         self,
