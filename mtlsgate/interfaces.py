@@ -247,7 +247,7 @@ class IAuthorizer(Interface):
     def authorize(peer: IVerifiedPeer) -> Any:
         """
         :param peer: a client that a rule admits.
-        :returns: True or False, or a Deferred or coroutine with one of them.  The
-            client is rejected if the answer is anything else, raises an
+        :returns: True or False, or a Deferred, coroutine or asyncio future with one of
+            them.  The client is rejected if the answer is anything else, raises an
             exception, or comes too late.
         """

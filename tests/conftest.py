@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mtlsgate.testing import Version
+from tests.kits.aio import Loop, running
 from tests.kits.gate import VERSIONS, Log, logging
 from tests.kits.http import HttpGate, HttpLog, observe, stop_observing
 from tests.kits.pki import Site, site
@@ -26,6 +27,13 @@ def log() -> Iterator[Log]:
     """What the gate logs.  At the end no failure may be unaccounted for."""
     with logging() as captured:
         yield captured
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    """An asyncio event loop, and gates in it."""
+    with running() as found:
+        yield found
 
 
 @pytest.fixture

@@ -6,15 +6,17 @@ It can only restrict, never grant.  Any answer other than True rejects the clien
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import asyncio
+from collections.abc import Callable
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mtlsgate.admission import Rejection
+from mtlsgate.gate.coroutines import later
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Reason
 from mtlsgate.text import printable
@@ -28,8 +30,8 @@ class Authorizer:
     The code to ask.
 
     :ivar name: its name in the configuration.
-    :ivar ask: takes an `IVerifiedPeer`; returns True or False, or a Deferred or
-        coroutine with one of them.
+    :ivar ask: takes an `IVerifiedPeer`; returns True or False, or a Deferred,
+        coroutine or asyncio future with one of them.
     :ivar timeout: how many seconds an answer may take.
     """
 
@@ -47,12 +49,11 @@ class Authorizer:
         end = clock.seconds() + self.timeout
         try:
             answer = self.ask(peer)
-            if isinstance(answer, Coroutine):
-                answer = ensureDeferred(answer)
+            deferred = later(answer)
         except Exception:  # noqa: BLE001 -- it is not ours; it costs this client alone
             return self._failed(Failure())
-        if isinstance(answer, Deferred):
-            return self._in_time(answer, clock, end)
+        if deferred is not None:
+            return self._in_time(deferred, clock, end)
         # A blocking authorizer also blocks timers, so check the time here.
         return self._too_late() if clock.seconds() > end else self._judged(answer)
 
@@ -108,7 +109,7 @@ class Authorizer:
         )
 
     def _failed(self, failure: Failure) -> Rejection:
-        if failure.check(CancelledError):
+        if failure.check(CancelledError, asyncio.CancelledError):
             return self._unheard()
         _log.failure("{name} failed", failure=failure, name=self.name)
         text = f"{self.name} failed: {printable(type(failure.value).__name__)}"

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import subprocess
+from asyncio import StreamReader, StreamWriter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -20,7 +22,9 @@ from zope.interface import directlyProvides
 
 from mtlsgate import Gate, Rule, VerifiedPeer, verified_peer
 from mtlsgate.interfaces import IVerifiedPeer
-from mtlsgate.testing import Authority
+from mtlsgate.protocols.aio.factory import handled_by
+from mtlsgate.testing import Authority, Version
+from tests.kits.aio import Loop as AsyncioLoop
 from tests.kits.application import Certificates, Loop
 from tests.kits.programs import program
 
@@ -66,8 +70,29 @@ def test_a_connection_that_came_another_way_has_none(kind: type) -> None:
 @pytest.mark.parametrize("what", [None, "alice", 7, object(), Resource()])
 def test_what_has_no_connection(what: object) -> None:
     """A mistake of the program's is no stranger."""
-    with pytest.raises(TypeError, match="has no connection: pass a transport, a protocol or"):
+    with pytest.raises(TypeError, match="has no connection: pass a transport, a protocol,"):
         verified_peer(what)
+
+
+@pytest.mark.parametrize("kind", [dict, MappingProxyType])
+def test_of_an_environ_or_scope(kind: Any) -> None:
+    """Of WSGI and ASGI, and of a mapping around one."""
+    assert verified_peer(kind({"mtlsgate.peer": PEER, "HTTP_HOST": "x"})) is PEER
+    assert verified_peer(kind({"mtlsgate.peer": None})) is None
+    assert verified_peer(kind({})) is None
+    assert verified_peer(kind({"mtlsgate.peer": "alice"})) is None
+
+
+def test_of_asyncios_streams(loop: AsyncioLoop, version: Version) -> None:
+    found: list[object] = []
+
+    async def handle(peer: object, reader: StreamReader, writer: StreamWriter) -> None:
+        found.extend([peer, verified_peer(writer), verified_peer(writer.transport)])
+
+    loop.connect(loop.gate(handled_by(handle, "door")), version)
+    assert isinstance(found[0], VerifiedPeer)
+    assert found[0].common_name == "alice"
+    assert found == [found[0]] * 3
 
 
 def test_nobody_can_pose_as_one(here: Certificates) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from attrs import field, frozen
 from twisted.internet.task import Clock
 
+from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.protocols.aio.factory import AsyncioServer
 from mtlsgate.protocols.aio.transport import GateTransport
 from mtlsgate.testing import Authority, Client, Credential, Version
@@ -43,6 +44,11 @@ class Loop:
         application = AsyncioServer(make, self.clock, "door", [one.decode() for one in alpn])
         rules = options.pop("rules", [rule(ca=AUTHORITY)])
         return MemoryGate(rules, self.log, application, clock=self.clock, **options)
+
+    def authorized(self, ask: Callable[[Any], object]) -> MemoryGate:
+        """:returns: a gate that asks such an authorizer."""
+        authorizer = Authorizer("ask", ask, 5.0)
+        return MemoryGate([rule(ca=AUTHORITY)], self.log, clock=self.clock, authorizer=authorizer)
 
     def connect(
         self,

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +21,10 @@ from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.protocols.aio.facts import peer_certificate, socket_name
 from mtlsgate.protocols.aio.transport import CLOSE_TIMEOUT, FLUSH_SIZE, HIGH_WATER, GateTransport
 from mtlsgate.testing import Authority, Client, Credential, Version
-from tests.kits.aio import Loop, Recorder, running
-from tests.kits.gate import VERSIONS
+from tests.kits.aio import Loop, Recorder
 
 #: More than the gate, a socket pair and the limits hold together.
 MUCH = bytes(2**22)
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with running() as found:
-        yield found
-
-
-@pytest.fixture(params=VERSIONS)
-def version(request: pytest.FixtureRequest) -> Version:
-    found: Version = request.param
-    return found
 
 
 class Pair:
