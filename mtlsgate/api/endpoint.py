@@ -23,7 +23,7 @@ from mtlsgate.api.reading import PythonReport
 from mtlsgate.clock import monotonic
 from mtlsgate.errors import NOWHERE, GateError
 from mtlsgate.gate.registry import Registry
-from mtlsgate.load.address_conflicts import refuse_overlaps
+from mtlsgate.load.address_conflicts import Occupant, refuse_overlaps
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.run.epoch_runner import EpochRunner
@@ -83,7 +83,7 @@ def epoch_of(members: Iterable[tuple[Built, Any]], hosts: tuple[str, ...]) -> Ep
     first, *others = (built.epoch(hosts, application) for built, application in members)
     servers = [server for epoch in (first, *others) for server in epoch.servers]
     report = PythonReport(first.path)
-    refuse_overlaps([(server.model, server.hosts) for server in servers], report)
+    refuse_overlaps([(Occupant.of_server(one.model), one.hosts) for one in servers], report)
     names = [server.gate.name for server in servers]
     for name in {name for name in names if names.count(name) > 1}:
         report.error(NOWHERE, "", f"two gates are called {name!r}: give each a name of its own")

@@ -125,6 +125,7 @@ _OF_SERVER: dict[str, _Rule] = {"protocol": _replace, "tls": _inner(_OF_TLS)}
 _OF_FILE: dict[str, _Rule] = {
     "admin": _replace,
     "defaults": _inner({}),
+    "client": _inner({"tls": _inner({})}),
     "server": _inner(_OF_SERVER),
     "settings": _inner({"audit": _replace}),
 }

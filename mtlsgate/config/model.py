@@ -35,6 +35,7 @@ from mtlsgate.starttls import DIALECTS, Dialect
 __all__ = [
     "Admin",
     "Audit",
+    "Client",
     "ClientCertificate",
     "ConditionBlock",
     "Configuration",
@@ -152,6 +153,23 @@ class Server(Defaults):
 
 
 @frozen(kw_only=True)
+class Client:
+    """
+    :ivar label: the client gate's name in logs.
+    :ivar body: its attributes and blocks, which `mtlsgate.clientgate` reads.
+    """
+
+    at: Position = position()
+    label: str = label()
+    body: Body = field()
+
+    @property
+    def heading(self) -> str:
+        """The block as messages name it."""
+        return labelled("client", self.label)
+
+
+@frozen(kw_only=True)
 class Configuration:
     """
     A whole file.
@@ -160,9 +178,16 @@ class Configuration:
     :ivar defaults: what is assumed of the environment.
     :ivar admin: how the gate can be asked and told.
     :ivar server: the servers, in file order.
+    :ivar client: the client gates, in file order.
     """
 
     settings: Settings = Factory(Settings)
     defaults: VariableDefaults | None = None
     admin: Admin | None = None
-    server: tuple[Server, ...] = field()
+    server: tuple[Server, ...] = ()
+    client: tuple[Client, ...] = ()
+
+    def problems(self) -> Iterator[tuple[str | None, str]]:
+        """Yield (attribute or None, text) for what is wrong with the file as a whole."""
+        if not self.server and not self.client:
+            yield None, "no server block, and no client block"

@@ -33,12 +33,18 @@ _ENDING = {
     "ca": "a CA expires",
     "pin": "a pin expires or is retired",
     "crl": "a revocation list is to be replaced by",
+    "client_certificate": "the client certificate expires",
+    "target_ca": "a target's CA expires",
+    "target_pin": "a target's pin expires",
 }
 _OVER = {
     "server_certificate": "a certificate of the server expired",
     "ca": "a CA expired",
     "pin": "a pin expired",
     "crl": "a revocation list was to be replaced by",
+    "client_certificate": "the client certificate expired",
+    "target_ca": "a target's CA expired",
+    "target_pin": "a target's pin expired",
 }
 
 
@@ -81,7 +87,9 @@ def table(
 
 def status(facts: Facts) -> RenderableType:
     """:returns: the gate as a whole."""
-    return Group(heading(facts), Text(), servers(facts), *_due(facts), *_warnings(facts))
+    listening = [one for one in (servers(facts), clients(facts)) if one.row_count]
+    spaced = [part for one in listening for part in (Text(), one)]
+    return Group(heading(facts), *spaced, *_due(facts), *_warnings(facts))
 
 
 def heading(facts: Facts) -> Text:
@@ -121,7 +129,7 @@ def _warnings(facts: Facts) -> list[RenderableType]:
 def _due(facts: Facts) -> list[RenderableType]:
     lines = [
         text(due_line(server["name"], deadline), "bold red")
-        for server in facts["servers"]
+        for server in (*facts["servers"], *facts["clients"])
         for deadline in server["deadlines"]
         if deadline["is_due"]
     ]
@@ -164,6 +172,26 @@ def servers(facts: Facts) -> Table:
             for server in facts["servers"]
         ],
         right=("pins", "clients", "handshakes", *_COLUMNS),
+    )
+
+
+def clients(facts: Facts) -> Table:
+    """:returns: a line for each client gate."""
+    return table(
+        ("client gate", "listening on", "targets", "connected", "dialling", "certificate", "CA"),
+        [
+            (
+                client["name"],
+                ", ".join(client["listening"]),
+                ", ".join(client["targets"]),
+                _of(client["connected"], client["max_connections"]),
+                _of(client["dialling"], client["max_handshakes"]),
+                _days(client["deadlines"], "client_certificate"),
+                _days(client["deadlines"], "target_ca"),
+            )
+            for client in facts["clients"]
+        ],
+        right=("connected", "dialling", "certificate", "CA"),
     )
 
 

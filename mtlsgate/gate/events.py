@@ -14,7 +14,7 @@ from typing import Protocol
 from attrs import frozen
 from twisted.internet.interfaces import IAddress
 
-from mtlsgate.admission import Pin, Rejection
+from mtlsgate.admission import Path, Pin, Rejection
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.gate.terms import Terms
 from mtlsgate.peer import VerifiedPeer
@@ -64,6 +64,28 @@ class Negotiated:
 
 
 @frozen(kw_only=True)
+class Destination:
+    """
+    Where a connection of a client gate goes, and whose it is.
+
+    :ivar target: the target, as written.
+    :ivar path: the target's certificates as verified, leaf first.
+    :ivar uid: the user whose program it is; None if the system does not say.
+    :ivar pid: the program's process, likewise.
+    """
+
+    target: str
+    path: Path
+    uid: int | None = None
+    pid: int | None = None
+
+    @property
+    def leaf(self) -> Certificate:
+        """The target's own certificate."""
+        return self.path[0]
+
+
+@frozen(kw_only=True)
 class Admission:
     """
     Why a connection was admitted.
@@ -75,6 +97,7 @@ class Admission:
     :ivar negotiated: what TLS agreed on.
     :ivar since: when it was admitted, in the clock's seconds.
     :ivar is_first_use: whether this is the first use of a pin with a name.
+    :ivar destination: where a client gate's connection goes; None for a server's.
     """
 
     peer: VerifiedPeer | None
@@ -83,6 +106,14 @@ class Admission:
     negotiated: Negotiated
     since: float
     is_first_use: bool = False
+    destination: Destination | None = None
+
+    @property
+    def leaf(self) -> Certificate | None:
+        """The certificate at the other end: the client's, or the target's; or None."""
+        if self.destination is not None:
+            return self.destination.leaf
+        return None if self.peer is None else self.peer.certificates[0]
 
 
 @frozen(kw_only=True)

@@ -33,18 +33,66 @@ def refuse_names(server: model.Server, report: Report) -> None:
             )
 
 
+def refuse_same_names(configuration: model.Configuration, report: Report) -> None:
+    """Report client gates that have the name of a server."""
+    names = {server.name for server in configuration.server}
+    for client in configuration.client:
+        if client.label in names:
+            text = "a server has this name: logs and metrics could not tell them apart"
+            report.error(client.at, client.heading, text)
+
+
+@frozen(eq=False)
+class Occupant:
+    """
+    A server or a client gate, as far as addresses are concerned.
+
+    :ivar heading: its block, as messages name it.
+    :ivar hosts: where it listens, as written.
+    :ivar server_names: the names that it answers to.
+    :ivar is_default: whether it answers to every other name.
+    :ivar proxies: whether a PROXY header is read, and from whom.
+    :ivar starttls: how its clients ask for TLS, or None.
+    """
+
+    heading: str
+    hosts: tuple[Located[str], ...]
+    server_names: tuple[Located[str], ...] = ()
+    is_default: bool = False
+    proxies: tuple[str | None, frozenset[str]] = (None, frozenset())
+    starttls: str | None = None
+
+    @classmethod
+    def of_server(cls, server: model.Server) -> Occupant:
+        """:returns: the server as an occupant."""
+        trusted = frozenset(one.value for one in server.trusted_proxies or ())
+        return cls(
+            server.heading,
+            server.hosts,
+            server.server_names,
+            server.default_server,
+            (server.proxy_protocol, trusted),
+            server.starttls,
+        )
+
+    @property
+    def before_tls(self) -> object:
+        """What servers that share an address must agree on."""
+        return self.proxies, self.starttls
+
+
 @frozen
 class _Use:
     """
     One address of one server.
 
-    :ivar server: the server that listens there.
+    :ivar server: who listens there.
     :ivar host: the entry in ``hosts``.
     :ivar address: one of the addresses that the entry means.
     :ivar at: the position of the entry.
     """
 
-    server: model.Server
+    server: Occupant
     host: Host
     address: Address
     at: Position
@@ -91,7 +139,7 @@ class _Sharers:
         server = use.server
         if not server.server_names:
             self._nameless = self._nameless or use
-        if server.default_server:
+        if server.is_default:
             self._default = self._default or use
         self._by_server.setdefault(id(server), use)
         for name in _canonical(server.server_names):
@@ -101,22 +149,23 @@ class _Sharers:
         """:returns: for each kind of problem the first use that may cause it."""
         server = use.server
         found = [self._nameless, self._by_server.get(id(server))]
-        if not server.server_names or _before_tls(server) != _before_tls(self.first.server):
+        if not server.server_names or server.before_tls != self.first.server.before_tls:
             found.append(self.first)
-        if server.default_server:
+        if server.is_default:
             found.append(self._default)
         found += map(self._by_name.get, _canonical(server.server_names))
         return (one for one in found if one is not None)
 
 
 def refuse_overlaps(
-    servers: Sequence[tuple[model.Server, tuple[Host | None, ...]]], report: Report
+    servers: Sequence[tuple[Occupant, tuple[Host | None, ...]]], report: Report
 ) -> None:
     """
     Report addresses that are used twice, unless servers share exactly the same address
     by their names.
 
-    :param servers: each server with the addresses of its hosts; None for a wrong entry.
+    :param servers: all that listen, with the addresses of their hosts; None for a wrong
+        entry.
     """
     taken: dict[int | str, dict[Address, _Sharers]] = {}
     for use in _uses(servers):
@@ -134,7 +183,7 @@ def refuse_overlaps(
 
 
 def _uses(
-    servers: Sequence[tuple[model.Server, tuple[Host | None, ...]]],
+    servers: Sequence[tuple[Occupant, tuple[Host | None, ...]]],
 ) -> Iterator[_Use]:
     for server, hosts in servers:
         for host, written in zip(hosts, server.hosts, strict=True):
@@ -154,14 +203,14 @@ def _problem(use: _Use, other: _Use) -> str:
             f"is read with another starttls: see {there}; servers that share an address must "
             "agree on it"
         )
-    if _proxies(mine) != _proxies(theirs):
+    if mine.proxies != theirs.proxies:
         return (
             f"is read with another proxy_protocol or other trusted_proxies: see {there}; servers "
             "that share an address must agree on them"
         )
     if not (mine.server_names and theirs.server_names):
         return f"is taken: see {there}; servers that share an address need server_names each"
-    if mine.default_server and theirs.default_server:
+    if mine.is_default and theirs.is_default:
         return f"has a default_server already: see {there}"
     both = _canonical(mine.server_names) & _canonical(theirs.server_names)
     return f"has a server for {quoted(min(both))} already: see {there}"
@@ -194,15 +243,6 @@ def names_elsewhere(
         )
         for number, (server, _) in enumerate(servers)
     ]
-
-
-def _proxies(server: model.Server) -> tuple[str | None, set[str]]:
-    return server.proxy_protocol, {one.value for one in server.trusted_proxies or ()}
-
-
-def _before_tls(server: model.Server) -> object:
-    """:returns: what servers that share an address must agree on."""
-    return _proxies(server), server.starttls
 
 
 def _canonical(names: Sequence[Located[str]]) -> set[str]:

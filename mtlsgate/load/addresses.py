@@ -15,6 +15,10 @@ from mtlsgate.errors import GateError
 BACKLOG = 1024
 
 
+#: The mode of a unix socket: whoever connects must show a certificate.
+UNIX_MODE = 0o666
+
+
 class HostError(GateError, ValueError):
     """An entry in ``hosts`` is not usable; the text says why, in one line."""
 
@@ -71,7 +75,7 @@ class UnixAddress:
     """
 
     path: str
-    mode: int = 0o666
+    mode: int = UNIX_MODE
     backlog: int = BACKLOG
 
     is_local = True

@@ -11,6 +11,7 @@ from attrs import frozen
 
 from mtlsgate.load.addresses import (
     BACKLOG,
+    UNIX_MODE,
     Address,
     HostError,
     SocketAddress,
@@ -24,8 +25,9 @@ _MOST = 2**31 - 1
 _DOMAINS = ("INET", "INET6", "UNIX")
 
 
-def parse_endpoint(text: str) -> Address | None:
+def parse_endpoint(text: str, unix_mode: int = UNIX_MODE) -> Address | None:
     """
+    :param unix_mode: the mode of a unix socket, unless the text has one.
     :returns: the address; None if the text does not begin with the name of an
         endpoint.
     :raises HostError: if it is wrong, or if the gate cannot listen on this kind.
@@ -36,7 +38,7 @@ def parse_endpoint(text: str) -> Address | None:
     reader = _READERS.get(kind)
     if reader is None:
         return None
-    arguments = _Arguments.of(text)
+    arguments = _Arguments.of(text, unix_mode)
     address = reader(arguments)
     arguments.end()
     return address
@@ -49,13 +51,15 @@ class _Arguments:
 
     :ivar positional: values without a name, in order.
     :ivar named: values with a name.
+    :ivar unix_mode: the mode of a unix socket, unless there is one.
     """
 
     positional: list[str]
     named: dict[str, str]
+    unix_mode: int
 
     @classmethod
-    def of(cls, text: str) -> _Arguments:
+    def of(cls, text: str, unix_mode: int) -> _Arguments:
         """:raises HostError: if a name is listed twice."""
         positional, named = list[str](), dict[str, str]()
         for name, value in _fields(text.partition(":")[2]):
@@ -65,7 +69,7 @@ class _Arguments:
                 raise HostError(f"{name}= is listed twice")
             else:
                 named[name] = value
-        return cls(positional, named)
+        return cls(positional, named, unix_mode)
 
     def take(self, name: str, default: str | None = None) -> str:
         """
@@ -137,7 +141,7 @@ def _socket_address(port: str, interface: str, backlog: str) -> SocketAddress:
 
 def _unix(arguments: _Arguments) -> UnixAddress:
     path = arguments.take("address")
-    mode = _number("mode", arguments.take("mode", "666"), 0o7777, 8)
+    mode = _number("mode", arguments.take("mode", f"{arguments.unix_mode:o}"), 0o7777, 8)
     backlog = _number("backlog", arguments.take("backlog", str(BACKLOG)), _MOST)
     if arguments.take("lockfile", "0") != "0":
         raise HostError(

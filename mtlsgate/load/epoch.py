@@ -25,11 +25,17 @@ from mtlsgate.config.material import looks_like_material
 from mtlsgate.config.scope import Scope
 from mtlsgate.errors import START, Problem, Report
 from mtlsgate.interfaces import IGate
-from mtlsgate.load.address_conflicts import names_elsewhere, refuse_overlaps
+from mtlsgate.load.address_conflicts import (
+    Occupant,
+    names_elsewhere,
+    refuse_overlaps,
+    refuse_same_names,
+)
 from mtlsgate.load.addresses import HostError
 from mtlsgate.load.admin_endpoint import AdminEndpoint, read_admin
 from mtlsgate.load.applications import Application, ApplicationReader
 from mtlsgate.load.authorizers import read_authorizer
+from mtlsgate.load.clients import ClientReader, LoadedClient, ReadClient, expiries_of_client
 from mtlsgate.load.disk import DISK, FileSource
 from mtlsgate.load.event_loop import ChooseReactor, any_reactor, reactor_for
 from mtlsgate.load.expiry import Expiry, expiries_of
@@ -59,6 +65,7 @@ class Epoch:
     :ivar warnings: probable mistakes that do not keep the gate from starting; sorted
         by position.
     :ivar expiries: when certificates, pins and lists expire.
+    :ivar clients: the client gates, in file order.
     """
 
     path: str
@@ -67,6 +74,7 @@ class Epoch:
     admin: AdminEndpoint | None
     warnings: tuple[Problem, ...]
     expiries: tuple[Expiry, ...] = ()
+    clients: tuple[LoadedClient, ...] = ()
 
 
 def load(
@@ -176,6 +184,7 @@ class Loading:
     :ivar files: reads the files that the configuration names.
     :ivar servers: builds the servers.
     :ivar applications: builds the applications behind them.
+    :ivar clients: builds the client gates.
     """
 
     def __init__(
@@ -207,7 +216,9 @@ class Loading:
         if self._assembled is not None:
             scope = self._assembled.scope
         self._decoder = Decoder(scope, self.report)
-        self.applications = ApplicationReader(self._decoder, self.files, gate, target_states)
+        states = TargetStates() if target_states is None else target_states
+        self.applications = ApplicationReader(self._decoder, self.files, gate, states)
+        self.clients = ClientReader(self._decoder, self.files, now, states)
         self._choose_reactor = reactor
         self._now = now
         self._offline = offline
@@ -253,7 +264,7 @@ class Loading:
         found = [one for one in servers if name is None or one.name == name]
         if len(found) == 1:
             return found[0]
-        names = ", ".join(quoted(one.name) for one in servers)
+        names = ", ".join(quoted(one.name) for one in servers) or "none, there is no server block"
         text = "several servers" if name is None else f"no server {quoted(name)}"
         self.report.error(START, "configuration", f"{text}: name one of {names}")
         return None
@@ -267,6 +278,7 @@ class Loading:
         self.report.raise_errors()
         assert decoded is not None
         hosts = [self._host(host, one.heading) for one in decoded.server for host in one.hosts]
+        hosts += [host for client in self._clients(decoded.client) for host in client.written]
         found = tuple(host for host in hosts if host is not None)
         taken = [address for host in found for address in host.addresses]
         admin = None
@@ -283,31 +295,46 @@ class Loading:
 
     def _built(self, decoded: model.Configuration) -> Epoch:
         with note_if_slow(self._say, self.report.path):
-            found = self._servers(decoded.server, decoded.settings)
-        servers = tuple(server for server in found if server is not None)
+            found = self._listening(decoded.server, decoded.client, decoded.settings)
+        servers = tuple(server for server in found[0] if server is not None)
+        clients = tuple(client for client in found[1] if client is not None)
+        refuse_same_names(decoded, self.report)
         self.files.refuse_own_in_directories()
         self._refuse_output_of_input(decoded.settings)
         return Epoch(
             self.report.path,
             servers,
             decoded.settings,
-            self._admin(decoded.admin, servers),
+            self._admin(decoded.admin, (*servers, *clients)),
             tuple(sorted(set(self.report.warnings))),
-            tuple(
-                expiry
-                for server in servers
-                for expiry in expiries_of(server.gate.name, server.gate.context.policy, self._now())
+            (
+                *(
+                    expiry
+                    for server in servers
+                    for expiry in expiries_of(
+                        server.gate.name, server.gate.context.policy, self._now()
+                    )
+                ),
+                *(expiry for client in clients for expiry in expiries_of_client(client)),
             ),
+            clients,
         )
 
-    def _servers(
-        self, servers: Sequence[model.Server], settings: model.Settings
-    ) -> list[LoadedServer | None]:
+    def _listening(
+        self,
+        servers: Sequence[model.Server],
+        clients: Sequence[model.Client],
+        settings: model.Settings,
+    ) -> tuple[list[LoadedServer | None], list[LoadedClient | None]]:
+        """:returns: servers and client gates; None for one in error."""
         hosts = [
             tuple(self._host(host, server.heading) for host in server.hosts) for server in servers
         ]
+        read = self._clients(clients)
         if not self._offline:
-            refuse_overlaps(list(zip(servers, hosts, strict=True)), self.report)
+            occupants = map(Occupant.of_server, servers)
+            others = [(one.occupant, one.written) for one in read]
+            refuse_overlaps([*zip(occupants, hosts, strict=True), *others], self.report)
         elsewhere = names_elsewhere(list(zip(servers, hosts, strict=True)))
         protocols = [self.applications.read(server.protocol) for server in servers]
         reactor = reactor_for(settings, protocols, self._choose_reactor, self.report)
@@ -322,7 +349,12 @@ class Loading:
             for server, found, protocol, names in zip(
                 servers, hosts, protocols, elsewhere, strict=True
             )
-        ]
+        ], [self.clients.build(one, settings, reactor) for one in read]
+
+    def _clients(self, clients: Sequence[model.Client]) -> list[ReadClient]:
+        """:returns: the client gates that are not in error so far."""
+        read = (self.clients.read(client, offline=self._offline) for client in clients)
+        return [one for one in read if one is not None]
 
     def _server(
         self,
@@ -351,11 +383,11 @@ class Loading:
             return None
 
     def _admin(
-        self, block: model.Admin | None, servers: Iterable[LoadedServer]
+        self, block: model.Admin | None, listening: Iterable[LoadedServer | LoadedClient]
     ) -> AdminEndpoint | None:
         if block is None:
             return None
-        hosts = [host for server in servers for host in server.hosts]
+        hosts = [host for one in listening for host in one.hosts]
         taken = [address for host in hosts for address in host.addresses]
         return read_admin(block, self.files, self.report, taken, offline=self._offline)
 
@@ -388,7 +420,7 @@ class Loading:
             for one in (found if isinstance(found, tuple) else (found,))
         ]
         servers = [one for *_, one in unplaced if isinstance(one, model.Server)]
-        self._servers(servers, model.Settings())
+        self._listening(servers, (), model.Settings())
         rules, credentials = self.servers.rules, self.servers.credentials
         for where, name, one in unplaced:
             match one:

@@ -27,6 +27,9 @@ class Kind(StrEnum):
     PIN = "pin"
     PIN_NOT_BEFORE = "pin_not_before"
     CRL = "crl"
+    CLIENT_CERTIFICATE = "client_certificate"
+    TARGET_CA = "target_ca"
+    TARGET_PIN = "target_pin"
 
 
 #: How long before its end there is a warning: for a certificate or a pin, and for a

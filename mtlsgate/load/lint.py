@@ -47,11 +47,7 @@ def server(
         block.tls.server_certificate, credentials, strict=False
     ):
         for place, one in enumerate(credential.chain):
-            for text in (
-                *_validity(one, now),
-                *_stated(_key_weakness(one)),
-                *_stated(signature_weakness(one)),
-            ):
+            for text in certificate(one, now):
                 role = "intermediate certificate" if place else "certificate"
                 report.warn(certificate_block.at, certificate_block.heading, f"the {role} {text}")
     if policy is None:
@@ -62,6 +58,13 @@ def server(
             report.warn(at, rule_block.heading, text)
     for rule_block, text in (*_shadowed(blocks, policy.rules), *_doubled(blocks, policy.rules)):
         report.warn(rule_block.at, rule_block.heading, text)
+
+
+def certificate(one: Certificate, now: datetime) -> Iterator[str]:
+    """:returns: why a certificate is not accepted, or soon will not be."""
+    yield from _validity(one, now)
+    yield from _stated(_key_weakness(one))
+    yield from _stated(signature_weakness(one))
 
 
 def request(block: Server, size: int, report: Report) -> None:

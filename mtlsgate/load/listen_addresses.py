@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
-from mtlsgate.load.addresses import Address, HostError, SocketAddress
+from mtlsgate.load.addresses import UNIX_MODE, Address, HostError, SocketAddress
 from mtlsgate.load.endpoint_strings import parse_endpoint
 
 _HOST_AND_PORT = re.compile(r"(?:(?P<host>\*|\[[^\]]*\]|[^\[\]:/\0]*):)?(?P<port>[0-9]+)\Z")
@@ -39,15 +39,16 @@ class Host:
         return all(address.is_local for address in self.addresses)
 
 
-def parse_host(text: str, *, offline: bool = False) -> Host:
+def parse_host(text: str, *, offline: bool = False, unix_mode: int = UNIX_MODE) -> Host:
     """
     :param text: ``*:8443``, ``127.0.0.1:8443``, ``[::1]:8443``, ``localhost:8443``,
         ``8443``, or an endpoint string: ``tcp:``, ``tcp6:``, ``unix:``, ``systemd:``.
     :param offline: whether to look up neither names nor this machine's addresses; the
         result cannot be listened on.
+    :param unix_mode: the mode of a unix socket, unless the text has one.
     :raises HostError: if it is none of these, or a name does not resolve.
     """
-    endpoint = parse_endpoint(text)
+    endpoint = parse_endpoint(text, unix_mode)
     if endpoint is not None:
         return Host(text, (endpoint,))
     found = _HOST_AND_PORT.match(text)

@@ -17,7 +17,7 @@ class Outline:
     What is known of a configuration without its certificates, keys and protocols.
 
     :ivar path: the file or files, as the user named them.
-    :ivar hosts: where its servers listen, in file order.
+    :ivar hosts: where its servers listen, in file order; then its client gates.
     :ivar settings: the settings for all servers.
     :ivar admin: the admin endpoint, or None.
     """

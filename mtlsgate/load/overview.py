@@ -9,6 +9,7 @@ from datetime import datetime
 
 from mtlsgate.admission import Rule
 from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.text import printable
 from mtlsgate.tls.server import TlsPolicy
@@ -30,6 +31,20 @@ def describe(server: LoadedServer, where: Iterable[str]) -> str:
     return printable(
         f"{server.gate.name}: listening on {', '.join(where)}; {_before_tls(server)}{rules}; "
         f"protocol {server.model.protocol.name}"
+    )
+
+
+def describe_client(client: LoadedClient, where: Iterable[str]) -> str:
+    """
+    :param where: the addresses it listens on.
+    :returns: what a client gate does, in one line.
+    """
+    gate = client.gate
+    leaf = gate.tls.credential
+    shown = "no certificate" if leaf is None else leaf.chain[0].subject.rfc4514_string()
+    names = " or ".join(target.text for target in gate.targets)
+    return printable(
+        f"{gate.name}: listening on {', '.join(where)} in plaintext; connects to {names} as {shown}"
     )
 
 
@@ -65,10 +80,13 @@ def describe_rule(rule: Rule) -> str:
 def overview(epoch: Epoch, now: datetime) -> Iterator[str]:
     """:returns: what the gate would do, in lines: servers, addresses, rules, CAs
     and pins."""
+    heading = ("what", "subject", "days left", "SHA-256")
     for server in epoch.servers:
         yield describe(server, [host.text for host in server.hosts])
-        heading = ("what", "subject", "days left", "SHA-256")
         yield from _table(heading, list(_rows(server.gate.context.policy, now)))
+    for client in epoch.clients:
+        yield describe_client(client, [host.text for host in client.hosts])
+        yield from _table(heading, list(_rows_of_client(client, now)))
     if epoch.admin is not None:
         yield printable(f"admin endpoint at {epoch.admin}")
 
@@ -83,21 +101,35 @@ def _table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[st
 def _rows(policy: TlsPolicy, now: datetime) -> Iterator[tuple[str, ...]]:
     """:returns: everything that expires, in file order."""
 
-    def row(what: str, one: Certificate, end: datetime | None = None) -> tuple[str, ...]:
-        days = (min(end or one.not_after, one.not_after) - now).days
-        return what, printable(one.subject.rfc4514_string()), str(days), one.sha256.hex()
-
     for credential in policy.credentials:
-        yield row("server certificate", credential.chain[0])
+        yield _row("server certificate", credential.chain[0], now)
     for rule in policy.admission.rules if policy.admission else ():
         name = f"rule {printable(rule.name)}"
         for authority in rule.authorities:
-            yield row(f"{name}: CA", authority)
+            yield _row(f"{name}: CA", authority, now)
         for pin in rule.pins:
             pinned = "" if pin.name is None else f" {printable(pin.name)}"
-            yield row(f"{name}: pin{pinned}", pin.certificate, pin.retire_after)
+            yield _row(f"{name}: pin{pinned}", pin.certificate, now, pin.retire_after)
         lists = rule.revocation
         for one in () if lists is None else lists.lists:
             if lists is not None and not lists.is_superseded(one, now):
                 days = (one.next_update - now).days
                 yield f"{name}: CRL", printable(one.issuer.rfc4514_string()), str(days), ""
+
+
+def _rows_of_client(client: LoadedClient, now: datetime) -> Iterator[tuple[str, ...]]:
+    """:returns: everything of a client gate that expires."""
+    tls = client.gate.tls
+    if tls.credential is not None:
+        yield _row("client certificate", tls.credential.chain[0], now)
+    for authority in tls.anchors or ():
+        yield _row("target's CA", authority, now)
+    for pin in tls.pins:
+        yield _row("target's pin", pin, now)
+
+
+def _row(
+    what: str, one: Certificate, now: datetime, end: datetime | None = None
+) -> tuple[str, ...]:
+    days = (min(end or one.not_after, one.not_after) - now).days
+    return what, printable(one.subject.rfc4514_string()), str(days), one.sha256.hex()

@@ -241,11 +241,8 @@ class AuditLog:
     ) -> None:
         """:param fields: follow those that identify the connection, its rule and its pin."""
         arrival, admission = connection.arrival, connection.admission
-        facts = (
-            _NO_FACTS
-            if admission.peer is None
-            else _facts_of_admitted(admission.peer.certificates[0])
-        )
+        facts = _NO_FACTS if admission.leaf is None else _facts_of_admitted(admission.leaf)
+        destination = admission.destination
         self._write(
             {
                 **self._head(event, at),
@@ -255,6 +252,8 @@ class AuditLog:
                 "peer_address": capped.text(address_text(arrival.address)),
                 "rule": capped.text(connection.rule),
                 "pin": None if admission.pin is None else capped.text(admission.pin.name),
+                "target": None if destination is None else capped.text(destination.target),
+                "uid": None if destination is None else destination.uid,
                 **fields,
                 "truncated": capped.is_cut or facts.is_cut,
             },

@@ -15,7 +15,13 @@ from twisted.logger import Logger
 from mtlsgate.admission import Pin
 from mtlsgate.certificates.certificate import MAX_REMEMBERED, Certificate
 from mtlsgate.certificates.server_names import canonical
-from mtlsgate.gate.events import AdmittedConnection, ClosedConnection, RejectedConnection, Reload
+from mtlsgate.gate.events import (
+    AdmittedConnection,
+    ClosedConnection,
+    Destination,
+    RejectedConnection,
+    Reload,
+)
 from mtlsgate.observe.event_lines import WHOLE_TEXT
 from mtlsgate.observe.leaf_names import UNREADABLE, issuer_of, read, subject_of
 from mtlsgate.peer import address_text
@@ -58,6 +64,9 @@ class HumanLog:
         peer, pin = connection.admission.peer, connection.admission.pin
         negotiated, server = connection.admission.negotiated, connection.server
         address = address_text(connection.arrival.address)
+        if connection.admission.destination is not None:
+            _connected(connection, connection.admission.destination)
+            return
         if peer is None:
             _log.info(
                 WHOLE_TEXT,
@@ -132,8 +141,8 @@ class HumanLog:
         if not connection.by_gate:
             return
         admitted = connection.connection
-        peer, address = admitted.admission.peer, address_text(admitted.arrival.address)
-        facts = _NO_FACTS if peer is None else _facts(peer.certificates[0])
+        leaf, address = admitted.admission.leaf, address_text(admitted.arrival.address)
+        facts = _NO_FACTS if leaf is None else _facts(leaf)
         detail = f": {loggable(connection.detail)}" if connection.detail else ""
         _closes_log.info(
             WHOLE_TEXT,
@@ -160,6 +169,26 @@ class HumanLog:
         for change in reload.changes:
             _reloads_log.info("{change}", change=printable(change))
         _reloads_log.info(_RELOADED, epoch=reload.number, seconds=reload.seconds)
+
+
+def _connected(connection: AdmittedConnection, destination: Destination) -> None:
+    """Log that a client gate connected a program to its target."""
+    address, target = address_text(connection.arrival.address), printable(destination.target)
+    facts, negotiated = _facts(destination.leaf), connection.admission.negotiated
+    user = "" if destination.uid is None else f" of uid {destination.uid}"
+    _log.info(
+        WHOLE_TEXT,
+        text=f"{connection.server}: connected {address}{user} to {target}: "
+        f"subject={facts['subject']} sha256={facts['fingerprint']} tls={negotiated.tls_version}",
+        server=connection.server,
+        connection=connection.arrival.number,
+        peer_address=address,
+        target=target,
+        uid=destination.uid,
+        sni=_loggable(negotiated.server_name),
+        tls_version=negotiated.tls_version,
+        **facts,
+    )
 
 
 def _pin_first_used(server: str, rule: str, pin: Pin) -> None:

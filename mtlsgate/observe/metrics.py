@@ -268,6 +268,21 @@ _EXPIRING = {
         ("server", "rule"),
         "When the first revocation list of a rule is due to be replaced, in seconds since 1970.",
     ),
+    "client_certificate": (
+        "mtlsgate_client_certificate_expiry_timestamp_seconds",
+        ("server",),
+        "When the first certificate of a client gate's chain expires, in seconds since 1970.",
+    ),
+    "target_ca": (
+        "mtlsgate_target_ca_expiry_timestamp_seconds",
+        ("server",),
+        "When the first CA of a client gate's targets expires, in seconds since 1970.",
+    ),
+    "target_pin": (
+        "mtlsgate_target_pin_expiry_timestamp_seconds",
+        ("server",),
+        "When the first pin of a client gate's targets expires, in seconds since 1970.",
+    ),
 }
 
 

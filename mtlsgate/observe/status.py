@@ -53,7 +53,8 @@ class DeadlineStatus(StatusValue):
     When the first item of a kind stops, or begins, to count.
 
     :ivar kind: ``server_certificate``, ``ca``, ``pin`` (it expires or is retired),
-        ``pin_not_before`` (it begins to count) or ``crl`` (it is to be replaced).
+        ``pin_not_before`` (it begins to count) or ``crl`` (it is to be replaced); of a
+        client gate ``client_certificate``, ``target_ca`` or ``target_pin``.
     :ivar rule: the rule that it belongs to; None if it is the server's own.
     :ivar at: when.
     :ivar days_left: whole days until then; negative when it has passed.
@@ -140,6 +141,42 @@ class ServerStatus(StatusValue):
 
 
 @frozen(kw_only=True)
+class ClientGateStatus(StatusValue):
+    """
+    One client gate.
+
+    :ivar name: its name in logs.
+    :ivar hosts: where to listen, as in the configuration.
+    :ivar listening: the addresses it listens on; empty while the gate drains.
+    :ivar targets: where it connects, as in the configuration.
+    :ivar certificates: its own; empty if it shows none.
+    :ivar authorities: the CAs to verify targets by; empty for the system's.
+    :ivar pins: how many targets' certificates it pins.
+    :ivar deadlines: of its certificate and of the targets' CAs and pins; the earliest
+        first.
+    :ivar connected: how many programs are connected to a target.
+    :ivar dialling: how many wait for a target.
+    :ivar max_connections: how many may be connected; None is without limit.
+    :ivar max_handshakes: how many may wait, likewise.
+    :ivar idle_timeout: in seconds, or None.
+    """
+
+    name: str
+    hosts: tuple[str, ...]
+    listening: tuple[str, ...]
+    targets: tuple[str, ...]
+    certificates: tuple[CertificateStatus, ...]
+    authorities: tuple[CertificateStatus, ...]
+    pins: int
+    deadlines: tuple[DeadlineStatus, ...]
+    connected: int
+    dialling: int
+    max_connections: int | None
+    max_handshakes: int | None
+    idle_timeout: float | None
+
+
+@frozen(kw_only=True)
 class ReloadStatus(StatusValue):
     """
     A reload, or an attempt at one.
@@ -183,6 +220,7 @@ class ServiceStatus(StatusValue):
     :ivar handshakes: how many connections are not admitted yet.
     :ivar rejected: how many connections were rejected since the start.
     :ivar servers: in file order.
+    :ivar clients: the client gates, in file order.
     :ivar warnings: those of the configuration, in lines.
     :ivar last_reload: the latest reload that was no dry run, or None.
     """
@@ -201,6 +239,7 @@ class ServiceStatus(StatusValue):
     handshakes: int
     rejected: int
     servers: tuple[ServerStatus, ...]
+    clients: tuple[ClientGateStatus, ...]
     warnings: tuple[str, ...]
     last_reload: ReloadStatus | None
 
@@ -216,9 +255,11 @@ class ConnectionStatus(StatusValue):
     :ivar rule: the rule by which it is admitted now, or None.
     :ivar pin: the name of the pin by which it is, or None.
     :ivar address: the client's.
-    :ivar subject: of its leaf, or None.
-    :ivar sha256: of its leaf, or None.
-    :ivar not_after: when its leaf's validity ends, or None.
+    :ivar target: for a client gate, the target it is connected to; or None.
+    :ivar uid: for a client gate's unix socket, the user whose program it is; or None.
+    :ivar subject: of its leaf, or None; for a client gate, of the target's.
+    :ivar sha256: of that leaf, or None.
+    :ivar not_after: when that leaf's validity ends, or None.
     :ivar since: when it arrived.
     :ivar seconds: how long ago that was.
     :ivar received: bytes that the client sent to the application.
@@ -237,6 +278,8 @@ class ConnectionStatus(StatusValue):
     rule: str | None
     pin: str | None
     address: str
+    target: str | None
+    uid: int | None
     subject: str | None
     sha256: str | None
     not_after: datetime | None

@@ -29,6 +29,9 @@ _WORDS = {
     Kind.PIN: "a pin expires or is retired",
     Kind.PIN_NOT_BEFORE: "a pin begins to count",
     Kind.CRL: "a revocation list is to be replaced by",
+    Kind.CLIENT_CERTIFICATE: "the client certificate expires",
+    Kind.TARGET_CA: "a target's CA expires",
+    Kind.TARGET_PIN: "a target's pin expires",
 }
 
 

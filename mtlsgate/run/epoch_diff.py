@@ -10,7 +10,9 @@ from mtlsgate.admission import Pin, Rule
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.certificates.crl import RevocationList
 from mtlsgate.load.admin_endpoint import AdminEndpoint
+from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.epoch import Epoch, LoadedServer
+from mtlsgate.load.listen_addresses import Host
 from mtlsgate.load.overview import describe_rule
 from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.text import printable
@@ -38,7 +40,46 @@ def _lines(before: Epoch, after: Epoch) -> Iterator[str]:
         else:
             for line in _server(old[name], server):
                 yield f"server {name}: {line}"
+    yield from _clients(before, after)
     yield from _admin(before.admin, after.admin)
+
+
+def _clients(before: Epoch, after: Epoch) -> Iterator[str]:
+    old = {client.gate.name: client for client in before.clients}
+    new = {client.gate.name: client for client in after.clients}
+    for name in sorted(old.keys() - new.keys()):
+        yield f"client {name}: removed"
+    for name, client in new.items():
+        if name not in old:
+            yield f"client {name}: added"
+        else:
+            for line in _client(old[name], client):
+                yield f"client {name}: {line}"
+
+
+def _client(before: LoadedClient, after: LoadedClient) -> Iterator[str]:
+    yield from _hosts(before.hosts, after.hosts)
+    old, new = before.gate, after.gate
+    if old.targets != new.targets:
+        names = ", ".join(target.text for target in new.targets)
+        yield f"connects to {names}, and no longer to {', '.join(one.text for one in old.targets)}"
+    own = [one and one.chain for one in (old.tls.credential, new.tls.credential)]
+    if own[0] != own[1]:
+        yield "another client certificate"
+    if (old.tls.anchors, old.tls.pins) != (new.tls.anchors, new.tls.pins):
+        yield "other CAs or pins for its targets"
+    if old.tls.server_name != new.tls.server_name:
+        yield "another server_name"
+    if old.uids != new.uids:
+        yield "other allow_uids"
+    if old.terms != new.terms:
+        yield "other limits"
+
+
+def _hosts(before: tuple[Host, ...], after: tuple[Host, ...]) -> Iterator[str]:
+    old_hosts, new_hosts = ([host.text for host in hosts] for hosts in (before, after))
+    if old_hosts != new_hosts:
+        yield f"listens on {', '.join(new_hosts)}, and no longer on {', '.join(old_hosts)}"
 
 
 def _admin(before: AdminEndpoint | None, after: AdminEndpoint | None) -> Iterator[str]:
@@ -49,10 +90,7 @@ def _admin(before: AdminEndpoint | None, after: AdminEndpoint | None) -> Iterato
 
 
 def _server(before: LoadedServer, after: LoadedServer) -> Iterator[str]:
-    old_hosts = [host.text for host in before.hosts]
-    new_hosts = [host.text for host in after.hosts]
-    if old_hosts != new_hosts:
-        yield f"listens on {', '.join(new_hosts)}, and no longer on {', '.join(old_hosts)}"
+    yield from _hosts(before.hosts, after.hosts)
     old_leaves = [one.chain[0] for one in before.gate.context.policy.credentials]
     new_leaves = [one.chain[0] for one in after.gate.context.policy.credentials]
     if old_leaves != new_leaves:

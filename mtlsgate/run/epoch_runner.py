@@ -15,22 +15,32 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.task import Cooperator, LoopingCall
 from twisted.logger import Logger
 
+from mtlsgate.clientgate.entrance import ClientEntrance
 from mtlsgate.errors import GateError
 from mtlsgate.gate.entrance import Entrance
 from mtlsgate.gate.listener import Acceptor, BoundSocket, Listener
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import Epoch
-from mtlsgate.load.overview import describe
+from mtlsgate.load.overview import describe, describe_client
 from mtlsgate.peer import address_text
 from mtlsgate.reasons import Cause
 from mtlsgate.run.descriptors import Descriptors
 from mtlsgate.run.followers import Change, EpochFollower
-from mtlsgate.run.listening import ListenError, Place, bind, entrance_of, places_of, release
+from mtlsgate.run.listening import (
+    AnyPlace,
+    ListenError,
+    bind,
+    entrance_at,
+    places_of,
+    release,
+)
 from mtlsgate.run.memory_trim import MemoryTrim, give_back
 from mtlsgate.run.rejudging import Handover, InForce
 from mtlsgate.run.sockets import Sockets, adapt
 
 _log = Logger("mtlsgate.service")
+
+AnyEntrance = Entrance | ClientEntrance
 
 
 class EpochRunner:
@@ -122,13 +132,13 @@ class EpochRunner:
         """:returns: judges connected clients by an epoch."""
         return Handover(places_of(epoch, self._sockets.key_of))
 
-    def _new_entrances(self, handover: Handover) -> dict[str, Entrance]:
+    def _new_entrances(self, handover: Handover) -> dict[str, AnyEntrance]:
         return {
-            key: entrance_of(place, self.registry, self._in_force)
+            key: entrance_at(place, self.registry, self._in_force)
             for key, place in handover.places.items()
         }
 
-    def _listener(self, key: str, bound: BoundSocket, entrance: Entrance) -> Listener:
+    def _listener(self, key: str, bound: BoundSocket, entrance: AnyEntrance) -> Listener:
         """:raises ListenError: if the reactor cannot watch the socket."""
         listener = Listener(key, bound, entrance, self._reactor, self._descriptors)
         try:
@@ -138,7 +148,10 @@ class EpochRunner:
         return listener
 
     def _listening(
-        self, bound: Mapping[str, BoundSocket], entrances: Mapping[str, Entrance], undo: ExitStack
+        self,
+        bound: Mapping[str, BoundSocket],
+        entrances: Mapping[str, AnyEntrance],
+        undo: ExitStack,
     ) -> list[Listener]:
         """
         :param undo: gets callbacks that undo it.
@@ -163,15 +176,19 @@ class EpochRunner:
         for server in self.epoch.servers:
             description = describe(server, addresses.get(id(server), ()))
             _log.info("{description}", description=description)
+        for client in self.epoch.clients:
+            description = describe_client(client, addresses.get(id(client), ()))
+            _log.info("{description}", description=description)
 
     def addresses(self) -> dict[int, list[str]]:
-        """:returns: where the servers of the epoch in force listen, by the servers' `id`."""
+        """:returns: where servers and client gates of the epoch in force listen, by their
+        `id`."""
         found: dict[int, list[str]] = {}
         for key, place in self._in_force.handover.places.items():
             if key in self.listeners:
                 where = address_text(self.listeners[key].getHost())
-                for server in place.servers:
-                    found.setdefault(id(server), []).append(where)
+                for one in place.occupants:
+                    found.setdefault(id(one), []).append(where)
         return found
 
     def listening_on(self) -> tuple[IAddress, ...]:
@@ -229,7 +246,7 @@ class EpochRunner:
         self,
         epoch: Epoch,
         handover: Handover,
-        entrances: Mapping[str, Entrance],
+        entrances: Mapping[str, AnyEntrance],
         added: Iterable[Listener],
         changes: Iterable[Change],
     ) -> None:
@@ -327,7 +344,7 @@ def _commit(change: Change) -> None:
         _log.failure("a part of the new configuration failed to take effect")
 
 
-def _start(entrance: Entrance) -> None:
+def _start(entrance: AnyEntrance) -> None:
     """:raises ListenError: if a protocol's factory fails to start."""
     try:
         entrance.start()
@@ -338,7 +355,7 @@ def _start(entrance: Entrance) -> None:
         ) from error
 
 
-def _adapt(listener: Listener, place: Place) -> None:
+def _adapt(listener: Listener, place: AnyPlace) -> None:
     try:
         adapt(listener.bound, place.address)
     except OSError as error:

@@ -4,19 +4,23 @@ The addresses of an epoch: binding them, and choosing the server at each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
+from typing import Protocol
 
 from attrs import field, frozen
 
 from mtlsgate.certificates.server_names import NameTable, first_by_name
+from mtlsgate.clientgate.entrance import ClientEntrance
+from mtlsgate.clientgate.entrance import Judging as ClientJudging
 from mtlsgate.errors import GateError
 from mtlsgate.gate.entrance import Entrance
-from mtlsgate.gate.judging import Judging
+from mtlsgate.gate.judging import Judging as ServerJudging
 from mtlsgate.gate.listener import BoundSocket
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.addresses import Address, HostError, SocketAddress
+from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.load.listen_addresses import Host
 from mtlsgate.run.sockets import Sockets
@@ -49,6 +53,11 @@ class Place:
         )
 
     @property
+    def occupants(self) -> tuple[LoadedServer, ...]:
+        """Who listens there."""
+        return self.servers
+
+    @property
     def is_shared(self) -> bool:
         """Whether the server depends on the name that a client asks for."""
         return any(server.model.server_names for server in self.servers)
@@ -65,17 +74,59 @@ class Place:
         return self._by_name.find(server_name) or self.otherwise
 
 
-def places_of(epoch: Epoch, key_of: Callable[[Address], str] = str) -> tuple[Place, ...]:
+@frozen
+class ClientPlace:
+    """
+    One address of an epoch, with a client gate behind it.
+
+    :ivar key: as for `Place`.
+    :ivar address: where.
+    :ivar client: the client gate that listens there.
+    """
+
+    key: str
+    address: Address
+    client: LoadedClient
+
+    is_shared = False
+
+    @property
+    def occupants(self) -> tuple[LoadedClient, ...]:
+        """Who listens there."""
+        return (self.client,)
+
+
+AnyPlace = Place | ClientPlace
+
+
+def places_of(epoch: Epoch, key_of: Callable[[Address], str] = str) -> tuple[AnyPlace, ...]:
     """
     :param key_of: gives an address its key.
-    :returns: every address, with the servers that share it.
+    :returns: every address, with the servers that share it or the client gate.
     """
     found: dict[str, tuple[Address, list[LoadedServer]]] = {}
-    hosts = [host for server in epoch.servers for host in server.hosts]
-    owners = [server for server in epoch.servers for host in server.hosts for _ in host.addresses]
-    for (key, address), server in zip(keyed(hosts, key_of), owners, strict=True):
-        found.setdefault(key, (address, []))[1].append(server)
-    return tuple(Place(key, address, tuple(servers)) for key, (address, servers) in found.items())
+    clients: dict[str, ClientPlace] = {}
+    owners = [one for one in listening_in(epoch) for host in one.hosts for _ in host.addresses]
+    for (key, address), owner in zip(keyed(hosts_of(epoch), key_of), owners, strict=True):
+        if isinstance(owner, LoadedClient):
+            clients[key] = ClientPlace(key, address, owner)
+        else:
+            found.setdefault(key, (address, []))[1].append(owner)
+    return (
+        *(Place(key, address, tuple(servers)) for key, (address, servers) in found.items()),
+        *clients.values(),
+    )
+
+
+def hosts_of(epoch: Epoch) -> list[Host]:
+    """:returns: where servers listen, and then where client gates do."""
+    return [host for one in listening_in(epoch) for host in one.hosts]
+
+
+def listening_in(epoch: Epoch) -> Iterator[LoadedServer | LoadedClient]:
+    """:returns: the servers, and then the client gates."""
+    yield from epoch.servers
+    yield from epoch.clients
 
 
 def keyed(
@@ -107,8 +158,7 @@ def bind(
     :returns: the sockets, by the keys of their places.
     :raises ListenError: if an address cannot be bound; the others are then released.
     """
-    hosts = [host for server in epoch.servers for host in server.hosts]
-    return bind_all(epoch.path, dict(keyed(hosts, sockets.key_of)), sockets, but)
+    return bind_all(epoch.path, dict(keyed(hosts_of(epoch), sockets.key_of)), sockets, but)
 
 
 def bind_all(
@@ -155,11 +205,28 @@ def _negotiation(place: Place) -> Callable[[], Negotiation] | None:
     return partial(dialect.negotiate, name)
 
 
-def entrance_of(place: Place, registry: Registry, judging: Judging | None = None) -> Entrance:
+class Judging(ServerJudging, ClientJudging, Protocol):
+    """Judges the connections of servers and of client gates."""
+
+
+def entrance_at(
+    place: AnyPlace, registry: Registry, judging: Judging | None = None
+) -> Entrance | ClientEntrance:
     """
     :param registry: keeps the connections.
     :param judging: judges by the epoch in force; None if the epoch never changes.
     :returns: the entrance at a place while an epoch is in force.
+    """
+    if isinstance(place, ClientPlace):
+        return ClientEntrance(place.key, place.client.gate, registry, judging)
+    return entrance_of(place, registry, judging)
+
+
+def entrance_of(place: Place, registry: Registry, judging: ServerJudging | None = None) -> Entrance:
+    """
+    :param registry: keeps the connections.
+    :param judging: judges by the epoch in force; None if the epoch never changes.
+    :returns: the entrance of the servers at a place.
     """
     first, otherwise = place.servers[0], place.otherwise
     return Entrance(

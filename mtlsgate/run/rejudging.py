@@ -14,8 +14,9 @@ from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
 from mtlsgate.admission import Admitted, Rejection
+from mtlsgate.clientgate.gate import ClientGate
 from mtlsgate.gate.entry import Entry
-from mtlsgate.gate.events import Admission
+from mtlsgate.gate.events import Admission, Destination
 from mtlsgate.gate.judging import Held
 from mtlsgate.gate.registry import Registry
 from mtlsgate.gate.server import GateServer
@@ -23,12 +24,12 @@ from mtlsgate.gate.terms import Terms
 from mtlsgate.load.epoch import LoadedServer
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
-from mtlsgate.run.listening import Place
+from mtlsgate.run.listening import AnyPlace, ClientPlace, Place
 
 _log = Logger("mtlsgate.handover")
 
 
-def _by_key(places: Iterable[Place]) -> Mapping[str, Place]:
+def _by_key(places: Iterable[AnyPlace]) -> Mapping[str, AnyPlace]:
     return {place.key: place for place in places}
 
 
@@ -40,17 +41,29 @@ class Handover:
     :ivar places: that epoch's addresses, by their keys.
     """
 
-    places: Mapping[str, Place] = field(converter=_by_key, repr=False)
+    places: Mapping[str, AnyPlace] = field(converter=_by_key, repr=False)
 
     def is_in_force(self, listener: str, server: object) -> bool:
-        """:returns: whether this epoch has that server at that listener."""
+        """:returns: whether this epoch has that server or client gate at that listener."""
         place = self.places.get(listener)
-        return place is not None and any(one.gate is server for one in place.servers)
+        return place is not None and any(one.gate is server for one in place.occupants)
+
+    def client_gate_for(self, listener: str) -> ClientGate | Rejection:
+        """:returns: the client gate that a program would reach now, or why there is none."""
+        place = self.places.get(listener)
+        if isinstance(place, ClientPlace):
+            return place.client.gate
+        return Rejection(Reason.SERVER_REMOVED, "no client gate listens there any more")
+
+    def refuse_destination(self, listener: str, destination: Destination) -> Rejection | None:
+        """:returns: why a client gate's connection would not be made now, or None."""
+        gate = self.client_gate_for(listener)
+        return gate if isinstance(gate, Rejection) else gate.refuse(destination)
 
     def server_for(self, listener: str, server_name: str | None) -> LoadedServer | Rejection:
         """:returns: the server that a client would reach now, or why there is none."""
         place = self.places.get(listener)
-        if place is None:
+        if not isinstance(place, Place):
             return Rejection(Reason.SERVER_REMOVED, "no server listens there any more")
         server = place.choose(server_name)
         if server is None:
@@ -94,6 +107,9 @@ class Handover:
         self, entry: Entry, admission: Admission, registry: Registry, verdicts: _Verdicts
     ) -> bool:
         """:returns: whether a client is settled, without verifying a path."""
+        if admission.destination is not None:
+            self._settle_destination(entry, admission.destination, registry)
+            return True
         server = self._server_of(entry, admission)
         if isinstance(server, Rejection):
             _revoke(entry, server, entry.terms, registry)
@@ -104,6 +120,22 @@ class Handover:
         if rejection is not None:
             _revoke(entry, rejection, server.gate.terms, registry)
         return rejection is not None
+
+    def _settle_destination(
+        self, entry: Entry, destination: Destination, registry: Registry
+    ) -> None:
+        gate = self.client_gate_for(entry.arrival.listener)
+        if isinstance(gate, Rejection):
+            _revoke(entry, gate, entry.terms, registry)
+            return
+        # What is already marked for closing stays marked.
+        keeps = not gate.terms.judged_on_reload and entry.reprieve is None
+        rejection = None if keeps else gate.refuse(destination)
+        if rejection is None:
+            held = Held(server=gate.name, terms=gate.terms, peer=None, pin=None)
+            registry.adopt(entry, held)
+        elif gate.terms.judged_on_reload:
+            _revoke(entry, rejection, gate.terms, registry)
 
     def _settle(
         self, entry: Entry, admission: Admission, registry: Registry, verdicts: _Verdicts
@@ -131,13 +163,24 @@ class Handover:
         """:returns: each client, and why it would be dropped if the epoch took over, or None."""
         verdicts = _Verdicts()
         for entry in registry:
-            if entry.admission is not None and not entry.ended:
+            if entry.admission is None or entry.ended:
+                continue
+            if entry.admission.destination is not None:
+                yield entry, self._why_cut(entry, entry.admission.destination)
+            else:
                 server = self._server_of(entry, entry.admission)
                 keeps = isinstance(server, LoadedServer) and not server.gate.terms.judged_on_reload
                 yield (
                     entry,
                     None if keeps else self._why_dropped(entry, entry.admission, verdicts),
                 )
+
+    def _why_cut(self, entry: Entry, destination: Destination) -> Rejection | None:
+        """:returns: why this epoch would end a client gate's connection, or None."""
+        gate = self.client_gate_for(entry.arrival.listener)
+        if isinstance(gate, Rejection):
+            return gate
+        return gate.refuse(destination) if gate.terms.judged_on_reload else None
 
     def _why_dropped(
         self, entry: Entry, admission: Admission, verdicts: _Verdicts
@@ -173,6 +216,10 @@ class InForce:
     ) -> Held | Rejection:
         """:returns: a client's server and terms now, or why it is not admitted."""
         return self.handover.judge(listener, server_name, peer)
+
+    def refuse_destination(self, listener: str, destination: Destination) -> Rejection | None:
+        """:returns: why a client gate's connection may not be made now, or None."""
+        return self.handover.refuse_destination(listener, destination)
 
 
 class _Verdicts:

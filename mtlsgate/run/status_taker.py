@@ -16,6 +16,7 @@ from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
 from mtlsgate.gate.registry import Registry
+from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.epoch import LoadedServer
 from mtlsgate.load.expiry import Expiry, Kind
 from mtlsgate.load.overview import describe_rule
@@ -24,6 +25,7 @@ from mtlsgate.observe.metrics import Expiring, ServiceState
 from mtlsgate.observe.status import (
     NO_CONNECTIONS,
     CertificateStatus,
+    ClientGateStatus,
     ConnectionSelection,
     ConnectionStatus,
     DeadlineStatus,
@@ -161,6 +163,9 @@ class StatusTaker:
             servers=tuple(
                 self._server(server, now, addresses, expiries) for server in runner.epoch.servers
             ),
+            clients=tuple(
+                self._client(client, now, addresses, expiries) for client in runner.epoch.clients
+            ),
             warnings=tuple(map(str, runner.epoch.warnings)),
             last_reload=None if last is None else reload_status(last),
         )
@@ -202,6 +207,33 @@ class StatusTaker:
                 handshake_timeout=gate.handshake_timeout,
                 idle_timeout=gate.terms.idle_timeout,
             ),
+        )
+
+    def _client(
+        self,
+        client: LoadedClient,
+        now: datetime,
+        addresses: Mapping[int, Sequence[str]],
+        expiries: Mapping[tuple[Kind, str, str | None], Expiry],
+    ) -> ClientGateStatus:
+        gate = client.gate
+        tally = self._registry.tallies.get(gate.name, Tally())
+        tls, limits = gate.tls, gate.terms.limits
+        own = () if tls.credential is None else tls.credential.chain[:1]
+        return ClientGateStatus(
+            name=printable(gate.name),
+            hosts=tuple(printable(host.text) for host in client.hosts),
+            listening=tuple(map(printable, addresses.get(id(client), ()))),
+            targets=tuple(printable(target.text) for target in gate.targets),
+            certificates=tuple(_certificate(one, now) for one in own),
+            authorities=tuple(_certificate(one, now) for one in tls.anchors or ()),
+            pins=len(tls.pins),
+            deadlines=_deadlines(expiries.values(), gate.name, now),
+            connected=tally.counts["admitted"],
+            dialling=tally.counts["handshakes"],
+            max_connections=limits.max_connections,
+            max_handshakes=limits.max_handshakes,
+            idle_timeout=gate.terms.idle_timeout,
         )
 
 
@@ -254,6 +286,8 @@ def _connection(connection: LiveConnection, clock: float) -> ConnectionStatus:
     arrival, admission = connection.arrival, connection.admission
     peer = None if admission is None else admission.peer
     pin = None if admission is None else admission.pin
+    leaf = None if admission is None else admission.leaf
+    destination = None if admission is None else admission.destination
     negotiated = None if admission is None else admission.negotiated
     received, sent = connection.traffic
     quiet_since = connection.quiet_since
@@ -265,9 +299,11 @@ def _connection(connection: LiveConnection, clock: float) -> ConnectionStatus:
         rule=None if peer is None else printable(peer.rule),
         pin=_printable(None if pin is None else pin.name),
         address=printable(address_text(arrival.address)),
-        subject=None if peer is None else subject_of(peer.certificates[0]),
-        sha256=None if peer is None else peer.sha256,
-        not_after=None if peer is None else peer.not_after,
+        target=None if destination is None else printable(destination.target),
+        uid=None if destination is None else destination.uid,
+        subject=None if leaf is None else subject_of(leaf),
+        sha256=None if leaf is None else leaf.sha256.hex(),
+        not_after=None if leaf is None else leaf.not_after,
         since=arrival.at,
         seconds=clock - arrival.began,
         received=received,

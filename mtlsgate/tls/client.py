@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from attrs import frozen
 from cryptography import x509
 from OpenSSL import SSL
-from OpenSSL.crypto import X509, X509StoreFlags
+from OpenSSL.crypto import X509, X509Store, X509StoreFlags
 from twisted.logger import Logger
 
 from mtlsgate.admission import Path, Rejection
@@ -23,7 +24,8 @@ from mtlsgate.reasons import Reason
 from mtlsgate.tls.contexts import new_context, use_credential
 from mtlsgate.tls.handshake import EngineConnection
 from mtlsgate.tls.openssl_errors import verification_rejection
-from mtlsgate.tls.trust import encoded, fill
+from mtlsgate.tls.paths import verified_path
+from mtlsgate.tls.trust import encoded, fill, trust_store
 
 _log = Logger("mtlsgate.upstream")
 
@@ -62,13 +64,15 @@ class ServerConnection(EngineConnection):
     A connection to a server, with the result of verifying the server.
 
     :ivar expected: what its certificate must be.
+    :ivar asked_for: the name that the server is asked for (SNI), or None.
     :ivar verified: whether the certificate was verified to be that.
     :ivar rejection: why it was not, or None.
     """
 
-    def __init__(self, context: SSL.Context, expected: Expected) -> None:
+    def __init__(self, context: SSL.Context, expected: Expected, asked_for: str | None) -> None:
         super().__init__(context)
         self.expected = expected
+        self.asked_for = asked_for
         self.verified = False
         self.rejection: Rejection | None = None
 
@@ -101,8 +105,7 @@ class ClientContext:
         """
         pinned = tuple(pins)
         self._pins = frozenset(one.sha256 for one in pinned)
-        if anchors is not None:
-            anchors = tuple(anchors) or pinned
+        self._anchors = anchors = None if anchors is None else tuple(anchors) or pinned
         self._context = context = new_context(SSL.TLS_CLIENT_METHOD)
         # No resumption: each connection verifies the server again.
         context.set_options(SSL.OP_NO_TICKET)
@@ -125,13 +128,41 @@ class ClientContext:
         :returns: OpenSSL's connection for a new engine.
         """
         assert name is not None or self._pins
-        connection = ServerConnection(self._context, Expected(name, self._pins))
-        connection.set_connect_state()
         asked_for = asked_for or name
-        if asked_for is not None and as_address(asked_for) is None:
+        if asked_for is not None:
             # An address must not be sent as a server name (RFC 6066, 3).
-            connection.set_tlsext_host_name(asked_for.removesuffix(".").encode("ascii"))
+            asked_for = None if as_address(asked_for) else asked_for.removesuffix(".")
+        connection = ServerConnection(self._context, Expected(name, self._pins), asked_for)
+        connection.set_connect_state()
+        if asked_for is not None:
+            connection.set_tlsext_host_name(asked_for.encode("ascii"))
         return connection
+
+    def refuse(self, path: Path, name: str | None, at: datetime) -> Rejection | None:
+        """
+        Judge a server again that was verified before, perhaps by another context.
+
+        :param path: the server's path, leaf first.
+        :param name: as for `connection`.
+        :param at: the time to judge by.
+        :returns: why its certificate would not be accepted now, or None.
+        """
+        rejection = Expected(name, self._pins).rejection(path[0])
+        if rejection is not None:
+            return rejection
+        found = verified_path(path[0], path[1:], self._store(), 0, at)
+        if isinstance(found, tuple):
+            return None
+        error, depth, *_ = found.errors
+        return path_rejection(error, depth)
+
+    def _store(self) -> X509Store:
+        """:returns: the trusted certificates, without a context."""
+        if self._anchors is not None:
+            return trust_store(self._anchors, X509StoreFlags.PARTIAL_CHAIN)
+        store = X509Store()
+        store.load_locations(*system_store())
+        return store
 
 
 def system_store() -> tuple[str | None, str | None]:

@@ -47,6 +47,13 @@ _MAX_LAST_READS = 16
 _RESET = struct.pack("ii", 1, 0)
 
 
+def reset_socket(sock: socket.socket) -> None:
+    """Close a connected socket with a reset, so that nobody takes it for a proper end."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    sock.close()
+
+
 class StreamReactor(Structure):
     """What a stream needs from its reactor."""
 

@@ -6,12 +6,15 @@ from it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from attrs import field, frozen
 from cryptography import x509
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from mtlsgate.admission import Path as CertificatePath
+from mtlsgate.admission import Rejection
 from mtlsgate.certificates.certificate import Certificate, view
 from mtlsgate.certificates.parsing import (
     ServerCredential,
@@ -181,7 +184,22 @@ class TlsClient:
         :returns: an endpoint that connects with TLS.
         :raises ValueError: if there is no name to verify.
         """
-        name = self.server_name or (None if self.pins else host)
+        name = self._expected_name(host)
         if name is None and not self.pins:
             raise ValueError("the target has no host name: set server_name in the tls block")
         return TlsEndpoint(endpoint, self._context, name, preface, name or host)
+
+    def refuse(self, path: CertificatePath, host: str | None, at: datetime) -> Rejection | None:
+        """
+        Judge a server again that was verified before.
+
+        :param path: its path, leaf first.
+        :param host: the server's name, if the block has none.
+        :param at: the time to judge by.
+        :returns: why its certificate would not be accepted now, or None.
+        """
+        return self._context.refuse(path, self._expected_name(host), at)
+
+    def _expected_name(self, host: str | None) -> str | None:
+        # A pin alone says which server it is.
+        return self.server_name or (None if self.pins else host)

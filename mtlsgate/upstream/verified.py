@@ -8,6 +8,7 @@ gate's client certificate.
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import cast
 
@@ -27,6 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtlsgate.admission import Path, Rejection
+from mtlsgate.gate.events import Negotiated
 from mtlsgate.reasons import Reason
 from mtlsgate.text import printable
 from mtlsgate.tls.client import ClientContext, ServerConnection
@@ -183,9 +185,10 @@ class TargetTransport(TlsTransport):
     """
     The transport of a TLS connection to a server.
 
-    :ivar _attempt: is told whether the server is verified; None afterwards.
-    :ivar _server: OpenSSL's connection, which knows the result of verification.
     :ivar server_path: the server's verified path, leaf first; empty before that.
+    :ivar _attempt: is told whether the server is verified; None afterwards.
+    :ivar _server: OpenSSL's connection, which knows the result of verification; None
+        afterwards.
     """
 
     server_path: Path = ()
@@ -203,8 +206,27 @@ class TargetTransport(TlsTransport):
         """:param server: OpenSSL's connection."""
         super().__init__(sock, reactor, peer, host)
         self._server: ServerConnection | None = server
+        self._asked_for = server.asked_for
         self._attempt = attempt
         self._engine = Engine(server)
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """How many application bytes were sent to the server, and received from it."""
+        return (0, 0) if self._engine is None else (self._engine.sent, self._engine.received)
+
+    @property
+    def negotiated(self) -> Negotiated:
+        """What TLS agreed on, while the connection is there."""
+        engine = self._engine
+        assert engine is not None
+        return Negotiated(
+            server_name=self._asked_for,
+            tls_version=engine.version,
+            cipher=engine.cipher,
+            group=engine.group,
+            alpn=None if engine.alpn is None else engine.alpn.decode("ascii", "backslashreplace"),
+        )
 
     def begin(self) -> None:
         """Start the handshake."""
@@ -250,12 +272,33 @@ def _failure(rejection: Rejection | None, error: BaseException | None) -> Handsh
     if rejection is not None:
         return NotVerified(evolve(rejection, detail=printable(rejection.detail)))
     if isinstance(error, TlsError) and error.args:
-        text = f"the TLS handshake failed: {reasons_of(error)}"
+        text = f"the TLS handshake failed: {refusal(error)}"
         return HandshakeFailed(Rejection(_reason(error), printable(text)))
     if isinstance(error, TlsError | ConnectionClosed):
         text = "it closed the connection in the TLS handshake"
         return HandshakeFailed(Rejection(Reason.REFUSED_BY_TARGET, text))
     return _broken(f"the TLS handshake failed: {type(error).__name__}")
+
+
+#: What servers say of a client certificate (RFC 8446, 6.2), in OpenSSL's words.
+_OF_CERTIFICATE = re.compile(
+    r"alert (bad certificate|unsupported certificate|certificate (?:revoked|expired|unknown)"
+    r"|unknown ca|access denied|decrypt error)"
+)
+_NO_CERTIFICATE = re.compile(r"alert certificate required")
+
+
+def refusal(error: Exception) -> str:
+    """
+    :param error: an error in a TLS connection to a server.
+    :returns: the same in words; an alert about the client certificate says so.
+    """
+    said = reasons_of(error)
+    if found := _OF_CERTIFICATE.search(said):
+        return f"it rejected the client certificate, with the alert {found[1]}"
+    if _NO_CERTIFICATE.search(said):
+        return "it asks for a client certificate, and got none: set client_certificate"
+    return said
 
 
 def _reason(error: TlsError) -> Reason:

@@ -19,7 +19,7 @@ from mtlsgate.certificates.crl import parse_crls
 from mtlsgate.gate.registry import Registry
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Reason
-from mtlsgate.run.listening import entrance_of, places_of
+from mtlsgate.run.listening import Place, entrance_of, places_of
 from mtlsgate.testing import Authority, Client, Credential, Session, Version, self_signed
 from mtlsgate.tls import full_handshakes
 from mtlsgate.tls.handshake import Handshake
@@ -392,6 +392,7 @@ def test_a_service_reads_names_itself_where_sessions_resume(
     for resumption in ("false", "true"):
         epoch = site(tmp_path).load(text.format(resumption), NOW)
         [place] = places_of(epoch)
+        assert isinstance(place, Place)
         assert entrance_of(place, Registry(clock)).reads_hello is (resumption == "true")
 
 
