@@ -43,6 +43,7 @@ from twisted.internet.testing import StringTransport
 from zope.interface.interface import InterfaceClass
 
 from mtlsgate import interfaces
+from mtlsgate.clientgate.configuration import ClientConfiguration
 from mtlsgate.config import Material, model
 from mtlsgate.config.expressions import evaluate
 from mtlsgate.config.fields import fields_of
@@ -155,6 +156,7 @@ def make_files(directory: Path, text: str) -> None:
     authorities: dict[str, Authority] = {}
     authority: Authority | None = None
     servers: dict[str, Credential] = {}
+    clients: dict[str, Credential] = {}
     for folder, name in _names(text):
         path = directory / name
         issue: Callable[[str], Credential] = authority.issue if authority else self_signed
@@ -171,6 +173,9 @@ def make_files(directory: Path, text: str) -> None:
         elif re.search(r"^server\b|-server\.|^gate\.", name):
             server = servers.setdefault(path.stem, _server(path.stem))
             content = server.key_pem if name.endswith(".key") else server.pem
+        elif f"{path.stem}.crt" in text and f"{path.stem}.key" in text:
+            client = clients.setdefault(path.stem, issue(path.stem))
+            content = client.key_pem if name.endswith(".key") else client.pem
         elif re.search(r"(?:^|-)ca\.", name):
             authority = authorities.setdefault(name, Authority.create(name))
             content = authority.pem
@@ -609,6 +614,13 @@ def test_every_attribute_of_the_http_gate_is_described() -> None:
     for one in fields_of(HttpConfiguration):
         assert re.search(rf"^\| `{one.name}` \|", text, re.MULTILINE), one.name
     assert text.count("\n| `") == len(list(fields_of(HttpConfiguration)))
+
+
+def test_every_attribute_of_a_client_gate_is_described() -> None:
+    """client-gate.md has them all, and no others."""
+    text = sections(DOCS / "client-gate.md", 2)["Attributes"]
+    described = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert sorted(described) == sorted(one.name for one in fields_of(ClientConfiguration))
 
 
 def test_the_http_gates_own_status_codes_are_described() -> None:

@@ -217,7 +217,7 @@ def connections(found: Iterable[Facts]) -> Table:
     """:returns: a line for each connection."""
     return table(
         (
-            "number", "server", "state", "address", "rule", "subject", "SHA-256", "for",
+            "number", "server", "state", "address", "rule or target", "subject", "SHA-256", "for",
             "idle", "received", "sent", "TLS", "name",
         ),
         [
@@ -226,7 +226,7 @@ def connections(found: Iterable[Facts]) -> Table:
                 one["server"],
                 one["state"],
                 one["address"],
-                one["rule"],
+                one["rule"] or one["target"],
                 one["subject"],
                 None if one["sha256"] is None else one["sha256"][:16],
                 duration(one["seconds"]),

@@ -11,6 +11,8 @@ from typing import Any, cast
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
+from mtlsgate.admission.leaf import is_for_clients
+from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
 from mtlsgate.clientgate.configuration import ClientConfiguration
 from mtlsgate.clientgate.gate import ClientGate
 from mtlsgate.config import Located, Misconfigured, model
@@ -205,6 +207,12 @@ def _certificates(
         assert block.client_certificate is not None
         for text in lint.certificate(one, now):
             yield block.client_certificate.at, f"the {role} {text}"
+        if not place and not _is_for_clients(one):
+            yield (
+                block.client_certificate.at,
+                "the client certificate's extended key usage does not include clientAuth: targets "
+                "reject it",
+            )
     for material, found, role in (
         (block.server_ca_certificate, tls.anchors, "target's CA"),
         (block.server_leaf_certificate, tls.pins, "target's pin"),
@@ -213,6 +221,14 @@ def _certificates(
             assert material is not None
             for text in lint.certificate(one, now):
                 yield material.at, f"the {role} {text}"
+
+
+def _is_for_clients(certificate: Certificate) -> bool:
+    try:
+        return is_for_clients(certificate)
+    except UNPARSABLE:
+        # The target decides.
+        return True
 
 
 def terms_of(configuration: ClientConfiguration, settings: model.Settings) -> Terms:

@@ -307,18 +307,17 @@ class Loading:
             decoded.settings,
             self._admin(decoded.admin, (*servers, *clients)),
             tuple(sorted(set(self.report.warnings))),
-            (
-                *(
-                    expiry
-                    for server in servers
-                    for expiry in expiries_of(
-                        server.gate.name, server.gate.context.policy, self._now()
-                    )
-                ),
-                *(expiry for client in clients for expiry in expiries_of_client(client)),
-            ),
+            tuple(self._expiries(servers, clients)),
             clients,
         )
+
+    def _expiries(
+        self, servers: Iterable[LoadedServer], clients: Iterable[LoadedClient]
+    ) -> Iterator[Expiry]:
+        for server in servers:
+            yield from expiries_of(server.gate.name, server.gate.context.policy, self._now())
+        for client in clients:
+            yield from expiries_of_client(client)
 
     def _listening(
         self,

@@ -25,7 +25,7 @@ from mtlsgate.gate.events import (
 from mtlsgate.observe.event_lines import WHOLE_TEXT
 from mtlsgate.observe.leaf_names import UNREADABLE, issuer_of, read, subject_of
 from mtlsgate.peer import address_text
-from mtlsgate.reasons import Reason
+from mtlsgate.reasons import Cause, Reason
 from mtlsgate.text import MAX_LOGGED, cut, loggable, printable
 
 _log = Logger("mtlsgate.gate")
@@ -144,7 +144,9 @@ class HumanLog:
         leaf, address = admitted.admission.leaf, address_text(admitted.arrival.address)
         facts = _NO_FACTS if leaf is None else _facts(leaf)
         detail = f": {loggable(connection.detail)}" if connection.detail else ""
-        _closes_log.info(
+        # Somebody must look after this; the others are business as usual.
+        is_fault = connection.cause is Cause.REFUSED_BY_TARGET
+        (_closes_log.warn if is_fault else _closes_log.info)(
             WHOLE_TEXT,
             text=f"{admitted.server}: closed {address}: {connection.cause.value}{detail} "
             f"[subject={facts['subject']} sha256={facts['fingerprint']}]",
@@ -175,7 +177,7 @@ def _connected(connection: AdmittedConnection, destination: Destination) -> None
     """Log that a client gate connected a program to its target."""
     address, target = address_text(connection.arrival.address), printable(destination.target)
     facts, negotiated = _facts(destination.leaf), connection.admission.negotiated
-    user = "" if destination.uid is None else f" of uid {destination.uid}"
+    user = "" if destination.uid is None else f" (uid {destination.uid})"
     _log.info(
         WHOLE_TEXT,
         text=f"{connection.server}: connected {address}{user} to {target}: "

@@ -281,8 +281,8 @@ SERVER = (
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", ["1:1: file: no server block"]),
-        ("settings {}\n", ["1:1: file: no server block"]),
+        ("", ["1:1: file: no server block, and no client block"]),
+        ("settings {}\n", ["1:1: file: no server block, and no client block"]),
         (
             "server {}\n",
             [

@@ -375,12 +375,17 @@ def test_names_are_neither_markup_nor_commands() -> None:
                  "at": "2026-06-12T12:00:00"}],
             "limits": {"max_connections": 5, "max_handshakes": None},
         }],
+        "clients": [{
+            "name": HOSTILE, "listening": [HOSTILE], "targets": [HOSTILE], "connected": 1,
+            "dialling": 0, "max_connections": None, "max_handshakes": 5, "deadlines": [],
+        }],
         "last_reload": {"at": "2026-06-15T12:00:00", "succeeded": False, "problems": [HOSTILE]},
     }  # fmt: skip
     connection = {
         "number": 1, "server": HOSTILE, "state": "admitted", "address": HOSTILE, "rule": HOSTILE,
-        "subject": HOSTILE, "sha256": "ab" * 32, "seconds": 5, "idle": None, "received": 1000,
-        "sent": 0, "tls_version": "TLSv1.3", "resumed": True, "server_name": HOSTILE,
+        "target": None, "subject": HOSTILE, "sha256": "ab" * 32, "seconds": 5, "idle": None,
+        "received": 1000, "sent": 0, "tls_version": "TLSv1.3", "resumed": True,
+        "server_name": HOSTILE,
     }  # fmt: skip
     rejection = {
         "at": "2026-06-15T12:00:00", "server": HOSTILE, "address": HOSTILE, "reason": "unknown_ca",

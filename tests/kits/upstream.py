@@ -45,11 +45,15 @@ class MemoryServer:
         ask: bool = False,
         demand: bool = False,
         preface: int = 0,
+        refuse: bool = False,
+        stays: bool = False,
     ) -> None:
         """
         :param ask: ask for a client certificate, and take any.
         :param demand: take no client without one.
         :param preface: how many bytes come before TLS.
+        :param refuse: take no client certificate at all.
+        :param stays: do not answer the end of the client's stream: see `end`.
         """
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
@@ -64,9 +68,12 @@ class MemoryServer:
             context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
         if demand:
             context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True)
+        if refuse:
+            context.set_verify(SSL.VERIFY_PEER, lambda *_: False)
         self._context = context
         self._clock = clock
         self._preface = preface
+        self._stays = stays
         self.client: x509.Certificate | None = None
         self.asked_for: str | None = None
         self.received = b""
@@ -89,6 +96,11 @@ class MemoryServer:
         assert isinstance(transport, SocketStream)
         self.transport = transport
         return succeed(protocol)
+
+    def end(self) -> None:
+        """End the stream to the client with close_notify."""
+        self.connection.shutdown()
+        self.pump()
 
     def finish(self) -> None:
         """End the connection without a close_notify."""
@@ -124,11 +136,13 @@ class MemoryServer:
             try:
                 self.connection.do_handshake()
                 self.client = self.connection.get_peer_certificate(as_cryptography=True)
-                self.received += self.connection.recv(2**16)
+                while True:
+                    self.received += self.connection.recv(2**16)
             except SSL.WantReadError:
                 pass
             except SSL.ZeroReturnError:
-                self.connection.shutdown()
+                if not self._stays:
+                    self.connection.shutdown()
             except SSL.Error as error:
                 self.error = error.args[0][-1][-1] if error.args else "closed"
         name = self.connection.get_servername()

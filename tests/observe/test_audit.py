@@ -110,6 +110,7 @@ def test_in_and_out(log: Log, paper: Paper, version: Version) -> None:
     assert cipher.startswith("TLS_" if version == "1.3" else "ECDHE-")
     both = {**HEAD, "connection": 1, "server": "door", "place": "", "truncated": False, **LEAF}
     both |= {"peer_address": "127.0.0.1:50000", "rule": "IOT", "pin": None}
+    both |= {"target": None, "uid": None}
     assert came == both | {
         "event": "admitted",
         "sni": "localhost",
