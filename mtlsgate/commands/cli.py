@@ -150,8 +150,9 @@ def explain(
     Exits 0 if it would be let in, 1 if not, and 2 if that cannot be told.
     """
     from mtlsgate.clock import utc_now
-    from mtlsgate.commands.explain import choose_server, explain, read_chain
+    from mtlsgate.commands.explain import choose_server, read_chain
     from mtlsgate.config.fields import parse_instant
+    from mtlsgate.observe.explanation import explain
 
     try:
         now = utc_now() if at is None else parse_instant(at)

@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from mtlsgate.admission import Admitted, Rule
 from mtlsgate.certificates.certificate import views
 from mtlsgate.certificates.development_ca import Authority, Credential, key_usage, self_signed
-from mtlsgate.commands.explain import explain
+from mtlsgate.observe.explanation import explain
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Version
 from tests.kits.forgery import sha1_signed, without
