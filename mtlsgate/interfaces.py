@@ -216,6 +216,41 @@ class IGate(Interface):
     def exposition() -> tuple[str, bytes]:
         """:returns: the metrics' media type, and the metrics."""
 
+    def history() -> Any:
+        """
+        :returns: how many clients came in each minute of the last hour, a
+            `mtlsgate.observe.status.HistoryStatus`.
+        """
+
+    def changed(after: int, seconds: float) -> Any:
+        """
+        :param after: the number of changes known so far; 0 to learn it.
+        :param seconds: how long to wait at most.
+        :returns: a Deferred that fires with the number of changes so far as soon as that is
+            another one, or when the time is over.
+        """
+
+    def periods() -> Any:
+        """
+        :returns: a Deferred with the periods in which certificates, pins and revocation lists
+            count, a tuple of `mtlsgate.observe.status.PeriodStatus`.
+        """
+
+    def explain(chain: Any, server: Any, at: Any) -> Any:
+        """
+        :param chain: `mtlsgate.certificates.certificate.Certificate` objects, as a client would
+            present them, the leaf first.
+        :param server: the name of a server, or None for all that ask for certificates.
+        :param at: the time to judge by, an aware datetime; None for now.
+        :returns: a Deferred with what each makes of it, a tuple of objects with ``to_dict()``.
+        """
+
+    def rejected_leaf(id: int) -> Any:
+        """
+        :param id: of a `mtlsgate.observe.status.RejectionStatus`.
+        :returns: the server's name and the leaf; None if it is not remembered.
+        """
+
     def reload(who: str, *, is_trial: bool = False) -> Any:
         """
         Reload the configuration.
@@ -232,6 +267,14 @@ class IGate(Interface):
         End a connection at once.
 
         :returns: whether there was a connection with this number.
+        """
+
+    def eject(sha256: str, who: str) -> int:
+        """
+        End all connections of a client at once.  It may connect again: to keep it out, deny it.
+
+        :param sha256: the fingerprint of its leaf, 64 lower-case hex digits.
+        :returns: how many there were.
         """
 
 

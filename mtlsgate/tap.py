@@ -20,14 +20,16 @@ from twisted.python.components import Componentized
 
 from mtlsgate.admin.service import AdminService
 from mtlsgate.admin.sockets import take
-from mtlsgate.clock import MonotonicReactor
+from mtlsgate.clock import MonotonicReactor, utc_now
 from mtlsgate.errors import GateError
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.disk import Disk
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.observe.audit import AuditLog
+from mtlsgate.observe.changes import Changes
 from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.event_log import EventLog, Turns
+from mtlsgate.observe.history import History
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
@@ -152,6 +154,8 @@ def makeService(options: Options) -> IService:
         log=HumanLog(epoch.settings.quiet),
         counts=Counts(configured_names(epoch)),
         recent=RecentRejections(epoch.settings.quiet),
+        history=History(reactor.seconds, utc_now),
+        changes=Changes(reactor),
     )
     registry = Registry(reactor, observers.all)
     admin = AdminService(handle, epoch.admin, options["admin"], reactor, registry.gone)
@@ -168,7 +172,7 @@ def makeService(options: Options) -> IService:
     )
     taker = StatusTaker(gate, process)
     end = partial(_end, runner, reactor)
-    handle.attach(Control(taker, Metrics(observers.counts, taker.state), end))
+    handle.attach(Control(taker, Metrics(observers.counts, taker.state), in_thread, end))
     watcher = FileWatcher(
         lambda: loader.seen if runner.epoch.settings.watch else {},
         reloader.reload,

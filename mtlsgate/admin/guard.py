@@ -15,6 +15,8 @@ from http import HTTPStatus
 from attrs import field, frozen
 from twisted.web.http_headers import Headers
 
+from mtlsgate.admin.console import CONSOLE_PATHS
+
 #: Paths for probes, which need no token; they reveal nothing.
 OPEN_PATHS = frozenset({b"/healthz", b"/readyz"})
 #: Names of this machine that no DNS server decides.
@@ -66,8 +68,8 @@ class Guard:
             return Objection(HTTPStatus.FORBIDDEN, "only for clients with a verified certificate")
         return (
             self._wrong_host(headers, port)
-            or _from_a_page(headers)
-            or (None if path in OPEN_PATHS else self._wrong_token(headers))
+            or self._from_another_page(headers)
+            or (None if path in OPEN_PATHS | CONSOLE_PATHS else self._wrong_token(headers))
         )
 
     def _wrong_host(self, headers: Headers, port: int | None) -> Objection | None:
@@ -85,6 +87,28 @@ class Guard:
                 f"Host must be 127.0.0.1:{port}, [::1]:{port} or localhost:{port}",
             )
         return None
+
+    def _from_another_page(self, headers: Headers) -> Objection | None:
+        """
+        Cross-site requests: browsers say so with every POST (Origin, RFC 6454) and with
+        every request to what they trust (Sec-Fetch-Site).  Only the console's own page
+        may ask, and there is none on a unix socket.
+        """
+        own = self._own_origin(headers)
+        if any(origin != own for origin in headers.getRawHeaders(b"origin", [])):
+            return Objection(HTTPStatus.FORBIDDEN, "requests of other pages are refused (Origin)")
+        sites = headers.getRawHeaders(b"sec-fetch-site", [])
+        if any(site.strip().lower() not in (b"none", b"same-origin") for site in sites):
+            text = "requests of other pages are refused (Sec-Fetch-Site)"
+            return Objection(HTTPStatus.FORBIDDEN, text)
+        return None
+
+    def _own_origin(self, headers: Headers) -> bytes | None:
+        """:returns: the origin of the console's page, where a browser can reach it."""
+        if not (self.is_loopback or self.is_verified):
+            return None
+        [host] = headers.getRawHeaders(b"host", [])
+        return (b"https://" if self.is_verified else b"http://") + host.lower()
 
     def _wrong_token(self, headers: Headers) -> Objection | None:
         token = self.token()
@@ -107,17 +131,3 @@ def same(presented: bytes, token: bytes) -> bool:
 
 def _unauthorized(text: str, challenge: str) -> Objection:
     return Objection(HTTPStatus.UNAUTHORIZED, text, (("WWW-Authenticate", challenge),))
-
-
-def _from_a_page(headers: Headers) -> Objection | None:
-    """
-    Cross-site requests: browsers say so with every POST (Origin, RFC 6454) and
-    with every request to what they trust (Sec-Fetch-Site); there are no pages here
-    that could ask.
-    """
-    if headers.hasHeader(b"origin"):
-        return Objection(HTTPStatus.FORBIDDEN, "requests of web pages are refused (Origin)")
-    sites = headers.getRawHeaders(b"sec-fetch-site", [])
-    if any(site.strip().lower() not in (b"none", b"same-origin") for site in sites):
-        return Objection(HTTPStatus.FORBIDDEN, "requests of web pages are refused (Sec-Fetch-Site)")
-    return None

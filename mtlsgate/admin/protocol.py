@@ -11,7 +11,8 @@ from twisted.internet.interfaces import IProtocolFactory
 from zope.interface import implementer
 
 from mtlsgate.admin.guard import Guard
-from mtlsgate.admin.resource import ALL_ROUTES, AdminResource, RouteName
+from mtlsgate.admin.resource import AdminResource
+from mtlsgate.admin.routes import ALL_ROUTES, RouteName
 from mtlsgate.admin.site import AdminSite
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
 from mtlsgate.protocols.needs import NeedsNothing

@@ -22,10 +22,11 @@ REQUEST_TIMEOUT = 10.0
 ANSWER_TIMEOUT = 60.0
 #: How many connections there are at most.
 MOST_CONNECTIONS = 64
+#: Bytes of a request's body: a chain of certificates.
+MOST_BODY = 64 * 1024
 _LIMITS = HttpLimits(
     head_size=8192,
-    # A body is never wanted; a small one is refused in words.
-    body_size=4096,
+    body_size=MOST_BODY,
     first_timeout=REQUEST_TIMEOUT,
     head_timeout=REQUEST_TIMEOUT,
     body_timeout=REQUEST_TIMEOUT,
@@ -41,7 +42,7 @@ _LIMITS = HttpLimits(
 
 class AdminRequest(ResourceRequest):
     """
-    A request whose body is counted and thrown away.
+    A request whose body stays in memory.
 
     :ivar body_length: in bytes, so far.
     """
@@ -49,12 +50,20 @@ class AdminRequest(ResourceRequest):
     body_length = 0
 
     def gotLength(self, length: int | None) -> None:
-        """Keep nothing of the body, neither in memory nor in a file."""
+        """Keep nothing of the body in a file."""
         self.content = BytesIO()
 
     def handleContentChunk(self, data: bytes) -> None:
         """Count."""
         self.body_length += len(data)
+        super().handleContentChunk(data)
+
+    @property
+    def body(self) -> bytes:
+        """The body."""
+        assert self.content is not None
+        self.content.seek(0)
+        return bytes(self.content.read())
 
 
 class AdminSite(ResourceServer):

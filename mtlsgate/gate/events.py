@@ -277,6 +277,23 @@ class Reload:
     is_trial: bool = False
 
 
+@frozen(kw_only=True)
+class OperatorAction:
+    """
+    An operator told the running gate to do something.
+
+    :ivar at: when.
+    :ivar action: ``reload``, ``drain``, ``close`` or ``eject``.
+    :ivar who: the caller, in one line.
+    :ivar subject: which connection, or whose; None for the whole gate.
+    """
+
+    at: datetime
+    action: str
+    who: str
+    subject: str | None = None
+
+
 class Observer(Protocol):
     """Is told about events.  It must not raise."""
 

@@ -24,7 +24,13 @@ from mtlsgate.certificates.server_names import canonical
 from mtlsgate.clock import utc_now
 from mtlsgate.config import model
 from mtlsgate.errors import ConfigError, Problem
-from mtlsgate.gate.events import AdmittedConnection, ClosedConnection, RejectedConnection, Reload
+from mtlsgate.gate.events import (
+    AdmittedConnection,
+    ClosedConnection,
+    OperatorAction,
+    RejectedConnection,
+    Reload,
+)
 from mtlsgate.observe.log_file import LogFile
 from mtlsgate.observe.owner import NOBODY_ELSE, Owner
 from mtlsgate.peer import address_text
@@ -214,6 +220,21 @@ class AuditLog:
                 "problems": capped.texts(reload.problems, MAX_REPORT),
                 "changes": capped.texts(reload.changes, MAX_REPORT),
                 "dropped": capped.texts(reload.dropped, MAX_REPORT),
+                "truncated": capped.is_cut,
+            }
+        )
+
+    def told(self, action: OperatorAction) -> None:
+        """Write that an operator told the gate to do something."""
+        if self._file is None:
+            return
+        capped = _Capped()
+        self._write(
+            {
+                **self._head("operator", action.at),
+                "action": action.action,
+                "who": capped.text(action.who),
+                "subject": capped.text(action.subject),
                 "truncated": capped.is_cut,
             }
         )

@@ -8,7 +8,7 @@ The same code judges the chain as in a handshake.  Hints besides the verdict com
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import datetime
 
 from attrs import frozen
@@ -17,6 +17,7 @@ from mtlsgate.admission import Admitted, Rejection, Rule
 from mtlsgate.admission.near_miss import near_misses
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.gate.server import GateServer
+from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.text import printable
 from mtlsgate.tls.handshake_checks import tls_versions
 
@@ -66,7 +67,7 @@ class Explanation:
         """:returns: all of it, ready for JSON."""
         return {
             "server": self.server,
-            "subject": self.leaf.subject.rfc4514_string(),
+            "subject": subject_of(self.leaf),
             "fingerprint_sha256": self.leaf.sha256.hex(),
             **_verdict(self.verdict),
             "tls_versions": list(self.tls_versions),
@@ -78,8 +79,7 @@ class Explanation:
 
     def lines(self) -> Iterator[str]:
         """:returns: all of it in words."""
-        subject = printable(self.leaf.subject.rfc4514_string())
-        yield f"{self.server}: {subject} sha256={self.leaf.sha256.hex()}"
+        yield f"{self.server}: {subject_of(self.leaf)} sha256={self.leaf.sha256.hex()}"
         yield f"  {_words(self.verdict)}"
         if self.tls_versions == ("1.3",) and "1.2" in self.offered:
             yield "    only with TLS 1.3: TLS 1.2 cannot use its key"
@@ -113,18 +113,34 @@ def explain(server: GateServer, chain: tuple[Certificate, ...], at: datetime) ->
     :param chain: as a client would present it, the leaf first.
     :param at: the time to judge by.
     """
+    steps = explaining(server, chain, at)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            explanation: Explanation = stop.value
+            return explanation
+
+
+def explaining(
+    server: GateServer, chain: tuple[Certificate, ...], at: datetime
+) -> Generator[None, None, Explanation]:
+    """
+    The same in steps, one for each rule: there may be thousands.
+    """
     judge = server.context.judge
     assert judge is not None
-    opinions = tuple(
-        RuleOpinion(rule, one, () if isinstance(one, Admitted) else _hints(rule, chain, at))
-        for rule, one in judge.by_rule(chain, at)
-    )
     verdict = judge.on_chain(chain, at)
+    opinions: list[RuleOpinion] = []
+    for rule, one in judge.by_rule(chain, at):
+        hints = () if isinstance(one, Admitted) else _hints(rule, chain, at)
+        opinions.append(RuleOpinion(rule, one, hints))
+        yield
     offered = ("1.3",) if server.context.policy.min_version == "1.3" else ("1.2", "1.3")
     versions: tuple[str, ...] = ()
     if isinstance(verdict, Admitted):
         versions = tuple(one for one in offered if one in tls_versions(chain[0]))
-    return Explanation(server.name, chain[0], verdict, offered, versions, opinions)
+    return Explanation(server.name, chain[0], verdict, offered, versions, tuple(opinions))
 
 
 def _hints(rule: Rule, chain: tuple[Certificate, ...], at: datetime) -> tuple[str, ...]:

@@ -49,6 +49,16 @@ class RecentRejections:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def leaf(self, id: int) -> tuple[str, Certificate] | None:
+        """
+        :returns: the server and the leaf of a rejection; None if it is not remembered, or
+            not its leaf.
+        """
+        for kept in self._kept:
+            if kept.id == id and kept.connection.leaf is not None:
+                return kept.connection.server, kept.connection.leaf
+        return None
+
     def set_quiet(self, quiet: bool) -> None:
         """:param quiet: whether to leave out connections that come and go without a byte."""
         self._quiet = quiet
@@ -67,6 +77,7 @@ class RecentRejections:
         is_small = leaf is not None and len(leaf.der) <= _LARGEST_LEAF
         self._kept.append(
             _Kept(
+                self.count,
                 evolve(connection, leaf=leaf if is_small else None, rejection=rejection),
                 None if leaf is None else leaf.sha256.hex(),
             )
@@ -81,6 +92,7 @@ class RecentRejections:
 
 @frozen(slots=False)
 class _Kept:
+    id: int
     connection: RejectedConnection
     digest: str | None
 
@@ -94,6 +106,7 @@ def _rejection(kept: _Kept) -> RejectionStatus:
     connection, rejection = kept.connection, kept.connection.rejection
     leaf = connection.leaf
     return RejectionStatus(
+        id=kept.id,
         at=connection.at,
         number=connection.number,
         server=printable(connection.server),

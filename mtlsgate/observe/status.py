@@ -325,6 +325,7 @@ class RejectionStatus(StatusValue):
     """
     A rejected connection.
 
+    :ivar id: names it among the latest.
     :ivar at: when.
     :ivar number: the connection's number; None if it was closed on arrival.
     :ivar server: the server's name; if it was not known yet, the address.
@@ -339,6 +340,7 @@ class RejectionStatus(StatusValue):
     :ivar pin_block: HCL that pins the leaf, if that may be the remedy.
     """
 
+    id: int
     at: datetime
     number: int | None
     server: str
@@ -351,6 +353,57 @@ class RejectionStatus(StatusValue):
     seconds: float
     leaf: PresentedLeaf | None
     pin_block: str | None
+
+
+@frozen(kw_only=True)
+class ServerHistory(StatusValue):
+    """
+    What a server's clients met in the last hour.
+
+    :ivar name: the server's name; the address for clients whose server was not known.
+    :ivar admitted: how many were admitted in each minute, the oldest first.
+    :ivar rejected: likewise.
+    """
+
+    name: str
+    admitted: tuple[int, ...]
+    rejected: tuple[int, ...]
+
+
+@frozen(kw_only=True)
+class HistoryStatus(StatusValue):
+    """
+    The last hour, by minutes.
+
+    :ivar at: when; the last minute is the current one.
+    :ivar servers: those that had a client.
+    """
+
+    at: datetime
+    servers: tuple[ServerHistory, ...]
+
+
+@frozen(kw_only=True)
+class PeriodStatus(StatusValue):
+    """
+    When something of the configuration counts.
+
+    :ivar kind: ``server_certificate``, ``ca``, ``pin`` or ``crl``.
+    :ivar server: the server's name.
+    :ivar rule: the rule it belongs to; None for the server's own certificates.
+    :ivar name: the pin's name; otherwise the subject, or a list's issuer.
+    :ivar sha256: the certificate's fingerprint; None for a list.
+    :ivar begins: from when it counts.
+    :ivar ends: until when.
+    """
+
+    kind: str
+    server: str
+    rule: str | None
+    name: str
+    sha256: str | None
+    begins: datetime
+    ends: datetime
 
 
 @frozen(kw_only=True)

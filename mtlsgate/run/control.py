@@ -7,18 +7,34 @@ The admin endpoint and the ``admin`` protocol work through this alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 from attrs import define, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.gate.entry import Entry
+from mtlsgate.gate.events import OperatorAction
+from mtlsgate.gate.registry import Registry
 from mtlsgate.interfaces import IGate
+from mtlsgate.observe.explanation import Explanation, explaining
 from mtlsgate.observe.metrics import CONTENT_TYPE, Metrics
-from mtlsgate.observe.status import NO_CONNECTIONS, ConnectionSelection, ReloadStatus, Status
+from mtlsgate.observe.status import (
+    NO_CONNECTIONS,
+    ConnectionSelection,
+    HistoryStatus,
+    PeriodStatus,
+    ReloadStatus,
+    Status,
+)
+from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause
 from mtlsgate.run.service import GateService
-from mtlsgate.run.status_taker import StatusTaker, reload_status
+from mtlsgate.run.status_taker import StatusTaker, period_statuses, reload_status
+from mtlsgate.run.threads import InThread
+from mtlsgate.run.turns import in_turns
 from mtlsgate.text import loggable
 
 _log = Logger("mtlsgate.control")
@@ -32,15 +48,22 @@ class Control:
 
     :ivar taker: takes its status.
     :ivar metrics: writes its metrics.
+    :ivar _in_thread: runs what takes long.
+    :ivar _end: lets the gate end.
     """
 
     taker: StatusTaker
     metrics: Metrics
+    _in_thread: InThread
     _end: Callable[[], object]
 
     @property
     def _gate(self) -> GateService:
         return self.taker.service
+
+    @property
+    def _registry(self) -> Registry:
+        return self._gate.runner.registry
 
     @property
     def not_ready(self) -> str | None:
@@ -55,19 +78,51 @@ class Control:
         """:returns: the media type of the metrics, and the metrics."""
         return CONTENT_TYPE, self.metrics.exposition()
 
+    def history(self) -> HistoryStatus:
+        """:returns: the last hour."""
+        return self._gate.observers.history.status()
+
+    def changed(self, after: int, seconds: float) -> Deferred[int]:
+        """:returns: fires with the number of changes so far, once that is another one."""
+        return self._gate.observers.changes.after(after, seconds)
+
+    def periods(self) -> Deferred[tuple[PeriodStatus, ...]]:
+        """:returns: when certificates, pins and lists begin and end to count."""
+        epoch, now = self._gate.runner.epoch, self._registry.now()
+        return self._in_thread(lambda: period_statuses(epoch.servers, now))
+
+    def explain(
+        self, chain: tuple[Certificate, ...], server: str | None, at: datetime | None
+    ) -> Deferred[tuple[Explanation, ...]]:
+        """:returns: the verdicts of that server, or of all that judge their clients."""
+        found = [
+            one.gate
+            for one in self._gate.runner.epoch.servers
+            if server in (None, one.gate.name) and one.gate.context.judge is not None
+        ]
+        moment = self._registry.now() if at is None else at
+        clock = self._registry.clock
+        return in_turns(clock, [explaining(one, chain, moment) for one in found])
+
+    def rejected_leaf(self, id: int) -> tuple[str, Certificate] | None:
+        """:returns: the server and the leaf of one of the latest rejections, or None."""
+        return self._gate.observers.recent.leaf(id)
+
     def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadStatus]:
         """Reload.
 
         :returns: the result.
         """
         if not is_trial:
-            _log.info("loading the configuration anew, asked for by {who}", who=loggable(who))
+            _log.info("reloading the configuration, asked for by {who}", who=loggable(who))
+            self._told("reload", who)
         return self._gate.reloader.reload(is_trial=is_trial).addCallback(reload_status)
 
     def drain(self, who: str) -> None:
         """Accept no more connections, wait for the others, and exit; twice is once."""
         if not self._gate.runner.is_draining:
             _log.info("draining, asked for by {who}", who=loggable(who))
+            self._told("drain", who)
             self._end()
 
     def close(self, number: int, who: str) -> bool:
@@ -75,12 +130,43 @@ class Control:
 
         :returns: whether it existed.
         """
-        registry = self._gate.runner.registry
-        connection = registry.get(number)
+        connection = self._registry.get(number)
         if connection is None:
             return False
-        registry.close(connection, Cause.CLOSED_BY_OPERATOR, f"asked for by {loggable(who)}")
+        self._told("close", who, f"connection {number}")
+        self._close(connection, who)
         return True
+
+    def eject(self, sha256: str, who: str) -> int:
+        """Close all connections of a client, by its leaf's fingerprint.
+
+        :returns: how many there were.
+        """
+        connections = [one for one in self._registry if one.admission is not None]
+        # A certificate whose signature is coded in another way is the same client's.
+        identities = {
+            one.identity for one in connections if (peer := _peer(one)) and peer.sha256 == sha256
+        }
+        found = [one for one in connections if one.identity in identities]
+        if found:
+            self._told("eject", who, f"the client with the certificate {sha256}")
+        for one in found:
+            self._close(one, who)
+        return len(found)
+
+    def _close(self, connection: Entry, who: str) -> None:
+        detail = f"asked for by {loggable(who)}"
+        self._registry.close(connection, Cause.CLOSED_BY_OPERATOR, detail)
+
+    def _told(self, action: str, who: str, subject: str | None = None) -> None:
+        now = self._registry.now()
+        action_told = OperatorAction(at=now, action=action, who=loggable(who), subject=subject)
+        self._gate.observers.audit.told(action_told)
+        self._gate.observers.changes.happened()
+
+
+def _peer(connection: Entry) -> VerifiedPeer | None:
+    return None if connection.admission is None else connection.admission.peer
 
 
 @define

@@ -20,6 +20,7 @@ from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.epoch import LoadedServer
 from mtlsgate.load.expiry import Expiry, Kind
 from mtlsgate.load.overview import describe_rule
+from mtlsgate.load.timeline import Period, periods_of
 from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.observe.metrics import Expiring, ServiceState
 from mtlsgate.observe.status import (
@@ -30,6 +31,7 @@ from mtlsgate.observe.status import (
     ConnectionStatus,
     DeadlineStatus,
     LimitStatus,
+    PeriodStatus,
     ReloadStatus,
     RuleStatus,
     ServerStatus,
@@ -248,6 +250,34 @@ def reload_status(reload: Reload) -> ReloadStatus:
         problems=tuple(map(printable, reload.problems)),
         changes=tuple(map(printable, reload.changes)),
         dropped=tuple(map(printable, reload.dropped)),
+    )
+
+
+def period_statuses(servers: Iterable[LoadedServer], now: datetime) -> tuple[PeriodStatus, ...]:
+    """:returns: when what the servers were configured with counts, by its end."""
+    found = [
+        PeriodStatus(
+            kind=one.kind.value,
+            server=printable(one.server),
+            rule=_printable(one.rule),
+            name=_name_of(one),
+            sha256=None if one.certificate is None else one.certificate.sha256.hex(),
+            begins=one.begins,
+            ends=one.ends,
+        )
+        for server in servers
+        for one in periods_of(server.gate.name, server.gate.context.policy, now)
+    ]
+    return tuple(sorted(found, key=lambda one: (one.ends, one.server, one.rule or "")))
+
+
+def _name_of(period: Period) -> str:
+    if period.name is not None:
+        return printable(period.name)
+    return (
+        printable(period.issuer or "")
+        if period.certificate is None
+        else subject_of(period.certificate)
     )
 
 

@@ -9,7 +9,7 @@ import re
 import attrs
 import pytest
 
-from mtlsgate.admin.resource import ALL_ROUTES
+from mtlsgate.admin.routes import ALL_ROUTES
 from mtlsgate.observe import status
 from tests.kits.docs import DOCS
 
@@ -35,6 +35,9 @@ def sections() -> dict[str, str]:
         ("Connections", status.ConnectionStatus),
         ("Rejections", status.RejectionStatus),
         ("A leaf", status.PresentedLeaf),
+        ("History", status.HistoryStatus),
+        ("A server's history", status.ServerHistory),
+        ("Periods", status.PeriodStatus),
         ("Reload", status.ReloadStatus),
     ],
 )
@@ -51,14 +54,21 @@ def test_every_route_is_described() -> None:
     text = sections()["Routes"]
     routes = re.findall(r"^\| `(\w+ /[^`]*)` \|", text, re.MULTILINE)
     assert routes == [
+        "GET /",
         "GET /healthz",
         "GET /readyz",
         "GET /metrics",
         "GET /status",
         "GET /connections",
         "GET /rejections",
+        "GET /rejections/ID/explain",
+        "GET /history",
+        "GET /periods",
+        "GET /changes",
+        "POST /explain",
         "POST /reload",
         "POST /drain",
         "POST /connections/NUMBER/close",
+        "POST /clients/SHA256/eject",
     ]
     assert tuple(route.partition(" ")[2] for route in routes) == ALL_ROUTES

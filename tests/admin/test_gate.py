@@ -323,7 +323,7 @@ def test_operators_with_certificates(config: Path, tls: Version) -> None:
         line = running.read_until("asked for by")
         assert "asked for by CN=client at 127.0.0.1:" in line
         status, output = asked("client", "-X", "POST", "-H", "Origin: https://evil", f"{url}/drain")
-        assert "requests of web pages are refused" in output
+        assert "requests of other pages are refused" in output
         for name in (None, "not-pinned", "stranger"):
             status, output = asked(name, f"{url}/healthz")
             assert status != 0

@@ -100,7 +100,11 @@ def test_a_unix_socket_is_called_anything() -> None:
         {"origin": b"http://evil.example"},
         {"origin": b"null"},
         {"origin": b""},
-        {"origin": b"http://localhost:9090"},
+        {"origin": b"http://localhost:9091"},
+        {"origin": b"http://127.0.0.1:9090"},
+        {"origin": b"http://localhost:9090.evil.example"},
+        {"origin": b"https://localhost"},
+        {"origin": [b"http://evil.example", b"http://localhost:9090"]},
         {"sec_fetch_site": b"cross-site"},
         {"sec_fetch_site": b"same-site"},
         {"sec_fetch_site": [b"none", b"cross-site"]},
@@ -111,6 +115,33 @@ def test_web_pages_are_refused(guard: Guard, header: dict[str, Any]) -> None:
     whatever token or certificate the browser adds."""
     assert status(ask(guard, is_known=True, **header)) == 403
     assert status(ask(guard, b"/healthz", is_known=True, **header)) == 403
+
+
+@pytest.mark.parametrize(
+    ("guard", "origin"),
+    [(LOOPBACK, b"http://localhost:9090"), (VERIFIED, b"https://localhost:9090")],
+)
+def test_the_consoles_own_page_may_ask(guard: Guard, origin: bytes) -> None:
+    """Its origin is the address that it asks; the other scheme's is another page's."""
+    other = origin.replace(b"https", b"http") if guard is VERIFIED else b"https" + origin[4:]
+    assert ask(guard, is_known=True, origin=origin, sec_fetch_site=b"same-origin") is None
+    assert status(ask(guard, is_known=True, origin=other)) == 403
+    assert status(ask(guard, is_known=True, origin=[origin, other])) == 403
+    assert status(ask(guard, is_known=True, origin=origin, sec_fetch_site=b"cross-site")) == 403
+
+
+def test_no_page_comes_from_a_unix_socket() -> None:
+    """No browser reaches it: whoever names an origin is a page of somebody's."""
+    for origin in (b"http://localhost:9090", b"https://localhost:9090"):
+        assert status(ask(SOCKET, port=None, origin=origin)) == 403
+
+
+def test_the_page_needs_no_token() -> None:
+    """It holds no data; what it reads needs the token."""
+    for path in (b"/", b"/console/main.js", b"/console/console.css"):
+        assert ask(LOOPBACK, path, authorization=None) is None
+        assert status(ask(LOOPBACK, path, authorization=None, origin=b"http://evil")) == 403
+        assert status(ask(LOOPBACK, path, authorization=None, host=b"evil:9090")) == 421
 
 
 @pytest.mark.parametrize("site", [b"none", b"same-origin"])
@@ -156,7 +187,9 @@ def test_probes_need_no_token(path: bytes) -> None:
     assert ask(LOOPBACK, path, authorization=None) is None
 
 
-@pytest.mark.parametrize("path", [b"/healthz/", b"//healthz", b"/HEALTHZ", b"/status", b"/", b"/x"])
+@pytest.mark.parametrize(
+    "path", [b"/healthz/", b"//healthz", b"/HEALTHZ", b"/status", b"//", b"/x", b"/console/"]
+)
 def test_everything_else_needs_it(path: bytes) -> None:
     """Also what does not exist, so that nobody learns what does."""
     assert status(ask(LOOPBACK, path, authorization=None)) == 401

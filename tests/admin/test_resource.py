@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from mtlsgate.admin.guard import Guard
 from mtlsgate.admin.site import (
@@ -28,8 +28,11 @@ from tests.kits.gate import Log
 from tests.kits.pki import pki, server
 
 TOKEN = b"0123456789abcdef"
-GETS = ["/healthz", "/readyz", "/metrics", "/status", "/connections", "/rejections"]
-POSTS = ["/reload", "/drain", "/connections/1/close"]
+GETS = [
+    "/healthz", "/readyz", "/metrics", "/status", "/connections", "/rejections", "/history",
+    "/periods", "/changes",
+]  # fmt: skip
+POSTS = ["/reload", "/drain", "/connections/1/close", f"/clients/{'0' * 64}/eject", "/explain"]
 
 
 @pytest.fixture
@@ -199,7 +202,8 @@ def test_a_reload_takes_its_time(running: Running) -> None:
             return waiting[-1]
 
     endpoint = Endpoint(
-        lambda: Slow(running.control.taker, running.control.metrics, list), clock=running.clock
+        lambda: Slow(running.control.taker, running.control.metrics, maybeDeferred, list),
+        clock=running.clock,
     )
     channel, transport = endpoint.connect()
     channel.dataReceived(b"POST /reload HTTP/1.1\r\nHost: gate\r\n\r\n")
@@ -228,7 +232,7 @@ def test_a_failure_is_500_and_logged(running: Running, log: Log) -> None:
             return failed
 
     endpoint = Endpoint(
-        lambda: Broken(running.control.taker, running.control.metrics, list),
+        lambda: Broken(running.control.taker, running.control.metrics, maybeDeferred, list),
         clock=running.clock,
     )
     found = endpoint.ask("POST", "/reload")
@@ -317,7 +321,9 @@ def test_head_is_get_without_a_body(endpoint: Endpoint, path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/", "//status", "/status/", "/Status", "/statu", "/connections/1", "/connections//close",
+        "//", "/index.html", "/console", "/console/", "/console/nothing.js",
+        "/console/../console.py", "//status", "/status/", "/Status", "/statu",
+        "/connections/1", "/connections//close",
         "/connections/x/close", "/connections/-1/close", "/connections/1/close/",
         "/connections/9999999999999999/close", "/%73tatus", "/../status", "/connections/1%2Fclose",
         "http://localhost:9090/status",
@@ -341,6 +347,8 @@ def test_there_is_nothing_else(endpoint: Endpoint, path: str) -> None:
         ("GET", "/connections?after=x"), ("GET", "/connections?limit=1&x"),
         ("GET", "/status?verbose=1"), ("GET", "/connections?after=%D9%A1"),
         ("POST", "/connections/1/close?now"), ("GET", "/status?%0a%1b=1"),
+        ("GET", "/changes?after=-1"), ("GET", "/changes?wait=31"), ("GET", "/history?hours=2"),
+        ("POST", f"/clients/{'0' * 64}/eject?for=1h"), ("GET", "/?token=x"),
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_does_nothing(
@@ -513,7 +521,7 @@ def test_whoever_is_being_answered_is_not_sent_away(running: Running) -> None:
         def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadStatus]:
             return Deferred()
 
-    slow = Slow(running.control.taker, running.control.metrics, list)
+    slow = Slow(running.control.taker, running.control.metrics, maybeDeferred, list)
     endpoint = Endpoint(lambda: slow, clock=running.clock)
     for _ in range(MOST_CONNECTIONS):
         channel, transport = endpoint.connect()

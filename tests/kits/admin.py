@@ -12,16 +12,20 @@ from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 
 from mtlsgate.admin.guard import Guard
-from mtlsgate.admin.resource import ALL_ROUTES, AdminResource, RouteName
+from mtlsgate.admin.resource import AdminResource
+from mtlsgate.admin.routes import ALL_ROUTES, RouteName
 from mtlsgate.admin.site import AdminSite
 from mtlsgate.gate.registry import Registry
 from mtlsgate.http.connection import HttpConnection
 from mtlsgate.interfaces import IGate
+from mtlsgate.observe.changes import Changes
 from mtlsgate.observe.counts import Counts
+from mtlsgate.observe.history import History
 from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
 from mtlsgate.run.control import Control, GateHandle
@@ -50,9 +54,17 @@ class Running:
         self.clock = MemoryReactorClock()
         self.text = text or server(label='"door"')
         epoch = self.site.load(self.text)
-        observers = Observers(counts=Counts(configured_names(epoch)))
+        observers = Observers(
+            counts=Counts(configured_names(epoch)),
+            history=History(self.clock.seconds, lambda: now),
+            changes=Changes(self.clock),
+        )
         self.recent = observers.recent
-        registry = Registry(self.clock, (observers.counts, observers.recent), now=lambda: now)
+        registry = Registry(
+            self.clock,
+            (observers.counts, observers.recent, observers.history, observers.changes),
+            now=lambda: now,
+        )
         self.service = service_of(
             epoch,
             MemorySockets(tcp=False),
@@ -68,7 +80,7 @@ class Running:
         )
         taker = StatusTaker(self.service, process)
         metrics = Metrics(observers.counts, taker.state)
-        self.control = Control(taker, metrics, self._end)
+        self.control = Control(taker, metrics, maybeDeferred, self._end)
 
     def _end(self) -> None:
         self.ended += 1

@@ -24,7 +24,9 @@ from mtlsgate.gate.registry import Registry
 from mtlsgate.load.addresses import Address, UnixAddress
 from mtlsgate.load.epoch import Epoch, load
 from mtlsgate.observe.audit import AuditLog
+from mtlsgate.observe.changes import Changes
 from mtlsgate.observe.counts import Counts
+from mtlsgate.observe.history import History
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
@@ -88,7 +90,11 @@ def service_of(
     observers: Observers | None = None,
 ) -> GateService:
     """:returns: a service put together as twistd's is, but for what listens and observes."""
-    observers = observers or Observers(counts=Counts(configured_names(epoch)))
+    observers = observers or Observers(
+        counts=Counts(configured_names(epoch)),
+        history=History(reactor.seconds, registry.now),
+        changes=Changes(reactor),
+    )
     followers = [ObserversFollower(observers)]
     bound = bind(epoch, sockets)
     runner = EpochRunner(epoch, bound, sockets, reactor, registry, followers)
@@ -184,6 +190,8 @@ class MemoryService:
             log=HumanLog(epoch.settings.quiet),
             counts=Counts(configured_names(epoch)),
             recent=RecentRejections(epoch.settings.quiet),
+            history=History(self.reactor.seconds, lambda: self.now()),
+            changes=Changes(self.reactor),
         )
         self.registry = Registry(self.reactor, (*observing.all, *observers), lambda: self.now())
         self.service = service_of(

@@ -1,0 +1,234 @@
+"""
+The admin endpoint's routes: what each path answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Literal, get_args
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from mtlsgate.admin.answers import TEXT, Answer, BadRequest, error, in_json, listed
+from mtlsgate.admin.call import AdminCall
+from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.certificates.parsing import parse_certificates
+from mtlsgate.config.fields import parse_instant
+from mtlsgate.errors import CredentialError
+from mtlsgate.observe.explanation import Explanation
+from mtlsgate.observe.human_log import pin_block
+from mtlsgate.observe.status import (
+    MOST_CONNECTIONS,
+    ConnectionSelection,
+    PeriodStatus,
+    ReloadStatus,
+)
+from mtlsgate.text import quoted
+
+#: Seconds that a request for changes may wait.
+LONGEST_WAIT = 30
+
+
+def _alive(call: AdminCall) -> Answer:
+    call.only()
+    return Answer(HTTPStatus.OK, b"alive\n", TEXT)
+
+
+def _ready(call: AdminCall) -> Answer:
+    call.only()
+    why = call.gate.not_ready
+    if why is None:
+        return Answer(HTTPStatus.OK, b"ready\n", TEXT)
+    return Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{why}\n".encode(), TEXT)
+
+
+def _metrics(call: AdminCall) -> Answer:
+    call.only()
+    content_type, body = call.gate.exposition()
+    return Answer(HTTPStatus.OK, body, content_type)
+
+
+def _status(call: AdminCall) -> Answer:
+    call.only()
+    return in_json(call.gate.status().service.to_dict())
+
+
+def _connections(call: AdminCall) -> Answer:
+    call.only("after", "limit", "server")
+    selection = ConnectionSelection(
+        after=call.number("after", 0, 10**15),
+        limit=call.number("limit", MOST_CONNECTIONS, MOST_CONNECTIONS),
+        server=call.query.get("server"),
+    )
+    found = call.gate.status(selection)
+    return listed("connections", found.connections, next=found.next)
+
+
+def _rejections(call: AdminCall) -> Answer:
+    call.only()
+    found = call.gate.status()
+    return listed("rejections", found.rejections, total=found.service.rejected)
+
+
+def _history(call: AdminCall) -> Answer:
+    call.only()
+    return in_json(call.gate.history().to_dict())
+
+
+def _periods(call: AdminCall) -> Deferred[Answer]:
+    call.only()
+    finding: Deferred[tuple[PeriodStatus, ...]] = call.gate.periods()
+    return finding.addCallback(lambda found: listed("periods", found))
+
+
+def _changes(call: AdminCall) -> Deferred[Answer]:
+    call.only("after", "wait")
+    after, wait = call.number("after", 0, 10**15), call.number("wait", 0, LONGEST_WAIT)
+    waiting: Deferred[int] = call.gate.changed(after, float(wait))
+    return waiting.addCallback(lambda number: in_json({"number": number}))
+
+
+def _explain(call: AdminCall) -> Deferred[Answer]:
+    call.only("server", "at")
+    gate = call.gate
+    try:
+        chain = tuple(parse_certificates(call.body))
+    except CredentialError as failed:
+        raise BadRequest(f"the body must be a certificate, in PEM or DER: {failed}") from None
+    return _explained(call, gate, chain, call.query.get("server"))
+
+
+def _explain_rejection(call: AdminCall, id: str) -> Answer | Deferred[Answer]:
+    call.only("at")
+    gate = call.gate
+    found = gate.rejected_leaf(int(id))
+    if found is None:
+        return error(HTTPStatus.NOT_FOUND, f"there is no leaf of a rejection {id}")
+    server, leaf = found
+    return _explained(call, gate, (leaf,), server)
+
+
+def _explained(
+    call: AdminCall, gate: Any, chain: tuple[Certificate, ...], server: str | None
+) -> Deferred[Answer]:
+    at = call.query.get("at")
+    try:
+        moment = None if at is None else parse_instant(at)
+    except ValueError as failed:
+        raise BadRequest(f"at: {failed}") from None
+
+    def told(found: tuple[Explanation, ...]) -> Answer:
+        if server is not None and not found:
+            text = f"there is no server {quoted(server)} that asks for certificates"
+            return error(HTTPStatus.NOT_FOUND, text)
+        return in_json(
+            {
+                "explanations": [one.to_dict() for one in found],
+                "pin_block": pin_block(chain[0]),
+            }
+        )
+
+    explaining: Deferred[tuple[Explanation, ...]] = gate.explain(chain, server, moment)
+    return explaining.addCallback(told)
+
+
+def _reload(call: AdminCall) -> Deferred[Answer]:
+    call.only("dry_run")
+
+    def reloaded(facts: ReloadStatus) -> Answer:
+        status = HTTPStatus.OK if facts.succeeded else HTTPStatus.UNPROCESSABLE_ENTITY
+        return in_json(facts.to_dict(), status)
+
+    reloading: Deferred[ReloadStatus] = call.gate.reload(call.who, is_trial=call.flag("dry_run"))
+    return reloading.addCallback(reloaded)
+
+
+def _drain(call: AdminCall) -> Answer:
+    call.only()
+    call.gate.drain(call.who)
+    status = call.gate.status().service
+    return in_json(
+        {"draining": True, "admitted": status.admitted, "handshakes": status.handshakes},
+        HTTPStatus.ACCEPTED,
+    )
+
+
+def _close(call: AdminCall, text: str) -> Answer:
+    call.only()
+    number = int(text)
+    if not call.gate.close(number, call.who):
+        return error(HTTPStatus.NOT_FOUND, f"there is no connection {number}")
+    return in_json({"closed": number})
+
+
+def _eject(call: AdminCall, sha256: str) -> Answer:
+    call.only()
+    count = call.gate.eject(sha256, call.who)
+    if not count:
+        return error(HTTPStatus.NOT_FOUND, "there is no connection with that certificate")
+    return in_json({"closed": count})
+
+
+#: The routes, as a configuration names them.  ``/`` is the console.
+RouteName = Literal[
+    "/", "/healthz", "/readyz", "/metrics", "/status", "/connections", "/rejections",
+    "/rejections/ID/explain", "/history", "/periods", "/changes", "/explain", "/reload", "/drain",
+    "/connections/NUMBER/close", "/clients/SHA256/eject",
+]  # fmt: skip
+ALL_ROUTES: tuple[RouteName, ...] = get_args(RouteName)
+
+
+@frozen
+class Route:
+    """
+    :ivar name: its path; capitals stand for a value.
+    :ivar method: of HTTP; for GET, HEAD is answered too.
+    :ivar respond: makes the answer, from the call and the values in the path.
+    :ivar takes_body: whether the request may have a body.
+    """
+
+    name: RouteName
+    method: bytes
+    respond: Callable[..., Answer | Deferred[Answer]]
+    takes_body: bool = False
+
+
+_ROUTES = (
+    Route("/healthz", b"GET", _alive),
+    Route("/readyz", b"GET", _ready),
+    Route("/metrics", b"GET", _metrics),
+    Route("/status", b"GET", _status),
+    Route("/connections", b"GET", _connections),
+    Route("/rejections", b"GET", _rejections),
+    Route("/rejections/ID/explain", b"GET", _explain_rejection),
+    Route("/history", b"GET", _history),
+    Route("/periods", b"GET", _periods),
+    Route("/changes", b"GET", _changes),
+    Route("/explain", b"POST", _explain, takes_body=True),
+    Route("/reload", b"POST", _reload),
+    Route("/drain", b"POST", _drain),
+    Route("/connections/NUMBER/close", b"POST", _close),
+    Route("/clients/SHA256/eject", b"POST", _eject),
+)
+_VALUES = {"NUMBER": "([0-9]{1,15})", "ID": "([0-9]{1,15})", "SHA256": "([0-9a-f]{64})"}
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile("/".join(_VALUES.get(part, re.escape(part)) for part in name.split("/")))
+
+
+_PATTERNS = tuple((_pattern(route.name), route) for route in _ROUTES)
+
+
+def route_of(path: str) -> tuple[Route, tuple[str, ...]] | None:
+    """
+    :returns: what answers a path, and the values in it; or None.  A path can be written
+        in one way only.
+    """
+    for pattern, route in _PATTERNS:
+        if found := pattern.fullmatch(path):
+            return route, found.groups()
+    return None
