@@ -36,7 +36,7 @@ def sections() -> dict[str, str]:
         ("Rejections", status.RejectionStatus),
         ("A leaf", status.PresentedLeaf),
         ("History", status.HistoryStatus),
-        ("A server's history", status.ServerHistory),
+        ("History of a server", status.ServerHistory),
         ("Periods", status.PeriodStatus),
         ("Reload", status.ReloadStatus),
     ],

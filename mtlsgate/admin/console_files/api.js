@@ -13,12 +13,16 @@ export function setToken(text) {
   token = text;
 }
 
-export async function ask(path, { method = "GET", body = undefined, signal = undefined } = {}) {
+export async function ask(path, options = {}) {
+  const { method = "GET", body = undefined, signal = undefined } = options;
+  const used = token;
   const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
   const answer = await fetch(path, {
     method, body, headers, signal, cache: "no-store", credentials: "same-origin", redirect: "error",
   });
   const text = await answer.text();
+  // Asked before the token was given.
+  if (answer.status === 401 && used !== token) return ask(path, options);
   let value = null;
   try {
     value = JSON.parse(text);

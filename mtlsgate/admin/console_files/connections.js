@@ -38,7 +38,7 @@ function row(one) {
     h("th", { scope: "row", class: "name" }, hostile(one.subject ?? "(no certificate)"),
       one.sha256 === null ? null : h("div", { class: "mono quiet", title: one.sha256 }, one.sha256.slice(0, 16)),
       one.pin === null ? null : h("div", { class: "quiet" }, "pin ", hostile(one.pin))),
-    COLUMNS.slice(1).map((column) => h("td", { class: column.isNumber ? "number" : "" },
+    COLUMNS.slice(1).map((column) => h("td", { class: column.isNumber ? "number" : "", "data-label": column.title },
       column.shown ? column.shown(one[column.key]) : hostile(one[column.key] ?? ""))),
     h("td", {},
       h("button", {
@@ -65,8 +65,8 @@ function table(found, again) {
   const shown = matching.slice(0, MOST_ROWS);
   const of = found.isAll ? "" : " (the gate has more)";
   const caption = `${plural(matching.length, "connection")}${of}` + (shown.length < matching.length ? `, the first ${shown.length} are shown` : "");
-  return h("div", { class: "scroll card", tabindex: "0", role: "region", "aria-label": "Connections" }, h("table", {},
-    h("caption", { role: "status" }, caption),
+  return h("div", { class: "scroll card", tabindex: "0", role: "region", "aria-label": "Connections" }, h("table", { class: "rows" },
+    h("caption", {}, caption),
     h("thead", {}, h("tr", {}, COLUMNS.map((column) => h("th", {
       scope: "col", class: column.isNumber ? "number" : "",
       "aria-sort": sorting.key === column.key ? (sorting.isDown ? "descending" : "ascending") : "none",
@@ -77,7 +77,7 @@ function table(found, again) {
         again();
       },
     }, column.title, sorting.key === column.key ? (sorting.isDown ? " ▾" : " ▴") : ""))),
-    h("th", { scope: "col" }, "actions"))),
+    h("th", { scope: "col", class: "plain" }, "actions"))),
     h("tbody", {}, shown.map(row))));
 }
 

@@ -44,14 +44,14 @@ export const expiry = {
     return [
       h("h1", {}, "Expiry"),
       h("p", { class: "quiet" }, "Certificates, pins and revocation lists, the first to end first; of each rule at most a hundred of a kind."),
-      h("div", { class: "scroll card", tabindex: "0", role: "region", "aria-label": "Expiry" }, h("table", {},
+      h("div", { class: "scroll card", tabindex: "0", role: "region", "aria-label": "Expiry" }, h("table", { class: "rows" },
         h("caption", {}, plural(periods.length, "entry", "entries")),
-        h("thead", {}, h("tr", {}, ["what", "server", "rule", "begins", "ends", "left", "from a month ago"].map((one) => h("th", { scope: "col" }, one)))),
+        h("thead", {}, h("tr", {}, ["what", "server", "rule", "begins", "ends", "left", "from a month ago"].map((one) => h("th", { scope: "col", class: "plain" }, one)))),
         h("tbody", {}, periods.map((one) => h("tr", {},
           h("th", { scope: "row", class: "name" }, h("div", { class: "quiet" }, KINDS[one.kind] ?? one.kind), hostile(one.name),
             one.sha256 === null ? null : h("div", { class: "mono quiet", title: one.sha256 }, one.sha256.slice(0, 16))),
-          h("td", {}, hostile(one.server)), h("td", {}, hostile(one.rule ?? "")),
-          h("td", {}, day(one.begins)), h("td", {}, day(one.ends)), h("td", {}, left(one, now)),
+          h("td", { "data-label": "server" }, hostile(one.server)), h("td", { "data-label": "rule" }, one.rule === null ? null : hostile(one.rule)),
+          h("td", { "data-label": "begins" }, day(one.begins)), h("td", { "data-label": "ends" }, day(one.ends)), h("td", { "data-label": "left" }, left(one, now)),
           h("td", {}, span(one, from, to, now))))))),
     ];
   },

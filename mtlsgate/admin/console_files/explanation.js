@@ -34,6 +34,6 @@ export function explanation(answer) {
 export function pinBlock(text) {
   const button = h("button", { type: "button", onclick: () => copy(text, button) }, "Copy");
   return h("div", {},
-    h("p", {}, "This block in a ", h("code", {}, "client_certificate"), " admits exactly this certificate: "),
+    h("p", {}, "A ", h("code", {}, "client_certificate"), " with this block, and nothing else in it, admits exactly this certificate:"),
     h("pre", { tabindex: "0", "aria-label": "A pin to paste" }, text), button);
 }

@@ -118,6 +118,7 @@ async function follow() {
     if (asking !== null) await asking;
     try {
       if (current === null) await turn();
+      if (asking !== null) continue;
       const answer = await ask(`/changes?after=${Math.max(0, number)}&wait=${wait}`);
       trouble.hidden = true;
       failures = 0;

@@ -47,7 +47,7 @@ function item(one) {
   const open = (event) => { if (event.target.open && one.leaf !== null) opened(one, place); };
   return h("details", { "data-key": `rejection ${one.id}`, ontoggle: open },
     h("summary", { "data-key": `open rejection ${one.id}` },
-      when(one.at), " ", hostile(one.leaf?.subject ?? one.address), " ",
+      when(one.at), " ", one.leaf === null ? null : [hostile(one.leaf.subject ?? one.leaf.sha256), " "],
       h("span", { class: "quiet" }, "from ", hostile(one.address), " to ", hostile(one.server))),
     h("div", {},
       h("p", {}, hostile(one.detail)),

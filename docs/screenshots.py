@@ -1,0 +1,125 @@
+"""
+Makes the pictures of the console in docs/images, with a gate and clients of its own.
+
+    python docs/screenshots.py
+
+Needs Chromium, openssl, and what the tests need.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.kits.browser import chromium, visit
+from tests.kits.programs import BIN, gate
+
+IMAGES = Path(__file__).parent / "images"
+TOKEN = "0123456789abcdef0123456789abcdef"
+MORE = """
+admin {
+  listen     = "127.0.0.1:0"
+  token_file = "admin.token"
+}
+
+server "sensors" {
+  hosts = ["127.0.0.1:0"]
+
+  protocol "echo" {}
+
+  tls {
+    server_certificate {
+      public_key_file  = "server.crt"
+      private_key_file = "server.key"
+    }
+
+    client_certificate "fleet" {
+      ca_certificate_file = "ca.crt"
+
+      allow {
+        common_names = ["sensor-*"]
+      }
+    }
+
+    client_certificate "bench" {
+      pin "laptop" {
+        leaf_certificate_file = "stranger.crt"
+        retire_after          = "2099-12-31T00:00:00Z"
+      }
+    }
+  }
+}
+"""
+
+
+def _client(directory: Path, port: int, name: str) -> subprocess.Popen[bytes]:
+    """:returns: a client that stays, if it is admitted."""
+    certificate = [] if not name else ["-cert", f"{name}.crt", "-key", f"{name}.key"]
+    client = subprocess.Popen(
+        ["openssl", "s_client", "-quiet", "-connect", f"127.0.0.1:{port}", *certificate],
+        cwd=directory,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert client.stdin is not None
+    assert client.stdout is not None
+    client.stdin.write(b"hello\n")
+    client.stdin.flush()
+    client.stdout.readline()
+    return client
+
+
+def _open(page: Any, view: str) -> None:
+    page.get_by_label("Token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name=view, exact=True).click()
+    page.get_by_role("heading", name=view, level=1).wait_for()
+
+
+def main() -> None:
+    """Make them all."""
+    with tempfile.TemporaryDirectory() as made, chromium() as browser:
+        directory = Path(made) / "demo"
+        subprocess.run([BIN / "mtlsgate", "init", directory], check=True, capture_output=True)
+        config = directory / "gate.hcl"
+        text = config.read_text().replace("localhost:8443", "127.0.0.1:0")
+        config.write_text(text.replace('"whoami"', '"echo"') + MORE)
+        (directory / "admin.token").write_text(TOKEN)
+        (directory / "admin.token").chmod(0o600)
+        with gate(config) as running:
+            line = running.read_until("the admin endpoint answers at ")
+            url = f"http://{line.rsplit(maxsplit=1)[1]}"
+            demo, sensors = running.port("demo"), running.port("sensors")
+            clients = [
+                _client(directory, port, name)
+                for port, name in [
+                    *[(demo, "client")] * 4, *[(demo, "not-pinned")] * 2, (demo, ""),
+                    *[(sensors, "stranger")] * 2, (sensors, "client"),
+                ]
+            ]  # fmt: skip
+            for name, view, width, scheme in (
+                ("overview", "Overview", 1200, "light"),
+                ("rejections", "Rejections", 1200, "light"),
+                ("expiry", "Expiry", 1200, "light"),
+                ("phone", "Overview", 360, "dark"),
+            ):
+                with visit(browser, url, width, scheme) as found:  # type: ignore[arg-type]
+                    _open(found.page, view)
+                    if view == "Rejections":
+                        found.page.locator("summary", has_text="CN=client").first.click()
+                        found.page.get_by_role("button", name="Copy").wait_for()
+                    path = IMAGES / f"console-{name}.png"
+                    found.page.screenshot(path=path, full_page=view != "Rejections")
+            for client in clients:
+                client.kill()
+                client.communicate()
+
+
+if __name__ == "__main__":
+    main()
