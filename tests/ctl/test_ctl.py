@@ -232,7 +232,9 @@ def test_answers_that_are_none(
         ("health", b"", 2, "closed before there was an answer\n"),
     ],
 )
-def test_probes(tmp_path: Path, command: str, answer: bytes, status: int, said: str) -> None:
+def test_probes_ask_ctl(
+    tmp_path: Path, command: str, answer: bytes, status: int, said: str
+) -> None:
     """A probe exits 0 for a gate that is well, 1 for one that is not, and 2 if it cannot tell."""
     with answering(tmp_path / "s", answer) as requests:
         done = ctl(command, "--socket", tmp_path / "s")
