@@ -45,14 +45,17 @@ from mtlsgate.run.listening import bind
 from mtlsgate.run.loader import Loader
 from mtlsgate.run.log_output import LogFollower, LogPlace, log_notices, open_log
 from mtlsgate.run.names import configured_names
-from mtlsgate.run.privileged_reader import reader_for
+from mtlsgate.run.privileged_reader import reader_if_root
+from mtlsgate.run.privileges import UserFollower, become_configured_user
+from mtlsgate.run.reactor_lag import ReactorLag
 from mtlsgate.run.reloading import Reloader
 from mtlsgate.run.service import GateService
+from mtlsgate.run.service_manager import Notifier, ServiceManager
 from mtlsgate.run.signals import Handler, SignalService
 from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.run.threads import OwnThread
-from mtlsgate.run.twistd import mend_pid_file, owner_of
+from mtlsgate.run.twistd import mend_pid_file
 
 
 class Options(usage.Options):
@@ -64,6 +67,7 @@ class Options(usage.Options):
     handle: GateHandle
     loader: Loader
     log: LogFollower | None
+    manager: ServiceManager
     source: Disk
     reactor: MonotonicReactor
     sockets: Sockets
@@ -86,15 +90,17 @@ class Options(usage.Options):
         choice = ReactorChoice()
         say = partial(print, file=sys.stderr)
         self.handle = GateHandle()
+        self.manager = ServiceManager.of_process()
         # Daemonizing changes the directory, so do this before.
-        names, owner = self["config"] or ["gate.hcl"], owner_of(self.parent)
+        names = self["config"] or ["gate.hcl"]
         # Do this first: a process cannot leak what it has not read.
-        reader = reader_for(owner)
+        reader = reader_if_root()
         self.source = Disk(os.open if reader is None else reader.open)
         self.loader = Loader([*map(os.path.abspath, names)], self.handle, choice, self.source)
         try:
-            mend_pid_file(self.parent, say)
             self.epoch = self.loader.first(self.loader.begin(names, say))
+            owner = become_configured_user(self.parent, self.epoch)
+            mend_pid_file(self.parent, owner, say)
             self.reactor = choice.get()
             self.log = self._log(owner)
             audit = self["audit"] = AuditLog()
@@ -103,7 +109,10 @@ class Options(usage.Options):
             self["bound"] = bind(self.epoch, self.sockets)
             self["admin"] = take(self.epoch.admin, owner=owner)
             if reader is not None:
-                reader.allow(self.loader.seen)
+                if owner[0] in (-1, 0):
+                    reader.close()
+                else:
+                    reader.allow(owner, self.loader.seen)
             for line in log_notices(self.parent, self.epoch):
                 say(line)
         except GateError as error:
@@ -159,19 +168,27 @@ def makeService(options: Options) -> IService:
     )
     registry = Registry(reactor, observers.all)
     admin = AdminService(handle, epoch.admin, options["admin"], reactor, registry.gone)
-    followers = (ObserversFollower(observers), admin, *(() if log is None else (log,)))
+    followers = (
+        UserFollower.of(epoch),
+        ObserversFollower(observers),
+        admin,
+        *(() if log is None else (log,)),
+    )
     runner = EpochRunner(epoch, bound, options.sockets, reactor, registry, followers)
     in_thread = OwnThread(cast(Any, reactor))
-    reloader = Reloader(runner, loader.again, in_thread)
+    notifier = Notifier(options.manager, lambda: _state(runner), reactor)
+    reloader = Reloader(runner, loader.again, in_thread, [notifier])
+    lag = ReactorLag(reactor)
     gate = GateService(runner, reloader, observers)
     process = Process(
         version=version("mtlsgate"),
         config=loader.path,
         started=registry.now(),
         began=runner.since,
+        lag=lag.seconds,
     )
     taker = StatusTaker(gate, process)
-    end = partial(_end, runner, reactor)
+    end = partial(_end, runner, notifier, reactor)
     handle.attach(Control(taker, Metrics(observers.counts, taker.state), in_thread, end))
     watcher = FileWatcher(
         lambda: loader.seen if runner.epoch.settings.watch else {},
@@ -195,12 +212,26 @@ def makeService(options: Options) -> IService:
     services = _Services(None if log is None else log.log)
     # Signals first: as soon as the gate listens, it must be possible to stop it.
     deadlines = DeadlineWatch(lambda: runner.epoch, registry.now, reactor)
-    for service in (SignalService(handlers, reactor), gate, watcher, deadlines, admin):
+    for service in (
+        SignalService(handlers, reactor),
+        gate,
+        watcher,
+        deadlines,
+        admin,
+        lag,
+        notifier,
+    ):
         service.setServiceParent(services)
     return services
 
 
-def _end(runner: EpochRunner, reactor: Any) -> None:
+def _state(runner: EpochRunner) -> str:
+    count = len(runner.epoch.servers)
+    servers = "1 server" if count == 1 else f"{count} servers"
+    return f"{servers}; epoch {runner.number} is in force"
+
+
+def _end(runner: EpochRunner, notifier: Notifier, reactor: Any) -> None:
     """The first call lets connections end; the second call ends them."""
     if runner.is_draining:
         runner.close_all()
@@ -211,4 +242,6 @@ def _end(runner: EpochRunner, reactor: Any) -> None:
         with suppress(ReactorNotRunning):
             reactor.stop()
 
-    runner.drain().addBoth(stop)
+    drained = runner.drain()
+    notifier.draining(len(runner.registry), runner.epoch.settings.drain_timeout)
+    drained.addBoth(stop)

@@ -139,6 +139,8 @@ class Settings(Defaults):
     :ivar event_loop: what the gate runs on; None for what the configuration needs.
     :ivar audit: where to keep an audit log.
     :ivar log: what the program logs, how, and where; None for the defaults.
+    :ivar user: whom the gate becomes when it is started as root, by name or number.
+    :ivar group: likewise; by default the user's.
     """
 
     environment: str | None = None
@@ -148,6 +150,14 @@ class Settings(Defaults):
     event_loop: Located[Literal["asyncio", "uvloop", "epoll"]] | None = None
     audit: Audit | None = None
     log: Log | None = None
+    user: Located[str] | None = None
+    group: Located[str] | None = None
+
+    def problems(self) -> Iterator[tuple[str | None, str]]:
+        """Yield (attribute or None, text) for what is wrong with the block as a whole."""
+        yield from super().problems()
+        if self.group is not None and self.user is None:
+            yield "group", "group needs user"
 
 
 @frozen(kw_only=True)

@@ -23,7 +23,7 @@ from mtlsgate.gate.events import (
     Reload,
 )
 
-#: Upper ends of the buckets for handshakes, in seconds.
+#: Upper ends of the buckets for durations, in seconds.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _BOUNDS = (*map(str, BUCKETS), "+Inf")
@@ -52,9 +52,9 @@ class ConfiguredNames:
 
 
 @define
-class HandshakeSeconds:
+class Durations:
     """
-    How long handshakes took.
+    How long things took.
 
     :ivar counts: how many fell into each bucket, and not into one before it.
     :ivar total: all of them together, in seconds.
@@ -64,7 +64,7 @@ class HandshakeSeconds:
     total: float = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one handshake."""
+        """Count one."""
         self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.total += seconds
 
@@ -99,7 +99,7 @@ class Counts:
         """:param names: those of the epoch in force."""
         self.handshakes = Counter[tuple[str, str, str]]()
         self.admissions = Counter[tuple[str, str]]()
-        self.seconds: dict[tuple[str, str], HandshakeSeconds] = {}
+        self.seconds: dict[tuple[str, str], Durations] = {}
         self.closes = Counter[tuple[str, str]]()
         self.received = Counter[str]()
         self.sent = Counter[str]()
@@ -125,7 +125,7 @@ class Counts:
     def _took(self, server: str, result: str, seconds: float) -> None:
         durations = self.seconds.get((server, result))
         if durations is None:
-            durations = self.seconds[server, result] = HandshakeSeconds()
+            durations = self.seconds[server, result] = Durations()
         durations.add(seconds)
 
     def closed(self, connection: ClosedConnection) -> None:

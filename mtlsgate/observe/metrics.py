@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 
 from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
-from mtlsgate.observe.counts import ConfiguredNames, Counts
+from mtlsgate.observe.counts import ConfiguredNames, Counts, Durations
 from mtlsgate.tls.contexts import openssl_version
 
 #: Prometheus' text format, as `Metrics.exposition` writes it.
@@ -66,6 +66,7 @@ class ServiceState:
     :ivar is_draining: whether the service ends.
     :ivar is_audit_failing: whether the audit log cannot be written.
     :ivar lost_lines: how many lines the audit log has lost.
+    :ivar reactor_lag: how late the reactor was.
     """
 
     names: ConfiguredNames
@@ -80,6 +81,7 @@ class ServiceState:
     is_draining: bool
     is_audit_failing: bool
     lost_lines: int
+    reactor_lag: Durations
 
 
 class Metrics(Collector):
@@ -233,6 +235,12 @@ def _health(state: ServiceState) -> Iterator[Metric]:
         "Lines that could not be written to the audit log.",
         state.lost_lines,
     )
+    lag = HistogramMetricFamily(
+        "mtlsgate_reactor_lag_seconds",
+        "How late the reactor's heartbeats were, of which there are ten each second.",
+    )
+    lag.add_metric((), state.reactor_lag.cumulative(), state.reactor_lag.total)
+    yield lag
     yield _gauge(
         "mtlsgate_build_info",
         "Versions, as labels of a constant 1.",

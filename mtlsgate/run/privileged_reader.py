@@ -1,7 +1,7 @@
 """
 Reads files that only root may read, after the gate has become another user.
 
-With ``twistd --uid`` the gate starts as root, reads its keys, and becomes another
+With ``user`` or ``twistd --uid`` the gate starts as root, reads its keys, and becomes another
 user, who often may not read them.  Without help no reload could succeed, and nobody
 could be revoked.  So a small process stays root.  It opens files and passes on their
 descriptors, but only:
@@ -29,7 +29,7 @@ from threading import Lock
 from typing import Any, NoReturn
 
 from mtlsgate.load.file_state import MODE, Stamp, stamp_of
-from mtlsgate.observe.owner import Owner, is_changeable_by
+from mtlsgate.observe.owner import NOBODY_ELSE, Owner, is_changeable_by
 
 _LENGTH = struct.Struct("!I")
 #: O_NONBLOCK, so that a pipe without a writer is refused and does not block.
@@ -55,17 +55,15 @@ class PrivilegedReader:
         self._asking = Lock()
 
     @classmethod
-    def start(cls, owner: Owner) -> PrivilegedReader:
+    def start(cls) -> PrivilegedReader:
         """
         Start the process.  Call this while there is only one thread and nothing is
-        open.
-
-        :param owner: the user that the gate will become.
+        open: it must not have what the gate reads.
         """
         ours, theirs = socket.socketpair()
         process = os.fork()
         if process == 0:
-            _run(theirs, owner)
+            _run(theirs)
         theirs.close()
         return cls(ours, process)
 
@@ -74,15 +72,16 @@ class PrivilegedReader:
         self._socket.close()
         os.waitpid(self._process, 0)
 
-    def allow(self, seen: Mapping[Path, Stamp]) -> None:
+    def allow(self, owner: Owner, seen: Mapping[Path, Stamp]) -> None:
         """
         Set what may be read from now on.
 
+        :param owner: the user that the gate becomes.
         :param seen: the files that were read, with their state at that time.
         """
         told = {str(path): state for path, state in seen.items()}
         with self._asking:
-            _send(self._socket, {"allow": told})
+            _send(self._socket, {"owner": owner, "allow": told})
 
     def open(self, path: str, flags: int) -> int:
         """
@@ -110,14 +109,12 @@ class PrivilegedReader:
         return descriptors[0] if said == b"\0" and descriptors else None
 
 
-def reader_for(owner: Owner) -> PrivilegedReader | None:
-    """:returns: the reader, if the gate is root and will become another user."""
-    if owner[0] in (-1, 0) or os.geteuid() != 0:
-        return None
-    return PrivilegedReader.start(owner)
+def reader_if_root() -> PrivilegedReader | None:
+    """:returns: the reader, if the gate is root and may become another user."""
+    return PrivilegedReader.start() if os.geteuid() == 0 else None
 
 
-def _run(connected: socket.socket, owner: Owner) -> NoReturn:
+def _run(connected: socket.socket) -> NoReturn:
     """The process that stays root."""
     try:
         for number in _IGNORED:
@@ -126,7 +123,7 @@ def _run(connected: socket.socket, owner: Owner) -> NoReturn:
         # Keep no file system busy, and show in ps and top what the process is.
         os.chdir("/")
         Path("/proc/self/comm").write_text(_NAME)
-        _serve(connected, owner)
+        _serve(connected)
     finally:
         # Exit without the gate's exit handlers, and without flushing its buffers.
         os._exit(0)
@@ -145,12 +142,13 @@ def _close_all_but(kept: int) -> None:
                 continue
 
 
-def _serve(connected: socket.socket, owner: Owner) -> None:
-    rules = ReadingRules(owner, {})
+def _serve(connected: socket.socket) -> None:
+    rules = ReadingRules(NOBODY_ELSE, {})
     while (asked := _receive(connected)) is not None:
         if "allow" in asked:
             told = {path: _as_stamp(state) for path, state in asked["allow"].items()}
-            rules = ReadingRules(owner, told)
+            uid, gid = asked["owner"]
+            rules = ReadingRules((uid, gid), told)
             continue
         try:
             descriptor = rules.open(asked["open"])

@@ -4,7 +4,8 @@ Reloads the configuration: one attempt at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, DeferredLock
@@ -42,6 +43,16 @@ class _Loaded:
     changes: tuple[str, ...]
 
 
+class ReloadListener(Protocol):
+    """Is told of reloads, but not of dry runs."""
+
+    def reload_began(self) -> object:
+        """One has begun."""
+
+    def reload_ended(self, reload: Reload, /) -> object:
+        """It has ended, well or not."""
+
+
 class Reloader:
     """
     Loads epochs, and lets them take over; a dry run only tells what would change.
@@ -56,12 +67,15 @@ class Reloader:
         runner: EpochRunner,
         load: Load,
         in_thread: InThread,
+        listeners: Iterable[ReloadListener] = (),
     ) -> None:
         """
         :param runner: what an epoch takes over.
         :param load: loads the configuration.
         :param in_thread: runs it in a thread.
+        :param listeners: are told when a reload begins and ends.
         """
+        self._listeners = tuple(listeners)
         self.last: Reload | None = None
         self._runner = runner
         self._load = load
@@ -88,6 +102,8 @@ class Reloader:
 
     def _reload_for_all(self) -> Deferred[None]:
         asked, self._asked = self._asked, []
+        for one in self._listeners:
+            one.reload_began()
 
         def tell(report: Reload | Failure) -> None:
             for one in asked:
@@ -150,6 +166,8 @@ class Reloader:
     def _tell(self, report: Reload) -> Reload:
         if not report.is_trial:
             self.last = report
+            for one in self._listeners:
+                one.reload_ended(report)
         self._runner.registry.tell_reloaded(report)
         return report
 

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from mtlsgate.observe.observers import Observers
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.listening import ListenError
+from mtlsgate.run.privileges import warn_if_root
 from mtlsgate.run.reloading import Reloader
 
 _log = Logger("mtlsgate.service")
@@ -46,6 +47,7 @@ class GateService(Service):
     def startService(self) -> None:
         """Listen, if that has not happened yet."""
         super().startService()
+        warn_if_root()
         self._listen()
         # Now as the user that the gate runs as: a missing right shows at once, and
         # not at the first rotation.

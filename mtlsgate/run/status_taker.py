@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import islice
 
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.gate.events import LiveConnection, Reload
@@ -21,6 +21,7 @@ from mtlsgate.load.epoch import LoadedServer
 from mtlsgate.load.expiry import Expiry, Kind
 from mtlsgate.load.overview import describe_rule
 from mtlsgate.load.timeline import Period, periods_of
+from mtlsgate.observe.counts import Durations
 from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.observe.metrics import Expiring, ServiceState
 from mtlsgate.observe.status import (
@@ -54,12 +55,14 @@ class Process:
     :ivar config: the absolute path of the configuration.
     :ivar started: when it started, as a date.
     :ivar began: the same in the clock's seconds.
+    :ivar lag: how late its reactor was.
     """
 
     version: str
     config: str
     started: datetime
     began: float
+    lag: Durations = field(factory=Durations)
 
 
 @frozen
@@ -103,6 +106,7 @@ class StatusTaker:
             is_draining=runner.is_draining,
             is_audit_failing=audit.is_failing,
             lost_lines=audit.lost,
+            reactor_lag=self.process.lag,
         )
 
     def take(self, selection: ConnectionSelection = NO_CONNECTIONS) -> Status:

@@ -1,11 +1,10 @@
 """
-What twistd's own options mean for the gate: its user, its pid file.
+What twistd's own options mean for the gate: the foreground, its pid file.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
 import stat
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,31 +20,18 @@ class TwistdError(GateError):
     """An option of twistd that cannot be followed, in one line."""
 
 
-def owner_of(options: Mapping[str, Any] | None) -> Owner:
-    """
-    :param options: twistd's; None outside of it.
-    :returns: who the gate will be, if twistd is told to be somebody else.
-    """
-    if options is None:
-        return NOBODY_ELSE
-    uid, gid = options.get("uid"), options.get("gid")
-    if uid is not None and gid is None:
-        # As twistd itself has it.
-        gid = pwd.getpwuid(uid).pw_gid
-    return -1 if uid is None else uid, -1 if gid is None else gid
-
-
 def is_foreground(options: Mapping[str, Any]) -> bool:
     """:returns: whether twistd is told not to go into the background."""
     return bool(options.get("nodaemon") or options.get("debug"))
 
 
-def mend_pid_file(options: Any, say: Callable[[str], object]) -> None:
+def mend_pid_file(options: Any, owner: Owner, say: Callable[[str], object]) -> None:
     """
     See to it that a pid file keeps no gate in the foreground from starting, and that
     a process which has the number of a dead one again does not take it for itself.
 
     :param options: twistd's, which may be changed; None outside of it.
+    :param owner: who the gate will be.
     :param say: prints a line.
     :raises TwistdError: if a daemon could not write its pid file.
     """
@@ -53,7 +39,7 @@ def mend_pid_file(options: Any, say: Callable[[str], object]) -> None:
         return
     path = os.path.abspath(options["pidfile"])
     problem = _pid_file_problem(path, is_foreground(options))
-    if owner_of(options) != NOBODY_ELSE and os.path.islink(path):
+    if owner != NOBODY_ELSE and os.path.islink(path):
         # twistd writes it as root.
         problem = f"--pidfile: {path} is a symbolic link, which is not followed"
     if problem is None:

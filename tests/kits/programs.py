@@ -121,7 +121,7 @@ def gate(
     :param pass_fds: descriptors that it gets.
     """
     name, *options = command
-    gate_of_twistd = () if command == RUN else ("mtlsgate",)
+    gate_of_twistd = () if command[-1] == RUN[-1] else ("mtlsgate",)
     with subprocess.Popen(
         [str(BIN / name), *options, *gate_of_twistd, "--config", str(config)],
         stdin=subprocess.DEVNULL,

@@ -10,23 +10,9 @@ import stat
 from pathlib import Path
 
 import pytest
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
-from zope.interface import implementer
 
 from mtlsgate.observe.log_stream import OpenFile, RotatedFile
-
-
-@implementer(ILogObserver)
-class Said:
-    """
-    :ivar events: what was logged.
-    """
-
-    def __init__(self) -> None:
-        self.events: list[LogEvent] = []
-
-    def __call__(self, event: LogEvent) -> None:
-        self.events.append(event)
+from tests.kits.logged import Logged
 
 
 def opened(path: Path, max_size: int = 0, keep: int = 2) -> RotatedFile:
@@ -106,9 +92,7 @@ def test_a_file_that_cannot_be_moved_goes_on(
 ) -> None:
     """The log says so once in each `max_size`, and not with every line."""
     log = opened(tmp_path / "log", max_size=100)
-    said = Said()
-    globalLogPublisher.addObserver(said)
-    try:
+    with Logged("mtlsgate.log") as said:
         with monkeypatch.context() as patched:
             patched.setattr(Path, "rename", refuse)
             for _ in range(50):
@@ -118,8 +102,6 @@ def test_a_file_that_cannot_be_moved_goes_on(
         log.rotate()
         assert len(said.events) == 3
         assert contents(tmp_path) == {"log": "", "log.1": "lines\n" * 50}
-    finally:
-        globalLogPublisher.removeObserver(said)
 
 
 def refuse(*_: object) -> None:

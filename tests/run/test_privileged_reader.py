@@ -19,9 +19,9 @@ import pytest
 
 from mtlsgate.load.file_state import stamp
 from mtlsgate.observe.owner import acting_as
-from mtlsgate.run.privileged_reader import PrivilegedReader, ReadingRules, reader_for
+from mtlsgate.run.privileged_reader import PrivilegedReader, ReadingRules, reader_if_root
 from mtlsgate.testing import Authority
-from tests.kits.programs import RunningGate, gate
+from tests.kits.programs import RUN, RunningGate, gate
 from tests.kits.service import ROOT, server
 
 pytestmark = [
@@ -150,8 +150,8 @@ def test_a_name_in_a_directory_of_the_users_is_for_the_file_of_the_start(
 
 @pytest.fixture
 def reader(key: Path) -> Iterator[PrivilegedReader]:
-    made = PrivilegedReader.start(USER)
-    made.allow({key: stamp(key)})
+    made = PrivilegedReader.start()
+    made.allow(USER, {key: stamp(key)})
     yield made
     made.close()
 
@@ -187,10 +187,18 @@ def test_its_end_is_no_worse_than_its_absence(key: Path) -> None:
         PrivilegedReader(ours, 0).open(str(key), os.O_RDONLY)
 
 
-@pytest.mark.parametrize("owner", [(-1, -1), (0, 0), (-1, 54321)])
-def test_it_is_there_for_those_who_become_somebody_else(owner: tuple[int, int]) -> None:
-    """... and for nobody else."""
-    assert reader_for(owner) is None
+def test_it_reads_nothing_before_it_is_told_for_whom(key: Path) -> None:
+    """It is started before the configuration is read."""
+    made = PrivilegedReader.start()
+    with acting_as(USER), pytest.raises(PermissionError):
+        made.open(str(key), os.O_RDONLY)
+    made.close()
+
+
+def test_only_root_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else can become another user."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert reader_if_root() is None
 
 
 # The real twistd
@@ -227,10 +235,19 @@ def reload(running: RunningGate) -> str:
     return running.read_until("mtlsgate.reloads")
 
 
-def test_a_reload_after_privileges_were_dropped(roots: Path) -> None:
+@pytest.mark.parametrize(
+    ("more", "command"), [("", COMMAND), ('settings {\n  user = "nobody"\n}', RUN)]
+)
+def test_a_reload_after_privileges_were_dropped(
+    roots: Path, more: str, command: tuple[str, ...]
+) -> None:
     """Nothing of the configuration is readable for the user, not even its directory."""
-    config = furnish(roots)
-    with gate(config, COMMAND, cwd=Path("/")) as running:
+    config = furnish(roots, more)
+    with gate(config, command, cwd=Path("/")) as running:
+        status = Path(f"/proc/{running.process.pid}/status").read_text()
+        assert f"Uid:\t{NOBODY.pw_uid}\t{NOBODY.pw_uid}\t{NOBODY.pw_uid}" in status
+        assert f"Groups:\t{NOBODY.pw_gid} \n" in status
+        assert "runs as root" not in "".join(running.lines)
         assert "epoch 2 is in force" in reload(running)
         renew(roots)
         assert "another server certificate" in reload(running)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mtlsgate.observe.owner import NOBODY_ELSE
 from mtlsgate.run.log_output import LogPlace
 from mtlsgate.run.twistd import TwistdError, mend_pid_file
 from tests.kits.programs import BIN, RunningGate, gate, program, run
@@ -23,7 +24,7 @@ class Said(list[str]):
     """The lines that were printed."""
 
     def mend(self, **options: Any) -> dict[str, Any]:
-        mend_pid_file(options, self.append)
+        mend_pid_file(options, NOBODY_ELSE, self.append)
         return options
 
 
@@ -118,7 +119,7 @@ def test_a_directory_that_cannot_be_written(
 @pytest.mark.parametrize("options", [None, {}, {"pidfile": ""}, {"pidfile": None}])
 def test_without_a_pid_file_there_is_nothing_to_do(options: dict[str, Any] | None) -> None:
     """Under twist, and with --pidfile=."""
-    mend_pid_file(options, pytest.fail)
+    mend_pid_file(options, NOBODY_ELSE, pytest.fail)
 
 
 @pytest.mark.parametrize("content", ["parent", "junk"])
