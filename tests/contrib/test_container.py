@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from mtlsgate.load.epoch import load
-from mtlsgate.testing import Authority
-from tests.kits.contrib import CONTRIB, parses
+from tests.kits.contrib import CONTRIB, parses, sample
 from tests.kits.docs import ROOT
 from tests.kits.programs import BIN
 
@@ -80,17 +79,7 @@ def test_it_starts_what_is_installed() -> None:
 
 def test_the_sample_loads(tmp_path: Path) -> None:
     """gate.hcl is without a warning, and ends before an engine loses patience."""
-    authority = Authority.create("Clients")
-    server = authority.issue("gate", dns_names=["gate.example"], usages=["server_auth"])
-    for name, content in (
-        ("ca.crt", authority.pem), ("server.crt", server.pem), ("server.key", server.key_pem),
-    ):  # fmt: skip
-        (tmp_path / name).write_bytes(content)
-        (tmp_path / name).chmod(0o600)
-    config = tmp_path / "gate.hcl"
-    text = (CONTAINER / "gate.hcl").read_text()
-    config.write_text(text.replace("/run/mtlsgate", str(tmp_path)))
-    epoch = load(str(config))
+    epoch = load(str(sample("container/gate.hcl", tmp_path)))
     assert epoch.warnings == ()
     # podman stop and docker stop kill after ten seconds.
     assert epoch.settings.drain_timeout < 10

@@ -14,6 +14,7 @@ from attrs import field, frozen
 from click.testing import CliRunner
 
 from mtlsgate.commands.cli import main
+from mtlsgate.testing import Authority
 from tests.kits.docs import ROOT
 
 CONTRIB = ROOT / "contrib"
@@ -23,6 +24,22 @@ def parses(words: Sequence[str]) -> bool:
     """:returns: whether the words are a command of mtlsgate, with options that it has."""
     name, *rest = words
     return name == "mtlsgate" and CliRunner().invoke(main, [*rest, "--help"]).exit_code == 0
+
+
+def sample(name: str, directory: Path) -> Path:
+    """
+    :param name: a configuration below contrib that names server.crt, server.key and ca.crt.
+    :returns: a copy in the directory, with those files beside it and its socket among them.
+    """
+    authority = Authority.create("Clients")
+    server = authority.issue("gate", dns_names=["gate.example"], usages=["server_auth"])
+    files = {"ca.crt": authority.pem, "server.crt": server.pem, "server.key": server.key_pem}
+    for file, content in files.items():
+        (directory / file).write_bytes(content)
+        (directory / file).chmod(0o600)
+    config = directory / "gate.hcl"
+    config.write_text((CONTRIB / name).read_text().replace("/run/mtlsgate", str(directory)))
+    return config
 
 
 @frozen
