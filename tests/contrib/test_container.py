@@ -50,7 +50,15 @@ def test_what_is_copied_is_there() -> None:
     }  # fmt: skip
     for name in copied:
         assert (ROOT / name).exists(), name
-    assert {"setup.cfg", "setup.py", "README.md", "LICENSE", "mtlsgate", "twisted"} <= copied
+    assert {
+        "pyproject.toml",
+        "setup.cfg",
+        "setup.py",
+        "README.md",
+        "LICENSE",
+        "mtlsgate",
+        "twisted",
+    } <= copied
 
 
 def test_nobody_in_particular_runs_it() -> None:
