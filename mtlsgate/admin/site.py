@@ -11,11 +11,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.web.resource import IResource
 
 from mtlsgate.http.authority import Asked
-from mtlsgate.http.connection import HttpConnection
 from mtlsgate.http.limits import HttpLimits
 from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.resources import ResourceExchange, ResourceRequest, ResourceServer
-from mtlsgate.http.sides import ClientSide, Exchange
+from mtlsgate.http.sides import ClientConnection, ClientSide, Exchange
 
 #: In seconds: how long a request may take to come, and an answer to be read.
 REQUEST_TIMEOUT = 10.0
@@ -80,7 +79,7 @@ class AdminSite(ResourceServer):
         a route can be written in one way only."""
         return ResourceExchange(self, head, head.target, head.lines, side)
 
-    def closed(self, connection: HttpConnection) -> None:
+    def closed(self, connection: ClientConnection) -> None:
         """A connection is over."""
         super().closed(connection)
         if not self.connections:

@@ -410,7 +410,8 @@ class HttpConnection(Protocol):
         self.transport.loseConnection()
 
     def cut(self) -> None:
-        """End the connection so that it does not look like the end of a response."""
+        """End the connection so that it does not look like the end of a response
+        (`ClientSide`)."""
         if self.stage not in _OVER:
             self._enter(HttpStage.ENDED)
             self._watch_transport()

@@ -43,6 +43,11 @@ class ResponseFraming:
         return not (self.chunked or self._bodiless or self._left is not None)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether no more of the body can come, which is known where its length is."""
+        return self._bodiless or self._left == 0
+
+    @property
     def is_short(self) -> bool:
         """Whether bytes that were promised were not sent."""
         return bool(self._left)

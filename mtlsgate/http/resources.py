@@ -8,7 +8,7 @@ nothing here.  To its `Request` an exchange is the channel that it came on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import cast
 
 from twisted.internet.interfaces import (
     IAddress,
@@ -33,7 +33,7 @@ from mtlsgate.http.headers import RequestHeaders
 from mtlsgate.http.limits import HttpLimits
 from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.refusal import Refusal
-from mtlsgate.http.server import HttpServer
+from mtlsgate.http.server import ONLY_HTTP_1, HttpServer, Versions
 from mtlsgate.http.sides import ClientSide, Exchange, HttpClient
 from mtlsgate.interfaces import IVerifiedPeer
 
@@ -225,7 +225,7 @@ class ResourceExchange:
             if self._slow:
                 self._producer.pauseProducing()
             return
-        pull = Pull(cast(IPullProducer, producer), cast(Any, self.transport).abortConnection)
+        pull = Pull(cast(IPullProducer, producer), self._side.cut)
         self._producer = pull
         if self._slow:
             pull.pauseProducing()
@@ -244,8 +244,12 @@ class ResourceExchange:
         self._side.finish()
 
     def loseConnection(self) -> None:
-        """End the connection, whatever is left of the response."""
+        """Break the response off, whatever is left of it."""
         self._side.abandon()
+
+    def cut(self) -> None:
+        """Break the response off at once; the request hears that its client is gone."""
+        self._side.cut()
 
 
 @implementer(IPushProducer)
@@ -315,9 +319,10 @@ class ResourceServer(HttpServer):
         clock: IReactorTime,
         serves: Callable[[str], bool] | None = None,
         *,
+        versions: Versions = ONLY_HTTP_1,
         max_form_size: int = 0,
     ) -> None:
-        super().__init__(limits, clock, serves)
+        super().__init__(limits, clock, serves, versions=versions)
         self.resource = resource
         self.site = Site(resource, reactor=clock, parsePOSTFormSubmission=False)
         self.max_form_size = max_form_size

@@ -26,6 +26,7 @@ from mtlsgate.http.fields import Line
 from mtlsgate.http.limits import HttpLimits
 from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.refusal import Refusal
+from mtlsgate.http.stages import HttpStage
 from mtlsgate.interfaces import ITlsFacts, IVerifiedPeer
 
 
@@ -120,6 +121,10 @@ class ClientSide(Protocol):
     def abandon(self) -> None:
         """The response breaks off: let the client see that."""
 
+    def cut(self) -> None:
+        """The response breaks off at once, also what waits of it.  The exchange hears
+        afterwards that the client is gone."""
+
     def pause_body(self) -> None:
         """Read no more of the request's body for now."""
 
@@ -128,10 +133,24 @@ class ClientSide(Protocol):
 
     def switch(self, reason: bytes, lines: Iterable[Line]) -> bytes:
         """
-        Answer 101, and pass all further bytes as they are.
+        Answer 101, or what stands for it, and pass all further bytes as they are.
 
         :returns: what the client sent already.
+        :raises Refusal: if the target's answer does not agree to the protocol.
         """
+
+
+class ClientConnection(Protocol):
+    """A client's connection of any version, as its server sees it."""
+
+    client: HttpClient
+    stage: HttpStage
+
+    def retire(self) -> None:
+        """End as soon as nothing is underway."""
+
+    def cut(self) -> None:
+        """End at once."""
 
 
 class Owner(Protocol):
@@ -141,11 +160,13 @@ class Owner(Protocol):
     clock: IReactorTime
     serves: Callable[[str], bool] | None
     retired: bool
+    #: Whether clients may ask for WebSockets.
+    websockets: bool
 
-    def opened(self, connection: Any) -> None:
+    def opened(self, connection: ClientConnection) -> None:
         """A connection has come."""
 
-    def closed(self, connection: Any) -> None:
+    def closed(self, connection: ClientConnection) -> None:
         """A connection is over."""
 
     def exchange(self, head: RequestHead, asked: Asked, side: ClientSide) -> Exchange:

@@ -14,5 +14,6 @@ exchange (`mtlsgate.http.sides`).
 `heads`       header fields to requests, and from responses (pure)
 `stream`      one stream: the client's side of an exchange
 `connection`  a client's connection
+`versions`    which versions of HTTP a server offers
 ============  ====================================================================
 """

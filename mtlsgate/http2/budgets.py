@@ -75,7 +75,7 @@ class Budgets:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         """
-        :param seconds: the time, from a clock that only goes forward.
+        :param seconds: the time.
         """
         self._seconds = seconds
         self._left: dict[Spent, float] = {}
@@ -85,7 +85,7 @@ class Budgets:
         """:raises ConnectionFault: if nothing is left."""
         allowance, now = ALLOWANCES[what], self._seconds()
         left = self._left.get(what, float(allowance.burst))
-        left += (now - self._since.get(what, now)) * allowance.rate
+        left += max(0.0, now - self._since.get(what, now)) * allowance.rate
         left = min(left, float(allowance.burst)) - 1
         self._left[what], self._since[what] = left, now
         if left < 0:

@@ -198,6 +198,7 @@ class Session:
 
     :ivar ended: whether nothing more can be sent or read.
     :ivar last: the highest stream that came.
+    :ivar sent: bytes of bodies that were sent.
     """
 
     def __init__(
@@ -227,7 +228,7 @@ class Session:
         self._owed = 0
         self._owed_to: dict[int, int] = {}
         self.ended = False
-        self.last = 0
+        self.last = self.sent = 0
         # The preface is read here, frame by frame h2 gets the rest.
         self._streams.receive_data(PREFACE)
         self._streams.initiate_connection()
@@ -393,6 +394,7 @@ class Session:
     def data(self, number: int, data: bytes | memoryview, *, end: bool) -> None:
         """:param data: of a body, no longer than `room` says."""
         self._streams.send_data(number, data, end)
+        self.sent += len(data)
         self._budgets.sent(len(data))
 
     def answered(self, number: int) -> None:

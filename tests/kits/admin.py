@@ -156,7 +156,7 @@ class Endpoint:
     def connect(self) -> tuple[HttpConnection, AbortableTransport]:
         """:returns: a new connection, and what it writes to."""
         channel = self.admin.buildProtocol(None)
-        assert channel is not None
+        assert isinstance(channel, HttpConnection)
         transport = AbortableTransport(self.host, IPv4Address("TCP", "127.0.0.1", 40000))
         channel.makeConnection(transport)
         return channel, transport

@@ -20,7 +20,10 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from mtlsgate.http2.connection import Http2Connection
 from mtlsgate.http2.frames import PREFACE
+from mtlsgate.testing import Client
+from tests.kits.http_server import Server, Transport
 
 Fields = Sequence[tuple[bytes, bytes]]
 AnyFrame = TypeVar("AnyFrame", bound=Frame)
@@ -164,3 +167,54 @@ class FrameClient:
         """The code of the last GOAWAY that came, or None."""
         codes = [frame.error_code for frame in self.of(GoAwayFrame)]
         return codes[-1] if codes else None
+
+
+class Speaker(FrameClient):
+    """A client at a server without TLS, whose exchanges record."""
+
+    def __init__(self, server: Server, settings: dict[int, int] | None = None) -> None:
+        super().__init__()
+        self.server = server
+        self.connection = Http2Connection(server, None)
+        self.transport = Transport()
+        self.connection.makeConnection(self.transport)
+        self.send(self.hello(settings))
+
+    def send(self, *data: bytes) -> None:
+        """Send, and read what comes back."""
+        self.connection.dataReceived(b"".join(data))
+        self.receive()
+
+    def receive(self) -> None:
+        """Read what came."""
+        self.read(self.transport.value())
+        self.transport.clear()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, and read what came of it."""
+        self.server.time.advance(seconds)
+        self.receive()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the server ended the connection."""
+        return self.transport.disconnecting
+
+
+class TlsSpeaker(FrameClient):
+    """A client at a gate in memory."""
+
+    def __init__(self, client: Client, settings: dict[int, int] | None = None) -> None:
+        super().__init__()
+        assert client.negotiated_alpn == "h2"
+        self.client = client
+        self.send(self.hello(settings))
+
+    def send(self, *data: bytes) -> None:
+        """Send, and read what comes back."""
+        self.client.send(b"".join(data))
+        self.receive()
+
+    def receive(self) -> None:
+        """Read what came."""
+        self.read(self.client.receive())

@@ -5,7 +5,7 @@ exchanges that record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import evolve
@@ -67,6 +67,7 @@ class Recorded:
 
     :ivar received: of the body.
     :ivar told: everything else, in order.
+    :ivar on_data: is called for each piece of the body.
     """
 
     def __init__(self, head: RequestHead, side: ClientSide, answers: bool) -> None:
@@ -75,6 +76,7 @@ class Recorded:
         self.received = 0
         self.pieces = 0
         self.told: list[Any] = []
+        self.on_data: Callable[[], None] | None = None
         self._answers = answers
 
     def start(self) -> None:
@@ -83,6 +85,8 @@ class Recorded:
     def data(self, data: bytes) -> None:
         self.received += len(data)
         self.pieces += 1
+        if self.on_data is not None:
+            self.on_data()
 
     def end(self, trailers: Iterable[Line]) -> None:
         self.told.append(("end", list(trailers)))
@@ -128,7 +132,7 @@ class Server(HttpServer):
     def connect(self) -> tuple[HttpConnection, Transport]:
         """:returns: a connection, and what it writes to."""
         connection = self.buildProtocol(None)
-        assert connection is not None
+        assert isinstance(connection, HttpConnection)
         transport = Transport()
         connection.makeConnection(transport)
         return connection, transport

@@ -25,6 +25,7 @@ from mtlsgate.errors import START
 from mtlsgate.interfaces import IGate, IProtocolEnvironment
 from mtlsgate.protocols import no_gate
 from mtlsgate.protocols.web import WebConfiguration, plugin, threads, wsgi_call
+from mtlsgate.protocols.web.site import WebSite
 from mtlsgate.testing import Authority, Client, Credential
 from mtlsgate.upstream.state import TargetStates
 from tests.kits.gate import Log, MemoryGate, rule
@@ -205,7 +206,14 @@ class Web:
             WebConfiguration(**attributes), Environment(self.clock, directory)
         )
         rules = None if anyone else [rule(ca=self.authority)]
-        self.gate = MemoryGate(rules, log, application=self.site, clock=self.clock)
+        assert isinstance(self.site, WebSite)
+        self.gate = MemoryGate(
+            rules,
+            log,
+            application=self.site,
+            clock=self.clock,
+            alpn=tuple(self.site.acceptableProtocols()),
+        )
         self.site.doStart()
 
     def client(self, credential: Credential | None = None, **options: Any) -> Client:

@@ -13,6 +13,7 @@ from attrs import Factory, frozen
 from mtlsgate.config import Duration, PeerText, Size
 from mtlsgate.http.authority import is_authority
 from mtlsgate.http.fields import HOP_BY_HOP, folded, is_token, is_value
+from mtlsgate.http2.versions import HttpVersion, version_problems
 from mtlsgate.protocols.http.forwarding import OWN
 from mtlsgate.protocols.http.identity import Detail
 from mtlsgate.text import quoted
@@ -69,6 +70,7 @@ class HttpConfiguration(TargetAttributes):
     :ivar client_cert_chain: whether to send ``Client-Cert-Chain``.
     :ivar x_forwarded_client_cert: the keys of ``X-Forwarded-Client-Cert``.
     :ivar headers: more fields, which may name the client.
+    :ivar http_versions: that clients may choose from, the preferred one first.
     :ivar websockets: whether clients may switch to the WebSocket protocol.
     :ivar max_header_size: of a request's head, in bytes.
     :ivar max_body_size: of a request's body, in bytes.
@@ -92,6 +94,7 @@ class HttpConfiguration(TargetAttributes):
     client_cert_chain: bool = False
     x_forwarded_client_cert: tuple[Detail, ...] = ()
     headers: dict[str, PeerText] = Factory(dict)
+    http_versions: tuple[HttpVersion, ...] = ("2", "1.1")
     websockets: bool = True
     max_header_size: Size = 32 * 1024
     max_body_size: Size = 10 << 30
@@ -112,6 +115,7 @@ class HttpConfiguration(TargetAttributes):
         for name in ("max_requests", "max_websockets", "max_websockets_per_client"):
             if getattr(self, name) < 1:
                 yield name, f"{name} must be 1 or more"
+        yield from version_problems(self.http_versions)
         if self.max_header_size < 1024:
             yield "max_header_size", 'max_header_size must be "1KiB" or more'
         if self.host is not None and not is_authority(self.host):

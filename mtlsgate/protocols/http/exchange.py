@@ -239,14 +239,18 @@ class ForwardedExchange:
         if not self._outgoing.upgrading or upgrade != [b"websocket"]:
             self._give_up(Refusal(502, "the target switched protocols, which nobody asked for"))
             return
+        agreed = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+        try:
+            sent = self._side.switch(head.phrase, [*head.fields_alone(), *agreed])
+        except Refusal as refusal:
+            self._give_up(refusal)
+            return
         self._seat.switch()
         self._responding = self._switched = True
         self._begin_record(101)
         if self._watch is not None:
             self._watch.reset(self._around.websocket_timeout)
         connection.switch()
-        agreed = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-        sent = self._side.switch(head.phrase, [*head.fields_alone(), *agreed])
         if rest:
             self.raw(rest)
         if sent:

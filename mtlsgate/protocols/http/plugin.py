@@ -12,13 +12,13 @@ from zope.interface import implementer
 
 from mtlsgate.config import Misconfigured
 from mtlsgate.http.authority import Asked
-from mtlsgate.http.connection import HttpConnection
 from mtlsgate.http.fields import Line
 from mtlsgate.http.limits import HttpLimits
 from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.refusal import Refusal, own_body
-from mtlsgate.http.server import HttpServer, served_names
-from mtlsgate.http.sides import ClientSide, Exchange, HttpClient
+from mtlsgate.http.server import HttpServer, Versions, served_names
+from mtlsgate.http.sides import ClientConnection, ClientSide, Exchange, HttpClient
+from mtlsgate.http2.versions import versions
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
 from mtlsgate.protocols.http.access import AccessLog, Record, Who, who
 from mtlsgate.protocols.http.capacity import Capacity, CapacityLimits
@@ -59,11 +59,12 @@ class HttpFactory(HttpServer):
         clock: IReactorTime,
         serves: Callable[[str], bool] | None,
         *,
+        versions: Versions,
         rules: ForwardingRules,
         capacity: CapacityLimits,
         surroundings: Surroundings,
     ) -> None:
-        super().__init__(limits, clock, serves)
+        super().__init__(limits, clock, serves, versions=versions, websockets=rules.websockets)
         self.capacity = Capacity(capacity)
         self.rules = rules
         self._around = surroundings
@@ -85,7 +86,7 @@ class HttpFactory(HttpServer):
         super().retire()
         self._around.pool.stop()
 
-    def closed(self, connection: HttpConnection) -> None:
+    def closed(self, connection: ClientConnection) -> None:
         """A client's connection is over."""
         super().closed(connection)
         self._named.pop(connection.client, None)
@@ -143,6 +144,7 @@ class HttpPlugin(NeedsNothing):
             _limits(configuration),
             clock,
             served_names(environment),
+            versions=versions(configuration.http_versions),
             rules=rules,
             capacity=CapacityLimits(
                 requests=configuration.max_requests,

@@ -29,6 +29,7 @@ from zope.interface import implementer
 
 from mtlsgate.config import Located, Misconfigured
 from mtlsgate.http.server import served_names
+from mtlsgate.http2.versions import versions
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolNeeds, IProtocolPlugin
 from mtlsgate.protocols.importing import call, resolve
 from mtlsgate.protocols.web import paths, threads
@@ -72,6 +73,7 @@ class WebPlugin:
             "clock": environment.reactor,
             "serves": served_names(environment),
             "access_log": configuration.access_log,
+            "versions": versions(configuration.http_versions),
         }
         if configuration.wsgi is not None:
             return _wsgi_site(configuration.wsgi, configuration, environment, options)

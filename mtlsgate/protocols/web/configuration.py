@@ -12,6 +12,7 @@ from attrs import frozen
 from mtlsgate.config import Duration, FileName, Located, Size
 from mtlsgate.http.fields import is_token, is_value
 from mtlsgate.http.limits import HttpLimits
+from mtlsgate.http2.versions import HttpVersion, version_problems
 from mtlsgate.protocols.web.files import PAGED, FileRules
 from mtlsgate.text import quoted
 
@@ -64,6 +65,7 @@ class WebConfiguration:
     :ivar header_timeout: seconds for a request's headers to come.
     :ivar keep_alive_timeout: seconds that a connection may be silent.
     :ivar send_timeout: seconds that a client may not read its answer.
+    :ivar http_versions: that clients may choose from, the preferred one first.
     :ivar access_log: whether to log each request.
     """
 
@@ -86,10 +88,12 @@ class WebConfiguration:
     header_timeout: Duration = 10.0
     keep_alive_timeout: Duration = 60.0
     send_timeout: Duration = 60.0
+    http_versions: tuple[HttpVersion, ...] = ("2", "1.1")
     access_log: bool = True
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield what does not go together."""
+        yield from version_problems(self.http_versions)
         given = [one for one in ("wsgi", "resource", "root") if getattr(self, one) is not None]
         if len(given) != 1:
             yield (given[1] if given else None), "set exactly one of wsgi, resource and root"

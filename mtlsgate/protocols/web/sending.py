@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias
 
 from twisted.internet.interfaces import IPullProducer
 from twisted.web.server import NOT_DONE_YET
@@ -89,7 +89,7 @@ class FileProducer:
         if not data:
             # The client must not take what it has for all.
             self.stopProducing()
-            cast(Any, self._request.channel.transport).abortConnection()
+            self._request.channel.cut()
             return False
         if len(data) < size:
             self._left.insert(0, (place + len(data), size - len(data)))

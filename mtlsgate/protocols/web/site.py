@@ -14,6 +14,7 @@ from mtlsgate.http.limits import HttpLimits
 from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.refusal import Refusal, own_body
 from mtlsgate.http.resources import ResourceExchange, ResourceRequest, ResourceServer
+from mtlsgate.http.server import ONLY_HTTP_1, Versions
 from mtlsgate.http.sides import HttpClient
 from mtlsgate.text import loggable
 
@@ -58,12 +59,15 @@ class WebSite(ResourceServer):
         *,
         name: str,
         access_log: bool,
+        versions: Versions = ONLY_HTTP_1,
         max_form_size: int = 0,
     ) -> None:
         """
         :param access_log: whether to log an event for each request.
         """
-        super().__init__(resource, limits, clock, serves, max_form_size=max_form_size)
+        super().__init__(
+            resource, limits, clock, serves, versions=versions, max_form_size=max_form_size
+        )
         self.name = name
         self._access_log = access_log
 

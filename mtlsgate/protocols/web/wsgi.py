@@ -22,8 +22,7 @@ from twisted.web.server import Request
 from twisted.web.wsgi import WSGIResource
 from zope.interface import implementer
 
-from mtlsgate.http.connection import HttpConnection
-from mtlsgate.http.sides import HttpClient
+from mtlsgate.http.sides import ClientConnection, HttpClient
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.protocols.web.site import WebRequest, WebSite
 from mtlsgate.protocols.web.threads import Workers
@@ -172,7 +171,7 @@ def _described(request: Request) -> str:
 
 def _abort(request: WebRequest) -> None:
     if request.channel is not None:
-        cast(Any, request.channel.transport).abortConnection()
+        request.channel.cut()
 
 
 def _send_last(request: WebRequest, head: Head | None, data: bytes) -> None:
@@ -216,12 +215,12 @@ class WsgiSite(WebSite):
         super().stopFactory()
         self._workers.stop()
 
-    def opened(self, connection: HttpConnection) -> None:
+    def opened(self, connection: ClientConnection) -> None:
         """A connection may want threads."""
         super().opened(connection)
         self._workers.connected()
 
-    def closed(self, connection: HttpConnection) -> None:
+    def closed(self, connection: ClientConnection) -> None:
         """It no longer does."""
         super().closed(connection)
         self._workers.disconnected()

@@ -99,6 +99,7 @@ def test_everything_can_be_set(where: Site) -> None:
         client_cert             = true
         client_cert_chain       = true
         x_forwarded_client_cert = ["By", "Hash", "Cert", "Chain", "Subject", "URI", "DNS"]
+        http_versions           = ["1.1", "2"]
         websockets              = false
         max_header_size         = "6KiB"
         max_body_size           = "7MiB"
@@ -128,6 +129,7 @@ def test_everything_can_be_set(where: Site) -> None:
     built = factory(where, text)
     assert built.rules.host == b"app.internal:8080"
     assert built.rules.append_forwarded is True
+    assert built.acceptableProtocols() == [b"http/1.1", b"h2"]
     assert built.limits.head_size == 6 * 1024
     assert built.limits.body_size == 7 << 20
     assert set(built.rules.identity.headers) == {b"X-Client-CN", b"X-Client"}

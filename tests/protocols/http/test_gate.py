@@ -4,6 +4,7 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
 from twisted.internet.error import ConnectionLost
 
+from mtlsgate.http2.versions import HttpVersion
 from mtlsgate.protocols.http.target_pool import RECENT
 from tests.kits.http import GET, OK, HttpGate, fields_of, get, read_response
 
@@ -601,10 +602,20 @@ def test_a_response_underway_goes_on_when_the_gate_stops(http: HttpGate) -> None
 # Servers and names
 
 
-def test_alpn_is_http_1_1(http: HttpGate) -> None:
-    """HTTP/2 is not offered; who asks for it gets HTTP/1.1."""
-    http.configure()
-    assert http.connect(alpn=["h2", "http/1.1"]).negotiated_alpn == "http/1.1"
+@pytest.mark.parametrize(
+    ("versions", "chosen"),
+    [(("2", "1.1"), "h2"), (("1.1", "2"), "http/1.1"), (("1.1",), "http/1.1")],
+)
+def test_alpn_chooses_the_version(
+    http: HttpGate, versions: tuple[HttpVersion, ...], chosen: str
+) -> None:
+    """The gate's order counts; who names no version gets HTTP/1.1."""
+    http.configure(http_versions=versions)
+    assert http.connect(alpn=["http/1.1", "h2"]).negotiated_alpn == chosen
+    client = http.connect()
+    client.send(GET)
+    http.backend.send(OK)
+    assert read_response(client.receive()).body == b"ok"
 
 
 @pytest.mark.parametrize(

@@ -90,10 +90,15 @@ def test_a_root_is_a_directory_beside_the_configuration(here: Site) -> None:
     assert isinstance(loaded.gate.application.resource, Files)
 
 
-def test_http_1_is_all_that_is_offered(here: Site) -> None:
-    """Also where Twisted could speak HTTP/2, which has other limits."""
-    (loaded,) = here.load(web('root = "files"')).servers
-    assert loaded.gate.context.policy.alpn == (b"http/1.1",)
+@pytest.mark.parametrize(
+    ("written", "offered"),
+    [("", (b"h2", b"http/1.1")), ('http_versions = ["1.1"]', (b"http/1.1",))],
+)
+def test_http_2_is_offered_unless_it_is_not_wanted(
+    here: Site, written: str, offered: tuple[bytes, ...]
+) -> None:
+    (loaded,) = here.load(web(f'root = "files"\n{written}')).servers
+    assert loaded.gate.context.policy.alpn == offered
 
 
 ONE = "set exactly one of wsgi, resource and root"
@@ -103,6 +108,14 @@ ONE = "set exactly one of wsgi, resource and root"
     ("lines", "expected"),
     [
         ([], f"3:1: {ONE}"),
+        (
+            ['root = "files"', 'http_versions = ["2"]'],
+            '5:1: http_versions must have "1.1", which clients without ALPN speak',
+        ),
+        (
+            ['root = "files"', 'http_versions = ["1.1", "1.1"]'],
+            "5:1: http_versions names a version twice",
+        ),
         ([f'wsgi = "{M}:app"', 'root = "files"'], f"5:1: {ONE}"),
         ([f'resource = "{M}:Root"', f'wsgi = "{M}:app"'], f"4:1: {ONE}"),
         (['root = "files"', "threads = 3"], "5:1: threads goes with wsgi alone"),

@@ -1,0 +1,475 @@
+"""
+A client's HTTP/2 connection: its streams, whose turn it is, and how long the client may take.
+
+Its stages and their time limits are those of HTTP/1.1, the table in `mtlsgate.http.stages`:
+BUSY while there are streams, each of which has limits of its own for its body and response,
+IDLE between.
+"""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from collections import deque
+from typing import Any
+
+from h2.errors import ErrorCodes
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mtlsgate.http.checks import check
+from mtlsgate.http.deadline import Deadline
+from mtlsgate.http.reading import RequestHead
+from mtlsgate.http.refusal import Refusal
+from mtlsgate.http.sides import HttpClient, Owner, client_of
+from mtlsgate.http.stages import TABLE, HttpStage, Late, seconds_for
+from mtlsgate.http2.faults import ConnectionFault, MalformedRequest
+from mtlsgate.http2.heads import VERSION, Tunnel, request_head, trailer_lines
+from mtlsgate.http2.session import (
+    LAST_CALL,
+    MAX_STREAMS,
+    Answered,
+    Came,
+    Event,
+    Leaving,
+    Opened,
+    Requested,
+    Reset,
+    Session,
+    Trailed,
+)
+from mtlsgate.http2.stream import PROGRESS, Http2Stream
+
+#: How many requests, and how many other events, are read before others get a turn.
+_REQUESTS_AT_ONCE = 16
+_EVENTS_AT_ONCE = 256
+#: Seconds for a client to learn that no more requests are wanted, if it does not say so.
+_LAST_CALL = 1.0
+#: What stands for a request that could not be read.
+_UNREAD = RequestHead(b"GET", b"*", VERSION, (), 0)
+_OVER = (HttpStage.ENDED, HttpStage.LOST)
+
+
+@implementer(IPushProducer)
+class Http2Connection(Protocol):
+    """
+    One client's connection.
+
+    :ivar client: the client.
+    :ivar stage: what it waits for.
+    :ivar session: frames and windows.
+    :ivar limits: what the client is held to.
+    :ivar clock: the reactor.
+    :ivar _streams: those that are not over, by number.
+    :ivar _ready: those of them that have something to write, in turn.
+    :ivar _congested: whether the client's socket takes no more for now.
+    :ivar _writing: whether streams are written right now.
+    :ivar _looping: whether events are read right now.
+    :ivar _again: the call that reads on in the reactor's next turn.
+    :ivar _last_call: the call that ends the time for more requests.
+    :ivar _retiring: whether the client was told that none are wanted.
+    :ivar _deaf: whether more of them are refused.
+    :ivar _deadline: the time limit of the stage.
+    :ivar _stall: the time limit for a client that takes nothing.
+    :ivar _stalled: whether it runs.
+    :ivar _sent_before: bytes of bodies that were sent before it began.
+    :ivar _reading: whether the transport is reading.
+    """
+
+    transport: Any
+    client: HttpClient
+    _congested = False
+    _writing = False
+    _looping = False
+    _again: IDelayedCall | None = None
+    _last_call: IDelayedCall | None = None
+    _retiring = False
+    _deaf = False
+    _stalled = False
+    _sent_before = 0
+    _reading = True
+
+    def __init__(self, server: Owner, address: IAddress | None) -> None:
+        self._server = server
+        self._address = address
+        self.limits = server.limits
+        self.clock = server.clock
+        self.session = Session(
+            server.clock.seconds, server.limits.head_size, websockets=server.websockets
+        )
+        self._streams: dict[int, Http2Stream] = {}
+        self._ready: deque[Http2Stream] = deque()
+        self._deadline = Deadline(server.clock, self._late)
+        self._stall = Deadline(server.clock, self._took_nothing)
+        self.stage = HttpStage.FIRST
+
+    def connectionMade(self) -> None:
+        """Identify the client, and tell it the settings."""
+        self.client = client_of(self.transport, self._address)
+        self.transport.registerProducer(self, True)
+        self._server.opened(self)
+        self._enter(HttpStage.FIRST)
+        self.flush()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell the exchanges, and clean up."""
+        self.stage = HttpStage.LOST
+        self._deadline.cancel()
+        self._stall.cancel()
+        for call in (self._again, self._last_call):
+            if call is not None and call.active():
+                call.cancel()
+        self._lose_streams("the client left", reason)
+        self._server.closed(self)
+
+    def _lose_streams(self, cause: str, reason: Failure) -> None:
+        for stream in tuple(self._streams.values()):
+            stream.was_reset(cause, reason)
+
+    # Reading.
+
+    def dataReceived(self, data: bytes) -> None:
+        """Read frames."""
+        if self.stage in _OVER:
+            return
+        try:
+            self.session.feed(data)
+        except ConnectionFault as fault:
+            self._fail(fault)
+        self._read()
+
+    def _read(self) -> None:
+        """Read what has come, up to a limit; the rest follows in the next turn."""
+        if self._looping:
+            return
+        self._looping = True
+        requests = 0
+        try:
+            for _ in range(_EVENTS_AT_ONCE):
+                event = None if self.stage in _OVER else self.session.next()
+                if event is None:
+                    break
+                self._take(event)
+                requests += isinstance(event, Requested)
+                if requests == _REQUESTS_AT_ONCE:
+                    self._read_later()
+                    break
+            else:
+                self._read_later()
+        except ConnectionFault as fault:
+            self._fail(fault)
+        finally:
+            self._looping = False
+        if self.stage in _OVER:
+            return
+        arriving = self._streams.get(self.session.begun_data or 0)
+        if arriving is not None:
+            arriving.proceeds()
+        self._settle()
+        self._write()
+        self._watch_transport()
+
+    def _read_later(self) -> None:
+        if self._again is None:
+            self._again = self.clock.callLater(0, self._read_again)
+
+    def _read_again(self) -> None:
+        self._again = None
+        self._read()
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Requested():
+                self._begin(event)
+            case Came():
+                self._take_body(event)
+            case Trailed():
+                self._take_trailers(event)
+            case Opened():
+                self._window_opened(event.stream)
+            case Reset():
+                self._was_reset(event)
+            case Leaving():
+                self._retiring = self._deaf = True
+            case Answered():
+                if event.data == LAST_CALL:
+                    self._end_last_call()
+
+    def _begin(self, event: Requested) -> None:
+        """:raises ConnectionFault: if the client does such things too often."""
+        number = event.stream
+        if self._deaf or len(self._streams) >= MAX_STREAMS:
+            # RFC 9113, 5.1.2 and 6.8: it may be sent again, elsewhere.
+            self.session.reset(number, ErrorCodes.REFUSED_STREAM)
+            self.session.blame()
+            return
+        tunnel = Tunnel(b64encode(os.urandom(16))) if self._server.websockets else None
+        try:
+            head = request_head(
+                event.fields, ended=event.ended, max_size=self.limits.head_size, tunnel=tunnel
+            )
+        except MalformedRequest as error:
+            self._refuse_unread(event, Refusal(400, error.cause), error)
+            self.session.blame()
+            return
+        except Refusal as refusal:
+            self._refuse_unread(event, refusal, None)
+            return
+        if tunnel is not None and head.values(b"sec-websocket-key") != [tunnel.key]:
+            tunnel = None
+        stream = self._add(event, head, tunnel)
+        try:
+            asked = check(head, self.client.server_name, self._server.serves, self.limits)
+            exchange = self._server.exchange(head, asked, stream)
+        except Refusal as refusal:
+            self._server.refused(self.client, head, refusal)
+            stream.refuse(refusal)
+            return
+        stream.begin(exchange)
+        if self._server.retired or not self.limits.keeps:
+            self.retire()
+
+    def _refuse_unread(
+        self, event: Requested, refusal: Refusal, error: MalformedRequest | None
+    ) -> None:
+        self._server.refused(self.client, None, refusal)
+        stream = self._add(event, _UNREAD, None)
+        if error is None:
+            stream.refuse(refusal)
+        else:
+            stream.refuse_malformed(refusal)
+
+    def _add(self, event: Requested, head: RequestHead, tunnel: Tunnel | None) -> Http2Stream:
+        stream = Http2Stream(self, event.stream, head, ended=event.ended, tunnel=tunnel)
+        self._streams[event.stream] = stream
+        self._enter(HttpStage.BUSY)
+        return stream
+
+    def _take_body(self, event: Came) -> None:
+        stream = self._streams.get(event.stream)
+        if stream is None:
+            return
+        try:
+            if event.data:
+                stream.came(event.data)
+            if event.ended:
+                stream.came_to_end()
+        except MalformedRequest as error:
+            stream.malformed(error)
+            self.session.blame()
+
+    def _take_trailers(self, event: Trailed) -> None:
+        stream = self._streams.get(event.stream)
+        if stream is None:
+            return
+        try:
+            stream.came_to_end(trailer_lines(event.fields, self.limits.head_size))
+        except MalformedRequest as error:
+            stream.malformed(error)
+            self.session.blame()
+
+    def _was_reset(self, event: Reset) -> None:
+        stream = self._streams.get(event.stream)
+        if stream is not None:
+            who = "client" if event.by_client else "gate"
+            cause = f"the {who} reset the stream, with {_name(event.code)}"
+            stream.was_reset(cause, Failure(ConnectionAborted()))
+
+    def _fail(self, fault: ConnectionFault) -> None:
+        """The connection cannot go on; the client was told why."""
+        self._server.refused(self.client, None, Refusal(400, f"{_name(fault.code)}: {fault.cause}"))
+        self._lose_streams(fault.cause, Failure(ConnectionAborted()))
+        self.close(refused=True)
+
+    # Writing: streams take turns, one frame each.
+
+    def flush(self) -> None:
+        """Send what the session has to send (`Carrier`)."""
+        data = self.session.outgoing()
+        if data and self.stage is not HttpStage.LOST:
+            self.transport.write(data)
+
+    def write_soon(self, stream: Http2Stream) -> None:
+        """Let the stream write, when it is its turn (`Carrier`)."""
+        if not stream.is_queued:
+            stream.is_queued = True
+            self._ready.append(stream)
+        self._write()
+
+    def _write(self) -> None:
+        """Let streams write as long as the client takes it."""
+        if self._writing:
+            return
+        self._writing = True
+        ready = self._ready
+        try:
+            while ready and not self._congested and self.stage not in _OVER:
+                stream = ready.popleft()
+                more = stream.write()
+                self.flush()
+                if more:
+                    ready.append(stream)
+                    continue
+                if stream.has_output and not stream.waits_for_window:
+                    # The window of the connection is closed, for all of them.
+                    ready.appendleft(stream)
+                    break
+                stream.is_queued = False
+                stream.wrote()
+        finally:
+            self._writing = False
+        self.flush()
+        self._watch_stall()
+
+    def _window_opened(self, number: int | None) -> None:
+        if number == 0:
+            return
+        found = self._streams.values() if number is None else [self._streams.get(number)]
+        for stream in tuple(found):
+            if stream is not None and stream.has_output and not stream.is_queued:
+                stream.is_queued = True
+                self._ready.append(stream)
+
+    # Backpressure: the transport says when the client does not read.
+
+    def pauseProducing(self) -> None:
+        """The client takes no more for now."""
+        self._congested = True
+        self._watch_stall()
+
+    def resumeProducing(self) -> None:
+        """The client takes bytes again."""
+        self._congested = False
+        self._stalled = False
+        self._write()
+
+    def stopProducing(self) -> None:
+        """Do nothing: `connectionLost` follows."""
+
+    def _watch_transport(self) -> None:
+        """Let the transport read, unless there is enough to do."""
+        # After the end TLS waits for the client's close_notify.
+        wants = self._again is None or self.stage is HttpStage.ENDED
+        if wants != self._reading and self.stage is not HttpStage.LOST:
+            self._reading = wants
+            if wants:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    # Streams that are over.
+
+    def over(self, stream: Http2Stream) -> None:
+        """A stream is over (`Carrier`)."""
+        self._streams.pop(stream.number, None)
+        if not self._looping:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Choose the stage anew."""
+        if self.stage in _OVER or self._streams:
+            return
+        if self._deaf:
+            self.flush()
+            self.close()
+        elif self.session.in_head:
+            self._enter_once(HttpStage.HEAD)
+        elif self.stage in (HttpStage.BUSY, HttpStage.HEAD):
+            self._enter(HttpStage.IDLE)
+
+    # Time limits.
+
+    def _enter_once(self, stage: HttpStage) -> None:
+        if self.stage is not stage:
+            self._enter(stage)
+
+    def _enter(self, stage: HttpStage, *, refused: bool = False) -> None:
+        before, self.stage = self.stage, stage
+        if before is HttpStage.FIRST and stage is HttpStage.HEAD:
+            return
+        self._deadline.within(
+            seconds_for(stage, self.limits, congested=False, client_waits=False, refused=refused)
+        )
+
+    def _late(self) -> None:
+        rule = TABLE[self.stage]
+        if rule.late is Late.RESET:
+            self.cut()
+            return
+        if rule.late is Late.TOLD:
+            cause = rule.cause.format(seconds=rule.time(self.limits))
+            self._server.refused(self.client, None, Refusal(408, cause))
+        self.close()
+
+    def _watch_stall(self) -> None:
+        """Limit the time in which nothing of what waits can be sent."""
+        stalled = self._congested or bool(self._ready)
+        progress = self.session.sent - self._sent_before >= PROGRESS
+        if stalled and (progress or not self._stalled):
+            self._sent_before = self.session.sent
+            self._stall.within(self.limits.send_timeout)
+        elif not stalled:
+            self._stall.within(None)
+        self._stalled = stalled
+
+    def _took_nothing(self) -> None:
+        cause = f"the client took nothing for {self.limits.send_timeout:g} s"
+        self._lose_streams(cause, Failure(TimeoutError(cause)))
+        self.cut()
+
+    # Ending.
+
+    def retire(self) -> None:
+        """Take no more requests, once the client knows, and end after the last response."""
+        if self._retiring or self.stage in _OVER:
+            return
+        self._retiring = True
+        self.session.announce()
+        self.flush()
+        self._last_call = self.clock.callLater(_LAST_CALL, self._end_last_call)
+
+    def _end_last_call(self) -> None:
+        if self._last_call is not None and self._last_call.active():
+            self._last_call.cancel()
+        self._last_call = None
+        if self.stage in _OVER or self._deaf:
+            return
+        self._deaf = True
+        self.session.close()
+        self.flush()
+        if not self._looping:
+            self._settle()
+
+    def close(self, *, refused: bool = False) -> None:
+        """
+        End the connection when everything is written.  What still comes is dropped.
+
+        :param refused: whether the client only has to read why.
+        """
+        if self.stage in _OVER:
+            return
+        self.session.leave(ErrorCodes.NO_ERROR)
+        self.flush()
+        self._enter(HttpStage.ENDED, refused=refused)
+        self._stall.within(None)
+        self._watch_transport()
+        # TLS does not end while a producer is registered.
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def cut(self) -> None:
+        """End the connection so that it does not look like the end of a response."""
+        if self.stage not in _OVER:
+            self._enter(HttpStage.ENDED)
+        self._stall.within(None)
+        self.transport.abortConnection()
+
+
+def _name(code: int) -> str:
+    try:
+        return ErrorCodes(code).name
+    except ValueError:
+        return f"error {code:#x}"
