@@ -53,6 +53,7 @@ class Occupant:
     :ivar is_default: whether it answers to every other name.
     :ivar proxies: whether a PROXY header is read, and from whom.
     :ivar starttls: how its clients ask for TLS, or None.
+    :ivar is_server: whether it could share an address by names.
     """
 
     heading: str
@@ -61,6 +62,7 @@ class Occupant:
     is_default: bool = False
     proxies: tuple[str | None, frozenset[str]] = (None, frozenset())
     starttls: str | None = None
+    is_server: bool = True
 
     @classmethod
     def of_server(cls, server: model.Server) -> Occupant:
@@ -196,7 +198,8 @@ def _problem(use: _Use, other: _Use) -> str:
     """:returns: why two servers cannot share an address."""
     there = f"line {other.at.line}, column {other.at.column}"
     mine, theirs = use.server, other.server
-    if mine is theirs or use.address != other.address:
+    may_share = mine.is_server and theirs.is_server
+    if mine is theirs or use.address != other.address or not may_share:
         return f"is taken: see {there}"
     if mine.starttls != theirs.starttls:
         return (

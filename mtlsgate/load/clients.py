@@ -70,7 +70,7 @@ class ReadClient:
     @property
     def occupant(self) -> Occupant:
         """The client gate, as far as addresses are concerned."""
-        return Occupant(self.block.heading, self.configuration.hosts)
+        return Occupant(self.block.heading, self.configuration.hosts, is_server=False)
 
 
 class ClientReader:

@@ -44,7 +44,8 @@ def describe_client(client: LoadedClient, where: Iterable[str]) -> str:
     shown = "no certificate" if leaf is None else leaf.chain[0].subject.rfc4514_string()
     names = " or ".join(target.text for target in gate.targets)
     return printable(
-        f"{gate.name}: listening on {', '.join(where)} in plaintext; connects to {names} as {shown}"
+        f"{gate.name}: listening on {', '.join(where)}; client gate in plaintext; "
+        f"connects to {names} as {shown}"
     )
 
 

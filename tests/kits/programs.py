@@ -138,7 +138,8 @@ def gate(
         watchdog = threading.Timer(_PATIENCE, process.kill)
         watchdog.start()
         try:
-            for _ in range(((cwd or Path()) / config).read_text().count("\nserver ")):
+            text = ((cwd or Path()) / config).read_text()
+            for _ in range(text.count("\nserver ") + text.count("\nclient ")):
                 running.read_until(": listening on ")
             yield running
         finally:
