@@ -238,6 +238,7 @@ class Mounted:
         if "target" in self.volumes:
             self.volumes["target"].update({"ca.crt": self.internal.pem})
         words = container["args"]
+        assert parses(words)
         assert words[-2] == "--config"
         self.config = root / words[-1][1:]
 
