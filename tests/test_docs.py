@@ -379,6 +379,12 @@ def is_test_command(command: str) -> bool:
     return "pip install" in command and "pytest" in command
 
 
+def is_run_for_readme(page: Path, command: str) -> bool:
+    """:returns: whether it installs as the README does, whose own command is run."""
+    installed = "pip install" in command and page != README
+    return installed and any(command in one.text for one in samples("sh") if one.page == README)
+
+
 class Shell:
     """
     What the reader of a page does in a terminal.
@@ -509,7 +515,7 @@ def test_commands_do_what_the_page_says(page: Path, shell: Shell) -> None:
     for sample in samples("sh", "console"):
         if sample.page == page:
             for command, expected in commands(sample):
-                if not is_test_command(command):
+                if not (is_test_command(command) or is_run_for_readme(page, command)):
                     shell.run(command, expected)
 
 
@@ -654,6 +660,20 @@ def test_the_tests_that_standards_name_exist() -> None:
     assert len(named) > 40
     for name in named:
         assert (ROOT / "tests" / f"{name}.py").is_file(), name
+
+
+def test_the_tests_that_drills_name_exist() -> None:
+    """operations.md names tests that exist, one at least for each drill."""
+    text = sections(DOCS / "operations.md", 2)["Drills"]
+    rows = re.findall(r"^\| (?!-|drill|behaviour)(.*) \|$", text, re.MULTILINE)
+    assert len(rows) > 40
+    for row in rows:
+        named = re.findall(r"`([\w/]*\btest_\w+)::(test_\w+)`", row)
+        assert named, row
+        for module, name in named:
+            path = ROOT / "tests" / f"{module}.py"
+            assert path.is_file(), row
+            assert re.search(rf"^def {name}\(", path.read_text(), re.MULTILINE), (module, name)
 
 
 @pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("[A-Z]*.md")], ids=lambda page: page.name)
