@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import Any, TypeAlias, cast
+from functools import lru_cache, partial
+from typing import Any, TypeAlias
 
 from attrs import frozen
 from h2 import events as h2_events
@@ -43,9 +43,6 @@ MAX_STREAMS = 100
 STREAM_WINDOW = 128 * 1024
 #: Bytes of bodies that may be underway on a connection.
 CONNECTION_WINDOW = 1024 * 1024
-#: The largest table that compresses responses.  A client may allow more, but it is this side's
-#: memory, and it is searched field by field.
-MAX_TABLE = 4096
 #: RFC 7541, 4.1: what each field counts besides its bytes.
 _PER_FIELD = 32
 #: RFC 9113, 6.8.
@@ -148,16 +145,33 @@ class _Decoder(Decoder):
 
 
 class _Encoder(Encoder):
-    """An encoder whose table does not grow with what the client allows."""
+    """
+    Keeps nothing of a response in a table.
 
-    @property
-    def header_table_size(self) -> int:
-        """How large the table is."""
-        return self.header_table.maxsize
+    So no response tells anything of another by its size, a connection needs no memory for it, and
+    the same field is always the same bytes, which need not be worked out again.
+    """
 
-    @header_table_size.setter
-    def header_table_size(self, value: int) -> None:
-        cast(Any, Encoder.header_table_size).fset(self, min(value, MAX_TABLE))
+    def encode(self, headers: Any, huffman: bool = True) -> bytes:
+        """:returns: a header block."""
+        # First what HPACK wants to say of its table, when the client changed its size.
+        return super().encode(()) + b"".join(map(_encoded, headers))
+
+
+def _encoded(field: Line) -> bytes:
+    name, value = field
+    if len(name) + len(value) > _SHORT or name == b"set-cookie":
+        return _encode(name, value)
+    return _remembered(name, value)
+
+
+def _encode(name: bytes, value: bytes) -> bytes:
+    # The third says that it is not to be indexed.
+    return Encoder().encode([(name, value, True)])
+
+
+_SHORT = 64
+_remembered = lru_cache(2048)(_encode)
 
 
 class _Streams(H2Connection):

@@ -51,6 +51,7 @@ class FrameClient:
     def __init__(self) -> None:
         self.encoder = Encoder()
         self._decoder = Decoder()
+        self._decoder.max_allowed_table_size = 2**32 - 1
         self._buffer = b""
         self._block = b""
         self.frames: list[Frame] = []

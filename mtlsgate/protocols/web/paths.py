@@ -88,12 +88,12 @@ class Directory:
         :returns: what is there, which is in the directory.
         :raises NotThere: if there is nothing, or nothing that may be seen.
         """
-        root = os.path.realpath(self.path)
+        root = _real(self.path)
         return _open(root, os.path.join(root, *names))
 
     def visible(self, names: Sequence[str]) -> Iterator[str]:
         """Yield the names in a directory that could be asked for, sorted."""
-        root = os.path.realpath(self.path)
+        root = _real(self.path)
         directory = os.path.join(root, *names)
         try:
             found = sorted(os.listdir(directory))
@@ -111,29 +111,36 @@ class Directory:
 
 def _open(root: str, path: str) -> Opened:
     try:
-        real = os.path.realpath(path, strict=True)
+        # Only to name what is there: this opens no device and waits for no writer of a FIFO.
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except (OSError, ValueError):
         raise NotThere(404) from None
-    if not _inside(root, real):
-        raise NotThere(404)
     try:
-        # Not blocking, for a FIFO that nobody writes to.
-        descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        # What is asked is what was opened, whatever became of the path since.
+        opened = f"{DESCRIPTORS}/{place}"
+        status = os.fstat(place)
+        kind = stat.S_IFMT(status.st_mode)
+        if kind not in (stat.S_IFREG, stat.S_IFDIR) or not _inside(root, os.readlink(opened)):
+            raise NotThere(404)
+        return Opened(os.open(opened, os.O_RDONLY | os.O_CLOEXEC), status)
     except PermissionError:
         raise NotThere(403) from None
     except OSError:
         raise NotThere(404) from None
+    finally:
+        os.close(place)
+
+
+def _real(path: str) -> str:
+    """:returns: where a directory is, without symbolic links."""
     try:
-        status = os.fstat(descriptor)
-        # Ask what was opened: the path may have changed since it was resolved.
-        opened = os.readlink(f"{DESCRIPTORS}/{descriptor}")
-        kind = stat.S_IFMT(status.st_mode)
-        if kind not in (stat.S_IFREG, stat.S_IFDIR) or not _inside(root, opened):
-            raise NotThere(404)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return Opened(descriptor, status)
+        place = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        raise NotThere(404) from None
+    try:
+        return os.readlink(f"{DESCRIPTORS}/{place}")
+    finally:
+        os.close(place)
 
 
 def _inside(root: str, real: str) -> bool:

@@ -224,7 +224,11 @@ def test_what_is_no_file_is_not_opened(serve: Serve, root: Path) -> None:
 def test_what_may_not_be_read_is_forbidden(
     serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def denied(*args: Any, **kwargs: Any) -> int:
+    real = os.open
+
+    def denied(path: str, flags: int) -> int:
+        if flags & os.O_PATH:
+            return real(path, flags)
         raise PermissionError
 
     monkeypatch.setattr("mtlsgate.protocols.web.paths.os.open", denied)
