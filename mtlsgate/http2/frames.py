@@ -137,6 +137,9 @@ class FrameReader:
         self._check_order(kind, flags)
         if len(buffer) < _HEADER + size:
             return None
+        if kind is Kind.WINDOW_UPDATE and size:
+            # RFC 9113, 6.9: the highest bit means nothing; hyperframe takes it for a number's.
+            buffer[_HEADER] &= 0x7F
         octets = bytes(buffer[: _HEADER + size])
         del buffer[: _HEADER + size]
         self._first = False

@@ -19,7 +19,7 @@ from mtlsgate.http.fields import Line
 from mtlsgate.http.limits import HttpLimits
 from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.refusal import Refusal
-from mtlsgate.http.server import HttpServer
+from mtlsgate.http.server import ONLY_HTTP_1, HttpServer, Versions
 from mtlsgate.http.sides import ClientSide, Exchange, HttpClient
 
 LIMITS = HttpLimits(
@@ -115,15 +115,25 @@ class Server(HttpServer):
     :ivar refusals: of what had no exchange.
     """
 
-    def __init__(self, *, answers: bool = True, **limits: Any) -> None:
+    def __init__(
+        self,
+        *,
+        answers: bool = True,
+        versions: Versions = ONLY_HTTP_1,
+        websockets: bool = False,
+        **limits: Any,
+    ) -> None:
         self.time = Turns()
-        super().__init__(evolve(LIMITS, **limits), self.time)
+        super().__init__(
+            evolve(LIMITS, **limits), self.time, versions=versions, websockets=websockets
+        )
         self.answers = answers
+        self.answers_to: Callable[[RequestHead], bool] = lambda head: True
         self.exchanges: list[Recorded] = []
         self.refusals: list[Refusal] = []
 
     def exchange(self, head: RequestHead, asked: Asked, side: ClientSide) -> Exchange:
-        self.exchanges.append(Recorded(head, side, self.answers))
+        self.exchanges.append(Recorded(head, side, self.answers and self.answers_to(head)))
         return self.exchanges[-1]
 
     def refused(self, client: HttpClient, head: RequestHead | None, refusal: Refusal) -> None:
