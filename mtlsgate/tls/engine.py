@@ -34,6 +34,11 @@ from mtlsgate.tls.trust import encoded
 _RECORD = 2**14
 _RECORD_OVERHEAD = 256
 
+#: How many bytes come before a record's content: its type, a version and its length.
+_RECORD_HEAD = 5
+#: The type of records with what the other side's application wrote.
+_APPLICATION_DATA = 23
+
 #: The most bytes of several records that are returned as one piece.
 PIECE = 2**18
 
@@ -75,13 +80,20 @@ class Engine:
     :ivar _waiting: bytes that were fed but not yet passed to OpenSSL.
     :ivar _sealed: OpenSSL's output that nobody has taken yet.
     :ivar _is_dry: whether OpenSSL has nothing more to read.
+    :ivar _left: how many bytes of the latest record have not been fed yet; None if that
+        is not known.
+    :ivar _is_one_record: whether what was fed last is one whole record.
+    :ivar _may_answer: whether OpenSSL may have something to send of its own.
     """
 
     __slots__ = (
         "_conclude",
         "_connection",
         "_is_dry",
+        "_is_one_record",
         "_is_open",
+        "_left",
+        "_may_answer",
         "_met",
         "_refusal",
         "_sealed",
@@ -105,6 +117,8 @@ class Engine:
         self._connection: EngineConnection | None = connection
         self._conclude = conclude
         self._is_open = self.is_handshaken = self._is_dry = False
+        self._left: int | None = 0
+        self._is_one_record, self._may_answer = False, True
         self._met: Event | SSL.Error | None = None
         self.verdict: Admitted | Rejection | None = None
         self.received = self.sent = 0
@@ -117,11 +131,29 @@ class Engine:
     def feed(self, data: bytes) -> None:
         """:param data: the bytes that arrived."""
         if data and self._connection is not None:
+            self._find_records(data)
+            if not self._is_dry:
+                # OpenSSL still has something of before.
+                self._is_one_record = False
             if self._waiting:
                 data = bytes(self._waiting) + data
             self._waiting = memoryview(data)
-            self._is_dry = False
+            self._is_dry, self._may_answer = False, True
             self._refill(self._connection)
+
+    def _find_records(self, data: bytes) -> None:
+        """Follow where records begin (RFC 8446, 5.1), to know when one came alone."""
+        place, end = self._left, len(data)
+        if place is None:
+            return
+        self._is_one_record = place == 0 and data[0] == _APPLICATION_DATA
+        count = 0
+        while place + _RECORD_HEAD <= end:
+            place += _RECORD_HEAD + int.from_bytes(data[place + 3 : place + _RECORD_HEAD])
+            count += 1
+        self._is_one_record = self._is_one_record and count == 1 and place == end
+        # In the middle of a record's head it is not worth while to go on.
+        self._left = place - end if place >= end else None
 
     def _refill(self, connection: EngineConnection) -> bool:
         """:returns: whether OpenSSL got some of the waiting bytes."""
@@ -178,6 +210,9 @@ class Engine:
                 try:
                     records.append(connection.recv(_RECORD))
                     size += len(records[-1])
+                    if self._is_one_record and len(records) == 1:
+                        # To ask OpenSSL for more, or for an answer, costs an exception each.
+                        self._is_dry, self._may_answer = True, bool(self._sealed)
                     continue
                 except SSL.WantReadError:
                     pass
@@ -219,6 +254,11 @@ class Engine:
         return self._is_open and not self._is_dry
 
     # Bytes out.
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether `outgoing` may return something though nothing was written."""
+        return self._may_answer
 
     def write(self, data: bytes) -> None:
         """

@@ -146,7 +146,7 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
             if self.connected and not self.is_aborted:
                 if self._written:
                     self._encrypt()
-                else:
+                elif engine.may_answer:
                     # Also session tickets that nobody needs: to wait for something to
                     # send with them costs a client with Nagle's algorithm 40 ms.
                     self._answer(engine.outgoing())

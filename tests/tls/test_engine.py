@@ -253,3 +253,70 @@ def test_openssls_memory_stays_small(version: Version, monkeypatch: pytest.Monke
     both.join()
     assert b"".join(one for one in both.events["server"] if isinstance(one, bytes)) == data
     assert most == {"in": 2**15, "out": 2**15}
+
+
+def drained(engine: Engine) -> bytes:
+    """:returns: the bytes that an engine has for the application now."""
+    pieces = []
+    while (event := engine.next()) is not Event.NEEDS_BYTES:
+        assert isinstance(event, bytes)
+        pieces.append(event)
+    return b"".join(pieces)
+
+
+@pytest.mark.parametrize("split", range(1, 64))
+def test_what_came_whole_comes_out_at_once(split: int, version: Version) -> None:
+    """Wherever records are cut on their way, alone or several together: what has come is
+    returned, and nothing is left behind."""
+    both = Joined(context_of([rule(ca=ROOT)]), ALICE, version).join()
+    both.client.write(b"one")
+    first = both.client.outgoing()
+    both.client.write(b"two")
+    both.client.write(b"three")
+    second = both.client.outgoing()
+    stream, received, fed = first + second, b"", 0
+    while fed < len(stream):
+        both.server.feed(stream[fed : fed + split])
+        fed += split
+        received += drained(both.server)
+        if fed >= len(first):
+            assert received.startswith(b"one")
+    assert received == b"onetwothree"
+    both.client.write(b"four")
+    both.server.feed(both.client.outgoing())
+    assert drained(both.server) == b"four"
+
+
+def test_records_that_nobody_has_read_yet_are_not_forgotten(version: Version) -> None:
+    """As while an application has paused: each came alone."""
+    both = Joined(context_of([rule(ca=ROOT)]), ALICE, version).join()
+    for text in (b"one", b"two", b"three"):
+        both.client.write(text)
+        both.server.feed(both.client.outgoing())
+    assert drained(both.server) == b"onetwothree"
+
+
+def test_a_record_that_came_alone_costs_one_call(
+    version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL is asked neither for more nor for an answer of its own: each "no" is an
+    exception, and a question and its answer are most of what connections carry."""
+    both = Joined(context_of([rule(ca=ROOT)]), ALICE, version).join()
+    drained(both.server)
+    calls: list[str] = []
+    for name in ("recv", "bio_read"):
+        original = getattr(EngineConnection, name)
+
+        def counted(
+            self: EngineConnection, size: int, *, name: str = name, original: object = original
+        ) -> bytes:
+            if self is both.server.connection:
+                calls.append(name)
+            return original(self, size)  # type: ignore[operator, no-any-return]
+
+        monkeypatch.setattr(EngineConnection, name, counted)
+    both.client.write(b"question")
+    both.server.feed(both.client.outgoing())
+    assert drained(both.server) == b"question"
+    assert not both.server.may_answer
+    assert calls == ["recv"]
