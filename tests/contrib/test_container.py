@@ -12,7 +12,7 @@ import pytest
 
 from mtlsgate.load.epoch import load
 from tests.kits.contrib import CONTRIB, parses, sample
-from tests.kits.docs import ROOT
+from tests.kits.docs import DOCS, ROOT
 
 CONTAINER = CONTRIB / "container"
 pytestmark = pytest.mark.skipif(not CONTRIB.is_dir(), reason="installed without contrib")
@@ -31,13 +31,13 @@ def of(word: str) -> list[str]:
     return [rest for name, rest in instructions() if name == word]
 
 
-def test_two_stages_of_one_base() -> None:
+def test_both_stages_have_one_base() -> None:
     """The interpreter that the environment was made with is the one that runs it."""
     assert of("FROM") == ["${BASE} AS build", "${BASE}"]
     assert len(of("ARG")) == 1
 
 
-def test_what_is_copied_is_there() -> None:
+def test_everything_that_is_copied_exists() -> None:
     """Everything that a build copies from the checkout is in it, and is all it takes."""
     (environment,) = (one for one in of("COPY") if one.startswith("--from="))
     assert environment == "--from=build /opt/mtlsgate /opt/mtlsgate"
@@ -60,7 +60,7 @@ def test_what_is_copied_is_there() -> None:
     } <= copied
 
 
-def test_nobody_in_particular_runs_it() -> None:
+def test_it_runs_as_a_number_other_than_roots() -> None:
     """The user is a number other than root's, which runAsNonRoot can read, and is the last."""
     (user,) = of("USER")
     assert re.fullmatch(r"[1-9][0-9]*:[1-9][0-9]*", user)
@@ -90,3 +90,16 @@ def test_the_sample_loads(tmp_path: Path) -> None:
     assert epoch.warnings == ()
     # podman stop and docker stop kill after ten seconds.
     assert epoch.settings.drain_timeout < 10
+
+
+def test_the_page_says_what_is_tried() -> None:
+    """The options of container.md are those with which ``try`` builds and runs the image."""
+    tried = (CONTAINER / "try").read_text()
+    (text,) = re.findall(
+        r"^\$ (podman run -d .*?)^\$", (DOCS / "container.md").read_text(), re.M | re.S
+    )
+    options = re.findall(r"--(?!name)[\w-]+(?:[= ][\w/:=]+)?", text)
+    assert len(options) >= 4
+    for option in options:
+        assert option.strip() in tried, option
+    assert "-f contrib/container/Containerfile -t mtlsgate ." in tried

@@ -89,7 +89,7 @@ def test_nothing_names_the_place_where_it_was_made(root: Path) -> None:
     assert not (root / "usr/bin/twistd").exists()
 
 
-def test_what_a_system_finds_where_it_looks(root: Path) -> None:
+def test_files_are_where_a_system_looks(root: Path) -> None:
     """Man pages, completion, an example, and the units of systemd."""
     for name in (
         "usr/share/man/man1/mtlsgate.1.gz",

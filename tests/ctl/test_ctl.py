@@ -244,7 +244,7 @@ def test_probes_ask_ctl(
     assert requests[0].startswith(b"GET " + path + b" HTTP/1.1\r\n")
 
 
-def test_a_probe_finds_nobody(tmp_path: Path) -> None:
+def test_a_probe_fails_where_no_gate_runs(tmp_path: Path) -> None:
     """Where no gate runs, a probe says so, and fails."""
     done = ctl("ready", "--socket", tmp_path / "s")
     assert done.exit_code == 2

@@ -14,7 +14,7 @@ from tests.kits.programs import gate
 pytestmark = pytest.mark.slow
 
 
-def test_a_reload_while_it_drains(site: Site) -> None:
+def test_a_reload_while_it_drains_is_refused(site: Site) -> None:
     """It is refused in a line: no other configuration takes over, and nobody who is connected
     notices. The gate ends with its last connection."""
     site.change("settings {", 'settings {\n  drain_timeout = "1h"')

@@ -14,7 +14,7 @@ from tests.kits.programs import BIN, gate, run
 pytestmark = pytest.mark.slow
 
 
-def test_a_reload_that_may_not_read_the_key(site: Site) -> None:
+def test_a_reload_without_the_key_changes_nothing(site: Site) -> None:
     """It changes nothing and names the file; the gate serves with the key that it has. Once
     the mode is right, the next reload takes over."""
     command = [*obeying_modes(), str(BIN / "twistd"), "-n", "--pidfile="]
@@ -36,7 +36,7 @@ def test_a_reload_that_may_not_read_the_key(site: Site) -> None:
         assert site.is_served(port)
 
 
-def test_a_start_that_may_not_read_the_key(site: Site) -> None:
+def test_a_start_without_the_key_is_refused_in_one_line(site: Site) -> None:
     """It is one line, with the file and its place in the configuration, and exit status 1."""
     (site.path / "server.key").chmod(0)
     start = BIN / "mtlsgate", "run", "--config", site.config

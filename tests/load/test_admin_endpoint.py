@@ -221,7 +221,7 @@ def test_the_protocol_needs_verified_clients(tmp_path: Path) -> None:
         ("[]", "routes is empty, so nothing would be answered"),
     ],
 )
-def test_routes_that_are_none(tmp_path: Path, routes: str, problem: str) -> None:
+def test_wrong_routes_are_refused(tmp_path: Path, routes: str, problem: str) -> None:
     """A misspelt route, or none at all, is an error."""
     text = server(protocol=f'protocol "admin" {{ routes = {routes} }}')
     [said] = site(tmp_path).problems(text)
