@@ -69,7 +69,8 @@ def take(
             if place in but:
                 continue
             if isinstance(place, Path):
-                taken.append(Taken(place, listen_on_unix(place, MODE, BACKLOG, owner)))
+                bound = listen_on_unix(place, MODE, BACKLOG, owner, takeover=endpoint.takeover)
+                taken.append(Taken(place, bound))
             else:
                 taken.append(Taken(place, PlainSocket(bind_tcp(place))))
     except (UnixSocketError, HostError) as error:

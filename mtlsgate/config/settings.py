@@ -141,6 +141,8 @@ class Settings(Defaults):
     :ivar log: what the program logs, how, and where; None for the defaults.
     :ivar user: whom the gate becomes when it is started as root, by name or number.
     :ivar group: likewise; by default the user's.
+    :ivar takeover: whether another gate may listen on the same addresses while this one
+        drains.
     """
 
     environment: str | None = None
@@ -152,6 +154,7 @@ class Settings(Defaults):
     log: Log | None = None
     user: Located[str] | None = None
     group: Located[str] | None = None
+    takeover: bool = False
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield (attribute or None, text) for what is wrong with the block as a whole."""

@@ -21,6 +21,9 @@ _log = Logger("mtlsgate.listening")
 #: The most connections that are accepted in one turn of the reactor.
 _MANY = 64
 
+#: The most connections that are accepted when a listener closes.
+_MOST_WAITING = 4096
+
 #: How many seconds a listener waits after a failure.
 _REST = 1.0
 
@@ -138,6 +141,13 @@ class Listener:
             self._is_closed = True
             self.bound.close()
         return succeed(None)
+
+    def accept_waiting(self) -> None:
+        """Accept what waits now.  The kernel would reset it when the socket is closed,
+        although its clients are connected, as far as they know."""
+        for _ in range(_MOST_WAITING):
+            if not self._is_reading or not self._accept():
+                return
 
     def getHost(self) -> IAddress:
         """:returns: the address it listens on."""

@@ -31,11 +31,13 @@ class SocketAddress:
     :ivar host: an IP address; ``0.0.0.0`` and ``::`` mean every address.
     :ivar port: 0 lets the system choose one.
     :ivar backlog: how many connections may wait to be accepted.
+    :ivar takeover: whether another gate may listen there as well.
     """
 
     host: str
     port: int
     backlog: int = field(default=BACKLOG, eq=False, order=False)
+    takeover: bool = field(default=False, eq=False, order=False)
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -72,11 +74,13 @@ class UnixAddress:
     :ivar path: as written; a relative path starts where the gate was started.
     :ivar mode: the mode of the file, which says who may connect.
     :ivar backlog: how many connections may wait to be accepted.
+    :ivar takeover: whether to take the path over from another gate that listens there.
     """
 
     path: str
     mode: int = UNIX_MODE
     backlog: int = BACKLOG
+    takeover: bool = False
 
     is_local = True
 

@@ -41,12 +41,14 @@ class AdminEndpoint:
     :ivar path: the absolute path of the unix socket, or None.
     :ivar addresses: loopback addresses; empty if there is a unix socket.
     :ivar token: the token that a client must present, or None.
+    :ivar takeover: whether another gate's endpoint may be there as well.
     """
 
     text: str
     path: Path | None = None
     addresses: tuple[SocketAddress, ...] = ()
     token: bytes | None = field(default=None, repr=False)
+    takeover: bool = field(default=False, eq=False)
 
     def __str__(self) -> str:
         return f"{self.text}, with a token" if self.token else self.text
@@ -64,8 +66,10 @@ def read_admin(
     taken: Iterable[Address] = (),
     *,
     offline: bool = False,
+    takeover: bool = False,
 ) -> AdminEndpoint | None:
     """
+    :param takeover: whether another gate's endpoint may be there as well.
     :param files: reads the token.
     :param report: where problems go.
     :param taken: the addresses of servers.
@@ -79,7 +83,7 @@ def read_admin(
         if block.listen.value.startswith("unix:"):
             path = _socket_path(block.listen.value, files.directory)
         else:
-            addresses = _loopback(block.listen.value, offline)
+            addresses = _loopback(block.listen.value, offline, takeover)
             _refuse_overlaps(addresses, taken)
             if block.token is None:
                 report.error(
@@ -99,7 +103,7 @@ def read_admin(
             report.error(error.at, "admin", error.text)
     if len(report.errors) != errors_before:
         return None
-    return AdminEndpoint(block.listen.value, path, addresses, token)
+    return AdminEndpoint(block.listen.value, path, addresses, token, takeover)
 
 
 @frozen
@@ -153,10 +157,10 @@ def _socket_path(text: str, directory: Path) -> Path:
     return path
 
 
-def _loopback(text: str, offline: bool) -> tuple[SocketAddress, ...]:
+def _loopback(text: str, offline: bool, takeover: bool) -> tuple[SocketAddress, ...]:
     """:raises ValueError: if it is not a loopback address."""
     try:
-        host = parse_host(text, offline=offline)
+        host = parse_host(text, offline=offline, takeover=takeover)
     except HostError as error:
         raise ValueError(f"not a place for the admin endpoint ({error}): {_FORMS}") from None
     if offline and not host.addresses:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from typing import Any, cast
 
 from attrs import frozen
@@ -26,7 +27,7 @@ from mtlsgate.load.address_conflicts import Occupant
 from mtlsgate.load.addresses import HostError
 from mtlsgate.load.expiry import Expiry, Kind
 from mtlsgate.load.files import CertificateFiles
-from mtlsgate.load.listen_addresses import Host, parse_host
+from mtlsgate.load.listen_addresses import Host
 from mtlsgate.protocols import ProtocolEnvironment
 from mtlsgate.text import quoted
 from mtlsgate.upstream.checks import ConnectCheck, HealthChecker
@@ -99,9 +100,9 @@ class ClientReader:
         self._now = now
         self._states = states
 
-    def read(self, block: model.Client, *, offline: bool) -> ReadClient | None:
+    def read(self, block: model.Client, parse: Callable[..., Host]) -> ReadClient | None:
         """
-        :param offline: whether to look up no host names.
+        :param parse: as `parse_host`.
         :returns: what the block says; None if the report says what is wrong.
         """
         errors_before = len(self.report.errors)
@@ -109,17 +110,18 @@ class ClientReader:
         if found is None or len(self.report.errors) != errors_before:
             return None
         mode = _MODE if found.allow_uids is None else _MODE_WITH_UIDS
-        hosts = tuple(self._host(one, block, mode, offline) for one in found.hosts)
+        parse = partial(parse, unix_mode=mode)
+        hosts = tuple(self._host(one, block, parse) for one in found.hosts)
         if not found.unsafe_listen:
             for written, host in zip(found.hosts, hosts, strict=True):
                 self._refuse_remote(written, host, block)
         return ReadClient(block, found, hosts)
 
     def _host(
-        self, host: Located[str], block: model.Client, mode: int, offline: bool
+        self, host: Located[str], block: model.Client, parse: Callable[[str], Host]
     ) -> Host | None:
         try:
-            return parse_host(host.value, offline=offline, unix_mode=mode)
+            return parse(host.value)
         except HostError as error:
             name = "this" if looks_like_material(host.value) else quoted(host.value)
             self.report.error(host.at, block.heading, f"hosts: {name}: {error}")

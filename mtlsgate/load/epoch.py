@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from attrs import frozen
@@ -25,26 +24,21 @@ from mtlsgate.config.material import looks_like_material
 from mtlsgate.config.scope import Scope
 from mtlsgate.errors import START, Problem, Report
 from mtlsgate.interfaces import IGate
-from mtlsgate.load.address_conflicts import (
-    Occupant,
-    names_elsewhere,
-    refuse_overlaps,
-    refuse_same_names,
-)
-from mtlsgate.load.addresses import HostError
+from mtlsgate.load.address_conflicts import refuse_same_names
+from mtlsgate.load.addresses import Address
 from mtlsgate.load.admin_endpoint import AdminEndpoint, read_admin
-from mtlsgate.load.applications import Application, ApplicationReader
+from mtlsgate.load.applications import ApplicationReader
 from mtlsgate.load.authorizers import read_authorizer
-from mtlsgate.load.clients import ClientReader, LoadedClient, ReadClient, expiries_of_client
+from mtlsgate.load.clients import ClientReader, LoadedClient, expiries_of_client
 from mtlsgate.load.disk import DISK, FileSource
-from mtlsgate.load.event_loop import ChooseReactor, any_reactor, reactor_for
+from mtlsgate.load.event_loop import ChooseReactor, any_reactor
 from mtlsgate.load.expiry import Expiry, expiries_of
 from mtlsgate.load.file_state import Stamp
 from mtlsgate.load.files import CertificateFiles
-from mtlsgate.load.listen_addresses import Host, parse_host
+from mtlsgate.load.listening_blocks import ListeningBuilder
 from mtlsgate.load.outline import Outline
 from mtlsgate.load.progress import note_if_slow
-from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder, serve
+from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder
 from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
 from mtlsgate.protocols import installed_reactor, no_gate
 from mtlsgate.text import quoted
@@ -182,9 +176,7 @@ class Loading:
     :ivar report: where problems go.
     :ivar directory: where relative paths start.
     :ivar files: reads the files that the configuration names.
-    :ivar servers: builds the servers.
-    :ivar applications: builds the applications behind them.
-    :ivar clients: builds the client gates.
+    :ivar listening: builds the servers and the client gates.
     """
 
     def __init__(
@@ -207,7 +199,6 @@ class Loading:
         self.report = Report(", ".join(names))
         self.directory = base_directory(names[0], source)
         self.files = CertificateFiles(self.directory, self.report, seen, source)
-        self.servers = ServerBuilder(self.files, self.report, now)
         # Do not capture `self`: it would keep all files in memory until the next
         # garbage collection.
         directory, files = self.directory, self.files
@@ -217,13 +208,20 @@ class Loading:
             scope = self._assembled.scope
         self._decoder = Decoder(scope, self.report)
         states = TargetStates() if target_states is None else target_states
-        self.applications = ApplicationReader(self._decoder, self.files, gate, states)
-        self.clients = ClientReader(self._decoder, self.files, now, states)
-        self._choose_reactor = reactor
         self._now = now
-        self._offline = offline
         self._say = say
         self.configuration = self._decode()
+        self.listening = ListeningBuilder(
+            self.report,
+            self.files,
+            ServerBuilder(self.files, self.report, now),
+            ApplicationReader(self._decoder, self.files, gate, states),
+            ClientReader(self._decoder, self.files, now, states),
+            reactor,
+            now,
+            offline,
+            self.configuration is not None and self.configuration.settings.takeover,
+        )
 
     def _assemble(self, names: Sequence[str], scope: Scope) -> Assembled | None:
         """:returns: the files' content; None if the report says what is wrong."""
@@ -251,10 +249,10 @@ class Loading:
         server = self._chosen(decoded.server, name)
         self.report.raise_errors()
         assert server is not None
-        hosts = [self._host(host, server.heading) for host in server.hosts]
+        hosts = self.listening.hosts(server)
         authorizer = read_authorizer(server, self.directory, self.report)
         found = tuple(host for host in hosts if host is not None)
-        parts = self.servers.gate(server, found, decoded.settings, authorizer)
+        parts = self.listening.servers.gate(server, found, decoded.settings, authorizer)
         self.files.refuse_own_in_directories()
         self.report.raise_errors()
         assert parts is not None
@@ -277,13 +275,14 @@ class Loading:
         decoded = self.configuration
         self.report.raise_errors()
         assert decoded is not None
-        hosts = [self._host(host, one.heading) for one in decoded.server for host in one.hosts]
-        hosts += [host for client in self._clients(decoded.client) for host in client.written]
+        hosts = [host for one in decoded.server for host in self.listening.hosts(one)]
+        for client in self.listening.read_clients(decoded.client):
+            hosts += client.written
         found = tuple(host for host in hosts if host is not None)
         taken = [address for host in found for address in host.addresses]
         admin = None
         if decoded.admin is not None:
-            admin = read_admin(decoded.admin, self.files, self.report, taken)
+            admin = self._read_admin(decoded.admin, taken)
         self.report.raise_errors()
         return Outline(self.report.path, found, decoded.settings, admin)
 
@@ -295,7 +294,7 @@ class Loading:
 
     def _built(self, decoded: model.Configuration) -> Epoch:
         with note_if_slow(self._say, self.report.path):
-            found = self._listening(decoded.server, decoded.client, decoded.settings)
+            found = self.listening.all(decoded.server, decoded.client, decoded.settings)
         servers = tuple(server for server in found[0] if server is not None)
         clients = tuple(client for client in found[1] if client is not None)
         refuse_same_names(decoded, self.report)
@@ -319,68 +318,6 @@ class Loading:
         for client in clients:
             yield from expiries_of_client(client)
 
-    def _listening(
-        self,
-        servers: Sequence[model.Server],
-        clients: Sequence[model.Client],
-        settings: model.Settings,
-    ) -> tuple[list[LoadedServer | None], list[LoadedClient | None]]:
-        """:returns: servers and client gates; None for one in error."""
-        hosts = [
-            tuple(self._host(host, server.heading) for host in server.hosts) for server in servers
-        ]
-        read = self._clients(clients)
-        if not self._offline:
-            occupants = map(Occupant.of_server, servers)
-            others = [(one.occupant, one.written) for one in read]
-            refuse_overlaps([*zip(occupants, hosts, strict=True), *others], self.report)
-        elsewhere = names_elsewhere(list(zip(servers, hosts, strict=True)))
-        protocols = [self.applications.read(server.protocol) for server in servers]
-        reactor = reactor_for(settings, protocols, self._choose_reactor, self.report)
-        build = self.applications.build_for
-        return [
-            self._server(
-                server,
-                tuple(host for host in found if host is not None),
-                settings,
-                None if protocol is None else partial(build, server, protocol, reactor, names),
-            )
-            for server, found, protocol, names in zip(
-                servers, hosts, protocols, elsewhere, strict=True
-            )
-        ], [self.clients.build(one, settings, reactor) for one in read]
-
-    def _clients(self, clients: Sequence[model.Client]) -> list[ReadClient]:
-        """:returns: the client gates that are not in error so far."""
-        read = (self.clients.read(client, offline=self._offline) for client in clients)
-        return [one for one in read if one is not None]
-
-    def _server(
-        self,
-        server: model.Server,
-        hosts: tuple[Host, ...],
-        settings: model.Settings,
-        build: Callable[[], Application | None] | None,
-    ) -> LoadedServer | None:
-        """
-        :param build: builds its application; None if its ``protocol`` is in error.
-        """
-        errors_before = len(self.report.errors)
-        authorizer = read_authorizer(server, self.directory, self.report)
-        gate = self.servers.gate(server, hosts, settings, authorizer)
-        application = None if build is None else build()
-        if len(self.report.errors) != errors_before or gate is None or application is None:
-            return None
-        return serve(gate, hosts, application, self._now, self.report)
-
-    def _host(self, host: Located[str], where: str) -> Host | None:
-        try:
-            return parse_host(host.value, offline=self._offline)
-        except HostError as error:
-            name = "this" if looks_like_material(host.value) else quoted(host.value)
-            self.report.error(host.at, where, f"hosts: {name}: {error}")
-            return None
-
     def _admin(
         self, block: model.Admin | None, listening: Iterable[LoadedServer | LoadedClient]
     ) -> AdminEndpoint | None:
@@ -388,7 +325,11 @@ class Loading:
             return None
         hosts = [host for one in listening for host in one.hosts]
         taken = [address for host in hosts for address in host.addresses]
-        return read_admin(block, self.files, self.report, taken, offline=self._offline)
+        return self._read_admin(block, taken)
+
+    def _read_admin(self, block: model.Admin, taken: Iterable[Address]) -> AdminEndpoint | None:
+        offline, takeover = self.listening.offline, self.listening.takeover
+        return read_admin(block, self.files, self.report, taken, offline=offline, takeover=takeover)
 
     def _refuse_output_of_input(self, settings: model.Settings) -> None:
         written: dict[Path, str] = {}
@@ -419,8 +360,10 @@ class Loading:
             for one in (found if isinstance(found, tuple) else (found,))
         ]
         servers = [one for *_, one in unplaced if isinstance(one, model.Server)]
-        self._listening(servers, (), model.Settings())
-        rules, credentials = self.servers.rules, self.servers.credentials
+        clients = [one for *_, one in unplaced if isinstance(one, model.Client)]
+        self.listening.all(servers, clients, model.Settings())
+        applications = self.listening.applications
+        rules, credentials = self.listening.servers.rules, self.listening.servers.credentials
         for where, name, one in unplaced:
             match one:
                 case model.Tls():
@@ -433,9 +376,9 @@ class Loading:
                 case model.ClientCertificate():
                     rules.rule(one, 0)
                 case model.Protocol():
-                    read = self.applications.read(one)
+                    read = applications.read(one)
                     if read is not None:
-                        self.applications.build(read, "", installed_reactor)
+                        applications.build(read, "", installed_reactor)
                 case Material():
                     self.files.read(one, where)
                 case model.Admin():
@@ -443,4 +386,4 @@ class Loading:
                 case model.PinBlock():
                     self.files.certificates(one.leaf_certificate, one.heading)
                 case Located() if name == "hosts":
-                    self._host(one, where)
+                    self.listening.host(one, where)

@@ -9,9 +9,15 @@ import re
 import socket
 from collections.abc import Iterable
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from mtlsgate.load.addresses import UNIX_MODE, Address, HostError, SocketAddress
+from mtlsgate.load.addresses import (
+    UNIX_MODE,
+    Address,
+    HostError,
+    SocketAddress,
+    SystemdAddress,
+)
 from mtlsgate.load.endpoint_strings import parse_endpoint
 
 _HOST_AND_PORT = re.compile(r"(?:(?P<host>\*|\[[^\]]*\]|[^\[\]:/\0]*):)?(?P<port>[0-9]+)\Z")
@@ -39,15 +45,30 @@ class Host:
         return all(address.is_local for address in self.addresses)
 
 
-def parse_host(text: str, *, offline: bool = False, unix_mode: int = UNIX_MODE) -> Host:
+def parse_host(
+    text: str, *, offline: bool = False, unix_mode: int = UNIX_MODE, takeover: bool = False
+) -> Host:
     """
     :param text: ``*:8443``, ``127.0.0.1:8443``, ``[::1]:8443``, ``localhost:8443``,
         ``8443``, or an endpoint string: ``tcp:``, ``tcp6:``, ``unix:``, ``systemd:``.
     :param offline: whether to look up neither names nor this machine's addresses; the
         result cannot be listened on.
     :param unix_mode: the mode of a unix socket, unless the text has one.
+    :param takeover: whether two gates may listen there.
     :raises HostError: if it is none of these, or a name does not resolve.
     """
+    host = _parsed(text, offline, unix_mode)
+    if not takeover:
+        return host
+    return evolve(host, addresses=tuple(map(_for_takeover, host.addresses)))
+
+
+def _for_takeover(address: Address) -> Address:
+    # A socket that the service manager passes is shared already.
+    return address if isinstance(address, SystemdAddress) else evolve(address, takeover=True)
+
+
+def _parsed(text: str, offline: bool, unix_mode: int) -> Host:
     endpoint = parse_endpoint(text, unix_mode)
     if endpoint is not None:
         return Host(text, (endpoint,))

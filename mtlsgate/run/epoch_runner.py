@@ -288,6 +288,7 @@ class EpochRunner:
     def _close(self, key: str) -> None:
         listener = self.listeners.pop(key)
         try:
+            listener.accept_waiting()
             listener.stopListening()
         except Exception:  # noqa: BLE001 -- there are others to be closed
             _log.failure("{place} failed to close", place=key)

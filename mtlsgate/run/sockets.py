@@ -83,7 +83,9 @@ class Sockets:
         if isinstance(address, UnixAddress):
             path = self._directory / address.path
             try:
-                return listen_on_unix(path, address.mode, address.backlog)
+                return listen_on_unix(
+                    path, address.mode, address.backlog, takeover=address.takeover
+                )
             except UnixSocketError as error:
                 raise HostError(str(error)) from error
         passed = self._passed[self._index(address)][1]
@@ -133,6 +135,9 @@ def bind_tcp(address: SocketAddress) -> socket.socket:
     bound = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address.takeover:
+            # Both processes must have set it, and must be of the same user (socket(7)).
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # Linux: what is accepted inherits it.  Nagle's algorithm against delayed
         # acknowledgements costs 40 ms an exchange.
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

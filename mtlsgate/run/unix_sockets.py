@@ -62,26 +62,41 @@ class UnixSocket:
                 self.path.unlink()
 
 
-def listen_on_unix(path: Path, mode: int, backlog: int, owner: Owner = NOBODY_ELSE) -> UnixSocket:
+def listen_on_unix(
+    path: Path,
+    mode: int,
+    backlog: int,
+    owner: Owner = NOBODY_ELSE,
+    *,
+    takeover: bool = False,
+) -> UnixSocket:
     """
     :param mode: of the file: who may connect.
     :param owner: whose the file is to be.
+    :param takeover: whether to take the path from another process that listens there;
+        who has connected to it stays with it.
     :returns: the socket, which nobody else could connect to at any time.
     :raises UnixSocketError: if it cannot be had.
     """
 
     def make() -> socket.socket:
-        _clear(path)
+        is_taken_over = takeover and _is_listened_on(path)
+        if not is_taken_over:
+            _clear(path)
+        name = path.with_name(f".{os.getpid()}.sock") if is_taken_over else path
         # Here, because only the user who makes a socket may change its mode.
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             # Before it has a name, which may lead to something else a moment later.
             os.fchmod(bound.fileno(), mode)
-            _bind(bound, path)
+            _bind(bound, name)
             if owner != NOBODY_ELSE and os.geteuid() == 0:
-                os.chown(path, *owner, follow_symlinks=False)
+                os.chown(name, *owner, follow_symlinks=False)
             bound.listen(backlog)
             bound.setblocking(False)
+            if is_taken_over:
+                # In one step, so that nobody finds no socket.
+                name.rename(path)
         except OSError:
             bound.close()
             raise
@@ -114,21 +129,25 @@ def _clear(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise UnixSocketError(f"cannot listen on {path}: it is there, and is not a socket")
+    if _is_listened_on(path):
+        raise UnixSocketError(
+            f"cannot listen on {path}: another process listens there (ss -lxp shows which)"
+        )
+    path.unlink(missing_ok=True)
+
+
+def _is_listened_on(path: Path) -> bool:
+    """:returns: whether a process listens on a unix socket there."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
-        # A full backlog is an answer, too.
         trial.setblocking(False)
         try:
             trial.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except FileNotFoundError:
-            return
+        except (ConnectionRefusedError, FileNotFoundError, NotADirectoryError):
+            return False
         except BlockingIOError:
+            # A full backlog is an answer, too.
             pass
-    raise UnixSocketError(
-        f"cannot listen on {path}: another process listens there (ss -lxp shows which)"
-    )
+    return True
 
 
 def _in_words(error: OSError) -> str:

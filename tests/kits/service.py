@@ -124,6 +124,9 @@ class MemorySocket:
     def fileno(self) -> int:
         return -1
 
+    def accept(self) -> tuple[socket.socket, str]:
+        raise BlockingIOError
+
     def close(self) -> None:
         self.is_closed = True
 
