@@ -189,6 +189,23 @@ def test_many_in_one_turn_but_not_without_end(opened: Open, acceptor: Accepts) -
     assert len(acceptor.took) == 70
 
 
+def test_what_waits_is_accepted_before_the_end(opened: Open, acceptor: Accepts) -> None:
+    """The kernel would reset it, although those clients are connected."""
+    for _ in range(70):
+        opened.connect()
+    opened.listener.accept_waiting()
+    opened.close()
+    assert len(acceptor.took) == 70
+
+
+def test_a_paused_listener_accepts_nothing_at_its_end(opened: Open, acceptor: Accepts) -> None:
+    """Where descriptors are scarce, more would not help."""
+    opened.connect()
+    opened.listener.pause()
+    opened.listener.accept_waiting()
+    assert acceptor.took == []
+
+
 def test_another_takes_over_in_one_step(opened: Open, acceptor: Accepts) -> None:
     """Clients that wait in the kernel are the next one's."""
     following = Accepts()

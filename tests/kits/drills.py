@@ -41,9 +41,12 @@ class Site:
 
     def connect(self, port: int) -> ssl.SSLSocket:
         """:returns: a connection of the client that is pinned."""
+        return self.over(socket.create_connection(("127.0.0.1", port), timeout=60))
+
+    def over(self, plain: socket.socket) -> ssl.SSLSocket:
+        """:returns: the same, on a connected socket."""
         context = ssl.create_default_context(cafile=str(self.path / "ca.crt"))
         context.load_cert_chain(self.path / "client.crt", self.path / "client.key")
-        plain = socket.create_connection(("127.0.0.1", port), timeout=60)
         return context.wrap_socket(plain, server_hostname="localhost")
 
     def is_served(self, port: int) -> bool:

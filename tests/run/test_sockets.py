@@ -12,7 +12,7 @@ import pytest
 
 from mtlsgate.load.addresses import HostError, SocketAddress, SystemdAddress, UnixAddress
 from mtlsgate.run.sockets import Sockets, adapt, bind_tcp
-from mtlsgate.run.unix_sockets import listen_on_unix
+from mtlsgate.run.unix_sockets import UnixSocketError, listen_on_unix
 
 # TCP
 
@@ -242,6 +242,52 @@ def test_nothing_was_passed() -> None:
     assert sockets.key_of(systemd(0)) == "systemd:domain=INET:index=0"
     with pytest.raises(HostError, match="the service manager passed no socket to this process"):
         sockets.take(systemd(0))
+
+
+def test_a_unix_socket_is_taken_over(tmp_path: Path) -> None:
+    """In one step: who connects afterwards reaches the new one, who was connected stays with
+    the old one, and its end does not take the new one's file away."""
+    path = tmp_path / "s"
+    old = listen_on_unix(path, 0o600, 5)
+    with socket.socket(socket.AF_UNIX) as early, socket.socket(socket.AF_UNIX) as late:
+        early.connect(str(path))
+        new = listen_on_unix(path, 0o660, 5, takeover=True)
+        late.connect(str(path))
+        # That of `early`, and the one that looked whether somebody listens.
+        for _ in range(2):
+            old.sock.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            old.sock.accept()
+        new.sock.accept()[0].close()
+    old.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert [one.name for one in tmp_path.iterdir()] == ["s"]
+    new.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_takeover_needs_nothing_to_take_over(tmp_path: Path) -> None:
+    """The first gate starts as without it; something that is no socket stays."""
+    path = tmp_path / "s"
+    listen_on_unix(path, 0o600, 5, takeover=True).close()
+    path.write_text("precious")
+    with pytest.raises(UnixSocketError, match="is not a socket"):
+        listen_on_unix(path, 0o600, 5, takeover=True)
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_is_shared_only_with_takeover(host: str) -> None:
+    """Both must want it."""
+    try:
+        first = bind_tcp(SocketAddress(host, 0, takeover=True))
+    except HostError:
+        pytest.skip("no IPv6 here")
+    port = first.getsockname()[1]
+    bind_tcp(SocketAddress(host, port, takeover=True)).close()
+    with pytest.raises(HostError, match="another process listens there"):
+        bind_tcp(SocketAddress(host, port))
+    first.close()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can act as somebody else")
