@@ -79,8 +79,16 @@ def request_head(lines: Sequence[bytes]) -> RequestHead:
     if found is None:
         raise MalformedMessage("the request line is malformed")
     method, target, version = found.groups()
-    read = fields(rest)
-    return RequestHead(method, target, version, read, _length(*_framing(read), version))
+    return head_of(method, target, version, fields(rest))
+
+
+def head_of(method: bytes, target: bytes, version: bytes, lines: Sequence[Line]) -> RequestHead:
+    """
+    :param lines: the fields, each of them valid by itself.
+    :returns: the head of these parts, with the length of its body.
+    :raises MalformedMessage: if its framing is ambiguous (RFC 9112, 6).
+    """
+    return RequestHead(method, target, version, lines, _length(*_framing(lines), version))
 
 
 def content_length(lines: Sequence[Line]) -> int | None:
