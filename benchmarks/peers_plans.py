@@ -23,6 +23,7 @@ _STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 GATES = {
     "gate": 'protocol "proxy" {{ target = "127.0.0.1:{backend}" }}',
     "web, WSGI": 'protocol "web" {{\n    wsgi = "peers_apps:wsgi"\n    access_log = {logs}\n  }}',
+    "web, ASGI": 'protocol "web" {{\n    asgi = "peers_apps:asgi"\n    access_log = {logs}\n  }}',
     "web, files": 'protocol "web" {{\n    root = "files"\n    access_log = {logs}\n  }}',
     "http": 'protocol "http" {{ target = "http://127.0.0.1:{backend}" }}',
 }
@@ -364,6 +365,7 @@ _PEERS = {
     "nginx, http": _nginx(_NGINX_HTTP),
     "uvicorn": _uvicorn("asgi", http="h11", loop="asyncio"),
     "uvicorn, fast": _uvicorn("asgi", "httptools", "uvloop", http="httptools", loop="uvloop"),
+    "uvicorn, httptools": _uvicorn("asgi", "httptools", http="httptools", loop="asyncio"),
     "hypercorn": _hypercorn,
 }
 

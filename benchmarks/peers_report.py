@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gate import Turn
 
 #: The names of the gate's own.
-MINE = ("gate", "web, WSGI", "web, files", "http")
+MINE = ("gate", "web, WSGI", "web, files", "web, ASGI", "http")
 
 
 @dataclass(frozen=True)

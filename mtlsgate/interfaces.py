@@ -12,6 +12,7 @@ from zope.interface import Attribute, Interface
 __all__ = [
     "IAuthorizer",
     "IGate",
+    "IPreparable",
     "IProtocolEnvironment",
     "IProtocolNeeds",
     "IProtocolPlugin",
@@ -194,6 +195,32 @@ class IRetirable(Interface):
         No more connections come, because the gate is ending or another epoch took
         over.  Existing ones may end as soon as nothing is underway on them.  After
         the last one has ended, the factory is stopped.
+        """
+
+
+class IPreparable(Interface):
+    """
+    The factory of a protocol that needs asyncio may also provide this, if something that
+    takes time comes before its first connection.
+    """
+
+    def prepare(before: Any) -> Any:
+        """
+        Called once, before the factory is started.
+
+        :param before: the factory of the server of the same name that is in force; None if
+            there is none.  It goes on until its last connection has ended.
+        :returns: a coroutine.  The server takes connections when it is done.
+        :raises Exception: any, if the configuration cannot take over, or the gate not
+            start.
+        """
+
+    def discard() -> Any:
+        """
+        It was prepared, and is never started: another part of the configuration could not
+        take over.
+
+        :returns: a coroutine.
         """
 
 

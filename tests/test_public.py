@@ -21,6 +21,7 @@ from mtlsgate import interfaces
 from mtlsgate.interfaces import (
     IAuthorizer,
     IGate,
+    IPreparable,
     IProtocolEnvironment,
     IProtocolNeeds,
     IProtocolPlugin,
@@ -29,6 +30,7 @@ from mtlsgate.interfaces import (
 )
 from mtlsgate.peer import TlsFacts, VerifiedPeer
 from mtlsgate.protocols import GROUP, ProtocolEnvironment, find_plugin
+from mtlsgate.protocols.web.asgi import AsgiServer
 from mtlsgate.run.control import Control
 from mtlsgate.testing import Authority
 
@@ -104,6 +106,10 @@ def test_the_gate_that_plugins_can_ask_is_as_promised() -> None:
     assert verifyClass(IGate, Control)
 
 
+def test_the_server_of_an_asgi_application_can_be_prepared() -> None:
+    assert verifyClass(IPreparable, AsgiServer)
+
+
 def test_no_interface_is_without_such_a_test() -> None:
     """Whatever is added to the module is added here."""
     found = {
@@ -114,6 +120,7 @@ def test_no_interface_is_without_such_a_test() -> None:
     assert found == {
         "IAuthorizer",
         "IGate",
+        "IPreparable",
         "IProtocolEnvironment",
         "IProtocolNeeds",
         "IProtocolPlugin",

@@ -14,12 +14,14 @@ from twisted.python.failure import Failure
 
 from mtlsgate.admission import Rejection
 from mtlsgate.errors import GateError
+from mtlsgate.gate.coroutines import later
 from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.peer import address_text
 from mtlsgate.run.epoch_diff import epoch_diff
 from mtlsgate.run.epoch_runner import EpochRunner
+from mtlsgate.run.preparing import discard, needs_preparing, prepare
 from mtlsgate.run.selftest import self_test
 from mtlsgate.run.threads import InThread
 from mtlsgate.text import loggable, printable
@@ -130,7 +132,22 @@ class Reloader:
         # In the thread, because many pins or long revocation lists take a while.
         return _Loaded(epoch, epoch_diff(self._runner.epoch, epoch))
 
-    def _reload(self, loaded: _Loaded) -> Reload:
+    def _reload(self, loaded: _Loaded) -> Reload | Deferred[Reload]:
+        if not needs_preparing(loaded.epoch):
+            return self._take_over(loaded)
+        prepared: Deferred[Reload] | None = later(self._prepared(loaded))
+        assert prepared is not None
+        return prepared
+
+    async def _prepared(self, loaded: _Loaded) -> Reload:
+        await prepare(loaded.epoch, self._runner.epoch)
+        try:
+            return self._take_over(loaded)
+        except BaseException:
+            await discard(loaded.epoch)
+            raise
+
+    def _take_over(self, loaded: _Loaded) -> Reload:
         runner = self._runner
         runner.take_over(loaded.epoch)
         return Reload(at=runner.registry.now(), number=runner.number, changes=loaded.changes)

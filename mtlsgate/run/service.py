@@ -4,13 +4,18 @@ The Twisted service: runs the gate under twistd.
 
 from __future__ import annotations
 
+import asyncio
+from typing import NoReturn
+
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from mtlsgate.errors import GateError
 from mtlsgate.observe.observers import Observers
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.listening import ListenError
+from mtlsgate.run.preparing import needs_preparing, prepare
 from mtlsgate.run.privileges import warn_if_root
 from mtlsgate.run.reloading import Reloader
 
@@ -41,26 +46,45 @@ class GateService(Service):
         return "out of file descriptors" if self.runner.is_accepting_paused else None
 
     def privilegedStartService(self) -> None:
-        """Listen, before privileges are dropped."""
-        self._listen()
+        """Listen, before privileges are dropped; but no application of a user's starts
+        with them."""
+        if not needs_preparing(self.runner.epoch):
+            self._listen()
 
     def startService(self) -> None:
         """Listen, if that has not happened yet."""
         super().startService()
         warn_if_root()
+        self._prepare()
         self._listen()
         # Now as the user that the gate runs as: a missing right shows at once, and
         # not at the first rotation.
         self.observers.audit.reopen()
         self.runner.start()
 
+    def _prepare(self) -> None:
+        """Prepare the first epoch.  The reactor does not run yet, but its loop can."""
+        epoch = self.runner.epoch
+        if not needs_preparing(epoch):
+            return
+        try:
+            asyncio.get_event_loop().run_until_complete(prepare(epoch, None))
+        except GateError as error:
+            self._give_up(error)
+        if self.runner.is_draining:
+            # It was told to end meanwhile.
+            raise SystemExit(0)
+
     def _listen(self) -> None:
         try:
             self.runner.listen()
         except ListenError as error:
-            # twistd would print any other exception with a traceback.
-            _log.critical("{text}", text=str(error))
-            raise SystemExit(f"{self.runner.epoch.path}: {error}") from None
+            self._give_up(error)
+
+    def _give_up(self, error: GateError) -> NoReturn:
+        # twistd would print any other exception with a traceback.
+        _log.critical("{text}", text=str(error))
+        raise SystemExit(f"{self.runner.epoch.path}: {error}") from None
 
     def stopService(self) -> Deferred[None]:
         """Drain, and end."""

@@ -8,16 +8,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from zope.interface import implementer
 
+from mtlsgate.config import Located
+from mtlsgate.errors import START
 from mtlsgate.gate.authorizer import Authorizer
+from mtlsgate.protocols import ProtocolEnvironment
 from mtlsgate.protocols.aio.factory import AsyncioServer
 from mtlsgate.protocols.aio.transport import GateTransport
+from mtlsgate.protocols.web.asgi import AsgiServer, asgi_server
+from mtlsgate.protocols.web.configuration import WebConfiguration
 from mtlsgate.testing import Authority, Client, Credential, Version
-from tests.kits.gate import MemoryGate, logging, rule
+from tests.kits.gate import Log, MemoryGate, logging, rule
 
 #: Turns of the loop in which a task that waits for nothing gets on.
 _TURNS = 8
@@ -32,10 +40,12 @@ class Loop:
     A loop, and a gate whose protocols run in it.
 
     :ivar log: what was logged.
+    :ivar requests: what was logged of HTTP.
     """
 
     loop: asyncio.AbstractEventLoop
-    log: Any
+    log: Log
+    requests: RequestLog
     clock: Clock = field(factory=Clock)
 
     def gate(self, make: Callable[[asyncio.AbstractEventLoop], Any], **options: Any) -> MemoryGate:
@@ -44,6 +54,28 @@ class Loop:
         application = AsyncioServer(make, self.clock, "door", [one.decode() for one in alpn])
         rules = options.pop("rules", [rule(ca=AUTHORITY)])
         return MemoryGate(rules, self.log, application, clock=self.clock, **options)
+
+    def serve(
+        self, application: Any, directory: Path = Path(), **attributes: Any
+    ) -> tuple[MemoryGate, AsgiServer]:
+        """
+        :param attributes: those of the ``protocol`` block, and ``gate``, what a `MemoryGate`
+            takes.
+        :returns: a gate in front of an ASGI application, and its server.
+        """
+        options = attributes.pop("gate", {})
+        server_names = attributes.pop("server_names", ())
+        named = Located("app:app", START)
+        configuration = WebConfiguration(asgi=named, **attributes)
+        environment = ProtocolEnvironment(
+            "door", directory, lambda: self.clock, server_names=server_names
+        )
+        server = asgi_server(named, application, configuration, environment)
+        rules = options.pop("rules", [rule(ca=AUTHORITY)])
+        alpn = tuple(server.acceptableProtocols())
+        gate = MemoryGate(rules, self.log, server, clock=self.clock, alpn=alpn, **options)
+        gate.entrance.start()
+        return gate, server
 
     def authorized(self, ask: Callable[[Any], object]) -> MemoryGate:
         """:returns: a gate that asks such an authorizer."""
@@ -93,9 +125,34 @@ class Loop:
         self.run(lambda: client.send(data), client)
         return client.receive()
 
+    def say_without_reading(self, client: Client, data: bytes) -> None:
+        """Send bytes, and take no answer."""
+        self.run(lambda: client.send(data), client)
+
+    @property
+    def log_of_web(self) -> list[LogEvent]:
+        """The events of requests."""
+        return self.requests.events
+
     def settle(self, client: Client) -> None:
         """Let what is due happen."""
         self.run(lambda: None, client)
+
+
+@implementer(ILogObserver)
+class RequestLog:
+    """
+    Keeps what is logged of requests.
+
+    :ivar events: an event for each.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[LogEvent] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        if event.get("log_namespace") == "mtlsgate.web" and "log_failure" not in event:
+            self.events.append(event)
 
 
 @contextmanager
@@ -105,12 +162,19 @@ def running() -> Iterator[Loop]:
     loop = asyncio.new_event_loop()
     unhandled: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: unhandled.append(context))
+    requests = RequestLog()
+    globalLogPublisher.addObserver(requests)
     with logging() as log:
         try:
-            yield Loop(loop, log)
-            assert asyncio.all_tasks(loop) == set()
+            yield Loop(loop, log, requests)
         finally:
+            globalLogPublisher.removeObserver(requests)
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.sleep(0))
             loop.close()
+        assert left == set()
     assert unhandled == []
 
 

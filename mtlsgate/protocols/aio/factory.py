@@ -41,12 +41,14 @@ class AsyncioServer(ServerFactory):
         name: str,
         alpn: Sequence[str] = (),
         retire: Callable[[], object] | None = None,
+        piece_size: int | None = None,
     ) -> None:
         """
         :param make_protocol: gets the loop.
         :param clock: keeps the time.
         :param alpn: the application protocols that clients may negotiate.
         :param retire: is called when no more connections come.
+        :param piece_size: the most bytes that a protocol gets at once.
         """
         self.name = name
         self.transports: dict[GateTransport, None] = {}
@@ -54,6 +56,7 @@ class AsyncioServer(ServerFactory):
         self._clock = clock
         self._alpn = [one.encode("ascii") for one in alpn]
         self._retire = retire
+        self._piece_size = piece_size
 
     def acceptableProtocols(self) -> list[bytes]:
         """:returns: the application protocols that clients may negotiate."""
@@ -66,7 +69,9 @@ class AsyncioServer(ServerFactory):
         """
         loop = asyncio.get_running_loop()
         protocol = self._make_protocol(loop)
-        transport = GateTransport(protocol, loop, self._clock, self.name, self._over)
+        transport = GateTransport(
+            protocol, loop, self._clock, self.name, self._over, self._piece_size
+        )
         self.transports[transport] = None
         return transport
 

@@ -16,6 +16,7 @@ and on the other the transport of an asyncio protocol.
 from __future__ import annotations
 
 import asyncio
+import sys
 from asyncio import AbstractEventLoop, BaseProtocol, BufferedProtocol, Handle
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, cast
@@ -73,6 +74,8 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
     :ivar _buffered: the same, if it is a `asyncio.BufferedProtocol`.
     :ivar _written: what the protocol wrote and the connection has not got yet.
     :ivar _flushing: passes that on in the loop's next turn.
+    :ivar _held: received bytes that the protocol has not taken, because it paused
+        reading in the middle of them.
     :ivar _is_receiving: whether received bytes are being handled.
     :ivar _is_full: whether the protocol was told to stop writing.
     :ivar _is_reading: whether the protocol takes bytes.
@@ -86,6 +89,7 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
     _buffered: BufferedProtocol | None = None
     _timer: IDelayedCall | None = None
     _written_size = 0
+    _held = memoryview(b"")
     _is_receiving = False
     _is_full = False
     _is_reading = True
@@ -100,6 +104,7 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
         clock: IReactorTime,
         server: str,
         lost: Callable[[GateTransport], object],
+        piece_size: int | None = None,
     ) -> None:
         """
         :param protocol: the asyncio protocol.
@@ -107,12 +112,15 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
         :param clock: keeps the time.
         :param server: the server's name, for logs.
         :param lost: is told when the connection is over.
+        :param piece_size: the most bytes that the protocol gets at once; by default
+            all that came.
         """
         super().__init__()
         self._loop = loop
         self._clock = clock
         self._server = server
         self._lost = lost
+        self._piece_size = piece_size or sys.maxsize
         self._written: list[bytes] = []
         self._protocol: BaseProtocol | None = None
         self.set_protocol(protocol)
@@ -128,14 +136,16 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Pass bytes to the protocol, and send what it answers."""
-        if self._is_closing:
-            return
+        if not self._is_closing:
+            self._receive(data)
+
+    def _receive(self, data: bytes | memoryview) -> None:
         self._is_receiving = True
         try:
-            if self._buffered is None:
+            if self._buffered is None and type(data) is bytes and len(data) <= self._piece_size:
                 cast(asyncio.Protocol, self._protocol).data_received(data)
             else:
-                self._fill(data)
+                self._held = self._deliver(memoryview(data))
         except Exception:  # noqa: BLE001 -- the protocol's own; it costs this connection
             self._failed("data_received")
         finally:
@@ -143,21 +153,37 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
         if self._written:
             self._flush()
 
-    def _fill(self, data: bytes) -> None:
-        """Copy bytes to the protocol's own buffer."""
-        left = memoryview(data)
-        while left and not self._is_closing:
+    def _deliver(self, left: memoryview) -> memoryview:
+        """:returns: what the protocol does not take for now."""
+        while left and self._is_reading and not self._is_closing:
             if self._buffered is None:
-                # It gave way to another protocol meanwhile.
-                cast(asyncio.Protocol, self._protocol).data_received(bytes(left))
-                return
-            buffer = memoryview(self._buffered.get_buffer(len(left))).cast("B")
-            if not buffer:
-                raise RuntimeError("get_buffer() returned an empty buffer")
-            size = min(len(buffer), len(left))
-            buffer[:size] = left[:size]
+                size = min(len(left), self._piece_size)
+                cast(asyncio.Protocol, self._protocol).data_received(bytes(left[:size]))
+            else:
+                size = self._fill(left)
             left = left[size:]
-            self._buffered.buffer_updated(size)
+        return left
+
+    def _fill(self, data: memoryview) -> int:
+        """:returns: how many bytes the protocol's own buffer took."""
+        assert self._buffered is not None
+        buffer = memoryview(self._buffered.get_buffer(len(data))).cast("B")
+        if not buffer:
+            raise RuntimeError("get_buffer() returned an empty buffer")
+        size = min(len(buffer), len(data))
+        buffer[:size] = data[:size]
+        self._buffered.buffer_updated(size)
+        return size
+
+    def _receive_held(self) -> None:
+        """Go on with what was received before the protocol paused reading."""
+        held, self._held = self._held, memoryview(b"")
+        if self._is_closing:
+            return
+        if held:
+            self._receive(held)
+        if self.is_reading() and not self._held:
+            self.transport.resumeProducing()
 
     def readConnectionLost(self) -> None:
         """The client sent close_notify: ask the protocol whether to go on."""
@@ -279,7 +305,10 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
         """Pass it bytes again."""
         if not self._is_reading and not self._is_closing:
             self._is_reading = True
-            self.transport.resumeProducing()
+            if self._held:
+                self._loop.call_soon(self._receive_held)
+            else:
+                self.transport.resumeProducing()
 
     # asyncio.WriteTransport
 

@@ -1,8 +1,13 @@
 """
 ``protocol "web"``: a Python web application, or files; it is built on `mtlsgate.http`.
 
+`asgi` runs ASGI applications, with uvicorn's protocols on an asyncio transport:
+`asgi_connection` is a client's connection, `asgi_lifespan` the application's start and end,
+`asgi_scope` what it is told of the client (pure), `asgi_logging` what it and uvicorn log.
+
 ============  ==========================================================
-`site`        the server: one log event for each request
+`site`        the server of resources and files
+`access`      one log event for each request
 `wsgi`        calls a WSGI application
 `wsgi_call`   one call of it: its answer, and an end in good order
 `threads`     where it runs
@@ -53,8 +58,8 @@ class WebPlugin:
     configuration: type = WebConfiguration
 
     def needs_asyncio(self, configuration: WebConfiguration) -> bool:
-        """:returns: False."""
-        return False
+        """:returns: whether it runs an ASGI application."""
+        return configuration.asgi is not None
 
     def runs_user_code(self, configuration: WebConfiguration) -> bool:
         """:returns: whether it shows something other than files."""
@@ -64,9 +69,11 @@ class WebPlugin:
         self, configuration: WebConfiguration, environment: IProtocolEnvironment
     ) -> IProtocolFactory:
         """
-        :returns: a twisted.web site.
+        :returns: the factory of connections.
         :raises Misconfigured: at the attribute that names what cannot be had.
         """
+        if configuration.asgi is not None:
+            return _asgi_server(configuration.asgi, configuration, environment)
         options: dict[str, Any] = {
             "name": environment.server,
             "limits": configuration.limits,
@@ -95,6 +102,21 @@ def _imported(name: Located[str], directory: Path, attribute: str) -> Any:
         return resolve(name.value, directory)
     except ValueError as error:
         raise Misconfigured(name.at, f"{attribute}: {error}") from error
+
+
+def _asgi_server(
+    name: Located[str], configuration: WebConfiguration, environment: IProtocolEnvironment
+) -> IProtocolFactory:
+    try:
+        from mtlsgate.protocols.web.asgi import asgi_server
+    except ModuleNotFoundError as error:
+        text = f"{error.name} is not installed: pip install 'mtlsgate[asgi]'"
+        raise Misconfigured(name.at, f"asgi: {text}") from error
+    application = _imported(name, environment.directory, "asgi")
+    try:
+        return asgi_server(name, application, configuration, environment)
+    except ValueError as error:
+        raise Misconfigured(name.at, str(error)) from error
 
 
 def _wsgi_site(

@@ -18,6 +18,10 @@ from mtlsgate.text import quoted
 
 #: How many requests a WSGI application answers at once, by default.
 THREADS = 20
+#: How many requests an ASGI application may have underway, by default.
+MAX_REQUESTS = 1000
+#: Seconds that an ASGI application may take to start, and to end, by default.
+LIFESPAN_TIMEOUT = 60.0
 #: Bytes of a form, by default.
 FORM_SIZE = 1 << 20
 #: Seconds for a client that was refused to end its connection.
@@ -25,8 +29,12 @@ REFUSED_TIMEOUT = 15.0
 
 _A_NAME = "the name of a file"
 _A_PATH = "a path below root, without a slash in front"
-#: Which of ``wsgi``, ``resource`` and ``root`` an attribute goes with.
+#: What a block is about.
+_KINDS = ("asgi", "wsgi", "resource", "root")
+#: Which of them an attribute goes with.
 _BELONGS = {
+    "max_requests": "asgi",
+    "lifespan_timeout": "asgi",
     "threads": "wsgi",
     "remote_user": "wsgi",
     "max_form_size": "resource",
@@ -46,9 +54,12 @@ RemoteUser = Literal["common_name", "subject", "sha256", "spiffe_id", "rule"]
 @frozen
 class WebConfiguration:
     """
-    :ivar wsgi: a WSGI application, as ``package.module:attribute``.
+    :ivar asgi: an ASGI application, as ``package.module:attribute``.
+    :ivar wsgi: a WSGI application, likewise.
     :ivar resource: a twisted.web resource, or what makes one.
     :ivar root: a directory.
+    :ivar max_requests: how many requests the ASGI application may have underway.
+    :ivar lifespan_timeout: seconds that it may take to start, and to end.
     :ivar threads: how many requests the WSGI application answers at once.
     :ivar remote_user: what of the client its REMOTE_USER is.
     :ivar listing: whether directories without an index show what is in them.
@@ -69,9 +80,12 @@ class WebConfiguration:
     :ivar access_log: whether to log each request.
     """
 
+    asgi: Located[str] | None = None
     wsgi: Located[str] | None = None
     resource: Located[str] | None = None
     root: Located[FileName] | None = None
+    max_requests: int | None = None
+    lifespan_timeout: Duration | None = None
     threads: int | None = None
     remote_user: RemoteUser | None = None
     listing: bool | None = None
@@ -94,13 +108,15 @@ class WebConfiguration:
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield what does not go together."""
         yield from version_problems(self.http_versions)
-        given = [one for one in ("wsgi", "resource", "root") if getattr(self, one) is not None]
+        given = [one for one in _KINDS if getattr(self, one) is not None]
         if len(given) != 1:
-            yield (given[1] if given else None), "set exactly one of wsgi, resource and root"
+            yield (given[1] if given else None), "set exactly one of asgi, wsgi, resource and root"
             return
         for name, belongs in _BELONGS.items():
             if getattr(self, name) is not None and given != [belongs]:
                 yield name, f"{name} goes with {belongs} alone"
+        if self.max_requests is not None and self.max_requests < 1:
+            yield "max_requests", "max_requests must be 1 or more"
         if self.threads is not None and not 1 <= self.threads <= 1000:
             yield "threads", "threads must be from 1 to 1000"
         yield from self._file_problems()

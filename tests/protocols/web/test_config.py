@@ -101,7 +101,7 @@ def test_http_2_is_offered_unless_it_is_not_wanted(
     assert loaded.gate.context.policy.alpn == offered
 
 
-ONE = "set exactly one of wsgi, resource and root"
+ONE = "set exactly one of asgi, wsgi, resource and root"
 
 
 @pytest.mark.parametrize(
