@@ -131,11 +131,13 @@ class Settings(Defaults):
     """
     :ivar environment: which ``environment`` blocks count, unless the environment
         variable MTLSGATE_ENVIRONMENT names another.
-    :ivar watch: whether to load anew when a file changes that was read.
+    :ivar watch: whether to reload when a file changes that was read.
     :ivar drain_timeout: how long connections may go on when the gate is
         stopped, in seconds.
     :ivar quiet: whether the log says nothing of connections that come and go
         without a byte.
+    :ivar readiness: what the gate needs to be ready: to listen, or besides a target of each
+        server that is up.
     :ivar event_loop: what the gate runs on; None for what the configuration needs.
     :ivar audit: where to keep an audit log.
     :ivar log: what the program logs, how, and where; None for the defaults.
@@ -149,6 +151,7 @@ class Settings(Defaults):
     watch: bool = False
     drain_timeout: DurationOrZero = 10.0
     quiet: bool = False
+    readiness: Literal["listening", "targets"] = "listening"
     event_loop: Located[Literal["asyncio", "uvloop", "epoll"]] | None = None
     audit: Audit | None = None
     log: Log | None = None

@@ -38,6 +38,7 @@ from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listening_blocks import ListeningBuilder
 from mtlsgate.load.outline import Outline
 from mtlsgate.load.progress import note_if_slow
+from mtlsgate.load.readiness import warn_of_readiness
 from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder
 from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
 from mtlsgate.protocols import installed_reactor, no_gate
@@ -297,6 +298,7 @@ class Loading:
             found = self.listening.all(decoded.server, decoded.client, decoded.settings)
         servers = tuple(server for server in found[0] if server is not None)
         clients = tuple(client for client in found[1] if client is not None)
+        warn_of_readiness(decoded.settings, servers, clients, self.report)
         refuse_same_names(decoded, self.report)
         self.files.refuse_own_in_directories()
         self._refuse_output_of_input(decoded.settings)

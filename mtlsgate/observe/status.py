@@ -107,6 +107,40 @@ class LimitStatus(StatusValue):
 
 
 @frozen(kw_only=True)
+class TargetStatus(StatusValue):
+    """
+    One target of a server or a client gate.
+
+    :ivar address: as in the configuration.
+    :ivar up: whether it is up, as far as known: false after an attempt to connect or a
+        check that failed.
+    :ivar is_known: whether there was any attempt or check.
+    :ivar down_since: when it went down, or None.
+    :ivar last_error: why the latest failure failed; None before any.
+    :ivar last_dial: seconds that the latest connection took to make, TLS included; or None.
+    :ivar dials: how many connections were made.
+    :ivar seconds_dialling: how long they took, all together.
+    :ivar failures: how many attempts and checks have failed.
+    :ivar in_use: open connections, or requests that it has not answered.
+    :ivar weight: its share.
+    :ivar backup: whether it is used only while no other is up.
+    """
+
+    address: str
+    up: bool
+    is_known: bool
+    down_since: datetime | None
+    last_error: str | None
+    last_dial: float | None
+    dials: int
+    seconds_dialling: float
+    failures: int
+    in_use: int
+    weight: int
+    backup: bool
+
+
+@frozen(kw_only=True)
 class ServerStatus(StatusValue):
     """
     One server.
@@ -124,6 +158,7 @@ class ServerStatus(StatusValue):
     :ivar admitted: how many clients are connected.
     :ivar handshakes: how many connections are not admitted yet.
     :ivar limits: its limits.
+    :ivar targets: where its protocol connects; empty if nowhere.
     """
 
     name: str
@@ -138,6 +173,7 @@ class ServerStatus(StatusValue):
     admitted: int
     handshakes: int
     limits: LimitStatus
+    targets: tuple[TargetStatus, ...]
 
 
 @frozen(kw_only=True)
@@ -148,7 +184,7 @@ class ClientGateStatus(StatusValue):
     :ivar name: its name in logs.
     :ivar hosts: where to listen, as in the configuration.
     :ivar listening: the addresses it listens on; empty while the gate drains.
-    :ivar targets: where it connects, as in the configuration.
+    :ivar targets: where it connects.
     :ivar certificates: its own; empty if it shows none.
     :ivar authorities: the CAs to verify targets by; empty for the system's.
     :ivar pins: how many targets' certificates it pins.
@@ -164,7 +200,7 @@ class ClientGateStatus(StatusValue):
     name: str
     hosts: tuple[str, ...]
     listening: tuple[str, ...]
-    targets: tuple[str, ...]
+    targets: tuple[TargetStatus, ...]
     certificates: tuple[CertificateStatus, ...]
     authorities: tuple[CertificateStatus, ...]
     pins: int

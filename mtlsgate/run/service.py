@@ -12,12 +12,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mtlsgate.errors import GateError
+from mtlsgate.load.readiness import all_backends
 from mtlsgate.observe.observers import Observers
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.listening import ListenError
 from mtlsgate.run.preparing import needs_preparing, prepare
 from mtlsgate.run.privileges import warn_if_root
 from mtlsgate.run.reloading import Reloader
+from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.service")
 
@@ -38,12 +40,19 @@ class GateService(Service):
 
     @property
     def not_ready(self) -> str | None:
-        """Why it accepts no connections, in a few words, or None."""
+        """Why it accepts no connections or cannot serve them, in a few words, or None."""
         if self.runner.is_draining:
             return "draining"
         if not self.running:
             return "starting"
-        return "out of file descriptors" if self.runner.is_accepting_paused else None
+        if self.runner.is_accepting_paused:
+            return "out of file descriptors"
+        epoch = self.runner.epoch
+        if epoch.settings.readiness == "targets":
+            for name, backends in all_backends(epoch.servers, epoch.clients):
+                if not backends.is_ready:
+                    return f"no target of {printable(name)} is up"
+        return None
 
     def privilegedStartService(self) -> None:
         """Listen, before privileges are dropped; but no application of a user's starts

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 
 import attrs
@@ -20,6 +20,7 @@ from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.epoch import LoadedServer
 from mtlsgate.load.expiry import Expiry, Kind
 from mtlsgate.load.overview import describe_rule
+from mtlsgate.load.readiness import all_backends, backends_of
 from mtlsgate.load.timeline import Period, periods_of
 from mtlsgate.observe.counts import Durations
 from mtlsgate.observe.leaf_names import subject_of
@@ -38,12 +39,15 @@ from mtlsgate.observe.status import (
     ServerStatus,
     ServiceStatus,
     Status,
+    TargetStatus,
 )
 from mtlsgate.peer import address_text
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.service import GateService
 from mtlsgate.text import printable
+from mtlsgate.upstream.backends import Backends
+from mtlsgate.upstream.rotation import Member
 
 
 @frozen(kw_only=True)
@@ -107,6 +111,11 @@ class StatusTaker:
             is_audit_failing=audit.is_failing,
             lost_lines=audit.lost,
             reactor_lag=self.process.lag,
+            targets=tuple(
+                (name, one)
+                for name, backends in all_backends(runner.epoch.servers, runner.epoch.clients)
+                for one in self._targets(backends, now)
+            ),
         )
 
     def take(self, selection: ConnectionSelection = NO_CONNECTIONS) -> Status:
@@ -213,7 +222,13 @@ class StatusTaker:
                 handshake_timeout=gate.handshake_timeout,
                 idle_timeout=gate.terms.idle_timeout,
             ),
+            targets=self._targets(backends_of(server), now),
         )
+
+    def _targets(self, backends: Backends | None, now: datetime) -> tuple[TargetStatus, ...]:
+        clock = self._registry.clock.seconds()
+        members = () if backends is None else backends.rotation.members
+        return tuple(_target(one, now, clock) for one in members)
 
     def _client(
         self,
@@ -230,7 +245,7 @@ class StatusTaker:
             name=printable(gate.name),
             hosts=tuple(printable(host.text) for host in client.hosts),
             listening=tuple(map(printable, addresses.get(id(client), ()))),
-            targets=tuple(printable(target.text) for target in gate.targets),
+            targets=self._targets(gate.backends, now),
             certificates=tuple(_certificate(one, now) for one in own),
             authorities=tuple(_certificate(one, now) for one in tls.anchors or ()),
             pins=len(tls.pins),
@@ -254,6 +269,25 @@ def reload_status(reload: Reload) -> ReloadStatus:
         problems=tuple(map(printable, reload.problems)),
         changes=tuple(map(printable, reload.changes)),
         dropped=tuple(map(printable, reload.dropped)),
+    )
+
+
+def _target(member: Member, now: datetime, clock: float) -> TargetStatus:
+    state = member.state
+    since = state.down_since
+    return TargetStatus(
+        address=printable(state.target.text),
+        up=state.is_up is not False,
+        is_known=state.is_up is not None,
+        down_since=None if since is None else now - timedelta(seconds=clock - since),
+        last_error=state.problem,
+        last_dial=state.last_seconds,
+        dials=state.dials,
+        seconds_dialling=state.seconds_dialling,
+        failures=state.failures,
+        in_use=state.in_use,
+        weight=member.weight,
+        backup=member.is_backup,
     )
 
 

@@ -27,6 +27,7 @@ def sections() -> dict[str, str]:
     [
         ("Status", status.ServiceStatus),
         ("A server", status.ServerStatus),
+        ("A target", status.TargetStatus),
         ("A client gate", status.ClientGateStatus),
         ("A rule", status.RuleStatus),
         ("A certificate", status.CertificateStatus),

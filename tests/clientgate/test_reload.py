@@ -180,7 +180,7 @@ def test_a_service_of_client_gates(tmp_path: Path) -> None:
     [status] = service.taker.take().service.clients
     assert status.hosts == ("unix:c.sock",)
     assert len(status.listening) == 1
-    assert status.targets == ("gate.example:8443",)
+    assert [one.address for one in status.targets] == ["gate.example:8443"]
     assert [one.kind for one in status.deadlines] == ["client_certificate", "target_ca"]
     assert b'mtlsgate_client_certificate_expiry_timestamp_seconds{server="redis"}' in (
         service.told.exposition()

@@ -23,6 +23,7 @@ from mtlsgate.admin.site import AdminSite
 from mtlsgate.gate.registry import Registry
 from mtlsgate.http.connection import HttpConnection
 from mtlsgate.interfaces import IGate
+from mtlsgate.load.epoch import Epoch
 from mtlsgate.observe.changes import Changes
 from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.history import History
@@ -32,6 +33,7 @@ from mtlsgate.run.control import Control, GateHandle
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.testing import Client, Credential
+from mtlsgate.upstream.state import TargetStates
 from tests.kits.pki import NOW, Site, server, site
 from tests.kits.service import MemorySockets, service_of
 
@@ -53,7 +55,12 @@ class Running:
         self.site: Site = site(directory)
         self.clock = MemoryReactorClock()
         self.text = text or server(label='"door"')
-        epoch = self.site.load(self.text)
+        states = TargetStates()
+
+        def load(text: str) -> Epoch:
+            return self.site.load(text, reactor=lambda _: lambda: self.clock, target_states=states)
+
+        epoch = load(self.text)
         observers = Observers(
             counts=Counts(configured_names(epoch)),
             history=History(self.clock.seconds, lambda: now),
@@ -70,7 +77,7 @@ class Running:
             MemorySockets(tcp=False),
             self.clock,
             registry,
-            lambda is_trial: self.site.load(self.site.config.read_text()),
+            lambda is_trial: load(self.site.config.read_text()),
             observers,
         )
         self.service.startService()

@@ -13,6 +13,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from attrs import frozen
@@ -122,10 +123,11 @@ class Site:
         text: str | bytes,
         now: datetime = NOW,
         environ: Mapping[str, str] = MappingProxyType({}),
+        **options: Any,
     ) -> Epoch:
         """Load a configuration."""
         self.write("gate.hcl", text)
-        return load(str(self.config), environ, lambda: now)
+        return load(str(self.config), environ, lambda: now, **options)
 
     def problems(
         self, text: str | bytes, environ: Mapping[str, str] = MappingProxyType({})

@@ -369,7 +369,7 @@ def test_the_format(running: MemoryService) -> None:
     running.handshake(ALICE)
     text = running.told.exposition().decode()
     assert text.endswith("\n")
-    names = re.findall(r"^# TYPE (\S+) (?:counter|gauge|histogram)$", text, re.MULTILINE)
+    names = re.findall(r"^# TYPE (\S+) (?:counter|gauge|histogram|summary)$", text, re.MULTILINE)
     assert (
         sorted(set(names)) == sorted(names) == sorted(re.findall(r"^# HELP (\S+) \w", text, re.M))
     )

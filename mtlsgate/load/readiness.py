@@ -1,0 +1,57 @@
+"""
+The targets of an epoch, and whether the gate is ready without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from mtlsgate.config.model import Settings
+from mtlsgate.config.tree import heading
+from mtlsgate.errors import START, Report
+from mtlsgate.load.clients import LoadedClient
+from mtlsgate.load.servers import LoadedServer
+from mtlsgate.upstream.backends import Backends, IHasTargets
+
+
+def backends_of(server: LoadedServer) -> Backends | None:
+    """:returns: what connects to the server's targets; None if it has none."""
+    application = IHasTargets(server.gate.application, None)
+    backends: Backends | None = None if application is None else application.backends
+    return backends
+
+
+def all_backends(
+    servers: Iterable[LoadedServer], clients: Iterable[LoadedClient]
+) -> Iterator[tuple[str, Backends]]:
+    """Yield the name and the targets of each server and client gate that has targets."""
+    for server in servers:
+        backends = backends_of(server)
+        if backends is not None:
+            yield server.gate.name, backends
+    for client in clients:
+        yield client.gate.name, client.gate.backends
+
+
+def warn_of_readiness(
+    settings: Settings,
+    servers: Iterable[LoadedServer],
+    clients: Iterable[LoadedClient],
+    report: Report,
+) -> None:
+    """Warn if readiness depends on targets, and nothing finds out whether they are up."""
+    if settings.readiness != "targets":
+        return
+    found = list(all_backends(servers, clients))
+    if not found:
+        report.warn(START, "settings", 'readiness = "targets" has no effect: there are no targets')
+    unchecked = "without a health_check nothing but clients' connections tells whether its "
+    for server in servers:
+        backends, protocol = backends_of(server), server.model.protocol
+        if backends is not None and not backends.is_checked:
+            where = heading("protocol", protocol.name)
+            report.warn(protocol.at, where, f'{unchecked}targets are up, for readiness = "targets"')
+    for client in clients:
+        if not client.gate.backends.is_checked:
+            at, where = client.model.at, client.model.heading
+            report.warn(at, where, f'{unchecked}targets are up, for readiness = "targets"')
