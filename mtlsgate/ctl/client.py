@@ -32,7 +32,7 @@ class Gone(CtlError):
     """Nobody answers there."""
 
 
-class TurnedAway(CtlError):
+class Rejected(CtlError):
     """The connection was closed before the answer, as the gate does with clients
     that it rejects."""
 
@@ -161,8 +161,8 @@ class Remote:
                 why = printable(error.verify_message)
                 return CtlError(f"{self.address}: this is not who it should be: {why}")
             case ssl.SSLError() | RemoteDisconnected() | ConnectionError() if self.address.is_tls:
-                return TurnedAway(
-                    f"{self.address}: turned away ({_reason(error)}): mtlsgate probe tells more"
+                return Rejected(
+                    f"{self.address}: rejected ({_reason(error)}): mtlsgate probe tells more"
                 )
             case RemoteDisconnected() | ConnectionError():
                 return Gone(f"{self.address}: the connection was closed before there was an answer")

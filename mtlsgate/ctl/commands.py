@@ -40,6 +40,7 @@ _GATE_OPTIONS = (
     click.option("--ca", type=_FILE, help="For https: the CAs to verify the gate with."),
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_WIDE = click.option("--wide", is_flag=True, help="Show everything, in lines as long as it takes.")
 
 #: Exit codes: the gate refuses; the gate cannot be asked.
 _REFUSED, _UNKNOWN = 1, 2
@@ -95,8 +96,9 @@ def ctl(context: click.Context, /, **said: Any) -> None:
 
 @ctl.command()
 @_names_gate
+@_WIDE
 @_JSON
-def status(as_json: bool, **said: Any) -> None:
+def status(wide: bool, as_json: bool, **said: Any) -> None:
     """Show the state of the gate."""
     facts = _remote(said).get("/status")
     if as_json:
@@ -104,7 +106,7 @@ def status(as_json: bool, **said: Any) -> None:
         return
     from mtlsgate.ctl import tables
 
-    tables.say(tables.status(facts))
+    tables.say(tables.status(facts), wide=wide)
 
 
 def _probe(path: str, well: str, said: dict[str, Any]) -> None:
@@ -138,8 +140,9 @@ def ready(**said: Any) -> None:
 @ctl.command()
 @_names_gate
 @click.option("--server", help="Those of one server.")
+@_WIDE
 @_JSON
-def connections(server: str | None, as_json: bool, **said: Any) -> None:
+def connections(server: str | None, wide: bool, as_json: bool, **said: Any) -> None:
     """List the connections."""
     found = _remote(said).connections(server)
     if as_json:
@@ -147,14 +150,15 @@ def connections(server: str | None, as_json: bool, **said: Any) -> None:
         return
     from mtlsgate.ctl import tables
 
-    tables.say(tables.connections(found))
+    tables.say(tables.connections(found, wide=wide), wide=wide)
 
 
 @ctl.command()
 @_names_gate
 @click.option("--pins", is_flag=True, help="Print HCL that pins the rejected clients.")
+@_WIDE
 @_JSON
-def rejections(pins: bool, as_json: bool, **said: Any) -> None:
+def rejections(pins: bool, wide: bool, as_json: bool, **said: Any) -> None:
     """List the rejected clients, the latest first."""
     found = _remote(said).get("/rejections")
     if as_json:
@@ -166,7 +170,7 @@ def rejections(pins: bool, as_json: bool, **said: Any) -> None:
         for line in tables.pins(found["rejections"]):
             click.echo(line)
     else:
-        tables.say(tables.rejections(found["rejections"]))
+        tables.say(tables.rejections(found["rejections"], wide=wide), wide=wide)
 
 
 @ctl.command()
@@ -204,7 +208,7 @@ def drain(wait: bool, as_json: bool, **said: Any) -> None:
 
     Connections have the configured drain_timeout to end.
     """
-    from mtlsgate.ctl.client import Gone, TurnedAway
+    from mtlsgate.ctl.client import Gone, Rejected
     from mtlsgate.ctl.words import counted
 
     remote = _remote(said)
@@ -214,7 +218,7 @@ def drain(wait: bool, as_json: bool, **said: Any) -> None:
     else:
         click.echo(f"draining: {counted(facts['admitted'], 'client')} still connected")
     # A gate that is ending may look like that.
-    with suppress(Gone, TurnedAway):
+    with suppress(Gone, Rejected):
         while wait:
             remote.get("/status")
             sleep(_POLL)

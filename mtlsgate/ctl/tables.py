@@ -12,21 +12,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
-from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from mtlsgate.ctl.fitting import WIDE, Column, FittingTable, FittingText
 from mtlsgate.ctl.words import counted, duration, moment, size
 from mtlsgate.text import printable
 
 #: One of the gate's JSON objects.
 Facts = Mapping[str, Any]
-#: The width of output to a file, where lines are never broken.
-_WIDE = 10_000
 _NOTHING = "-"
 #: The columns with days left, and the kind of deadline in each.
 _COLUMNS = {"certificate": "server_certificate", "CA": "ca", "pin": "pin", "CRL": "crl"}
+#: How soon each of them is left out of a narrow table.
+_RANKS = {"certificate": 1, "CA": 5, "pin": 5, "CRL": 5}
 #: Words for a deadline before and after it.
 _ENDING = {
     "server_certificate": "a certificate of the server expires",
@@ -48,18 +47,25 @@ _OVER = {
 }
 
 
-def console() -> Console:
-    """:returns: a printer for standard output."""
+def console(*, wide: bool = False) -> Console:
+    """
+    :param wide: whether lines may be longer than the terminal's.
+    :returns: a printer for standard output.
+    """
     if hasattr(sys.stdout, "reconfigure"):
         # Show a name even if the terminal lacks its letters.
         sys.stdout.reconfigure(errors="backslashreplace")
-    width = None if sys.stdout.isatty() else _WIDE
+    width = None if sys.stdout.isatty() and not wide else WIDE
     return Console(width=width, markup=False, highlight=False, emoji=False, soft_wrap=False)
 
 
-def say(what: RenderableType) -> None:
-    """Print without trailing blanks."""
-    printer = console()
+def say(what: RenderableType, *, wide: bool = False) -> None:
+    """
+    Print without trailing blanks.
+
+    :param wide: whether lines may be longer than the terminal's.
+    """
+    printer = console(wide=wide)
     with printer.capture() as captured:
         printer.print(what)
     for line in captured.get().splitlines():
@@ -71,28 +77,24 @@ def text(value: object, style: str = "") -> Text:
     return Text(_NOTHING if value is None or value == "" else printable(str(value)), style=style)
 
 
-def table(
-    headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
-) -> Table:
-    """:param right: the headings of columns that are aligned to the right."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for heading in headings:
-        made.add_column(
-            Text(heading), justify="right" if heading in right else "left", overflow="fold"
-        )
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else text(cell) for cell in row))
-    return made
+def table(columns: Iterable[Column], rows: Iterable[Sequence[object]]) -> FittingTable:
+    """:returns: a table, whose cells are safe for a terminal."""
+    return FittingTable(
+        tuple(columns),
+        tuple(
+            tuple(cell if isinstance(cell, Text) else text(cell) for cell in row) for row in rows
+        ),
+    )
 
 
 def status(facts: Facts) -> RenderableType:
     """:returns: the gate as a whole."""
-    listening = [one for one in (servers(facts), clients(facts)) if one.row_count]
+    listening = [one for one in (servers(facts), clients(facts), targets(facts)) if one.rows]
     spaced = [part for one in listening for part in (Text(), one)]
     return Group(heading(facts), *spaced, *_due(facts), *_warnings(facts))
 
 
-def heading(facts: Facts) -> Text:
+def heading(facts: Facts) -> FittingText:
     """:returns: the lines before the table of servers."""
     ready = (
         text("ready", "bold green")
@@ -111,24 +113,24 @@ def heading(facts: Facts) -> Text:
         text(
             f"{counted(facts['admitted'], 'client')} connected, "
             f"{counted(facts['handshakes'], 'handshake')} in progress, "
-            f"{counted(facts['rejected'], 'connection')} turned away so far"
+            f"{counted(facts['rejected'], 'connection')} rejected since the start"
         ),
     ]
     last = facts["last_reload"]
     if last is not None and not last["succeeded"]:
-        lines.append(text(f"not loaded anew, {moment(last['at'])}:", "bold red"))
+        lines.append(text(f"not reloaded, {moment(last['at'])}:", "bold red"))
         lines += [text(f"  {problem}", "red") for problem in last["problems"]]
-    return Text("\n").join(lines)
+    return FittingText(Text("\n").join(lines))
 
 
 def _warnings(facts: Facts) -> list[RenderableType]:
-    lines = [text(f"{warning} (warning)", "yellow") for warning in facts["warnings"]]
+    lines = [FittingText(text(f"{warning} (warning)", "yellow")) for warning in facts["warnings"]]
     return [Text(), *lines] if lines else []
 
 
 def _due(facts: Facts) -> list[RenderableType]:
     lines = [
-        text(due_line(server["name"], deadline), "bold red")
+        FittingText(text(due_line(server["name"], deadline), "bold red"))
         for server in (*facts["servers"], *facts["clients"])
         for deadline in server["deadlines"]
         if deadline["is_due"]
@@ -145,18 +147,18 @@ def due_line(server: str, deadline: Facts) -> str:
     return f"{who}: {what} {moment(deadline['at'])} ({days})"
 
 
-def servers(facts: Facts) -> Table:
+def servers(facts: Facts) -> FittingTable:
     """:returns: a line for each server."""
     return table(
         (
-            "server",
-            "listening on",
-            "protocol",
-            "rules",
-            "pins",
-            "clients",
-            "handshakes",
-            *_COLUMNS,
+            Column("server"),
+            Column("listening on"),
+            Column("protocol", rank=2),
+            Column("rules", rank=3),
+            Column("pins", is_right=True, rank=6),
+            Column("clients", is_right=True),
+            Column("handshakes", is_right=True, rank=4),
+            *(Column(name, is_right=True, rank=_RANKS[name]) for name in _COLUMNS),
         ),
         [
             (
@@ -171,19 +173,24 @@ def servers(facts: Facts) -> Table:
             )
             for server in facts["servers"]
         ],
-        right=("pins", "clients", "handshakes", *_COLUMNS),
     )
 
 
-def clients(facts: Facts) -> Table:
+def clients(facts: Facts) -> FittingTable:
     """:returns: a line for each client gate."""
     return table(
-        ("client gate", "listening on", "targets", "connected", "dialling", "certificate", "CA"),
+        (
+            Column("client gate"),
+            Column("listening on"),
+            Column("connected", is_right=True),
+            Column("dialling", is_right=True, rank=3),
+            Column("certificate", is_right=True, rank=1),
+            Column("CA", is_right=True, rank=2),
+        ),
         [
             (
                 client["name"],
                 ", ".join(client["listening"]),
-                ", ".join(client["targets"]),
                 _of(client["connected"], client["max_connections"]),
                 _of(client["dialling"], client["max_handshakes"]),
                 _days(client["deadlines"], "client_certificate"),
@@ -191,8 +198,42 @@ def clients(facts: Facts) -> Table:
             )
             for client in facts["clients"]
         ],
-        right=("connected", "dialling", "certificate", "CA"),
     )
+
+
+def targets(facts: Facts) -> FittingTable:
+    """:returns: a line for each target of a server or a client gate."""
+    return table(
+        (
+            Column("from"),
+            Column("target"),
+            Column("state"),
+            Column("in use", is_right=True, rank=3),
+            Column("connects in", is_right=True, rank=2),
+            Column("failures", is_right=True, rank=4),
+            Column("last error", rank=1),
+        ),
+        [
+            (
+                one["name"],
+                target["address"],
+                _state(target),
+                target["in_use"],
+                None if target["last_dial"] is None else f"{target['last_dial'] * 1000:.3g} ms",
+                target["failures"],
+                target["last_error"],
+            )
+            for one in (*facts["servers"], *facts["clients"])
+            for target in one["targets"]
+        ],
+    )
+
+
+def _state(target: Facts) -> Text:
+    if not target["up"]:
+        return text(f"down since {moment(target['down_since'])}", "bold red")
+    state = "up" if target["is_known"] else "not tried yet"
+    return text(f"{state}, backup" if target["backup"] else state)
 
 
 def _rules(server: Facts) -> Text:
@@ -213,12 +254,26 @@ def _days(deadlines: Iterable[Facts], kind: str) -> Text:
     return text(f"{first['days_left']} d", "bold red" if first["is_due"] else "")
 
 
-def connections(found: Iterable[Facts]) -> Table:
-    """:returns: a line for each connection."""
+def connections(found: Iterable[Facts], *, wide: bool = False) -> FittingTable:
+    """
+    :param wide: whether to show whole fingerprints.
+    :returns: a line for each connection.
+    """
     return table(
         (
-            "number", "server", "state", "address", "rule or target", "subject", "SHA-256", "for",
-            "idle", "received", "sent", "TLS", "name",
+            Column("number", is_right=True),
+            Column("server", rank=3),
+            Column("state", rank=5),
+            Column("address"),
+            Column("rule or target", rank=1),
+            Column("subject"),
+            Column("SHA-256", rank=4),
+            Column("for", is_right=True, rank=2),
+            Column("idle", is_right=True, rank=8),
+            Column("received", is_right=True, rank=7),
+            Column("sent", is_right=True, rank=6),
+            Column("TLS", rank=9),
+            Column("name", rank=10),
         ),
         [
             (
@@ -228,7 +283,7 @@ def connections(found: Iterable[Facts]) -> Table:
                 one["address"],
                 one["rule"] or one["target"],
                 one["subject"],
-                None if one["sha256"] is None else one["sha256"][:16],
+                _fingerprint(one["sha256"], wide),
                 duration(one["seconds"]),
                 None if one["idle"] is None else duration(one["idle"]),
                 size(one["received"]),
@@ -238,8 +293,11 @@ def connections(found: Iterable[Facts]) -> Table:
             )
             for one in found
         ],
-        right=("number", "for", "idle", "received", "sent"),
-    )  # fmt: skip
+    )
+
+
+def _fingerprint(sha256: str | None, wide: bool) -> str | None:
+    return sha256 if sha256 is None or wide else sha256[:16]
 
 
 def _tls(one: Facts) -> str | None:
@@ -248,10 +306,21 @@ def _tls(one: Facts) -> str | None:
     return f"{one['tls_version']}{' resumed' if one['resumed'] else ''}"
 
 
-def rejections(found: Iterable[Facts]) -> Table:
-    """:returns: a line for each rejection."""
+def rejections(found: Iterable[Facts], *, wide: bool = False) -> FittingTable:
+    """
+    :param wide: whether to show whole fingerprints.
+    :returns: a line for each rejection.
+    """
     return table(
-        ("time", "server", "address", "reason", "detail", "subject", "SHA-256"),
+        (
+            Column("time"),
+            Column("server", rank=2),
+            Column("address"),
+            Column("reason"),
+            Column("detail", rank=1),
+            Column("subject", rank=3),
+            Column("SHA-256", rank=4),
+        ),
         [
             (
                 moment(one["at"]),
@@ -260,7 +329,7 @@ def rejections(found: Iterable[Facts]) -> Table:
                 one["reason"],
                 one["detail"],
                 one["leaf"] and one["leaf"]["subject"],
-                one["leaf"] and one["leaf"]["sha256"][:16],
+                one["leaf"] and _fingerprint(one["leaf"]["sha256"], wide),
             )
             for one in found
         ],
@@ -272,6 +341,6 @@ def pins(found: Iterable[Facts]) -> list[str]:
     lines: dict[str, str] = {}
     for one in found:
         if one["pin_block"] is not None:
-            said = f"{one['leaf']['subject']}, turned away from {one['server']}: {one['reason']}"
+            said = f"{one['leaf']['subject']}, rejected by {one['server']}: {one['reason']}"
             lines.setdefault(printable(one["pin_block"]), f"# {printable(said)}")
     return [line for block, comment in lines.items() for line in (comment, block)]

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from mtlsgate.ctl import tables
 from mtlsgate.ctl.client import Remote
+from mtlsgate.ctl.fitting import Column
 from mtlsgate.ctl.words import duration, size
 
 #: How many rejections are shown, and how many lines the rest takes.
@@ -80,15 +81,15 @@ def frame(before: Look | None, now: Look, height: int) -> RenderableType:
         Text(),
         tables.table(
             (
-                "number",
-                "server",
-                "address",
-                "rule",
-                "subject",
-                "for",
-                "a second",
-                "received",
-                "sent",
+                Column("number", is_right=True),
+                Column("server", rank=3),
+                Column("address"),
+                Column("rule", rank=1),
+                Column("subject"),
+                Column("for", is_right=True, rank=2),
+                Column("a second", is_right=True),
+                Column("received", is_right=True, rank=5),
+                Column("sent", is_right=True, rank=4),
             ),
             [
                 (
@@ -104,7 +105,6 @@ def frame(before: Look | None, now: Look, height: int) -> RenderableType:
                 )
                 for one in busiest
             ],
-            right=("number", "for", "a second", "received", "sent"),
         ),
     ]
     if now.rejections:

@@ -35,7 +35,7 @@ _reloads_log = Logger("mtlsgate.reloads")
 _pins_log = Logger("mtlsgate.pins")
 
 _FIRST_USE = "{server}: pin {pin} of rule {rule} is used for the first time: sha256={fingerprint}"
-_NOT_RELOADED = "the configuration is not loaded anew: epoch {epoch} stays in force"
+_NOT_RELOADED = "the configuration was not reloaded: epoch {epoch} stays in force"
 _RELOADED = "epoch {epoch} is in force, loaded in {seconds:.2f} s"
 #: How many names of each kind an event has at most.
 _MAX_NAMES = 32

@@ -26,6 +26,8 @@ from prometheus_client.registry import Collector
 from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
 from mtlsgate.observe.counts import ConfiguredNames, Counts, Durations
+from mtlsgate.observe.status import TargetStatus
+from mtlsgate.observe.target_metrics import target_metrics
 from mtlsgate.tls.contexts import openssl_version
 
 #: Prometheus' text format, as `Metrics.exposition` writes it.
@@ -67,6 +69,7 @@ class ServiceState:
     :ivar is_audit_failing: whether the audit log cannot be written.
     :ivar lost_lines: how many lines the audit log has lost.
     :ivar reactor_lag: how late the reactor was.
+    :ivar targets: the targets, each with the name of its server.
     """
 
     names: ConfiguredNames
@@ -82,6 +85,7 @@ class ServiceState:
     is_audit_failing: bool
     lost_lines: int
     reactor_lag: Durations
+    targets: Iterable[tuple[str, TargetStatus]]
 
 
 class Metrics(Collector):
@@ -115,6 +119,7 @@ class Metrics(Collector):
         yield from self._reloading(state)
         yield from _expiries(state.expiring)
         yield from _health(state)
+        yield from target_metrics(state.targets)
 
     def _connections(self, state: ServiceState) -> Iterator[Metric]:
         names = state.names
@@ -196,13 +201,13 @@ class Metrics(Collector):
         )
         yield _counter(
             "mtlsgate_reloads_total",
-            "Attempts to load the configuration anew, by result: ok or failed.",
+            "Attempts to reload the configuration, by result: ok or failed.",
             ("result",),
             self._counts.reloads,
         )
         yield GaugeMetricFamily(
             "mtlsgate_last_reload_successful",
-            "Whether the latest attempt to load the configuration anew succeeded; 1 before any.",
+            "Whether the latest attempt to reload the configuration succeeded; 1 before any.",
             last is None or not last.problems,
         )
         at = GaugeMetricFamily(

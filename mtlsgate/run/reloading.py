@@ -154,7 +154,7 @@ class Reloader:
 
     def _failed(self, failure: Failure) -> Reload:
         if not failure.check(GateError):
-            _log.failure("loading the configuration anew failed", failure=failure)
+            _log.failure("reloading the configuration failed", failure=failure)
         lines = str(failure.value) if failure.check(GateError) else repr(failure.value)
         problems = tuple(map(printable, lines.split("\n")))
         runner = self._runner

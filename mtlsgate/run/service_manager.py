@@ -113,7 +113,7 @@ class Notifier(Service):
 
     def reload_ended(self, reload: Reload) -> None:
         """Say that a reload has ended."""
-        failed = "the configuration is not loaded anew, see the log; " if reload.problems else ""
+        failed = "the configuration was not reloaded, see the log; " if reload.problems else ""
         self._manager.tell(READY=1, STATUS=f"{failed}{self._state()}")
 
     def draining(self, count: int, timeout: float) -> None:

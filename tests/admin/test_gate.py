@@ -168,7 +168,7 @@ def test_reload_by_ctl(config: Path) -> None:
         assert 'ca_certificate_file: "gone.crt" no such file' in output
         assert 'did you mean "whoami"?' in output
         assert output.endswith("2 problems: epoch 1 stays in force\n")
-        assert "not loaded anew" in ctl("status", "-c", config)[1]
+        assert "not reloaded" in ctl("status", "-c", config)[1]
         status, output = ctl("reload", "-c", config, "--json")
         assert status == 1
         assert len(json.loads(output)["problems"]) == 2
@@ -347,7 +347,7 @@ def test_ctl_with_a_certificate(config: Path) -> None:
         assert "operators" in output
         status, output = asked("stranger", "status")
         assert status == 2
-        assert f"{url}: turned away (" in output
+        assert f"{url}: rejected (" in output
         status, output = asked("client", "status", ca="stranger-ca")
         assert status == 2
         assert f"{url}: this is not who it should be: " in output

@@ -347,7 +347,7 @@ def test_the_status_is_shown(running: Running) -> None:
     assert lines[0].rstrip().endswith("up 2 h: ready")
     assert lines[1].strip() == f"{running.site.config}: epoch 1, for 2 h"
     assert lines[2].strip() == (
-        "1 client connected, 0 handshakes in progress, 0 connections turned away so far"
+        "1 client connected, 0 handshakes in progress, 0 connections rejected since the start"
     )
     assert lines[-1].split()[:2] == ["door", "unix:127.0.0.1:0"]
     running.service.runner.drain()
@@ -360,12 +360,17 @@ def test_a_failed_reload_is_shown(running: Running) -> None:
     running.site.write("gate.hcl", running.text.replace("issuing.crt", "gone.crt"))
     running.service.reloader.reload()
     text = shown(tables.status(InMemory(running).get("/status")))
-    assert "not loaded anew, 2026-06-15 12:00:00Z:" in text
+    assert "not reloaded, 2026-06-15 12:00:00Z:" in text
     assert '"gone.crt" no such file' in text
 
 
 def test_names_are_neither_markup_nor_commands() -> None:
     """What a certificate says is shown as it stands there, and no more."""
+    target = {
+        "address": HOSTILE, "up": False, "is_known": True, "last_error": HOSTILE,
+        "down_since": "2026-06-15T11:00:00", "last_dial": 0.0123, "in_use": 3, "failures": 4,
+        "weight": 1, "backup": False,
+    }  # fmt: skip
     status = {
         "version": HOSTILE, "pid": 1, "uptime": 1, "ready": False, "not_ready": HOSTILE,
         "config": HOSTILE, "epoch": 1, "epoch_age": 1, "admitted": 1, "handshakes": 0,
@@ -375,10 +380,10 @@ def test_names_are_neither_markup_nor_commands() -> None:
             "client_authentication": "required", "deadlines": [
                 {"kind": "crl", "rule": HOSTILE, "days_left": -3, "is_due": True,
                  "at": "2026-06-12T12:00:00"}],
-            "limits": {"max_connections": 5, "max_handshakes": None},
+            "limits": {"max_connections": 5, "max_handshakes": None}, "targets": [target],
         }],
         "clients": [{
-            "name": HOSTILE, "listening": [HOSTILE], "targets": [HOSTILE], "connected": 1,
+            "name": HOSTILE, "listening": [HOSTILE], "targets": [target], "connected": 1,
             "dialling": 0, "max_connections": None, "max_handshakes": 5, "deadlines": [],
         }],
         "last_reload": {"at": "2026-06-15T12:00:00", "succeeded": False, "problems": [HOSTILE]},
@@ -428,7 +433,7 @@ def test_pins_to_paste_are_there_once() -> None:
     }  # fmt: skip
     none = {"server": "door", "reason": "no_certificate", "pin_block": None, "leaf": None}
     assert tables.pins([one, none, one]) == [
-        "# CN=x, turned away from door: unknown_ca",
+        "# CN=x, rejected by door: unknown_ca",
         "pin {}",
     ]
 

@@ -69,7 +69,7 @@ def test_it_is_told_when_the_gate_is_ready_reloads_and_ends(manager: Manager) ->
     telling.reload_ended(Reload(at=NOW, number=2, problems=("no",)))
     assert manager.heard() == {
         "READY": "1",
-        "STATUS": "the configuration is not loaded anew, see the log; 1 server",
+        "STATUS": "the configuration was not reloaded, see the log; 1 server",
     }
     telling.draining(3, 10.0)
     assert manager.heard() == {
