@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
+from random import random
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, Signals
 from typing import Any, cast
 
@@ -37,8 +38,10 @@ from mtlsgate.observe.owner import Owner
 from mtlsgate.observe.recent_rejections import RecentRejections
 from mtlsgate.run.control import Control, GateHandle
 from mtlsgate.run.deadline_watch import DeadlineWatch
+from mtlsgate.run.download import Downloader, why_not
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.event_loop import ReactorChoice
+from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.file_watcher import FileWatcher
 from mtlsgate.run.followers import ObserversFollower
 from mtlsgate.run.listening import bind
@@ -179,7 +182,18 @@ def makeService(options: Options) -> IService:
     notifier = Notifier(options.manager, lambda: _state(runner), reactor)
     reloader = Reloader(runner, loader.again, in_thread, [notifier])
     lag = ReactorLag(reactor)
-    gate = GateService(runner, reloader, observers)
+    fetcher = Fetcher(
+        lambda: runner.epoch,
+        lambda: runner.number,
+        reloader.refresh,
+        Downloader(reactor),
+        why_not,
+        reactor,
+        in_thread,
+        registry.now,
+        random,
+    )
+    gate = GateService(runner, reloader, observers, fetcher)
     process = Process(
         version=version("mtlsgate"),
         config=loader.path,
@@ -216,6 +230,7 @@ def makeService(options: Options) -> IService:
         SignalService(handlers, reactor),
         gate,
         watcher,
+        fetcher,
         deadlines,
         admin,
         lag,

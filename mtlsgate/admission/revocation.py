@@ -42,10 +42,15 @@ class Revocation:
     :ivar lists: the CRLs, in any order; a CA may have several.
     :ivar scope: ``path`` checks each certificate below the anchor, ``leaf``
         only the leaf.
+    :ivar fetched: which of the lists came from a URL, by the URL; none if nothing came
+        yet.
     """
 
     lists: tuple[RevocationList, ...]
     scope: Literal["path", "leaf"] = "path"
+    fetched: Mapping[str, tuple[RevocationList, ...]] = field(
+        factory=dict, eq=False, repr=False, kw_only=True
+    )
     #: The lists by the keys of their issuers' names.
     _by_issuer: Mapping[Hashable, Sequence[RevocationList]] = field(
         init=False,
@@ -63,6 +68,20 @@ class Revocation:
     def __attrs_post_init__(self) -> None:
         if any(one.is_delta for one in self.lists):
             raise ValueError("a delta CRL is no complete list")
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing has come yet from one of the URLs."""
+        return not all(self.fetched.values())
+
+    def refreshed(self, url: str, lists: tuple[RevocationList, ...]) -> Revocation:
+        """:returns: the same, with these lists in place of those from the URL."""
+        before = self.fetched[url]
+        return Revocation(
+            tuple(one for one in self.lists if one not in before) + lists,
+            self.scope,
+            fetched={**self.fetched, url: lists},
+        )
 
     def judge(self, path: Path, now: datetime) -> Rejection | None:
         """

@@ -23,9 +23,11 @@ from mtlsgate.load.applications import Application
 from mtlsgate.load.authorizers import read_authorizer
 from mtlsgate.load.epoch import Epoch, load_gate
 from mtlsgate.load.expiry import expiries_of
+from mtlsgate.load.fetches import fetches_of
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host, parse_host
 from mtlsgate.load.servers import GateParts, ServerBuilder, serve
+from mtlsgate.load.state import KeptDocuments
 from mtlsgate.text import quoted
 
 #: What messages name, for a gate that no file describes.
@@ -91,14 +93,18 @@ class Built:
             None,
             tuple(sorted({*self.warnings, *report.warnings})),
             tuple(expiries_of(loaded.gate.name, loaded.gate.context.policy, self.now())),
+            fetches=fetches_of((loaded,), self.parts.state),
         )
 
 
 class Origin(Protocol):
     """The source that a gate is built from, and built again at a reload."""
 
-    def build(self, now: Callable[[], datetime]) -> Built:
-        """:raises ConfigError: with every error."""
+    def build(self, now: Callable[[], datetime], kept: KeptDocuments) -> Built:
+        """
+        :param kept: what was fetched.
+        :raises ConfigError: with every error.
+        """
 
 
 @frozen
@@ -119,7 +125,7 @@ class FromPython:
     rules: object
     options: Mapping[str, object] = field(repr=False)
 
-    def build(self, now: Callable[[], datetime]) -> Built:
+    def build(self, now: Callable[[], datetime], kept: KeptDocuments) -> Built:
         """:raises ConfigError: with every error of the values and of the files."""
         report = PythonReport(PYTHON)
         server = BlockReader(report).server(self.name, self.certificate, self.rules, self.options)
@@ -130,7 +136,7 @@ class FromPython:
         authorize = self.options.get("authorize")
         given = None if isinstance(authorize, str) else authorize
         authorizer = read_authorizer(server, self.directory, report, given)
-        parts = ServerBuilder(files, report, now).gate(server, (), settings, authorizer)
+        parts = ServerBuilder(files, report, now, kept).gate(server, (), settings, authorizer)
         files.refuse_own_in_directories()
         report.raise_errors()
         assert parts is not None
@@ -149,8 +155,8 @@ class FromFile:
     paths: tuple[str, ...]
     server: str | None
 
-    def build(self, now: Callable[[], datetime]) -> Built:
+    def build(self, now: Callable[[], datetime], kept: KeptDocuments) -> Built:
         """:raises ConfigError: with every error of the files and of that server."""
-        found = load_gate(self.paths, self.server, now=now)
+        found = load_gate(self.paths, self.server, now=now, kept=kept)
         hosts = tuple(host.value for host in found.parts.model.hosts)
         return Built(", ".join(self.paths), found.parts, hosts, found.settings, found.warnings, now)

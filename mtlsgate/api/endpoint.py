@@ -5,6 +5,7 @@ Listening in a Twisted application: a gate's endpoint, and the port that it retu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from random import random
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -25,10 +26,15 @@ from mtlsgate.errors import NOWHERE, GateError
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.address_conflicts import Occupant, refuse_overlaps
 from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.fetches import combined
 from mtlsgate.observe.human_log import HumanLog
+from mtlsgate.run.download import Downloader, why_not
 from mtlsgate.run.epoch_runner import EpochRunner
+from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.listening import bind
+from mtlsgate.run.reloading import refresh
 from mtlsgate.run.sockets import Sockets
+from mtlsgate.run.threads import OwnThread
 
 
 @define
@@ -96,6 +102,7 @@ def epoch_of(members: Iterable[tuple[Built, Any]], hosts: tuple[str, ...]) -> Ep
         servers=tuple(servers),
         warnings=tuple(one for epoch in (first, *others) for one in epoch.warnings),
         expiries=tuple(one for epoch in (first, *others) for one in epoch.expiries),
+        fetches=combined(one for epoch in (first, *others) for one in epoch.fetches),
     )
 
 
@@ -104,14 +111,20 @@ class GatePort:
     """A listening gate; or several, chosen by the name that a client asks for."""
 
     def __init__(
-        self, runner: EpochRunner, hosts: tuple[str, ...], members: tuple[Member, ...]
+        self,
+        runner: EpochRunner,
+        fetcher: Fetcher,
+        hosts: tuple[str, ...],
+        members: tuple[Member, ...],
     ) -> None:
         """
         :param runner: listens.
+        :param fetcher: fetches revocation lists.
         :param hosts: the addresses, as written.
         :param members: the gates.
         """
         self._runner = runner
+        self._fetcher = fetcher
         self._hosts = hosts
         self._members = members
         self._address = runner.listening_on()[0]
@@ -127,8 +140,17 @@ class GatePort:
         :returns: a Deferred that fires when the address is free.
         """
         stopped = self._runner.stop_accepting()
-        self._runner.registry.gone().addCallback(lambda _: self._runner.stop())
+        self._runner.registry.gone().addCallback(lambda _: self._stop())
         return stopped
+
+    def _stop(self) -> None:
+        self._runner.stop()
+        self._fetcher.stopService()
+
+    def fetch(self) -> None:
+        """Fetch what the gate needs, if it needs anything."""
+        if self._runner.epoch.fetches and not self._fetcher.running:
+            self._fetcher.startService()
 
     def getHost(self) -> IAddress:
         """:returns: the address that it listens on; the first, if there are several."""
@@ -157,6 +179,7 @@ class GatePort:
             self._runner.judge_by(epoch)
         else:
             self._runner.take_over(epoch)
+        self.fetch()
 
 
 @implementer(IStreamServerEndpoint)
@@ -200,7 +223,23 @@ class GateEndpoint:
             runner.stop_accepting()
             raise
         runner.start()
-        port = GatePort(runner, self.hosts, members)
+        port = GatePort(runner, _fetcher(runner, reactor), self.hosts, members)
+        port.fetch()
         for one in members:
             one.running.add(port)
         return port
+
+
+def _fetcher(runner: EpochRunner, reactor: Any) -> Fetcher:
+    in_thread = OwnThread(reactor)
+    return Fetcher(
+        lambda: runner.epoch,
+        lambda: runner.number,
+        lambda change: refresh(runner, change, in_thread),
+        Downloader(reactor),
+        why_not,
+        reactor,
+        in_thread,
+        runner.registry.now,
+        random,
+    )

@@ -70,7 +70,16 @@ def _gate(options: dict[str, str]) -> Gate:
 
 
 #: The parameters of the one rule.
-_RULE = ("ca", "leaf", "leaf_certificate_dir", "max_depth", "crl", "crl_dir", "crl_scope")
+_RULE = (
+    "ca",
+    "leaf",
+    "leaf_certificate_dir",
+    "max_depth",
+    "crl",
+    "crl_dir",
+    "crl_url",
+    "crl_scope",
+)
 
 
 def _written_out(options: dict[str, str]) -> Gate:

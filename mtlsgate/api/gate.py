@@ -29,6 +29,7 @@ from mtlsgate.api.values import Credential, GateOptions, Rule
 from mtlsgate.clock import utc_now
 from mtlsgate.errors import GateError
 from mtlsgate.load.sources import ConfigPaths, names_of
+from mtlsgate.load.state import KeptDocuments
 
 
 class Gate:
@@ -88,7 +89,8 @@ class Gate:
     def _begin(self, origin: Origin, now: Callable[[], datetime]) -> None:
         self._origin = origin
         self._now = now
-        self._built = origin.build(now)
+        self._kept = KeptDocuments()
+        self._built = origin.build(now, self._kept)
         self._warnings = self._built.check()
         self._running = Running()
 
@@ -162,7 +164,7 @@ class Gate:
                 rules=origin.rules if rules is None else _listed(rules),
                 options={**origin.options, **options},
             )
-        built = origin.build(self._now)
+        built = origin.build(self._now, self._kept)
         warnings = built.check()
         self._running.take_over(built)
         self._origin, self._built, self._warnings = origin, built, warnings

@@ -111,6 +111,7 @@ class Rule:
     :ivar max_depth: the highest number of intermediates allowed.
     :ivar crl: revocation lists.
     :ivar crl_dir: a directory of further revocation lists.
+    :ivar crl_url: URLs to fetch revocation lists from.
     :ivar crl_scope: whether every certificate of the path below the CA must be
         covered (``"path"``, the default), or only the leaf (``"leaf"``).
     """
@@ -125,6 +126,7 @@ class Rule:
     max_depth: int | None = field(default=None, kw_only=True)
     crl: RevocationLists | None = field(default=None, kw_only=True)
     crl_dir: str | os.PathLike[str] | None = field(default=None, kw_only=True)
+    crl_url: str | Sequence[str] | None = field(default=None, kw_only=True)
     crl_scope: Literal["path", "leaf"] | None = field(default=None, kw_only=True)
 
 

@@ -140,6 +140,8 @@ class Settings(Defaults):
         server that is up.
     :ivar event_loop: what the gate runs on; None for what the configuration needs.
     :ivar audit: where to keep an audit log.
+    :ivar state_dir: where documents are kept that the gate has fetched, relative to the
+        configuration's directory; None for systemd's, or else ``state``.
     :ivar log: what the program logs, how, and where; None for the defaults.
     :ivar user: whom the gate becomes when it is started as root, by name or number.
     :ivar group: likewise; by default the user's.
@@ -154,6 +156,7 @@ class Settings(Defaults):
     readiness: Literal["listening", "targets"] = "listening"
     event_loop: Located[Literal["asyncio", "uvloop", "epoll"]] | None = None
     audit: Audit | None = None
+    state_dir: Located[FileName] | None = None
     log: Log | None = None
     user: Located[str] | None = None
     group: Located[str] | None = None

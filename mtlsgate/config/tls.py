@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from attrs import field, fields, frozen
 
@@ -23,6 +23,7 @@ from mtlsgate.config.fields import (
     position,
 )
 from mtlsgate.config.tree import labelled
+from mtlsgate.config.urls import Url, parse_urls
 from mtlsgate.errors import Position
 from mtlsgate.text import quoted
 
@@ -157,6 +158,7 @@ class ClientCertificate:
     :ivar crl: revocation lists, one or many.
     :ivar crl_dir: a directory of revocation lists: every ``*.pem``, ``*.crl``
         and ``*.der`` in it.
+    :ivar crl_url: where revocation lists are fetched from, a URL or a list of them.
     :ivar crl_scope: whether every certificate of the path below the CA must be
         covered, or the leaf alone.
     """
@@ -172,6 +174,7 @@ class ClientCertificate:
     max_depth: int | None = None
     crl: Material | None = None
     crl_dir: Located[FileName] | None = None
+    crl_url: Located[Any] | None = None
     crl_scope: Literal["path", "leaf"] | None = None
 
     @property
@@ -179,10 +182,19 @@ class ClientCertificate:
         """The block as messages name it."""
         return labelled("client_certificate", self.label)
 
+    @property
+    def urls(self) -> tuple[Url, ...]:
+        """Where revocation lists are fetched from; none if one is no such URL."""
+        try:
+            return () if self.crl_url is None else parse_urls(self.crl_url.value)
+        except ValueError:
+            # `problems` says so.
+            return ()
+
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield (attribute or None, text) for what is wrong with the block as a whole."""
         pinned = self.leaf_certificate or self.leaf_certificate_dir or self.pin
-        lists = self.crl or self.crl_dir
+        lists = self.crl or self.crl_dir or self.crl_url
         if self.label is not None and re.fullmatch(r"#[0-9]+", self.label):
             yield None, f"the label {quoted(self.label)} is what a rule without a label is called"
         if self.ca_certificate is None and not pinned:
@@ -196,10 +208,16 @@ class ClientCertificate:
         if self.ca_certificate is None and self.max_depth is not None:
             yield "max_depth", "max_depth needs a CA: a leaf alone has no path to count"
         if self.ca_certificate is None and lists:
-            name = "crl_dir" if self.crl is None else self.crl.attribute
+            name = "crl_dir" if self.crl_dir else "crl_url"
+            name = name if self.crl is None else self.crl.attribute
             yield name, f"{name} needs a CA: it is the CA that revokes"
         if self.crl_scope is not None and not lists:
-            yield "crl_scope", "crl_scope has no effect without crl_file or crl_dir"
+            yield "crl_scope", "crl_scope has no effect without crl_file, crl_dir or crl_url"
+        if self.crl_url is not None:
+            try:
+                parse_urls(self.crl_url.value)
+            except ValueError as error:
+                yield "crl_url", f"crl_url: {error}"
 
 
 @frozen(kw_only=True)

@@ -91,7 +91,8 @@ def status(facts: Facts) -> RenderableType:
     """:returns: the gate as a whole."""
     listening = [one for one in (servers(facts), clients(facts), targets(facts)) if one.rows]
     spaced = [part for one in listening for part in (Text(), one)]
-    return Group(heading(facts), *spaced, *_due(facts), *_warnings(facts))
+    notices = (*_due(facts), *_fetches(facts), *_warnings(facts))
+    return Group(heading(facts), *spaced, *notices)
 
 
 def heading(facts: Facts) -> FittingText:
@@ -134,6 +135,23 @@ def _due(facts: Facts) -> list[RenderableType]:
         for server in (*facts["servers"], *facts["clients"])
         for deadline in server["deadlines"]
         if deadline["is_due"]
+    ]
+    return [Text(), *lines] if lines else []
+
+
+def _fetches(facts: Facts) -> list[RenderableType]:
+    lines = [
+        text(
+            f"nothing from {one['url']} ({counted(one['failures'], 'failure')}): {one['problem']}; "
+            + (
+                f"the one in force ends {moment(one['until'])}"
+                if one["until"]
+                else "there is none in force"
+            ),
+            "bold red",
+        )
+        for one in facts.get("fetches", ())
+        if one["problem"]
     ]
     return [Text(), *lines] if lines else []
 

@@ -9,7 +9,7 @@ the name that a client asks for decides.  Proxies may stand in front of them.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -56,6 +56,8 @@ class Entrance:
     :ivar proxy_terms: the terms of a proxy whose header has not been read yet.
     :ivar handshake_timeout: the longest one of all servers.
     :ivar _early: how many connections have no server yet.
+    :ivar _staying: the servers, by their `id`, whose applications another epoch goes on
+        with.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Entrance:
         self._otherwise = None if otherwise is None else self._servings[id(otherwise)]
         self._early = 0
         self._is_stopping = False
+        self._staying: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, server: GateServer, registry: Registry, key: str = "") -> Entrance:
@@ -133,8 +136,17 @@ class Entrance:
                 undo.callback(serving.stop)
             undo.pop_all()
 
-    def stop(self) -> None:
-        """No more connections come.  Applications stop after their last connection."""
+    def stop(self, staying: Collection[object] = ()) -> None:
+        """
+        No more connections come.  Applications stop after their last connection.
+
+        :param staying: the applications that another epoch goes on with.
+        """
+        self._staying = frozenset(
+            id(server)
+            for server in self.servers
+            if any(server.application is one for one in staying)
+        )
         self._is_stopping = True
         self._stop_if_alone()
 
@@ -150,8 +162,8 @@ class Entrance:
     def _stop_if_alone(self) -> None:
         if self._is_stopping and self._early == 0:
             self._is_stopping = False
-            for serving in self._servings.values():
-                serving.stop()
+            for key, serving in self._servings.items():
+                serving.stop(is_staying=key in self._staying)
 
     def accept(
         self, sock: socket.socket, peer: IAddress, host: IAddress, reactor: StreamReactor

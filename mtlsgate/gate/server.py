@@ -68,7 +68,7 @@ class Serving:
 
     :ivar server: the server.
     :ivar _unfinished: how many of its connections are not over.
-    :ivar _is_stopping: whether no more connections will come.
+    :ivar _is_stopping: whether no more connections will come by it.
     """
 
     def __init__(self, server: GateServer) -> None:
@@ -89,12 +89,16 @@ class Serving:
         self._unfinished -= 1
         self._stop_if_alone()
 
-    def stop(self) -> None:
-        """No more connections come: tell the application, and stop its factory
-        after the last connection."""
+    def stop(self, *, is_staying: bool = False) -> None:
+        """
+        No more connections come: tell the application, and stop its factory after the
+        last connection.
+
+        :param is_staying: whether another epoch goes on with the same application.
+        """
         self._is_stopping = True
         application = self.server.application
-        if IRetirable.providedBy(application):
+        if IRetirable.providedBy(application) and not is_staying:
             try:
                 application.retire()
             except Exception:  # noqa: BLE001 -- a protocol's own; it is stopped all the same

@@ -33,6 +33,7 @@ from mtlsgate.load.clients import ClientReader, LoadedClient, expiries_of_client
 from mtlsgate.load.disk import DISK, FileSource
 from mtlsgate.load.event_loop import ChooseReactor, any_reactor
 from mtlsgate.load.expiry import Expiry, expiries_of
+from mtlsgate.load.fetches import Fetch, fetches_of
 from mtlsgate.load.file_state import Stamp
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listening_blocks import ListeningBuilder
@@ -41,6 +42,7 @@ from mtlsgate.load.progress import note_if_slow
 from mtlsgate.load.readiness import warn_of_readiness
 from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder
 from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
+from mtlsgate.load.state import KeptDocuments
 from mtlsgate.protocols import installed_reactor, no_gate
 from mtlsgate.text import quoted
 from mtlsgate.upstream.state import TargetStates
@@ -61,6 +63,7 @@ class Epoch:
         by position.
     :ivar expiries: when certificates, pins and lists expire.
     :ivar clients: the client gates, in file order.
+    :ivar fetches: the documents that the gate fetches by itself.
     """
 
     path: str
@@ -70,6 +73,7 @@ class Epoch:
     warnings: tuple[Problem, ...]
     expiries: tuple[Expiry, ...] = ()
     clients: tuple[LoadedClient, ...] = ()
+    fetches: tuple[Fetch, ...] = ()
 
 
 def load(
@@ -84,6 +88,7 @@ def load(
     gate: Callable[[], IGate] = no_gate,
     source: FileSource = DISK,
     target_states: TargetStates | None = None,
+    kept: KeptDocuments | None = None,
 ) -> Epoch:
     """
     :param paths: the configuration files or directories of such files; relative paths
@@ -101,6 +106,7 @@ def load(
     :param gate: gives protocols the running gate.
     :param source: has the files.
     :param target_states: what is known of targets; by default nothing is.
+    :param kept: what was fetched; by default what is on disk.
     :returns: everything that is needed to listen.
     :raises ConfigError: with every error in the configuration.
     """
@@ -117,6 +123,7 @@ def load(
             gate=gate,
             source=source,
             target_states=target_states,
+            kept=kept,
         )
         return loading.epoch()
 
@@ -143,6 +150,7 @@ def load_gate(
     now: Callable[[], datetime] = utc_now,
     *,
     seen: dict[Path, Stamp] | None = None,
+    kept: KeptDocuments | None = None,
 ) -> LoadedGate:
     """
     Load one server of a configuration, without its ``protocol`` and without the files
@@ -153,7 +161,7 @@ def load_gate(
     """
     with no_collection():
         watched = {} if seen is None else seen
-        return Loading(paths, environ, now, seen=watched).gate(server)
+        return Loading(paths, environ, now, seen=watched, kept=kept).gate(server)
 
 
 @contextmanager
@@ -193,6 +201,7 @@ class Loading:
         gate: Callable[[], IGate] = no_gate,
         source: FileSource = DISK,
         target_states: TargetStates | None = None,
+        kept: KeptDocuments | None = None,
     ) -> None:
         """Read and decode the text.  The parameters are those of `load`."""
         names = names_of(paths)
@@ -215,7 +224,7 @@ class Loading:
         self.listening = ListeningBuilder(
             self.report,
             self.files,
-            ServerBuilder(self.files, self.report, now),
+            ServerBuilder(self.files, self.report, now, kept, environ),
             ApplicationReader(self._decoder, self.files, gate, states),
             ClientReader(self._decoder, self.files, now, states),
             reactor,
@@ -310,6 +319,7 @@ class Loading:
             tuple(sorted(set(self.report.warnings))),
             tuple(self._expiries(servers, clients)),
             clients,
+            fetches_of(servers, self.listening.servers.state(decoded.settings)),
         )
 
     def _expiries(

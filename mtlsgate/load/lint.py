@@ -94,9 +94,11 @@ def _rule(block: ClientCertificate, rule: Rule, now: datetime) -> Iterator[tuple
             ):
                 yield block.ca_certificate.at, f"the CA {_named(authority)} {text}"
     if rule.revocation is not None:
-        lists = block.crl or block.crl_dir
+        lists = block.crl or block.crl_dir or block.crl_url
         assert lists is not None
-        for text in rule.revocation.problems(rule.authorities, now):
+        # What is missing may still be fetched.
+        waiting = rule.revocation.is_waiting
+        for text in () if waiting else rule.revocation.problems(rule.authorities, now):
             yield lists.at, text
         for text in _ending(rule.revocation, now):
             yield lists.at, text

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from mtlsgate.admission import Rule
 from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.config.urls import parse_url
 from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.text import printable
@@ -112,6 +113,9 @@ def _rows(policy: TlsPolicy, now: datetime) -> Iterator[tuple[str, ...]]:
             pinned = "" if pin.name is None else f" {printable(pin.name)}"
             yield _row(f"{name}: pin{pinned}", pin.certificate, now, pin.retire_after)
         lists = rule.revocation
+        for url, fetched in () if lists is None else lists.fetched.items():
+            if not fetched:
+                yield f"{name}: CRL", f"nothing fetched yet from {parse_url(url)}", "", ""
         for one in () if lists is None else lists.lists:
             if lists is not None and not lists.is_superseded(one, now):
                 days = (one.next_update - now).days

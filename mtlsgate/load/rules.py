@@ -12,10 +12,12 @@ from mtlsgate.admission import Pin, Rule
 from mtlsgate.admission.conditions import Clause, Condition, clause, read_value
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.certificates.crl import RevocationList, parse_crls
 from mtlsgate.config import model
 from mtlsgate.errors import CredentialError, Report
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.lint import PinLint
+from mtlsgate.load.state import State
 from mtlsgate.text import quoted
 
 
@@ -35,15 +37,18 @@ class RuleReader:
         self.report = report
         self.now = now
         self._pins_held: dict[Pin, Pin] = {}
+        # Many rules may name one URL.
+        self._fetched: dict[tuple[str, bool], tuple[RevocationList, ...]] = {}
 
-    def rules(self, tls: model.Tls, deny: tuple[Condition, ...]) -> Iterator[Rule]:
+    def rules(self, tls: model.Tls, deny: tuple[Condition, ...], state: State) -> Iterator[Rule]:
         """
         :param deny: the conditions of the server's own ``deny`` blocks.
+        :param state: has the lists that were fetched.
         :returns: the rules of a server, without those that are wrong.
         """
         for number, block in enumerate(tls.client_certificate, 1):
             strict = tls.verification != "compatible"
-            if (rule := self.rule(block, number, deny, strict)) is not None:
+            if (rule := self.rule(block, number, deny, strict, state)) is not None:
                 yield rule
 
     def rule(
@@ -52,12 +57,14 @@ class RuleReader:
         number: int,
         server_deny: tuple[Condition, ...] = (),
         strict: bool = True,
+        state: State | None = None,
     ) -> Rule | None:
         """
         :param number: the block's number in its server, the name of a rule without a
             label.
         :param server_deny: the server's conditions, to warn about pins that they deny.
         :param strict: whether CRLs must follow the RFC 5280 profile.
+        :param state: has the lists that were fetched; None if nothing was.
         :returns: the rule; None if the report says what is wrong.
         """
         authorities = self._authorities(block)
@@ -66,7 +73,7 @@ class RuleReader:
         lint = PinLint(block, authorities, allow, (*server_deny, *deny), self.now(), self.report)
         pins = tuple(self._pins(block, lint))
         lint.end()
-        lists = self.files.revocation_lists(block.crl, block.crl_dir, block.heading, strict)
+        revocation = self._revocation(block, strict, state)
         if not (authorities or pins):
             return None
         return Rule(
@@ -76,8 +83,32 @@ class RuleReader:
             allow=allow,
             deny=deny,
             max_depth=block.max_depth,
-            revocation=Revocation(lists, block.crl_scope or "path") if lists else None,
+            revocation=revocation,
         )
+
+    def _revocation(
+        self, block: model.ClientCertificate, strict: bool, state: State | None
+    ) -> Revocation | None:
+        lists = self.files.revocation_lists(block.crl, block.crl_dir, block.heading, strict)
+        fetched = {url.text: self._lists_from(url.text, strict, state) for url in block.urls}
+        for found in fetched.values():
+            lists += found
+        if not lists and not fetched:
+            return None
+        return Revocation(lists, block.crl_scope or "path", fetched=fetched)
+
+    def _lists_from(
+        self, url: str, strict: bool, state: State | None
+    ) -> tuple[RevocationList, ...]:
+        """:returns: the lists that were fetched; none if they are of no use any more."""
+        if (url, strict) not in self._fetched:
+            data = None if state is None else state.lists_from(url)
+            try:
+                found = () if data is None else parse_crls(data, strict=strict)
+            except CredentialError:
+                found = ()
+            self._fetched[url, strict] = found
+        return self._fetched[url, strict]
 
     def _authorities(self, block: model.ClientCertificate) -> tuple[Certificate, ...]:
         authorities = self.files.certificates(block.ca_certificate, block.heading)

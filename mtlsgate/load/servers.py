@@ -7,7 +7,8 @@ connections.  `ServerBuilder.gate` builds the first part, and `serve` joins the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host
 from mtlsgate.load.rules import RuleReader
 from mtlsgate.load.server_certificates import CredentialReader
+from mtlsgate.load.state import KeptDocuments, State, state_directory
 from mtlsgate.load.trusted_proxies import trusted_proxies
 from mtlsgate.tls.openssl_errors import REFUSALS, reasons_of
 from mtlsgate.tls.server import GateContext, TlsPolicy
@@ -69,6 +71,7 @@ class GateParts:
     :ivar terms: the terms of its connections.
     :ivar authorizer: asked after the rules, or None.
     :ivar proxies: the trusted proxies; None if clients connect directly.
+    :ivar state: where fetched documents are kept.
     """
 
     model: model.Server
@@ -77,6 +80,7 @@ class GateParts:
     terms: Terms
     authorizer: Authorizer | None
     proxies: TrustedProxies | None
+    state: State
 
 
 class ServerBuilder:
@@ -88,16 +92,31 @@ class ServerBuilder:
     """
 
     def __init__(
-        self, files: CertificateFiles, report: Report, now: Callable[[], datetime]
+        self,
+        files: CertificateFiles,
+        report: Report,
+        now: Callable[[], datetime],
+        kept: KeptDocuments | None = None,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         """
         :param files: reads the files that the blocks name.
         :param report: where problems go.
         :param now: the time by which certificates are judged.
+        :param kept: what was fetched; by default what is on disk.
+        :param environ: the environment variables.
         """
+        self._kept = KeptDocuments() if kept is None else kept
+        self._environ = environ
         self.rules = RuleReader(files, report, now)
         self.credentials = CredentialReader(files)
         self._report = report
+        self._directory = files.directory
+
+    def state(self, settings: model.Settings) -> State:
+        """:returns: where fetched documents are kept."""
+        directory = state_directory(settings.state_dir, self._directory, self._environ)
+        return State(directory, self._kept)
 
     def gate(
         self,
@@ -117,7 +136,7 @@ class ServerBuilder:
         proxies = trusted_proxies(server, self._report)
         credentials = tuple(self.credentials.of(server, hosts))
         deny = tuple(self.rules.conditions(tls.deny, "deny"))
-        rules = tuple(self.rules.rules(tls, deny))
+        rules = tuple(self.rules.rules(tls, deny, self.state(settings)))
         judged = tls.client_authentication == "required"
         complete = len(rules) == len(tls.client_certificate) and bool(rules) == judged
         if len(self._report.errors) != errors_before or not complete:
@@ -133,7 +152,7 @@ class ServerBuilder:
         )
         timeout = _first(server.handshake_timeout, settings.handshake_timeout, HANDSHAKE_TIMEOUT)
         terms = terms_of(server, settings)
-        return GateParts(server, policy, timeout, terms, authorizer, proxies)
+        return GateParts(server, policy, timeout, terms, authorizer, proxies, self.state(settings))
 
 
 def serve(

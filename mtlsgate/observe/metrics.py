@@ -8,7 +8,7 @@ at that moment.  ``docs/metrics.md`` describes each.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any
@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
 from mtlsgate.observe.counts import ConfiguredNames, Counts, Durations
-from mtlsgate.observe.status import TargetStatus
+from mtlsgate.observe.status import FetchStatus, TargetStatus
 from mtlsgate.observe.target_metrics import target_metrics
 from mtlsgate.tls.contexts import openssl_version
 
@@ -64,6 +64,7 @@ class ServiceState:
     :ivar epoch_age: in seconds.
     :ivar last_reload: the latest attempt that was no dry run, or None.
     :ivar expiring: what ceases to count, and when.
+    :ivar fetches: the documents that the gate fetches by itself.
     :ivar is_accepting_paused: whether descriptors are scarce.
     :ivar is_draining: whether the service ends.
     :ivar is_audit_failing: whether the audit log cannot be written.
@@ -80,6 +81,7 @@ class ServiceState:
     epoch_age: float
     last_reload: Reload | None
     expiring: Iterable[Expiring]
+    fetches: Iterable[FetchStatus] = ()
     is_accepting_paused: bool
     is_draining: bool
     is_audit_failing: bool
@@ -118,6 +120,7 @@ class Metrics(Collector):
         yield from self._bytes(state.names)
         yield from self._reloading(state)
         yield from _expiries(state.expiring)
+        yield from _fetches(tuple(state.fetches))
         yield from _health(state)
         yield from target_metrics(state.targets)
 
@@ -307,6 +310,27 @@ def _expiries(expiring: Iterable[Expiring]) -> Iterator[Metric]:
         found[one.kind][key] = min(at, found[one.kind].get(key, at))
     for kind, (name, labels, text) in _EXPIRING.items():
         yield _gauge(name, text, labels, found[kind])
+
+
+def _fetches(fetches: Sequence[FetchStatus]) -> Iterator[Metric]:
+    yield _gauge(
+        "mtlsgate_fetch_failures",
+        "Attempts to fetch a document that have failed since it came last.",
+        ("url",),
+        {one.url: one.failures for one in fetches},
+    )
+    yield _gauge(
+        "mtlsgate_fetched_timestamp_seconds",
+        "When a document came last, in seconds since 1970; missing before.",
+        ("url",),
+        {one.url: one.fetched.timestamp() for one in fetches if one.fetched is not None},
+    )
+    yield _gauge(
+        "mtlsgate_fetched_until_timestamp_seconds",
+        "When the document in force ends, in seconds since 1970; missing if there is none.",
+        ("url",),
+        {one.url: one.until.timestamp() for one in fetches if one.until is not None},
+    )
 
 
 def _counter(

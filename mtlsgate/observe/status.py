@@ -238,6 +238,25 @@ class ReloadStatus(StatusValue):
 
 
 @frozen(kw_only=True)
+class FetchStatus(StatusValue):
+    """
+    A document that the gate fetches by itself, such as a revocation list.
+
+    :ivar url: where it comes from, without the URL's query.
+    :ivar until: when the one in force ends; None if there is none.
+    :ivar fetched: when it came last; None if it has not come since the start.
+    :ivar failures: how many attempts have failed since.
+    :ivar problem: why the latest attempt failed, or None.
+    """
+
+    url: str
+    until: datetime | None
+    fetched: datetime | None
+    failures: int
+    problem: str | None
+
+
+@frozen(kw_only=True)
 class ServiceStatus(StatusValue):
     """
     The gate as a whole.
@@ -257,6 +276,7 @@ class ServiceStatus(StatusValue):
     :ivar rejected: how many connections were rejected since the start.
     :ivar servers: in file order.
     :ivar clients: the client gates, in file order.
+    :ivar fetches: the documents that it fetches by itself.
     :ivar warnings: those of the configuration, in lines.
     :ivar last_reload: the latest reload that was no dry run, or None.
     """
@@ -276,6 +296,7 @@ class ServiceStatus(StatusValue):
     rejected: int
     servers: tuple[ServerStatus, ...]
     clients: tuple[ClientGateStatus, ...]
+    fetches: tuple[FetchStatus, ...] = ()
     warnings: tuple[str, ...]
     last_reload: ReloadStatus | None
 

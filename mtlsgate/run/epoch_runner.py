@@ -271,17 +271,47 @@ class EpochRunner:
         self._put_in_force(epoch, handover)
         self._judge_again(handover)
 
+    def refresh(self, epoch: Epoch) -> None:
+        """
+        Go on with the epoch in force, but with other documents that were fetched.
+
+        :param epoch: what `mtlsgate.load.refresh` made of the epoch in force.  It has the
+            same number, and the same applications, which do not notice.
+        :raises GateError: if an application fails to start again; nothing has changed.
+        """
+        handover = self.handover(epoch)
+        new = {} if self.is_draining else self._new_entrances(handover)
+        # Client gates admit nobody by a document.
+        entrances = {key: one for key, one in new.items() if isinstance(one, Entrance)}
+        with ExitStack() as undo:
+            for entrance in entrances.values():
+                _start(entrance)
+                undo.callback(entrance.stop)
+            undo.pop_all()
+        self.epoch = epoch
+        self._in_force.turn_to(handover)
+        staying = [server.gate.application for server in epoch.servers]
+        for key, entrance in entrances.items():
+            before = self.listeners[key].turn_to(entrance)
+            assert isinstance(before, Entrance)
+            before.stop(staying)
+        self._settle(handover)
+
     def _put_in_force(self, epoch: Epoch, handover: Handover) -> None:
         self.epoch = epoch
         self.number += 1
         self.since = self._reactor.seconds()
         self._in_force.turn_to(handover)
 
-    def _judge_again(self, handover: Handover) -> None:
+    def _settle(self, handover: Handover) -> None:
+        """Judge connected clients again."""
         # If another epoch takes over meanwhile, its task replaces this one.
         settled = self.registry.slices.run(handover.settle(self.registry))
         # By then the old epoch's memory is free.
         settled.addCallback(lambda _: give_back())
+
+    def _judge_again(self, handover: Handover) -> None:
+        self._settle(handover)
         self._say_warnings()
         self._say_servers()
 

@@ -13,6 +13,7 @@ from mtlsgate.load.disk import DISK, FileSource
 from mtlsgate.load.epoch import Epoch, Loading, no_collection
 from mtlsgate.load.event_loop import ChooseReactor, any_reactor
 from mtlsgate.load.file_state import Stamp
+from mtlsgate.load.state import KeptDocuments
 from mtlsgate.run.selftest import self_test
 from mtlsgate.upstream.state import TargetStates
 
@@ -48,6 +49,7 @@ class Loader:
         self._reactor = reactor
         self._source = source
         self._target_states = TargetStates()
+        self._kept = KeptDocuments()
 
     @property
     def path(self) -> str:
@@ -111,4 +113,5 @@ class Loader:
             reactor=self._reactor,
             source=self._source,
             target_states=self._target_states,
+            kept=self._kept,
         )

@@ -102,6 +102,15 @@ class Reloader:
             self._running.run(self._reload_for_all)
         return answer
 
+    def refresh(self, change: Callable[[Epoch], Epoch]) -> Deferred[tuple[str, ...]]:
+        """
+        Let the epoch in force go on with another document that was fetched.
+
+        :param change: makes the epoch with the document; called in a thread.
+        :returns: what changes for clients, in lines.  Fails with what `change` raises.
+        """
+        return self._running.run(refresh, self._runner, change, self._in_thread)
+
     def _reload_for_all(self) -> Deferred[None]:
         asked, self._asked = self._asked, []
         for one in self._listeners:
@@ -187,6 +196,33 @@ class Reloader:
                 one.reload_ended(report)
         self._runner.registry.tell_reloaded(report)
         return report
+
+
+def refresh(
+    runner: EpochRunner, change: Callable[[Epoch], Epoch], in_thread: InThread
+) -> Deferred[tuple[str, ...]]:
+    """
+    Let the epoch in force go on with another document that was fetched.
+
+    :param change: makes the epoch with the document; called in a thread.
+    :returns: what changes for clients, in lines.  Fails with what `change` raises.
+    """
+    before = runner.epoch
+
+    def made() -> _Loaded:
+        after = change(before)
+        self_test(after)
+        return _Loaded(after, epoch_diff(before, after))
+
+    def take(loaded: _Loaded) -> tuple[str, ...] | Deferred[tuple[str, ...]]:
+        if runner.epoch is not before:
+            # Another epoch took over meanwhile.
+            return refresh(runner, change, in_thread)
+        if loaded.epoch is not before:
+            runner.refresh(loaded.epoch)
+        return loaded.changes
+
+    return in_thread(made).addCallback(take)
 
 
 def _dropped(one: LiveConnection, why: Rejection) -> str:

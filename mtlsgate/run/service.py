@@ -15,6 +15,7 @@ from mtlsgate.errors import GateError
 from mtlsgate.load.readiness import all_backends
 from mtlsgate.observe.observers import Observers
 from mtlsgate.run.epoch_runner import EpochRunner
+from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.listening import ListenError
 from mtlsgate.run.preparing import needs_preparing, prepare
 from mtlsgate.run.privileges import warn_if_root
@@ -31,12 +32,16 @@ class GateService(Service):
     :ivar runner: runs one epoch after another.
     :ivar reloader: reloads the configuration.
     :ivar observers: are told what happens to connections.
+    :ivar fetcher: fetches revocation lists.
     """
 
-    def __init__(self, runner: EpochRunner, reloader: Reloader, observers: Observers) -> None:
+    def __init__(
+        self, runner: EpochRunner, reloader: Reloader, observers: Observers, fetcher: Fetcher
+    ) -> None:
         self.runner = runner
         self.reloader = reloader
         self.observers = observers
+        self.fetcher = fetcher
 
     @property
     def not_ready(self) -> str | None:
@@ -47,6 +52,8 @@ class GateService(Service):
             return "starting"
         if self.runner.is_accepting_paused:
             return "out of file descriptors"
+        if self.fetcher.is_waiting:
+            return "waiting for a revocation list"
         epoch = self.runner.epoch
         if epoch.settings.readiness == "targets":
             for name, backends in all_backends(epoch.servers, epoch.clients):

@@ -106,6 +106,7 @@ class StatusTaker:
                 for one in runner.epoch.expiries
                 if (at := one.next(now)) is not None
             ),
+            fetches=self.service.fetcher.states(),
             is_accepting_paused=runner.is_accepting_paused,
             is_draining=runner.is_draining,
             is_audit_failing=audit.is_failing,
@@ -181,6 +182,7 @@ class StatusTaker:
             clients=tuple(
                 self._client(client, now, addresses, expiries) for client in runner.epoch.clients
             ),
+            fetches=self.service.fetcher.states(),
             warnings=tuple(map(str, runner.epoch.warnings)),
             last_reload=None if last is None else reload_status(last),
         )

@@ -264,7 +264,7 @@ class Backends:
             return FailedAttempt(target, text, Reason.TARGET_TIMEOUT)
         if isinstance(cause, HandshakeFailed):
             return FailedAttempt(target, printable(str(cause)), cause.rejection.reason)
-        return FailedAttempt(target, printable(_words(cause)))
+        return FailedAttempt(target, printable(words_of(cause)))
 
     def now(self) -> float:
         """:returns: the clock's time."""
@@ -353,7 +353,8 @@ def _timed_out(result: IProtocol | Failure, seconds: float) -> IProtocol | Failu
     return Failure(TimeoutError()) if isinstance(result, Failure) else result
 
 
-def _words(cause: BaseException | None) -> str:
+def words_of(cause: BaseException | None) -> str:
+    """:returns: why a connection failed, in words."""
     match cause:
         case NotGreeted():
             return str(cause)

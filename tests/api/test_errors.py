@@ -78,7 +78,7 @@ def problems(*rules: Any, certificate: Any = SERVER, **options: Any) -> list[str
         ),
         (
             partial(Rule, "x", ca="fleet-ca.crt", crl_scope="leaf"),
-            "Rule 'x': crl_scope has no effect without crl or crl_dir",
+            "Rule 'x': crl_scope has no effect without crl, crl_dir or crl_url",
         ),
         (
             partial(Rule, "x", ca="fleet-ca.crt", allow=Allow(sha256=["ab"])),

@@ -58,6 +58,7 @@ settings {
   environment = "a"
   watch = true
   drain_timeout = "0s"
+  state_dir = "state"
   quiet = true
   audit {
     file = "audit.log"
@@ -181,6 +182,7 @@ server {
       ca_certificate = file("root.crt")
       crl_file = "one.crl"
       crl_dir = "crls"
+      crl_url = "http://ca.example/fleet.crl"
       crl_scope = "leaf"
     }
   }

@@ -12,17 +12,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from attrs import field, frozen
 from prometheus_client.parser import text_string_to_metric_families
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.testing import MemoryReactorClock
 
 from mtlsgate.clock import utc_now
+from mtlsgate.config.urls import Url
 from mtlsgate.gate.events import Observer, Reload
 from mtlsgate.gate.listener import BoundSocket, Listener
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.addresses import Address, UnixAddress
 from mtlsgate.load.epoch import Epoch, load
+from mtlsgate.load.state import KeptDocuments
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.changes import Changes
 from mtlsgate.observe.counts import Counts
@@ -32,6 +35,7 @@ from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
 from mtlsgate.observe.recent_rejections import RecentRejections
 from mtlsgate.run.epoch_runner import EpochRunner
+from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.followers import ObserversFollower
 from mtlsgate.run.listening import bind
 from mtlsgate.run.names import configured_names
@@ -88,8 +92,10 @@ def service_of(
     registry: Registry,
     load: Load,
     observers: Observers | None = None,
+    documents: Documents | None = None,
 ) -> GateService:
     """:returns: a service put together as twistd's is, but for what listens and observes."""
+    documents = documents or Documents()
     observers = observers or Observers(
         counts=Counts(configured_names(epoch)),
         history=History(reactor.seconds, registry.now),
@@ -98,7 +104,46 @@ def service_of(
     followers = [ObserversFollower(observers)]
     bound = bind(epoch, sockets)
     runner = EpochRunner(epoch, bound, sockets, reactor, registry, followers)
-    return GateService(runner, Reloader(runner, load, maybeDeferred), observers)
+    reloader = Reloader(runner, load, maybeDeferred)
+    fetcher = Fetcher(
+        lambda: runner.epoch,
+        lambda: runner.number,
+        reloader.refresh,
+        documents.download,
+        str,
+        reactor,
+        maybeDeferred,
+        registry.now,
+        lambda: 0.5,
+    )
+    return GateService(runner, reloader, observers, fetcher)
+
+
+@frozen
+class Documents:
+    """
+    What can be fetched, without a network.
+
+    :ivar found: by URL what is there: a document, or why there is none; a list of those
+        that are waited for.
+    :ivar asked: the URLs that were asked for, in order.
+    :ivar kept: what was fetched.
+    """
+
+    found: dict[str, bytes | Exception] = field(factory=dict)
+    asked: list[str] = field(factory=list)
+    waiting: list[Deferred[bytes]] = field(factory=list)
+    kept: KeptDocuments = field(factory=KeptDocuments)
+
+    def download(self, url: Url) -> Deferred[bytes]:
+        self.asked.append(url.text)
+        found = self.found.get(url.text)
+        if isinstance(found, Exception):
+            return fail(found)
+        if found is not None:
+            return succeed(found)
+        self.waiting.append(Deferred())
+        return self.waiting[-1]
 
 
 class MemorySocket:
@@ -172,11 +217,14 @@ class MemoryService:
         *,
         observers: Sequence[Observer] = (),
         now: Callable[[], datetime] = lambda: NOW,
+        documents: Documents | None = None,
     ) -> None:
         """
         :param text: the configuration.
         :param observers: beside the service's own.
+        :param documents: what can be fetched.
         """
+        self.documents = documents or Documents()
         self.site = site(directory)
         own = ROOT.issue("localhost", dns_names=["localhost"], usages=["server_auth"])
         for name, content in (("ca.crt", ROOT.pem), ("s.crt", own.pem), ("s.key", own.key_pem)):
@@ -198,7 +246,13 @@ class MemoryService:
         )
         self.registry = Registry(self.reactor, (*observing.all, *observers), lambda: self.now())
         self.service = service_of(
-            epoch, self.sockets, self.reactor, self.registry, self._load, observing
+            epoch,
+            self.sockets,
+            self.reactor,
+            self.registry,
+            self._load,
+            observing,
+            self.documents,
         )
         process = Process(version="1", config=str(self.site.config), started=NOW, began=0.0)
         self.taker = StatusTaker(self.service, process)
@@ -208,7 +262,8 @@ class MemoryService:
         self.service.startService()
 
     def _load(self, is_trial: bool = False) -> Epoch:
-        return load(str(self.site.config), {}, lambda: self.now())
+        kept = self.documents.kept
+        return load(str(self.site.config), {}, lambda: self.now(), kept=kept)
 
     def configure(self, text: str) -> None:
         """Write the configuration."""

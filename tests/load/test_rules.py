@@ -310,7 +310,10 @@ NOTHING = "states nothing, which would match everything: name an attribute"
         ),
         (
             rule('crl_scope = "leaf"\n' + CA),
-            ["6:1: client_certificate: crl_scope has no effect without crl_file or crl_dir"],
+            [
+                "6:1: client_certificate: crl_scope has no effect without crl_file, crl_dir or "
+                "crl_url"
+            ],
         ),
         (
             rule('crl_scope = "all"\ncrl_file = "a.crl"\n' + CA),

@@ -1,0 +1,107 @@
+"""
+An epoch with another document that was fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from datetime import datetime
+
+from attrs import evolve
+
+from mtlsgate.admission import AdmissionPolicy, Rule
+from mtlsgate.certificates.crl import RevocationList, parse_crls
+from mtlsgate.errors import CredentialError
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.expiry import expiries_of
+from mtlsgate.load.fetches import Fetch
+from mtlsgate.load.servers import LoadedServer
+from mtlsgate.tls.server import GateContext
+
+
+def refreshed(epoch: Epoch, key: Hashable, data: bytes, now: datetime) -> Epoch:
+    """
+    :param epoch: the epoch in force.
+    :param key: of the document, see `Fetch.key`.
+    :param data: the document, as it came.
+    :param now: the time to judge by, aware.
+    :returns: the epoch with the new document in place of the earlier one; the same epoch
+        if it needs no such document.
+    :raises CredentialError: if the document must not replace the earlier one.
+    """
+    fetch = next((one for one in epoch.fetches if one.key == key), None)
+    if fetch is None:
+        return epoch
+    lists = _replacement(fetch, data, now)
+    servers = tuple(_with_lists(one, fetch, lists) for one in epoch.servers)
+    names = {one.gate.name for one in servers}
+    others = [one for one in epoch.expiries if one.server not in names]
+    own = [
+        expiry
+        for server in servers
+        for expiry in expiries_of(server.gate.name, server.gate.context.policy, now)
+    ]
+    return evolve(
+        epoch,
+        servers=servers,
+        fetches=tuple(evolve(one, lists=lists) if one is fetch else one for one in epoch.fetches),
+        expiries=(*own, *others),
+    )
+
+
+def _replacement(fetch: Fetch, data: bytes, now: datetime) -> tuple[RevocationList, ...]:
+    """:raises CredentialError: if one of the lists must not be used."""
+    lists = parse_crls(data, strict=fetch.strict)
+    now = now.replace(microsecond=0)
+    for one in lists:
+        if one.is_delta:
+            raise CredentialError(f"has {one}: a complete one is needed")
+        _check_signature(one, fetch)
+        if now < one.this_update:
+            raise CredentialError(f"has {one}, which is not yet valid")
+        if now > one.next_update:
+            raise CredentialError(f"has {one}, which expired at {one.next_update.isoformat()}")
+        # Somebody in the network may repeat a list in which a certificate was not revoked.
+        newer = [each for each in fetch.lists if each.kind == one.kind and each.age > one.age]
+        if newer:
+            raise CredentialError(f"has {one}, which is older than {newer[0]}")
+    return lists
+
+
+def _check_signature(one: RevocationList, fetch: Fetch) -> None:
+    """:raises CredentialError: if it is known that the list is forged, or if nothing
+    speaks for it."""
+    namesakes = [each for each in fetch.authorities if each.subject.key == one.issuer.key]
+    faults = [one.fault(each) for each in namesakes]
+    if namesakes and None not in faults:
+        raise CredentialError(f"has {one}, which {faults[0]}")
+    if not namesakes and not fetch.url.is_https:
+        # An intermediate's: clients bring its certificate, so it is verified then.  A
+        # forged one would admit nobody, but it would keep everybody out.
+        raise CredentialError(
+            f"has {one}, which is by none of the rule's CAs and cannot be verified yet: fetch it "
+            "by https"
+        )
+
+
+def _with_lists(
+    server: LoadedServer, fetch: Fetch, lists: tuple[RevocationList, ...]
+) -> LoadedServer:
+    """:returns: the server with the new lists; the same server if it has no use for them."""
+    context = server.gate.context
+    admission = context.policy.admission
+    if admission is None or context.policy.strict != fetch.strict:
+        return server
+    rules = tuple(_rules(admission.rules, fetch.url.text, lists))
+    if all(one is another for one, another in zip(rules, admission.rules, strict=True)):
+        return server
+    policy = evolve(context.policy, admission=AdmissionPolicy(rules, admission.deny))
+    return evolve(server, gate=evolve(server.gate, context=GateContext(policy, context.now)))
+
+
+def _rules(rules: Iterable[Rule], url: str, lists: tuple[RevocationList, ...]) -> Iterable[Rule]:
+    for rule in rules:
+        if rule.revocation is None or url not in rule.revocation.fetched:
+            yield rule
+        else:
+            yield evolve(rule, revocation=rule.revocation.refreshed(url, lists))

@@ -1,0 +1,89 @@
+"""Revocation lists by URL, with the real twistd and a real server."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from OpenSSL import SSL
+
+from mtlsgate.clock import utc_now
+from tests.kits.programs import gate
+from tests.kits.proxy import Keys, TlsSocket
+from tests.kits.revocation import crl, der
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """
+server "door" {{
+  hosts = ["127.0.0.1:0"]
+  protocol "echo" {{}}
+  tls {{
+    server_certificate {{
+      public_key_file  = "server.crt"
+      private_key_file = "server.key"
+    }}
+    client_certificate "fleet" {{
+      ca_certificate_file = "ca.crt"
+      crl_url             = "http://127.0.0.1:{port}/fleet.crl"
+    }}
+  }}
+}}
+"""
+
+
+@pytest.fixture
+def documents() -> Iterator[tuple[int, list[bytes]]]:
+    """A web server's port, and the document that it serves: the last in the list."""
+    served: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(served[-1])
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1], served
+        server.shutdown()
+        thread.join()
+
+
+def test_a_revoked_client_is_ejected(tmp_path: Path, documents: tuple[int, list[bytes]]) -> None:
+    """From the first list to the one that revokes a connected client, and a restart without
+    the server."""
+    port, served = documents
+    keys = Keys.write(tmp_path)
+    served.append(der(crl(keys.authority, now=utc_now(), number=1)))
+    config = tmp_path / "gate.hcl"
+    config.write_text(CONFIG.format(port=port))
+    with gate(config) as running:
+        running.read_until("/fleet.crl: server door: rule fleet: CRL of CN=Proxy test CA added")
+        with TlsSocket(running.port("door"), keys) as client:
+            client.send(b"hello")
+            assert client.receive() == b"hello"
+            served.append(der(crl(keys.authority, [keys.client], now=utc_now(), number=2)))
+            running.process.send_signal(signal.SIGHUP)
+            assert "no_longer_admitted: revoked: " in running.read_until(": closed ")
+            assert client.ending() != "data"
+        if not any("CRL of CN=Proxy test CA replaced" in line for line in running.lines):
+            running.read_until("CRL of CN=Proxy test CA replaced")
+        running.stop()
+    (kept,) = (tmp_path / "state").iterdir()
+    served.append(b"nothing")
+    with gate(config) as running:
+        revoked = pytest.raises(SSL.Error, match="certificate revoked")
+        with TlsSocket(running.port("door"), keys) as client, revoked:
+            client.receive()
+        assert ": revoked: " in running.read_until(": rejected ")
+        assert "what came is neither PEM" in running.read_until("no revocation list from")
+    assert kept.read_bytes() == served[1]
