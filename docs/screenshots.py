@@ -42,7 +42,7 @@ server "sensors" {
       ca_certificate_file = "ca.crt"
 
       allow {
-        common_names = ["sensor-*"]
+        common_names = ["sensor-1", "sensor-2"]
       }
     }
 

@@ -12,6 +12,8 @@ How a page is written so that it can be:
   In ``console`` commands follow ``$``, and what follows them is what they print,
   ``...`` standing for anything.  ``<!-- before: command -->`` prepares something.
   Gates are started in the background, on another port than 8443.
+- A block in any language with ``<!-- hcl: file NAME -->`` (or ``python:``, ``text:``) in
+  front of it is written to that file, for the commands after it.
 - A ``python`` block is run, its tests too.  ``<!-- python: module name -->`` names a
   module of the page's, and an ``ini`` block the entry points that go with these.
 """
@@ -21,10 +23,8 @@ from __future__ import annotations
 import base64
 import configparser
 import importlib
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from attrs import field, frozen
+from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -58,59 +58,12 @@ from mtlsgate.protocols.web import WebConfiguration
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Client, Credential, gate, self_signed
 from tests.kits.docs import DOCS, PAGES, README, ROOT, sections
-from tests.kits.programs import BIN, free_port, program
+from tests.kits.samples import BEFORE, Sample, samples
+from tests.kits.shell import Shell, commands, is_test_command
 
 CHAT = DOCS / "examples" / "chat"
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its docs")
-
-_FENCE = re.compile(
-    r"(?:<!-- (?P<note>[^>]*) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$",
-    re.DOTALL | re.MULTILINE,
-)
-_BEFORE = re.compile(r"<!-- before: (.*) -->")
-
-
-@frozen
-class Sample:
-    """
-    A fenced block.
-
-    :ivar page: where it is.
-    :ivar line: where in it.
-    :ivar note: the comment in front of it, or "".
-    :ivar after: the text of the block after it, or "".
-    """
-
-    page: Path
-    line: int
-    language: str
-    note: str
-    text: str
-    after: str = field(repr=False)
-
-    def __str__(self) -> str:
-        return f"{self.page.name}:{self.line}"
-
-
-def samples(*languages: str) -> list[Sample]:
-    """:returns: all blocks in these languages, in order."""
-    found = []
-    for page in PAGES:
-        content = page.read_text() if page.exists() else ""
-        blocks = list(_FENCE.finditer(content))
-        for block, following in zip(blocks, [*blocks[1:], None], strict=False):
-            found.append(
-                Sample(
-                    page,
-                    content.count("\n", 0, block.start("language")) + 1,
-                    block["language"],
-                    block["note"] or "",
-                    block["text"],
-                    following["text"] if following else "",
-                )
-            )
-    return [one for one in found if one.language in languages]
 
 
 def test_there_are_samples() -> None:
@@ -220,7 +173,12 @@ def crl(authority: Authority) -> bytes:
 ENVIRONMENT = {"LAPTOP_CERTIFICATE": base64.b64encode(self_signed("laptop").der).decode()}
 
 
-@pytest.mark.parametrize("sample", samples("hcl"), ids=str)
+@pytest.mark.parametrize(
+    # A gate runs with what is written to a file, see the commands.
+    "sample",
+    [one for one in samples("hcl") if "hcl: file" not in one.note],
+    ids=str,
+)
 def test_configurations_load(
     sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,130 +322,10 @@ def test_the_tutorials_own_tests_pass(tmp_path: Path) -> None:
 # Shell
 
 
-def commands(sample: Sample) -> Iterator[tuple[str, str | None]]:
-    """Yield each command, and what it prints, or None where the page does not say."""
-    if sample.language == "sh":
-        yield from ((line, None) for line in sample.text.splitlines())
-        return
-    for part in re.split(r"^\$ ", sample.text, flags=re.MULTILINE)[1:]:
-        command, _, output = part.partition("\n")
-        yield command, output
-
-
-def is_test_command(command: str) -> bool:
-    """:returns: whether it is the README's, which runs this very file."""
-    return "pip install" in command and "pytest" in command
-
-
 def is_run_for_readme(page: Path, command: str) -> bool:
     """:returns: whether it installs as the README does, whose own command is run."""
     installed = "pip install" in command and page != README
     return installed and any(command in one.text for one in samples("sh") if one.page == README)
-
-
-class Shell:
-    """
-    What the reader of a page does in a terminal.
-
-    :ivar gate: the gate that runs in the background, or None.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.port = str(free_port())
-        self.gate: subprocess.Popen[str] | None = None
-        self.environment = {
-            **os.environ,
-            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-            "DOCS": str(DOCS),
-            "COLUMNS": "80",
-        }
-
-    def run(self, command: str, expected: str | None) -> None:
-        """Run a command, and compare what it prints."""
-        for name in re.findall(r"\b(?:curl|openssl)\b", command):
-            program(name)
-        command = command.replace("8443", self.port)
-        if re.search(r"\btwistd -n |\btwist |\bmtlsgate run ", command):
-            printed = self.start_gate(command)
-        else:
-            printed = self.run_to_its_end(command)
-        for config in (*self.directory.glob("gate.hcl"), *self.directory.glob("*/gate.hcl")):
-            config.write_text(config.read_text().replace("8443", self.port))
-        if expected is not None:
-            assert matches(expected, printed.replace(self.port, "8443")), (
-                f"$ {command}\n{printed}\nis not\n{expected}"
-            )
-
-    def run_to_its_end(self, command: str) -> str:
-        done = subprocess.run(
-            ["sh", "-c", command],
-            cwd=self.directory,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        if self.gate is not None and self.port in command:
-            # The client may know before the gate has said so.
-            self.read_gate_until(r"\b(?:admitted|rejected) ")
-        return done.stdout
-
-    def start_gate(self, command: str) -> str:
-        self.stop_gate()
-        # What init writes in the same line listens on the other port, too.
-        command = re.sub(
-            r"(mtlsgate init (\w+)) &&",
-            rf"\1 && sed -i s/8443/{self.port}/ \2/gate.hcl &&",
-            command,
-        )
-        self.gate = subprocess.Popen(
-            ["sh", "-c", command],
-            cwd=self.directory,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-        return self.read_gate_until(": listening on ")
-
-    def read_gate_until(self, pattern: str) -> str:
-        assert self.gate is not None
-        assert self.gate.stdout is not None
-        lines = []
-        for line in self.gate.stdout:
-            lines.append(line)
-            if re.search(pattern, line):
-                return "".join(lines)
-        raise AssertionError(f"the gate ended without {pattern}:\n{''.join(lines)}")
-
-    def stop_gate(self) -> None:
-        if self.gate is None:
-            return
-        # Its own group: the shell, and what the shell started.
-        os.killpg(self.gate.pid, signal.SIGTERM)
-        self.gate.communicate(timeout=60)
-        self.gate = None
-
-    def stop(self) -> None:
-        """End whatever a page may have left running."""
-        self.stop_gate()
-        for file in self.directory.glob("*.pid"):
-            try:
-                os.kill(int(file.read_text()), signal.SIGKILL)
-            except (OSError, ValueError):
-                continue
-
-
-def matches(expected: str, printed: str) -> bool:
-    """:returns: whether it is what a page shows; ``...`` stands for anything."""
-    parts = (re.escape(part) for part in expected.rstrip().split("..."))
-    return re.fullmatch(".*".join(parts), printed.rstrip(), re.DOTALL) is not None
 
 
 @pytest.fixture
@@ -510,10 +348,14 @@ def test_commands_do_what_the_page_says(page: Path, shell: Shell) -> None:
     """All of a page's commands, in order, print what it shows."""
     if page == README:
         copy_checkout(shell.directory)
-    for command in _BEFORE.findall(page.read_text()):
+    for command in BEFORE.findall(page.read_text()):
         shell.run(command, None)
-    for sample in samples("sh", "console"):
-        if sample.page == page:
+    for sample in samples():
+        if sample.page != page:
+            continue
+        if named := re.search(r"\bfile ([\w./-]+)", sample.note):
+            shell.write(named[1], sample.text)
+        elif sample.language in ("sh", "console"):
             for command, expected in commands(sample):
                 if not (is_test_command(command) or is_run_for_readme(page, command)):
                     shell.run(command, expected)
@@ -727,10 +569,10 @@ class _Text(HTMLParser):
 @pytest.mark.slow
 def test_every_table_is_a_table(html: Path) -> None:
     """A table that a blank line splits would show as raw text."""
-    pages = [page for page in PAGES if page.parent == DOCS]
+    pages = [page for page in PAGES if page != README]
     for page in pages:
         read = _Text()
-        read.feed((html / f"{page.stem}.html").read_text())
+        read.feed((html / page.relative_to(DOCS).with_suffix(".html")).read_text())
         raw = re.search(r"^\s*\|.*|.*\|\s*--.*", read.text, re.MULTILINE)
         assert raw is None, (page.name, raw.group())
         written = page.read_text()

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
-PAGES = [README, *sorted(DOCS.glob("*.md"))]
+PAGES = [README, *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("how-to/*.md"))]
 
 
 def sections(page: Path, level: int) -> dict[str, str]:

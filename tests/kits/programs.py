@@ -168,11 +168,11 @@ def serving(command: list[str], ready: Path) -> Iterator[None]:
             process.wait(timeout=60)
 
 
-def free_port() -> int:
-    """:returns: a port whose digits do not hold those of the pages' own."""
+def free_port(other_than: Sequence[str] = ("8443",)) -> int:
+    """:returns: a port whose digits do not hold those of these."""
     while True:
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))
             port: int = found.getsockname()[1]
-        if "8443" not in str(port):
+        if not any(one in str(port) for one in other_than):
             return port
