@@ -183,6 +183,19 @@ class IProtocolNeeds(Interface):
         :returns: whether it runs code, in the gate's process, that is not mtlsgate's.
         """
 
+    def reads(configuration: Any) -> Any:
+        """
+        :param configuration: an instance of the plugin's `configuration` class.
+        :returns: the names of files and directories that it opens while it runs, relative
+            to the configuration's directory; not what it opens in `build` only.
+        """
+
+    def connects_to(configuration: Any) -> Any:
+        """
+        :param configuration: an instance of the plugin's `configuration` class.
+        :returns: the TCP ports that it connects to.
+        """
+
 
 class IRetirable(Interface):
     """

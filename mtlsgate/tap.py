@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from random import random
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, Signals
 from typing import Any, cast
@@ -52,6 +53,8 @@ from mtlsgate.run.privileged_reader import reader_if_root
 from mtlsgate.run.privileges import UserFollower, become_configured_user
 from mtlsgate.run.reactor_lag import ReactorLag
 from mtlsgate.run.reloading import Reloader
+from mtlsgate.run.sandbox import Sandbox, choose_sandbox
+from mtlsgate.run.sandbox_rights import Allowed, home_of
 from mtlsgate.run.service import GateService
 from mtlsgate.run.service_manager import Notifier, ServiceManager
 from mtlsgate.run.signals import Handler, SignalService
@@ -73,6 +76,7 @@ class Options(usage.Options):
     manager: ServiceManager
     source: Disk
     reactor: MonotonicReactor
+    sandbox: Sandbox
     sockets: Sockets
 
     def __init__(self) -> None:
@@ -116,6 +120,7 @@ class Options(usage.Options):
                     reader.close()
                 else:
                     reader.allow(owner, self.loader.seen)
+            self.sandbox = self._sandbox(owner)
             for line in log_notices(self.parent, self.epoch):
                 say(line)
         except GateError as error:
@@ -133,6 +138,16 @@ class Options(usage.Options):
             return None
         output = open_log(place, self.epoch, owner)
         return LogFollower(EventLog(output, cast(Turns, self.reactor)), place)
+
+    def _sandbox(self, owner: Owner) -> Sandbox:
+        """:raises GateError: if there is to be one, and the kernel has none."""
+        twistd: dict[str, Any] = self.parent or {}
+        written = [twistd["pidfile"]] if twistd.get("pidfile") else []
+        if self.log is not None:
+            written += self.log.log.output.stream.files
+        home = home_of(os.geteuid() if owner[0] == -1 else owner[0])
+        allowed = Allowed.by(self.epoch.reach, self.loader.seen, map(Path, written), home)
+        return Sandbox(choose_sandbox(self.epoch, self.parent), allowed)
 
 
 class _Services(MultiService):
@@ -180,7 +195,9 @@ def makeService(options: Options) -> IService:
     runner = EpochRunner(epoch, bound, options.sockets, reactor, registry, followers)
     in_thread = OwnThread(cast(Any, reactor))
     notifier = Notifier(options.manager, lambda: _state(runner), reactor)
-    reloader = Reloader(runner, loader.again, in_thread, [notifier])
+    sandbox = options.sandbox
+    load = sandbox.guarded(loader.again, lambda: loader.seen)
+    reloader = Reloader(runner, load, in_thread, [notifier])
     lag = ReactorLag(reactor)
     fetcher = Fetcher(
         lambda: runner.epoch,
@@ -200,6 +217,7 @@ def makeService(options: Options) -> IService:
         started=registry.now(),
         began=runner.since,
         lag=lag.seconds,
+        sandbox=sandbox.status,
     )
     taker = StatusTaker(gate, process)
     end = partial(_end, runner, notifier, reactor)
@@ -226,7 +244,9 @@ def makeService(options: Options) -> IService:
     services = _Services(None if log is None else log.log)
     # Signals first: as soon as the gate listens, it must be possible to stop it.
     deadlines = DeadlineWatch(lambda: runner.epoch, registry.now, reactor)
+    # The sandbox first: threads that run already would not be in it.
     for service in (
+        sandbox,
         SignalService(handlers, reactor),
         gate,
         watcher,

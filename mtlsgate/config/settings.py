@@ -147,6 +147,8 @@ class Settings(Defaults):
     :ivar group: likewise; by default the user's.
     :ivar takeover: whether another gate may listen on the same addresses while this one
         drains.
+    :ivar sandbox: whether the gate gives up what it does not need; None to do so if no
+        code of its user's runs in it.
     """
 
     environment: str | None = None
@@ -161,6 +163,7 @@ class Settings(Defaults):
     user: Located[str] | None = None
     group: Located[str] | None = None
     takeover: bool = False
+    sandbox: Located[bool] | None = None
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield (attribute or None, text) for what is wrong with the block as a whole."""

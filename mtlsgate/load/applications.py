@@ -75,6 +75,18 @@ class ReadProtocol:
         needs = IProtocolNeeds(self.plugin, None)
         return needs is None or bool(needs.runs_user_code(self.configuration))
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What it opens while it runs, as far as it says so."""
+        needs = IProtocolNeeds(self.plugin, None)
+        return () if needs is None else tuple(needs.reads(self.configuration))
+
+    @property
+    def connects_to(self) -> tuple[int, ...]:
+        """The TCP ports that it connects to, as far as it says so."""
+        needs = IProtocolNeeds(self.plugin, None)
+        return () if needs is None else tuple(needs.connects_to(self.configuration))
+
 
 class ApplicationReader:
     """

@@ -10,8 +10,10 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 from attrs import frozen
@@ -20,7 +22,6 @@ from mtlsgate.clock import utc_now
 from mtlsgate.config import Located, Material, model
 from mtlsgate.config.assembly import Assembled, assemble
 from mtlsgate.config.decode import Decoder
-from mtlsgate.config.material import looks_like_material
 from mtlsgate.config.scope import Scope
 from mtlsgate.errors import START, Problem, Report
 from mtlsgate.interfaces import IGate
@@ -38,7 +39,9 @@ from mtlsgate.load.file_state import Stamp
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listening_blocks import ListeningBuilder
 from mtlsgate.load.outline import Outline
+from mtlsgate.load.outputs import refuse_outputs
 from mtlsgate.load.progress import note_if_slow
+from mtlsgate.load.reach import Reach, reach_of_gate
 from mtlsgate.load.readiness import warn_of_readiness
 from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder
 from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
@@ -64,6 +67,7 @@ class Epoch:
     :ivar expiries: when certificates, pins and lists expire.
     :ivar clients: the client gates, in file order.
     :ivar fetches: the documents that the gate fetches by itself.
+    :ivar reach: what it needs of the machine while the gate runs.
     """
 
     path: str
@@ -74,6 +78,7 @@ class Epoch:
     expiries: tuple[Expiry, ...] = ()
     clients: tuple[LoadedClient, ...] = ()
     fetches: tuple[Fetch, ...] = ()
+    reach: Reach = Reach()
 
 
 def load(
@@ -310,16 +315,21 @@ class Loading:
         warn_of_readiness(decoded.settings, servers, clients, self.report)
         refuse_same_names(decoded, self.report)
         self.files.refuse_own_in_directories()
-        self._refuse_output_of_input(decoded.settings)
+        refuse_outputs(decoded.settings, self.files, self.report)
+        admin = self._admin(decoded.admin, (*servers, *clients))
+        listening: tuple[LoadedServer | LoadedClient, ...] = (*servers, *clients)
+        hosts = (host for one in listening for host in one.hosts)
+        reach = reach_of_gate(decoded.settings, hosts, admin, self.directory)
         return Epoch(
             self.report.path,
             servers,
             decoded.settings,
-            self._admin(decoded.admin, (*servers, *clients)),
+            admin,
             tuple(sorted(set(self.report.warnings))),
             tuple(self._expiries(servers, clients)),
             clients,
             fetches_of(servers, self.listening.servers.state(decoded.settings)),
+            reduce(or_, found[2], reach),
         )
 
     def _expiries(
@@ -342,25 +352,6 @@ class Loading:
     def _read_admin(self, block: model.Admin, taken: Iterable[Address]) -> AdminEndpoint | None:
         offline, takeover = self.listening.offline, self.listening.takeover
         return read_admin(block, self.files, self.report, taken, offline=offline, takeover=takeover)
-
-    def _refuse_output_of_input(self, settings: model.Settings) -> None:
-        written: dict[Path, str] = {}
-        for where, block in (("audit", settings.audit), ("log", settings.log)):
-            file = None if block is None else block.file
-            if file is None or looks_like_material(file.value):
-                continue
-            path = self.directory / file.value
-            with suppress(OSError, ValueError, RuntimeError):
-                if {path, path.resolve()} & self.files.seen.keys():
-                    text = "is read as part of the configuration, and would be written to"
-                elif path.resolve() in written:
-                    text = f"is the file of {written[path.resolve()]}, too"
-                else:
-                    written[path.resolve()] = where
-                    continue
-                self.report.error(
-                    file.at, where, f"file: {quoted(file.value)} {text}: name another file"
-                )
 
     def _look_for_further_problems(self) -> None:
         """Report other errors in a file, if some of its blocks could not be read."""

@@ -21,6 +21,7 @@ from mtlsgate.load.clients import ClientReader, LoadedClient, ReadClient
 from mtlsgate.load.event_loop import ChooseReactor, reactor_for
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host, parse_host
+from mtlsgate.load.reach import Reach, reach_of_client, reach_of_server
 from mtlsgate.load.servers import LoadedServer, ServerBuilder, serve
 from mtlsgate.text import quoted
 
@@ -56,8 +57,8 @@ class ListeningBuilder:
         servers: Sequence[model.Server],
         clients: Sequence[model.Client],
         settings: model.Settings,
-    ) -> tuple[list[LoadedServer | None], list[LoadedClient | None]]:
-        """:returns: servers and client gates; None for one in error."""
+    ) -> tuple[list[LoadedServer | None], list[LoadedClient | None], list[Reach]]:
+        """:returns: servers and client gates, None for one in error; and what they reach."""
         hosts = [self.hosts(server) for server in servers]
         read = self.read_clients(clients)
         if not self.offline:
@@ -68,7 +69,7 @@ class ListeningBuilder:
         protocols = [self.applications.read(server.protocol) for server in servers]
         reactor = reactor_for(settings, protocols, self.choose_reactor, self.report)
         build = self.applications.build_for
-        return [
+        built = [
             self._server(
                 server,
                 tuple(host for host in found if host is not None),
@@ -78,7 +79,15 @@ class ListeningBuilder:
             for server, found, protocol, names in zip(
                 servers, hosts, protocols, elsewhere, strict=True
             )
-        ], [self.clients.build(one, settings, reactor) for one in read]
+        ]
+        reach = [
+            reach_of_server(server.model, protocol, self.files.directory)
+            for server, protocol in zip(built, protocols, strict=True)
+            if server is not None and protocol is not None
+        ]
+        gates = [self.clients.build(one, settings, reactor) for one in read]
+        reach += [reach_of_client(one) for one, gate in zip(read, gates, strict=True) if gate]
+        return built, gates, reach
 
     def read_clients(self, clients: Sequence[model.Client]) -> list[ReadClient]:
         """:returns: the client gates that are not in error so far."""

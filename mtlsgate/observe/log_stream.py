@@ -25,6 +25,10 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
 class LogStream(Protocol):
     """What lines are written to."""
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The names of files that it opens again, or renames."""
+
     def write(self, text: str, /) -> object:
         """
         Write lines.
@@ -49,6 +53,11 @@ class PlainStream:
 
     _stream: TextIO
     _is_own: bool = False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """None: it stays open."""
+        return ()
 
     def write(self, text: str, /) -> None:
         """:raises OSError: if the text cannot be written."""
@@ -148,6 +157,11 @@ class RotatedFile:
     @_wanted.default
     def _first_wanted(self) -> int:
         return self._max_size
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file; the others are beside it."""
+        return (self.file.path,)
 
     def write(self, text: str, /) -> None:
         """:raises OSError: if the lines cannot be written."""

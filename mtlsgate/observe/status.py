@@ -279,6 +279,7 @@ class ServiceStatus(StatusValue):
     :ivar fetches: the documents that it fetches by itself.
     :ivar warnings: those of the configuration, in lines.
     :ivar last_reload: the latest reload that was no dry run, or None.
+    :ivar sandbox: whether the gate runs in its sandbox, and why not, in words.
     """
 
     version: str
@@ -299,6 +300,7 @@ class ServiceStatus(StatusValue):
     fetches: tuple[FetchStatus, ...] = ()
     warnings: tuple[str, ...]
     last_reload: ReloadStatus | None
+    sandbox: str
 
 
 @frozen(kw_only=True)

@@ -41,7 +41,7 @@ from mtlsgate.upstream.configuration import TargetAttributes
 from mtlsgate.upstream.greeted import GreetedEnd
 from mtlsgate.upstream.relay import Relay, RelayEnd, RelayLimits
 from mtlsgate.upstream.state import TargetUse
-from mtlsgate.upstream.targets import parse_target
+from mtlsgate.upstream.targets import parse_target, ports_of
 
 _log = Logger("mtlsgate.proxy")
 
@@ -293,6 +293,14 @@ class ProxyPlugin(NeedsNothing):
 
     name: str = "proxy"
     configuration: type = ProxyConfiguration
+
+    def runs_user_code(self, configuration: ProxyConfiguration) -> bool:
+        """:returns: whether a plugin of somebody else's connects to a target."""
+        return any(one.target.is_foreign for one in configuration.parsed(parse_target))
+
+    def connects_to(self, configuration: ProxyConfiguration) -> tuple[int, ...]:
+        """:returns: the targets' ports."""
+        return ports_of(one.target for one in configuration.parsed(parse_target))
 
     def build(
         self, configuration: ProxyConfiguration, environment: IProtocolEnvironment

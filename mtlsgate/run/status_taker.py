@@ -60,6 +60,7 @@ class Process:
     :ivar started: when it started, as a date.
     :ivar began: the same in the clock's seconds.
     :ivar lag: how late its reactor was.
+    :ivar sandbox: whether it runs in its sandbox, and why not.
     """
 
     version: str
@@ -67,6 +68,7 @@ class Process:
     started: datetime
     began: float
     lag: Durations = field(factory=Durations)
+    sandbox: str = "off"
 
 
 @frozen
@@ -168,6 +170,7 @@ class StatusTaker:
             started=process.started,
             uptime=clock - process.began,
             config=printable(process.config),
+            sandbox=printable(process.sandbox),
             epoch=runner.number,
             epoch_age=clock - runner.since,
             ready=why is None,

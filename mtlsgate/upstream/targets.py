@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Generic, TypeVar, cast
 
 from attrs import frozen
@@ -59,6 +59,11 @@ class Target:
 
     def __str__(self) -> str:
         return self.text
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether a plugin of somebody else's connects to it."""
+        return self.port is None and self.path is None
 
     def endpoint(self, reactor: object, timeout: float) -> IStreamClientEndpoint:
         """
@@ -135,6 +140,11 @@ def _listed(target: T, text: str, written: Mapping[str, object]) -> Listed[T]:
     if not isinstance(backup, bool | None):
         raise ValueError(f"{quoted(text)}: backup must be true or false")
     return Listed(target, weight, backup is True)
+
+
+def ports_of(targets: Iterable[Target]) -> tuple[int, ...]:
+    """:returns: the TCP ports of targets."""
+    return tuple(one.port for one in targets if one.port is not None)
 
 
 def refuse_plaintext(target: Target) -> None:

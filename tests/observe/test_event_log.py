@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -59,6 +60,10 @@ class Stream:
     def __init__(self) -> None:
         self.writes: list[str] = []
         self.problem: OSError | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return ()
 
     def write(self, data: str, /) -> None:
         if self.problem is not None:

@@ -17,16 +17,17 @@ from zope.interface import implementer
 
 from mtlsgate.config import Located, model
 from mtlsgate.errors import Position, Report
-from mtlsgate.interfaces import IProtocolEnvironment, IProtocolNeeds, IProtocolPlugin
+from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
 from mtlsgate.load.applications import ReadProtocol
 from mtlsgate.load.event_loop import EventLoop, EventLoopWish, event_loop_wish
+from mtlsgate.protocols.needs import NeedsNothing
 
 AT = Position(3, 5)
 
 
-@implementer(IProtocolPlugin, IProtocolNeeds)
+@implementer(IProtocolPlugin)
 @frozen
-class Needy:
+class Needy(NeedsNothing):
     """A plugin that needs asyncio, or not."""
 
     needs: bool
@@ -35,9 +36,6 @@ class Needy:
 
     def needs_asyncio(self, configuration: object) -> bool:
         return self.needs
-
-    def runs_user_code(self, configuration: object) -> bool:
-        return False
 
     def build(self, configuration: object, environment: IProtocolEnvironment) -> IProtocolFactory:
         found: IProtocolFactory = Factory.forProtocol(Protocol)

@@ -59,6 +59,14 @@ class AsyncioPlugin:
         """:returns: True."""
         return True
 
+    def reads(self, configuration: AsyncioConfiguration) -> tuple[str, ...]:
+        """:returns: nothing: what the user's code reads is not known."""
+        return ()
+
+    def connects_to(self, configuration: AsyncioConfiguration) -> tuple[int, ...]:
+        """:returns: nothing: what the user's code connects to is not known."""
+        return ()
+
     def build(
         self, configuration: AsyncioConfiguration, environment: IProtocolEnvironment
     ) -> IProtocolFactory:

@@ -33,7 +33,7 @@ from mtlsgate.protocols.http.target_pool import TargetPool
 from mtlsgate.protocols.needs import NeedsNothing
 from mtlsgate.upstream.backends import Backends, IHasTargets
 from mtlsgate.upstream.checks import ConnectCheck, HealthChecker
-from mtlsgate.upstream.targets import Listed
+from mtlsgate.upstream.targets import Listed, ports_of
 
 
 @frozen
@@ -131,6 +131,14 @@ class HttpPlugin(NeedsNothing):
 
     name: str = "http"
     configuration: type = HttpConfiguration
+
+    def runs_user_code(self, configuration: HttpConfiguration) -> bool:
+        """:returns: whether a plugin of somebody else's connects to a target."""
+        return any(one.target.target.is_foreign for one in configuration.targets())
+
+    def connects_to(self, configuration: HttpConfiguration) -> tuple[int, ...]:
+        """:returns: the targets' ports."""
+        return ports_of(one.target.target for one in configuration.targets())
 
     def build(
         self, configuration: HttpConfiguration, environment: IProtocolEnvironment

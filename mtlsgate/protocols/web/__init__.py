@@ -65,6 +65,14 @@ class WebPlugin:
         """:returns: whether it shows something other than files."""
         return configuration.root is None
 
+    def reads(self, configuration: WebConfiguration) -> tuple[str, ...]:
+        """:returns: the directory with the files."""
+        return () if configuration.root is None else (configuration.root.value,)
+
+    def connects_to(self, configuration: WebConfiguration) -> tuple[int, ...]:
+        """:returns: nothing."""
+        return ()
+
     def build(
         self, configuration: WebConfiguration, environment: IProtocolEnvironment
     ) -> IProtocolFactory:
