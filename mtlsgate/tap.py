@@ -123,6 +123,10 @@ class Options(usage.Options):
             self.sandbox = self._sandbox(owner)
             for line in log_notices(self.parent, self.epoch):
                 say(line)
+        except MemoryError as error:
+            # pyOpenSSL, where memory must not be written and executed.
+            say(f"mtlsgate: {error or 'out of memory'}")
+            raise SystemExit(1) from None
         except GateError as error:
             # usage.UsageError would bury the message under twistd's own help.
             say(error)

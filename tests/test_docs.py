@@ -394,18 +394,13 @@ def test_the_first_two_commands_are_run_and_test() -> None:
 
 @pytest.mark.slow
 def test_the_systemd_unit_starts_a_gate(shell: Shell) -> None:
-    """What the unit in operations.md runs is a check that passes and a gate that listens."""
-    (text,) = (one.text for one in samples("ini") if one.text.startswith("[Unit]"))
-    unit = configparser.ConfigParser()
+    """What the unit runs is a gate that listens."""
+    unit = configparser.ConfigParser(strict=False)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read_string(text)
+    unit.read(ROOT / "contrib" / "systemd" / "mtlsgate.service")
     shell.run("mtlsgate init demo", None)
-    for key, expected in (("ExecStartPre", "demo: listening on ..."), ("ExecStart", "...")):
-        command = unit["Service"][key]
-        command = command.replace("/opt/mtlsgate/venv/bin/", "")
-        command = command.replace("/etc/mtlsgate/gate.hcl", "demo/gate.hcl")
-        command = command.replace("twistd --nodaemon", "twistd -n --nodaemon")
-        shell.run(command, expected)
+    command = unit["Service"]["ExecStart"].replace("/opt/mtlsgate/venv/bin/", "")
+    shell.run(command.replace("/etc/mtlsgate/gate.hcl", "demo/gate.hcl"), "...")
     assert shell.gate is not None
 
 

@@ -239,6 +239,11 @@ def _ipv4(name: tuple[str, int]) -> IAddress:
 
 
 def _ipv6(name: tuple[str, int, int, int]) -> IAddress:
+    # A socket that takes both, as systemd makes it, tells of IPv4 like this (RFC 4291,
+    # section 2.5.5.2).
+    host, port = name[:2]
+    if host.startswith("::ffff:") and "." in host:
+        return IPv4Address("TCP", host.removeprefix("::ffff:"), port)
     return IPv6Address("TCP", *name)
 
 

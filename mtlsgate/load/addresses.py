@@ -93,18 +93,20 @@ class SystemdAddress:
     """
     A listening socket that the service manager passes.
 
-    :ivar domain: ``INET``, ``INET6`` or ``UNIX``, as written.
+    :ivar domain: ``INET``, ``INET6`` or ``UNIX``, as written; empty if it is not.
     :ivar index: the number of the socket, counted from 0; or None.
     :ivar name: the socket's ``FileDescriptorName``; or None.
     """
 
-    domain: str
+    domain: str = ""
     index: int | None = None
     name: str | None = None
 
     is_local = False
 
     def __str__(self) -> str:
+        if not self.domain:
+            return f"systemd:{self.name}"
         which = f"name={self.name}" if self.index is None else f"index={self.index}"
         return f"systemd:domain={self.domain}:{which}"
 

@@ -153,6 +153,10 @@ def _unix(arguments: _Arguments) -> UnixAddress:
 
 
 def _systemd(arguments: _Arguments) -> SystemdAddress:
+    alone = arguments.positional[0] if len(arguments.positional) == 1 else ""
+    if alone and alone not in _DOMAINS and not arguments.named:
+        # Twisted's form repeats what the socket itself tells.
+        return SystemdAddress(name=arguments.take("name"))
     domain = arguments.take("domain")
     index, name = arguments.take("index", ""), arguments.take("name", "")
     if domain not in _DOMAINS:

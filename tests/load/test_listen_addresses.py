@@ -155,6 +155,7 @@ def test_a_name_that_does_not_resolve_is_refused(host: str) -> None:
         ("tcp6:8443", SocketAddress("::", 8443)),
         ("tcp6:8443:50:\\:\\:1", SocketAddress("::1", 8443)),
         ("systemd:domain=INET:index=0", SystemdAddress("INET", 0)),
+        ("systemd:gate", SystemdAddress(name="gate")),
         ("systemd:INET6:name=gate", SystemdAddress("INET6", None, "gate")),
     ],
 )
