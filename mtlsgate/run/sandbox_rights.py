@@ -110,7 +110,7 @@ class Allowed:
     def missing(self, reach: Reach, seen: Iterable[Path]) -> Iterator[str]:
         """:returns: what another configuration needs beyond it, in lines without end."""
         for path in sorted({*seen, *reach.reads}):
-            if path.exists() and not self.may_read(path):
+            if _may_be_there(path) and not self.may_read(path):
                 yield f"{path}: the gate's sandbox does not allow to read it"
         for path in sorted(reach.writes):
             if not self.may_write(path):
@@ -135,6 +135,17 @@ def _readable(path: Path, shared: frozenset[Path]) -> Iterator[Path]:
 
 def _writable(path: Path, shared: frozenset[Path]) -> Path:
     return path if path.parent in shared - _SHARED_FOR_WRITING else path.parent
+
+
+def _may_be_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except PermissionError:
+        # Only a user of before may look, and the reader of root's files.
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _identity(path: Path) -> _Identity | None:

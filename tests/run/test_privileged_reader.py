@@ -244,11 +244,11 @@ def test_a_reload_after_privileges_were_dropped(
     """Nothing of the configuration is readable for the user, not even its directory."""
     config = furnish(roots, more)
     with gate(config, command, cwd=Path("/")) as running:
+        assert "epoch 2 is in force" in reload(running)
         status = Path(f"/proc/{running.process.pid}/status").read_text()
         assert f"Uid:\t{NOBODY.pw_uid}\t{NOBODY.pw_uid}\t{NOBODY.pw_uid}" in status
         assert f"Groups:\t{NOBODY.pw_gid} \n" in status
         assert "runs as root" not in "".join(running.lines)
-        assert "epoch 2 is in force" in reload(running)
         renew(roots)
         assert "another server certificate" in reload(running)
         assert "epoch 3 is in force" in running.read_until("mtlsgate.reloads")

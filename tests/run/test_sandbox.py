@@ -386,3 +386,18 @@ def test_a_running_gate_follows_no_link_outside(site: Path) -> None:
         assert (site.parent / "gate.pid").exists()
         assert "Traceback" not in running.stop()
     assert not (site.parent / "gate.pid").exists()
+
+
+def test_what_only_root_may_see_counts_as_there(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After privileges were dropped, the reader of root's files reads it for the gate."""
+    allowed = Allowed.by(Reach(), [place / "gate.hcl"])
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert list(allowed.missing(Reach(), [place / "key"])) == []
+    (line,) = allowed.missing(Reach(), [Path("/nowhere/key")])
+    assert line.startswith("/nowhere/key: ")
