@@ -53,7 +53,7 @@ from mtlsgate.run.privileged_reader import reader_if_root
 from mtlsgate.run.privileges import UserFollower, become_configured_user
 from mtlsgate.run.reactor_lag import ReactorLag
 from mtlsgate.run.reloading import Reloader
-from mtlsgate.run.sandbox import Sandbox, choose_sandbox
+from mtlsgate.run.sandbox import Sandbox, choose_sandbox, make_directories
 from mtlsgate.run.sandbox_rights import Allowed, home_of
 from mtlsgate.run.service import GateService
 from mtlsgate.run.service_manager import Notifier, ServiceManager
@@ -149,6 +149,7 @@ class Options(usage.Options):
         written = [twistd["pidfile"]] if twistd.get("pidfile") else []
         if self.log is not None:
             written += self.log.log.output.stream.files
+        make_directories(self.epoch, owner)
         home = home_of(os.geteuid() if owner[0] == -1 else owner[0])
         allowed = Allowed.by(self.epoch.reach, self.loader.seen, map(Path, written), home)
         return Sandbox(choose_sandbox(self.epoch, self.parent), allowed)

@@ -41,7 +41,7 @@ from mtlsgate.load.listening_blocks import ListeningBuilder
 from mtlsgate.load.outline import Outline
 from mtlsgate.load.outputs import refuse_outputs
 from mtlsgate.load.progress import note_if_slow
-from mtlsgate.load.reach import Reach, reach_of_gate
+from mtlsgate.load.reach import Reach, reach_of_fetches, reach_of_gate
 from mtlsgate.load.readiness import warn_of_readiness
 from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder
 from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
@@ -319,6 +319,7 @@ class Loading:
         admin = self._admin(decoded.admin, (*servers, *clients))
         listening: tuple[LoadedServer | LoadedClient, ...] = (*servers, *clients)
         hosts = (host for one in listening for host in one.hosts)
+        fetches = fetches_of(servers, self.listening.servers.state(decoded.settings))
         reach = reach_of_gate(decoded.settings, hosts, admin, self.directory)
         return Epoch(
             self.report.path,
@@ -328,8 +329,8 @@ class Loading:
             tuple(sorted(set(self.report.warnings))),
             tuple(self._expiries(servers, clients)),
             clients,
-            fetches_of(servers, self.listening.servers.state(decoded.settings)),
-            reduce(or_, found[2], reach),
+            fetches,
+            reduce(or_, found[2], reach | reach_of_fetches(fetches)),
         )
 
     def _expiries(

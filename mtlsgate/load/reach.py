@@ -15,6 +15,7 @@ from mtlsgate.load.addresses import UnixAddress
 from mtlsgate.load.admin_endpoint import AdminEndpoint
 from mtlsgate.load.applications import ReadProtocol
 from mtlsgate.load.clients import ReadClient
+from mtlsgate.load.fetches import Fetch
 from mtlsgate.load.listen_addresses import Host
 from mtlsgate.upstream.targets import parse_target, ports_of
 
@@ -66,6 +67,16 @@ def reach_of_client(client: ReadClient) -> Reach:
     return Reach(
         ports=frozenset(ports_of(targets)),
         user_code=(f"{client.block.heading}: target",) if foreign else (),
+    )
+
+
+def reach_of_fetches(fetches: Iterable[Fetch]) -> Reach:
+    """:returns: what is needed to fetch documents and to keep them."""
+    found = tuple(fetches)
+    return Reach(
+        reads=frozenset(one.path for one in found),
+        writes=frozenset(one.path for one in found),
+        ports=frozenset(one.url.port for one in found),
     )
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from mtlsgate.errors import START, ConfigError, GateError, Problem
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.file_state import Stamp
 from mtlsgate.load.reach import Reach
+from mtlsgate.observe.owner import Owner, make_for
 from mtlsgate.run.landlock import PORTS_ABI, Rights, landlock_abi, restrict
 from mtlsgate.run.sandbox_rights import SYSTEM, Allowed, python_directories
 
@@ -73,6 +76,20 @@ def choose_sandbox(
         if _is_traced(options):
             return SandboxChoice(why_not="a debugger or profiler runs with the gate")
     return SandboxChoice(found)
+
+
+def make_directories(epoch: Epoch, owner: Owner) -> None:
+    """
+    Make the directories that the gate will write to: from its sandbox it could not, and
+    one that is not there cannot be allowed.
+
+    :param owner: whom the gate becomes.
+    """
+    for directory in {one.path.parent for one in epoch.fetches}:
+        make = partial(directory.mkdir, mode=0o755, parents=True, exist_ok=True)
+        with suppress(OSError):
+            # What cannot be kept is told when it was fetched.
+            make_for(owner, directory, make)
 
 
 def _is_traced(options: Mapping[str, Any] | None) -> bool:
