@@ -26,13 +26,14 @@ from mtlsgate.certificates.server_identity import as_address
 from mtlsgate.config import Located, Material, Misconfigured
 from mtlsgate.config.fields import position
 from mtlsgate.config.material import unusable
+from mtlsgate.config.source import relative_to_file
 from mtlsgate.errors import CredentialError, Position
 from mtlsgate.interfaces import IProtocolEnvironment
 from mtlsgate.tls.client import ClientContext, system_store
 from mtlsgate.tls.openssl_errors import REFUSALS, reasons_of
 from mtlsgate.upstream.verified import TlsEndpoint
 
-_SYSTEM = Path("system")
+_SYSTEM = "system"
 
 
 @frozen(kw_only=True)
@@ -98,7 +99,8 @@ class TargetTls:
         trust = self.server_ca_certificate
         if trust is None:
             return ()  # `problems` has checked that there are pins
-        if trust.path != _SYSTEM:
+        # As every name of a file, it was made relative to the file that it stands in.
+        if trust.path != Path(relative_to_file(_SYSTEM, trust.at)):
             return _certificates(trust, environment)
         if not any(system_store()):
             raise Misconfigured(

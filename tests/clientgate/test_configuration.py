@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mtlsgate.load.addresses import UnixAddress
+from mtlsgate.load.epoch import load
 from mtlsgate.load.overview import overview
 from tests.kits.pki import NOW, Site, server, site
 
@@ -198,8 +199,16 @@ def test_several_files_are_merged(here: Site) -> None:
     """A later file may change one attribute of a client gate."""
     here.write("a.hcl", client())
     here.write("b.hcl", 'client "redis" {\n  target = "other.example:1"\n}\n')
-    from mtlsgate.load.epoch import load
-
     paths = [str(here.directory / name) for name in ("a.hcl", "b.hcl")]
     [loaded] = load(paths, {}, lambda: NOW).clients
     assert [one.text for one in loaded.gate.targets] == ["other.example:1"]
+
+
+def test_the_systems_trust_store_is_meant_in_each_of_several_files(here: Site) -> None:
+    """And not a file of that name beside the one that it stands in."""
+    here.write("a.hcl", client())
+    tls = 'tls {\nserver_ca_certificate_file = "system"\n}'
+    here.write("b.hcl", f'client "redis" {{\n{tls}\n}}\n')
+    paths = [str(here.directory / name) for name in ("a.hcl", "b.hcl")]
+    [loaded] = load(paths, {}, lambda: NOW).clients
+    assert loaded.gate.tls.anchors is None
