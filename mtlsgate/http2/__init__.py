@@ -6,14 +6,22 @@ The library ``h2`` knows frames, header compression and the states of streams.  
 holds clients to limits, controls the flow, and makes of each stream the client's side of an
 exchange (`mtlsgate.http.sides`).
 
-============  ====================================================================
-`faults`      what a client did wrong: to its connection, or in one request
-`frames`      frames out of bytes, before ``h2`` reads them (sans-I/O)
-`budgets`     how much a client may send that carries nothing (pure)
-`session`     frames into events, and responses into frames (sans-I/O)
-`heads`       header fields to requests, and from responses (pure)
-`stream`      one stream: the client's side of an exchange
-`connection`  a client's connection
-`versions`    which versions of HTTP a server offers
-============  ====================================================================
+=============  ===================================================================
+`faults`       what a client did wrong: to its connection, or in one request
+`frames`       frames out of bytes, before ``h2`` reads them (sans-I/O)
+`budgets`      how much a client may send that carries nothing (pure)
+`compression`  HPACK with bounds
+`events`       what a session reads
+`session`      frames into events, and responses into frames (sans-I/O)
+`heads`        header fields to requests, and from responses (pure)
+`inbox`        what came of a request's body
+`outbox`       what waits to be sent of a response
+`timing`       how long a client may take with a stream
+`carrier`      a connection, as its streams see it
+`stream`       one stream: the client's side of an exchange
+`turns`        whose turn it is to write
+`farewell`     how the server says that it wants no more requests
+`connection`   a client's connection
+`versions`     which versions of HTTP a server offers
+=============  ===================================================================
 """

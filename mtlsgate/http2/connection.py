@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
-from collections import deque
 from typing import Any
 
 from h2.errors import ErrorCodes
@@ -26,11 +25,7 @@ from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.refusal import Refusal
 from mtlsgate.http.sides import HttpClient, Owner, client_of
 from mtlsgate.http.stages import TABLE, HttpStage, Late, seconds_for
-from mtlsgate.http2.faults import ConnectionFault, MalformedRequest
-from mtlsgate.http2.heads import VERSION, Tunnel, request_head, trailer_lines
-from mtlsgate.http2.session import (
-    LAST_CALL,
-    MAX_STREAMS,
+from mtlsgate.http2.events import (
     Answered,
     Came,
     Event,
@@ -38,16 +33,18 @@ from mtlsgate.http2.session import (
     Opened,
     Requested,
     Reset,
-    Session,
     Trailed,
 )
-from mtlsgate.http2.stream import PROGRESS, Http2Stream
+from mtlsgate.http2.farewell import Farewell
+from mtlsgate.http2.faults import ConnectionFault, MalformedRequest
+from mtlsgate.http2.heads import VERSION, Tunnel, request_head, trailer_lines
+from mtlsgate.http2.session import MAX_STREAMS, Session
+from mtlsgate.http2.stream import Http2Stream
+from mtlsgate.http2.turns import Turns
 
 #: How many requests, and how many other events, are read before others get a turn.
 _REQUESTS_AT_ONCE = 16
 _EVENTS_AT_ONCE = 256
-#: Seconds for a client to learn that no more requests are wanted, if it does not say so.
-_LAST_CALL = 1.0
 #: What stands for a request that could not be read.
 _UNREAD = RequestHead(b"GET", b"*", VERSION, (), 0)
 _OVER = (HttpStage.ENDED, HttpStage.LOST)
@@ -64,32 +61,18 @@ class Http2Connection(Protocol):
     :ivar limits: what the client is held to.
     :ivar clock: the reactor.
     :ivar _streams: those that are not over, by number.
-    :ivar _ready: those of them that have something to write, in turn.
-    :ivar _congested: whether the client's socket takes no more for now.
-    :ivar _writing: whether streams are written right now.
+    :ivar _turns: those of them that have something to write.
     :ivar _looping: whether events are read right now.
     :ivar _again: the call that reads on in the reactor's next turn.
-    :ivar _last_call: the call that ends the time for more requests.
-    :ivar _retiring: whether the client was told that none are wanted.
-    :ivar _deaf: whether more of them are refused.
+    :ivar _farewell: tells the client that no more requests are wanted.
     :ivar _deadline: the time limit of the stage.
-    :ivar _stall: the time limit for a client that takes nothing.
-    :ivar _stalled: whether it runs.
-    :ivar _sent_before: bytes of bodies that were sent before it began.
     :ivar _reading: whether the transport is reading.
     """
 
     transport: Any
     client: HttpClient
-    _congested = False
-    _writing = False
     _looping = False
     _again: IDelayedCall | None = None
-    _last_call: IDelayedCall | None = None
-    _retiring = False
-    _deaf = False
-    _stalled = False
-    _sent_before = 0
     _reading = True
 
     def __init__(self, server: Owner, address: IAddress | None) -> None:
@@ -101,9 +84,11 @@ class Http2Connection(Protocol):
             server.clock.seconds, server.limits.head_size, websockets=server.websockets
         )
         self._streams: dict[int, Http2Stream] = {}
-        self._ready: deque[Http2Stream] = deque()
+        self._turns = Turns(
+            self.session, server.clock, server.limits.send_timeout, self.flush, self._took_nothing
+        )
+        self._farewell = Farewell(self.session, server.clock, self.flush, self._settle)
         self._deadline = Deadline(server.clock, self._late)
-        self._stall = Deadline(server.clock, self._took_nothing)
         self.stage = HttpStage.FIRST
 
     def connectionMade(self) -> None:
@@ -118,10 +103,10 @@ class Http2Connection(Protocol):
         """Tell the exchanges, and clean up."""
         self.stage = HttpStage.LOST
         self._deadline.cancel()
-        self._stall.cancel()
-        for call in (self._again, self._last_call):
-            if call is not None and call.active():
-                call.cancel()
+        self._turns.stop()
+        self._farewell.stop()
+        if self._again is not None:
+            self._again.cancel()
         self._lose_streams("the client left", reason)
         self._server.closed(self)
 
@@ -169,7 +154,7 @@ class Http2Connection(Protocol):
         if arriving is not None:
             arriving.proceeds()
         self._settle()
-        self._write()
+        self._turns.write()
         self._watch_transport()
 
     def _read_later(self) -> None:
@@ -193,15 +178,14 @@ class Http2Connection(Protocol):
             case Reset():
                 self._was_reset(event)
             case Leaving():
-                self._retiring = self._deaf = True
+                self._farewell.by_client()
             case Answered():
-                if event.data == LAST_CALL:
-                    self._end_last_call()
+                self._farewell.answered(event.data)
 
     def _begin(self, event: Requested) -> None:
         """:raises ConnectionFault: if the client does such things too often."""
         number = event.stream
-        if self._deaf or len(self._streams) >= MAX_STREAMS:
+        if self._farewell.is_over or len(self._streams) >= MAX_STREAMS:
             # RFC 9113, 5.1.2 and 6.8: it may be sent again, elsewhere.
             self.session.reset(number, ErrorCodes.REFUSED_STREAM)
             self.session.blame()
@@ -284,7 +268,7 @@ class Http2Connection(Protocol):
         self._lose_streams(fault.cause, Failure(ConnectionAborted()))
         self.close(refused=True)
 
-    # Writing: streams take turns, one frame each.
+    # Writing.
 
     def flush(self) -> None:
         """Send what the session has to send (`Carrier`)."""
@@ -292,59 +276,28 @@ class Http2Connection(Protocol):
         if data and self.stage is not HttpStage.LOST:
             self.transport.write(data)
 
-    def write_soon(self, stream: Http2Stream) -> None:
-        """Let the stream write, when it is its turn (`Carrier`)."""
-        if not stream.is_queued:
-            stream.is_queued = True
-            self._ready.append(stream)
-        self._write()
-
-    def _write(self) -> None:
-        """Let streams write as long as the client takes it."""
-        if self._writing:
-            return
-        self._writing = True
-        ready = self._ready
-        try:
-            while ready and not self._congested and self.stage not in _OVER:
-                stream = ready.popleft()
-                more = stream.write()
-                self.flush()
-                if more:
-                    ready.append(stream)
-                    continue
-                if stream.has_output and not stream.waits_for_window:
-                    # The window of the connection is closed, for all of them.
-                    ready.appendleft(stream)
-                    break
-                stream.is_queued = False
-                stream.wrote()
-        finally:
-            self._writing = False
-        self.flush()
-        self._watch_stall()
+    def write_soon(self, number: int) -> None:
+        """Let a stream write, when it is its turn (`Carrier`)."""
+        self._turns.add(self._streams[number])
+        self._turns.write()
 
     def _window_opened(self, number: int | None) -> None:
         if number == 0:
             return
         found = self._streams.values() if number is None else [self._streams.get(number)]
         for stream in tuple(found):
-            if stream is not None and stream.has_output and not stream.is_queued:
-                stream.is_queued = True
-                self._ready.append(stream)
+            if stream is not None and stream.has_output:
+                self._turns.add(stream)
 
     # Backpressure: the transport says when the client does not read.
 
     def pauseProducing(self) -> None:
         """The client takes no more for now."""
-        self._congested = True
-        self._watch_stall()
+        self._turns.congest(True)
 
     def resumeProducing(self) -> None:
         """The client takes bytes again."""
-        self._congested = False
-        self._stalled = False
-        self._write()
+        self._turns.congest(False)
 
     def stopProducing(self) -> None:
         """Do nothing: `connectionLost` follows."""
@@ -362,17 +315,16 @@ class Http2Connection(Protocol):
 
     # Streams that are over.
 
-    def over(self, stream: Http2Stream) -> None:
+    def over(self, number: int) -> None:
         """A stream is over (`Carrier`)."""
-        self._streams.pop(stream.number, None)
-        if not self._looping:
-            self._settle()
+        self._streams.pop(number, None)
+        self._settle()
 
     def _settle(self) -> None:
         """Choose the stage anew."""
-        if self.stage in _OVER or self._streams:
+        if self.stage in _OVER or self._streams or self._looping:
             return
-        if self._deaf:
+        if self._farewell.is_over:
             self.flush()
             self.close()
         elif self.session.in_head:
@@ -404,17 +356,6 @@ class Http2Connection(Protocol):
             self._server.refused(self.client, None, Refusal(408, cause))
         self.close()
 
-    def _watch_stall(self) -> None:
-        """Limit the time in which nothing of what waits can be sent."""
-        stalled = self._congested or bool(self._ready)
-        progress = self.session.sent - self._sent_before >= PROGRESS
-        if stalled and (progress or not self._stalled):
-            self._sent_before = self.session.sent
-            self._stall.within(self.limits.send_timeout)
-        elif not stalled:
-            self._stall.within(None)
-        self._stalled = stalled
-
     def _took_nothing(self) -> None:
         cause = f"the client took nothing for {self.limits.send_timeout:g} s"
         self._lose_streams(cause, Failure(TimeoutError(cause)))
@@ -424,24 +365,7 @@ class Http2Connection(Protocol):
 
     def retire(self) -> None:
         """Take no more requests, once the client knows, and end after the last response."""
-        if self._retiring or self.stage in _OVER:
-            return
-        self._retiring = True
-        self.session.announce()
-        self.flush()
-        self._last_call = self.clock.callLater(_LAST_CALL, self._end_last_call)
-
-    def _end_last_call(self) -> None:
-        if self._last_call is not None and self._last_call.active():
-            self._last_call.cancel()
-        self._last_call = None
-        if self.stage in _OVER or self._deaf:
-            return
-        self._deaf = True
-        self.session.close()
-        self.flush()
-        if not self._looping:
-            self._settle()
+        self._farewell.begin()
 
     def close(self, *, refused: bool = False) -> None:
         """
@@ -454,7 +378,8 @@ class Http2Connection(Protocol):
         self.session.leave(ErrorCodes.NO_ERROR)
         self.flush()
         self._enter(HttpStage.ENDED, refused=refused)
-        self._stall.within(None)
+        self._turns.stop()
+        self._farewell.stop()
         self._watch_transport()
         # TLS does not end while a producer is registered.
         self.transport.unregisterProducer()
@@ -464,7 +389,8 @@ class Http2Connection(Protocol):
         """End the connection so that it does not look like the end of a response."""
         if self.stage not in _OVER:
             self._enter(HttpStage.ENDED)
-        self._stall.within(None)
+        self._turns.stop()
+        self._farewell.stop()
         self.transport.abortConnection()
 
 

@@ -15,24 +15,30 @@ somebody took them.  So a connection holds no more than ``MAX_STREAMS`` times ``
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache, partial
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
 
-from attrs import frozen
 from h2 import events as h2_events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
-from hpack.exceptions import HPACKError, OversizedHeaderListError
-from hpack.hpack import Decoder, Encoder
 from hyperframe.frame import GoAwayFrame
 
 from mtlsgate.http.bodies import MAX_FIELDS
 from mtlsgate.http.fields import Line
 from mtlsgate.http2.budgets import Budgets, Spent
+from mtlsgate.http2.compression import FieldDecoder, FieldEncoder
+from mtlsgate.http2.events import (
+    Answered,
+    Came,
+    Event,
+    Leaving,
+    Opened,
+    Requested,
+    Reset,
+    Trailed,
+)
 from mtlsgate.http2.faults import ConnectionFault
 from mtlsgate.http2.frames import MAX_FRAME, PREFACE, Frame, FrameReader, Kind
 
@@ -49,129 +55,16 @@ _PER_FIELD = 32
 _GOAWAY_SIZE = 8
 #: What the PING of `Session.announce` carries.
 LAST_CALL = b"last one"
+_COSTS = {
+    Kind.WINDOW_UPDATE: Spent.WINDOW,
+    Kind.PING: Spent.PING,
+    Kind.SETTINGS: Spent.SETTINGS,
+    Kind.PRIORITY: Spent.PRIORITY,
+    None: Spent.UNKNOWN,
+}
 _OF_STREAMS = (Kind.DATA, Kind.HEADERS, Kind.RST_STREAM)
 #: GOAWAY with this says: nothing is refused yet, but send no more (RFC 9113, 6.8).
 _ANY_STREAM = 2**31 - 1
-
-
-@frozen
-class Requested:
-    """A request's header fields came."""
-
-    stream: int
-    fields: Sequence[Line]
-    ended: bool
-
-
-@frozen
-class Came:
-    """A piece of a request's body came."""
-
-    stream: int
-    data: bytes
-    ended: bool
-
-
-@frozen
-class Trailed:
-    """A request's trailer fields came; it is complete."""
-
-    stream: int
-    fields: Sequence[Line]
-
-
-@frozen
-class Reset:
-    """A stream is over before its time."""
-
-    stream: int
-    code: int
-    by_client: bool
-
-
-@frozen
-class Opened:
-    """The window of a stream is larger; 0 for that of the connection, None for all."""
-
-    stream: int | None
-
-
-@frozen
-class Leaving:
-    """The client begins no more requests."""
-
-
-@frozen
-class Answered:
-    """The client answered a PING."""
-
-    data: bytes
-
-
-#: What a `Session` reads.
-Event: TypeAlias = Requested | Came | Trailed | Reset | Opened | Leaving | Answered
-
-
-class _CompressionFault(ProtocolError):
-    """A header block that is not one (RFC 9113, 4.3)."""
-
-    error_code = ErrorCodes.COMPRESSION_ERROR
-
-
-class _TooLong(ProtocolError):
-    """Header fields that are far more than the limit: what HPACK made of few bytes."""
-
-    error_code = ErrorCodes.ENHANCE_YOUR_CALM
-
-
-class _Decoder(Decoder):
-    """
-    Keeps the fields for `heads`, which reads them as those of HTTP/1.1 are read.
-
-    :ivar fields: of the last header block.
-    """
-
-    fields: Sequence[Line] = ()
-
-    def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:
-        """:returns: nothing: ``h2`` has no use for them."""
-        try:
-            self.fields = [(one[0], one[1]) for one in super().decode(data, raw=True)]
-        except OversizedHeaderListError:
-            raise _TooLong("the header fields of a request are far too long") from None
-        except (HPACKError, IndexError) as error:
-            raise _CompressionFault("a header block cannot be decoded") from error
-        return ()
-
-
-class _Encoder(Encoder):
-    """
-    Keeps nothing of a response in a table.
-
-    So no response tells anything of another by its size, a connection needs no memory for it, and
-    the same field is always the same bytes, which need not be worked out again.
-    """
-
-    def encode(self, headers: Any, huffman: bool = True) -> bytes:
-        """:returns: a header block."""
-        # First what HPACK wants to say of its table, when the client changed its size.
-        return super().encode(()) + b"".join(map(_encoded, headers))
-
-
-def _encoded(field: Line) -> bytes:
-    name, value = field
-    if len(name) + len(value) > _SHORT or name == b"set-cookie":
-        return _encode(name, value)
-    return _remembered(name, value)
-
-
-def _encode(name: bytes, value: bytes) -> bytes:
-    # The third says that it is not to be indexed.
-    return Encoder().encode([(name, value, True)])
-
-
-_SHORT = 64
-_remembered = lru_cache(2048)(_encode)
 
 
 class _Streams(H2Connection):
@@ -180,7 +73,7 @@ class _Streams(H2Connection):
     #: How many streams that are over it remembers, to tell late frames from wrong ones.
     MAX_CLOSED_STREAMS = 1024
 
-    decoder: _Decoder
+    decoder: FieldDecoder
 
     def __init__(self, settings: dict[SettingCodes, int], max_fields_size: int) -> None:
         super().__init__(
@@ -195,8 +88,8 @@ class _Streams(H2Connection):
             )
         )
         self.local_settings = Settings(client=False, initial_values=settings)
-        self.decoder = _Decoder(max_fields_size)
-        self.encoder = _Encoder()
+        self.decoder = FieldDecoder(max_fields_size)
+        self.encoder = FieldEncoder()
 
     @property
     def open_inbound_streams(self) -> int:
@@ -265,7 +158,11 @@ class Session:
         :param data: what came.
         :raises ConnectionFault: if it is not HTTP/2.
         """
-        self._guarded(partial(self._reader.feed, data))
+        try:
+            self._reader.feed(data)
+        except ConnectionFault as fault:
+            self.leave(fault.code)
+            raise
 
     def next(self) -> Event | None:
         """
@@ -273,17 +170,12 @@ class Session:
         :raises ConnectionFault: if the connection cannot go on; GOAWAY is in `outgoing`.
         """
         events = self._events
-        while not events and not self.ended:
-            frame = self._guarded(self._reader.next)
-            if frame is None:
-                return None
-            self._guarded(partial(self._take, frame))
-        return events.popleft() if events else None
-
-    def _guarded(self, step: Callable[[], Any]) -> Any:
-        """:raises ConnectionFault: if the step does, once the client is told."""
         try:
-            return step()
+            while not events and not self.ended:
+                frame = self._reader.next()
+                if frame is None:
+                    return None
+                self._take(frame)
         except ConnectionFault as fault:
             self.leave(fault.code)
             raise
@@ -292,6 +184,7 @@ class Session:
             self.ended = True
             cause = str(error) or type(error).__name__
             raise ConnectionFault(ErrorCodes(error.error_code), cause) from None
+        return events.popleft() if events else None
 
     def _take(self, frame: Frame) -> None:
         kind = frame.kind
@@ -304,24 +197,14 @@ class Session:
 
     def _count(self, frame: Frame) -> None:
         """Charge the client for a frame that may carry nothing."""
-        match frame.kind:
-            case Kind.DATA:
-                if frame.size:
-                    self._budgets.came()
-                elif not frame.ends_stream:
-                    self._budgets.spend(Spent.EMPTY)
-            case Kind.WINDOW_UPDATE:
-                self._budgets.spend(Spent.WINDOW)
-            case Kind.PING:
-                self._budgets.spend(Spent.PING)
-            case Kind.SETTINGS:
-                self._budgets.spend(Spent.SETTINGS)
-            case Kind.PRIORITY:
-                self._budgets.spend(Spent.PRIORITY)
-            case None:
-                self._budgets.spend(Spent.UNKNOWN)
-            case _:
-                pass
+        what = _COSTS.get(frame.kind)
+        if what is not None:
+            self._budgets.spend(what)
+        elif frame.kind is Kind.DATA:
+            if frame.size:
+                self._budgets.came()
+            elif not frame.ends_stream:
+                self._budgets.spend(Spent.EMPTY)
         if frame.kind in _OF_STREAMS and frame.stream <= self.last and not self._is_open(frame):
             self._budgets.spend(Spent.STRAY)
 
@@ -427,7 +310,11 @@ class Session:
 
         :raises ConnectionFault: if it was not the first time.
         """
-        self._guarded(partial(self._budgets.spend, Spent.RESET))
+        try:
+            self._budgets.spend(Spent.RESET)
+        except ConnectionFault as fault:
+            self.leave(fault.code)
+            raise
 
     def announce(self) -> None:
         """Say that no more requests are wanted; those that come are still answered.  The

@@ -9,51 +9,24 @@ exchange is told so, and told again when nothing waits any more.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from h2.errors import ErrorCodes
 from twisted.internet.error import ConnectionAborted, ConnectionDone
-from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from mtlsgate.http.checks import check_size, expects_continue
-from mtlsgate.http.deadline import Deadline
 from mtlsgate.http.fields import Line
 from mtlsgate.http.framing import ResponseFraming
-from mtlsgate.http.limits import HttpLimits
 from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.refusal import REASONS, Refusal, own_body, own_fields
 from mtlsgate.http.sides import Exchange, HttpClient
+from mtlsgate.http2.carrier import Carrier
 from mtlsgate.http2.faults import MalformedRequest
-from mtlsgate.http2.heads import Tunnel, response_fields, trailer_fields, tunnel_fields
-from mtlsgate.http2.session import Session
-
-#: Bytes that a client has to take before its time begins anew: byte by byte it could keep a
-#: response, and a connection to a target, for ever.
-PROGRESS = 16 * 1024
-
-
-class Carrier(Protocol):
-    """The connection, as its streams see it."""
-
-    session: Session
-    client: HttpClient
-    limits: HttpLimits
-    clock: IReactorTime
-
-    def flush(self) -> None:
-        """Send what the session has to send."""
-
-    def write_soon(self, stream: Http2Stream) -> None:
-        """Let the stream write, when it is its turn."""
-
-    def retire(self) -> None:
-        """Take no more requests."""
-
-    def over(self, stream: Http2Stream) -> None:
-        """A stream is over."""
+from mtlsgate.http2.heads import Tunnel, response_fields, tunnel_fields
+from mtlsgate.http2.inbox import Inbox
+from mtlsgate.http2.outbox import Outbox
+from mtlsgate.http2.timing import StreamTime
 
 
 class Http2Stream:
@@ -61,42 +34,22 @@ class Http2Stream:
     One request and its response (`mtlsgate.http.sides.ClientSide`).
 
     :ivar number: the stream's.
-    :ivar is_queued: whether it waits for its turn to write; the connection's own note.
     :ivar _tunnel: the WebSocket that the request asks for, or None.
     :ivar _switched: whether bytes pass unchanged, after the target agreed to it.
     :ivar _exchange: answers the request; None before and after.
-    :ivar _ended: whether the client has sent all of the request.
-    :ivar _arrived: how many bytes of its body came.
     :ivar _expecting: whether the client waits for 100 before it sends the body.
-    :ivar _paused: whether the exchange takes no more of the body for now.
-    :ivar _held: what came meanwhile.
-    :ivar _held_end: the trailers, if the end came meanwhile.
-    :ivar _untaken: bytes that the exchange got, but that did not leave it yet.
-    :ivar _framing: counts the response's body; None before it begins.
-    :ivar _out: what waits to be sent of it.
-    :ivar _last: the trailers after it, once the end is known.
-    :ivar _closed: whether the response was sent to its end.
+    :ivar _inbox: what came of the request's body.
     :ivar _slow: whether the exchange was told that the client takes no more.
-    :ivar _stalled: whether the client's time to take something is running.
-    :ivar _taken: how much it took in this time.
+    :ivar _outbox: what waits to be sent of the response.
+    :ivar _time: how long the client may take.
     :ivar _malformed: whether the request turned out to be none.
     """
 
-    is_queued = False
     _switched = False
     _exchange: Exchange | None = None
-    _arrived = 0
-    _held_end: Sequence[Line] | None = None
-    _untaken = 0
-    _framing: ResponseFraming | None = None
-    _last: Sequence[Line] | None = None
-    _closed = False
     _slow = False
-    _stalled = False
-    _taken = 0
     _malformed = False
     _over = False
-    _deadline: Deadline | None = None
 
     def __init__(
         self,
@@ -114,13 +67,18 @@ class Http2Stream:
         self.number = number
         self._carrier = carrier
         self._head = head
-        self._ended = ended
         self._tunnel = tunnel
         self._expecting = expects_continue(head)
-        # What comes before the target has agreed is not for it.
-        self._paused = tunnel is not None
-        self._held: deque[bytes] = deque()
-        self._out: deque[memoryview] = deque()
+        self._inbox = Inbox(
+            carrier.session,
+            number,
+            None if tunnel is not None else head.length,
+            ended=ended,
+            # What comes before the target has agreed is not for it.
+            paused=tunnel is not None,
+        )
+        self._outbox = Outbox(carrier.session, number)
+        self._time = StreamTime(carrier.limits, carrier.clock, self._late)
 
     @property
     def client(self) -> HttpClient:
@@ -130,16 +88,14 @@ class Http2Stream:
     @property
     def complete(self) -> bool:
         """Whether all of the request was read (`ClientSide`)."""
-        if self._tunnel is not None:
-            return True
-        return self._ended and not self._held and self._held_end is None
+        return self._tunnel is not None or self._inbox.complete
 
     # The request.
 
     def begin(self, exchange: Exchange) -> None:
         """:param exchange: what answers it."""
         self._exchange = exchange
-        self._time()
+        self._wait()
         exchange.start()
         if self.complete and self._exchange is exchange:
             exchange.end(())
@@ -150,35 +106,22 @@ class Http2Stream:
 
         :raises MalformedRequest: if it is more than the request's length.
         """
-        self._arrived += len(data)
-        exchange, length = self._exchange, self._head.length
-        if exchange is None:
+        if self._exchange is None:
             return
+        self._inbox.put(data)
+        self._expecting = False
         if self._tunnel is None:
-            if length is not None and self._arrived > length:
-                raise MalformedRequest("the body is longer than Content-Length")
             try:
-                check_size(self._arrived, self._carrier.limits)
+                check_size(self._inbox.arrived, self._carrier.limits)
             except Refusal as refusal:
                 self.broken(refusal)
                 return
-        self._expecting = False
-        if self._paused:
-            self._held.append(data)
-        else:
-            self._pass(exchange, data)
-        self._time()
+        self._inbox.pass_on(self._pass)
+        self._wait()
 
-    def _pass(self, exchange: Exchange, data: bytes) -> None:
-        self._untaken += len(data)
-        exchange.data(data)
-        self._open_window()
-
-    def _open_window(self) -> None:
-        """Let the client send more, if nothing waits."""
-        if not (self._paused or self._ended or self._over) and self._untaken:
-            size, self._untaken = self._untaken, 0
-            self._carrier.session.taken(self.number, size)
+    def _pass(self, data: bytes) -> None:
+        if self._exchange is not None:
+            self._exchange.data(data)
 
     def came_to_end(self, trailers: Sequence[Line] = ()) -> None:
         """
@@ -186,23 +129,18 @@ class Http2Stream:
 
         :raises MalformedRequest: if it is not, by its own length.
         """
-        self._ended = True
-        length = self._head.length
-        if self._tunnel is not None:
-            self._end_tunnel()
-            return
-        if length is not None and self._arrived != length:
-            raise MalformedRequest("the body is shorter than Content-Length")
-        if self._paused or self._held:
-            self._held_end = trailers
+        self._inbox.put_end(trailers)
+        if self._tunnel is None:
+            self._pass_end()
         else:
-            self._finish_request(trailers)
+            self._end_tunnel()
 
-    def _finish_request(self, trailers: Sequence[Line]) -> None:
-        self._held_end = None
-        self._time()
-        if self._exchange is not None:
-            self._exchange.end(trailers)
+    def _pass_end(self) -> None:
+        trailers = self._inbox.take_end()
+        if trailers is not None:
+            self._wait()
+            if self._exchange is not None:
+                self._exchange.end(trailers)
 
     def _end_tunnel(self) -> None:
         """The client ended its WebSocket, or does not want it any more."""
@@ -215,7 +153,7 @@ class Http2Stream:
 
     def proceeds(self) -> None:
         """Part of a piece of the body came."""
-        self._time()
+        self._wait()
 
     def malformed(self, error: MalformedRequest) -> None:
         """What came is no part of the request (RFC 9113, 8.1.1): it is refused, and the
@@ -232,7 +170,7 @@ class Http2Stream:
 
     def broken(self, refusal: Refusal) -> None:
         """The rest of the request cannot be read, or does not come."""
-        self._held.clear()
+        self._inbox.clear()
         exchange = self._exchange
         if exchange is not None:
             exchange.broken(refusal)
@@ -241,8 +179,8 @@ class Http2Stream:
 
     def lose(self, cause: str, reason: Failure) -> None:
         """Tell the exchange that the client is gone."""
-        self._out.clear()
-        self._held.clear()
+        self._outbox.clear()
+        self._inbox.clear()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.lost(cause, reason)
@@ -251,13 +189,13 @@ class Http2Stream:
 
     def interim(self, status: int, reason: bytes, lines: Iterable[Line]) -> None:
         """Send an interim response (`ClientSide`)."""
-        if self._framing is not None or self._over:
+        if self._outbox.begun or self._over:
             return
         if status == 100:
             if not self._expecting:
                 return
             self._expecting = False
-            self._time()
+            self._wait()
         self._carrier.session.headers(self.number, response_fields(status, lines), end=False)
         self._carrier.flush()
 
@@ -268,49 +206,41 @@ class Http2Stream:
         if self._over:
             return
         sent = list(lines)
-        framing = ResponseFraming(self._head.method, self._head.version, status, sent)
-        self._framing = framing
         self._expecting = False
-        self._closed = framing.is_complete
-        self._carrier.session.headers(self.number, response_fields(status, sent), end=self._closed)
+        framing = ResponseFraming(self._head.method, self._head.version, status, sent)
+        self._outbox.begin(response_fields(status, sent), framing)
         self._carrier.flush()
         if last:
             self._carrier.retire()
 
     def send(self, data: bytes) -> None:
         """Send a piece of the response's body (`ClientSide`)."""
-        framing = self._framing
-        if self._over or self._closed or not data or (framing is None and not self._switched):
-            return
-        for piece in [data] if framing is None else framing.piece(data):
-            if piece:
-                self._out.append(memoryview(piece))
-        if framing is not None and framing.is_complete:
-            self._last = ()
-        self._carrier.write_soon(self)
-        self._note_slowness()
+        outbox = self._outbox
+        if data and outbox.begun and not (self._over or outbox.closed):
+            outbox.put(data)
+            self._carrier.write_soon(self.number)
+            self._note_slowness()
 
     def finish(self, trailers: Iterable[Line] = ()) -> None:
         """The response is complete (`ClientSide`)."""
         self._exchange = None
-        framing = self._framing
-        if (framing is None and not self._switched) or (framing is not None and framing.is_short):
-            self.reset(ErrorCodes.INTERNAL_ERROR)
+        if self._outbox.is_whole:
+            self._finish_response(trailers)
         else:
-            self._finish_response(list(trailers))
+            self.reset(ErrorCodes.INTERNAL_ERROR)
 
-    def _finish_response(self, trailers: Sequence[Line]) -> None:
-        self._time()
-        if self._closed:
+    def _finish_response(self, trailers: Iterable[Line]) -> None:
+        self._wait()
+        if self._outbox.closed:
             self._end_if_due()
         elif not self._over:
-            self._last = trailers
-            self._carrier.write_soon(self)
+            self._outbox.finish(trailers)
+            self._carrier.write_soon(self.number)
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer in one line (`ClientSide`)."""
         status = refusal.status
-        self._held.clear()
+        self._inbox.clear()
         if self._malformed:
             # The reset that follows would take a body with it.
             lines = [*own_fields(status)[:1], (b"content-length", b"0")]
@@ -336,22 +266,18 @@ class Http2Stream:
 
     def pause_body(self) -> None:
         """Pass no more of the body for now (`ClientSide`)."""
-        if not self._paused:
-            self._paused = True
-            self._time()
+        if not self._inbox.paused:
+            self._inbox.pause()
+            self._wait()
 
     def resume_body(self) -> None:
         """Pass the body again (`ClientSide`)."""
-        if not self._paused or (self._tunnel is not None and not self._switched):
+        if not self._inbox.paused or (self._tunnel is not None and not self._switched):
             return
-        self._paused = False
-        while self._held and not self._paused and self._exchange is not None:
-            self._pass(self._exchange, self._held.popleft())
-        self._open_window()
+        self._inbox.resume(self._pass)
         self._carrier.flush()
-        self._time()
-        if self._held_end is not None and not self._paused and not self._held:
-            self._finish_request(self._held_end)
+        self._wait()
+        self._pass_end()
 
     def switch(self, reason: bytes, lines: Iterable[Line]) -> bytes:
         """Accept the WebSocket, and pass all further bytes (`ClientSide`)."""
@@ -359,56 +285,49 @@ class Http2Stream:
         sent = list(lines)
         self._tunnel.check(sent)
         self._switched = True
-        self._paused = False
-        self._carrier.session.headers(self.number, tunnel_fields(sent), end=False)
-        early = b"".join(self._held)
-        self._held.clear()
-        self._untaken += len(early)
-        self._open_window()
+        self._outbox.begin(tunnel_fields(sent))
+        early: list[bytes] = []
+        self._inbox.resume(early.append)
         self._carrier.flush()
-        return early
+        return b"".join(early)
 
     # Writing, when the connection says so.
 
     def write(self) -> bool:
         """
-        Write one frame of what waits.
+        Send one frame of what waits.
 
-        :returns: whether another could be written now.
+        :returns: whether another could be sent now.
         """
-        session, out = self._carrier.session, self._out
-        if self._over or self._closed:
+        outbox, before = self._outbox, self._outbox.sent
+        if self._over or not outbox.write():
+            self._note_window()
             return False
-        if out:
-            room = session.room(self.number)
-            if room <= 0:
-                self._stall(not session.has_window(self.number))
-                return False
-            data = out[0]
-            if len(data) > room:
-                data, out[0] = data[:room], data[room:]
-            else:
-                out.popleft()
-            self._took(len(data))
-            self._closed = not out and self._last is not None and not self._last
-            session.data(self.number, data, end=self._closed)
-        elif self._last is not None:
-            self._closed = True
-            if self._last:
-                session.headers(self.number, trailer_fields(self._last), end=True)
-            else:
-                session.data(self.number, b"", end=True)
-        return bool(out) or (self._last is not None and not self._closed)
+        if self._time.took(outbox.sent - before):
+            self._stop_waiting()
+        return outbox.has_output
+
+    def _note_window(self) -> None:
+        if self._outbox.waits_for_window and not self._over:
+            self._time.stall()
+        else:
+            self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        """The client does not have to take anything for now."""
+        if self._time.is_stalled:
+            self._time.go_on()
+            self._wait()
 
     @property
     def waits_for_window(self) -> bool:
         """Whether the client has to open the window of this stream."""
-        return bool(self._out) and not self._carrier.session.has_window(self.number)
+        return not self._over and self._outbox.waits_for_window
 
     @property
     def has_output(self) -> bool:
         """Whether anything is left to be written."""
-        return bool(self._out) or (self._last is not None and not self._closed)
+        return not self._over and self._outbox.has_output
 
     def wrote(self) -> None:
         """The turn to write is over: tell the exchange, or end."""
@@ -416,20 +335,20 @@ class Http2Stream:
         self._end_if_due()
 
     def _note_slowness(self) -> None:
-        slow = bool(self._out)
+        slow = self._outbox.has_body
         if slow == self._slow or self._over:
             return
         self._slow = slow
-        if not slow and self._stalled:
-            self._stall(False)
+        if not slow:
+            self._stop_waiting()
         if self._exchange is not None:
             self._exchange.client_slow(slow)
 
     def _end_if_due(self) -> None:
         """End, if both the exchange and the response are over."""
-        if self._over or self._exchange is not None or not self._closed:
+        if self._over or self._exchange is not None or not self._outbox.closed:
             return
-        if self._ended:
+        if self._inbox.ended:
             self._carrier.session.answered(self.number)
             self._end()
         else:
@@ -438,39 +357,16 @@ class Http2Stream:
 
     # Time limits.
 
-    def _stall(self, stalled: bool) -> None:
-        """The client's window for this stream is closed, or is not."""
-        if stalled and not self._stalled:
-            self._stalled, self._taken = True, 0
-            self._limit(self._carrier.limits.send_timeout)
-        elif not stalled and self._stalled:
-            self._stalled = False
-            self._time()
-
-    def _took(self, size: int) -> None:
-        """The client takes bytes, of which a few do not count."""
-        self._taken += size
-        if self._stalled and self._taken >= PROGRESS:
-            self._stall(False)
-
-    def _time(self) -> None:
+    def _wait(self) -> None:
         """Begin the time anew that the client has for the next piece of the body."""
-        if self._stalled or self._over:
-            return
-        waits = not (self._ended or self._paused or self._expecting or self._tunnel is not None)
-        if waits and self._exchange is not None:
-            self._limit(self._carrier.limits.body_timeout)
-        elif self._deadline is not None:
-            self._deadline.within(None)
-
-    def _limit(self, seconds: float) -> None:
-        if self._deadline is None:
-            self._deadline = Deadline(self._carrier.clock, self._late)
-        self._deadline.within(seconds)
+        if not self._over:
+            inbox = self._inbox
+            done = inbox.ended or inbox.paused or self._expecting or self._tunnel is not None
+            self._time.wait_for_body(self._exchange is not None and not done)
 
     def _late(self) -> None:
         limits = self._carrier.limits
-        if self._stalled:
+        if self._time.is_stalled:
             cause = f"the client took nothing for {limits.send_timeout:g} s"
             self.lose(cause, Failure(TimeoutError(cause)))
             self.reset(ErrorCodes.CANCEL)
@@ -494,8 +390,7 @@ class Http2Stream:
 
     def _end(self) -> None:
         self._over = True
-        self._out.clear()
-        self._held.clear()
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._carrier.over(self)
+        self._outbox.clear()
+        self._inbox.clear()
+        self._time.cancel()
+        self._carrier.over(self.number)

@@ -18,13 +18,7 @@ from hyperframe.frame import (
 )
 
 from mtlsgate.http2.budgets import ALLOWANCES, Spent
-from mtlsgate.http2.faults import ConnectionFault
-from mtlsgate.http2.frames import Kind
-from mtlsgate.http2.session import (
-    CONNECTION_WINDOW,
-    LAST_CALL,
-    MAX_STREAMS,
-    STREAM_WINDOW,
+from mtlsgate.http2.events import (
     Answered,
     Came,
     Event,
@@ -32,8 +26,16 @@ from mtlsgate.http2.session import (
     Opened,
     Requested,
     Reset,
-    Session,
     Trailed,
+)
+from mtlsgate.http2.faults import ConnectionFault
+from mtlsgate.http2.frames import Kind
+from mtlsgate.http2.session import (
+    CONNECTION_WINDOW,
+    LAST_CALL,
+    MAX_STREAMS,
+    STREAM_WINDOW,
+    Session,
 )
 from tests.kits.http2 import GET, POST, FrameClient, raw
 
@@ -264,6 +266,31 @@ def test_a_small_block_that_becomes_huge_ends_the_connection() -> None:
 def test_a_block_that_cannot_be_decoded_ends_the_connection(block: bytes) -> None:
     """RFC 9113, 4.3: with COMPRESSION_ERROR."""
     assert Pair().fault(raw(Kind.HEADERS, 5, 1, block)) is ErrorCodes.COMPRESSION_ERROR
+
+
+def test_the_same_bytes_mean_what_the_table_says_now() -> None:
+    """A block that is remembered is forgotten when the table changes."""
+    pair = Pair()
+    newest = bytes([0x82, 0x84, 0x80 | 62])
+    for number, value in ((1, b"a"), (5, b"b")):
+        pair.send(pair.client.headers(number, [*GET, (b"x-some", value)]))
+        for again in (number, number + 2):
+            if again > number:
+                [event] = pair.send(raw(Kind.HEADERS, 5, again, newest))
+                assert isinstance(event, Requested)
+                assert event.fields[-1] == (b"x-some", value)
+
+
+def test_what_is_remembered_of_blocks_has_an_end() -> None:
+    pair = Pair()
+    numbers = iter(range(1, 999, 2))
+    for index in range(0x81, 0x81 + 40):
+        block = bytes([0x82, index])
+        for _ in range(2):
+            [event] = pair.send(raw(Kind.HEADERS, 5, next(numbers), block))
+            assert isinstance(event, Requested)
+            assert len(event.fields) == 2
+    assert len(pair.session._streams.decoder._known) <= 16
 
 
 def test_a_client_that_leaves_still_gets_its_responses() -> None:

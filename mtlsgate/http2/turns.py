@@ -1,0 +1,111 @@
+"""
+Whose turn it is to write: streams send one frame each, as long as the client takes them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+
+from mtlsgate.http.deadline import Deadline
+from mtlsgate.http2.session import Session
+from mtlsgate.http2.stream import Http2Stream
+from mtlsgate.http2.timing import PROGRESS
+
+
+class Turns:
+    """
+    The streams of a connection that have something to write.
+
+    :ivar is_stopped: whether nothing may be written any more.
+    :ivar _ready: the streams, in turn.
+    :ivar _queued: the same ones, and the one that is writing.
+    :ivar _congested: whether the client's socket takes no more for now.
+    :ivar _writing: whether streams are written right now.
+    :ivar _stall: the time limit for a client that takes nothing of any stream.
+    :ivar _stalled: whether it runs.
+    :ivar _sent_before: bytes of bodies that were sent before it began.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        clock: IReactorTime,
+        seconds: float,
+        flush: Callable[[], object],
+        late: Callable[[], object],
+    ) -> None:
+        """
+        :param seconds: for which a client may take nothing.
+        :param flush: sends what the session has to send.
+        :param late: is called when the client took nothing for so long.
+        """
+        self._session = session
+        self._seconds = seconds
+        self._flush = flush
+        self._ready: deque[Http2Stream] = deque()
+        self._queued: set[Http2Stream] = set()
+        self._congested = self._writing = self._stalled = False
+        self._stall = Deadline(clock, late)
+        self._sent_before = 0
+        self.is_stopped = False
+
+    def add(self, stream: Http2Stream) -> None:
+        """A stream has something to write."""
+        if stream not in self._queued:
+            self._queued.add(stream)
+            self._ready.append(stream)
+
+    def congest(self, congested: bool) -> None:
+        """The client's socket takes no more for now, or does again."""
+        self._congested = congested
+        if congested:
+            self._watch()
+        else:
+            self._stalled = False
+            self.write()
+
+    def write(self) -> None:
+        """Let streams write as long as the client takes it."""
+        if self._writing or self.is_stopped:
+            return
+        self._writing = True
+        ready = self._ready
+        try:
+            while ready and not self._congested and not self.is_stopped:
+                stream = ready.popleft()
+                more = stream.write()
+                self._flush()
+                if more:
+                    ready.append(stream)
+                elif stream.has_output and not stream.waits_for_window:
+                    # The window of the connection is closed, for all of them.
+                    ready.appendleft(stream)
+                    break
+                else:
+                    self._queued.discard(stream)
+                    stream.wrote()
+        finally:
+            self._writing = False
+        self._flush()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Limit the time in which nothing of what waits can be sent."""
+        if self.is_stopped:
+            return
+        stalled = self._congested or bool(self._ready)
+        progress = self._session.sent - self._sent_before >= PROGRESS
+        if not stalled:
+            self._stall.within(None)
+        elif progress or not self._stalled:
+            self._sent_before = self._session.sent
+            self._stall.within(self._seconds)
+        self._stalled = stalled
+
+    def stop(self) -> None:
+        """Write nothing more."""
+        self.is_stopped = True
+        self._stall.cancel()
