@@ -277,9 +277,10 @@ class Loading:
         found = [one for one in servers if name is None or one.name == name]
         if len(found) == 1:
             return found[0]
-        names = ", ".join(quoted(one.name) for one in servers) or "none, there is no server block"
+        names = ", ".join(quoted(one.name) for one in servers)
         text = "several servers" if name is None else f"no server {quoted(name)}"
-        self.report.error(START, "configuration", f"{text}: name one of {names}")
+        text = f"{text}: name one of {names}" if servers else "no server block"
+        self.report.error(START, "configuration", text)
         return None
 
     def outline(self) -> Outline:

@@ -309,3 +309,39 @@ def test_the_most_telling_attempt_gives_the_reason() -> None:
     other = Authority.create("Other").issue("gate", dns_names=["gate.example"])
     gates = chain(None, other)
     rejected(gates, gates.connect(), Reason.UNKNOWN_CA)
+
+
+@pytest.mark.parametrize("first", ["program", "target"])
+def test_who_ends_a_connection_is_its_cause(first: str, version: Version) -> None:
+    """Who ends its stream first: the program, or the target."""
+    gates = chain(version, stays=True)
+    program = gates.connect()
+    gates.server.send(b"hello")
+    if first == "program":
+        program.finish()
+        gates.server.end()
+    else:
+        gates.server.end()
+        program.finish()
+    program.read()
+    assert program.is_over
+    _, closed = gates.told.events
+    assert isinstance(closed, ClosedConnection)
+    assert closed.cause is (Cause.CLIENT if first == "program" else Cause.APPLICATION)
+    assert not closed.by_gate
+
+
+def test_a_target_that_is_cut_off_resets_the_program(version: Version) -> None:
+    """A part is not mistaken for the whole."""
+    gates = chain(version)
+    program = gates.connect()
+    gates.server.send(b"half an answ")
+    gates.server.finish()
+    assert program.read() == b"half an answ"
+    assert not program.is_over
+    gates.clock.advance(1)
+    program.read()
+    assert program.is_over
+    _, closed = gates.told.events
+    assert isinstance(closed, ClosedConnection)
+    assert closed.cause is Cause.CONNECTION_LOST
