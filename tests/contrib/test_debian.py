@@ -108,7 +108,7 @@ def test_files_are_where_a_system_looks(root: Path) -> None:
         text = (installed / name).read_text()
         assert "/opt/" not in text
         for line in text.splitlines():
-            if line.startswith("Exec"):
+            if line.startswith("ExecStart"):
                 started = line.partition("=")[2].split()[0]
                 assert os.path.lexists(root / started.lstrip("-+:@!/")), line
 
