@@ -248,9 +248,10 @@ GONE = "the pin 'CN=client' is denied by a deny block"
             rule(f'{LEAF}\ndeny {{ common_names = ["client"] }}'),
             [f"6:1: client_certificate: {GONE}"],
         ),
-        (
+        pytest.param(
             f'deny {{ sha256 = ["{pki().client.sha256}"] }}\n' + rule(LEAVES),
             [f"7:1: client_certificate: {GONE}"],
+            id="by fingerprint",
         ),
         (
             rule(f'pin "p" {{\n{LEAF}\n}}\ndeny {{ common_names = ["client"] }}'),

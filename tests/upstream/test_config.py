@@ -64,7 +64,9 @@ CA = 'server_ca_certificate_file = "root.crt"\n'
     [
         CA,
         'server_ca_certificate_file = "bundle.crt"',
-        f'server_ca_certificate = "{base64_of(der(pki().root))}"',
+        pytest.param(
+            f'server_ca_certificate = "{base64_of(der(pki().root))}"', id="server_ca_certificate"
+        ),
         'server_ca_certificate_file = "client.crt"',
         CA + 'server_name = "db.example"',
         CA + 'server_name = "127.0.0.1"',
