@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from mtlsgate.certificates import pem
 from mtlsgate.certificates.certificate import UNPARSABLE, Certificate, views
 from mtlsgate.certificates.der import MalformedDer
+from mtlsgate.certificates.ocsp import Stapling
 from mtlsgate.certificates.recognise import what_is_it
 from mtlsgate.errors import CredentialError
 from mtlsgate.text import first_line
@@ -49,10 +50,12 @@ class ServerCredential:
 
     :ivar chain: the leaf first, then the intermediates to send.
     :ivar private_key: the leaf's key.
+    :ivar stapling: the OCSP response that it shows, or None.
     """
 
     chain: tuple[Certificate, ...] = field(converter=views)
     private_key: PrivateKey = field(repr=False)
+    stapling: Stapling | None = field(default=None, eq=False)
 
 
 def read_file(path: Path, opener: Callable[[str, int], int] = os.open) -> bytes:

@@ -43,6 +43,7 @@ class ServerCertificate:
     :ivar public_key: the certificate, leaf first, intermediates after it.
     :ivar private_key: its key.
     :ivar private_key_passphrase: for an encrypted key.
+    :ivar ocsp_stapling: whether to fetch and show what the CA's OCSP responder says of it.
     """
 
     at: Position = position()
@@ -50,6 +51,7 @@ class ServerCertificate:
     public_key: CoupersMaterial = field()
     private_key: CoupersMaterial = field()
     private_key_passphrase: str | None = field(default=None, repr=False)
+    ocsp_stapling: bool = False
 
     @property
     def heading(self) -> str:

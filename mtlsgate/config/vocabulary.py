@@ -57,6 +57,8 @@ _SYNONYMS: Mapping[str, str] = MappingProxyType(
         ),
         "crl_file": "crl crl_files crlfile ssl_crl revocation_list",
         "crl_dir": "crl_path crlpath crls capath_crl",
+        "crl_url": "crl_urls crl_uri crl_distribution_point",
+        "ocsp_stapling": "ssl_stapling stapling ocsp",
         "max_depth": "depth ssl_verify_depth verify_depth",
         "min_version": (
             "min_tls_version minimum_version protocols ssl_min_ver ssl_protocols "

@@ -11,12 +11,13 @@ from attrs import evolve
 
 from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.certificates.crl import RevocationList, parse_crls
+from mtlsgate.certificates.ocsp import Stapling
 from mtlsgate.errors import CredentialError
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.expiry import expiries_of
-from mtlsgate.load.fetches import Fetch
+from mtlsgate.load.fetches import Fetch, ListFetch
 from mtlsgate.load.servers import LoadedServer
-from mtlsgate.tls.server import GateContext
+from mtlsgate.tls.server import GateContext, TlsPolicy
 
 
 def refreshed(epoch: Epoch, key: Hashable, data: bytes, now: datetime) -> Epoch:
@@ -32,8 +33,14 @@ def refreshed(epoch: Epoch, key: Hashable, data: bytes, now: datetime) -> Epoch:
     fetch = next((one for one in epoch.fetches if one.key == key), None)
     if fetch is None:
         return epoch
-    lists = _replacement(fetch, data, now)
-    servers = tuple(_with_lists(one, fetch, lists) for one in epoch.servers)
+    if isinstance(fetch, ListFetch):
+        lists = _replacement(fetch, data, now)
+        servers = tuple(_with_lists(one, fetch, lists) for one in epoch.servers)
+        after: Fetch = evolve(fetch, lists=lists)
+    else:
+        stapling = fetch.stapling.responded(data, now)
+        servers = tuple(_with_staple(one, stapling) for one in epoch.servers)
+        after = evolve(fetch, stapling=stapling)
     names = {one.gate.name for one in servers}
     others = [one for one in epoch.expiries if one.server not in names]
     own = [
@@ -44,12 +51,12 @@ def refreshed(epoch: Epoch, key: Hashable, data: bytes, now: datetime) -> Epoch:
     return evolve(
         epoch,
         servers=servers,
-        fetches=tuple(evolve(one, lists=lists) if one is fetch else one for one in epoch.fetches),
+        fetches=tuple(after if one is fetch else one for one in epoch.fetches),
         expiries=(*own, *others),
     )
 
 
-def _replacement(fetch: Fetch, data: bytes, now: datetime) -> tuple[RevocationList, ...]:
+def _replacement(fetch: ListFetch, data: bytes, now: datetime) -> tuple[RevocationList, ...]:
     """:raises CredentialError: if one of the lists must not be used."""
     lists = parse_crls(data, strict=fetch.strict)
     now = now.replace(microsecond=0)
@@ -68,7 +75,7 @@ def _replacement(fetch: Fetch, data: bytes, now: datetime) -> tuple[RevocationLi
     return lists
 
 
-def _check_signature(one: RevocationList, fetch: Fetch) -> None:
+def _check_signature(one: RevocationList, fetch: ListFetch) -> None:
     """:raises CredentialError: if it is known that the list is forged, or if nothing
     speaks for it."""
     namesakes = [each for each in fetch.authorities if each.subject.key == one.issuer.key]
@@ -85,7 +92,7 @@ def _check_signature(one: RevocationList, fetch: Fetch) -> None:
 
 
 def _with_lists(
-    server: LoadedServer, fetch: Fetch, lists: tuple[RevocationList, ...]
+    server: LoadedServer, fetch: ListFetch, lists: tuple[RevocationList, ...]
 ) -> LoadedServer:
     """:returns: the server with the new lists; the same server if it has no use for them."""
     context = server.gate.context
@@ -96,7 +103,27 @@ def _with_lists(
     if all(one is another for one, another in zip(rules, admission.rules, strict=True)):
         return server
     policy = evolve(context.policy, admission=AdmissionPolicy(rules, admission.deny))
-    return evolve(server, gate=evolve(server.gate, context=GateContext(policy, context.now)))
+    return _with_policy(server, policy)
+
+
+def _with_policy(server: LoadedServer, policy: TlsPolicy) -> LoadedServer:
+    context = GateContext(policy, server.gate.context.now)
+    return evolve(server, gate=evolve(server.gate, context=context))
+
+
+def _with_staple(server: LoadedServer, stapling: Stapling) -> LoadedServer:
+    """:returns: the server with the new response; the same server if it shows another
+    certificate."""
+    policy = server.gate.context.policy
+    credentials = tuple(
+        evolve(one, stapling=stapling)
+        if one.stapling is not None and one.stapling.leaf == stapling.leaf
+        else one
+        for one in policy.credentials
+    )
+    if all(one is another for one, another in zip(credentials, policy.credentials, strict=True)):
+        return server
+    return _with_policy(server, evolve(policy, credentials=credentials))
 
 
 def _rules(rules: Iterable[Rule], url: str, lists: tuple[RevocationList, ...]) -> Iterable[Rule]:

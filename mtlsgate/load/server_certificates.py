@@ -5,13 +5,19 @@ Reads a server's own certificates from ``server_certificate`` blocks.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
+
+from attrs import evolve
 
 from mtlsgate.certificates.development_ca import self_signed
+from mtlsgate.certificates.ocsp import demands_stapling, stapling_of
 from mtlsgate.certificates.parsing import ServerCredential, pair, parse_private_key
 from mtlsgate.config import model
+from mtlsgate.config.urls import parse_url
 from mtlsgate.errors import CredentialError
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host
+from mtlsgate.load.state import State
 from mtlsgate.tls.openssl_errors import REFUSALS, reasons_of
 from mtlsgate.tls.server import GateContext, TlsPolicy
 
@@ -29,9 +35,13 @@ class CredentialReader:
         self.report = files.report
         self._known: dict[object, ServerCredential] = {}
 
-    def of(self, server: model.Server, hosts: tuple[Host, ...]) -> Iterator[ServerCredential]:
+    def of(
+        self, server: model.Server, hosts: tuple[Host, ...], state: State, now: datetime
+    ) -> Iterator[ServerCredential]:
         """
         :param hosts: the server's addresses.
+        :param state: has the OCSP responses that were fetched.
+        :param now: the time to judge them by, aware.
         :returns: the certificates with their keys.  A server without a block gets a
             self-signed certificate if only this machine can connect.  The report
             says what is wrong.
@@ -39,7 +49,7 @@ class CredentialReader:
         blocks = server.tls.server_certificate
         for block in blocks:
             if (credential := self.read(block)) is not None:
-                yield credential
+                yield self._stapled(block, credential, state, now)
         if blocks:
             return
         if all(host.is_local for host in hosts):
@@ -57,6 +67,35 @@ class CredentialReader:
             "no server_certificate block: a self-signed one is made only where every host is "
             "loopback; name a certificate and its key",
         )
+
+    def _stapled(
+        self,
+        block: model.ServerCertificate,
+        credential: ServerCredential,
+        state: State,
+        now: datetime,
+    ) -> ServerCredential:
+        leaf, *others = credential.chain
+        if not block.ocsp_stapling:
+            if demands_stapling(leaf):
+                self.report.warn(
+                    block.public_key.at,
+                    block.heading,
+                    "the certificate demands a stapled OCSP response, and clients may refuse it "
+                    "without: set ocsp_stapling = true",
+                )
+            return credential
+        try:
+            stapling = stapling_of(leaf, others[0] if others else None)
+            parse_url(stapling.url)
+        except CredentialError as error:
+            self.files.refuse(block.public_key, block.heading, error)
+            return credential
+        except ValueError as error:
+            text = f"its OCSP responder cannot be asked: {error}"
+            self.report.error(block.public_key.at, block.heading, text)
+            return credential
+        return evolve(credential, stapling=state.with_response(stapling, now))
 
     def read(self, block: model.ServerCertificate) -> ServerCredential | None:
         """:returns: the block's certificate with its key; None if the report says what is

@@ -134,9 +134,10 @@ class ServerBuilder:
         tls = server.tls
         refuse_names(server, self._report)
         proxies = trusted_proxies(server, self._report)
-        credentials = tuple(self.credentials.of(server, hosts))
+        state = self.state(settings)
+        credentials = tuple(self.credentials.of(server, hosts, state, self.rules.now()))
         deny = tuple(self.rules.conditions(tls.deny, "deny"))
-        rules = tuple(self.rules.rules(tls, deny, self.state(settings)))
+        rules = tuple(self.rules.rules(tls, deny, state))
         judged = tls.client_authentication == "required"
         complete = len(rules) == len(tls.client_certificate) and bool(rules) == judged
         if len(self._report.errors) != errors_before or not complete:
@@ -152,7 +153,7 @@ class ServerBuilder:
         )
         timeout = _first(server.handshake_timeout, settings.handshake_timeout, HANDSHAKE_TIMEOUT)
         terms = terms_of(server, settings)
-        return GateParts(server, policy, timeout, terms, authorizer, proxies, self.state(settings))
+        return GateParts(server, policy, timeout, terms, authorizer, proxies, state)
 
 
 def serve(

@@ -9,10 +9,13 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from attrs import frozen
+from cryptography.hazmat.primitives.hashes import SHA256
 
+from mtlsgate.certificates.ocsp import Stapling
 from mtlsgate.certificates.parsing import read_file
 from mtlsgate.config import Located
 from mtlsgate.errors import CredentialError
@@ -88,6 +91,18 @@ class State:
         """:returns: the file of the revocation lists from a URL."""
         name = hashlib.sha256(url.encode("ascii")).hexdigest()[:32]
         return self.directory / f"{name}.crl"
+
+    def path_of_response(self, stapling: Stapling) -> Path:
+        """:returns: the file of the OCSP response about a certificate."""
+        name = hashlib.sha256(stapling.leaf.fingerprint(SHA256())).hexdigest()[:32]
+        return self.directory / f"{name}.ocsp"
+
+    def with_response(self, stapling: Stapling, now: datetime) -> Stapling:
+        """:returns: the same with the response that was fetched, if it still counts."""
+        data = self.kept.get(self.path_of_response(stapling))
+        with suppress(CredentialError):
+            return stapling if data is None else stapling.responded(data, now)
+        return stapling
 
     def lists_from(self, url: str) -> bytes | None:
         """:returns: the revocation lists that were fetched from a URL, or None."""

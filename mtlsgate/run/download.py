@@ -80,17 +80,25 @@ class Downloader:
     most: int = MAX_BYTES
     timeout: float = TIMEOUT
 
-    def __call__(self, url: Url) -> Deferred[bytes]:
-        """:returns: the document; fails with an exception whose text says why."""
+    def __call__(self, url: Url, request: bytes | None = None) -> Deferred[bytes]:
+        """
+        :param request: an OCSP request, or None.
+        :returns: the document; fails with an exception, see `why_not`.
+        """
         # treq takes long to import, and most gates do not need it.
         from treq.client import HTTPClient
 
         agent = Agent.usingEndpointFactory(
             cast(Any, self.reactor), cast(Any, _Endpoints(self.reactor, url))
         )
-        asked: Deferred[Any] = HTTPClient(agent).get(
+        headers = {"User-Agent": ["mtlsgate"]}
+        if request is not None:
+            headers["Content-Type"] = ["application/ocsp-request"]
+        asked: Deferred[Any] = HTTPClient(agent).request(
+            "GET" if request is None else "POST",
             url.text,
-            headers=Headers({"User-Agent": ["mtlsgate"]}),
+            headers=Headers(headers),
+            data=request,
             allow_redirects=False,
             unbuffered=True,
         )

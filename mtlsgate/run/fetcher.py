@@ -1,10 +1,11 @@
 """
-Fetches the documents that an epoch needs: revocation lists by their URLs.
+Fetches the documents that an epoch needs: revocation lists, and OCSP responses to staple.
 
 Each is fetched when the gate starts and after a reload, again when half of its remaining
-time is over but at least every hour, and after a failure with growing delays.  A new
-document is checked, takes effect, and is kept for the next start.  One that must not be
-used is refused, and the earlier one stays in force until its own end.
+time is over but at least every hour (a response: every twelve), and after a failure with
+growing delays.  A new document is checked, takes effect, and is kept for the next start.
+One that must not be used is refused, and the earlier one stays in force until its own
+end.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ _log = Logger("mtlsgate.fetching")
 
 #: Seconds between two looks at what is due.
 INTERVAL = 1.0
-#: The shortest and the longest time between two fetches of a document, in seconds.
-SHORTEST, LONGEST = 60.0, 3600.0
+#: The shortest time between two fetches of a document, in seconds.
+SHORTEST = 60.0
 #: The longest delay after a failure, in seconds.
 LONGEST_DELAY = 900.0
 
@@ -54,7 +55,7 @@ class _Progress:
     :ivar fetched: when it came last, aware; None if it has not come since the start.
     :ivar failures: how many attempts have failed since.
     :ivar problem: why the latest failed, in one line, or None.
-    :ivar taken: the ages of the lists that came last; None before any came.
+    :ivar taken: the version that came last; None before any came.
     """
 
     due: float
@@ -63,7 +64,7 @@ class _Progress:
     fetched: datetime | None = None
     failures: int = 0
     problem: str | None = None
-    taken: frozenset[object] | None = None
+    taken: object = None
 
 
 class Fetcher(Service):
@@ -79,7 +80,7 @@ class Fetcher(Service):
         epoch: Callable[[], Epoch],
         number: Callable[[], int],
         refresh: Refresh,
-        download: Callable[[Url], Deferred[bytes]],
+        download: Callable[[Url, bytes | None], Deferred[bytes]],
         why_not: Callable[[BaseException | None], str],
         reactor: IReactorTime,
         in_thread: InThread,
@@ -90,7 +91,7 @@ class Fetcher(Service):
         :param epoch: tells the epoch in force.
         :param number: tells its number: after a reload everything is fetched.
         :param refresh: lets it go on with another document.
-        :param download: fetches from a URL.
+        :param download: fetches from a URL, with an OCSP request if there is one.
         :param why_not: says why that failed.
         :param reactor: keeps the time.
         :param in_thread: checks and writes documents.
@@ -116,7 +117,7 @@ class Fetcher(Service):
     def is_waiting(self) -> bool:
         """Whether a document is missing that has not been asked for to the end."""
         return any(
-            not fetch.lists and not self._progress_of(fetch).was_tried
+            fetch.is_missing and not self._progress_of(fetch).was_tried
             for fetch in self._epoch().fetches
         )
 
@@ -157,7 +158,7 @@ class Fetcher(Service):
         for fetch in fetches:
             progress = self._progress_of(fetch)
             # A reload that began before the latest fetch may have brought older lists back.
-            is_due = now >= progress.due or progress.taken not in (None, fetch.ages)
+            is_due = now >= progress.due or progress.taken not in (None, fetch.version)
             if is_due and not progress.is_underway:
                 self._fetch(fetch, progress)
 
@@ -170,7 +171,7 @@ class Fetcher(Service):
         def ended(_: object) -> None:
             progress.is_underway, progress.was_tried = False, True
 
-        asked: Deferred[Any] = self._download(fetch.url)
+        asked: Deferred[Any] = self._download(fetch.url, fetch.request)
         asked.addCallback(self._take, fetch, progress)
         asked.addCallbacks(
             partial(self._took, fetch, progress), partial(self._failed, fetch, progress)
@@ -182,7 +183,7 @@ class Fetcher(Service):
     ) -> Deferred[tuple[str, ...]] | tuple[str, ...]:
         """:returns: what changes for clients, in lines; fails if the document is refused."""
         now, until = self._now(), fetch.until
-        is_known = data == fetch.kept.get(fetch.path) and progress.taken in (None, fetch.ages)
+        is_known = data == fetch.kept.get(fetch.path) and progress.taken in (None, fetch.version)
         if is_known and until is not None and now <= until:
             return ()
         taken = self._refresh(lambda epoch: refreshed(epoch, fetch.key, data, now))
@@ -196,8 +197,10 @@ class Fetcher(Service):
         def not_kept(failure: Failure) -> None:
             failure.trap(OSError)
             _log.error(
-                "{path} cannot be written: {problem}; after a restart the revocation lists from "
-                "{url} must be fetched before a client is admitted",
+                "{path} cannot be written: {problem}; after a restart there is no {what} from "
+                "{url} before it has come again: {without}",
+                what=fetch.what,
+                without=fetch.without,
                 path=printable(str(fetch.path)),
                 problem=getattr(failure.value, "strerror", None) or str(failure.value),
                 url=str(fetch.url),
@@ -211,9 +214,11 @@ class Fetcher(Service):
             _log.info("{url} can be fetched again", url=str(fetch.url))
         progress.fetched, progress.failures, progress.problem = now, 0, None
         after = next((one for one in self._epoch().fetches if one.key == fetch.key), fetch)
-        progress.taken = after.ages
-        left = LONGEST if after.until is None else (after.until - now).total_seconds() / 2
-        self._wait(progress, min(max(left, SHORTEST), LONGEST))
+        progress.taken = after.version
+        left = after.longest
+        if after.until is not None:
+            left = (after.until - now).total_seconds() / 2
+        self._wait(progress, min(max(left, SHORTEST), after.longest))
         for change in changes:
             _log.info("fetched {url}: {change}", url=str(fetch.url), change=printable(change))
 
@@ -224,11 +229,12 @@ class Fetcher(Service):
         progress.problem = printable(problem)
         self._wait(progress, min(SHORTEST * 2 ** min(progress.failures - 1, 10), LONGEST_DELAY))
         if fetch.until is None:
-            meanwhile = "there is none yet, so its rules reject every client"
+            meanwhile = f"there is none yet: {fetch.without}"
         else:
             meanwhile = f"the one in force ends at {fetch.until:%Y-%m-%d %H:%M:%SZ}"
         _log.warn(
-            "no revocation list from {url}: {problem}; {meanwhile}",
+            "no {what} from {url}: {problem}; {meanwhile}",
+            what=fetch.what,
             url=str(fetch.url),
             problem=progress.problem,
             meanwhile=meanwhile,

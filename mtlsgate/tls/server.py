@@ -28,6 +28,7 @@ from mtlsgate.admission import (
 )
 from mtlsgate.certificates.certificate import known
 from mtlsgate.certificates.names import bearing
+from mtlsgate.certificates.ocsp import OcspResponse
 from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.certificates.server_names import first_by_name
 from mtlsgate.clock import utc_now
@@ -139,6 +140,8 @@ class GateContext:
         context = self._new_context()
         context.set_session_id(_SESSION_ID)
         use_credential(context, credential)
+        if credential.stapling is not None and credential.stapling.response is not None:
+            context.set_ocsp_server_callback(_staple(credential.stapling.response, self.now))
         if self.judge is not None:
             fill(context.get_cert_store(), self.judge.anchors, self.judge.flags)
             _name_authorities(context, named)
@@ -291,6 +294,18 @@ def _without_certificate() -> SSL.Context:
     context.set_options(SSL.OP_NO_TICKET)
     context.set_session_id(b"nobody")
     return context
+
+
+def _staple(
+    response: OcspResponse, now: Callable[[], datetime]
+) -> Callable[[SSL.Connection, None], bytes]:
+    """:returns: a callback for clients that ask for an OCSP response."""
+
+    def staple(connection: SSL.Connection, _: None) -> bytes:
+        # Nothing is better than a response that has expired: clients refuse that.
+        return response.der if now() <= response.next_update else b""
+
+    return staple
 
 
 #: The possible verdicts.

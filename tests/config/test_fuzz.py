@@ -48,6 +48,7 @@ server "a" {
     server_certificate "A" {
       public_key_file = "server.crt"
       private_key_file = "server.key"
+      ocsp_stapling = false
     }
     client_certificate "IOT" { ca_certificate_file = "issuing.crt" }
   }

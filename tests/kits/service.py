@@ -135,7 +135,7 @@ class Documents:
     waiting: list[Deferred[bytes]] = field(factory=list)
     kept: KeptDocuments = field(factory=KeptDocuments)
 
-    def download(self, url: Url) -> Deferred[bytes]:
+    def download(self, url: Url, request: bytes | None = None) -> Deferred[bytes]:
         self.asked.append(url.text)
         found = self.found.get(url.text)
         if isinstance(found, Exception):

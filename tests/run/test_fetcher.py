@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.clock import utc_now
 from mtlsgate.load.state import KeptDocuments
 from mtlsgate.reasons import Reason
-from mtlsgate.run.fetcher import LONGEST, LONGEST_DELAY, SHORTEST
+from mtlsgate.run.fetcher import LONGEST_DELAY, SHORTEST
 from mtlsgate.testing import Authority
 from tests.kits.gate import Log
+from tests.kits.ocsp import REVOKED, response, with_responder
 from tests.kits.revocation import crl, der, pem
 from tests.kits.service import Documents, MemoryService, a_server
 
@@ -25,6 +27,7 @@ NOW = utc_now().replace(microsecond=0)
 CA = Authority.create("Fleet")
 ALICE, BOB = CA.issue("alice"), CA.issue("bob")
 HOUR = timedelta(hours=1)
+LONGEST = 3600.0
 
 
 def rules(more: str = f'crl_url = "{URL}"') -> str:
@@ -372,3 +375,79 @@ def test_settings_say_where_lists_are_kept(tmp_path: Path, log: Log) -> None:
     gate.start()
     assert len(list((tmp_path / "elsewhere").iterdir())) == 1
     assert not (tmp_path / "state").exists()
+
+
+RESPONDER = "http://ocsp.example/"
+WEB = with_responder(CA, RESPONDER)
+
+
+def stapling_server(directory: Path) -> str:
+    """:returns: a server whose certificate is to be stapled."""
+    (directory / "web.crt").write_bytes(WEB.pem)
+    (directory / "web.key").write_bytes(WEB.key_pem)
+    (directory / "web.key").chmod(0o600)
+    (directory / "fleet.crt").write_bytes(CA.pem)
+    text = a_server(rules=rules(""), certificate="web")
+    return text.replace('"web.key"', '"web.key"\nocsp_stapling = true')
+
+
+def staple(service: MemoryService) -> bytes | None:
+    """:returns: the response in force."""
+    [credential] = service.service.runner.epoch.servers[0].gate.context.policy.credentials
+    assert credential.stapling is not None
+    found = credential.stapling.response
+    return None if found is None else found.der
+
+
+def test_an_ocsp_response_is_fetched_and_kept(tmp_path: Path, log: Log) -> None:
+    """It never keeps anybody waiting: the gate is ready, and admits clients, without one."""
+    documents = Documents()
+    service = MemoryService(
+        tmp_path, stapling_server(tmp_path), now=lambda: NOW, documents=documents
+    )
+    service.service.fetcher.startService()
+    assert documents.asked == [RESPONDER]
+    assert service.service.not_ready is None
+    assert staple(service) is None
+    service.enter(ALICE)
+    document = response(WEB, CA, now=NOW)
+    documents.waiting[0].callback(document)
+    service.reactor.pump([0.0] * 20)
+    assert staple(service) == document
+    service.enter(ALICE)
+    [kept] = (tmp_path / "state").iterdir()
+    assert (kept.suffix, kept.read_bytes()) == (".ocsp", document)
+    again = MemoryService(tmp_path, stapling_server(tmp_path), now=lambda: NOW)
+    assert staple(again) == document
+    [status] = again.taker.take().service.fetches
+    assert (status.url, status.until) == (RESPONDER, NOW - HOUR + timedelta(days=4))
+
+
+def test_a_responder_that_says_revoked_is_reported(tmp_path: Path, log: Log) -> None:
+    """The gate goes on without a response, and says why."""
+    documents = Documents({RESPONDER: response(WEB, CA, now=NOW, status=REVOKED)})
+    service = MemoryService(
+        tmp_path, stapling_server(tmp_path), now=lambda: NOW, documents=documents
+    )
+    service.service.fetcher.startService()
+    assert staple(service) is None
+    [status] = service.taker.take().service.fetches
+    assert "the gate's own certificate is revoked" in (status.problem or "")
+
+
+def test_stapling_needs_a_responder_and_an_issuer(tmp_path: Path, log: Log) -> None:
+    """What cannot work is an error at load, with the remedy; a certificate that demands it
+    is a warning without it."""
+    text = stapling_server(tmp_path)
+    service = MemoryService(tmp_path, text, now=lambda: NOW)
+    (tmp_path / "web.crt").write_bytes(WEB.certificate.public_bytes(Encoding.PEM))
+    assert "has no issuer after it" in service.reload().problems[0]
+    plain = CA.issue("server", usages=["server_auth"])
+    for name, content in (("web.crt", plain.pem), ("web.key", plain.key_pem)):
+        (tmp_path / name).write_bytes(content)
+    assert "remove ocsp_stapling" in service.reload().problems[0]
+    demanding = with_responder(CA, RESPONDER, must_staple=True)
+    for name, content in (("web.crt", demanding.pem), ("web.key", demanding.key_pem)):
+        (tmp_path / name).write_bytes(content)
+    assert not service.reload(text.replace("ocsp_stapling = true", "")).problems
+    assert "set ocsp_stapling = true" in service.taker.take().service.warnings[0]

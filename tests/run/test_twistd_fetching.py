@@ -1,7 +1,8 @@
-"""Revocation lists by URL, with the real twistd and a real server."""
+"""What the gate fetches, with the real twistd, a real server, and openssl as a client."""
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ import pytest
 from OpenSSL import SSL
 
 from mtlsgate.clock import utc_now
-from tests.kits.programs import gate
+from mtlsgate.testing import Version
+from tests.kits.ocsp import response, with_responder
+from tests.kits.programs import gate, program, run
 from tests.kits.proxy import Keys, TlsSocket
 from tests.kits.revocation import crl, der
 
@@ -46,6 +49,8 @@ def documents() -> Iterator[tuple[int, list[bytes]]]:
             self.send_response(200)
             self.end_headers()
             self.wfile.write(served[-1])
+
+        do_POST = do_GET
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -87,3 +92,31 @@ def test_a_revoked_client_is_ejected(tmp_path: Path, documents: tuple[int, list[
         assert ": revoked: " in running.read_until(": rejected ")
         assert "what came is neither PEM" in running.read_until("no revocation list from")
     assert kept.read_bytes() == served[1]
+
+
+def test_openssl_gets_the_stapled_response(
+    tmp_path: Path, documents: tuple[int, list[bytes]], version: Version
+) -> None:
+    """From the responder that the gate's own certificate names."""
+    port, served = documents
+    keys = Keys.write(tmp_path)
+    made = with_responder(keys.authority, f"http://127.0.0.1:{port}/")
+    (tmp_path / "server.crt").write_bytes(made.pem)
+    (tmp_path / "server.key").write_bytes(made.key_pem)
+    served.append(response(made, keys.authority, now=utc_now()))
+    text = CONFIG.format(port=port)
+    text = text.replace('"server.key"', '"server.key"\n      ocsp_stapling = true')
+    config = tmp_path / "gate.hcl"
+    config.write_text(re.sub(r"crl_url .*", "", text))
+    client: tuple[str | Path, ...] = (
+        program("openssl"), "s_client", "-status", f"-tls{version.replace('.', '_')}",
+        "-CAfile", tmp_path / "ca.crt", "-cert", tmp_path / "client.crt",
+        "-key", tmp_path / "client.key", "-connect",
+    )  # fmt: skip
+    with gate(config) as running:
+        while "OCSP Response Status: successful" not in (
+            output := run(*client, f"127.0.0.1:{running.port('door')}")[1]
+        ):
+            # It has not come yet.
+            assert "OCSP response: no response sent" in output
+        assert "Cert Status: good" in output
