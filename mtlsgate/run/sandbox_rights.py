@@ -31,12 +31,15 @@ _SHARED = _paths(
 #: Those of them in which a gate may make and remove files and sockets of its own.
 _SHARED_FOR_WRITING = _paths("/run /tmp /var/log /var/tmp")
 
-#: What Python and the C library read: names, addresses, time, types of files.
+#: What Python, OpenSSL and the C library read: names, addresses, time, types of files,
+#: the system's CAs.
 SYSTEM = _paths("""
     /dev/null /dev/random /dev/urandom
     /etc/gai.conf /etc/group /etc/host.conf /etc/hosts /etc/ld.so.cache /etc/localtime
     /etc/mime.types /etc/nsswitch.conf /etc/passwd /etc/protocols /etc/resolv.conf
     /etc/services
+    /etc/ssl/ca-bundle.pem /etc/ssl/cert.pem /etc/ssl/certs /etc/pki/ca-trust/extracted
+    /etc/pki/tls/certs /usr/local/share/ca-certificates /usr/share/ca-certificates
     /lib /lib64 /usr/lib /usr/lib64 /usr/local/lib /usr/share/zoneinfo
     /run/NetworkManager /run/resolvconf /run/systemd/resolve
     /proc /sys/devices/system/cpu

@@ -16,6 +16,9 @@ import pytest
 from mtlsgate.run.landlock import PORTS_ABI, Rights, landlock_abi, restrict
 from tests.kits.programs import lacking, run
 
+#: The child only makes system calls; of Python 3.12 and later.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+
 
 @pytest.fixture
 def abi() -> int:

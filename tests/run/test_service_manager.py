@@ -129,6 +129,7 @@ def test_a_service_manager_that_is_gone_is_a_line_in_the_log(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("manager", ["path"], indirect=True)
 def test_a_real_gate_tells_all_of_it(demo: Path, manager: Manager) -> None:
     """Ready only when it listens; the watchdog, a reload, the end."""
     environ = [f"NOTIFY_SOCKET={manager.address}", "WATCHDOG_USEC=200000"]
