@@ -12,11 +12,11 @@ author = "The mtlsgate authors"
 project_copyright = "2026, The mtlsgate authors"
 release = version = version_of("mtlsgate")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click"]
 exclude_patterns = ["_build", "examples"]
 
 myst_enable_extensions = ["colon_fence"]
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

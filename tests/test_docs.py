@@ -243,6 +243,9 @@ def test_the_tutorials_own_tests_pass(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+_BEFORE_AND_NOTES = re.compile(r"<!--.*?-->\n?")
+
+
 # Shell
 
 
@@ -394,6 +397,19 @@ def test_the_http_gates_own_status_codes_are_described() -> None:
     """http.md has all of them and no others."""
     text = sections(DOCS / "http.md", 2)["Status codes"]
     assert set(map(int, re.findall(r"^\| ([0-9]{3}) \|", text, re.MULTILINE))) == set(REASONS)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page not in (README, DOCS / "index.md")],
+    ids=lambda p: p.name,
+)
+def test_a_page_says_for_whom_it_is(page: Path) -> None:
+    """In its first line; and the index leads to it."""
+    text = _BEFORE_AND_NOTES.sub("", page.read_text())
+    assert re.match(r"\s*# [^\n]+\n\n+This page is for (you|operators) ", text)
+    name = page.relative_to(DOCS).with_suffix("")
+    assert f"\n{name}\n" in (DOCS / "index.md").read_text()
 
 
 def test_every_block_is_in_the_reference() -> None:

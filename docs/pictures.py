@@ -1,18 +1,25 @@
 """
-Makes the pictures of the console in docs/images, with a gate and clients of its own.
+Makes the pictures in docs/images: the console with a gate and clients of its own, a terminal
+with the first commands of the README, and three pages of the documentation.
 
-    python docs/screenshots.py
+    python docs/pictures.py
 
-Needs Chromium, openssl, and what the tests need.
+Needs Chromium, curl, openssl, and what the tests and the documentation need.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -82,8 +89,8 @@ def _open(page: Any, view: str) -> None:
     page.get_by_role("heading", name=view, level=1).wait_for()
 
 
-def main() -> None:
-    """Make them all."""
+def _console() -> None:
+    """Make the pictures of the console."""
     with tempfile.TemporaryDirectory() as made, chromium() as browser:
         directory = Path(made) / "demo"
         subprocess.run([BIN / "mtlsgate", "init", directory], check=True, capture_output=True)
@@ -119,6 +126,59 @@ def main() -> None:
             for client in clients:
                 client.kill()
                 client.communicate()
+
+
+def _terminal() -> None:
+    """Make the picture of a terminal: what happens is real."""
+    lines = [
+        ("cyan", "$ mtlsgate init demo && mtlsgate run --config demo/gate.hcl &"),
+        ("yellow", "demo: listening on localhost:8443; admits by rule clients (1 pin)"),
+    ]
+    with tempfile.TemporaryDirectory() as made:
+        subprocess.run([BIN / "mtlsgate", "init", f"{made}/demo"], check=True, capture_output=True)
+        config = Path(made) / "demo" / "gate.hcl"
+        config.write_text(config.read_text().replace("localhost:8443", "127.0.0.1:0"))
+        with gate(config, cwd=Path(made)) as running:
+            port = str(running.port("demo"))
+            for name, word in (("client", "admitted"), ("not-pinned", "rejected")):
+                shown = f"--cert demo/{name}.crt --key demo/{name}.key"
+                command = f"curl -sS --cacert demo/ca.crt {shown} https://localhost:8443/"
+                real = ["sh", "-c", command.replace("8443", port)]
+                done = subprocess.run(real, cwd=made, capture_output=True, text=True, check=False)
+                logged = running.read_until(word).partition("] ")[2].replace(port, "8443")
+                lines += [("", ""), ("cyan", f"$ {command}")]
+                lines += [("", line) for line in (done.stdout + done.stderr).splitlines()[:4]]
+                lines.append(("yellow", logged.partition(" [")[0].strip()))
+    with Path(os.devnull).open("w") as nowhere:
+        console = Console(record=True, width=100, file=nowhere)
+        for colour, line in lines:
+            console.print(Text(line, style=colour))
+        picture = console.export_svg(title="mtlsgate", theme=MONOKAI)
+    # The theme names a font of somebody else's server.
+    picture = re.sub(r"<!--.*?-->", "", picture)
+    picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
+    (IMAGES / "terminal.svg").write_text(picture.replace("Fira Code", "monospace"))
+
+
+def _pages() -> None:
+    """Make the pictures of pages."""
+    with tempfile.TemporaryDirectory() as built, chromium() as browser:
+        command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", str(IMAGES.parent), built]
+        subprocess.run(command, check=True)
+        for name, page in (
+            ("home", "index.html"),
+            ("how-to", "how-to/redis.html"),
+            ("reasons", "reasons.html"),
+        ):
+            with visit(browser, f"file://{built}/{page}", 1200) as found:
+                found.page.screenshot(path=IMAGES / f"page-{name}.png")
+
+
+def main() -> None:
+    """Make them all."""
+    _terminal()
+    _console()
+    _pages()
 
 
 if __name__ == "__main__":
