@@ -112,7 +112,7 @@ class Options(usage.Options):
             self.log = self._log(owner)
             audit = self["audit"] = AuditLog()
             audit.turn_to(audit.prepare(self.epoch.path, self.epoch.settings.audit, owner))
-            self.sockets = Sockets.of_process()
+            self.sockets = Sockets.of_process(owner=owner)
             self["bound"] = bind(self.epoch, self.sockets)
             self["admin"] = take(self.epoch.admin, owner=owner)
             if reader is not None:

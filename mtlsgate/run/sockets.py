@@ -14,6 +14,7 @@ from attrs import frozen
 
 from mtlsgate.gate.listener import BoundSocket
 from mtlsgate.load.addresses import Address, HostError, SocketAddress, SystemdAddress, UnixAddress
+from mtlsgate.observe.owner import NOBODY_ELSE, Owner
 from mtlsgate.run.unix_sockets import UnixSocket, UnixSocketError, listen_on_unix
 from mtlsgate.text import quoted
 
@@ -43,23 +44,31 @@ class Sockets:
 
     :ivar _passed: in order, each with its name.
     :ivar _directory: where relative paths start.
+    :ivar _owner: owns the files of unix sockets.
     """
 
     def __init__(
-        self, passed: Sequence[tuple[str, socket.socket]] = (), directory: Path | None = None
+        self,
+        passed: Sequence[tuple[str, socket.socket]] = (),
+        directory: Path | None = None,
+        owner: Owner = NOBODY_ELSE,
     ) -> None:
         """
         :param passed: sockets, each with its name, which belong to this object.
         :param directory: where relative paths start; by default the present one.
+        :param owner: owns the files of unix sockets, as far as this process may say so.
         """
         self._passed = tuple(passed)
         self._directory = Path.cwd() if directory is None else directory
+        self._owner = owner
 
     @classmethod
-    def of_process(cls, environ: Mapping[str, str] = os.environ) -> Sockets:
+    def of_process(
+        cls, environ: Mapping[str, str] = os.environ, owner: Owner = NOBODY_ELSE
+    ) -> Sockets:
         """:returns: with those that the service manager passed to this process.
         :raises HostError: if one of them is none."""
-        return cls(_named(_passed_descriptors(), environ))
+        return cls(_named(_passed_descriptors(), environ), owner=owner)
 
     def key_of(self, address: Address) -> str:
         """
@@ -84,7 +93,12 @@ class Sockets:
             path = self._directory / address.path
             try:
                 return listen_on_unix(
-                    path, address.mode, address.backlog, takeover=address.takeover
+                    path,
+                    address.mode,
+                    address.backlog,
+                    # Once privileges are dropped, the process is that user.
+                    self._owner if os.geteuid() == 0 else NOBODY_ELSE,
+                    takeover=address.takeover,
                 )
             except UnixSocketError as error:
                 raise HostError(str(error)) from error

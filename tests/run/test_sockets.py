@@ -306,3 +306,12 @@ def test_a_socket_for_another_user(mode: int, directory_owner: tuple[int, int]) 
         made.close()
     assert (found.st_uid, found.st_gid) == user
     assert stat.S_IMODE(found.st_mode) == mode
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as somebody else")
+def test_a_servers_socket_is_the_gates_users(tmp_path: Path) -> None:
+    """Who drops privileges must be able to connect to it, and to remove it."""
+    taken = Sockets(directory=tmp_path, owner=(12345, 54321)).take(UnixAddress("s", 0o600))
+    found = (tmp_path / "s").stat()
+    taken.close()
+    assert (found.st_uid, found.st_gid) == (12345, 54321)
