@@ -17,6 +17,7 @@ from mtlsgate.load.applications import ReadProtocol
 from mtlsgate.load.clients import ReadClient
 from mtlsgate.load.fetches import Fetch
 from mtlsgate.load.listen_addresses import Host
+from mtlsgate.tls.client import system_store
 from mtlsgate.upstream.targets import parse_target, ports_of
 
 
@@ -73,8 +74,9 @@ def reach_of_client(client: ReadClient) -> Reach:
 def reach_of_fetches(fetches: Iterable[Fetch]) -> Reach:
     """:returns: what is needed to fetch documents and to keep them."""
     found = tuple(fetches)
+    trusted = system_store() if any(one.url.is_https for one in found) else ()
     return Reach(
-        reads=frozenset(one.path for one in found),
+        reads=frozenset((*(one.path for one in found), *(Path(one) for one in trusted if one))),
         writes=frozenset(one.path for one in found),
         ports=frozenset(one.url.port for one in found),
     )

@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any, cast
 
 from attrs import frozen
+from treq.client import HTTPClient
+from treq.content import collect
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import ConnectionClosed, TCPTimedOutError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
@@ -85,9 +87,6 @@ class Downloader:
         :param request: an OCSP request, or None.
         :returns: the document; fails with an exception, see `why_not`.
         """
-        # treq takes long to import, and most gates do not need it.
-        from treq.client import HTTPClient
-
         agent = Agent.usingEndpointFactory(
             cast(Any, self.reactor), cast(Any, _Endpoints(self.reactor, url))
         )
@@ -106,8 +105,6 @@ class Downloader:
         return body.addTimeout(self.timeout, self.reactor, _late)
 
     def _body(self, response: IResponse) -> Deferred[bytes]:
-        from treq.content import collect
-
         if response.code != _OK:
             raise DownloadError(_refusal(response))
         found = bytearray()
