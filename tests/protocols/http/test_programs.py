@@ -205,8 +205,8 @@ def test_curl_is_told_what_went_wrong(directory: Path) -> None:
     """No server there: 502 in one line for curl, and the reason in the log."""
     Keys.write(directory)
     with http(directory, f'target = "unix:{directory}/nothing.sock"') as app:
-        status, output = run(*curl(directory, app, "/", "-w", "%{http_code} %{http_version}"))
-        assert (status, output) == (0, "502 Bad Gateway\n502 1.1")
+        status, output = run(*curl(directory, app, "/", "-w", "%{http_code}"))
+        assert (status, output) == (0, "502 Bad Gateway\n502")
         line = app.read_until("failed with 502")
         assert re.search(r"unix:.*nothing\.sock: no such file or directory", line)
         assert "Traceback" not in app.stop()
