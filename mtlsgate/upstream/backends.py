@@ -4,6 +4,7 @@ Connecting to one of several targets, and knowing which of them are up.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -44,6 +45,9 @@ _FAILURES = (
     OSError,
 )
 
+#: Errors of this machine, and of no target: no descriptors, memory or ports are left.
+_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL)
+
 _TIMEOUTS = (TimeoutError, error.TimeoutError, error.TCPTimedOutError)
 
 
@@ -54,11 +58,14 @@ class FailedAttempt:
 
     :ivar problem: the failure, in words.
     :ivar reason: the same, from the closed vocabulary.
+    :ivar is_own: whether this machine is the cause and not the target, for example
+        because file descriptors are scarce.
     """
 
     target: Target
     problem: str
     reason: Reason = Reason.TARGET_UNREACHABLE
+    is_own: bool = False
 
     @property
     def timed_out(self) -> bool:
@@ -264,7 +271,8 @@ class Backends:
             return FailedAttempt(target, text, Reason.TARGET_TIMEOUT)
         if isinstance(cause, HandshakeFailed):
             return FailedAttempt(target, printable(str(cause)), cause.rejection.reason)
-        return FailedAttempt(target, printable(words_of(cause)))
+        is_own = _errno_of(cause) in _OWN
+        return FailedAttempt(target, printable(words_of(cause)), is_own=is_own)
 
     def now(self) -> float:
         """:returns: the clock's time."""
@@ -327,7 +335,8 @@ class _Dialling:
             return
         backends, state = self._backends, use.state
         attempt = backends.describe(state.target, failure)
-        backends.unreachable(state, attempt.problem)
+        if not attempt.is_own:
+            backends.unreachable(state, attempt.problem)
         self._attempts.append(attempt)
         self._next()
 
@@ -351,6 +360,12 @@ def _say(protocol: IProtocol, preface: bytes) -> IProtocol:
 def _timed_out(result: IProtocol | Failure, seconds: float) -> IProtocol | Failure:
     # Endpoints fail with different errors when cancelled: make them all a timeout.
     return Failure(TimeoutError()) if isinstance(result, Failure) else result
+
+
+def _errno_of(cause: BaseException | None) -> object:
+    if isinstance(cause, error.ConnectError):
+        return cause.osError
+    return cause.errno if isinstance(cause, OSError) else None
 
 
 def words_of(cause: BaseException | None) -> str:

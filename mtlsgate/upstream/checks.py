@@ -165,10 +165,14 @@ class HealthChecker:
             problem = printable(str(failure.value))
         else:
             try:
-                problem = self.backends.describe(state.target, failure).problem
+                attempt = self.backends.describe(state.target, failure)
             except Exception:  # noqa: BLE001 -- a fault of the check: the next one goes on
                 _log.failure("a check of a target failed", failure=failure)
                 problem = "the check failed: see the log"
+            else:
+                if attempt.is_own:
+                    return
+                problem = attempt.problem
         self.backends.unreachable(state, problem)
 
     def _again(self, state: TargetState, began: float) -> None:

@@ -23,6 +23,7 @@ from mtlsgate.upstream.dialling import (
     address_of,
     connect_socket,
 )
+from mtlsgate.upstream.name_lookup import SharedLookups
 
 
 def dialling(reactor: Any) -> Any:
@@ -35,13 +36,16 @@ def dialling(reactor: Any) -> Any:
 
 class DiallingReactor:
     """
-    Wraps a reactor.  It changes only one thing: connections that it makes are
-    `PlainTransport` objects.
+    Wraps a reactor.  It changes two things: connections that it makes are
+    `PlainTransport` objects, and it looks each name up once at a time.
+
+    :ivar nameResolver: looks up names.
     """
 
     def __init__(self, reactor: Any) -> None:
         """:param reactor: the wrapped reactor."""
         self._reactor = reactor
+        self.nameResolver = SharedLookups(reactor)
         directlyProvides(self, providedBy(reactor))
 
     def __getattr__(self, name: str) -> Any:

@@ -4,6 +4,8 @@ Which target is next, and what becomes of those that do not answer.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +18,7 @@ from twisted.internet.error import (
     NoProtocol,
     NoRouteError,
     TCPTimedOutError,
+    getConnectError,
 )
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
@@ -235,3 +238,18 @@ def test_same_target_twice() -> None:
     error = _error(field.dial())
     assert isinstance(error, Unreachable)
     assert len(error.attempts) == 1
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL])
+def test_what_this_machine_lacks_takes_no_target_down(code: int) -> None:
+    """Without descriptors or ports nothing is known of a target."""
+    field = Field(A, B)
+    for endpoint in field.endpoints.values():
+        endpoint.outcome = getConnectError((code, os.strerror(code)))
+    error = _error(field.dial())
+    assert isinstance(error, Unreachable)
+    assert os.strerror(code).lower() in str(error)
+    assert [state.is_up for state in field.backends.states] == [None, None]
+    for endpoint in field.endpoints.values():
+        endpoint.outcome = None
+    assert [_target(field.dial()) for _ in range(2)] == [A, B]
