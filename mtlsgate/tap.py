@@ -47,7 +47,7 @@ from mtlsgate.run.file_watcher import FileWatcher
 from mtlsgate.run.followers import ObserversFollower
 from mtlsgate.run.listening import bind
 from mtlsgate.run.loader import Loader
-from mtlsgate.run.log_output import LogFollower, LogPlace, log_notices, open_log
+from mtlsgate.run.log_output import LogFollower, LogPlace, complain, log_notices, open_log
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.privileged_reader import reader_if_root
 from mtlsgate.run.privileges import UserFollower, become_configured_user
@@ -125,11 +125,11 @@ class Options(usage.Options):
                 say(line)
         except MemoryError as error:
             # pyOpenSSL, where memory must not be written and executed.
-            say(f"mtlsgate: {error or 'out of memory'}")
+            complain(f"mtlsgate: {error or 'out of memory'}")
             raise SystemExit(1) from None
         except GateError as error:
             # usage.UsageError would bury the message under twistd's own help.
-            say(error)
+            complain(str(error))
             raise SystemExit(1) from None
 
     def _log(self, owner: Owner) -> LogFollower | None:

@@ -30,9 +30,10 @@ _ELSEWHERE = frozenset({"log_failure", "log_system"})
 
 #: The priorities of syslog, which systemd's journal takes from ``<N>`` at the beginning
 #: of a line (sd-daemon(3)).
+ERROR_PRIORITY = "<3>"
 _PRIORITIES = {
     LogLevel.critical: "<2>",
-    LogLevel.error: "<3>",
+    LogLevel.error: ERROR_PRIORITY,
     LogLevel.warn: "<4>",
     LogLevel.info: "<6>",
     LogLevel.debug: "<7>",

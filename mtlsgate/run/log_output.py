@@ -19,6 +19,7 @@ from mtlsgate.config import model
 from mtlsgate.errors import START, ConfigError, Problem
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.observe.event_lines import (
+    ERROR_PRIORITY,
     LineMaker,
     TextLines,
     journal_lines,
@@ -167,6 +168,17 @@ def is_journal(descriptor: int, environ: Mapping[str, str] = os.environ) -> bool
     except OSError:
         return False
     return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def complain(text: str, environ: Mapping[str, str] = os.environ) -> None:
+    """
+    Print why the gate cannot start to standard error, where the log may not go yet.
+
+    :param text: one line or several.
+    """
+    mark = ERROR_PRIORITY if is_journal(2, environ) else ""
+    for line in text.splitlines():
+        print(f"{mark}{line}", file=sys.stderr)  # noqa: T201
 
 
 @frozen

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from mtlsgate.run.log_output import (
     log_notices,
     open_log,
 )
-from tests.kits.programs import RUN, RunningGate, gate
+from tests.kits.programs import BIN, RUN, RunningGate, gate
 
 FOREGROUND = {"logfile": None, "nodaemon": True}
 DAEMON = {"logfile": None, "nodaemon": False}
@@ -123,6 +124,24 @@ def test_the_journal_is_known_by_its_stream(tmp_path: Path) -> None:
         assert not is_journal(file.fileno(), {})
         assert not is_journal(file.fileno(), {"JOURNAL_STREAM": f"{found.st_dev}:0"})
     assert not is_journal(-1, named)
+
+
+@pytest.mark.slow
+def test_errors_at_start_have_their_priority_in_the_journal(tmp_path: Path) -> None:
+    """A pipe stands for the journal here."""
+    reading, writing = os.pipe()
+    found = os.fstat(writing)
+    done = subprocess.run(
+        [BIN / "mtlsgate", "run", "--config", "gone.hcl"],
+        cwd=tmp_path,
+        stderr=writing,
+        env={**os.environ, "JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"},
+        check=False,
+    )
+    os.close(writing)
+    with open(reading) as journal:
+        assert journal.read() == "<3>gone.hcl:1:1: configuration: no such file\n"
+    assert done.returncode == 1
 
 
 def test_a_log_that_is_no_regular_file_is_never_moved_away(tmp_path: Path) -> None:
