@@ -222,7 +222,7 @@ def makeService(options: Options) -> IService:
         started=registry.now(),
         began=runner.since,
         lag=lag.seconds,
-        sandbox=sandbox.status,
+        sandbox=lambda: sandbox.status,
     )
     taker = StatusTaker(gate, process)
     end = partial(_end, runner, notifier, reactor)

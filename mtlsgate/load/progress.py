@@ -30,3 +30,5 @@ def note_if_slow(
         yield
     finally:
         timer.cancel()
+        # What comes next may want to be alone in the process.
+        timer.join()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -30,6 +31,9 @@ from mtlsgate.run.sandbox_rights import SYSTEM, Allowed, python_directories
 
 _log = Logger("mtlsgate.service")
 
+#: How often to look whether threads have ended, and seconds between two looks.
+_LOOKS, _BETWEEN_LOOKS = 100, 0.02
+
 
 class SandboxError(GateError):
     """The gate cannot have its sandbox; the text says why in one line."""
@@ -42,10 +46,12 @@ class SandboxChoice:
 
     :ivar abi: the version of Landlock to use; 0 without a sandbox.
     :ivar why_not: why there is none, or None.
+    :ivar is_required: whether the gate must not run without it.
     """
 
     abi: int = 0
     why_not: str | None = None
+    is_required: bool = False
 
 
 def choose_sandbox(
@@ -75,7 +81,7 @@ def choose_sandbox(
             return SandboxChoice(why_not=f"{epoch.reach.user_code[0]} runs code of yours")
         if _is_traced(options):
             return SandboxChoice(why_not="a debugger or profiler runs with the gate")
-    return SandboxChoice(found)
+    return SandboxChoice(found, is_required=wanted is not None)
 
 
 def make_directories(epoch: Epoch, owner: Owner) -> None:
@@ -99,12 +105,18 @@ def _is_traced(options: Mapping[str, Any] | None) -> bool:
     return options is not None and bool(options.get("profile") or options.get("debug"))
 
 
+def count_threads() -> int:
+    """:returns: how many threads the process has, those of libraries among them."""
+    return len(os.listdir("/proc/self/task"))
+
+
 class Sandbox(Service):
     """
     Enters the sandbox before anything of the gate starts a thread.
 
     :ivar choice: whether there is one.
     :ivar allowed: what it allows of the configuration; None without a sandbox.
+    :ivar _is_entered: whether it has been entered, or cannot be.
     """
 
     def __init__(
@@ -112,12 +124,18 @@ class Sandbox(Service):
         choice: SandboxChoice,
         allowed: Allowed,
         enter: Callable[[Rights, int], object] = restrict,
+        threads: Callable[[], int] = count_threads,
+        pause: Callable[[float], object] = time.sleep,
     ) -> None:
         """
         :param choice: whether there is one.
         :param allowed: what it allows of the configuration.
         :param enter: gives up all other rights.
+        :param threads: tells how many threads the process has.
+        :param pause: waits for seconds; the reactor does not run yet.
         """
+        self._pause = pause
+        self._threads = threads
         self.choice = choice
         self.allowed = allowed if choice.abi else None
         self._enter = enter
@@ -151,17 +169,27 @@ class Sandbox(Service):
             self._check_threads()
             self._enter(self._rights(self.allowed.rights), self.choice.abi)
         except (OSError, SandboxError) as error:
+            self._go_without(getattr(error, "strerror", None) or str(error))
+        else:
+            self._say(self.allowed.rights)
+
+    def _go_without(self, why: str) -> None:
+        """:raises SystemExit: if the configuration wants a sandbox."""
+        if self.choice.is_required:
+            _log.critical("sandbox: {why}", why=why)
             # twistd would print any other exception with a traceback.
-            text = f"sandbox: {getattr(error, 'strerror', None) or error}"
-            _log.critical("{text}", text=text)
-            raise SystemExit(f"{text}; settings {{ sandbox = false }} does without") from None
-        self._say(self.allowed.rights)
+            raise SystemExit(f"sandbox: {why}; settings {{ sandbox = false }} does without")
+        self.choice, self.allowed = SandboxChoice(why_not=why), None
+        _log.warn("no sandbox: {why}", why=why)
 
     def _check_threads(self) -> None:
         """:raises SandboxError: if there are other threads, which it would not hold."""
-        threads = len(os.listdir("/proc/self/task"))
-        if threads > 1:
-            raise SandboxError(f"{threads - 1} threads run already")
+        for _ in range(_LOOKS):
+            if self._threads() == 1:
+                return
+            # One that is over may take a moment to be gone.
+            self._pause(_BETWEEN_LOOKS)
+        raise SandboxError("the process has other threads already, which would be outside of it")
 
     def _rights(self, rights: Rights) -> Rights:
         read, looked_in = python_directories()

@@ -5,7 +5,7 @@ Takes the status of the service.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -60,7 +60,7 @@ class Process:
     :ivar started: when it started, as a date.
     :ivar began: the same in the clock's seconds.
     :ivar lag: how late its reactor was.
-    :ivar sandbox: whether it runs in its sandbox, and why not.
+    :ivar sandbox: tells whether it runs in its sandbox, and why not.
     """
 
     version: str
@@ -68,7 +68,7 @@ class Process:
     started: datetime
     began: float
     lag: Durations = field(factory=Durations)
-    sandbox: str = "off"
+    sandbox: Callable[[], str] = lambda: "off"
 
 
 @frozen
@@ -170,7 +170,7 @@ class StatusTaker:
             started=process.started,
             uptime=clock - process.began,
             config=printable(process.config),
-            sandbox=printable(process.sandbox),
+            sandbox=printable(process.sandbox()),
             epoch=runner.number,
             epoch_age=clock - runner.since,
             ready=why is None,

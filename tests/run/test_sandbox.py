@@ -4,7 +4,6 @@ When the gate runs in its sandbox, what it allows, and what a reload cannot have
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import sys
@@ -56,7 +55,8 @@ def test_it_is_on_where_only_the_gates_own_code_runs(monkeypatch: pytest.MonkeyP
 
 def test_the_configuration_decides() -> None:
     """Also against the default; what the kernel has not is an error then."""
-    assert choose_sandbox(epoch(True, user_code=("x",)), None, lambda: 7) == SandboxChoice(7)
+    found = choose_sandbox(epoch(True, user_code=("x",)), None, lambda: 7)
+    assert found == SandboxChoice(7, is_required=True)
     assert choose_sandbox(epoch(False), None, lambda: 7).why_not == "sandbox = false"
     with pytest.raises(GateError, match=r"gate\.hcl:1:1: settings: sandbox: this kernel has no"):
         choose_sandbox(epoch(True), None, lambda: 0)
@@ -188,23 +188,47 @@ def test_what_python_reads_is_not_everything() -> None:
 
 
 def test_it_is_entered_once_and_says_what_it_allows(place: Path) -> None:
-    """Before privileges are dropped, if twistd does that."""
+    """Before privileges are dropped, if twistd does that; threads that end are waited for."""
     entered: list[Rights] = []
     allowed = Allowed.by(Reach(ports=frozenset([5432])), [place / "gate.hcl"])
-    sandbox = Sandbox(SandboxChoice(7), allowed, lambda rights, abi: entered.append(rights))
-    threads = len(os.listdir("/proc/self/task"))
+    threads = iter([2, 2, 1])
+
+    def enter(rights: Rights, abi: int) -> None:
+        entered.append(rights)
+
+    sandbox = Sandbox(SandboxChoice(7), allowed, enter, lambda: next(threads), no_pause)
     with Logged("mtlsgate.service") as logged:
-        if threads == 1:
-            sandbox.privilegedStartService()
+        sandbox.privilegedStartService()
+        sandbox.startService()
+    [rights] = entered
+    assert place in rights.read
+    assert Path("/proc") in rights.read
+    assert logged.events[0]["ports"] == "53, 5432"
+
+
+def no_pause(seconds: float) -> None:
+    """Time goes by at once."""
+
+
+def refuse(rights: Rights, abi: int) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+def test_a_sandbox_that_cannot_be_entered() -> None:
+    """By default the gate runs without, and says so; one that must have it does not start."""
+    nothing = Allowed.by(Reach(), ())
+    with_threads = Sandbox(SandboxChoice(7), nothing, refuse, lambda: 2, no_pause)
+    refused = Sandbox(SandboxChoice(7), nothing, refuse, lambda: 1)
+    for sandbox, why in ((with_threads, "other threads"), (refused, "not permitted")):
+        with Logged("mtlsgate.service") as logged:
             sandbox.startService()
-            [rights] = entered
-            assert place in rights.read
-            assert Path("/proc") in rights.read
-            assert logged.events[0]["ports"] == "53, 5432"
-        else:
-            with pytest.raises(SystemExit, match="threads run already"):
-                sandbox.privilegedStartService()
-            assert entered == []
+        assert logged.events[0]["log_level"].name == "warn"
+        assert why in logged.events[0]["why"]
+        assert sandbox.status.startswith("off: ")
+        assert sandbox.allowed is None
+    required = Sandbox(SandboxChoice(7, is_required=True), nothing, refuse, lambda: 1)
+    with pytest.raises(SystemExit, match="sandbox: Operation not permitted; settings"):
+        required.startService()
 
 
 def test_without_it_the_log_says_why() -> None:
