@@ -16,6 +16,7 @@ from mtlsgate.load.state import KeptDocuments
 from mtlsgate.reasons import Reason
 from mtlsgate.run.fetcher import LONGEST_DELAY, SHORTEST
 from mtlsgate.testing import Authority
+from mtlsgate.tls.client import system_store
 from tests.kits.gate import Log
 from tests.kits.ocsp import REVOKED, response, with_responder
 from tests.kits.revocation import crl, der, pem
@@ -451,3 +452,18 @@ def test_stapling_needs_a_responder_and_an_issuer(tmp_path: Path, log: Log) -> N
         (tmp_path / name).write_bytes(content)
     assert not service.reload(text.replace("ocsp_stapling = true", "")).problems
     assert "set ocsp_stapling = true" in service.taker.take().service.warnings[0]
+
+
+def test_an_epoch_says_what_fetching_needs_of_the_machine(tmp_path: Path, log: Log) -> None:
+    """Where it is kept, which ports are dialled, and for https what verifies the server."""
+    (tmp_path / "fleet.crt").write_bytes(CA.pem)
+    urls = ("http://ca.example/x", "https://ca.example:8443/x")
+    for count in (1, 2):
+        listed = ", ".join(f'"{one}"' for one in urls[:count])
+        text = a_server(rules=rules(f"crl_url = [{listed}]"))
+        reach = MemoryService(tmp_path, text, now=lambda: NOW).service.runner.epoch.reach
+        assert reach.ports == {80, 8443} if count == 2 else {80}
+        kept = {path for path in reach.writes if path.suffix == ".crl"}
+        assert {path.parent for path in kept} == {tmp_path / "state"}
+        trusted = {Path(one) for one in system_store() if one}
+        assert (trusted <= reach.reads) is (count == 2)
