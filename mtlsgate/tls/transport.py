@@ -22,26 +22,22 @@ the verdict, on a client only after the server is verified.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from OpenSSL import SSL
-from OpenSSL.crypto import X509
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
-    INegotiated,
-    IProtocol,
-    ISystemHandle,
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from mtlsgate.tls.engine import Engine, Event
+from mtlsgate.tls.engine import Event
+from mtlsgate.tls.negotiated import NegotiatedStream
 from mtlsgate.tls.openssl_errors import is_end_of_stream
-from mtlsgate.tls.stream import SocketStream, StreamReactor
+from mtlsgate.tls.stream import StreamReactor
 
 _log = Logger("mtlsgate.connections")
 
@@ -52,13 +48,10 @@ FLUSH_SIZE = 2**16
 _MAX_ANSWERS = 2**16
 
 
-@implementer(INegotiated, ISystemHandle)
-class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may be a unix socket's
+class TlsTransport(NegotiatedStream):
     """
     The transport of one TLS connection.
 
-    :ivar _engine: the TLS engine; None before TLS begins.
-    :ivar _application: the protocol that gets the bytes; None before it may.
     :ivar _written: what the application wrote and is not encrypted yet.
     :ivar _is_busy: whether received bytes are being handled; written bytes go out
         afterwards.
@@ -74,8 +67,6 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
     :ivar _answers: how many bytes of TLS's own wait since everything had been sent.
     """
 
-    _engine: Engine | None = None
-    _application: IProtocol | None = None
     _written_size = 0
     _is_busy = False
     _is_in_read = False
@@ -93,10 +84,6 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
     ) -> None:
         super().__init__(sock, reactor, peer, host)
         self._written: list[bytes] = []
-
-    def logPrefix(self) -> str:
-        """:returns: what Twisted calls it in logs."""
-        return type(self._application or self).__name__ + ",TLS"
 
     # What comes in.
 
@@ -238,6 +225,21 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
             self._is_busy = before
         if self._written:
             self._encrypt()
+
+    def together(self, call: Callable[[], object]) -> None:
+        """Call a function; what it writes goes out together when it returns, and at once."""
+        if self._is_busy:
+            call()
+            return
+        self._is_busy = True
+        try:
+            call()
+        finally:
+            self._is_busy = False
+            if self.connected and not self.is_aborted:
+                if self._written:
+                    self._encrypt()
+                self._end_if_due()
 
     def _encrypt(self) -> None:
         """Encrypt what was written, and send it."""
@@ -386,17 +388,10 @@ class TlsTransport(SocketStream):  # type: ignore[override]  # its addresses may
         """End the connection."""
         self.loseConnection()
 
-    # What TLS agreed on.
 
-    def getPeerCertificate(self) -> X509 | None:
-        """:returns: the other side's certificate; None if it has none or has left."""
-        return None if self._engine is None else self._engine.certificate
-
-    def getHandle(self) -> SSL.Connection | None:
-        """:returns: OpenSSL's connection, to look things up; None after the end."""
-        return None if self._engine is None else self._engine.connection
-
-    @property
-    def negotiatedProtocol(self) -> bytes | None:
-        """The application protocol that ALPN chose, or None."""
-        return None if self._engine is None else self._engine.alpn
+def together(transport: object, call: Callable[[], object]) -> None:
+    """Call a function; if the transport speaks TLS, what it writes goes out at once."""
+    if isinstance(transport, TlsTransport):
+        transport.together(call)
+    else:
+        call()

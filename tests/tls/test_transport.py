@@ -12,6 +12,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from zope.interface import implementer
 
 from mtlsgate.testing import (
@@ -20,6 +21,9 @@ from mtlsgate.testing import (
     RecordingProtocol,
     Version,
 )
+from mtlsgate.tls.engine import Engine
+from mtlsgate.tls.stream import SocketStream
+from mtlsgate.tls.transport import together
 from tests.kits.gate import Log, MemoryGate, rule
 
 
@@ -127,6 +131,52 @@ def test_write_at_once(log: Log, version: Version, size: int) -> None:
     protocol.transport.write(b"before")
     protocol.transport.write_at_once(data[:size])  # type: ignore[attr-defined]
     assert seat.client.receive() == b"before" + data[:size]
+
+
+def test_what_is_written_together_goes_out_at_once(
+    log: Log, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one, and the reactor is asked for nothing: that would cost a turn.  An end that was
+    asked for meanwhile comes after it, and a call that fails changes none of that."""
+    protocol = Half()
+    seat = Seat(log, protocol, version)
+    transport: Any = protocol.transport
+    asked: list[object] = []
+    pieces: list[int] = []
+    encrypt = Engine.write
+
+    def counted(self: Engine, data: bytes) -> None:
+        pieces.append(len(data))
+        encrypt(self, data)
+
+    monkeypatch.setattr(SocketStream, "startWriting", asked.append)
+    monkeypatch.setattr(Engine, "write", counted)
+
+    def call() -> None:
+        transport.write(b"one ")
+        transport.together(lambda: transport.write(b"two "))
+        transport.writeSequence([b"three ", b"four"])
+
+    together(transport, call)
+    assert (pieces, asked) == ([len(b"one two three four")], [])
+    assert seat.client.receive() == b"one two three four"
+
+    def fail() -> None:
+        transport.write(b"five")
+        transport.loseWriteConnection()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        together(transport, fail)
+    assert seat.client.receive() == b"five"
+    assert seat.client.close_notified
+
+
+def test_other_transports_write_as_they_do() -> None:
+    """What is no TLS of the gate's is left alone."""
+    transport = StringTransport()
+    together(transport, lambda: transport.write(b"x"))
+    assert transport.value() == b"x"
 
 
 def test_a_write_of_no_bytes_changes_nothing(log: Log, version: Version) -> None:

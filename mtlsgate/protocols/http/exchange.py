@@ -8,7 +8,7 @@ the exchange tells the other side.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -25,6 +25,7 @@ from mtlsgate.protocols.http.outgoing import Outgoing
 from mtlsgate.protocols.http.response import ResponseHead
 from mtlsgate.protocols.http.surroundings import Surroundings
 from mtlsgate.protocols.http.target_connection import TargetConnection
+from mtlsgate.tls.transport import together
 from mtlsgate.upstream.backends import Unreachable
 
 _log = Logger("mtlsgate.http")
@@ -223,6 +224,10 @@ class ForwardedExchange:
             self._side.resume_body()
 
     # The response, as the connection reads it.
+
+    def together(self, call: Callable[[], object]) -> None:
+        """Call a function; what it sends goes out in one go (`TargetUser`)."""
+        together(self._side.client.transport, call)
 
     def interim(self, head: ResponseHead) -> None:
         """Pass a 1xx response on to who can read it."""

@@ -5,7 +5,8 @@ A connection to a target, for one request after the other.
 from __future__ import annotations
 
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from typing import Protocol as Shape
 
@@ -42,6 +43,9 @@ class TargetUser(ResponseHandler, Shape):
 
     def target_slow(self, slow: bool) -> None:
         """The target takes no more for now, or does again."""
+
+    def together(self, call: Callable[[], object]) -> None:
+        """Call a function; what it tells the user reaches the client in one go."""
 
 
 class Keeper(Shape):
@@ -218,7 +222,7 @@ class TargetConnection(Protocol):
             user.raw(data)
         else:
             try:
-                reader.feed(data)
+                user.together(partial(reader.feed, data))
             except BadResponse as error:
                 self._fail(str(error), untouched=False)
 

@@ -29,6 +29,7 @@ from mtlsgate.protocols.web.threads import Workers
 from mtlsgate.protocols.web.variables import connection_variables, days_left, wsgi_string
 from mtlsgate.protocols.web.wsgi_call import PIECE, Application, Environ, Flow, Head, WsgiCall
 from mtlsgate.text import loggable
+from mtlsgate.tls.transport import together
 
 _log = Logger("mtlsgate.web")
 
@@ -190,7 +191,7 @@ def _send_last(request: WebRequest, head: Head | None, data: bytes) -> None:
             # As in twisted.web, these are the server's.
             if name.lower() not in ("server", "date"):
                 request.responseHeaders.addRawHeader(name.encode("ascii"), value.encode("latin-1"))
-    request.write(data)
+    together(request.channel.client.transport, partial(request.write, data))
 
 
 class WsgiSite(WebSite):
