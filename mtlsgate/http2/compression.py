@@ -80,8 +80,11 @@ class FieldEncoder(Encoder):
 
     def encode(self, headers: Any, huffman: bool = True) -> bytes:
         """:returns: a header block."""
-        # First what HPACK wants to say of its table, when the client changed its size.
-        return super().encode(()) + b"".join(map(_encoded, headers))
+        block = b"".join(map(_encoded, headers))
+        if self.header_table.resized:
+            # The client changed its size, which comes first.
+            return super().encode(()) + block
+        return block
 
 
 def _encoded(field: Line) -> bytes:

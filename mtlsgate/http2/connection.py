@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
+from collections.abc import Sequence
 from typing import Any
 
 from h2.errors import ErrorCodes
@@ -21,6 +22,7 @@ from zope.interface import implementer
 
 from mtlsgate.http.checks import check
 from mtlsgate.http.deadline import Deadline
+from mtlsgate.http.fields import Line
 from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.refusal import Refusal
 from mtlsgate.http.sides import HttpClient, Owner, client_of
@@ -63,6 +65,7 @@ class Http2Connection(Protocol):
     :ivar _streams: those that are not over, by number.
     :ivar _turns: those of them that have something to write.
     :ivar _looping: whether events are read right now.
+    :ivar _last_head: the request that was read last, and of what.
     :ivar _again: the call that reads on in the reactor's next turn.
     :ivar _farewell: tells the client that no more requests are wanted.
     :ivar _deadline: the time limit of the stage.
@@ -72,6 +75,7 @@ class Http2Connection(Protocol):
     transport: Any
     client: HttpClient
     _looping = False
+    _last_head: tuple[Sequence[Line], bool, RequestHead] = ((), False, _UNREAD)
     _again: IDelayedCall | None = None
     _reading = True
 
@@ -190,11 +194,8 @@ class Http2Connection(Protocol):
             self.session.reset(number, ErrorCodes.REFUSED_STREAM)
             self.session.blame()
             return
-        tunnel = Tunnel(b64encode(os.urandom(16))) if self._server.websockets else None
         try:
-            head = request_head(
-                event.fields, ended=event.ended, max_size=self.limits.head_size, tunnel=tunnel
-            )
+            head, tunnel = self._read_head(event)
         except MalformedRequest as error:
             self._refuse_unread(event, Refusal(400, error.cause), error)
             self.session.blame()
@@ -202,8 +203,6 @@ class Http2Connection(Protocol):
         except Refusal as refusal:
             self._refuse_unread(event, refusal, None)
             return
-        if tunnel is not None and head.values(b"sec-websocket-key") != [tunnel.key]:
-            tunnel = None
         stream = self._add(event, head, tunnel)
         try:
             asked = check(head, self.client.server_name, self._server.serves, self.limits)
@@ -215,6 +214,21 @@ class Http2Connection(Protocol):
         stream.begin(exchange)
         if self._server.retired or not self.limits.keeps:
             self.retire()
+
+    def _read_head(self, event: Requested) -> tuple[RequestHead, Tunnel | None]:
+        fields, ended, head = self._last_head
+        if event.fields is fields and event.ended == ended:
+            # The same bytes as before: the session has the same fields for them.
+            return head, None
+        head, tunnel = request_head(
+            event.fields,
+            ended=event.ended,
+            max_size=self.limits.head_size,
+            make_tunnel=_make_tunnel if self._server.websockets else None,
+        )
+        if tunnel is None:
+            self._last_head = event.fields, event.ended, head
+        return head, tunnel
 
     def _refuse_unread(
         self, event: Requested, refusal: Refusal, error: MalformedRequest | None
@@ -392,6 +406,10 @@ class Http2Connection(Protocol):
         self._turns.stop()
         self._farewell.stop()
         self.transport.abortConnection()
+
+
+def _make_tunnel() -> Tunnel:
+    return Tunnel(b64encode(os.urandom(16)))
 
 
 def _name(code: int) -> str:

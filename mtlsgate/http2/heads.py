@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha1
 
 from attrs import frozen
@@ -55,15 +55,19 @@ class Tunnel:
 
 
 def request_head(
-    fields: Sequence[Line], *, ended: bool, max_size: int, tunnel: Tunnel | None
-) -> RequestHead:
+    fields: Sequence[Line],
+    *,
+    ended: bool,
+    max_size: int,
+    make_tunnel: Callable[[], Tunnel] | None = None,
+) -> tuple[RequestHead, Tunnel | None]:
     """
     :param fields: as they came.
     :param ended: whether no body follows.
     :param max_size: bytes of names and values, counted as in HTTP/1.1.
-    :param tunnel: for an extended CONNECT; None if there are none.
+    :param make_tunnel: for an extended CONNECT; None if it is not offered.
     :returns: the request, with its authority as ``Host``; an extended CONNECT as the upgrade
-        that HTTP/1.1 has for it.
+        that HTTP/1.1 has for it, with its tunnel.
     :raises MalformedRequest: if it is no request (RFC 9113, 8.1.1).
     :raises Refusal: if it is too long, or a CONNECT for an unknown protocol.
     """
@@ -72,7 +76,7 @@ def request_head(
     authority, protocol = pseudo.get(b":authority"), pseudo.get(b":protocol")
     if method is None or not is_token(method):
         raise MalformedRequest("no :method, or one that is not a token")
-    if protocol is not None and (method != b"CONNECT" or tunnel is None):
+    if protocol is not None and (method != b"CONNECT" or make_tunnel is None):
         raise MalformedRequest(":protocol, which nobody offered")
     if method == b"CONNECT" and protocol is None:
         if scheme is not None or path is not None or not authority:
@@ -92,13 +96,15 @@ def request_head(
         length = content_length(lines)
     except MalformedMessage as error:
         raise MalformedRequest(error.cause) from None
-    if protocol is not None:
-        return _upgrade(protocol, path, lines, tunnel, length, ended=ended)
+    if protocol is not None and make_tunnel is not None:
+        _check_tunnel(protocol, length, ended=ended)
+        tunnel = make_tunnel()
+        return RequestHead(b"GET", path, VERSION, _upgrade(lines, tunnel), 0), tunnel
     if ended:
         if length:
             raise MalformedRequest("Content-Length is not the length of the body")
         length = 0
-    return RequestHead(method, path, VERSION, lines, length)
+    return RequestHead(method, path, VERSION, lines, length), None
 
 
 def _split(fields: Sequence[Line]) -> tuple[dict[bytes, bytes], list[Line]]:
@@ -144,24 +150,19 @@ def _with_host(lines: list[Line], authority: bytes | None, scheme: bytes | None)
     return [(b"host", authority), *(line for line in lines if line[0] != b"host")]
 
 
-def _upgrade(
-    protocol: bytes,
-    path: bytes,
-    lines: list[Line],
-    tunnel: Tunnel | None,
-    length: int | None,
-    *,
-    ended: bool,
-) -> RequestHead:
-    assert tunnel is not None
+def _check_tunnel(protocol: bytes, length: int | None, *, ended: bool) -> None:
     if protocol.lower() != b"websocket":
         raise Refusal(501, "CONNECT for another protocol than websocket")
     if ended or length is not None:
         raise MalformedRequest("a WebSocket has no body, and does not end with its head")
+
+
+def _upgrade(lines: Iterable[Line], tunnel: Tunnel) -> list[Line]:
+    """:returns: the fields of an opening handshake (RFC 6455, 4.1)."""
     kept = [line for line in lines if line[0] not in _OF_HANDSHAKE]
     kept += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
     kept.append((b"sec-websocket-key", tunnel.key))
-    return RequestHead(b"GET", path, VERSION, kept, 0)
+    return kept
 
 
 def trailer_lines(fields: Sequence[Line], max_size: int) -> Sequence[Line]:

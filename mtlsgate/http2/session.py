@@ -74,6 +74,8 @@ class _Streams(H2Connection):
     MAX_CLOSED_STREAMS = 1024
 
     decoder: FieldDecoder
+    #: How many streams there may be before those that are over are looked for.
+    _enough = 4
 
     def __init__(self, settings: dict[SettingCodes, int], max_fields_size: int) -> None:
         super().__init__(
@@ -94,8 +96,9 @@ class _Streams(H2Connection):
     @property
     def open_inbound_streams(self) -> int:
         """0: one stream too many is refused alone, not with the connection (RFC 9113, 5.1.2)."""
-        # Asking forgets the streams that are over.
-        _ = super().open_inbound_streams
+        if len(self.streams) > self._enough:
+            # Asking looks at all of them, and forgets those that are over.
+            self._enough = 2 * super().open_inbound_streams + 4
         return 0
 
 

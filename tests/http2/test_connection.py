@@ -42,6 +42,18 @@ def test_a_request_is_answered() -> None:
     assert client.reset_code(1) is None
 
 
+def test_the_same_request_again_is_one_of_its_own() -> None:
+    """Its bytes are the same, and are not read again; with a body to come it is another."""
+    client = speaker(answers=False)
+    for number in (1, 3, 5):
+        client.send(client.headers(number))
+    client.send(client.headers(7, end=False))
+    heads = [exchange.head for exchange in client.server.exchanges]
+    assert [head.length for head in heads] == [0, 0, 0, None]
+    assert heads[0] == heads[1] == heads[2]
+    assert [exchange.side.complete for exchange in client.server.exchanges][2:] == [True, False]
+
+
 def test_many_requests_are_answered_in_any_order() -> None:
     client = speaker(answers=False)
     first, second = asked(client, 1), asked(client, 3)

@@ -5,6 +5,7 @@ Header fields to requests, and from responses.
 from __future__ import annotations
 
 from base64 import b64encode
+from functools import partial
 from hashlib import sha1
 
 import pytest
@@ -27,8 +28,8 @@ KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 
 
 def head(fields: Fields, *, ended: bool = True, tunnel: bool = False) -> RequestHead:
-    own = Tunnel(KEY) if tunnel else None
-    return request_head(fields, ended=ended, max_size=1000, tunnel=own)
+    make = partial(Tunnel, KEY) if tunnel else None
+    return request_head(fields, ended=ended, max_size=1000, make_tunnel=make)[0]
 
 
 def test_a_request_is_as_in_http_1() -> None:
@@ -70,7 +71,7 @@ def test_te_may_be_trailers() -> None:
 def test_what_is_too_long_is_refused_alone() -> None:
     for fields in ([(b"a", 1000 * b"b")], (MAX_FIELDS + 1) * [(b"a", b"")]):
         with pytest.raises(Refusal) as caught:
-            request_head([*GET, *fields], ended=True, max_size=900, tunnel=None)
+            request_head([*GET, *fields], ended=True, max_size=900)
         assert caught.value.status == 400
 
 
