@@ -52,6 +52,10 @@ class Loop:
         """:returns: a gate in front of such protocols."""
         alpn = options.get("alpn", ())
         application = AsyncioServer(make, self.clock, "door", [one.decode() for one in alpn])
+        return self.behind(application, **options)
+
+    def behind(self, application: Any, **options: Any) -> MemoryGate:
+        """:returns: a gate in front of a factory."""
         rules = options.pop("rules", [rule(ca=AUTHORITY)])
         return MemoryGate(rules, self.log, application, clock=self.clock, **options)
 

@@ -7,6 +7,8 @@ are built on.
 `facts`      what it tells of the connection: ``ssl_object``, ``socket``
 `streams`    runs a coroutine for each connection, with asyncio's streams
 `factory`    gives each connection a protocol
+`prepared`   servers whose application starts before their first connection
+`context`    those of a protocol factory that has to be made first
 `plugin`     ``protocol "asyncio"``
 ===========  ============================================================
 """

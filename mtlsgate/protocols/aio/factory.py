@@ -29,6 +29,7 @@ class AsyncioServer(ServerFactory):
     The factory of connections.
 
     :ivar name: the server's, for logs.
+    :ivar clock: the reactor.
     :ivar transports: those of the connections that there are, the oldest first.
     """
 
@@ -53,7 +54,7 @@ class AsyncioServer(ServerFactory):
         self.name = name
         self.transports: dict[GateTransport, None] = {}
         self._make_protocol = make_protocol
-        self._clock = clock
+        self.clock = clock
         self._alpn = [one.encode("ascii") for one in alpn]
         self._retire = retire
         self._piece_size = piece_size
@@ -70,7 +71,7 @@ class AsyncioServer(ServerFactory):
         loop = asyncio.get_running_loop()
         protocol = self._make_protocol(loop)
         transport = GateTransport(
-            protocol, loop, self._clock, self.name, self._over, self._piece_size
+            protocol, loop, self.clock, self.name, self._over, self._piece_size
         )
         self.transports[transport] = None
         return transport

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from asyncio import BaseProtocol
 from collections.abc import Callable, Iterator
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, isfunction, ismethod
 from typing import Any, cast
 
 from attrs import frozen
@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from mtlsgate.config import Located, Misconfigured
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolNeeds, IProtocolPlugin
+from mtlsgate.protocols.aio.context import FactoryServer, is_to_be_made
 from mtlsgate.protocols.aio.factory import AsyncioServer, MakeProtocol, handled_by
 from mtlsgate.protocols.aio.streams import Handle
 from mtlsgate.protocols.importing import resolve
@@ -23,8 +24,8 @@ from mtlsgate.protocols.importing import resolve
 @frozen
 class AsyncioConfiguration:
     """
-    :ivar factory: makes an `asyncio.Protocol` for each connection, as
-        ``package.module:attribute``.
+    :ivar factory: makes an `asyncio.Protocol` for each connection, or what makes such a
+        factory first, as ``package.module:attribute``.
     :ivar handler: a coroutine function that gets the client, a reader and a writer.
     :ivar alpn: the application protocols that clients may negotiate by ALPN, the
         preferred one first.
@@ -74,32 +75,30 @@ class AsyncioPlugin:
         :returns: the factory of connections.
         :raises Misconfigured: at the attribute that names what cannot be had.
         """
-        make, retire = _made_by(configuration, environment)
-        return AsyncioServer(
-            make, environment.reactor, environment.server, configuration.alpn, retire
-        )
+        reactor, server, alpn = environment.reactor, environment.server, configuration.alpn
+        if configuration.handler is not None:
+            handle = _handler(configuration.handler, environment)
+            return AsyncioServer(handled_by(handle, server), reactor, server, alpn)
+        assert configuration.factory is not None
+        named = configuration.factory
+        found = _imported(named, environment, "factory")
+        if is_to_be_made(found):
+            return FactoryServer(found, named.value, reactor, server, alpn)
+        if not callable(found):
+            text = f"factory: {named.value} is a {type(found).__name__}, not what makes a protocol"
+            raise Misconfigured(named.at, text)
+        retire = getattr(found, "retire", None)
+        return AsyncioServer(_protocol_of(found, named.value), reactor, server, alpn, retire)
 
 
-def _made_by(
-    configuration: AsyncioConfiguration, environment: IProtocolEnvironment
-) -> tuple[MakeProtocol, Callable[[], object] | None]:
-    if configuration.handler is not None:
-        found = _imported(configuration.handler, environment, "handler")
-        if not iscoroutinefunction(found) and not iscoroutinefunction(
-            getattr(found, "__call__", None)  # noqa: B004 -- an object may be called as well
-        ):
-            text = f"handler: {configuration.handler.value} is not a coroutine function"
-            raise Misconfigured(configuration.handler.at, f"{text} (async def)")
-        return handled_by(cast(Handle, found), environment.server), None
-    assert configuration.factory is not None
-    named = configuration.factory
-    found = _imported(named, environment, "factory")
-    if not callable(found) or iscoroutinefunction(found):
-        kind = "a coroutine function" if callable(found) else f"a {type(found).__name__}"
-        text = f"factory: {named.value} is {kind}, not what makes an asyncio protocol"
+def _handler(named: Located[str], environment: IProtocolEnvironment) -> Handle:
+    found = _imported(named, environment, "handler")
+    # An object may be called as well.
+    called = found if isfunction(found) or ismethod(found) else getattr(found, "__call__", found)  # noqa: B004
+    if not iscoroutinefunction(called):
+        text = f"handler: {named.value} is not a coroutine function (async def)"
         raise Misconfigured(named.at, text)
-    factory = cast(Callable[[], BaseProtocol], found)
-    return _protocol_of(factory, named.value), getattr(found, "retire", None)
+    return cast(Handle, found)
 
 
 def _protocol_of(factory: Callable[[], BaseProtocol], name: str) -> MakeProtocol:

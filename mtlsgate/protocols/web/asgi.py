@@ -12,23 +12,18 @@ import time
 from typing import Any, cast
 
 from attrs import fields
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorCore
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
 from uvicorn import Config
 from uvicorn.server import ServerState
-from zope.interface import implementer
 
 from mtlsgate.config import Located
-from mtlsgate.gate.coroutines import later
 from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.refusal import Refusal
 from mtlsgate.http.server import served_names
 from mtlsgate.http.sides import HttpClient
-from mtlsgate.interfaces import IPreparable, IProtocolEnvironment
-from mtlsgate.protocols.aio.factory import AsyncioServer
+from mtlsgate.interfaces import IProtocolEnvironment
+from mtlsgate.protocols.aio.prepared import START_TIMEOUT, PreparedServer, Run
 from mtlsgate.protocols.importing import call, describe
 from mtlsgate.protocols.web.access import AccessLog, host_and_port
 from mtlsgate.protocols.web.asgi_connection import AsgiConnection, AsgiWebSocket
@@ -36,7 +31,6 @@ from mtlsgate.protocols.web.asgi_lifespan import Lifespan
 from mtlsgate.protocols.web.asgi_logging import Application, LoggedApplication, Scope, logger_for
 from mtlsgate.protocols.web.asgi_scope import PEER
 from mtlsgate.protocols.web.configuration import (
-    LIFESPAN_TIMEOUT,
     MAX_REQUESTS,
     WebConfiguration,
 )
@@ -80,8 +74,7 @@ def _is_factory(application: Any) -> bool:
     return True
 
 
-@implementer(IPreparable)
-class AsgiServer(AsyncioServer):
+class AsgiServer(PreparedServer):
     """
     The factory of connections to an ASGI application.
 
@@ -89,14 +82,11 @@ class AsgiServer(AsyncioServer):
     :ivar state: what its connections share.
     :ivar application: the application, and what logs its requests.
     :ivar limits: what clients are held to.
-    :ivar clock: the reactor.
     :ivar logger: for what uvicorn says.
     :ivar serves: whether a host is one of the server's names; None if it declares none.
     :ivar max_requests: how many requests may be underway.
     :ivar retired: whether connections should end.
-    :ivar _lifespan: the application's run, from `prepare` on.
     :ivar _date: the second of the time that answers have.
-    :ivar _ending: keeps the process until the application has ended.
     """
 
     def __init__(
@@ -107,7 +97,6 @@ class AsgiServer(AsyncioServer):
     ) -> None:
         reactor, name = environment.reactor, environment.server
         super().__init__(self._connection, reactor, name, ["http/1.1"], None, _PIECE)
-        self.clock = reactor
         self.limits = configuration.limits
         self.logger = logger_for(name)
         self.serves = served_names(environment)
@@ -124,9 +113,7 @@ class AsgiServer(AsyncioServer):
             if configuration.access_log
             else loaded
         )
-        self._lifespan: Lifespan | None = None
         self._date = 0
-        self._ending: Ending | None = None
 
     def _connection(self, loop: object) -> AsgiConnection:
         return AsgiConnection(self, cast(Any, loop))
@@ -134,49 +121,24 @@ class AsgiServer(AsyncioServer):
     @property
     def app_state(self) -> dict[str, Any]:
         """What the application put into its state when it started."""
-        return {} if self._lifespan is None else self._lifespan.state
+        return self.run.state if isinstance(self.run, Lifespan) else {}
 
     # The application's life.
 
-    async def prepare(self, before: object) -> None:
-        """
-        Start the application; one that was started as this configuration says goes on.
-
-        :raises LifespanFailed: if it fails, or takes too long.
-        """
-        if isinstance(before, AsgiServer) and before.says_the_same(self):
-            lifespan = before.lifespan
-        else:
-            timeout = self._configuration.lifespan_timeout or LIFESPAN_TIMEOUT
-            lifespan = Lifespan(self.config, self.logger, self.name, timeout)
-            await lifespan.begin()
-        self._lifespan = lifespan.use()
-
     @property
-    def lifespan(self) -> Lifespan:
-        """The application's run."""
-        assert self._lifespan is not None
-        return self._lifespan
+    def told(self) -> object:
+        """The application, and what its block says, wherever that stands."""
+        return self._own_application, _said(self._configuration)
 
-    def says_the_same(self, other: AsgiServer) -> bool:
-        """:returns: whether it runs, and the other one says the same of the same application."""
-        return (
-            self._lifespan is not None
-            and self._own_application is other._own_application
-            and _said(self._configuration) == _said(other._configuration)
-        )
-
-    async def discard(self) -> None:
-        """It never takes connections: end the application."""
-        lifespan, self._lifespan = self._lifespan, None
-        if lifespan is not None:
-            await lifespan.leave()
+    def new_run(self) -> Run:
+        """:returns: a lifespan of the application."""
+        timeout = self._configuration.lifespan_timeout or START_TIMEOUT
+        return Lifespan(self.config, self.logger, self.name, timeout)
 
     def startFactory(self) -> None:
-        """Take connections.  The process does not end before the application does."""
+        """Take connections."""
         self.retired = False
-        if self._lifespan is not None and IReactorCore.providedBy(self.clock):
-            self._ending = Ending(self.clock)
+        super().startFactory()
 
     def retire(self) -> None:
         """End connections after what is underway on them."""
@@ -184,18 +146,9 @@ class AsgiServer(AsyncioServer):
         super().retire()
 
     def stopFactory(self) -> None:
-        """The last connection has ended: end the application."""
+        """The last connection has ended."""
         self.retire()
-        ending, self._ending = self._ending, None
-        if self._lifespan is not None:
-            ended = later(self.discard())
-            assert ended is not None
-            ended.addErrback(self._failed_to_end)
-            if ending is not None:
-                ended.addCallback(ending.is_over)
-
-    def _failed_to_end(self, failure: Failure) -> None:
-        _log.failure("{server}: the application failed to end", failure=failure, server=self.name)
+        super().stopFactory()
 
     # For connections.
 
@@ -220,31 +173,6 @@ class AsgiServer(AsyncioServer):
             size,
             seconds,
         )
-
-
-class Ending:
-    """
-    Keeps the process until an application has ended.
-
-    :ivar _ended: fires then.
-    :ivar _is_awaited: whether the process waits for it already.
-    """
-
-    def __init__(self, reactor: IReactorCore) -> None:
-        self._reactor = reactor
-        self._ended: Deferred[None] = Deferred()
-        self._is_awaited = False
-        self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._wait)
-
-    def _wait(self) -> Deferred[None]:
-        self._is_awaited = True
-        return self._ended
-
-    def is_over(self, _: object) -> None:
-        """The application has ended."""
-        if not self._is_awaited:
-            self._reactor.removeSystemEventTrigger(self._trigger)
-        self._ended.callback(None)
 
 
 def _uvicorn(application: Any, configuration: WebConfiguration) -> Config:

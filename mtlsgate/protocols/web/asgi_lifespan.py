@@ -15,6 +15,7 @@ from uvicorn import Config
 from uvicorn.lifespan.on import LifespanOn
 
 from mtlsgate.errors import GateError
+from mtlsgate.protocols.aio.prepared import Run
 from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.web")
@@ -61,12 +62,11 @@ class ApplicationLifespan(LifespanOn):
         await super().main()
 
 
-class Lifespan:
+class Lifespan(Run):
     """
-    One run of an application.  Several epochs can share it, and it ends with the last.
+    One run of an application.
 
     :ivar state: what the application put into its state, for its requests.
-    :ivar _users: how many epochs use it.
     """
 
     def __init__(self, config: Config, logger: logging.Logger, server: str, timeout: float) -> None:
@@ -75,6 +75,7 @@ class Lifespan:
         :param server: the server's name, for messages.
         :param timeout: seconds that the start and the end may each take.
         """
+        super().__init__()
         self._last = _LastMessage()
         own = logging.Logger(logger.name, logging.INFO)
         own.addFilter(_is_of_the_application)
@@ -83,7 +84,6 @@ class Lifespan:
         self._lifespan = ApplicationLifespan(config, own)
         self._server = server
         self._timeout = timeout
-        self._users = 0
         self.state = self._lifespan.state
 
     async def begin(self) -> None:
@@ -104,16 +104,8 @@ class Lifespan:
             why = f": {printable(self._last.text)}" if self._last.text else ""
             raise LifespanFailed(f"{self._server}: the application failed to start{why}")
 
-    def use(self) -> Lifespan:
-        """:returns: this, which another epoch uses from now on."""
-        self._users += 1
-        return self
-
-    async def leave(self) -> None:
-        """An epoch uses it no longer: end the application if it was the last."""
-        self._users -= 1
-        if self._users:
-            return
+    async def end(self) -> None:
+        """End the application."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._lifespan.shutdown()

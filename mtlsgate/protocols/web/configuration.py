@@ -20,8 +20,6 @@ from mtlsgate.text import quoted
 THREADS = 20
 #: How many requests an ASGI application may have underway, by default.
 MAX_REQUESTS = 1000
-#: Seconds that an ASGI application may take to start, and to end, by default.
-LIFESPAN_TIMEOUT = 60.0
 #: Bytes of a form, by default.
 FORM_SIZE = 1 << 20
 #: Seconds for a client that was refused to end its connection.
