@@ -59,7 +59,8 @@ class ClientConfiguration(DialAttributes):
             return
         if not self.allow_uids:
             yield "allow_uids", "allow_uids is empty: nobody could connect; leave it out"
-        if not all(host.value.startswith("unix:") for host in self.hosts):
+        unix = ("unix:", "systemd:domain=UNIX:")
+        if not all(host.value.startswith(unix) for host in self.hosts):
             yield (
                 "allow_uids",
                 "allow_uids needs unix sockets: the system does not say who connects over TCP",

@@ -96,7 +96,7 @@ class LocalConnection(RelayEnd):
             return
         dialling = self._gate.backends.dial(_TargetFactory(self))
         self._dialling = dialling.addCallbacks(self._reached, self._not_reached)
-        self._dialling.addErrback(self._broke)
+        self._dialling.addErrback(self.failed)
 
     def _reached(self, dialled: Dialled) -> None:
         target = dialled.protocol
@@ -146,7 +146,8 @@ class LocalConnection(RelayEnd):
         worst = _most_telling(failure.value.attempts)
         self._reject(Rejection(worst.reason, str(failure.value)))
 
-    def _broke(self, failure: Failure) -> None:
+    def failed(self, failure: Failure) -> None:
+        """Give up the connection after an exception."""
         _log.failure("{server}: connecting failed", failure, server=self.entry.server)
         self._reject(Rejection(Reason.INTERNAL_ERROR, "connecting failed"))
 

@@ -9,6 +9,7 @@ import struct
 from typing import Protocol
 
 from twisted.internet.interfaces import IAddress
+from twisted.python.failure import Failure
 
 from mtlsgate.admission import Rejection
 from mtlsgate.clientgate.connection import LocalConnection
@@ -69,6 +70,7 @@ class ClientEntrance:
         :returns: the connection; None if a limit keeps it out.
         """
         gate, registry = self._gate, self._registry
+        transport = PlainTransport(sock, reactor, peer, host)
         entry = registry.arrive(self.key, gate.name, gate.terms, peer)
         if entry is None:
             reset_socket(sock)
@@ -76,7 +78,10 @@ class ClientEntrance:
         pid, uid = _who(sock)
         connection = LocalConnection(gate, registry, entry, self._refuse_now, uid, pid)
         registry.attach(entry, connection)
-        PlainTransport(sock, reactor, peer, host).begin(connection, connection.over)
+        try:
+            transport.begin(connection, connection.over)
+        except Exception:  # noqa: BLE001 -- it costs this connection, which is counted already
+            connection.failed(Failure())
         return connection
 
     def _refuse_now(self, destination: Destination) -> Rejection | None:

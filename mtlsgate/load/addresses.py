@@ -102,7 +102,10 @@ class SystemdAddress:
     index: int | None = None
     name: str | None = None
 
-    is_local = False
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it, as far as is written."""
+        return self.domain == "UNIX"
 
     def __str__(self) -> str:
         if not self.domain:

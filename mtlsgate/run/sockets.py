@@ -105,6 +105,8 @@ class Sockets:
         passed = self._passed[self._index(address)][1]
         if not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             raise HostError(f"cannot listen on {address}: it is not a listening stream socket")
+        if address.domain and (address.domain == "UNIX") != (passed.family == socket.AF_UNIX):
+            raise HostError(f"cannot listen on {address}: the socket passed is of another domain")
         copy = passed.dup()
         copy.setblocking(False)
         return PlainSocket(copy)

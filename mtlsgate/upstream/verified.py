@@ -185,14 +185,14 @@ class TargetTransport(TlsTransport):
     """
     The transport of a TLS connection to a server.
 
-    :ivar server_path: the server's verified path, leaf first; empty before that.
     :ivar _attempt: is told whether the server is verified; None afterwards.
     :ivar _server: OpenSSL's connection, which knows the result of verification; None
         afterwards.
+    :ivar _verified: the same, from the verification to the end.
     """
 
-    server_path: Path = ()
     _attempt: _Attempt | None
+    _verified: ServerConnection | None = None
 
     def __init__(
         self,
@@ -214,6 +214,12 @@ class TargetTransport(TlsTransport):
     def traffic(self) -> tuple[int, int]:
         """How many application bytes were sent to the server, and received from it."""
         return (0, 0) if self._engine is None else (self._engine.sent, self._engine.received)
+
+    @property
+    def server_path(self) -> Path:
+        """The server's verified path, leaf first, while the connection is there."""
+        assert self._verified is not None
+        return self._verified.path
 
     @property
     def negotiated(self) -> Negotiated:
@@ -240,7 +246,7 @@ class TargetTransport(TlsTransport):
         assert server is not None
         self._attempt = self._server = None
         if server.verified and server.rejection is None:
-            self.server_path = server.path
+            self._verified = server
             attempt.verified(self)
         else:
             self.abortConnection()
@@ -258,7 +264,7 @@ class TargetTransport(TlsTransport):
         if self.disconnected:
             return
         attempt, server = self._attempt, self._server
-        self._attempt = self._server = None
+        self._attempt = self._server = self._verified = None
         why = (self._reason or reason).value
         super().connectionLost(reason)
         if attempt is not None and server is not None:

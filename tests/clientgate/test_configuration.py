@@ -60,6 +60,7 @@ def test_clients_stand_beside_servers(here: Site) -> None:
         "[::1]:6379",
         "unix:redis.sock",
         "tcp:port=6379:interface=127.0.0.1",
+        "systemd:domain=UNIX:name=redis",
     ],
 )
 def test_local_hosts_are_legal(hosts: str, here: Site) -> None:
@@ -68,7 +69,8 @@ def test_local_hosts_are_legal(hosts: str, here: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "hosts", ["*:6379", "6379", "0.0.0.0:6379", "tcp:6379", "systemd:domain=INET:index=0"]
+    "hosts",
+    ["*:6379", "6379", "0.0.0.0:6379", "tcp:6379", "systemd:domain=INET:index=0", "systemd:redis"],
 )
 def test_hosts_that_others_can_reach_are_refused(hosts: str, here: Site) -> None:
     """Unless the block says that this is meant."""

@@ -311,6 +311,21 @@ def test_the_most_telling_attempt_gives_the_reason() -> None:
     rejected(gates, gates.connect(), Reason.UNKNOWN_CA)
 
 
+def test_a_connection_that_fails_as_it_comes_leaves_nothing(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception costs this connection alone, and it is not counted for ever."""
+    gates = chain()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(gates.gate.backends, "dial", fail)
+    rejected(gates, gates.connect(), Reason.INTERNAL_ERROR)
+    assert RuntimeError in log.failures
+    log.failures.clear()
+
+
 @pytest.mark.parametrize("first", ["program", "target"])
 def test_who_ends_a_connection_is_its_cause(first: str, version: Version) -> None:
     """Who ends its stream first: the program, or the target."""

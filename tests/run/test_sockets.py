@@ -226,6 +226,8 @@ def test_a_passed_socket_is_never_closed(passed: list[tuple[str, socket.socket]]
         (systemd(name="twice"), "2 sockets have that name; use index="),
         (systemd(name="x"), 'the sockets passed are called "gate", "twice", "twice"'),
         (systemd(2), "it is not a listening stream socket"),
+        # A client gate trusts that only this machine reaches a unix socket.
+        (SystemdAddress("UNIX", 0), "the socket passed is of another domain"),
     ],
 )
 def test_a_passed_socket_that_cannot_be_had(
