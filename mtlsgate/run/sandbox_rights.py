@@ -4,6 +4,7 @@ What the sandbox of the running gate allows: of the configuration, and of the sy
 
 from __future__ import annotations
 
+import mimetypes
 import os
 import pwd
 import sys
@@ -36,7 +37,7 @@ _SHARED_FOR_WRITING = _paths("/run /tmp /var/log /var/tmp")
 SYSTEM = _paths("""
     /dev/null /dev/random /dev/urandom
     /etc/gai.conf /etc/group /etc/host.conf /etc/hosts /etc/ld.so.cache /etc/localtime
-    /etc/mime.types /etc/nsswitch.conf /etc/passwd /etc/protocols /etc/resolv.conf
+    /etc/nsswitch.conf /etc/passwd /etc/protocols /etc/resolv.conf
     /etc/services
     /etc/ssl/ca-bundle.pem /etc/ssl/cert.pem /etc/ssl/certs /etc/pki/ca-trust/extracted
     /etc/pki/tls/certs /usr/local/share/ca-certificates /usr/share/ca-certificates
@@ -172,6 +173,8 @@ def python_directories() -> tuple[Iterable[Path], Iterable[Path]]:
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     read = {Path(sysconfig.get_path(name)) for name in names}
     read |= {Path(prefix) / "lib" for prefix in (sys.prefix, sys.base_prefix)}
+    # One that is there and cannot be read would be an exception.
+    read.update(map(Path, mimetypes.knownfiles))
     looked_in = set[Path]()
     for entry in map(Path, filter(None, sys.path)):
         if entry.name in ("site-packages", "dist-packages") or entry.is_file():
