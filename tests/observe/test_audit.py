@@ -521,7 +521,7 @@ def test_it_is_closed_at_the_end(tmp_path: Path) -> None:
     [
         ("no/such.log", "cannot be opened for writing: No such file or directory"),
         (".", "cannot be opened for writing: Is a directory"),
-        ("a\\u0000b", "cannot be opened for writing: embedded null byte"),
+        ("a\\u0000b", "cannot be opened for writing: .*embedded null .*"),
     ],
 )
 def test_a_path_that_cannot_be_opened(tmp_path: Path, name: str, said: str) -> None:
@@ -530,7 +530,7 @@ def test_a_path_that_cannot_be_opened(tmp_path: Path, name: str, said: str) -> N
         today(tmp_path, AUDITED.replace("audit.log", name) + server())
     [problem] = caught.value.problems
     assert (problem.at.line, problem.at.column, problem.where) == (3, 12, "audit")
-    assert problem.text.endswith(said)
+    assert re.search(f"{said}$", problem.text)
     assert str(problem).isprintable()
 
 
