@@ -75,6 +75,8 @@ def test_it_says_what_it_is(package: Path) -> None:
     assert fields["Package"] == "mtlsgate"
     assert fields["Version"] in package.name
     _, minor = run(PYTHON, "-c", "import sys; print(sys.version_info.minor)")
+    # Of the unit's ExecReload.
+    assert "procps" in fields["Depends"]
     assert f"python3 (>= 3.{int(minor)}), python3 (<< 3.{int(minor) + 1})" in fields["Depends"]
 
 
