@@ -100,13 +100,15 @@ class BlockReader:
             stands behind it; None if the report says what is wrong.
         """
         errors_before = len(self.report.errors)
-        passphrase = options.get("private_key_passphrase")
+        of_certificates = {
+            name: options.get(name) for name in ("private_key_passphrase", "ocsp_stapling")
+        }
         tls = self._block(
             model.Tls,
             "tls",
             errors_before,
             options,
-            server_certificate=tuple(self._server_certificates(certificate, passphrase)),
+            server_certificate=tuple(self._server_certificates(certificate, of_certificates)),
             client_certificate=self._blocks_of(rules, Rule, "rules", "", self._rule),
             deny=self._blocks_of(options.get("deny"), Deny, "deny", "", self._condition),
         )
@@ -170,8 +172,9 @@ class BlockReader:
         return self._block(model.ConditionBlock, where, len(self.report.errors), values)
 
     def _server_certificates(
-        self, given: object, passphrase: object
+        self, given: object, options: Mapping[str, object]
     ) -> Iterator[model.ServerCertificate]:
+        """:param options: what holds for each of them."""
         where = "server_certificate"
         pairs = given if isinstance(given, list) else [given]
         if not pairs:
@@ -192,7 +195,7 @@ class BlockReader:
                 model.ServerCertificate,
                 where,
                 errors_before,
-                {"private_key_passphrase": passphrase},
+                options,
                 public_key=chain,
                 private_key=key,
             )

@@ -142,6 +142,7 @@ class GateOptions(TypedDict, total=False):
     session_resumption: bool
     session_lifetime: Duration
     private_key_passphrase: str
+    ocsp_stapling: bool
     # The server block.
     server_names: Sequence[str]
     default_server: bool

@@ -1,4 +1,4 @@
-"""Revocation lists by URL, in an application's own process."""
+"""What a gate in Python fetches, in an application's own process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from mtlsgate import Gate, Rule
 from mtlsgate.clock import utc_now
+from mtlsgate.errors import ConfigError
+from tests.kits.ocsp import with_responder
 from tests.kits.proxy import Keys
 from tests.kits.revocation import crl, der
 
@@ -86,3 +89,18 @@ def test_a_gate_in_python_fetches_by_itself(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stdout == "admitted\n", done.stderr
+
+
+def test_its_own_certificates_can_be_stapled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot work is an error, as in a file."""
+    monkeypatch.chdir(tmp_path)
+    keys = Keys.write(tmp_path)
+    rule = Rule("fleet", ca="ca.crt")
+    with pytest.raises(ConfigError, match="names no OCSP responder"):
+        Gate(certificate=("server.crt", "server.key"), rules=[rule], ocsp_stapling=True)
+    made = with_responder(keys.authority, "http://ocsp.example/")
+    (tmp_path / "server.crt").write_bytes(made.pem)
+    (tmp_path / "server.key").write_bytes(made.key_pem)
+    Gate(certificate=("server.crt", "server.key"), rules=[rule], ocsp_stapling=True)
