@@ -15,12 +15,13 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import provider
 
-from mtlsgate.testing import MemoryTransport, RecordingFactory
+from mtlsgate.testing import Authority, MemoryTransport, RecordingFactory, Version
 from mtlsgate.upstream.backends import Backends, Dialled, Unreachable
 from mtlsgate.upstream.checks import Closing, ConnectCheck, HealthCheck, HealthChecker, Unhealthy
 from mtlsgate.upstream.state import TargetState
 from mtlsgate.upstream.targets import Listed, Target, parse_target
-from tests.kits.upstream import ScriptedEndpoint
+from mtlsgate.upstream.tls import TlsClient
+from tests.kits.upstream import MemoryServer, ScriptedEndpoint
 
 A, B = (parse_target(f"127.0.0.1:{port}") for port in (1, 2))
 REFUSED = ConnectionRefusedError(111, "Connection refused")
@@ -218,6 +219,36 @@ def test_connecting_is_a_check() -> None:
     failed: list[object] = []
     check(state).addErrback(lambda failure: failed.append(failure.value))
     assert failed == [REFUSED]
+
+
+@pytest.mark.parametrize(("name", "problem"), [("x", None), ("y", "it is not y")])
+def test_with_tls_a_check_verifies_the_target(
+    name: str, problem: str | None, version: Version
+) -> None:
+    """A target that answers with the wrong certificate is down; the check ends in good order."""
+    clock = Clock()
+    authority = Authority.create()
+    credential = authority.issue("x", dns_names=["x"], usages=["server_auth"])
+    server = MemoryServer(credential, clock, version)
+    backends = Backends(
+        [Listed(A)],
+        MemoryReactorClock(),
+        clock=clock,
+        tls=TlsClient([authority.certificate], server_name=name),
+        is_checked=True,
+        endpoint=lambda *_: server,
+    )
+    checker = HealthChecker(backends, ConnectCheck(backends, clock), HealthCheck(), clock)
+    checker.start()
+    server.pump()
+    [state] = backends.states
+    assert state.is_up is (problem is None)
+    assert (state.last_seconds is None) is (problem is not None)
+    assert problem is None or problem in str(state.problem)
+    checker.stop()
+    server.finish()
+    clock.advance(5.0)
+    assert clock.getDelayedCalls() == []
 
 
 def test_unreachable_without_checks_counts_as_ready_when_it_may_be_tried_again() -> None:
