@@ -41,7 +41,7 @@ from mtlsgate.protocols.web import paths, threads
 from mtlsgate.protocols.web.configuration import FORM_SIZE, THREADS, WebConfiguration
 from mtlsgate.protocols.web.files import FileRules, Files
 from mtlsgate.protocols.web.paths import Directory, NotThere
-from mtlsgate.protocols.web.site import WebSite
+from mtlsgate.protocols.web.site import FileSite, WebSite
 from mtlsgate.protocols.web.threads import Workers
 from mtlsgate.protocols.web.wsgi import WsgiApplication, WsgiSite
 from mtlsgate.text import quoted
@@ -102,7 +102,7 @@ class WebPlugin:
         directory = Directory(os.fspath(root), bool(configuration.dot_files))
         rules = configuration.file_rules
         _check_files(configuration.root, directory, rules)
-        return WebSite(Files(directory, rules), **options)
+        return FileSite(Files(directory, rules), **options)
 
 
 def _imported(name: Located[str], directory: Path, attribute: str) -> Any:

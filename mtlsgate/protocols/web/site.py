@@ -5,6 +5,7 @@ The server behind ``protocol "web"``: resources, and one log event for each requ
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
@@ -36,6 +37,17 @@ class WebRequest(ResourceRequest):
         if self._paced and self.channel is not None:
             self.unregisterProducer()
         super().finish()
+
+
+class BodilessRequest(WebRequest):
+    """A request whose body means nothing, and is not kept: not even in a temporary file."""
+
+    def gotLength(self, length: int | None) -> None:
+        """Have an empty body."""
+        self.content = BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Drop it."""
 
 
 class WebSite(ResourceServer):
@@ -83,3 +95,9 @@ class WebSite(ResourceServer):
     def refused(self, client: HttpClient, head: RequestHead | None, refusal: Refusal) -> None:
         """Log a request that no resource heard of."""
         self._access_log.refused(client, head, refusal)
+
+
+class FileSite(WebSite):
+    """A site of files: a request's body has no say in what is sent."""
+
+    request_factory = BodilessRequest

@@ -96,6 +96,24 @@ def test_a_file_that_becomes_shorter_resets_its_stream_alone(files: Web, tmp_pat
     assert client.body(3) == b"hello"
 
 
+def test_a_body_sent_to_a_file_is_kept_nowhere(files: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sandbox may leave no place for temporary files."""
+
+    def no_place(*args: object, **named: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("twisted.web.http.tempfile.TemporaryFile", no_place)
+    client = connect(files)
+    client.send(client.headers(1, path(b"/a.txt", b"POST"), end=False))
+    client.send(client.data(1, bytes(16384), end=True))
+    assert client.status(1) == 405
+    large = [*path(b"/a.txt"), (b"content-length", b"200000")]
+    client.send(client.headers(3, large, end=False), client.reset(3), client.headers(5))
+    assert client.status(5) == 404
+    answer = files.ask("/a.txt", body=bytes(200_000))
+    assert answer.body == b"hello"
+
+
 def test_a_client_that_resets_leaves_no_file_open(files: Web, tmp_path: Path) -> None:
     client = connect(files)
     client.send(client.headers(1, path(b"/big")))
