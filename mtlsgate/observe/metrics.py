@@ -313,23 +313,32 @@ def _expiries(expiring: Iterable[Expiring]) -> Iterator[Metric]:
 
 
 def _fetches(fetches: Sequence[FetchStatus]) -> Iterator[Metric]:
+    # URLs may differ in their queries only, which nobody sees: the worst of them counts.
+    failures: dict[str, float] = {}
+    fetched: dict[str, float] = {}
+    until: dict[str, float] = {}
+    for one in fetches:
+        failures[one.url] = max(one.failures, failures.get(one.url, 0))
+        for found, at in ((fetched, one.fetched), (until, one.until)):
+            if at is not None:
+                found[one.url] = min(at.timestamp(), found.get(one.url, at.timestamp()))
     yield _gauge(
         "mtlsgate_fetch_failures",
         "Attempts to fetch a document that have failed since it came last.",
         ("url",),
-        {one.url: one.failures for one in fetches},
+        failures,
     )
     yield _gauge(
         "mtlsgate_fetched_timestamp_seconds",
         "When a document came last, in seconds since 1970; missing before.",
         ("url",),
-        {one.url: one.fetched.timestamp() for one in fetches if one.fetched is not None},
+        fetched,
     )
     yield _gauge(
         "mtlsgate_fetched_until_timestamp_seconds",
         "When the document in force ends, in seconds since 1970; missing if there is none.",
         ("url",),
-        {one.url: one.until.timestamp() for one in fetches if one.until is not None},
+        until,
     )
 
 

@@ -467,3 +467,14 @@ def test_an_epoch_says_what_fetching_needs_of_the_machine(tmp_path: Path, log: L
         assert {path.parent for path in kept} == {tmp_path / "state"}
         trusted = {Path(one) for one in system_store() if one}
         assert (trusted <= reach.reads) is (count == 2)
+
+
+def test_urls_that_look_alike_share_a_metric(tmp_path: Path, log: Log) -> None:
+    """Queries are not shown, so the worst of such URLs counts."""
+    (tmp_path / "fleet.crt").write_bytes(CA.pem)
+    documents = Documents({f"{URL}?a": fleet_list(), f"{URL}?b": OSError("no network")})
+    text = a_server(rules=rules(f'crl_url = ["{URL}?a", "{URL}?b"]'))
+    service = MemoryService(tmp_path, text, now=lambda: NOW, documents=documents)
+    service.service.fetcher.startService()
+    assert [one.url for one in service.taker.take().service.fetches] == [URL, URL]
+    assert service.metrics()[f'mtlsgate_fetch_failures{{url="{URL}"}}'] == 1
