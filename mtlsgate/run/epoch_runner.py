@@ -283,14 +283,14 @@ class EpochRunner:
         new = {} if self.is_draining else self._new_entrances(handover)
         # Client gates admit nobody by a document.
         entrances = {key: one for key, one in new.items() if isinstance(one, Entrance)}
+        staying = [server.gate.application for server in epoch.servers]
         with ExitStack() as undo:
             for entrance in entrances.values():
                 _start(entrance)
-                undo.callback(entrance.stop)
+                undo.callback(entrance.stop, staying)
             undo.pop_all()
         self.epoch = epoch
         self._in_force.turn_to(handover)
-        staying = [server.gate.application for server in epoch.servers]
         for key, entrance in entrances.items():
             before = self.listeners[key].turn_to(entrance)
             assert isinstance(before, Entrance)

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from zope.interface import directlyProvides, providedBy
 
 from mtlsgate.clock import utc_now
+from mtlsgate.interfaces import IRetirable
 from mtlsgate.load.state import KeptDocuments
 from mtlsgate.reasons import Reason
 from mtlsgate.run.fetcher import LONGEST_DELAY, SHORTEST
@@ -207,7 +209,34 @@ def test_an_application_goes_on(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> 
     assert (calls, application.numPorts) == ([], ports)
 
 
-FUTURE = NOW + timedelta(days=2)
+def test_an_application_that_does_not_start_again_goes_on(
+    gate: Gate, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then nothing has changed: the list is tried again later, and nobody is retired."""
+    calls: list[str] = []
+    gate.offer(fleet_list())
+    service = gate.start()
+    applications = [one.gate.application for one in service.service.runner.epoch.servers]
+    application: Any = applications[0]
+    directlyProvides(application, providedBy(application), IRetirable)
+    application.retire = lambda: calls.append("retire")
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(application, "doStart", fail)
+        gate.offer(fleet_list(BOB, age=HOUR / 2, number=2))
+        gate.fetch()
+    log.expect_failure(ZeroDivisionError)
+    assert "a protocol failed to start" in (gate.problem or "")
+    assert calls == []
+    assert gate.reason(BOB) is None
+    gate.fetch()
+    assert gate.reason(BOB) is Reason.REVOKED
+    assert calls == []
+
+
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "garbage": (lambda: b"<html>", "what came is neither PEM nor DER"),
     "older": (lambda: fleet_list(age=2 * HOUR), "is older than"),
