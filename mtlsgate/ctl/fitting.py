@@ -50,10 +50,12 @@ class FittingTable:
 
     :ivar columns: its columns.
     :ivar rows: a cell for each column.
+    :ivar command: the command of ``mtlsgate ctl`` that shows all of it.
     """
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Text, ...], ...]
+    command: str = "status"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """:returns: the table, with what fits the terminal's width."""
@@ -71,7 +73,7 @@ class FittingTable:
         yield made
         left_out = [one.heading for index, one in enumerate(self.columns) if index not in shown]
         if left_out:
-            text = f"(no room for: {', '.join(left_out)}; --wide shows all)"
+            text = f"(no room for: {', '.join(left_out)}; ctl {self.command} --wide shows all)"
             yield shortened(Text(text, style="dim"), room)
 
     def _fitting(self, room: int) -> tuple[list[int], int]:

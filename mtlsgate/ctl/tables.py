@@ -77,13 +77,19 @@ def text(value: object, style: str = "") -> Text:
     return Text(_NOTHING if value is None or value == "" else printable(str(value)), style=style)
 
 
-def table(columns: Iterable[Column], rows: Iterable[Sequence[object]]) -> FittingTable:
-    """:returns: a table, whose cells are safe for a terminal."""
+def table(
+    columns: Iterable[Column], rows: Iterable[Sequence[object]], command: str = "status"
+) -> FittingTable:
+    """
+    :param command: the command that shows all of it.
+    :returns: a table, whose cells are safe for a terminal.
+    """
     return FittingTable(
         tuple(columns),
         tuple(
             tuple(cell if isinstance(cell, Text) else text(cell) for cell in row) for row in rows
         ),
+        command,
     )
 
 
@@ -311,6 +317,7 @@ def connections(found: Iterable[Facts], *, wide: bool = False) -> FittingTable:
             )
             for one in found
         ],
+        "connections",
     )
 
 
@@ -351,6 +358,7 @@ def rejections(found: Iterable[Facts], *, wide: bool = False) -> FittingTable:
             )
             for one in found
         ],
+        "rejections",
     )
 
 

@@ -105,6 +105,7 @@ def frame(before: Look | None, now: Look, height: int) -> RenderableType:
                 )
                 for one in busiest
             ],
+            "connections",
         ),
     ]
     if now.rejections:
