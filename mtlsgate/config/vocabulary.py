@@ -33,6 +33,25 @@ _SYNONYMS: Mapping[str, str] = MappingProxyType(
             "leaf_file pin_file pinned_cert pinned_certificate trusted_leaf_cert "
             "trusted_leaf_cert_file cert cert_file certificate certificate_file"
         ),
+        "server_ca_certificate_file": (
+            "ca ca_bundle ca_cert ca_cert_file ca_certificate_file ca_certs ca_file cacert "
+            "cacert_file cafile root_ca root_ca_file server_ca server_ca_file trusted_ca"
+        ),
+        "server_leaf_certificate_file": (
+            "leaf_certificate_file pin pin_file pinned_certificate server_cert_file "
+            "server_certificate_file"
+        ),
+        "client_certificate_file": (
+            "cert cert_file cert_path certificate certificate_file certfile client_cert "
+            "client_cert_file crt crt_file public_key_file tls_cert"
+        ),
+        "client_private_key_file": (
+            "client_key client_key_file key key_file key_path keyfile private_key_file privkey "
+            "tls_key"
+        ),
+        "client_private_key_passphrase": "passphrase password private_key_passphrase storepass",
+        "server_name": "checkhost check_host override_server_name sni verify_hostname",
+        "allow_uids": "allow_users uids users",
         "leaf_certificate_dir": "leaf_dir leaves_dir pin_dir pins_dir",
         "public_key_file": (
             "cert cert_file cert_path certificate certificate_file certfile chain_file crt "

@@ -278,8 +278,9 @@ def _failure(rejection: Rejection | None, error: BaseException | None) -> Handsh
     if rejection is not None:
         return NotVerified(evolve(rejection, detail=printable(rejection.detail)))
     if isinstance(error, TlsError) and error.args:
-        text = f"the TLS handshake failed: {refusal(error)}"
-        return HandshakeFailed(Rejection(_reason(error), printable(text)))
+        reason = _reason(error)
+        what = "it does not speak TLS" if reason is Reason.NOT_TLS else "the TLS handshake failed"
+        return HandshakeFailed(Rejection(reason, printable(f"{what}: {refusal(error)}")))
     if isinstance(error, TlsError | ConnectionClosed):
         text = "it closed the connection in the TLS handshake"
         return HandshakeFailed(Rejection(Reason.REFUSED_BY_TARGET, text))

@@ -138,6 +138,14 @@ def test_users_are_numbers_or_names(here: Site) -> None:
             client(hosts='["unix:a"]', rest="allow_uids = [true]"),
             '4:15: client "redis": allow_uids: write numbers or names',
         ),
+        (
+            client(tls=TLS.replace("server_ca_certificate_file", "ca_certificate_file")),
+            '6:1: tls: unknown attribute "ca_certificate_file"; did you mean "server_ca_certif',
+        ),
+        (
+            client(tls=TLS + 'cert = "x"\n'),
+            '9:1: tls: unknown attribute "cert"; did you mean "client_certificate_file"?',
+        ),
         (client(rest="unsafe_target = true"), '4:1: client "redis": unknown attribute "unsafe_tar'),
         (client().replace('client "redis"', "client"), "1:1: client: needs a label"),
         ('client "redis" {\n  hosts = ["127.0.0.1:1"]\n}\n', '1:1: client "redis": target is miss'),

@@ -341,7 +341,7 @@ def test_not_tls(log: Log) -> None:
     clock.advance(0)
     [failure] = outcome
     assert failure.check(HandshakeFailed)  # type: ignore[attr-defined]
-    assert "the TLS handshake failed: " in str(failure.value)  # type: ignore[attr-defined]
+    assert "it does not speak TLS: " in str(failure.value)  # type: ignore[attr-defined]
 
 
 def test_closed_in_the_handshake(log: Log) -> None:
