@@ -242,6 +242,10 @@ class IGate(Interface):
     The running gate, for protocols that show or control it.
 
     ``who`` is for the log: it says who asked.  Returned values have ``to_dict()``.
+
+    With several workers, `status`, `exposition`, `history`, `rejected_leaf`, `close` and
+    `eject` return a Deferred with what is described here: the answer takes all of
+    them.  `twisted.internet.defer.maybeDeferred` calls them either way.
     """
 
     not_ready = Attribute("Why no connection is accepted, in a few words, or None.")
@@ -253,7 +257,7 @@ class IGate(Interface):
         :returns: the gate's state now, a `mtlsgate.observe.status.Status`.
         """
 
-    def exposition() -> tuple[str, bytes]:
+    def exposition() -> Any:
         """:returns: the metrics' media type, and the metrics."""
 
     def history() -> Any:
@@ -302,14 +306,14 @@ class IGate(Interface):
     def drain(who: str) -> None:
         """Accept no more, let connections end, and end the gate."""
 
-    def close(number: int, who: str) -> bool:
+    def close(number: int, who: str) -> Any:
         """
         End a connection at once.
 
         :returns: whether there was a connection with this number.
         """
 
-    def eject(sha256: str, who: str) -> int:
+    def eject(sha256: str, who: str) -> Any:
         """
         End all connections of a client at once.  It may connect again: to keep it out, deny it.
 

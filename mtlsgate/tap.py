@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from random import random
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, Signals
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.error import ReactorNotRunning
@@ -26,7 +27,9 @@ from mtlsgate.clock import MonotonicReactor, utc_now
 from mtlsgate.errors import GateError
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.disk import Disk
-from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.epoch import Epoch, Loading
+from mtlsgate.load.file_state import Stamp
+from mtlsgate.load.outline import Configured
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.changes import Changes
 from mtlsgate.observe.counts import Counts
@@ -45,11 +48,11 @@ from mtlsgate.run.event_loop import ReactorChoice
 from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.file_watcher import FileWatcher
 from mtlsgate.run.followers import ObserversFollower
-from mtlsgate.run.listening import bind
+from mtlsgate.run.listening import bind, bind_all, keyed
 from mtlsgate.run.loader import Loader
 from mtlsgate.run.log_output import LogFollower, LogPlace, complain, log_notices, open_log
 from mtlsgate.run.names import configured_names
-from mtlsgate.run.privileged_reader import reader_if_root
+from mtlsgate.run.privileged_reader import PrivilegedReader, reader_if_root
 from mtlsgate.run.privileges import UserFollower, become_configured_user
 from mtlsgate.run.reactor_lag import ReactorLag
 from mtlsgate.run.reloading import Reloader
@@ -61,7 +64,11 @@ from mtlsgate.run.signals import Handler, SignalService
 from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.run.threads import OwnThread
-from mtlsgate.run.twistd import mend_pid_file
+from mtlsgate.run.twistd import mend_pid_file, surroundings_of
+from mtlsgate.workers.cores import worker_count
+
+if TYPE_CHECKING:
+    from mtlsgate.workers.supervisor import Start
 
 
 class Options(usage.Options):
@@ -78,6 +85,8 @@ class Options(usage.Options):
     reactor: MonotonicReactor
     sandbox: Sandbox
     sockets: Sockets
+    supervised: Start
+    workers: int = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,21 +114,23 @@ class Options(usage.Options):
         self.source = Disk(os.open if reader is None else reader.open)
         self.loader = Loader([*map(os.path.abspath, names)], self.handle, choice, self.source)
         try:
-            self.epoch = self.loader.first(self.loader.begin(names, say))
+            loading = self.loader.begin(names, say)
+            if loading.configuration is not None:
+                self.workers = worker_count(loading.configuration.settings.workers)
+            if self.workers > 1:
+                self._prepare_supervisor(names, loading, reader, choice, say)
+                return
+            self.epoch = self.loader.first(loading)
             owner = become_configured_user(self.parent, self.epoch)
             mend_pid_file(self.parent, owner, say)
             self.reactor = choice.get()
-            self.log = self._log(owner)
+            self.log = self._log(self.epoch, owner)
             audit = self["audit"] = AuditLog()
             audit.turn_to(audit.prepare(self.epoch.path, self.epoch.settings.audit, owner))
             self.sockets = Sockets.of_process(owner=owner)
             self["bound"] = bind(self.epoch, self.sockets)
             self["admin"] = take(self.epoch.admin, owner=owner)
-            if reader is not None:
-                if owner[0] in (-1, 0):
-                    reader.close()
-                else:
-                    reader.allow(owner, self.loader.seen)
+            _settle(reader, owner, self.loader.seen)
             self.sandbox = self._sandbox(owner)
             for line in log_notices(self.parent, self.epoch):
                 say(line)
@@ -132,7 +143,56 @@ class Options(usage.Options):
             complain(str(error))
             raise SystemExit(1) from None
 
-    def _log(self, owner: Owner) -> LogFollower | None:
+    def _prepare_supervisor(
+        self,
+        names: Sequence[str],
+        loading: Loading,
+        reader: PrivilegedReader | None,
+        choice: ReactorChoice,
+        say: Callable[[str], object],
+    ) -> None:
+        """:raises GateError: if anything is wrong with the configuration."""
+        # Imported here: without workers nobody pays for it.
+        from mtlsgate.workers.preparing import prepare_in_child
+        from mtlsgate.workers.spawner import fork_spawner
+        from mtlsgate.workers.supervisor import Start
+
+        outline = loading.outline()
+        owner = become_configured_user(self.parent, outline)
+        surroundings = surroundings_of(self.parent, owner)
+        assert loading.configuration is not None
+        protocols = {one.protocol.name for one in loading.configuration.server}
+        orders = fork_spawner(surroundings, protocols)
+        prepared = prepare_in_child(names, self.source.opener, say)
+        outline = prepared.outline(names)
+        mend_pid_file(self.parent, owner, say)
+        self.reactor = choice.get()
+        self.log = self._log(outline, owner)
+        audit = AuditLog()
+        audit.turn_to(audit.prepare(outline.path, outline.settings.audit, owner))
+        self.sockets = Sockets.of_process(owner=owner)
+        assigned = dict(keyed(outline.hosts, self.sockets.key_of))
+        self.supervised = Start(
+            names=self.loader.paths,
+            workers=self.workers,
+            prepared=prepared,
+            outline=outline,
+            bound=bind_all(outline.path, assigned, self.sockets),
+            sockets=self.sockets,
+            admin=take(outline.admin, owner=owner),
+            audit=audit,
+            log=self.log,
+            source=self.source,
+            handle=self.handle,
+            orders=orders,
+            reactor=surroundings.reactor,
+            manager=self.manager,
+        )
+        _settle(reader, owner, prepared.seen)
+        for line in log_notices(self.parent, outline):
+            say(line)
+
+    def _log(self, epoch: Configured, owner: Owner) -> LogFollower | None:
         """
         :returns: the log; None if somebody else writes it.
         :raises GateError: if its file cannot be opened.
@@ -140,7 +200,7 @@ class Options(usage.Options):
         place = LogPlace.of(self.parent)
         if place is None:
             return None
-        output = open_log(place, self.epoch, owner)
+        output = open_log(place, epoch, owner)
         return LogFollower(EventLog(output, cast(Turns, self.reactor)), place)
 
     def _sandbox(self, owner: Owner) -> Sandbox:
@@ -153,6 +213,16 @@ class Options(usage.Options):
         home = home_of(os.geteuid() if owner[0] == -1 else owner[0])
         allowed = Allowed.by(self.epoch.reach, self.loader.seen, map(Path, written), home)
         return Sandbox(choose_sandbox(self.epoch, self.parent), allowed)
+
+
+def _settle(reader: PrivilegedReader | None, owner: Owner, seen: Mapping[Path, Stamp]) -> None:
+    """Tell the reader for whom it reads, or end it if nobody needs it."""
+    if reader is None:
+        return
+    if owner[0] in (-1, 0):
+        reader.close()
+    else:
+        reader.allow(owner, seen)
 
 
 class _Services(MultiService):
@@ -175,6 +245,13 @@ class _Services(MultiService):
 
 def makeService(options: Options) -> IService:
     """:returns: the service that runs the configuration."""
+    if options.workers > 1:
+        from mtlsgate.workers.supervisor import supervise
+
+        services = _Services(None if options.log is None else options.log.log)
+        for one in supervise(options.supervised, options.reactor):
+            one.setServiceParent(services)
+        return services
     loader, handle, log = options.loader, options.handle, options.log
     reactor = options.reactor
     # twistd keeps the options as long as it runs.  Take the first epoch out of them, so

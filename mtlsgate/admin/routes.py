@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Literal, get_args
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from mtlsgate.admin.answers import TEXT, Answer, BadRequest, error, in_json, listed
 from mtlsgate.admin.call import AdminCall
@@ -25,6 +26,7 @@ from mtlsgate.observe.status import (
     ConnectionSelection,
     PeriodStatus,
     ReloadStatus,
+    Status,
 )
 from mtlsgate.text import quoted
 
@@ -45,37 +47,45 @@ def _ready(call: AdminCall) -> Answer:
     return Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{why}\n".encode(), TEXT)
 
 
-def _metrics(call: AdminCall) -> Answer:
+def _then(found: Any, answer: Callable[[Any], Answer]) -> Answer | Deferred[Answer]:
+    """:returns: the answer, at once if the gate answered at once."""
+    return found.addCallback(answer) if isinstance(found, Deferred) else answer(found)
+
+
+def _metrics(call: AdminCall) -> Answer | Deferred[Answer]:
     call.only()
-    content_type, body = call.gate.exposition()
-    return Answer(HTTPStatus.OK, body, content_type)
+    return _then(call.gate.exposition(), lambda told: Answer(HTTPStatus.OK, told[1], told[0]))
 
 
-def _status(call: AdminCall) -> Answer:
+def _status(call: AdminCall) -> Answer | Deferred[Answer]:
     call.only()
-    return in_json(call.gate.status().service.to_dict())
+    return _then(call.gate.status(), lambda found: in_json(found.service.to_dict()))
 
 
-def _connections(call: AdminCall) -> Answer:
+def _connections(call: AdminCall) -> Answer | Deferred[Answer]:
     call.only("after", "limit", "server")
     selection = ConnectionSelection(
         after=call.number("after", 0, 10**15),
         limit=call.number("limit", MOST_CONNECTIONS, MOST_CONNECTIONS),
         server=call.query.get("server"),
     )
-    found = call.gate.status(selection)
-    return listed("connections", found.connections, next=found.next)
+    return _then(
+        call.gate.status(selection),
+        lambda found: listed("connections", found.connections, next=found.next),
+    )
 
 
-def _rejections(call: AdminCall) -> Answer:
+def _rejections(call: AdminCall) -> Answer | Deferred[Answer]:
     call.only()
-    found = call.gate.status()
-    return listed("rejections", found.rejections, total=found.service.rejected)
+    return _then(
+        call.gate.status(),
+        lambda found: listed("rejections", found.rejections, total=found.service.rejected),
+    )
 
 
-def _history(call: AdminCall) -> Answer:
+def _history(call: AdminCall) -> Answer | Deferred[Answer]:
     call.only()
-    return in_json(call.gate.history().to_dict())
+    return _then(call.gate.history(), lambda found: in_json(found.to_dict()))
 
 
 def _periods(call: AdminCall) -> Deferred[Answer]:
@@ -104,21 +114,32 @@ def _explain(call: AdminCall) -> Deferred[Answer]:
 def _explain_rejection(call: AdminCall, id: str) -> Answer | Deferred[Answer]:
     call.only("at")
     gate = call.gate
-    found = gate.rejected_leaf(int(id))
-    if found is None:
-        return error(HTTPStatus.NOT_FOUND, f"there is no leaf of a rejection {id}")
-    server, leaf = found
-    return _explained(call, gate, (leaf,), server)
+    # Before: its mistakes are answered at once.
+    _moment(call)
+    finding: Deferred[tuple[str, Certificate] | None] = maybeDeferred(gate.rejected_leaf, int(id))
+
+    def explain(found: tuple[str, Certificate] | None) -> Answer | Deferred[Answer]:
+        if found is None:
+            return error(HTTPStatus.NOT_FOUND, f"there is no leaf of a rejection {id}")
+        server, leaf = found
+        return _explained(call, gate, (leaf,), server)
+
+    return finding.addCallback(explain)
+
+
+def _moment(call: AdminCall) -> datetime | None:
+    """:raises BadRequest: if it is no instant."""
+    at = call.query.get("at")
+    try:
+        return None if at is None else parse_instant(at)
+    except ValueError as failed:
+        raise BadRequest(f"at: {failed}") from None
 
 
 def _explained(
     call: AdminCall, gate: Any, chain: tuple[Certificate, ...], server: str | None
 ) -> Deferred[Answer]:
-    at = call.query.get("at")
-    try:
-        moment = None if at is None else parse_instant(at)
-    except ValueError as failed:
-        raise BadRequest(f"at: {failed}") from None
+    moment = _moment(call)
 
     def told(found: tuple[Explanation, ...]) -> Answer:
         if server is not None and not found:
@@ -146,30 +167,39 @@ def _reload(call: AdminCall) -> Deferred[Answer]:
     return reloading.addCallback(reloaded)
 
 
-def _drain(call: AdminCall) -> Answer:
+def _drain(call: AdminCall) -> Answer | Deferred[Answer]:
     call.only()
     call.gate.drain(call.who)
-    status = call.gate.status().service
-    return in_json(
-        {"draining": True, "admitted": status.admitted, "handshakes": status.handshakes},
-        HTTPStatus.ACCEPTED,
-    )
+
+    def answer(found: Status) -> Answer:
+        admitted, handshakes = found.service.admitted, found.service.handshakes
+        told = {"draining": True, "admitted": admitted, "handshakes": handshakes}
+        return in_json(told, HTTPStatus.ACCEPTED)
+
+    return _then(call.gate.status(), answer)
 
 
-def _close(call: AdminCall, text: str) -> Answer:
+def _close(call: AdminCall, text: str) -> Answer | Deferred[Answer]:
     call.only()
     number = int(text)
-    if not call.gate.close(number, call.who):
-        return error(HTTPStatus.NOT_FOUND, f"there is no connection {number}")
-    return in_json({"closed": number})
+
+    def answer(existed: bool) -> Answer:
+        if not existed:
+            return error(HTTPStatus.NOT_FOUND, f"there is no connection {number}")
+        return in_json({"closed": number})
+
+    return _then(call.gate.close(number, call.who), answer)
 
 
-def _eject(call: AdminCall, sha256: str) -> Answer:
+def _eject(call: AdminCall, sha256: str) -> Answer | Deferred[Answer]:
     call.only()
-    count = call.gate.eject(sha256, call.who)
-    if not count:
-        return error(HTTPStatus.NOT_FOUND, "there is no connection with that certificate")
-    return in_json({"closed": count})
+
+    def answer(count: int) -> Answer:
+        if not count:
+            return error(HTTPStatus.NOT_FOUND, "there is no connection with that certificate")
+        return in_json({"closed": count})
+
+    return _then(call.gate.eject(sha256, call.who), answer)
 
 
 #: The routes, as a configuration names them.  ``/`` is the console.

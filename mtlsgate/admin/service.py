@@ -22,7 +22,7 @@ from mtlsgate.admin.sockets import Taken, take
 from mtlsgate.interfaces import IGate
 from mtlsgate.load.addresses import SocketAddress
 from mtlsgate.load.admin_endpoint import AdminEndpoint
-from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.outline import Configured
 from mtlsgate.peer import address_text
 from mtlsgate.run.followers import Change
 from mtlsgate.text import printable
@@ -105,7 +105,7 @@ class AdminService(Service):
             "the admin endpoint answers at {where}", where=printable(address_text(port.getHost()))
         )
 
-    def prepare(self, epoch: Epoch) -> Change:
+    def prepare(self, epoch: Configured) -> Change:
         """
         :param epoch: that is about to take over.
         :returns: the prepared change.

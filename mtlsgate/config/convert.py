@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from attrs import evolve
 
 from mtlsgate.config.expressions import variables_of
-from mtlsgate.config.fields import Empty, Located, Parsed, without_none
+from mtlsgate.config.fields import Empty, Located, OrWord, Parsed, without_none
 from mtlsgate.config.source import relative_to_file
 from mtlsgate.config.tree import Expression
 from mtlsgate.config.values import Data, Value, as_boolean, as_number, as_text
@@ -151,6 +151,9 @@ def emptiness(value: Value, whole: Expression | None = None) -> str:
 def _annotated(arguments: tuple[Any, ...], value: Value) -> object:
     if Empty.ALLOWED in arguments[1:] and value.data == "":
         return ""
+    words = [one.word for one in arguments[1:] if isinstance(one, OrWord)]
+    if words:
+        return _number_or_word(words[0], value)
     parsers = [one for one in arguments[1:] if isinstance(one, Parsed)]
     if not parsers:
         return convert(arguments[0], value)
@@ -166,6 +169,15 @@ def _annotated(arguments: tuple[Any, ...], value: Value) -> object:
     if parsers[0].names_file and isinstance(found, str):
         return relative_to_file(found, value.at)
     return found
+
+
+def _number_or_word(word: str, value: Value) -> object:
+    if value.data == word:
+        return word
+    try:
+        return convert(int, value)
+    except Mismatch as error:
+        raise Mismatch(error.at, f'must be a whole number or "{word}"') from None
 
 
 def _not_text(parser: Parsed, value: Value) -> str:

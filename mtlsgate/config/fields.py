@@ -196,6 +196,18 @@ Size = Annotated[int, Parsed(parse_size)]
 SizeOrZero = Annotated[int, Parsed(parse_size_or_zero)]
 
 
+@frozen
+class OrWord:
+    """
+    Says in an annotation that a whole number is wanted, or one word:
+    ``Annotated[int | Literal["auto"], OrWord("auto")]``.
+
+    :ivar word: which.
+    """
+
+    word: str
+
+
 def label(**options: Any) -> Any:
     """An attrs field that takes the block's label; with a default it is optional."""
     return field(metadata={"hcl": "label"}, **options)

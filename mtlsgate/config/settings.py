@@ -6,7 +6,7 @@ What a configuration file says for the whole gate: ``settings``, ``admin`` and
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 from attrs import Factory, field, frozen
 
@@ -16,6 +16,7 @@ from mtlsgate.config.fields import (
     FileName,
     Located,
     Material,
+    OrWord,
     SizeOrZero,
     position,
 )
@@ -99,6 +100,12 @@ class Audit:
     format: Literal["json"] = "json"
 
 
+#: How many workers, or one for each core.
+Workers = int | Literal["auto"]
+#: More would be a mistake.
+_MOST_WORKERS = 256
+
+
 @frozen(kw_only=True)
 class Log:
     """
@@ -149,6 +156,7 @@ class Settings(Defaults):
         drains.
     :ivar sandbox: whether the gate gives up what it does not need; None to do so if no
         code of its user's runs in it.
+    :ivar workers: how many processes take connections; ``auto`` for one for each core.
     """
 
     environment: str | None = None
@@ -164,12 +172,15 @@ class Settings(Defaults):
     group: Located[str] | None = None
     takeover: bool = False
     sandbox: Located[bool] | None = None
+    workers: Annotated[Workers, OrWord("auto")] = 1
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield (attribute or None, text) for what is wrong with the block as a whole."""
         yield from super().problems()
         if self.group is not None and self.user is None:
             yield "group", "group needs user"
+        if self.workers != "auto" and not 1 <= self.workers <= _MOST_WORKERS:
+            yield "workers", f'workers must be from 1 to {_MOST_WORKERS}, or "auto"'
 
 
 @frozen(kw_only=True)

@@ -97,7 +97,7 @@ def status(facts: Facts) -> RenderableType:
     """:returns: the gate as a whole."""
     listening = [one for one in (servers(facts), clients(facts), targets(facts)) if one.rows]
     spaced = [part for one in listening for part in (Text(), one)]
-    notices = (*_due(facts), *_fetches(facts), *_warnings(facts))
+    notices = (*workers(facts), *_due(facts), *_fetches(facts), *_warnings(facts))
     return Group(heading(facts), *spaced, *notices)
 
 
@@ -128,6 +128,36 @@ def heading(facts: Facts) -> FittingText:
         lines.append(text(f"not reloaded, {moment(last['at'])}:", "bold red"))
         lines += [text(f"  {problem}", "red") for problem in last["problems"]]
     return FittingText(Text("\n").join(lines))
+
+
+def workers(facts: Facts) -> list[RenderableType]:
+    """:returns: a line for each worker, if there are several."""
+    if not facts.get("workers"):
+        return []
+    rows = [
+        (
+            one["number"],
+            one["pid"],
+            text(one["state"], "" if one["state"] == "running" else "bold red"),
+            None if one["uptime"] is None else duration(one["uptime"]),
+            one["admitted"],
+            one["handshakes"],
+            f"{one['cpu_seconds']:.1f} s",
+            one["restarts"],
+        )
+        for one in facts["workers"]
+    ]
+    columns = (
+        Column("worker", is_right=True),
+        Column("process", is_right=True, rank=1),
+        Column("state"),
+        Column("up", is_right=True, rank=2),
+        Column("clients", is_right=True),
+        Column("handshakes", is_right=True, rank=4),
+        Column("CPU", is_right=True, rank=3),
+        Column("restarts", is_right=True),
+    )
+    return [Text(), table(columns, rows)]
 
 
 def _warnings(facts: Facts) -> list[RenderableType]:

@@ -4,11 +4,29 @@ The outline of a configuration.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from attrs import frozen
 
 from mtlsgate.config import model
 from mtlsgate.load.admin_endpoint import AdminEndpoint
 from mtlsgate.load.listen_addresses import Host
+
+
+class Configured(Protocol):
+    """What an outline and an epoch have in common."""
+
+    @property
+    def path(self) -> str:
+        """The file or files, as the user named them."""
+
+    @property
+    def settings(self) -> model.Settings:
+        """The settings for all servers."""
+
+    @property
+    def admin(self) -> AdminEndpoint | None:
+        """The admin endpoint, or None."""
 
 
 @frozen

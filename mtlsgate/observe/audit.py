@@ -66,9 +66,15 @@ class AuditLog:
     :ivar _file: where lines go, or None.
     """
 
-    def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
-        self.run = token_hex(8)
-        self.epoch = 1
+    def __init__(
+        self, now: Callable[[], datetime] = utc_now, run: str | None = None, epoch: int = 1
+    ) -> None:
+        """
+        :param run: of a gate that several processes make up; by default a new one.
+        :param epoch: the number of the epoch in force.
+        """
+        self.run = token_hex(8) if run is None else run
+        self.epoch = epoch
         self._now = now
         self._file: LogFile | None = None
         self._lost = 0
@@ -137,6 +143,11 @@ class AuditLog:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+    def follow(self, epoch: int) -> None:
+        """:param epoch: the number of the epoch that took over, which another process
+        tells of."""
+        self.epoch = epoch
 
     # The events.
 

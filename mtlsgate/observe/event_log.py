@@ -129,6 +129,16 @@ class EventLog:
             else:
                 self._lost = 0
 
+    def relay(self, lines: str) -> None:
+        """
+        Write lines of another process.
+
+        :param lines: finished.
+        """
+        with self._writing:
+            self._lines.append(lines)
+            self.flush()
+
     def _gap(self) -> str:
         return (
             self.output.lines(

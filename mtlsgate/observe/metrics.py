@@ -118,7 +118,7 @@ class Metrics(Collector):
         self._counts.count_bytes(state.connections)
         yield from self._connections(state)
         yield from self._bytes(state.names)
-        yield from self._reloading(state)
+        yield from reload_metrics(self._counts, state.epoch, state.epoch_age, state.last_reload)
         yield from _expiries(state.expiring)
         yield from _fetches(tuple(state.fetches))
         yield from _health(state)
@@ -192,34 +192,40 @@ class Metrics(Collector):
         ):
             yield _counter(name, text, ("server",), none | counts)
 
-    def _reloading(self, state: ServiceState) -> Iterator[Metric]:
-        last = state.last_reload
-        yield GaugeMetricFamily(
-            "mtlsgate_epoch", "Number of the configuration in force, 1 at start.", state.epoch
-        )
-        yield GaugeMetricFamily(
-            "mtlsgate_epoch_age_seconds",
-            "Time since the configuration in force took over.",
-            state.epoch_age,
-        )
-        yield _counter(
-            "mtlsgate_reloads_total",
-            "Attempts to reload the configuration, by result: ok or failed.",
-            ("result",),
-            self._counts.reloads,
-        )
-        yield GaugeMetricFamily(
-            "mtlsgate_last_reload_successful",
-            "Whether the latest attempt to reload the configuration succeeded; 1 before any.",
-            last is None or not last.problems,
-        )
-        at = GaugeMetricFamily(
-            "mtlsgate_last_reload_timestamp_seconds",
-            "When that was, in seconds since 1970; missing before any.",
-        )
-        if last is not None:
-            at.add_metric((), last.at.timestamp())
-        yield at
+
+def reload_metrics(counts: Counts, epoch: int, age: float, last: Reload | None) -> Iterator[Metric]:
+    """
+    :param epoch: the number of the epoch in force.
+    :param age: of that epoch, in seconds.
+    :param last: the latest attempt that was no dry run, or None.
+    :returns: the metrics of epochs and reloads.
+    """
+    yield GaugeMetricFamily(
+        "mtlsgate_epoch", "Number of the configuration in force, 1 at start.", epoch
+    )
+    yield GaugeMetricFamily(
+        "mtlsgate_epoch_age_seconds",
+        "Time since the configuration in force took over.",
+        age,
+    )
+    yield _counter(
+        "mtlsgate_reloads_total",
+        "Attempts to reload the configuration, by result: ok or failed.",
+        ("result",),
+        counts.reloads,
+    )
+    yield GaugeMetricFamily(
+        "mtlsgate_last_reload_successful",
+        "Whether the latest attempt to reload the configuration succeeded; 1 before any.",
+        last is None or not last.problems,
+    )
+    at = GaugeMetricFamily(
+        "mtlsgate_last_reload_timestamp_seconds",
+        "When that was, in seconds since 1970; missing before any.",
+    )
+    if last is not None:
+        at.add_metric((), last.at.timestamp())
+    yield at
 
 
 def _health(state: ServiceState) -> Iterator[Metric]:

@@ -37,7 +37,7 @@ def acting_as(owner: Owner) -> Iterator[None]:
     groups, own_gid = os.getgroups(), os.getegid()
     try:
         if gid != -1:
-            os.setgroups(_groups_of(uid, gid))
+            os.setgroups(groups_of(uid, gid))
             os.setegid(gid)
         if uid != -1:
             os.seteuid(uid)
@@ -48,7 +48,8 @@ def acting_as(owner: Owner) -> Iterator[None]:
         os.setgroups(groups)
 
 
-def _groups_of(uid: int, gid: int) -> list[int]:
+def groups_of(uid: int, gid: int) -> list[int]:
+    """:returns: all groups of a user whose first group is this."""
     try:
         name = pwd.getpwuid(uid).pw_name
     except (KeyError, OverflowError):

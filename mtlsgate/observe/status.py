@@ -7,8 +7,10 @@ The admin endpoint and ``mtlsgate ctl`` show these values and nothing else.
 
 from __future__ import annotations
 
+import typing
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from attrs import frozen
@@ -24,6 +26,33 @@ class StatusValue:
     def to_dict(self) -> dict[str, Any]:
         """:returns: the same for JSON; times as RFC 3339."""
         return attrs.asdict(self, value_serializer=_plain)
+
+
+T = TypeVar("T", bound=StatusValue)
+
+
+def value_of(kind: type[T], told: Mapping[str, Any]) -> T:
+    """
+    :param told: what `StatusValue.to_dict` returned, also after JSON.
+    :returns: the value.
+    """
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _value(hints[name], one) for name, one in told.items()})
+
+
+def _value(hint: Any, told: Any) -> Any:
+    if told is None:
+        return None
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        return tuple(_value(arguments[0], one) for one in told)
+    if arguments:
+        # X | None
+        [hint] = [one for one in arguments if one is not type(None)]
+        return _value(hint, told)
+    if hint is datetime:
+        return datetime.fromisoformat(told)
+    return value_of(hint, told) if issubclass(hint, StatusValue) else told
 
 
 def _plain(_instance: object, _attribute: object, value: Any) -> Any:
@@ -257,6 +286,32 @@ class FetchStatus(StatusValue):
 
 
 @frozen(kw_only=True)
+class WorkerStatus(StatusValue):
+    """
+    One worker of several.
+
+    :ivar number: its number, from 1.
+    :ivar pid: of its process; None if there is none now.
+    :ivar state: ``starting``, ``running``, ``silent`` (it does not answer), ``draining``,
+        or ``waiting`` until another is started.
+    :ivar uptime: of its process, in seconds; None if there is none.
+    :ivar admitted: how many clients are connected to it.
+    :ivar handshakes: how many of its connections are not admitted yet.
+    :ivar cpu_seconds: how much CPU time its process has used.
+    :ivar restarts: how often another one was started in its place.
+    """
+
+    number: int
+    pid: int | None
+    state: str
+    uptime: float | None
+    admitted: int
+    handshakes: int
+    cpu_seconds: float
+    restarts: int
+
+
+@frozen(kw_only=True)
 class ServiceStatus(StatusValue):
     """
     The gate as a whole.
@@ -280,6 +335,7 @@ class ServiceStatus(StatusValue):
     :ivar warnings: those of the configuration, in lines.
     :ivar last_reload: the latest reload that was no dry run, or None.
     :ivar sandbox: whether the gate runs in its sandbox, and why not, in words.
+    :ivar workers: the processes that take connections; empty if this one does.
     """
 
     version: str
@@ -301,6 +357,7 @@ class ServiceStatus(StatusValue):
     warnings: tuple[str, ...]
     last_reload: ReloadStatus | None
     sandbox: str
+    workers: tuple[WorkerStatus, ...] = ()
 
 
 @frozen(kw_only=True)

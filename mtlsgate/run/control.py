@@ -177,13 +177,13 @@ class GateHandle:
     :ivar _control: the gate; None before it runs.
     """
 
-    _control: Control | None = None
+    _control: IGate | None = None
 
-    def attach(self, control: Control) -> None:
+    def attach(self, control: IGate) -> None:
         """Let protocols find the gate from now on."""
         self._control = control
 
-    def __call__(self) -> Control:
+    def __call__(self) -> IGate:
         """
         :returns: the running gate.
         :raises LookupError: if none runs, or not yet.

@@ -27,8 +27,8 @@ from mtlsgate.reasons import Cause
 from mtlsgate.run.descriptors import Descriptors
 from mtlsgate.run.followers import Change, EpochFollower
 from mtlsgate.run.listening import (
-    AnyPlace,
     ListenError,
+    adapt_all,
     bind,
     entrance_at,
     places_of,
@@ -36,7 +36,7 @@ from mtlsgate.run.listening import (
 )
 from mtlsgate.run.memory_trim import MemoryTrim, give_back
 from mtlsgate.run.rejudging import Handover, InForce
-from mtlsgate.run.sockets import Sockets, adapt
+from mtlsgate.run.sockets import Sockets
 
 _log = Logger("mtlsgate.service")
 
@@ -63,6 +63,9 @@ class EpochRunner:
         reactor: IReactorTime,
         registry: Registry,
         followers: Iterable[EpochFollower] = (),
+        *,
+        number: int = 1,
+        tells: bool = True,
     ) -> None:
         """
         :param bound: the sockets that `bind` made for the first epoch.
@@ -70,9 +73,12 @@ class EpochRunner:
         :param reactor: watches sockets, and keeps the time.
         :param registry: keeps the connections.
         :param followers: other parts that change with the epoch.
+        :param number: the first epoch's.
+        :param tells: whether it logs what an epoch has and where it listens.
         """
         self.epoch = epoch
-        self.number = 1
+        self.number = number
+        self._tells = tells
         self.since = reactor.seconds()
         self.registry = registry
         self.is_draining = False
@@ -96,10 +102,11 @@ class EpochRunner:
 
     # Starting.
 
-    def listen(self) -> None:
+    def listen(self, bound: Mapping[str, BoundSocket] | None = None) -> None:
         """
         Listen, if it does not listen yet.
 
+        :param bound: the sockets, if they were not known before.
         :raises ListenError: if it cannot listen on an address.
         """
         if self.listeners:
@@ -107,7 +114,7 @@ class EpochRunner:
         self._say_warnings()
         entrances = self._new_entrances(self._in_force.handover)
         # Keep no reference: it must be possible to free this epoch later.
-        bound, self._bound = self._bound, {}
+        bound, self._bound = self._bound if bound is None else bound, {}
         with ExitStack() as undo:
             undo.callback(release, bound.values())
             for entrance in entrances.values():
@@ -168,12 +175,12 @@ class EpochRunner:
         self._descriptors.opened(listener)
 
     def _say_warnings(self) -> None:
-        for problem in self.epoch.warnings:
+        for problem in self.epoch.warnings if self._tells else ():
             _log.warn("{problem}", problem=str(problem))
 
     def _say_servers(self) -> None:
         addresses = self.addresses()
-        for server in self.epoch.servers:
+        for server in self.epoch.servers if self._tells else ():
             description = describe(server, addresses.get(id(server), ()))
             _log.info("{description}", description=description)
         for client in self.epoch.clients:
@@ -254,7 +261,7 @@ class EpochRunner:
         self._put_in_force(epoch, handover)
         for key in before.places:
             if key in entrances:
-                _adapt(self.listeners[key], handover.places[key])
+                adapt_all({key: self.listeners[key].bound}, {key: handover.places[key].address})
                 _stop(self.listeners[key].turn_to(entrances[key]))
             else:
                 self._close(key)
@@ -384,17 +391,6 @@ def _start(entrance: AnyEntrance) -> None:
         raise ListenError(
             f"{entrance.key}: a protocol failed to start: {type(error).__name__}: {error}"
         ) from error
-
-
-def _adapt(listener: Listener, place: AnyPlace) -> None:
-    try:
-        adapt(listener.bound, place.address)
-    except OSError as error:
-        _log.error(
-            "{place} stays as it is: {problem}",
-            place=place.key,
-            problem=error.strerror or str(error),
-        )
 
 
 def _stop(acceptor: Acceptor) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Protocol
 
 from attrs import field, frozen
+from twisted.logger import Logger
 
 from mtlsgate.certificates.server_names import NameTable, first_by_name
 from mtlsgate.clientgate.entrance import ClientEntrance
@@ -23,8 +24,10 @@ from mtlsgate.load.addresses import Address, HostError, SocketAddress
 from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.load.listen_addresses import Host
-from mtlsgate.run.sockets import Sockets
+from mtlsgate.run.sockets import Sockets, adapt
 from mtlsgate.starttls import Negotiation
+
+_log = Logger("mtlsgate.service")
 
 
 class ListenError(GateError):
@@ -180,12 +183,25 @@ def bind_all(
             if key in but:
                 continue
             try:
-                bound[key] = taken = sockets.take(address)
+                bound[key] = taken = sockets.take_keyed(key, address)
             except HostError as error:
                 raise ListenError(f"{config}: {error}") from error
             undo.callback(taken.close)
         undo.pop_all()
     return bound
+
+
+def adapt_all(bound: Mapping[str, BoundSocket], addresses: Mapping[str, Address]) -> None:
+    """Let sockets that are listened on already follow what their hosts say now."""
+    for key, address in addresses.items():
+        try:
+            adapt(bound[key], address)
+        except OSError as error:
+            _log.error(
+                "{place} stays as it is: {problem}",
+                place=key,
+                problem=error.strerror or str(error),
+            )
 
 
 def release(bound: Iterable[BoundSocket]) -> None:

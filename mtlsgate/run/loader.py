@@ -22,6 +22,21 @@ from mtlsgate.upstream.state import TargetStates
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
 
+def spare_the_collector() -> None:
+    """Have the garbage collector ignore what there is, and look less often."""
+    gc.freeze()
+    # Connections leave no reference cycles.  Collecting less often saves a twentieth
+    # of a handshake.
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+
+
+def let_go_of_the_first() -> None:
+    """Let the garbage collector see the first epoch again, to free it later."""
+    if gc.get_freeze_count():
+        gc.unfreeze()
+        gc.collect()
+
+
 class Loader:
     """
     Loads the configuration.
@@ -74,10 +89,7 @@ class Loader:
         with no_collection():
             epoch = loading.epoch()
         self_test(epoch)
-        gc.freeze()
-        # Connections leave no reference cycles.  Collecting less often saves a twentieth
-        # of a handshake.
-        gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+        spare_the_collector()
         return epoch
 
     def again(self, is_trial: bool = False) -> Epoch:
@@ -87,10 +99,7 @@ class Loader:
         :returns: an epoch from the files as they are now.
         :raises ConfigError: with everything that is wrong with them.
         """
-        if gc.get_freeze_count():
-            # Let the garbage collector see the first epoch again, to free it later.
-            gc.unfreeze()
-            gc.collect()
+        let_go_of_the_first()
         seen: dict[Path, Stamp] = {}
         try:
             with no_collection():

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from mtlsgate.config import model
 from mtlsgate.errors import START, ConfigError, Problem
-from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.outline import Configured
 from mtlsgate.observe.event_lines import (
     ERROR_PRIORITY,
     LineMaker,
@@ -75,7 +75,7 @@ class LogPlace:
         return cls(None, Path(options.get(STANDARD_LOG, STDOUT)))
 
 
-def log_notices(options: Mapping[str, Any] | None, epoch: Epoch) -> tuple[str, ...]:
+def log_notices(options: Mapping[str, Any] | None, epoch: Configured) -> tuple[str, ...]:
     """:returns: what of a ``log`` block has no effect because of an option, in lines."""
     block = epoch.settings.log
     if block is None:
@@ -95,7 +95,7 @@ def log_notices(options: Mapping[str, Any] | None, epoch: Epoch) -> tuple[str, .
 
 def open_log(
     place: LogPlace,
-    epoch: Epoch,
+    epoch: Configured,
     owner: Owner = NOBODY_ELSE,
     before: LogOutput | None = None,
     environ: Mapping[str, str] = os.environ,
@@ -124,10 +124,14 @@ def open_log(
         text = f"file: {quoted(block.file.value)} cannot be opened for writing: {why}"
         at = block.file.at
         raise ConfigError([Problem(at.path or epoch.path, at, "log", text)]) from error
-    return LogOutput(stream, _lines(block.format, to_journal=to_journal), block.level)
+    return LogOutput(stream, line_maker(block.format, to_journal=to_journal), block.level)
 
 
-def _lines(form: str, *, to_journal: bool) -> LineMaker:
+def line_maker(form: str, *, to_journal: bool) -> LineMaker:
+    """
+    :param form: ``text`` or ``json``.
+    :param to_journal: whether systemd's journal gets the lines.
+    """
     if form == "json":
         return json_journal_line if to_journal else json_line
     return journal_lines if to_journal else TextLines()
@@ -193,7 +197,12 @@ class LogFollower:
     log: EventLog
     place: LogPlace
 
-    def prepare(self, epoch: Epoch) -> Change:
+    @property
+    def to_journal(self) -> bool:
+        """Whether systemd's journal gets the lines."""
+        return self.log.output.lines in (journal_lines, json_journal_line)
+
+    def prepare(self, epoch: Configured) -> Change:
         """:raises GateError: if the file cannot be opened."""
         before = self.log.output
         output = open_log(self.place, epoch, before=before)

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from mtlsgate.config import Located
 from mtlsgate.errors import START, ConfigError, Problem
-from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.outline import Configured
 from mtlsgate.observe.owner import NOBODY_ELSE, Owner
 from mtlsgate.run.followers import Change
 from mtlsgate.run.twistd import TwistdError
@@ -27,7 +27,7 @@ from mtlsgate.text import quoted
 _log = Logger("mtlsgate.service")
 
 
-def become_configured_user(options: Any, epoch: Epoch) -> Owner:
+def become_configured_user(options: Any, epoch: Configured) -> Owner:
     """
     Have twistd become the user that the configuration names.
 
@@ -76,7 +76,7 @@ def _given(options: Mapping[str, Any] | None) -> Owner:
     return -1 if uid is None else uid, -1 if gid is None else gid
 
 
-def _wanted(epoch: Epoch) -> Owner:
+def _wanted(epoch: Configured) -> Owner:
     """:raises ConfigError: if there is no such user or group."""
     user, group = epoch.settings.user, epoch.settings.group
     if user is None:
@@ -105,7 +105,7 @@ def _found(by_name: Callable[[str], Any], by_number: Callable[[int], Any], text:
         return None
 
 
-def _error(epoch: Epoch, value: Located[str], text: str) -> ConfigError:
+def _error(epoch: Configured, value: Located[str], text: str) -> ConfigError:
     return ConfigError([Problem(value.at.path or epoch.path, value.at, "settings", text)])
 
 
@@ -137,11 +137,11 @@ class UserFollower:
     _started: tuple[str | None, str | None]
 
     @classmethod
-    def of(cls, epoch: Epoch) -> UserFollower:
+    def of(cls, epoch: Configured) -> UserFollower:
         """:param epoch: that the gate starts with."""
         return cls(_names(epoch))
 
-    def prepare(self, epoch: Epoch) -> Change:
+    def prepare(self, epoch: Configured) -> Change:
         """:raises ConfigError: if it names another user."""
         if _names(epoch) != self._started:
             value = epoch.settings.user or epoch.settings.group
@@ -152,7 +152,7 @@ class UserFollower:
         return Change()
 
 
-def _names(epoch: Epoch) -> tuple[str | None, str | None]:
+def _names(epoch: Configured) -> tuple[str | None, str | None]:
     user, group = epoch.settings.user, epoch.settings.group
     return (
         None if user is None else user.value,

@@ -170,24 +170,17 @@ class Reloader:
         return Reload(at=runner.registry.now(), number=runner.number, problems=problems)
 
     def _trial(self, loaded: _Loaded) -> Deferred[Reload]:
-        runner, dropped = self._runner, list[str]()
+        runner = self._runner
 
-        def look() -> Iterator[None]:
-            for one, why in runner.handover(loaded.epoch).dropped(runner.registry):
-                if why is not None:
-                    dropped.append(_dropped(one, why))
-                yield
-
-        def told(_: object) -> Reload:
+        def told(dropped: tuple[str, ...]) -> Reload:
             return Reload(
                 at=runner.registry.now(),
                 number=runner.number,
                 changes=loaded.changes,
-                dropped=tuple(dropped),
+                dropped=dropped,
             )
 
-        # One client a step: ten thousand take seconds.
-        return self._runner.cooperator.coiterate(look()).addCallback(told)
+        return dropped_by(runner, loaded.epoch).addCallback(told)
 
     def _tell(self, report: Reload) -> Reload:
         if not report.is_trial:
@@ -223,6 +216,20 @@ def refresh(
         return loaded.changes
 
     return in_thread(made).addCallback(take)
+
+
+def dropped_by(runner: EpochRunner, epoch: Epoch) -> Deferred[tuple[str, ...]]:
+    """:returns: the clients that an epoch would not admit, in lines."""
+    dropped: list[str] = []
+
+    def look() -> Iterator[None]:
+        for one, why in runner.handover(epoch).dropped(runner.registry):
+            if why is not None:
+                dropped.append(_dropped(one, why))
+            yield
+
+    # One client a step: ten thousand take seconds.
+    return runner.cooperator.coiterate(look()).addCallback(lambda _: tuple(dropped))
 
 
 def _dropped(one: LiveConnection, why: Rejection) -> str:

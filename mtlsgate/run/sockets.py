@@ -42,7 +42,8 @@ class Sockets:
     lives, and never closed: an address that is dropped can come back.  Each
     listener gets a copy of its own.
 
-    :ivar _passed: in order, each with its name.
+    :ivar names: of those that were passed, in order.
+    :ivar _passed: the sockets themselves.
     :ivar _directory: where relative paths start.
     :ivar _owner: owns the files of unix sockets.
     """
@@ -52,13 +53,16 @@ class Sockets:
         passed: Sequence[tuple[str, socket.socket]] = (),
         directory: Path | None = None,
         owner: Owner = NOBODY_ELSE,
+        names: Iterable[str] | None = None,
     ) -> None:
         """
         :param passed: sockets, each with its name, which belong to this object.
         :param directory: where relative paths start; by default the present one.
         :param owner: owns the files of unix sockets, as far as this process may say so.
+        :param names: of sockets that were passed to another process.
         """
-        self._passed = tuple(passed)
+        self.names = tuple(name for name, _ in passed) if names is None else tuple(names)
+        self._passed = tuple(one for _, one in passed)
         self._directory = Path.cwd() if directory is None else directory
         self._owner = owner
 
@@ -82,6 +86,14 @@ class Sockets:
                 return str(address)
         return str(address)
 
+    def take_keyed(self, key: str, address: Address) -> BoundSocket:
+        """
+        :param key: of the address; each port 0 has its own.
+        :returns: a listening socket.
+        :raises HostError: if there is none to be had, in words that follow nothing.
+        """
+        return self.take(address)
+
     def take(self, address: Address) -> BoundSocket:
         """
         :returns: a listening socket.
@@ -102,7 +114,7 @@ class Sockets:
                 )
             except UnixSocketError as error:
                 raise HostError(str(error)) from error
-        passed = self._passed[self._index(address)][1]
+        passed = self._passed[self._index(address)]
         if not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             raise HostError(f"cannot listen on {address}: it is not a listening stream socket")
         if address.domain and (address.domain == "UNIX") != (passed.family == socket.AF_UNIX):
@@ -113,23 +125,23 @@ class Sockets:
 
     def _index(self, address: SystemdAddress) -> int:
         """:raises HostError: if no such socket was passed."""
-        if not self._passed:
+        if not self.names:
             raise HostError(
                 f"cannot listen on {address}: the service manager passed no socket to this process"
             )
         if address.index is not None:
-            if address.index < len(self._passed):
+            if address.index < len(self.names):
                 return address.index
-            last = len(self._passed) - 1
+            last = len(self.names) - 1
             raise HostError(f"cannot listen on {address}: the last socket passed is index={last}")
-        found = [index for index, (name, _) in enumerate(self._passed) if name == address.name]
+        found = [index for index, name in enumerate(self.names) if name == address.name]
         if len(found) == 1:
             return found[0]
         if found:
             raise HostError(
                 f"cannot listen on {address}: {len(found)} sockets have that name; use index="
             )
-        names = ", ".join(quoted(name) for name, _ in self._passed)
+        names = ", ".join(map(quoted, self.names))
         raise HostError(f"cannot listen on {address}: the sockets passed are called {names}")
 
 

@@ -9,6 +9,8 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from attrs import frozen
+
 from mtlsgate.errors import GateError
 from mtlsgate.observe.owner import NOBODY_ELSE, Owner
 
@@ -23,6 +25,43 @@ class TwistdError(GateError):
 def is_foreground(options: Mapping[str, Any]) -> bool:
     """:returns: whether twistd is told not to go into the background."""
     return bool(options.get("nodaemon") or options.get("debug"))
+
+
+@frozen(kw_only=True)
+class Surroundings:
+    """
+    What a process has that twistd runs a service in.
+
+    :ivar owner: the user and group that it becomes.
+    :ivar directory: its present directory.
+    :ivar umask: its umask; None for the present one.
+    :ivar is_daemon: whether it has no terminal.
+    :ivar reactor: the short name of its reactor, if one was asked for.
+    """
+
+    owner: Owner = NOBODY_ELSE
+    directory: str = "."
+    umask: int | None = None
+    is_daemon: bool = False
+    reactor: str | None = None
+
+
+def surroundings_of(options: Mapping[str, Any] | None, owner: Owner) -> Surroundings:
+    """
+    :param options: twistd's; None outside of it.
+    :param owner: who the process becomes.
+    """
+    if options is None or "rundir" not in options:
+        return Surroundings(owner=owner)
+    is_daemon, umask = not is_foreground(options), options.get("umask")
+    return Surroundings(
+        owner=owner,
+        directory=os.path.abspath(options["rundir"]),
+        # As twistd itself has it.
+        umask=0o077 if umask is None and is_daemon else umask,
+        is_daemon=is_daemon,
+        reactor=options.get("reactor"),
+    )
 
 
 def mend_pid_file(options: Any, owner: Owner, say: Callable[[str], object]) -> None:

@@ -1,5 +1,5 @@
 """
-How many cores this process may use.
+How many workers there are to be, and how many cores this process may use.
 """
 
 from __future__ import annotations
@@ -10,7 +10,17 @@ from contextlib import suppress
 from math import ceil
 from pathlib import Path
 
+from mtlsgate.config.settings import Workers
+
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def worker_count(said: Workers) -> int:
+    """
+    :param said: what the configuration says.
+    :returns: how many workers there are to be; 1 for none, and no supervisor.
+    """
+    return usable_cores() if said == "auto" else said
 
 
 def usable_cores(

@@ -26,6 +26,7 @@ def sections() -> dict[str, str]:
     ("heading", "facts"),
     [
         ("Status", status.ServiceStatus),
+        ("A worker", status.WorkerStatus),
         ("A server", status.ServerStatus),
         ("A target", status.TargetStatus),
         ("A client gate", status.ClientGateStatus),

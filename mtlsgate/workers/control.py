@@ -1,0 +1,418 @@
+"""
+What an operator can do with a gate of several workers: the supervisor asks all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any
+
+from attrs import define, evolve, field, frozen
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from twisted.internet.defer import Deferred, ensureDeferred, fail
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.clock import utc_now
+from mtlsgate.gate.events import OperatorAction
+from mtlsgate.interfaces import IGate
+from mtlsgate.observe.audit import AuditLog
+from mtlsgate.observe.changes import Changes
+from mtlsgate.observe.counts import Counts
+from mtlsgate.observe.metrics import CONTENT_TYPE, reload_metrics
+from mtlsgate.observe.status import (
+    NO_CONNECTIONS,
+    ConnectionSelection,
+    HistoryStatus,
+    PeriodStatus,
+    ReloadStatus,
+    ServiceStatus,
+    Status,
+    WorkerStatus,
+    value_of,
+)
+from mtlsgate.run.status_taker import Process, reload_status
+from mtlsgate.text import loggable, printable
+from mtlsgate.workers.channel import Handler, Refused, WorkerGone
+from mtlsgate.workers.crew import Crew, Member
+from mtlsgate.workers.epochs import Epochs
+from mtlsgate.workers.remote import Told, leaf_of
+from mtlsgate.workers.summing import (
+    Counted,
+    added,
+    counters_of,
+    families_of,
+    sum_history,
+    sum_metrics,
+    sum_status,
+    without_connections,
+)
+
+_log = Logger("mtlsgate.control")
+
+#: Seconds between two looks whether something has changed at a worker.
+_LOOK_EVERY = 1.0
+
+
+@define
+class Ledger:
+    """
+    What workers told last, so that it is not lost when one ends.
+
+    :ivar counters: of each worker's present process, by its index.
+    :ivar gone: those of all processes that have ended.
+    :ivar rejected: how many connections each worker's process has rejected.
+    :ivar rejected_before: those of processes that have ended.
+    :ivar service: the last status.
+    """
+
+    counters: dict[int, Counted] = field(factory=dict)
+    gone: Counted = field(factory=dict)
+    rejected: dict[int, int] = field(factory=dict)
+    rejected_before: int = 0
+    service: ServiceStatus | None = None
+
+    def forget(self, member: Member) -> None:
+        """A worker's process has ended."""
+        self.gone = added(self.gone, self.counters.pop(member.index, {}))
+        self.rejected_before += self.rejected.pop(member.index, 0)
+
+
+@implementer(IGate)
+@frozen
+class SupervisorControl:
+    """
+    The running gate, as `IGate` documents it.
+
+    :ivar crew: the workers.
+    :ivar epochs: the epoch in force.
+    :ivar counts: what the supervisor counts: reloads.
+    :ivar changes: what it notices by itself.
+    :ivar audit: the audit log.
+    """
+
+    crew: Crew
+    epochs: Epochs
+    counts: Counts
+    changes: Changes
+    audit: AuditLog
+    _process: Process
+    _ledger: Ledger
+    _end: Callable[[], object]
+    _reactor: Any
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why it accepts no connections, in a few words, or None."""
+        return "draining" if self.epochs.is_draining else self.crew.not_ready
+
+    def status(self, selection: ConnectionSelection = NO_CONNECTIONS) -> Deferred[Status]:
+        """:returns: the state of all workers now."""
+        asked = self.crew.gather(
+            "status",
+            self._members,
+            after=selection.after,
+            limit=selection.limit,
+            server=selection.server,
+        )
+        return asked.addCallback(self._status, selection)
+
+    def _status(self, told: list[tuple[Member, Any]], selection: ConnectionSelection) -> Status:
+        answers = {
+            member.index: (value_of(Status, one["status"]), float(one["cpu_seconds"]))
+            for member, one in told
+            if not isinstance(one, Refused)
+        }
+        found = [status for status, _ in answers.values()]
+        for index, (status, _) in answers.items():
+            self._ledger.rejected[index] = status.service.rejected
+        if found:
+            size = len(self.crew.members)
+            whole = sum_status(
+                [_with_ids(status, index, size) for index, (status, _) in answers.items()],
+                selection,
+            )
+            self._ledger.service = whole.service
+        else:
+            whole = Status(
+                at=utc_now(),
+                service=self._without_workers(),
+                connections=(),
+                next=None,
+                rejections=(),
+            )
+        workers = tuple(self._worker(one, answers.get(one.index)) for one in self.crew.members)
+        return evolve(whole, service=self._service(whole.service, workers))
+
+    def _without_workers(self) -> ServiceStatus:
+        if self._ledger.service is not None:
+            return without_connections(self._ledger.service)
+        return ServiceStatus(
+            version=self._process.version,
+            pid=os.getpid(),
+            started=self._process.started,
+            uptime=0.0,
+            config=printable(self._process.config),
+            epoch=1,
+            epoch_age=0.0,
+            ready=False,
+            not_ready=None,
+            draining=False,
+            admitted=0,
+            handshakes=0,
+            rejected=0,
+            servers=(),
+            clients=(),
+            sandbox="off: no worker runs",
+            warnings=(),
+            last_reload=None,
+        )
+
+    def _service(self, service: ServiceStatus, workers: tuple[WorkerStatus, ...]) -> ServiceStatus:
+        why, clock, last = self.not_ready, self._reactor.seconds(), self.epochs.last
+        return evolve(
+            service,
+            pid=os.getpid(),
+            uptime=clock - self._process.began,
+            epoch=self.epochs.number,
+            epoch_age=clock - self.epochs.since,
+            ready=why is None,
+            not_ready=why,
+            draining=self.epochs.is_draining,
+            rejected=self._ledger.rejected_before + sum(self._ledger.rejected.values()),
+            last_reload=None if last is None else reload_status(last),
+            workers=workers,
+        )
+
+    def _worker(self, member: Member, told: tuple[Status, float] | None) -> WorkerStatus:
+        is_silent = member.channel is not None and self.crew.is_silent(member)
+        return WorkerStatus(
+            number=member.index + 1,
+            pid=member.pid,
+            state="silent" if is_silent and member.state == "running" else member.state,
+            uptime=None if member.channel is None else self._reactor.seconds() - member.since,
+            admitted=0 if told is None else told[0].service.admitted,
+            handshakes=0 if told is None else told[0].service.handshakes,
+            cpu_seconds=0.0 if told is None else told[1],
+            restarts=max(0, member.restarts),
+        )
+
+    def exposition(self) -> Deferred[tuple[str, bytes]]:
+        """:returns: the media type of the metrics, and the metrics."""
+        return self.crew.gather("exposition", self._members).addCallback(self._exposition)
+
+    def _exposition(self, told: list[tuple[Member, Any]]) -> tuple[str, bytes]:
+        families = {
+            member.index: families_of(one) for member, one in told if not isinstance(one, Refused)
+        }
+        for index, of_worker in families.items():
+            self._ledger.counters[index] = counters_of(of_worker)
+        silent = {
+            index: counted
+            for index, counted in self._ledger.counters.items()
+            if index not in families
+        }
+        gone = self._ledger.gone
+        for counted in silent.values():
+            gone = added(gone, counted)
+        by_number = {str(index + 1): one for index, one in families.items()}
+        summed = sum_metrics(by_number, gone, [*self._own(), *_of_this_process()])
+        return CONTENT_TYPE, generate_latest(_Made(summed))
+
+    def _own(self) -> list[Metric]:
+        restarts = CounterMetricFamily(
+            "mtlsgate_worker_restarts_total",
+            "Workers that were started in the place of one that ended.",
+            labels=("worker",),
+        )
+        for member in self.crew.members:
+            restarts.add_metric((str(member.index + 1),), max(0, member.restarts))
+        return [
+            GaugeMetricFamily(
+                "mtlsgate_workers",
+                "Workers that take connections at the moment.",
+                len(self.crew.running),
+            ),
+            restarts,
+            GaugeMetricFamily(
+                "mtlsgate_draining",
+                "Whether no connection is accepted because the gate ends.",
+                self.epochs.is_draining,
+            ),
+            *reload_metrics(
+                self.counts,
+                self.epochs.number,
+                self._reactor.seconds() - self.epochs.since,
+                self.epochs.last,
+            ),
+        ]
+
+    def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadStatus]:
+        """
+        Reload.
+
+        :returns: the result.
+        """
+        if not is_trial:
+            _log.info("reloading the configuration, asked for by {who}", who=loggable(who))
+            self._told("reload", who)
+        return self.epochs.reload(is_trial=is_trial).addCallback(reload_status)
+
+    def drain(self, who: str) -> None:
+        """Accept no more connections, wait for the others, and exit; twice is once."""
+        if not self.epochs.is_draining:
+            _log.info("draining, asked for by {who}", who=loggable(who))
+            self._told("drain", who)
+            self._end()
+
+    def _told(self, action: str, who: str) -> None:
+        self.audit.told(
+            OperatorAction(at=utc_now(), action=action, who=loggable(who), subject=None)
+        )
+        self.changes.happened()
+
+    def close(self, number: int, who: str) -> Deferred[bool]:
+        """
+        Close a connection.
+
+        :returns: whether it existed.
+        """
+        asked = self.crew.gather("close", self._members, number=number, who=who)
+        return asked.addCallback(lambda told: any(one is True for _, one in told))
+
+    def eject(self, sha256: str, who: str) -> Deferred[int]:
+        """
+        Close all connections of a client, by its leaf's fingerprint.
+
+        :returns: how many there were.
+        """
+        asked = self.crew.gather("eject", self._members, sha256=sha256, who=who)
+        return asked.addCallback(lambda told: sum(one for _, one in told if isinstance(one, int)))
+
+    def history(self) -> Deferred[HistoryStatus]:
+        """:returns: the last hour."""
+        return self.crew.gather("history", self._members).addCallback(
+            lambda told: sum_history(
+                utc_now(), [value_of(HistoryStatus, one) for one in _answers(told)]
+            )
+        )
+
+    def changed(self, after: int, seconds: float) -> Deferred[int]:
+        """:returns: fires with the number of changes so far, once that is another one."""
+        return ensureDeferred(self._changed(after, seconds))
+
+    async def _changed(self, after: int, seconds: float) -> int:
+        until = self._reactor.seconds() + seconds
+        while True:
+            told = await self.crew.gather("changed", self._members)
+            # An ended worker's are missing: that is another number, too.
+            number = self.changes.number + sum(map(int, _answers(told)))
+            if number != after or self._reactor.seconds() >= until:
+                return number
+            await deferLater(self._reactor, _LOOK_EVERY)
+
+    def periods(self) -> Deferred[tuple[PeriodStatus, ...]]:
+        """:returns: when certificates, pins and lists begin and end to count."""
+        return self._ask_one("periods").addCallback(
+            lambda told: tuple(value_of(PeriodStatus, one) for one in told)
+        )
+
+    def explain(
+        self, chain: tuple[Certificate, ...], server: str | None, at: datetime | None
+    ) -> Deferred[tuple[Told, ...]]:
+        """:returns: the verdicts of that server, or of all that judge their clients."""
+        moment = None if at is None else at.isoformat()
+        ders = [one.der.hex() for one in chain]
+        asked = self._ask_one("explain", chain=ders, server=server, at=moment)
+        return asked.addCallback(lambda told: tuple(map(Told, told)))
+
+    def rejected_leaf(self, id: int) -> Deferred[tuple[str, Certificate] | None]:
+        """:returns: the server and the leaf of one of the latest rejections, or None."""
+        own, index = divmod(id, len(self.crew.members))
+        asked = self.crew.gather("rejected_leaf", [self.crew.members[index]], id=own)
+        return asked.addCallback(lambda told: leaf_of(next(iter(_answers(told)), None)))
+
+    @property
+    def _members(self) -> list[Member]:
+        """Those that have connections."""
+        return [one for one in self.crew.members if one.state in ("running", "draining")]
+
+    def _ask_one(self, name: str, **values: object) -> Deferred[Any]:
+        """:returns: the answer of one worker; it fails with `WorkerGone` if there is none."""
+        if not self._members:
+            return fail(WorkerGone("no worker runs"))
+        return self._members[0].ask(name, **values)
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """:returns: what answers the questions of workers' protocols."""
+
+        def status(**values: Any) -> Deferred[Any]:
+            selection = ConnectionSelection(**values)
+            return self.status(selection).addCallback(lambda found: found.to_dict())
+
+        def exposition() -> Deferred[Any]:
+            return self.exposition().addCallback(lambda told: (told[0], told[1].decode()))
+
+        def reload(who: str, is_trial: bool) -> Deferred[Any]:
+            return self.reload(who, is_trial=is_trial).addCallback(lambda found: found.to_dict())
+
+        def rejected_leaf(id: int) -> Deferred[Any]:
+            return self.rejected_leaf(id).addCallback(
+                lambda found: None if found is None else (found[0], found[1].der.hex())
+            )
+
+        return {
+            "status": status,
+            "exposition": exposition,
+            "reload": reload,
+            "drain": self.drain,
+            "close": self.close,
+            "eject": self.eject,
+            "history": lambda: self.history().addCallback(lambda found: found.to_dict()),
+            "changed": self.changed,
+            "periods": lambda: self._ask_one("periods"),
+            "explain": lambda **values: self._ask_one("explain", **values),
+            "rejected_leaf": rejected_leaf,
+        }
+
+
+def _answers(told: list[tuple[Member, Any]]) -> list[Any]:
+    return [one for _, one in told if not isinstance(one, Refused)]
+
+
+def _with_ids(status: Status, index: int, size: int) -> Status:
+    """:returns: the same, with rejections that no other worker's are called like."""
+    return evolve(
+        status,
+        rejections=tuple(evolve(one, id=one.id * size + index) for one in status.rejections),
+    )
+
+
+@frozen
+class _Made(CollectorRegistry):
+    """Metrics that are there already."""
+
+    _families: list[Metric]
+
+    def collect(self) -> Any:
+        """:returns: the metrics."""
+        return iter(self._families)
+
+
+def _of_this_process() -> list[Metric]:
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return list(registry.collect())
+
+
+def process_of(config: str, reactor: Any) -> Process:
+    """:returns: what is known of this process, which starts now."""
+    return Process(
+        version=version("mtlsgate"), config=config, started=utc_now(), began=reactor.seconds()
+    )

@@ -1,0 +1,444 @@
+"""
+The workers, as the supervisor sees them: starts them, watches them, and starts others
+in their place.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredLock, TimeoutError, fail, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mtlsgate.errors import GateError
+from mtlsgate.workers.backoff import Backoff
+from mtlsgate.workers.board import Board
+from mtlsgate.workers.channel import Channel, Handler, Refused, WorkerGone, connect
+from mtlsgate.workers.spawning import Spawner
+
+_log = Logger("mtlsgate.workers")
+
+#: Seconds between two questions whether a worker is alive, and after how many of
+#: silence it is called silent, and ended.
+PING_EVERY, SILENT_AFTER, KILLED_AFTER = 5.0, 15.0, 60.0
+#: Seconds that a worker may take to begin.
+BEGIN_WITHIN = 300.0
+
+
+class InForce(Protocol):
+    """The epoch in force, for workers that start."""
+
+    @property
+    def lock(self) -> DeferredLock:
+        """Held while another epoch takes over, or a worker begins."""
+
+    def order(self, index: int, *, tells: bool) -> Mapping[str, Any]:
+        """:returns: what a new worker is told."""
+
+    @property
+    def files(self) -> int:
+        """A descriptor of the files of the epoch."""
+
+    @property
+    def sockets(self) -> Mapping[str, socket.socket]:
+        """The listening sockets, by their keys."""
+
+
+@define(eq=False)
+class Member:
+    """
+    One worker, which several processes may be one after the other.
+
+    :ivar index: which, from 0.
+    :ivar state: ``waiting``, ``starting``, ``running`` or ``draining``.
+    :ivar backoff: how long to wait before another start.
+    :ivar channel: to its process; None if there is none.
+    :ivar pid: of its process, once that is known.
+    :ivar since: when its process was started, in the clock's seconds.
+    :ivar restarts: how often another process was started.
+    :ivar number: of its process, to the spawner.
+    :ivar heard: when it last answered, in the clock's seconds.
+    :ivar is_asked: whether it has been asked since, and has not answered.
+    :ivar not_ready: why it cannot serve clients, as it said last, or None.
+    """
+
+    index: int
+    backoff: Backoff
+    state: str = "waiting"
+    channel: Channel | None = None
+    pid: int | None = None
+    since: float = 0.0
+    restarts: int = -1
+    number: int = 0
+    heard: float = 0.0
+    is_asked: bool = False
+    not_ready: str | None = None
+
+    @property
+    def name(self) -> str:
+        """As people know it."""
+        return f"worker {self.index + 1}"
+
+    def ask(self, name: str, **values: object) -> Deferred[Any]:
+        """:returns: the answer; it fails with `WorkerGone` if there is no process."""
+        if self.channel is None:
+            return fail(WorkerGone(f"{self.name} has no process"))
+        return self.channel.ask(name, **values)
+
+
+class Crew:
+    """
+    All workers.
+
+    :ivar members: by their indexes.
+    :ivar is_ending: whether nobody is replaced any more.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        board: Board,
+        reactor: Any,
+        relay: Callable[[str], object],
+        lost: Callable[[Member], object],
+    ) -> None:
+        """
+        :param relay: gets what workers log, in lines.
+        :param lost: called before a worker's process is forgotten.
+        """
+        self.members = [Member(index, Backoff(reactor.seconds)) for index in range(size)]
+        self.is_ending = False
+        self.spawner = Spawner(reactor, self._started, self._ended)
+        self._board = board
+        self._reactor = reactor
+        self._handlers: Mapping[str, Handler] = {}
+        self._relay = relay
+        self._lost = lost
+        self._in_force: InForce | None = None
+        self._all_ready: list[Deferred[None]] = []
+        self._waiting: list[Deferred[None]] = []
+        self._pinging = LoopingCall(self._ping)
+        self._pinging.clock = reactor
+
+    def start(
+        self, in_force: InForce, handlers: Mapping[str, Handler], orders: socket.socket
+    ) -> None:
+        """
+        :param in_force: the epoch in force, now and later.
+        :param handlers: answer the workers' questions.
+        :param orders: of the process that forks workers.
+        """
+        self._in_force, self._handlers = in_force, handlers
+        self.spawner.adopt(orders)
+        for member in self.members:
+            self._bring_up(member)
+        self._pinging.start(PING_EVERY, now=False)
+
+    # What they are.
+
+    @property
+    def running(self) -> list[Member]:
+        """Those that take connections."""
+        return [one for one in self.members if one.state == "running"]
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why none of them accepts connections, in a few words, or None."""
+        if any(one.restarts < 1 and one.state in ("starting", "waiting") for one in self.members):
+            looping = [one for one in self.members if one.backoff.is_looping]
+            return self.looping if looping and not self.running else "starting"
+        if not self.running:
+            return self.looping or "no worker runs"
+        said = [one.not_ready for one in self.running]
+        return said[0] if all(said) else None
+
+    @property
+    def looping(self) -> str | None:
+        """Which of them keep ending, in a few words, or None."""
+        names = [one.name for one in self.members if one.backoff.is_looping]
+        return f"{' and '.join(names)} cannot be kept running: see the log" if names else None
+
+    # One of them.
+
+    def _bring_up(self, member: Member) -> None:
+        if self.is_ending:
+            return
+        assert self._in_force is not None
+        self._in_force.lock.run(self._begin, member)
+
+    def _begin(self, member: Member) -> Deferred[None] | None:
+        if self.is_ending:
+            return None
+        assert self._in_force is not None
+        member.restarts += 1
+        member.state, member.since = "starting", self._reactor.seconds()
+        member.heard, member.pid = member.since, None
+        tells = member.index == 0 and member.restarts == 0
+        try:
+            channel = self._order(member, self._in_force.order(member.index, tells=tells))
+        except (WorkerGone, OSError) as error:
+            _log.error("{name} cannot be started: {why}", name=member.name, why=str(error))
+            self._later(member, had_run=False)
+            return None
+        for key, one in self._in_force.sockets.items():
+            channel.give(f"socket:{key}", one.fileno()).addErrback(_is_told_elsewhere)
+        begun = channel.ask("begin").addTimeout(BEGIN_WITHIN, self._reactor)
+        return begun.addCallbacks(
+            lambda _: self._runs(member), lambda failure: self._failed(member, failure)
+        )
+
+    def _order(self, member: Member, facts: Mapping[str, Any]) -> Channel:
+        """:raises WorkerGone: if no process can be started now."""
+        assert self._in_force is not None
+        ours, theirs = socket.socketpair()
+        log, their_log = socket.socketpair()
+        with theirs, their_log:
+            channel = Channel(self._handlers, lambda: self._gone(member, channel))
+            try:
+                member.number = self.spawner.order(
+                    "work",
+                    facts,
+                    (
+                        theirs.fileno(),
+                        their_log.fileno(),
+                        self._board.descriptor,
+                        self._in_force.files,
+                    ),
+                )
+            except BaseException:
+                ours.close()
+                log.close()
+                raise
+        member.channel = channel
+        connect(ours, channel, self._reactor)
+        log.setblocking(False)
+        with log:
+            self._reactor.adoptStreamConnection(log.fileno(), socket.AF_UNIX, _Relays(self._relay))
+        return channel
+
+    def _runs(self, member: Member) -> None:
+        member.state = "draining" if self.is_ending else "running"
+        member.backoff.runs()
+        self._ask_how(member)
+        if self.is_ending:
+            member.ask("drain").addErrback(_is_told_elsewhere)
+        if all(one.state == "running" for one in self.members):
+            ready, self._all_ready = self._all_ready, []
+            for waiting in ready:
+                waiting.callback(None)
+
+    def _failed(self, member: Member, failure: Failure) -> None:
+        if failure.check(Refused):
+            _log.error("{name} cannot begin: {why}", name=member.name, why=str(failure.value))
+        elif failure.check(TimeoutError):
+            _log.error("{name} does not begin", name=member.name)
+        if member.channel is not None:
+            self.kill(member)
+
+    def kill(self, member: Member) -> None:
+        """End a worker's process at once; another one takes its place."""
+        with suppress(WorkerGone):
+            self.spawner.kill(member.number)
+
+    def _started(self, number: int, process: int) -> None:
+        for member in self.members:
+            if member.number == number:
+                member.pid = process
+
+    def _ended(self, number: int, status: int) -> None:
+        for member in self.members:
+            if member.number == number and status != 0:
+                how = f"with status {status}" if status > 0 else f"by {_signal_name(-status)}"
+                _log.warn("{name} ended {how}", name=member.name, how=how)
+
+    def _gone(self, member: Member, channel: Channel) -> None:
+        """A worker's process has ended."""
+        if member.channel is not channel:
+            return
+        had_run = member.state in ("running", "draining")
+        self._lost(member)
+        member.channel, member.pid, member.state = None, None, "waiting"
+        self._board.clear(member.index)
+        if self.is_ending:
+            self._look_for_the_last()
+        else:
+            self._later(member, had_run=had_run)
+
+    def _later(self, member: Member, *, had_run: bool) -> None:
+        member.state = "waiting"
+        delay = member.backoff.died(had_run=had_run)
+        if delay:
+            _log.warn(
+                "{name} keeps ending: another one starts in {delay:.0f} s",
+                name=member.name,
+                delay=delay,
+            )
+        self._reactor.callLater(delay, self._bring_up, member)
+
+    # All of them.
+
+    def gather(
+        self, name: str, members: Iterable[Member] | None = None, **values: object
+    ) -> Deferred[list[tuple[Member, Any]]]:
+        """
+        Ask all that run.
+
+        :returns: the answers; a `Refused` is one, too.  Those that end before they
+            answer are left out.
+        """
+        asked = self.running if members is None else list(members)
+        found: dict[int, Any] = {}
+        done: Deferred[list[tuple[Member, Any]]] = Deferred()
+        left = len(asked)
+
+        def answered(value: Any, member: Member) -> None:
+            nonlocal left
+            left -= 1
+            if not isinstance(value, Failure):
+                found[member.index] = value
+            elif value.check(Refused):
+                found[member.index] = value.value
+            if not left:
+                done.callback([(one, found[one.index]) for one in asked if one.index in found])
+
+        if not asked:
+            return succeed([])
+        for member in asked:
+            member.ask(name, **values).addBoth(answered, member)
+        return done
+
+    def all_ready(self) -> Deferred[None]:
+        """:returns: fires when all of them run."""
+        if all(one.state == "running" for one in self.members):
+            return succeed(None)
+        waiting: Deferred[None] = Deferred()
+        self._all_ready.append(waiting)
+        return waiting
+
+    def drain(self) -> Deferred[None]:
+        """
+        Let all connections end, and the workers.
+
+        :returns: fires when no worker is left.
+        """
+        if not self.is_ending:
+            self.is_ending = True
+            for member in self.running:
+                member.state = "draining"
+                member.ask("drain").addErrback(_is_told_elsewhere)
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        self._look_for_the_last()
+        return waiting
+
+    def close_all(self) -> None:
+        """End all connections at once."""
+        for member in self.members:
+            if member.channel is not None:
+                member.ask("close_all").addErrback(_is_told_elsewhere)
+
+    def _look_for_the_last(self) -> None:
+        if any(one.channel is not None for one in self.members):
+            return
+        if self._pinging.running:
+            self._pinging.stop()
+        self.spawner.stop()
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.callback(None)
+
+    def _ping(self) -> None:
+        now = self._reactor.seconds()
+        for member in self.members:
+            if member.channel is None or member.state == "starting":
+                continue
+            silent = now - member.heard
+            if silent >= KILLED_AFTER:
+                _log.error(
+                    "{name} has not answered for {silent:.0f} s: it is ended",
+                    name=member.name,
+                    silent=silent,
+                )
+                self.kill(member)
+            elif not member.is_asked:
+                self._ask_how(member)
+
+    def _ask_how(self, member: Member) -> None:
+        assert member.channel is not None
+        member.is_asked = True
+        member.ask("ping").addBoth(self._heard, member, member.channel)
+
+    def _heard(self, said: object, member: Member, channel: Channel) -> None:
+        member.is_asked = False
+        if member.channel is channel:
+            member.heard = self._reactor.seconds()
+            member.not_ready = said if isinstance(said, str) else None
+
+    def is_silent(self, member: Member) -> bool:
+        """:returns: whether a worker has not answered for a while."""
+        silent: float = self._reactor.seconds() - member.heard
+        return silent >= SILENT_AFTER
+
+
+def _is_told_elsewhere(failure: Failure) -> None:
+    """What a worker's end means is in `Crew._gone`."""
+    if not failure.check(GateError):
+        _log.failure("a worker failed", failure=failure)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+class _Relays(Factory):
+    """Hands on what a worker logs."""
+
+    noisy = False
+
+    def __init__(self, relay: Callable[[str], object]) -> None:
+        self._relay = relay
+
+    def buildProtocol(self, _: object) -> TwistedProtocol:
+        """:returns: what hands on whole lines."""
+        return _Lines(self._relay)
+
+
+_CLOSED = Failure(ConnectionDone())
+
+
+@define(eq=False)
+class _Lines(TwistedProtocol):
+    """
+    :ivar _relay: gets whole lines.
+    :ivar _rest: the beginning of the next line.
+    """
+
+    _relay: Callable[[str], object]
+    _rest: bytearray = field(factory=bytearray)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Hand on the lines that are complete."""
+        self._rest += data
+        end = self._rest.rfind(b"\n") + 1
+        if end:
+            lines = bytes(self._rest[:end])
+            del self._rest[:end]
+            self._relay(lines.decode(errors="backslashreplace"))
+
+    def connectionLost(self, reason: Failure = _CLOSED) -> None:
+        """Hand on the rest, too."""
+        if self._rest:
+            self._relay(f"{self._rest.decode(errors='backslashreplace')}\n")

@@ -1,0 +1,282 @@
+"""
+A gate of several workers, with the real twistd and real sockets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+import socket
+import ssl
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.kits.programs import BIN, RunningGate, free_port, run
+from tests.kits.workers import COMMAND, WorkersGate, echoes, furnish, workers_gate
+
+pytestmark = pytest.mark.slow
+
+NOBODY = pwd.getpwnam("nobody").pw_uid
+
+
+def reload(running: RunningGate) -> str:
+    """:returns: the first line that says what came of it."""
+    running.process.send_signal(signal.SIGHUP)
+    return running.read_until("[mtlsgate.reloads#")
+
+
+def change(site: Path, before: str, after: str) -> None:
+    """Edit the configuration, in one step."""
+    config = site / "gate.hcl"
+    text = config.read_text()
+    assert before in text
+    beside = config.with_suffix(".new")
+    beside.write_text(text.replace(before, after))
+    beside.replace(config)
+
+
+def listens(port: int) -> bool:
+    """:returns: whether anybody listens there."""
+    with socket.socket() as trial:
+        return trial.connect_ex(("127.0.0.1", port)) == 0
+
+
+def metrics(here: WorkersGate) -> dict[str, float]:
+    """:returns: each sample that has no label but ``server`` and ``worker``."""
+    with socket.socket(socket.AF_UNIX) as asked:
+        asked.connect(str(here.site / "admin.sock"))
+        asked.sendall(b"GET /metrics HTTP/1.0\r\nHost: gate\r\n\r\n")
+        text = b"".join(iter(lambda: asked.recv(65536), b"")).partition(b"\r\n\r\n")[2]
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            found[sample.name + "".join(f" {one}" for one in sample.labels.values())] = sample.value
+    return found
+
+
+def test_one_gate_of_two_processes(demo: Path, tmp_path: Path) -> None:
+    """What the admin endpoint says is of all workers, and what it does reaches all."""
+    config = furnish(demo, tmp_path, 'audit { file = "audit.log" }')
+    with workers_gate(config) as here, ExitStack() as open_ones:
+        clients: list[ssl.SSLSocket] = []
+        # Whichever worker is free takes a connection: until both have one.
+        while len({one["admitted"] > 0 for one in here.workers()}) != 1 or not clients:
+            clients.append(open_ones.enter_context(here.connect()))
+            assert echoes(clients[-1])
+        status = here.remote.get("/status")
+        assert status["admitted"] == status["servers"][0]["admitted"] == len(clients)
+        assert sum(one["admitted"] for one in status["workers"]) == len(clients)
+        assert status["pid"] == here.running.process.pid
+        assert len({one["pid"] for one in status["workers"]}) == 2
+        numbers = [one["number"] for one in here.remote.connections()]
+        assert numbers == list(range(1, len(clients) + 1))
+        told = metrics(here)
+        assert told["mtlsgate_workers"] == 2
+        assert told["mtlsgate_live_connections demo"] == len(clients)
+        assert told["mtlsgate_admissions_total clients demo"] == len(clients)
+        assert {"process_open_fds 1", "process_open_fds 2", "process_open_fds supervisor"} <= set(
+            told
+        )
+        for number in numbers:
+            here.remote.post(f"/connections/{number}/close")
+        assert not any(map(echoes, clients))
+        status, text = run(BIN / "mtlsgate", "ctl", "status", "--config", config)
+        assert status == 0
+        assert "worker" in text
+        here.running.process.send_signal(signal.SIGTERM)
+        assert "Server Shut Down" in here.running.read_until("Server Shut Down")
+        assert here.running.process.wait(timeout=60) == 0
+    lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+    assert len({line["run"] for line in lines}) == 1
+    assert sorted(one["connection"] for one in lines if one["event"] == "admitted") == numbers
+
+
+def test_killed_workers_cost_only_their_own_connections(demo: Path, tmp_path: Path) -> None:
+    """Twenty of them, under load: nobody is refused, and what they counted is not lost."""
+    with workers_gate(furnish(demo, tmp_path)) as here:
+        is_over, served, refused = threading.Event(), list[int](), list[str]()
+
+        def come_and_go() -> None:
+            while not is_over.is_set():
+                try:
+                    with here.connect() as client:
+                        if echoes(client):
+                            served.append(1)
+                except ConnectionRefusedError as error:
+                    refused.append(repr(error))
+                except OSError:
+                    # It was a connection of the worker that was killed.
+                    continue
+
+        assert here.running.process.stdout is not None
+        # Nobody else reads the log meanwhile, and a full pipe would stop the gate.
+        reading = threading.Thread(target=here.running.process.stdout.read)
+        reading.start()
+        threads = [threading.Thread(target=come_and_go) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for number in range(20):
+            here.wait_for(lambda: all(one["state"] == "running" for one in here.workers()))
+            before = len(served)
+            here.kill(number % 2)
+            here.wait_for(lambda before=before: len(served) > before)  # type: ignore[misc]
+        here.wait_for(lambda: all(one["state"] == "running" for one in here.workers()))
+        is_over.set()
+        for thread in threads:
+            thread.join()
+        assert refused == []
+        told = metrics(here)
+        restarts = "mtlsgate_worker_restarts_total"
+        assert told[f"{restarts} 1"] + told[f"{restarts} 2"] == 20
+        assert sum(one["restarts"] for one in here.workers()) == 20
+        here.wait_for(lambda: here.remote.get("/status")["admitted"] == 0)
+        here.running.process.terminate()
+        reading.join()
+
+
+def test_a_reload_is_one_everywhere(demo: Path, tmp_path: Path) -> None:
+    """All workers take over, or none; and clients of all are judged again."""
+    with workers_gate(furnish(demo, tmp_path)) as here, ExitStack() as open_ones:
+        clients: list[ssl.SSLSocket] = []
+        while len({one["admitted"] > 0 for one in here.workers()}) != 1 or not clients:
+            clients.append(open_ones.enter_context(here.connect()))
+            assert echoes(clients[-1])
+        change(tmp_path, "admitted.crt", "missing.crt")
+        assert f"{tmp_path}/gate.hcl:" in reload(here.running)
+        assert "epoch 1 stays in force" in here.running.read_until("epoch")
+        assert all(map(echoes, clients))
+        # A worker that starts now runs the epoch in force, and not what the file says.
+        here.kill(0)
+        here.wait_for(lambda: here.workers()[0]["restarts"] == 1)
+        here.wait_for(lambda: all(one["state"] == "running" for one in here.workers()))
+        with here.connect() as another:
+            assert echoes(another)
+        change(tmp_path, "missing.crt", "not-pinned.crt")
+        told = here.remote.post("/reload", dry_run=1)
+        assert len(told["dropped"]) == here.remote.get("/status")["admitted"]
+        reload(here.running)
+        assert "epoch 2 is in force" in here.running.read_until("epoch 2")
+        here.wait_for(lambda: here.remote.get("/status")["admitted"] == 0)
+        assert not any(map(echoes, clients))
+        for _ in range(8):
+            with here.connect("not-pinned") as other:
+                assert echoes(other)
+            with here.connect() as rejected:
+                assert not echoes(rejected)
+        status = here.remote.get("/status")
+        assert (status["epoch"], status["last_reload"]["succeeded"]) == (2, True)
+
+
+def test_addresses_come_and_go_in_all_workers(demo: Path, tmp_path: Path) -> None:
+    """A reload binds and releases them."""
+    with workers_gate(furnish(demo, tmp_path)) as here:
+        first, second = here.running.port("demo"), free_port()
+        change(tmp_path, 'hosts = ["127.0.0.1:0"]', f'hosts = ["127.0.0.1:{second}"]')
+        reload(here.running)
+        here.running.read_until("epoch 2 is in force")
+        assert here.running.port("demo") == second
+        here.wait_for(lambda: not listens(first))
+        for _ in range(6):
+            with here.connect() as client:
+                assert echoes(client)
+
+
+def test_a_limit_is_that_of_all_workers(demo: Path, tmp_path: Path) -> None:
+    """However many come at once, and a killed worker gives back what it counted."""
+    settings = "max_connections_per_identity = 3\n"
+    with workers_gate(furnish(demo, tmp_path, settings)) as here, ExitStack() as open_ones:
+        found, clients = list[bool](), list[ssl.SSLSocket]()
+
+        def come() -> None:
+            client = open_ones.enter_context(here.connect())
+            clients.append(client)
+            found.append(echoes(client))
+
+        threads = [threading.Thread(target=come) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(found) == 3
+        busiest = max(here.workers(), key=lambda one: int(one["admitted"]))
+        here.kill(busiest["number"] - 1)
+        here.wait_for(lambda: all(one["state"] == "running" for one in here.workers()))
+        left = here.remote.get("/status")["admitted"]
+        for _ in range(3 - left):
+            come()
+        assert found[16:] == [True] * (3 - left)
+        come()
+        assert not found[-1]
+
+
+def test_workers_end_with_their_supervisor(demo: Path, tmp_path: Path) -> None:
+    """So that addresses do not stay taken by processes that nobody looks after."""
+    with workers_gate(furnish(demo, tmp_path, 'drain_timeout = "0s"\n')) as here:
+        pids = [one["pid"] for one in here.workers()]
+        port = here.running.port("demo")
+        here.running.process.kill()
+        here.running.process.wait()
+        here.wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+        with socket.socket() as bound:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(("127.0.0.1", port))
+
+
+def test_a_worker_that_is_told_to_end_drains_and_is_replaced(demo: Path, tmp_path: Path) -> None:
+    """SIGTERM to one worker costs no connection; another one starts when it has ended."""
+    with workers_gate(furnish(demo, tmp_path)) as here, ExitStack() as open_ones:
+        clients: list[ssl.SSLSocket] = []
+        while here.workers()[0]["admitted"] == 0:
+            clients.append(open_ones.enter_context(here.connect()))
+            assert echoes(clients[-1])
+        here.kill(0, signal.SIGTERM)
+        assert all(map(echoes, clients))
+        for client in clients:
+            client.close()
+        here.wait_for(lambda: here.workers()[0]["restarts"] == 1)
+
+
+def test_the_audit_log_is_rotated_everywhere(demo: Path, tmp_path: Path) -> None:
+    """SIGUSR1 reaches all workers."""
+    config = furnish(demo, tmp_path, 'audit { file = "audit.log" }')
+    with workers_gate(config) as here:
+        audit = tmp_path / "audit.log"
+        audit.rename(tmp_path / "audit.log.1")
+        here.running.process.send_signal(signal.SIGUSR1)
+        for worker in ("worker 1", "worker 2"):
+            here.running.read_until(f"[{worker} mtlsgate.audit#info] the audit log goes on")
+        for _ in range(6):
+            with here.connect() as client:
+                assert echoes(client)
+        assert audit.read_text().count('"event":"admitted"') == 6
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_keys_that_only_root_may_read(demo: Path) -> None:
+    """Workers start, and reload, after privileges were dropped."""
+    # Not where pytest keeps things: others may not look there.
+    with TemporaryDirectory() as name:
+        site = Path(name)
+        config = furnish(demo, site)
+        for path in site.iterdir():
+            path.chmod(0o600)
+        site.chmod(0o755)
+        with workers_gate(config, (*COMMAND, "--uid=nobody")) as here:
+            users = Path(f"/proc/{here.workers()[0]['pid']}/status").read_text()
+            assert f"Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}\n" in users
+            (site / "admitted.crt").write_bytes((site / "not-pinned.crt").read_bytes())
+            reload(here.running)
+            here.running.read_until("epoch 2 is in force")
+            here.kill(0)
+            here.wait_for(lambda: here.workers()[0]["restarts"] == 1)
+            here.wait_for(lambda: all(one["state"] == "running" for one in here.workers()))
+            for _ in range(4):
+                with here.connect("not-pinned") as client:
+                    assert echoes(client)
