@@ -243,6 +243,18 @@ class TlsTransport(NegotiatedStream):
 
     def _encrypt(self) -> None:
         """Encrypt what was written, and send it."""
+        size = self._seal()
+        if size:
+            assert self._engine is not None
+            self.send(self._engine.outgoing(size))
+            self.make_producer_wait()
+
+    def _seal(self) -> int:
+        """
+        Encrypt what was written.
+
+        :returns: how many bytes that were; 0 if TLS failed.
+        """
         engine = self._engine
         assert engine is not None
         data = self._written[0] if len(self._written) == 1 else b"".join(self._written)
@@ -252,9 +264,8 @@ class TlsTransport(NegotiatedStream):
             engine.write(data)
         except SSL.Error as error:
             self.tls_failed(error)
-            return
-        self.send(engine.outgoing(len(data)))
-        self.make_producer_wait()
+            return 0
+        return len(data)
 
     def doWrite(self) -> Exception | None:
         """Encrypt what was written since the last turn, and send."""
@@ -303,15 +314,14 @@ class TlsTransport(NegotiatedStream):
             self._finish()
 
     def _end_writing(self) -> None:
-        """Send close_notify."""
-        if self._written:
-            self._encrypt()
+        """Send what was written and close_notify, together."""
+        size = self._seal() if self._written else 0
         if self._is_written:
             return
         self._is_written = True
         assert self._engine is not None
         self._engine.close()
-        self.send(self._engine.outgoing())
+        self.send(self._engine.outgoing(size))
         if self._is_read:
             self._finish()
 

@@ -54,6 +54,7 @@ class GateConnection(Protocol):
 
     unsent: int
 
+    def write(self, data: bytes) -> None: ...
     def write_at_once(self, data: bytes) -> None: ...
     def keep_below(self, size: int) -> None: ...
     def registerProducer(self, producer: object, streaming: bool) -> None: ...
@@ -272,10 +273,11 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
         """End the connection when everything is sent.  Nothing is received any more."""
         if self._is_closing:
             return
-        self._flush()
-        if self._is_closing:
-            return
         self._is_closing = True
+        self._stop_flushing()
+        if self._written:
+            # It goes out together with close_notify.
+            self.transport.write(self._taken())
         self._end_writing()
         self._timer = self._clock.callLater(CLOSE_TIMEOUT, self._too_late)
         self.transport.loseConnection()
@@ -353,7 +355,7 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
         if self._written_size >= FLUSH_SIZE:
             self._flush()
         elif not self._is_receiving and self._flushing is None:
-            self._flushing = self._loop.call_soon(self._flush)
+            self._flushing = self._loop.call_soon(self._flush_in_turn)
         if not self._is_full and self.get_write_buffer_size() > self._high:
             self._look_if_full()
 
@@ -361,16 +363,25 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
         """Write all of it."""
         self.write(b"".join(list_of_data))
 
-    def _flush(self) -> None:
-        """Pass what was written to the connection."""
-        self._stop_flushing()
+    def _flush_in_turn(self) -> None:
+        self._flushing = None
+        self._flush()
+
+    def _taken(self) -> bytes:
+        """:returns: what was written, which is not kept any longer."""
         written = self._written
-        if not written:
-            return
         data = written[0] if len(written) == 1 else b"".join(written)
         written.clear()
         self._written_size = 0
-        self.transport.write_at_once(data)
+        return data
+
+    def _flush(self) -> None:
+        """Pass what was written to the connection."""
+        if self._flushing is not None:
+            self._stop_flushing()
+        if not self._written:
+            return
+        self.transport.write_at_once(self._taken())
         if self._is_full or self.transport.unsent > self._high:
             self._look_if_full()
 

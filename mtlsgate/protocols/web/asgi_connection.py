@@ -21,9 +21,11 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.http11 import Request
 
+from mtlsgate.http.authority import Asked
 from mtlsgate.http.bodies import MalformedMessage
 from mtlsgate.http.checks import check
 from mtlsgate.http.deadline import Deadline
+from mtlsgate.http.fields import Line
 from mtlsgate.http.limits import HttpLimits
 from mtlsgate.http.reading import RequestHead, head_of
 from mtlsgate.http.refusal import Refusal, own_response
@@ -90,6 +92,9 @@ class AsgiConnection(HttpToolsProtocol):
     :ivar _is_over: whether nothing more is read.
     :ivar _is_slow: whether the client took nothing when its time limit began.
     :ivar _deadline: the client's time limit.
+    :ivar _is_timed: whether that runs.
+    :ivar _known: the parts of the last head that was checked, the head itself, and what it
+        asks for: many clients ask for the same again and again.
     """
 
     _gate_client: HttpClient
@@ -101,6 +106,8 @@ class AsgiConnection(HttpToolsProtocol):
     _refusal: Refusal | None = None
     _is_over = False
     _is_slow = False
+    _is_timed = True
+    _known: tuple[object, RequestHead, Asked] | None = None
 
     def __init__(self, server: AsgiOwner, loop: AbstractEventLoop) -> None:
         super().__init__(server.config, server.state, server.app_state, loop)
@@ -140,6 +147,10 @@ class AsgiConnection(HttpToolsProtocol):
             return
         self._head_size += len(data)
         super().data_received(data)
+        if self._reading is None and self._is_answering and not self._is_timed:
+            # The usual case: a whole request came, of a client that reads.
+            self._stage = HttpStage.BUSY
+            return
         if self._reading is HttpStage.HEAD and self._head_size > self._limits.head_size:
             self._refuse(self._too_long())
         self._time()
@@ -174,16 +185,12 @@ class AsgiConnection(HttpToolsProtocol):
         :raises Refusal: if the request is refused.
         :raises MalformedMessage: if its framing is ambiguous.
         """
-        url, lines = self.url, self.headers
-        size = len(url) + sum([len(name) + len(value) + _LINE for name, value in lines])
-        if size > self._limits.head_size:
-            raise self._too_long()
-        version = _VERSIONS.get(self.parser.get_http_version())
-        if version is None:
-            raise Refusal(400, "the request line is malformed")
-        head = self._head = head_of(self.parser.get_method(), url, version, lines)
-        name, serves = self._gate_client.server_name, self._server.serves
-        asked = check(head, name, serves, self._limits)
+        url, lines, parser = self.url, self.headers, self.parser
+        said = (parser.get_method(), url, parser.get_http_version(), *lines)
+        if self._known is None or self._known[0] != said:
+            self._known = None
+            self._known = said, *self._checked(url, lines)
+        _, self._head, asked = self._known
         if len(self.tasks) >= self._server.max_requests:
             raise Refusal(503, "as many requests as max_requests allows are underway")
         if asked.target != url:
@@ -193,6 +200,22 @@ class AsgiConnection(HttpToolsProtocol):
                 (b"host", asked.authority),
                 *(line for line in lines if line[0] != b"host"),
             ]
+
+    def _checked(self, url: bytes, lines: list[Line]) -> tuple[RequestHead, Asked]:
+        """
+        :returns: the head, and what it asks for.
+        :raises Refusal: if the request is refused.
+        :raises MalformedMessage: if its framing is ambiguous.
+        """
+        size = len(url) + sum([len(name) + len(value) + _LINE for name, value in lines])
+        if size > self._limits.head_size:
+            raise self._too_long()
+        version = _VERSIONS.get(self.parser.get_http_version())
+        if version is None:
+            raise Refusal(400, "the request line is malformed")
+        head = self._head = head_of(self.parser.get_method(), url, version, lines)
+        name, serves = self._gate_client.server_name, self._server.serves
+        return head, check(head, name, serves, self._limits)
 
     def on_body(self, body: bytes) -> None:
         """
@@ -213,9 +236,12 @@ class AsgiConnection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """A response is complete."""
+        """A response is complete.  uvicorn gives the client time for the next request."""
         super().on_response_complete()
-        self._time()
+        if self._reading is None and not self._is_timed and not self._is_answering:
+            self._stage = HttpStage.IDLE
+        else:
+            self._time()
 
     def handle_websocket_upgrade(self) -> None:
         """From now on the connection speaks WebSocket."""
@@ -307,8 +333,13 @@ class AsgiConnection(HttpToolsProtocol):
         before, self._stage = self._stage, self._next_stage()
         was_slow, self._is_slow = self._is_slow, self.flow.write_paused
         stage, limits = self._stage, self._limits
-        if (stage, self._is_slow) == (before, was_slow) and stage is not HttpStage.BODY:
+        if (
+            (stage, self._is_slow) == (before, was_slow)
+            and stage is not HttpStage.BODY
+            and (self._is_timed or stage is HttpStage.BUSY)
+        ):
             return
+        self._is_timed = stage is not HttpStage.BUSY or self._is_slow
         if stage is HttpStage.ENDED:
             # The transport has a limit of its own for that.
             self._deadline.within(None)

@@ -8,8 +8,10 @@ https://asgi.readthedocs.io/en/latest/specs/tls.html
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.interfaces import ITlsFacts, IVerifiedPeer
 
 #: The numbers that TLS has for its versions.
@@ -47,13 +49,17 @@ def extensions(peer: IVerifiedPeer | None, tls: ITlsFacts | None) -> dict[str, M
 
 def tls_extension(peer: IVerifiedPeer | None, tls: ITlsFacts) -> dict[str, Any]:
     """:returns: the extension ``tls``: the client's chain is the verified path."""
-    own = tls.certificate
-    path = () if peer is None else peer.certificates
+    own = None if tls.certificate is None else (tls.certificate,)
     return {
-        "server_cert": None if own is None else own.pem.decode("ascii"),
-        "client_cert_chain": tuple(one.pem.decode("ascii") for one in path),
+        "server_cert": None if own is None else _pem(own)[0],
+        "client_cert_chain": () if peer is None else _pem(peer.certificates),
         "client_cert_name": None if peer is None else peer.subject,
         "client_cert_error": None,
         "tls_version": _VERSIONS.get(tls.tls_version),
         "cipher_suite": _CIPHERS.get(tls.cipher),
     }
+
+
+@lru_cache(maxsize=256)
+def _pem(path: tuple[Certificate, ...]) -> tuple[str, ...]:
+    return tuple(one.pem.decode("ascii") for one in path)
