@@ -4,6 +4,7 @@ When the gate runs in its sandbox, what it allows, and what a reload cannot have
 
 from __future__ import annotations
 
+import mimetypes
 import shutil
 import signal
 import sys
@@ -182,6 +183,8 @@ def test_what_python_reads_is_not_everything() -> None:
     read, listed = python_directories()
     assert not {Path("/"), Path("/etc"), Path.home(), Path.cwd()} & set(read)
     assert not {Path("/"), Path("/etc")} & set(listed)
+    # Python fails if one of these is there and cannot be read: a reload may import it.
+    assert set(map(Path, mimetypes.knownfiles)) <= set(read)
 
 
 # Entering it
