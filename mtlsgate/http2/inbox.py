@@ -70,6 +70,10 @@ class Inbox:
             raise MalformedRequest("the body is shorter than Content-Length")
         self._trailers = trailers
 
+    def end_unread(self) -> None:
+        """The end came of a request that nobody reads any more."""
+        self.ended = True
+
     def pause(self) -> None:
         """Pass nothing on for now."""
         self.paused = True

@@ -129,6 +129,11 @@ class Http2Stream:
 
         :raises MalformedRequest: if it is not, by its own length.
         """
+        if self._exchange is None and self._tunnel is None:
+            # It was answered before it was complete.
+            self._inbox.end_unread()
+            self._end_if_due()
+            return
         self._inbox.put_end(trailers)
         if self._tunnel is None:
             self._pass_end()
@@ -344,29 +349,37 @@ class Http2Stream:
         if self._exchange is not None:
             self._exchange.client_slow(slow)
 
+    @property
+    def _is_answered(self) -> bool:
+        """Whether both the exchange and the response are over."""
+        return self._exchange is None and self._outbox.closed
+
     def _end_if_due(self) -> None:
-        """End, if both the exchange and the response are over."""
-        if self._over or self._exchange is not None or not self._outbox.closed:
+        """End, if the request is over as well."""
+        if self._over or not self._is_answered:
             return
         if self._inbox.ended:
             self._carrier.session.answered(self.number)
             self._end()
         else:
-            # RFC 9113, 8.1: the rest of the request is not wanted.
-            self.reset(ErrorCodes.NO_ERROR)
+            # The rest of the request is not wanted.  RFC 9113, 8.1, would reset the stream at
+            # once; but a client that is sending, as curl 7.88, then forgets the response.
+            self._time.linger()
 
     # Time limits.
 
     def _wait(self) -> None:
         """Begin the time anew that the client has for the next piece of the body."""
-        if not self._over:
+        if not (self._over or self._is_answered):
             inbox = self._inbox
             done = inbox.ended or inbox.paused or self._expecting or self._tunnel is not None
             self._time.wait_for_body(self._exchange is not None and not done)
 
     def _late(self) -> None:
         limits = self._carrier.limits
-        if self._time.is_stalled:
+        if self._is_answered:
+            self.reset(ErrorCodes.NO_ERROR)
+        elif self._time.is_stalled:
             cause = f"the client took nothing for {limits.send_timeout:g} s"
             self.lose(cause, Failure(TimeoutError(cause)))
             self.reset(ErrorCodes.CANCEL)

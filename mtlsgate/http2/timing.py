@@ -14,6 +14,8 @@ from mtlsgate.http.limits import HttpLimits
 #: Bytes that a client has to take before its time begins anew: byte by byte it could keep a
 #: response, and a connection to a target, for ever.
 PROGRESS = 16 * 1024
+#: Seconds for a client to read the response to a request that it has not sent in full.
+_LINGER = 2.0
 
 
 class StreamTime:
@@ -47,6 +49,10 @@ class StreamTime:
         if not self.is_stalled:
             self.is_stalled, self._taken = True, 0
             self._limit(self._limits.send_timeout)
+
+    def linger(self) -> None:
+        """The client has to end its request, or the stream."""
+        self._limit(_LINGER)
 
     def took(self, size: int) -> bool:
         """:returns: whether the client took enough to be given more time."""
