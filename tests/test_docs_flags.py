@@ -17,6 +17,8 @@ from attrs import frozen
 from mtlsgate.load.epoch import load
 from tests.kits.docs import DOCS, make_files, sections
 
+pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its docs")
+
 CLIENT = """
 client "app" {
   hosts  = ["127.0.0.1:0"]
