@@ -86,8 +86,8 @@ def postgresql(directory: Path) -> Iterator[Path]:
 
 
 def test_psql_works_with_certificates(directory: Path, keys: Keys, postgresql: Path) -> None:
-    """Debian's own psql, with certificates and verify-full.  Without a certificate, and
-    without TLS, it says what is wrong."""
+    """Debian's own psql, with certificates and verify-full; and TLS at once.  Without a
+    certificate, and without TLS, it says what is wrong."""
     target = {"sql": f'target = "unix:{postgresql}"'}
     with proxy(directory, target, 'starttls = "postgres"') as gate:
         where = (
@@ -100,6 +100,13 @@ def test_psql_works_with_certificates(directory: Path, keys: Keys, postgresql: P
             bounds = f"ssl_min_protocol_version={version} ssl_max_protocol_version={version}"
             found = run(*psql, f"{where} sslmode=verify-full {certificate} {bounds}")
             assert found == (0, "42\n")
+        # As libpq 17 does with sslnegotiation=direct.
+        direct = run(
+            program("openssl"), "s_client", "-connect", f"127.0.0.1:{gate.port('sql')}",
+            "-alpn", "postgresql", "-CAfile", directory / "ca.crt",
+            "-cert", directory / "client.crt", "-key", directory / "client.key",
+        )  # fmt: skip
+        assert "ALPN protocol: postgresql" in direct[1]
         nothing = f"sslcert={directory}/none sslkey={directory}/none"
         status, output = run(*psql, f"{where} sslmode=verify-full {nothing}")
         assert status != 0
