@@ -14,15 +14,26 @@ from prometheus_client.samples import Sample
 
 from mtlsgate.observe.recent_rejections import KEPT
 from mtlsgate.observe.status import (
+    ClientGateStatus,
     ConnectionSelection,
     HistoryStatus,
     ServerHistory,
+    ServerStatus,
     ServiceStatus,
     Status,
+    TargetStatus,
 )
 
 #: Gauges that count something, so that the sum of all workers' is meant.
-_SUMMED = frozenset({"mtlsgate_live_connections", "mtlsgate_handshakes_in_progress"})
+_SUMMED = frozenset(
+    {
+        "mtlsgate_live_connections",
+        "mtlsgate_handshakes_in_progress",
+        "mtlsgate_target_connections",
+    }
+)
+#: What is counted from the start on.
+_COUNTED = ("counter", "histogram", "summary")
 #: Of each process by itself.
 _OF_PROCESS = "process_"
 
@@ -40,7 +51,7 @@ def counters_of(families: Iterable[Metric]) -> Counted:
     return {
         _key(sample): sample.value
         for family in families
-        if family.type in ("counter", "histogram") and not family.name.startswith(_OF_PROCESS)
+        if family.type in _COUNTED and not family.name.startswith(_OF_PROCESS)
         for sample in family.samples
     }
 
@@ -98,7 +109,7 @@ def _merge(family: Metric, number: str, samples: Counted) -> None:
             samples[sample.name, (*_key(sample)[1], ("worker", number))] = sample.value
             continue
         key = _key(sample)
-        is_sum = family.type in ("counter", "histogram") or family.name in _SUMMED
+        is_sum = family.type in _COUNTED or family.name in _SUMMED
         before = samples.get(key)
         if before is None:
             samples[key] = sample.value
@@ -153,6 +164,8 @@ def sum_status(found: Sequence[Status], selection: ConnectionSelection) -> Statu
 
 
 def _sum_service(found: Sequence[ServiceStatus]) -> ServiceStatus:
+    servers = [server for service in found for server in service.servers]
+    clients = [client for service in found for client in service.clients]
     by_name: dict[str, tuple[int, int]] = {}
     for service in found:
         for server in service.servers:
@@ -164,9 +177,58 @@ def _sum_service(found: Sequence[ServiceStatus]) -> ServiceStatus:
         handshakes=sum(one.handshakes for one in found),
         rejected=sum(one.rejected for one in found),
         servers=tuple(
-            evolve(server, admitted=by_name[server.name][0], handshakes=by_name[server.name][1])
+            evolve(
+                server,
+                admitted=by_name[server.name][0],
+                handshakes=by_name[server.name][1],
+                targets=_sum_targets(server.targets, _targets_of(server.name, servers)),
+            )
             for server in found[0].servers
         ),
+        clients=tuple(
+            evolve(client, targets=_sum_targets(client.targets, _targets_of(client.name, clients)))
+            for client in found[0].clients
+        ),
+    )
+
+
+def _targets_of(
+    name: str, found: Iterable[ServerStatus | ClientGateStatus]
+) -> Mapping[str, list[TargetStatus]]:
+    """:returns: what each worker knows of the targets of a server, by their addresses."""
+    by_address: dict[str, list[TargetStatus]] = {}
+    for one in found:
+        if one.name == name:
+            for target in one.targets:
+                by_address.setdefault(target.address, []).append(target)
+    return by_address
+
+
+def _sum_targets(
+    targets: Iterable[TargetStatus], found: Mapping[str, list[TargetStatus]]
+) -> tuple[TargetStatus, ...]:
+    return tuple(sum_target(found[one.address]) for one in targets)
+
+
+def sum_target(found: Sequence[TargetStatus]) -> TargetStatus:
+    """
+    :param found: what each worker knows of a target.
+    :returns: the same in one: it is up if a worker that tried it found it up.
+    """
+    known = [one for one in found if one.is_known] or found
+    up = any(one.up for one in known)
+    down_since = [one.down_since for one in found if one.down_since is not None]
+    return evolve(
+        found[0],
+        up=up,
+        is_known=any(one.is_known for one in found),
+        down_since=None if up else min(down_since, default=None),
+        last_error=next((one.last_error for one in found if one.last_error is not None), None),
+        last_dial=next((one.last_dial for one in found if one.last_dial is not None), None),
+        dials=sum(one.dials for one in found),
+        seconds_dialling=sum(one.seconds_dialling for one in found),
+        failures=sum(one.failures for one in found),
+        in_use=sum(one.in_use for one in found),
     )
 
 
