@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from mtlsgate.testing import Version
 from tests.kits.aio import Loop, running
 from tests.kits.gate import VERSIONS, Log, logging
 from tests.kits.http import HttpGate, HttpLog, observe, stop_observing
 from tests.kits.pki import Site, site
+
+# How long an example takes says something of the machine, and nothing of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(params=VERSIONS)

@@ -333,7 +333,7 @@ def reference(pattern: str) -> re.Pattern[str]:
     other=AUTHORITIES,
     value=st.lists(SEGMENTS, max_size=8),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_as_a_regular_expression_has_it(
     front: str, pattern: list[str], other: str, value: list[str]
 ) -> None:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mtlsgate.admission import (
@@ -321,7 +321,6 @@ def holds(one: Rule, of: Path) -> bool:
 
 
 @given(rules=st.lists(RULES, max_size=5), of=PATHS)
-@settings(deadline=None)
 def test_as_the_design_says(rules: list[Rule], of: Path) -> None:
     """A client is admitted if and only if a rule holds, by the first that does."""
     expected = next((one.name for one in rules if holds(one, of)), None)
@@ -330,7 +329,6 @@ def test_as_the_design_says(rules: list[Rule], of: Path) -> None:
 
 
 @given(rules=st.lists(RULES, max_size=4), more=RULES, of=PATHS, data=st.data())
-@settings(deadline=None)
 def test_rules_only_add(rules: list[Rule], more: Rule, of: Path, data: st.DataObject) -> None:
     """One more rule, anywhere, rejects nobody who was admitted without it."""
     at = data.draw(st.integers(0, len(rules)))
@@ -339,7 +337,6 @@ def test_rules_only_add(rules: list[Rule], more: Rule, of: Path, data: st.DataOb
 
 
 @given(rules=st.lists(RULES, max_size=5), of=PATHS, data=st.data())
-@settings(deadline=None)
 def test_the_order_of_rules_changes_only_the_name(
     rules: list[Rule], of: Path, data: st.DataObject
 ) -> None:

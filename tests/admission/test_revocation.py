@@ -634,7 +634,7 @@ class TestParse:
             parse_crls(bad)
 
     @given(st.data())
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     def test_whatever_the_bytes_nobody_is_let_in(self, data: st.DataObject) -> None:
         """Whatever the bytes: lists or a one-line error, and a changed list
         never lets anybody in."""
@@ -834,7 +834,7 @@ def _shaped(shape: tuple[int, int, int, bool]) -> RevocationList:
 
 @pytest.mark.slow
 @given(st.lists(_SHAPES, max_size=5), st.randoms())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_revocation_only_ever_restricts(
     shapes: list[tuple[int, int, int, bool]], random: Any
 ) -> None:

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 from attrs import frozen
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mtlsgate.admission import AdmissionPolicy, Admitted, Path, Rejection, Rule, policy
@@ -87,7 +87,6 @@ def written_and_had(draw: st.DrawFn, attribute: str) -> tuple[str, Any]:
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
 @given(data=st.data())
-@settings(deadline=None)
 def test_what_matches_is_found(attribute: str, data: st.DataObject) -> None:
     """Of a value and a clause that it satisfies, whatever the pattern."""
     text, value = data.draw(written_and_had(attribute))
@@ -141,7 +140,6 @@ def texts(drawn: list[tuple[str, Any]]) -> list[str]:
 
 @pytest.mark.slow
 @given(drawn=clauses_and_leaf())
-@settings(deadline=None)
 def test_nothing_that_allows_is_left_out(
     drawn: tuple[list[list[Condition]], dict[str, tuple[Any, ...]]],
 ) -> None:
@@ -176,7 +174,6 @@ def test_of_equal_reasons_the_first_is_told() -> None:
 
 
 @given(rules=FILES, of=PATHS, deny=CONDITIONS, data=st.data())
-@settings(deadline=None)
 def test_verdicts_do_not_depend_on_it(
     rules: list[Rule], of: Path, deny: list[Condition], data: st.DataObject
 ) -> None:
@@ -200,7 +197,6 @@ def test_verdicts_do_not_depend_on_it(
 
 
 @given(rules=FILES, of=PATHS, among=st.data())
-@settings(deadline=None)
 def test_hopes_among_some(rules: list[Rule], of: Path, among: st.DataObject) -> None:
     """Asked of some CAs, the hopes are those of all but for the other CAs."""
     one = AdmissionPolicy(tuple(rules))

@@ -9,7 +9,7 @@ from itertools import combinations_with_replacement
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mtlsgate.admission import AdmissionPolicy, Path, Rule
@@ -124,7 +124,6 @@ def test_no_hope_for_the_unfit_and_the_denied() -> None:
 
 
 @given(rules=FILES, more=RULES, of=PATHS, deny=CONDITIONS, data=st.data())
-@settings(deadline=None)
 def test_a_rule_more_rejects_nobody(
     rules: list[Rule], more: Rule, of: Path, deny: list[Condition], data: st.DataObject
 ) -> None:
@@ -134,7 +133,6 @@ def test_a_rule_more_rejects_nobody(
 
 
 @given(rules=FILES.filter(bool), of=PATHS, deny=CONDITIONS, more=CONDITIONS, data=st.data())
-@settings(deadline=None)
 def test_a_deny_more_admits_nobody(
     rules: list[Rule],
     of: Path,
@@ -152,7 +150,6 @@ def test_a_deny_more_admits_nobody(
 
 
 @given(rules=FILES, of=PATHS, deny=CONDITIONS, data=st.data())
-@settings(deadline=None)
 def test_the_order_of_rules_does_not_matter(
     rules: list[Rule], of: Path, deny: list[Condition], data: st.DataObject
 ) -> None:
@@ -163,7 +160,6 @@ def test_the_order_of_rules_does_not_matter(
 
 
 @given(rules=FILES, of=PATHS, deny=CONDITIONS)
-@settings(deadline=None)
 def test_rules_are_judged_each_for_itself(
     rules: list[Rule], of: Path, deny: list[Condition]
 ) -> None:
@@ -174,7 +170,6 @@ def test_rules_are_judged_each_for_itself(
 
 
 @given(rules=FILES, of=PATHS, deny=CONDITIONS)
-@settings(deadline=None)
 def test_hope_is_reasonable(rules: list[Rule], of: Path, deny: list[Condition]) -> None:
     """No CA twice, and none for who is denied."""
     found = tuple(AdmissionPolicy(tuple(rules), tuple(deny)).hopes(of, NOW))

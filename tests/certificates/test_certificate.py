@@ -90,7 +90,7 @@ def test_names_and_purposes() -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_whatever_the_bytes_a_field_is_read_or_unreadable(data: st.DataObject) -> None:
     """Whatever the bytes: each field is read, or says that it cannot be."""
     whole = bytearray(view(data.draw(st.sampled_from(EVERY))).der)

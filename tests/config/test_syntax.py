@@ -607,7 +607,7 @@ def sound(data: bytes) -> None:
         assert problem.isprintable()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_any_bytes(data: bytes) -> None:
     """Any bytes are a body, or located errors inside the file."""
@@ -622,7 +622,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
 def test_any_pieces(text: str) -> None:
     """Any sequence of what HCL is made of is a body, or located errors inside the file."""
@@ -630,7 +630,7 @@ def test_any_pieces(text: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.tuples(

@@ -336,7 +336,6 @@ TestCounting = Counting.TestCase
 TestCounting.settings = settings(
     max_examples=60,
     stateful_step_count=40,
-    deadline=None,
     # With low limits few connections stay for the other steps to work on.
     suppress_health_check=[HealthCheck.filter_too_much],
 )

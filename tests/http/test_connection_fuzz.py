@@ -88,7 +88,7 @@ class StubbornServer(Server):
 
 
 @given(st.lists(ACTS, max_size=40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_happens_in_whatever_order(acts: list[object]) -> None:
     """Nothing is raised; there is one exchange at a time, and each comes to one end; when the
     connection is lost, nothing of it is left."""

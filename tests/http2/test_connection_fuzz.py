@@ -155,7 +155,7 @@ def do(client: Speaker, server: Stubborns, act: Any) -> None:
             client.connection.dataReceived(client.settings(INITIAL_WINDOW_SIZE=3))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(acts=st.lists(ACTS, max_size=40))
 def test_whatever_happens_every_exchange_ends_once(acts: list[Any]) -> None:
     """Nothing raises, nothing is told to an exchange that is over, and nothing is left."""

@@ -305,7 +305,7 @@ def test_no_text_makes_another_line(tmp_path_factory: pytest.TempPathFactory, te
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=16)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(names, st.lists(st.text(st.characters(max_codepoint=127), max_size=300), max_size=12))
 def test_no_certificate_makes_another_line(
     tmp_path_factory: pytest.TempPathFactory, name: str, alternatives: list[str]

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 
@@ -158,7 +158,6 @@ def test_a_write_of_nothing_is_an_error(path: Path) -> None:
     file.close()
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.integers(0, 12), st.sampled_from([FULL, BROKEN])), max_size=40),
     st.integers(1, 30),

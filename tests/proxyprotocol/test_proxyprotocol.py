@@ -533,7 +533,6 @@ def split(data: bytes, seed: int) -> list[bytes]:
     return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
-@settings(deadline=None)
 @given(pairs, vectors, st.booleans(), st.binary(max_size=20), st.integers())
 def test_round_trip(
     ends: tuple[IPv4Address, IPv4Address] | tuple[IPv6Address, IPv6Address],
@@ -559,7 +558,7 @@ def test_round_trip(
 
 
 @pytest.mark.slow
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.one_of(
         st.binary(max_size=200),

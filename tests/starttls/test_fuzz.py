@@ -35,7 +35,6 @@ PIECES = st.lists(st.binary(min_size=1, max_size=40) | WORDS, min_size=1, max_si
 NAMES = st.sampled_from(sorted(DIALECTS))
 
 
-@settings(deadline=None)
 @given(NAMES, PIECES)
 def test_every_exchange_ends_or_waits(name: str, pieces: list[bytes]) -> None:
     """Nothing raises; an outcome is told in one line; TLS begins only with bytes that came
@@ -52,7 +51,7 @@ def test_every_exchange_ends_or_waits(name: str, pieces: list[bytes]) -> None:
             return
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(NAMES, PIECES)
 def test_every_exchange_is_bounded(name: str, pieces: list[bytes]) -> None:
     """Whoever goes on saying the same is refused in the end, or begins TLS."""
@@ -66,7 +65,6 @@ def test_every_exchange_is_bounded(name: str, pieces: list[bytes]) -> None:
     raise AssertionError("it never ends")
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["smtp", "imap"]), st.binary(min_size=1, max_size=200) | WORDS, st.data())
 def test_a_greeting_does_not_depend_on_its_pieces(
     name: str, data: bytes, draw: st.DataObject

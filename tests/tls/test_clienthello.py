@@ -310,7 +310,7 @@ class TestAgainstOpenSSL:
                     accepted += compare(record(message(changed)))
         assert accepted >= 12
 
-    @settings(deadline=None, max_examples=100)
+    @settings(max_examples=100)
     @given(
         st.sampled_from([real_hello(name, v) for name in NAMES[:4] for v in ("1.2", "1.3")]),
         st.lists(st.integers(0, 1600), max_size=12),

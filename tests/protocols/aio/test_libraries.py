@@ -226,7 +226,9 @@ def at_once(talk: Callable[[], Awaitable[Any]], number: int = 5) -> list[Any]:
 
 
 @pytest.mark.parametrize("version", [("--tls-max", "1.2"), ("--tlsv1.3",)], ids=["1.2", "1.3"])
-def test_aiohttp(site: Path, running: RunningGate, version: tuple[str, ...]) -> None:
+def test_aiohttp_works_behind_the_gate(
+    site: Path, running: RunningGate, version: tuple[str, ...]
+) -> None:
     """curl, with a body that takes many reads."""
     body = site / "body"
     body.write_bytes(bytes(1_000_000))
@@ -243,7 +245,9 @@ def test_aiohttp(site: Path, running: RunningGate, version: tuple[str, ...]) -> 
 
 
 @VERSIONS
-def test_websockets(site: Path, running: RunningGate, version: ssl.TLSVersion) -> None:
+def test_websockets_works_behind_the_gate(
+    site: Path, running: RunningGate, version: ssl.TLSVersion
+) -> None:
     async def talk() -> str:
         url = f"wss://localhost:{running.port('of_websockets')}/"
         async with websockets.connect(url, ssl=context(site, version), proxy=None) as socket:
@@ -266,7 +270,9 @@ class Raw(CodecBase):
 
 
 @VERSIONS
-def test_grpclib(site: Path, running: RunningGate, version: ssl.TLSVersion) -> None:
+def test_grpclib_works_behind_the_gate(
+    site: Path, running: RunningGate, version: ssl.TLSVersion
+) -> None:
     port = running.port("of_grpclib")
 
     async def talk() -> bytes:
@@ -311,7 +317,9 @@ async def plaintext(port: int, tls: ssl.SSLContext) -> AsyncIterator[int]:
 
 
 @VERSIONS
-def test_asyncssh(site: Path, running: RunningGate, version: ssl.TLSVersion) -> None:
+def test_asyncssh_works_behind_the_gate(
+    site: Path, running: RunningGate, version: ssl.TLSVersion
+) -> None:
     """SSH inside TLS."""
 
     async def talk() -> str:
