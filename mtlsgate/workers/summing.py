@@ -186,7 +186,12 @@ def _sum_service(found: Sequence[ServiceStatus]) -> ServiceStatus:
             for server in found[0].servers
         ),
         clients=tuple(
-            evolve(client, targets=_sum_targets(client.targets, _targets_of(client.name, clients)))
+            evolve(
+                client,
+                connected=sum(one.connected for one in clients if one.name == client.name),
+                dialling=sum(one.dialling for one in clients if one.name == client.name),
+                targets=_sum_targets(client.targets, _targets_of(client.name, clients)),
+            )
             for client in found[0].clients
         ),
     )
@@ -258,4 +263,5 @@ def without_connections(service: ServiceStatus) -> ServiceStatus:
         admitted=0,
         handshakes=0,
         servers=tuple(evolve(one, admitted=0, handshakes=0) for one in service.servers),
+        clients=tuple(evolve(one, connected=0, dialling=0) for one in service.clients),
     )
