@@ -18,8 +18,9 @@ from zope.interface import implementer
 
 _log = Logger("mtlsgate.listening")
 
-#: The most connections that are accepted in one turn of the reactor.
-_MANY = 64
+#: The most connections that are accepted in one turn of the reactor: by a process that
+#: has the socket for itself, and by one that shares it.  The latter leaves others theirs.
+MANY, FEW = 64, 1
 
 #: The most connections that are accepted when a listener closes.
 _MOST_WAITING = 4096
@@ -102,12 +103,15 @@ class Listener:
         acceptor: Acceptor,
         reactor: Any,
         pressure: Pressure | None = None,
+        most: int = MANY,
     ) -> None:
         """
         :param bound: the socket; it belongs to the listener from now on.
         :param reactor: watches the socket.
         :param pressure: may pause and resume the listener.
+        :param most: connections that it accepts in one turn of the reactor.
         """
+        self._most = most
         self.key = key
         self.acceptor = acceptor
         self.bound = bound
@@ -179,7 +183,7 @@ class Listener:
 
     def doRead(self) -> None:
         """Accept waiting connections, but not too many: others need their turn."""
-        for _ in range(_MANY):
+        for _ in range(self._most):
             if not self._is_reading or not self._accept():
                 return
 

@@ -142,14 +142,23 @@ class Control:
 
         :returns: how many there were.
         """
+        count = self.eject_untold(sha256, who)
+        if count:
+            self._told("eject", who, f"the client with the certificate {sha256}")
+        return count
+
+    def eject_untold(self, sha256: str, who: str) -> int:
+        """
+        `eject`, but the audit log is told by somebody else.
+
+        :returns: how many connections there were.
+        """
         connections = [one for one in self._registry if one.admission is not None]
         # A certificate whose signature is coded in another way is the same client's.
         identities = {
             one.identity for one in connections if (peer := _peer(one)) and peer.sha256 == sha256
         }
         found = [one for one in connections if one.identity in identities]
-        if found:
-            self._told("eject", who, f"the client with the certificate {sha256}")
         for one in found:
             self._close(one, who)
         return len(found)

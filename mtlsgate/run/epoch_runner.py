@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from mtlsgate.clientgate.entrance import ClientEntrance
 from mtlsgate.errors import GateError
 from mtlsgate.gate.entrance import Entrance
-from mtlsgate.gate.listener import Acceptor, BoundSocket, Listener
+from mtlsgate.gate.listener import MANY, Acceptor, BoundSocket, Listener
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.overview import describe, describe_client
@@ -66,6 +66,7 @@ class EpochRunner:
         *,
         number: int = 1,
         tells: bool = True,
+        accepts: int = MANY,
     ) -> None:
         """
         :param bound: the sockets that `bind` made for the first epoch.
@@ -75,7 +76,9 @@ class EpochRunner:
         :param followers: other parts that change with the epoch.
         :param number: the first epoch's.
         :param tells: whether it logs what an epoch has and where it listens.
+        :param accepts: how many connections each listener accepts in one turn.
         """
+        self._accepts = accepts
         self.epoch = epoch
         self.number = number
         self._tells = tells
@@ -147,7 +150,7 @@ class EpochRunner:
 
     def _listener(self, key: str, bound: BoundSocket, entrance: AnyEntrance) -> Listener:
         """:raises ListenError: if the reactor cannot watch the socket."""
-        listener = Listener(key, bound, entrance, self._reactor, self._descriptors)
+        listener = Listener(key, bound, entrance, self._reactor, self._descriptors, self._accepts)
         try:
             listener.startListening()
         except OSError as error:

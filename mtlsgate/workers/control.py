@@ -271,9 +271,9 @@ class SupervisorControl:
             self._told("drain", who)
             self._end()
 
-    def _told(self, action: str, who: str) -> None:
+    def _told(self, action: str, who: str, subject: str | None = None) -> None:
         self.audit.told(
-            OperatorAction(at=utc_now(), action=action, who=loggable(who), subject=None)
+            OperatorAction(at=utc_now(), action=action, who=loggable(who), subject=subject)
         )
         self.changes.happened()
 
@@ -293,7 +293,14 @@ class SupervisorControl:
         :returns: how many there were.
         """
         asked = self.crew.gather("eject", self._members, sha256=sha256, who=who)
-        return asked.addCallback(lambda told: sum(one for _, one in told if isinstance(one, int)))
+
+        def count(told: list[tuple[Member, Any]]) -> int:
+            found = sum(map(int, _answers(told)))
+            if found:
+                self._told("eject", who, f"the client with the certificate {sha256}")
+            return found
+
+        return asked.addCallback(count)
 
     def history(self) -> Deferred[HistoryStatus]:
         """:returns: the last hour."""

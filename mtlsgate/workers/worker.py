@@ -26,7 +26,7 @@ from mtlsgate.clock import utc_now
 from mtlsgate.config import model
 from mtlsgate.errors import START, GateError
 from mtlsgate.gate.coroutines import later
-from mtlsgate.gate.listener import BoundSocket
+from mtlsgate.gate.listener import FEW, BoundSocket
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.addresses import Address, HostError
 from mtlsgate.load.epoch import Epoch, Loading, no_collection
@@ -291,6 +291,7 @@ class Worker:
             [ObserversFollower(self.observers)],
             number=order.epoch,
             tells=order.tells,
+            accepts=FEW,
         )
         self._loader = loader
         self._reactor = reactor
@@ -338,7 +339,7 @@ class Worker:
             "status": self._status,
             "exposition": self._exposition,
             "close": self._control.close,
-            "eject": self._control.eject,
+            "eject": self._control.eject_untold,
             "history": lambda: self._control.history().to_dict(),
             "periods": self._periods,
             "explain": self._explain,
