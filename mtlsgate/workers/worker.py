@@ -32,6 +32,7 @@ from mtlsgate.load.addresses import Address, HostError
 from mtlsgate.load.epoch import Epoch, Loading, no_collection
 from mtlsgate.load.file_state import Stamp
 from mtlsgate.load.snapshot import Snapshot
+from mtlsgate.load.state import KeptDocuments
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.changes import Changes
 from mtlsgate.observe.counts import Counts
@@ -41,6 +42,7 @@ from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.observe.log_stream import PlainStream
 from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
+from mtlsgate.observe.owner import NOBODY_ELSE
 from mtlsgate.observe.recent_rejections import RecentRejections
 from mtlsgate.observe.status import ConnectionSelection
 from mtlsgate.run.control import Control
@@ -58,7 +60,7 @@ from mtlsgate.run.names import configured_names
 from mtlsgate.run.preparing import discard, needs_preparing, prepare
 from mtlsgate.run.reactor_lag import ReactorLag
 from mtlsgate.run.reloading import Reloader, dropped_by
-from mtlsgate.run.sandbox import Sandbox, choose_sandbox
+from mtlsgate.run.sandbox import Sandbox, choose_sandbox, make_directories
 from mtlsgate.run.sandbox_rights import Allowed, home_of
 from mtlsgate.run.service import GateService
 from mtlsgate.run.signals import SignalService
@@ -169,6 +171,7 @@ class WorkerLoader:
         self.seen: dict[Path, Stamp] = {}
         self._names = names
         self._states = TargetStates()
+        self._kept = KeptDocuments()
 
     def load(self, files: int) -> Epoch:
         """
@@ -185,12 +188,14 @@ class WorkerLoader:
                 gate=lambda: self.remote,
                 source=source,
                 target_states=self._states,
+                kept=self._kept,
             )
             return loading.epoch()
 
 
 def _sandbox(epoch: Epoch, loader: WorkerLoader) -> Sandbox:
     """:raises GateError: if there is to be one, and the kernel has none."""
+    make_directories(epoch, NOBODY_ELSE)
     allowed = Allowed.by(epoch.reach, loader.seen, (), home_of(os.geteuid()))
     return Sandbox(choose_sandbox(epoch, None), allowed)
 

@@ -15,7 +15,7 @@ from OpenSSL import SSL
 from mtlsgate.clock import utc_now
 from mtlsgate.testing import Version
 from tests.kits.ocsp import response, with_responder
-from tests.kits.programs import gate, program, run
+from tests.kits.programs import RunningGate, gate, program, run
 from tests.kits.proxy import Keys, TlsSocket
 from tests.kits.revocation import crl, der
 
@@ -63,16 +63,27 @@ def documents() -> Iterator[tuple[int, list[bytes]]]:
         thread.join()
 
 
-def test_a_revoked_client_is_ejected(tmp_path: Path, documents: tuple[int, list[bytes]]) -> None:
+def said(running: RunningGate, text: str) -> str:
+    """:returns: a line that holds the text, whether or not it was read already."""
+    before = next((line for line in running.lines if text in line), None)
+    return before or running.read_until(text)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_revoked_client_is_ejected(
+    tmp_path: Path, documents: tuple[int, list[bytes]], processes: int
+) -> None:
     """From the first list to the one that revokes a connected client, and a restart without
-    the server."""
+    the server; with one process, and with several."""
     port, served = documents
     keys = Keys.write(tmp_path)
     served.append(der(crl(keys.authority, now=utc_now(), number=1)))
     config = tmp_path / "gate.hcl"
-    config.write_text(CONFIG.format(port=port))
+    settings = f"settings {{\n  workers = {processes}\n}}\n"
+    config.write_text(settings + CONFIG.format(port=port))
     with gate(config) as running:
-        running.read_until("/fleet.crl: server door: rule fleet: CRL of CN=Proxy test CA added")
+        for _ in range(processes):
+            running.read_until("/fleet.crl: server door: rule fleet: CRL of CN=Proxy test CA added")
         with TlsSocket(running.port("door"), keys) as client:
             client.send(b"hello")
             assert client.receive() == b"hello"
@@ -80,8 +91,7 @@ def test_a_revoked_client_is_ejected(tmp_path: Path, documents: tuple[int, list[
             running.process.send_signal(signal.SIGHUP)
             assert "no_longer_admitted: revoked: " in running.read_until(": closed ")
             assert client.ending() != "data"
-        if not any("CRL of CN=Proxy test CA replaced" in line for line in running.lines):
-            running.read_until("CRL of CN=Proxy test CA replaced")
+        said(running, "CRL of CN=Proxy test CA replaced")
         running.stop()
     (kept,) = (tmp_path / "state").iterdir()
     served.append(b"nothing")
@@ -89,8 +99,8 @@ def test_a_revoked_client_is_ejected(tmp_path: Path, documents: tuple[int, list[
         revoked = pytest.raises(SSL.Error, match="certificate revoked")
         with TlsSocket(running.port("door"), keys) as client, revoked:
             client.receive()
-        assert ": revoked: " in running.read_until(": rejected ")
-        assert "what came is neither PEM" in running.read_until("no revocation list from")
+        assert ": revoked: " in said(running, ": rejected ")
+        assert "what came is neither PEM" in said(running, "no revocation list from")
     assert kept.read_bytes() == served[1]
 
 
