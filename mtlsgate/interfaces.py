@@ -253,7 +253,7 @@ class IGate(Interface):
     def status(selection: Any = ...) -> Any:
         """
         :param selection: which connections to include, a
-            `mtlsgate.observe.status.ConnectionSelection`; by default none.
+            `mtlsgate.observe.connection_status.ConnectionSelection`; by default none.
         :returns: the gate's state now, a `mtlsgate.observe.status.Status`.
         """
 
@@ -263,7 +263,7 @@ class IGate(Interface):
     def history() -> Any:
         """
         :returns: how many clients came in each minute of the last hour, a
-            `mtlsgate.observe.status.HistoryStatus`.
+            `mtlsgate.observe.server_status.HistoryStatus`.
         """
 
     def changed(after: int, seconds: float) -> Any:
@@ -277,7 +277,7 @@ class IGate(Interface):
     def periods() -> Any:
         """
         :returns: a Deferred with the periods in which certificates, pins and revocation lists
-            count, a tuple of `mtlsgate.observe.status.PeriodStatus`.
+            count, a tuple of `mtlsgate.observe.server_status.PeriodStatus`.
         """
 
     def explain(chain: Any, server: Any, at: Any) -> Any:
@@ -291,7 +291,7 @@ class IGate(Interface):
 
     def rejected_leaf(id: int) -> Any:
         """
-        :param id: of a `mtlsgate.observe.status.RejectionStatus`.
+        :param id: of a `mtlsgate.observe.connection_status.RejectionStatus`.
         :returns: the server's name and the leaf; None if it is not remembered.
         """
 

@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 from attrs import frozen
 
-from mtlsgate.observe.status import StatusValue
+from mtlsgate.observe.status_value import StatusValue
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"

@@ -19,15 +19,11 @@ from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.parsing import parse_certificates
 from mtlsgate.config.fields import parse_instant
 from mtlsgate.errors import CredentialError
+from mtlsgate.observe.connection_status import MOST_CONNECTIONS, ConnectionSelection
 from mtlsgate.observe.explanation import Explanation
 from mtlsgate.observe.human_log import pin_block
-from mtlsgate.observe.status import (
-    MOST_CONNECTIONS,
-    ConnectionSelection,
-    PeriodStatus,
-    ReloadStatus,
-    Status,
-)
+from mtlsgate.observe.server_status import PeriodStatus
+from mtlsgate.observe.status import ReloadStatus, Status
 from mtlsgate.text import quoted
 
 #: Seconds that a request for changes may wait.

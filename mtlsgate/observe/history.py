@@ -11,7 +11,7 @@ from datetime import datetime
 from attrs import define
 
 from mtlsgate.gate.events import AdmittedConnection, ClosedConnection, RejectedConnection, Reload
-from mtlsgate.observe.status import HistoryStatus, ServerHistory
+from mtlsgate.observe.server_status import HistoryStatus, ServerHistory
 from mtlsgate.text import printable
 
 #: How many minutes are remembered, the current one included.

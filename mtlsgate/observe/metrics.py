@@ -26,7 +26,8 @@ from prometheus_client.registry import Collector
 from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
 from mtlsgate.observe.counts import ConfiguredNames, Counts, Durations
-from mtlsgate.observe.status import FetchStatus, TargetStatus
+from mtlsgate.observe.server_status import TargetStatus
+from mtlsgate.observe.status import FetchStatus
 from mtlsgate.observe.target_metrics import target_metrics
 from mtlsgate.tls.contexts import openssl_version
 

@@ -13,9 +13,9 @@ from attrs import evolve, frozen
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.server_names import canonical
 from mtlsgate.gate.events import AdmittedConnection, ClosedConnection, RejectedConnection, Reload
+from mtlsgate.observe.connection_status import PresentedLeaf, RejectionStatus
 from mtlsgate.observe.human_log import is_pinnable, pin_block
 from mtlsgate.observe.leaf_names import issuer_of, read, subject_of
-from mtlsgate.observe.status import PresentedLeaf, RejectionStatus
 from mtlsgate.peer import address_text
 from mtlsgate.text import cut, printable
 

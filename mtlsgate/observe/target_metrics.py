@@ -13,7 +13,7 @@ from prometheus_client.core import (
     SummaryMetricFamily,
 )
 
-from mtlsgate.observe.status import TargetStatus
+from mtlsgate.observe.server_status import TargetStatus
 
 _LABELS = ("server", "target")
 

@@ -19,16 +19,11 @@ from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.events import OperatorAction
 from mtlsgate.gate.registry import Registry
 from mtlsgate.interfaces import IGate
+from mtlsgate.observe.connection_status import NO_CONNECTIONS, ConnectionSelection
 from mtlsgate.observe.explanation import Explanation, explaining
 from mtlsgate.observe.metrics import CONTENT_TYPE, Metrics
-from mtlsgate.observe.status import (
-    NO_CONNECTIONS,
-    ConnectionSelection,
-    HistoryStatus,
-    PeriodStatus,
-    ReloadStatus,
-    Status,
-)
+from mtlsgate.observe.server_status import HistoryStatus, PeriodStatus
+from mtlsgate.observe.status import ReloadStatus, Status
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause
 from mtlsgate.run.service import GateService

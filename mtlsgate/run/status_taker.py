@@ -22,25 +22,21 @@ from mtlsgate.load.expiry import Expiry, Kind
 from mtlsgate.load.overview import describe_rule
 from mtlsgate.load.readiness import all_backends, backends_of
 from mtlsgate.load.timeline import Period, periods_of
+from mtlsgate.observe.connection_status import NO_CONNECTIONS, ConnectionSelection, ConnectionStatus
 from mtlsgate.observe.counts import Durations
 from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.observe.metrics import Expiring, ServiceState
-from mtlsgate.observe.status import (
-    NO_CONNECTIONS,
+from mtlsgate.observe.server_status import (
     CertificateStatus,
     ClientGateStatus,
-    ConnectionSelection,
-    ConnectionStatus,
     DeadlineStatus,
     LimitStatus,
     PeriodStatus,
-    ReloadStatus,
     RuleStatus,
     ServerStatus,
-    ServiceStatus,
-    Status,
     TargetStatus,
 )
+from mtlsgate.observe.status import ReloadStatus, ServiceStatus, Status
 from mtlsgate.peer import address_text
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.names import configured_names

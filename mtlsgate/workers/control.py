@@ -24,19 +24,12 @@ from mtlsgate.gate.events import OperatorAction
 from mtlsgate.interfaces import IGate
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.changes import Changes
+from mtlsgate.observe.connection_status import NO_CONNECTIONS, ConnectionSelection
 from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.metrics import CONTENT_TYPE, reload_metrics
-from mtlsgate.observe.status import (
-    NO_CONNECTIONS,
-    ConnectionSelection,
-    HistoryStatus,
-    PeriodStatus,
-    ReloadStatus,
-    ServiceStatus,
-    Status,
-    WorkerStatus,
-    value_of,
-)
+from mtlsgate.observe.server_status import HistoryStatus, PeriodStatus
+from mtlsgate.observe.status import ReloadStatus, ServiceStatus, Status, WorkerStatus
+from mtlsgate.observe.status_value import value_of
 from mtlsgate.run.status_taker import Process, reload_status
 from mtlsgate.text import loggable, printable
 from mtlsgate.workers.channel import Handler, Refused, WorkerGone

@@ -14,15 +14,10 @@ from zope.interface import implementer
 
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.interfaces import IGate
-from mtlsgate.observe.status import (
-    NO_CONNECTIONS,
-    ConnectionSelection,
-    HistoryStatus,
-    PeriodStatus,
-    ReloadStatus,
-    Status,
-    value_of,
-)
+from mtlsgate.observe.connection_status import NO_CONNECTIONS, ConnectionSelection
+from mtlsgate.observe.server_status import HistoryStatus, PeriodStatus
+from mtlsgate.observe.status import ReloadStatus, Status
+from mtlsgate.observe.status_value import value_of
 from mtlsgate.workers.channel import Channel
 
 _log = Logger("mtlsgate.workers")

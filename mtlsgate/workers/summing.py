@@ -12,17 +12,16 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from mtlsgate.observe.connection_status import ConnectionSelection
 from mtlsgate.observe.recent_rejections import KEPT
-from mtlsgate.observe.status import (
+from mtlsgate.observe.server_status import (
     ClientGateStatus,
-    ConnectionSelection,
     HistoryStatus,
     ServerHistory,
     ServerStatus,
-    ServiceStatus,
-    Status,
     TargetStatus,
 )
+from mtlsgate.observe.status import ServiceStatus, Status
 
 #: Gauges that count something, so that the sum of all workers' is meant.
 _SUMMED = frozenset(

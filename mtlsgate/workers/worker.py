@@ -35,6 +35,7 @@ from mtlsgate.load.snapshot import Snapshot
 from mtlsgate.load.state import KeptDocuments
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.changes import Changes
+from mtlsgate.observe.connection_status import ConnectionSelection
 from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.event_log import EventLog, LogOutput, Turns
 from mtlsgate.observe.history import History
@@ -44,7 +45,6 @@ from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
 from mtlsgate.observe.owner import NOBODY_ELSE
 from mtlsgate.observe.recent_rejections import RecentRejections
-from mtlsgate.observe.status import ConnectionSelection
 from mtlsgate.run.control import Control
 from mtlsgate.run.deadline_watch import DeadlineWatch
 from mtlsgate.run.download import Downloader, why_not

@@ -10,7 +10,8 @@ import attrs
 import pytest
 
 from mtlsgate.admin.routes import ALL_ROUTES
-from mtlsgate.observe import status
+from mtlsgate.observe import connection_status, server_status, status
+from mtlsgate.observe.status_value import StatusValue
 from tests.kits.docs import DOCS
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its docs")
@@ -27,23 +28,23 @@ def sections() -> dict[str, str]:
     [
         ("Status", status.ServiceStatus),
         ("A worker", status.WorkerStatus),
-        ("A server", status.ServerStatus),
-        ("A target", status.TargetStatus),
-        ("A client gate", status.ClientGateStatus),
-        ("A rule", status.RuleStatus),
-        ("A certificate", status.CertificateStatus),
-        ("A deadline", status.DeadlineStatus),
-        ("Limits", status.LimitStatus),
-        ("Connections", status.ConnectionStatus),
-        ("Rejections", status.RejectionStatus),
-        ("A leaf", status.PresentedLeaf),
-        ("History", status.HistoryStatus),
-        ("History of a server", status.ServerHistory),
-        ("Periods", status.PeriodStatus),
+        ("A server", server_status.ServerStatus),
+        ("A target", server_status.TargetStatus),
+        ("A client gate", server_status.ClientGateStatus),
+        ("A rule", server_status.RuleStatus),
+        ("A certificate", server_status.CertificateStatus),
+        ("A deadline", server_status.DeadlineStatus),
+        ("Limits", server_status.LimitStatus),
+        ("Connections", connection_status.ConnectionStatus),
+        ("Rejections", connection_status.RejectionStatus),
+        ("A leaf", connection_status.PresentedLeaf),
+        ("History", server_status.HistoryStatus),
+        ("History of a server", server_status.ServerHistory),
+        ("Periods", server_status.PeriodStatus),
         ("Reload", status.ReloadStatus),
     ],
 )
-def test_every_field_is_described(heading: str, facts: type[status.StatusValue]) -> None:
+def test_every_field_is_described(heading: str, facts: type[StatusValue]) -> None:
     """Each field, under its heading; and no others, in a table."""
     text = sections()[heading]
     names = {one.name for one in attrs.fields(facts)}

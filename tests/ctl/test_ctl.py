@@ -327,7 +327,7 @@ class InMemory(Remote):
         object.__setattr__(self, "running", running)
 
     def get(self, path: str, **query: object) -> Any:
-        from mtlsgate.observe.status import ConnectionSelection
+        from mtlsgate.observe.connection_status import ConnectionSelection
 
         found = self.running.control.status(ConnectionSelection()).to_dict()  # type: ignore[attr-defined]
         answers = {

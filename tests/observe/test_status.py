@@ -23,8 +23,8 @@ from mtlsgate.gate.events import RejectedConnection, Reload
 from mtlsgate.gate.terms import Terms
 from mtlsgate.interfaces import IGate
 from mtlsgate.load.epoch import load
+from mtlsgate.observe.connection_status import ConnectionSelection
 from mtlsgate.observe.recent_rejections import KEPT, RecentRejections
-from mtlsgate.observe.status import ConnectionSelection
 from mtlsgate.reasons import Reason
 from mtlsgate.run.control import GateHandle
 from mtlsgate.testing import Authority, Version, self_signed

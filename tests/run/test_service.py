@@ -14,7 +14,7 @@ from twisted.logger import ILogObserver, LogEvent, capturedLogs, globalLogPublis
 from mtlsgate.gate.events import Reload
 from mtlsgate.gate.listener import BoundSocket
 from mtlsgate.load.addresses import Address, HostError
-from mtlsgate.observe.status import ConnectionSelection
+from mtlsgate.observe.connection_status import ConnectionSelection
 from mtlsgate.protocols.echo import Echo
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Client, Version

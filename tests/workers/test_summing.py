@@ -9,14 +9,10 @@ from pathlib import Path
 from attrs import evolve
 from prometheus_client.core import GaugeMetricFamily
 
-from mtlsgate.observe.status import (
-    NO_CONNECTIONS,
-    ConnectionSelection,
-    HistoryStatus,
-    ServerHistory,
-    Status,
-    value_of,
-)
+from mtlsgate.observe.connection_status import NO_CONNECTIONS, ConnectionSelection
+from mtlsgate.observe.server_status import HistoryStatus, ServerHistory
+from mtlsgate.observe.status import Status
+from mtlsgate.observe.status_value import value_of
 from mtlsgate.workers.summing import (
     added,
     counters_of,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from attrs import evolve
 
-from mtlsgate.observe.status import TargetStatus
+from mtlsgate.observe.server_status import TargetStatus
 from mtlsgate.observe.target_metrics import target_metrics
 from mtlsgate.workers.summing import counters_of, sum_metrics, sum_target
 
