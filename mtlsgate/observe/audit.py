@@ -7,20 +7,13 @@ so that no line can be forged or broken, or be longer than `MAX_LINE`.
 
 from __future__ import annotations
 
-import json
-from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from secrets import token_hex
 
-from attrs import frozen
 from twisted.logger import Logger
 
-from mtlsgate.certificates.alternative_names import AlternativeNames
-from mtlsgate.certificates.certificate import MAX_REMEMBERED, UNPARSABLE, Certificate
-from mtlsgate.certificates.server_names import canonical
 from mtlsgate.clock import utc_now
 from mtlsgate.config import model
 from mtlsgate.errors import ConfigError, Problem
@@ -31,10 +24,12 @@ from mtlsgate.gate.events import (
     RejectedConnection,
     Reload,
 )
+from mtlsgate.observe.capped import Capped, encode
+from mtlsgate.observe.leaf_facts import NO_FACTS, facts_of, facts_of_admitted
 from mtlsgate.observe.log_file import LogFile
 from mtlsgate.observe.owner import NOBODY_ELSE, Owner
 from mtlsgate.peer import address_text
-from mtlsgate.text import length_mark, printable, shown
+from mtlsgate.text import printable, shown
 
 _log = Logger("mtlsgate.audit")
 
@@ -42,9 +37,6 @@ _log = Logger("mtlsgate.audit")
 #: that goes, or means something else, does.
 SCHEMA = 1
 
-#: Bytes of a value, or a list of names, that somebody outside has chosen; a longer
-#: one is cut, and says how long it was.
-MAX_VALUE = 4096
 #: Bytes of a list of a reload's.
 MAX_REPORT = 8192
 #: Bytes of a line about a connection.
@@ -52,8 +44,6 @@ MAX_LINE = 65536
 #: The largest rejected leaf, in bytes, of which the names are read: anybody can
 #: present a leaf with thousands of names.
 MAX_STRANGER = 16384
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class AuditLog:
@@ -155,7 +145,7 @@ class AuditLog:
         """Write that a client was admitted."""
         if self._file is None:
             return
-        capped, negotiated = _Capped(), connection.admission.negotiated
+        capped, negotiated = Capped(), connection.admission.negotiated
         self._write_connection(
             self._now(),
             "admitted",
@@ -176,8 +166,8 @@ class AuditLog:
         """Write that a client was rejected."""
         if self._file is None:
             return
-        rejection, leaf, capped = connection.rejection, connection.leaf, _Capped()
-        facts = _NO_FACTS if leaf is None else _facts(leaf, MAX_STRANGER)
+        rejection, leaf, capped = connection.rejection, connection.leaf, Capped()
+        facts = NO_FACTS if leaf is None else facts_of(leaf, MAX_STRANGER)
         self._write(
             {
                 **self._head("rejected", connection.at),
@@ -201,7 +191,7 @@ class AuditLog:
         """Write that the connection of an admitted client has ended."""
         if self._file is None:
             return
-        capped = _Capped()
+        capped = Capped()
         self._write_connection(
             connection.at,
             "closed",
@@ -221,7 +211,7 @@ class AuditLog:
         self.epoch = reload.number
         if self._file is None:
             return
-        capped = _Capped()
+        capped = Capped()
         self._write(
             {
                 **self._head("reload", reload.at),
@@ -239,7 +229,7 @@ class AuditLog:
         """Write that an operator told the gate to do something."""
         if self._file is None:
             return
-        capped = _Capped()
+        capped = Capped()
         self._write(
             {
                 **self._head("operator", action.at),
@@ -268,12 +258,12 @@ class AuditLog:
         at: datetime,
         event: str,
         connection: AdmittedConnection,
-        capped: _Capped,
+        capped: Capped,
         fields: dict[str, object],
     ) -> None:
         """:param fields: follow those that identify the connection, its rule and its pin."""
         arrival, admission = connection.arrival, connection.admission
-        facts = _NO_FACTS if admission.leaf is None else _facts_of_admitted(admission.leaf)
+        facts = NO_FACTS if admission.leaf is None else facts_of_admitted(admission.leaf)
         destination = admission.destination
         self._write(
             {
@@ -299,112 +289,5 @@ class AuditLog:
 
 def _line(fields: dict[str, object], facts: str = "") -> bytes:
     """:param facts: more fields, as JSON without the braces."""
-    text = _encode(fields)
+    text = encode(fields)
     return f"{text[:-1]},{facts}}}\n".encode("ascii") if facts else f"{text}\n".encode("ascii")
-
-
-class _Capped:
-    """
-    Cuts texts to their limits, and makes them well-formed.
-
-    :ivar is_cut: whether something was left out.
-    """
-
-    def __init__(self) -> None:
-        self.is_cut = False
-
-    def text(self, value: str | None) -> str | None:
-        """:returns: the text, or its beginning and how long it is."""
-        if value is None:
-            return None
-        if _size(value) <= MAX_VALUE:
-            return _well_formed(value)
-        self.is_cut = True
-        mark = length_mark(value)
-        room = MAX_VALUE - _size(mark)
-        # A character takes up to twelve bytes in JSON.
-        kept = bisect_right(range(room), room, key=lambda count: _size(value[:count])) - 1
-        return _well_formed(value[:kept]) + mark
-
-    def texts(self, values: Iterable[str], most: int = MAX_VALUE) -> list[str]:
-        """:returns: the texts, or as many as fit into so many bytes."""
-        found: list[str] = []
-        for value in values:
-            text = self.text(value)
-            assert text is not None
-            # Counts quotes and comma, because names can be empty. The first always fits.
-            most -= _size(text) + 3
-            if most < 0 and found:
-                self.is_cut = True
-                break
-            found.append(text)
-        return found
-
-
-def _size(text: str) -> int:
-    """:returns: the bytes that the text takes in JSON, without the quotes."""
-    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
-        return len(text)
-    return len(_encode(_well_formed(text))) - 2
-
-
-def _well_formed(text: str) -> str:
-    """Escape lone surrogates, which some JSON readers refuse."""
-    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
-
-
-@frozen
-class _Facts:
-    """
-    The names of a leaf, as JSON.
-
-    :ivar text: the fields without the braces around them.
-    :ivar is_cut: whether something was left out.
-    """
-
-    text: str
-    is_cut: bool
-
-
-@lru_cache(MAX_REMEMBERED)
-def _facts_of_admitted(leaf: Certificate) -> _Facts:
-    # Leaves of strangers are not cached: they could fill the memory.
-    return _facts(leaf)
-
-
-def _facts(leaf: Certificate, most: int | None = None) -> _Facts:
-    """:param most: bytes of a leaf whose names are read, or None."""
-    capped = _Capped()
-    fields: dict[str, object] = dict.fromkeys(_LEAF_FIELDS)
-    for name, read in _LEAF_FIELDS.items():
-        try:
-            fields[name] = capped.text(read(leaf))
-        except UNPARSABLE:
-            # The reason of the rejection says so.
-            continue
-    fields |= dict.fromkeys(_NAME_FIELDS)
-    if most is not None and len(leaf.der) > most:
-        capped.is_cut = True
-        return _Facts(_encode(fields)[1:-1], True)
-    for name, read_names in _NAME_FIELDS.items():
-        try:
-            fields[name] = capped.texts(read_names(leaf.names))
-        except UNPARSABLE:
-            continue
-    return _Facts(_encode(fields)[1:-1], capped.is_cut)
-
-
-_LEAF_FIELDS: dict[str, Callable[[Certificate], str]] = {
-    "subject": lambda leaf: leaf.subject.rfc4514_string(),
-    "issuer": lambda leaf: leaf.issuer.rfc4514_string(),
-    "serial": lambda leaf: f"{leaf.serial_number:x}",
-    "fingerprint": lambda leaf: leaf.sha256.hex(),
-    "not_after": lambda leaf: leaf.not_after.isoformat()[:-6] + "Z",
-}
-_NAME_FIELDS: dict[str, Callable[[AlternativeNames], Iterable[str]]] = {
-    "dns_names": lambda names: map(canonical, names.dns),
-    "uris": lambda names: names.uris,
-    "email_addresses": lambda names: names.emails,
-    "ip_addresses": lambda names: map(str, names.ips),
-}
-_NO_FACTS = _Facts(_encode(dict.fromkeys((*_LEAF_FIELDS, *_NAME_FIELDS)))[1:-1], False)

@@ -33,7 +33,8 @@ from mtlsgate.gate.events import (
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import load
 from mtlsgate.observe import audit
-from mtlsgate.observe.audit import MAX_LINE, MAX_VALUE, AuditLog
+from mtlsgate.observe.audit import MAX_LINE, AuditLog
+from mtlsgate.observe.capped import MAX_VALUE
 from mtlsgate.observe.log_file import LogFile
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
@@ -580,5 +581,5 @@ def test_the_page_has_every_field(tmp_path: Path) -> None:
         expected = common + own + (leaf if event in ("admitted", "rejected", "closed") else [])
         assert sorted(names) == sorted(expected), event
     page = (DOCS / "audit.md").read_text()
-    for number in (audit.MAX_VALUE, audit.MAX_REPORT, audit.MAX_STRANGER // 1024):
+    for number in (MAX_VALUE, audit.MAX_REPORT, audit.MAX_STRANGER // 1024):
         assert re.search(rf"\b{number:,}\b", page), number
