@@ -35,6 +35,7 @@ from mtlsgate.config.syntax import parse
 from mtlsgate.errors import Report
 from mtlsgate.observe.owner import groups_of
 from mtlsgate.protocols import GROUP
+from mtlsgate.run.sandbox_rights import python_directories
 from mtlsgate.run.twistd import Surroundings
 from mtlsgate.workers.naming import name_process
 from mtlsgate.workers.preparing import prepare
@@ -175,6 +176,8 @@ def _import_all(protocols: Iterable[str]) -> None:
     parse(b"one = 1\n", Report(""))
     for name in _ON_FIRST_USE:
         import_module(name)
+    # Reads what Python was built with, and keeps it.
+    python_directories()
     for entry in entry_points(group=GROUP):
         if entry.name in protocols and entry.module.startswith("mtlsgate."):
             entry.load()
