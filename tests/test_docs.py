@@ -39,8 +39,7 @@ from twisted.internet.testing import StringTransport
 from zope.interface.interface import InterfaceClass
 
 from mtlsgate import interfaces
-from mtlsgate.clientgate.configuration import ClientConfiguration
-from mtlsgate.config import Material, model
+from mtlsgate.config import model
 from mtlsgate.config.expressions import evaluate
 from mtlsgate.config.fields import fields_of
 from mtlsgate.config.functions import FUNCTIONS
@@ -49,8 +48,6 @@ from mtlsgate.config.syntax import parse
 from mtlsgate.errors import ConfigError, Report
 from mtlsgate.http.refusal import REASONS
 from mtlsgate.load.epoch import load
-from mtlsgate.protocols.http.configuration import HttpConfiguration
-from mtlsgate.protocols.web import WebConfiguration
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Client, gate, self_signed
 from tests.kits.docs import DOCS, PAGES, README, ROOT, make_files, sections
@@ -345,52 +342,6 @@ def test_every_reason_has_a_section() -> None:
     for name, text in described.items():
         for part in ("Client sees", "Check", "Do"):
             assert f"- **{part}:**" in text, (name, part)
-
-
-@pytest.mark.parametrize(
-    ("heading", "block"),
-    [
-        ("settings", model.Settings),
-        ("settings", model.Log),
-        ("server", model.Server),
-        ("admin", model.Admin),
-        ("tls", model.Tls),
-        ("server_certificate", model.ServerCertificate),
-        ("client_certificate", model.ClientCertificate),
-        ("allow and deny", model.ConditionBlock),
-        ("pin", model.PinBlock),
-    ],
-)
-def test_every_attribute_is_in_the_reference(heading: str, block: type) -> None:
-    """configuration.md describes each attribute and block, under its block's heading."""
-    text = sections(DOCS / "configuration.md", 2)[heading]
-    for one in fields_of(block):
-        if one.source in ("attribute", "material", "block", "blocks"):
-            assert re.search(rf"^\|[^|]*`{one.name}`", text, re.MULTILINE), one.name
-        if one.hint is Material:
-            assert f"`{one.name}_file`" in text
-
-
-def test_every_attribute_of_the_web_protocol_is_described() -> None:
-    """web.md has all of them."""
-    text = sections(DOCS / "web.md", 2)["Attributes"]
-    for one in fields_of(WebConfiguration):
-        assert f"| `{one.name}`" in text
-
-
-def test_every_attribute_of_the_http_gate_is_described() -> None:
-    """http.md has them all, with what they are by default."""
-    text = sections(DOCS / "http.md", 2)["Attributes"]
-    for one in fields_of(HttpConfiguration):
-        assert re.search(rf"^\| `{one.name}` \|", text, re.MULTILINE), one.name
-    assert text.count("\n| `") == len(list(fields_of(HttpConfiguration)))
-
-
-def test_every_attribute_of_a_client_gate_is_described() -> None:
-    """client-gate.md has them all, and no others."""
-    text = sections(DOCS / "client-gate.md", 2)["Attributes"]
-    described = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
-    assert sorted(described) == sorted(one.name for one in fields_of(ClientConfiguration))
 
 
 def test_the_http_gates_own_status_codes_are_described() -> None:

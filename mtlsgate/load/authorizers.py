@@ -17,7 +17,7 @@ from mtlsgate.text import quoted
 #: The entry points that name authorizers.
 AUTHORIZERS = "mtlsgate.authorizers"
 #: The default, in seconds.
-_AUTHORIZE_TIMEOUT = 5.0
+AUTHORIZE_TIMEOUT = 5.0
 
 
 def read_authorizer(
@@ -46,7 +46,7 @@ def read_authorizer(
             f"authorize: {quoted(name)} is {kind}; name a function or what provides IAuthorizer",
         )
         return None
-    return Authorizer(name, ask, server.authorize_timeout or _AUTHORIZE_TIMEOUT)
+    return Authorizer(name, ask, server.authorize_timeout or AUTHORIZE_TIMEOUT)
 
 
 def _find(name: str, directory: Path) -> object:

@@ -19,6 +19,9 @@ from mtlsgate.upstream.tls import TargetTls, TlsClient
 
 T = TypeVar("T")
 
+#: For how many seconds an unreachable target is skipped, by default.
+RETRY_AFTER = 10.0
+
 
 @frozen(kw_only=True)
 class DialAttributes:
@@ -80,7 +83,7 @@ class DialAttributes:
                 states=environment.target_states,
                 tls=tls,
                 connect_timeout=self.connect_timeout,
-                retry_after=_RETRY_AFTER if self.retry_after is None else self.retry_after,
+                retry_after=RETRY_AFTER if self.retry_after is None else self.retry_after,
                 balance=self.balance,
                 is_checked=self.health_check is not None,
             )
@@ -133,7 +136,3 @@ class TargetAttributes(DialAttributes):
         """
         tls = None if self.tls is None else self.tls.client(environment, alpn)
         return self.connector(targets, environment, tls)
-
-
-#: Seconds.
-_RETRY_AFTER = 10.0
