@@ -170,9 +170,9 @@ def described(block: type) -> Iterator[Field]:
     if issubclass(block, model.Defaults) and block is not model.Defaults:
         elsewhere = {one.name for one in fields_of(model.Defaults)}
     for one in fields_of(block):
-        if one.source not in ("label", "position", "body", "remainder"):
-            if one.name not in elsewhere:
-                yield one
+        is_written = one.source not in ("label", "position", "body", "remainder")
+        if is_written and one.name not in elsewhere:
+            yield one
 
 
 def type_of(one: Field) -> str:
