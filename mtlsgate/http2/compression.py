@@ -18,6 +18,9 @@ from mtlsgate.http.fields import Line
 #: The first bit of a field that is in the table; a number that goes on in further bytes.
 _INDEXED, _LONG = 0x80, 0xFF
 _KNOWN = 16
+#: What a change of the table's size begins with (RFC 7541, 6.3).
+_UPDATE = 0x20
+_MAX_UPDATES = 4
 
 
 class _CompressionFault(ProtocolError):
@@ -62,12 +65,30 @@ class FieldDecoder(Decoder):
         return ()
 
     def _decode(self, data: bytes) -> Sequence[Line]:
+        _check_updates(data)
         try:
             return [(one[0], one[1]) for one in super().decode(data, raw=True)]
         except OversizedHeaderListError:
             raise _TooLong("the header fields of a request are far too long") from None
         except (HPACKError, IndexError) as error:
             raise _CompressionFault("a header block cannot be decoded") from error
+
+
+def _check_updates(data: bytes) -> None:
+    """
+    Look at the changes of the table's size, which begin a block.  Two say all that there is to
+    say (RFC 7541, 4.2); a block of nothing else would cost much and count as no field.
+    """
+    place = count = 0
+    while data[place : place + 1] and data[place] & 0xE0 == _UPDATE:
+        count += 1
+        if count > _MAX_UPDATES:
+            raise _CompressionFault("a header block changes the table's size again and again")
+        more = data[place] & 0x1F == 0x1F
+        place += 1
+        while more and data[place : place + 1]:
+            more = data[place] >= 0x80
+            place += 1
 
 
 class FieldEncoder(Encoder):

@@ -262,6 +262,15 @@ def test_a_small_block_that_becomes_huge_ends_the_connection() -> None:
     assert pair.fault(raw(Kind.HEADERS, 5, 3, 100 * newest)) is ErrorCodes.ENHANCE_YOUR_CALM
 
 
+@pytest.mark.parametrize("update", [b"\x20", b"\x3f\x00", b"\x3f\x81\x00"])
+def test_a_table_does_not_change_its_size_again_and_again(update: bytes) -> None:
+    """Each change costs the server, and is no field that would count against a limit."""
+    pair = Pair()
+    block = pair.client.encoder.encode(GET)
+    assert len(pair.send(raw(Kind.HEADERS, 5, 1, 2 * update + block))) == 1
+    assert pair.fault(raw(Kind.HEADERS, 5, 3, 5 * update)) is ErrorCodes.COMPRESSION_ERROR
+
+
 @pytest.mark.parametrize("block", [b"\x80", b"\xff\xff\xff\xff\xff\xff", b"\x40\x05ab", b"\x3f"])
 def test_a_block_that_cannot_be_decoded_ends_the_connection(block: bytes) -> None:
     """RFC 9113, 4.3: with COMPRESSION_ERROR."""
