@@ -202,9 +202,9 @@ class ResourceExchange:
         lines = [
             (name, value)
             for name, values in headers.getAllRawHeaders()
-            if name.lower() not in HOP_BY_HOP
+            if (lower := name.lower()) not in HOP_BY_HOP
             for value in values
-            if name.lower() != b"content-length" or _is_length(value, status)
+            if lower != b"content-length" or _is_length(value, status)
         ]
         last = b"close" in tokens(headers.getRawHeaders(b"connection", ()))
         self.request.chunked = 0

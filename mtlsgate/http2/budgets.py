@@ -105,6 +105,8 @@ class Budgets:
         self._refill(_SENT, size / 1024)
 
     def _refill(self, kinds: tuple[Spent, ...], amount: float) -> None:
+        if not self._left:
+            return
         for kind in kinds:
             left = self._left.get(kind)
             if left is not None:

@@ -97,11 +97,20 @@ class FieldEncoder(Encoder):
 
     So no response tells anything of another by its size, a connection needs no memory for it, and
     the same field is always the same bytes, which need not be worked out again.
+
+    :ivar _fields: those of the next header block.
     """
 
+    _fields: Sequence[Line] = ()
+
+    def stage(self, fields: Sequence[Line]) -> None:
+        """:param fields: of the header block that ``h2`` asks for next, which would look at each
+        of them several times."""
+        self._fields = fields
+
     def encode(self, headers: Any, huffman: bool = True) -> bytes:
-        """:returns: a header block."""
-        block = b"".join(map(_encoded, headers))
+        """:returns: a header block of the fields that were staged."""
+        block = b"".join(map(_encoded, self._fields))
         if self.header_table.resized:
             # The client changed its size, which comes first.
             return super().encode(()) + block

@@ -158,6 +158,7 @@ class Http2Connection(Protocol):
         if arriving is not None:
             arriving.proceeds()
         self._settle()
+        self.flush()
         self._turns.write()
         self._watch_transport()
 
@@ -243,7 +244,7 @@ class Http2Connection(Protocol):
     def _add(self, event: Requested, head: RequestHead, tunnel: Tunnel | None) -> Http2Stream:
         stream = Http2Stream(self, event.stream, head, ended=event.ended, tunnel=tunnel)
         self._streams[event.stream] = stream
-        self._enter(HttpStage.BUSY)
+        self._enter_once(HttpStage.BUSY)
         return stream
 
     def _take_body(self, event: Came) -> None:

@@ -74,6 +74,7 @@ class _Streams(H2Connection):
     MAX_CLOSED_STREAMS = 1024
 
     decoder: FieldDecoder
+    encoder: FieldEncoder
     #: How many streams there may be before those that are over are looked for.
     _enough = 4
 
@@ -280,7 +281,9 @@ class Session:
 
     def headers(self, number: int, fields: Sequence[Line], *, end: bool) -> None:
         """Send a head, or trailers: names in lower case, ``:status`` first."""
-        self._streams.send_headers(number, fields, end)
+        self._streams.encoder.stage(fields)
+        # h2 looks for the status alone.
+        self._streams.send_headers(number, fields[:1], end)
 
     def room(self, number: int) -> int:
         """:returns: how many bytes of a body may be sent in one frame now."""

@@ -89,7 +89,6 @@ class Turns:
                     stream.wrote()
         finally:
             self._writing = False
-        self._flush()
         self._watch()
 
     def _watch(self) -> None:

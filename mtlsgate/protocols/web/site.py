@@ -82,6 +82,8 @@ class WebSite(ResourceServer):
 
     def log(self, request: ResourceRequest) -> None:
         """Log a request that was answered."""
+        if not self._access_log.is_on:
+            return
         client, seconds = request.channel.client, self.clock.seconds() - request.began
         self._access_log.answered(
             address_of(client.address),
