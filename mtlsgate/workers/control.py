@@ -107,9 +107,8 @@ class SupervisorControl:
 
     def status(self, selection: ConnectionSelection = NO_CONNECTIONS) -> Deferred[Status]:
         """:returns: the state of all workers now."""
-        asked = self.crew.gather(
+        asked = self.crew.ask_all(
             "status",
-            self._members,
             after=selection.after,
             limit=selection.limit,
             server=selection.server,
@@ -198,7 +197,7 @@ class SupervisorControl:
 
     def exposition(self) -> Deferred[tuple[str, bytes]]:
         """:returns: the media type of the metrics, and the metrics."""
-        return self.crew.gather("exposition", self._members).addCallback(self._exposition)
+        return self.crew.ask_all("exposition").addCallback(self._exposition)
 
     def _exposition(self, told: list[tuple[Member, Any]]) -> tuple[str, bytes]:
         families = {
@@ -222,7 +221,7 @@ class SupervisorControl:
         restarts = CounterMetricFamily(
             "mtlsgate_worker_restarts_total",
             "Workers that were started in the place of one that ended.",
-            labels=("worker",),
+            labels=("worker"),
         )
         for member in self.crew.members:
             restarts.add_metric((str(member.index + 1),), max(0, member.restarts))
@@ -276,7 +275,7 @@ class SupervisorControl:
 
         :returns: whether it existed.
         """
-        asked = self.crew.gather("close", self._members, number=number, who=who)
+        asked = self.crew.ask_all("close", number=number, who=who)
         return asked.addCallback(lambda told: any(one is True for _, one in told))
 
     def eject(self, sha256: str, who: str) -> Deferred[int]:
@@ -285,7 +284,7 @@ class SupervisorControl:
 
         :returns: how many there were.
         """
-        asked = self.crew.gather("eject", self._members, sha256=sha256, who=who)
+        asked = self.crew.ask_all("eject", sha256=sha256, who=who)
 
         def count(told: list[tuple[Member, Any]]) -> int:
             found = sum(map(int, _answers(told)))
@@ -297,7 +296,7 @@ class SupervisorControl:
 
     def history(self) -> Deferred[HistoryStatus]:
         """:returns: the last hour."""
-        return self.crew.gather("history", self._members).addCallback(
+        return self.crew.ask_all("history").addCallback(
             lambda told: sum_history(
                 utc_now(), [value_of(HistoryStatus, one) for one in _answers(told)]
             )
@@ -310,7 +309,7 @@ class SupervisorControl:
     async def _changed(self, after: int, seconds: float) -> int:
         until = self._reactor.seconds() + seconds
         while True:
-            told = await self.crew.gather("changed", self._members)
+            told = await self.crew.ask_all("changed")
             # An ended worker's are missing: that is another number, too.
             number = self.changes.number + sum(map(int, _answers(told)))
             if number != after or self._reactor.seconds() >= until:

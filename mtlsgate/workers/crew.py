@@ -31,6 +31,8 @@ _log = Logger("mtlsgate.workers")
 #: Seconds between two questions whether a worker is alive, and after how many of
 #: silence it is called silent, and ended.
 PING_EVERY, SILENT_AFTER, KILLED_AFTER = 5.0, 15.0, 60.0
+#: Seconds that somebody waits for the answers of all workers.
+PATIENCE = 2.0
 #: Seconds that a worker may take to begin.
 BEGIN_WITHIN = 300.0
 
@@ -296,7 +298,29 @@ class Crew:
         :returns: the answers; a `Refused` is one, too.  Those that end before they
             answer are left out.
         """
-        asked = self.running if members is None else list(members)
+        return self._gather(name, self.running if members is None else members, None, values)
+
+    def ask_all(self, name: str, **values: object) -> Deferred[list[tuple[Member, Any]]]:
+        """
+        Ask all that have connections, for somebody who waits.
+
+        :returns: as `gather`, but those that do not answer soon are left out, too.
+        """
+        asked = [
+            one
+            for one in self.members
+            if one.state in ("running", "draining") and not self.is_silent(one)
+        ]
+        return self._gather(name, asked, PATIENCE, values)
+
+    def _gather(
+        self,
+        name: str,
+        members: Iterable[Member],
+        patience: float | None,
+        values: Mapping[str, object],
+    ) -> Deferred[list[tuple[Member, Any]]]:
+        asked = list(members)
         found: dict[int, Any] = {}
         done: Deferred[list[tuple[Member, Any]]] = Deferred()
         left = len(asked)
@@ -314,7 +338,10 @@ class Crew:
         if not asked:
             return succeed([])
         for member in asked:
-            member.ask(name, **values).addBoth(answered, member)
+            asking = member.ask(name, **values)
+            if patience is not None:
+                asking.addTimeout(patience, self._reactor)
+            asking.addBoth(answered, member)
         return done
 
     def all_ready(self) -> Deferred[None]:

@@ -42,6 +42,15 @@ def change(site: Path, before: str, after: str) -> None:
     beside.replace(config)
 
 
+def parent_of(pid: int) -> int | None:
+    """:returns: the process that has forked another; None if that has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(text.rpartition(")")[2].split()[1])
+
+
 def listens(port: int) -> bool:
     """:returns: whether anybody listens there."""
     with socket.socket() as trial:
@@ -241,6 +250,40 @@ def test_a_worker_that_is_told_to_end_drains_and_is_replaced(demo: Path, tmp_pat
         for client in clients:
             client.close()
         here.wait_for(lambda: here.workers()[0]["restarts"] == 1)
+
+
+def test_the_process_that_forks_workers_is_replaced(demo: Path, tmp_path: Path) -> None:
+    """Without it no worker could be; those that run go on meanwhile."""
+    with workers_gate(furnish(demo, tmp_path)) as here:
+        (spawner,) = (
+            pid
+            for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+            if parent_of(pid) == here.running.process.pid
+        )
+        os.kill(spawner, signal.SIGKILL)
+        here.running.read_until("the process that starts workers ended")
+        with here.connect() as client:
+            assert echoes(client)
+        here.kill(0)
+        here.wait_for(lambda: here.workers()[0]["restarts"] >= 1)
+        here.wait_for(lambda: all(one["state"] == "running" for one in here.workers()))
+        with here.connect() as client:
+            assert echoes(client)
+
+
+def test_nobody_waits_for_a_worker_that_hangs(demo: Path, tmp_path: Path) -> None:
+    """Clients come to the others, and the admin endpoint answers without it."""
+    with workers_gate(furnish(demo, tmp_path)) as here:
+        hanging = here.workers()[0]["pid"]
+        os.kill(hanging, signal.SIGSTOP)
+        try:
+            for _ in range(4):
+                with here.connect() as client:
+                    assert echoes(client)
+            assert here.remote.get("/status")["ready"]
+            assert metrics(here)["mtlsgate_admissions_total clients demo"] >= 4
+        finally:
+            os.kill(hanging, signal.SIGCONT)
 
 
 def test_the_audit_log_is_rotated_everywhere(demo: Path, tmp_path: Path) -> None:
