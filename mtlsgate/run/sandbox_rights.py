@@ -177,9 +177,10 @@ def python_directories() -> tuple[Iterable[Path], Iterable[Path]]:
     read.update(map(Path, mimetypes.knownfiles))
     looked_in = set[Path]()
     for entry in map(Path, filter(None, sys.path)):
-        if entry.name in ("site-packages", "dist-packages") or entry.is_file():
+        # Not `Path.is_file`, which raises if the user may not look there.
+        if entry.name in ("site-packages", "dist-packages") or os.path.isfile(entry):
             read.add(entry)
-        elif entry not in _SHARED and entry.is_dir():
+        elif entry not in _SHARED and os.path.isdir(entry):
             # A checkout, or the directory where the gate was started.
             looked_in.add(entry)
             read.update(entry.glob("*.egg-info"), entry.glob("*.dist-info"))

@@ -21,6 +21,7 @@ import selectors
 import signal
 import socket
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -174,6 +175,8 @@ def _import_all(protocols: Iterable[str]) -> None:
         imported: other code may keep the reactor that it finds.
     """
     parse(b"one = 1\n", Report(""))
+    # Imports a module of its own for each platform.
+    sysconfig.get_config_vars()
     for name in _ON_FIRST_USE:
         import_module(name)
     # Reads what Python was built with, and keeps it.
