@@ -84,7 +84,8 @@ class AsgiConnection(HttpToolsProtocol):
     :ivar _facts: what is known of the client, for scopes.
     :ivar _stage: what the connection waits for.
     :ivar _head: the head of the latest request; None while that comes.
-    :ivar _head_size: bytes that came since the latest request was complete.
+    :ivar _head_size: bytes that came since the latest request was complete, or, while it is
+        read, since its head or the latest piece of its body came.
     :ivar _body_size: bytes of the latest request's body.
     :ivar _reading: the part of a request that is being read, HEAD or BODY; None between
         two.
@@ -151,7 +152,7 @@ class AsgiConnection(HttpToolsProtocol):
             # The usual case: a whole request came, of a client that reads.
             self._stage = HttpStage.BUSY
             return
-        if self._reading is HttpStage.HEAD and self._head_size > self._limits.head_size:
+        if self._reading is not None and self._head_size > self._limits.head_size:
             self._refuse(self._too_long())
         self._time()
 
@@ -161,6 +162,12 @@ class AsgiConnection(HttpToolsProtocol):
         self._reading = HttpStage.HEAD
         self._head = None
         self.add_facts(self.scope)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field came.  One after the body is no header field (RFC 9110, 6.5.1), and ASGI has
+        no place for it: it is dropped."""
+        if self._reading is HttpStage.HEAD:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """
@@ -174,10 +181,11 @@ class AsgiConnection(HttpToolsProtocol):
             self._raise(Refusal(400, error.cause))
         except Refusal as refusal:
             self._raise(refusal)
-        self._reading, self._body_size = HttpStage.BODY, 0
+        self._reading, self._body_size, self._head_size = HttpStage.BODY, 0, 0
         self._server.keep_date()
         super().on_headers_complete()
-        if self._server.retired and self.cycle is not None:
+        # After an upgrade, whether it is made or not, llhttp reads no more of what came with it.
+        if self.cycle is not None and (self._server.retired or self.parser.should_upgrade()):
             self.cycle.keep_alive = False
 
     def _check(self) -> None:
@@ -191,6 +199,9 @@ class AsgiConnection(HttpToolsProtocol):
             self._known = None
             self._known = said, *self._checked(url, lines)
         _, self._head, asked = self._known
+        if self.parser.should_upgrade() and self._head.length != 0:
+            # llhttp would take the body for the next request.
+            raise Refusal(400, "an upgrade of a request that has a body")
         if len(self.tasks) >= self._server.max_requests:
             raise Refusal(503, "as many requests as max_requests allows are underway")
         if asked.target != url:
@@ -224,6 +235,7 @@ class AsgiConnection(HttpToolsProtocol):
         :raises Refusal: if the body is too long.
         """
         self._body_size += len(body)
+        self._head_size = 0
         if self._body_size > self._limits.body_size:
             self._raise(Refusal(413, f"the body is longer than {self._limits.body_size} bytes"))
         super().on_body(body)
@@ -255,7 +267,8 @@ class AsgiConnection(HttpToolsProtocol):
     # Refusing.
 
     def _too_long(self) -> Refusal:
-        return Refusal(400, f"the head is longer than {self._limits.head_size} bytes")
+        what = "what frames the body" if self._reading is HttpStage.BODY else "the head"
+        return Refusal(400, f"{what} is longer than {self._limits.head_size} bytes")
 
     def _raise(self, refusal: Refusal) -> NoReturn:
         """Have the parser stop: uvicorn then calls `send_400_response`."""

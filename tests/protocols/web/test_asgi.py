@@ -231,6 +231,8 @@ def test_requests_sent_ahead_are_answered_in_order_and_not_all_at_once(loop: Loo
         POST + b"Content_Length: 5\r\n\r\nhello",
         POST + b"Transfer_Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        POST + b"Connection: Upgrade\r\nUpgrade: x\r\nContent-Length: %d\r\n\r\n" % len(GET),
+        POST + b"Connection: Upgrade\r\nUpgrade: x\r\nTransfer-Encoding: chunked\r\n\r\n",
     ],
 )
 def test_what_two_programs_might_read_differently_is_refused(loop: Loop, request_: bytes) -> None:
@@ -263,6 +265,48 @@ def test_a_malformed_chunk_ends_the_request(loop: Loop, chunks: bytes) -> None:
     answer = loop.say(client, POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
     assert statuses(answer) == [400]
     assert (app.gone, app.bodies) == (1, [])
+    assert client.disconnected
+
+
+def test_a_field_after_the_body_is_no_header_field(loop: Loop) -> None:
+    """Neither for the application nor for the next request."""
+    app = Application()
+    gate, _ = loop.serve(app)
+    client = loop.connect(gate)
+    chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+    late = b"Host: other\r\nAuthorization: x\r\n\r\n"
+    assert statuses(loop.say(client, chunked + late + GET)) == [200, 200]
+    first, second = (dict(scope["headers"]) for scope in app.scopes)
+    assert first == {b"host": b"gate.example", b"transfer-encoding": b"chunked"}
+    assert second == {b"host": b"gate.example"}
+    assert app.bodies == [b"a", b""]
+
+
+@pytest.mark.parametrize("late", [b"X-A: %s\r\n" % bytes(100).hex().encode(), b"x" * 200])
+@pytest.mark.parametrize("end", [b"0\r\n", b"1\r\na\r\n1;"])
+def test_what_frames_a_body_has_the_limit_of_a_head(loop: Loop, end: bytes, late: bytes) -> None:
+    app = Application()
+    gate, _ = loop.serve(app, max_header_size=1024)
+    client = loop.connect(gate)
+    answer = loop.say(client, POST + b"Transfer-Encoding: chunked\r\n\r\n" + end)
+    steps = 0
+    while not client.disconnected:
+        answer += loop.say(client, late)
+        steps += 1
+        assert steps < 10
+    assert statuses(answer) == [400]
+    assert (app.gone, app.bodies) == (1, [])
+
+
+def test_an_upgrade_to_what_is_not_known_is_answered_as_if_it_were_none(loop: Loop) -> None:
+    """With the end of the connection, so that a client does not wait for what it sent ahead."""
+    app = Application()
+    gate, _ = loop.serve(app)
+    client = loop.connect(gate)
+    asks = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    answer = loop.say(client, asks + GET)
+    assert statuses(answer) == [200]
+    assert b"connection: close" in answer
     assert client.disconnected
 
 
