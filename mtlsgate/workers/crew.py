@@ -113,14 +113,16 @@ class Crew:
         reactor: Any,
         relay: Callable[[str], object],
         lost: Callable[[Member], object],
+        new_spawner: Callable[..., Spawner] = Spawner,
     ) -> None:
         """
         :param relay: gets what workers log, in lines.
         :param lost: called before a worker's process is forgotten.
+        :param new_spawner: as `Spawner`.
         """
         self.members = [Member(index, Backoff(reactor.seconds)) for index in range(size)]
         self.is_ending = False
-        self.spawner = Spawner(reactor, self._started, self._ended)
+        self.spawner = new_spawner(reactor, self._started, self._ended)
         self._board = board
         self._reactor = reactor
         self._handlers: Mapping[str, Handler] = {}
