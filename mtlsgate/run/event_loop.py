@@ -12,10 +12,15 @@ import asyncio
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import cast
+from typing import Any, cast
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mtlsgate.clock import MonotonicReactor
 from mtlsgate.load.event_loop import EventLoopWish
+
+_log = Logger("mtlsgate.asyncio")
 
 _REACTOR = "twisted.internet.reactor"
 
@@ -70,10 +75,22 @@ def _install(wish: EventLoopWish) -> None:
 
         wants_uvloop = wish.name == "uvloop" or (wish.name is None and find_spec("uvloop"))
         loop = _uvloop() if wants_uvloop else asyncio.new_event_loop()
+        loop.set_exception_handler(report)
         asyncio.set_event_loop(loop)
         asyncioreactor.install(loop)
     else:
         from twisted.internet import reactor as reactor
+
+
+def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what nobody else handles, such as the exception of a task."""
+    error = context.get("exception")
+    text = context["message"]
+    if error is None:
+        _log.error("{text}", text=text)
+    else:
+        failure = Failure(error, type(error), error.__traceback__)
+        _log.failure("{text}", failure=failure, text=text)
 
 
 def _uvloop() -> asyncio.AbstractEventLoop:

@@ -4,6 +4,8 @@ The configuration chooses the event loop, before there is one.
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import subprocess
 import sys
 from importlib import util
@@ -21,6 +23,8 @@ from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
 from mtlsgate.load.applications import ReadProtocol
 from mtlsgate.load.event_loop import EventLoop, EventLoopWish, event_loop_wish
 from mtlsgate.protocols.needs import NeedsNothing
+from mtlsgate.run.event_loop import report
+from tests.kits.gate import Log
 
 AT = Position(3, 5)
 
@@ -197,3 +201,22 @@ def test_a_later_configuration_must_do_with_the_same() -> None:
     assert loop.startswith("AsyncioSelectorReactor")
     assert again == "True"
     assert refusal.startswith("somebody needs epoll, but this process runs on asyncio")
+
+
+def test_what_no_task_handles_is_logged(log: Log) -> None:
+    """With its traceback, and in the gate's log."""
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(report)
+
+        async def fail() -> None:
+            raise LookupError("its own")
+
+        task = asyncio.create_task(fail())
+        await asyncio.sleep(0)
+        del task
+        gc.collect()
+        asyncio.get_running_loop().call_exception_handler({"message": "something is odd"})
+
+    asyncio.run(run())
+    log.expect_failure(LookupError)

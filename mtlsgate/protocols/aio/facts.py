@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from ipaddress import IPv6Address
 from typing import Any
@@ -187,6 +188,20 @@ class SslObject:
 
     def compression(self) -> None:
         """:returns: None: the gate never compresses."""
+
+
+#: What `asyncio.BaseTransport.get_extra_info` knows of a connection, by name.
+EXTRA_INFO: Mapping[str, Callable[[Any], Any]] = {
+    "peername": lambda connection: socket_name(connection.getPeer()),
+    "sockname": lambda connection: socket_name(connection.getHost()),
+    "socket": GateSocket,
+    "ssl_object": SslObject,
+    "sslcontext": SslObject,
+    "peercert": lambda connection: SslObject(connection).getpeercert(),
+    "cipher": lambda connection: SslObject(connection).cipher(),
+    "compression": lambda connection: None,
+    "verified_peer": lambda connection: IVerifiedPeer(connection, None),
+}
 
 
 def peer_certificate(leaf: Certificate) -> dict[str, Any]:

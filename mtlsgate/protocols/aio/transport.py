@@ -18,8 +18,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio import AbstractEventLoop, BaseProtocol, BufferedProtocol, Handle
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
@@ -34,36 +34,20 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtlsgate.interfaces import IVerifiedPeer
-from mtlsgate.protocols.aio.facts import GateSocket, SslObject, socket_name
+from mtlsgate.protocols.aio.connection import (
+    CLOSE_TIMEOUT,
+    FLUSH_SIZE,
+    HIGH_WATER,
+    LOW_WATER,
+    GateConnection,
+    as_bytes,
+    buffer_limits,
+)
+from mtlsgate.protocols.aio.facts import EXTRA_INFO
 
 _log = Logger("mtlsgate.asyncio")
 
-#: When this much waits to be encrypted, it goes out at once.
-FLUSH_SIZE = 2**16
-#: The default limits of the write buffer, as asyncio has them.
-HIGH_WATER, LOW_WATER = 2**16, 2**14
-#: Seconds that a client may take to end a connection that was closed, as in asyncio.
-CLOSE_TIMEOUT = 30.0
-
 Bytes = bytes | bytearray | memoryview
-
-
-class GateConnection(Protocol):
-    """What the transport needs of the gate's connection."""
-
-    unsent: int
-
-    def write(self, data: bytes) -> None: ...
-    def write_at_once(self, data: bytes) -> None: ...
-    def keep_below(self, size: int) -> None: ...
-    def registerProducer(self, producer: object, streaming: bool) -> None: ...
-    def unregisterProducer(self) -> None: ...
-    def pauseProducing(self) -> None: ...
-    def resumeProducing(self) -> None: ...
-    def loseConnection(self) -> None: ...
-    def loseWriteConnection(self) -> None: ...
-    def abortConnection(self) -> None: ...
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -75,8 +59,7 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
     :ivar _buffered: the same, if it is a `asyncio.BufferedProtocol`.
     :ivar _written: what the protocol wrote and the connection has not got yet.
     :ivar _flushing: passes that on in the loop's next turn.
-    :ivar _held: received bytes that the protocol has not taken, because it paused
-        reading in the middle of them.
+    :ivar _held: what was received when the protocol paused reading in the middle of it.
     :ivar _is_receiving: whether received bytes are being handled.
     :ivar _is_full: whether the protocol was told to stop writing.
     :ivar _is_reading: whether the protocol takes bytes.
@@ -113,8 +96,7 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
         :param clock: keeps the time.
         :param server: the server's name, for logs.
         :param lost: is told when the connection is over.
-        :param piece_size: the most bytes that the protocol gets at once; by default
-            all that came.
+        :param piece_size: the most bytes that the protocol gets at once; None for all.
         """
         super().__init__()
         self._loop = loop
@@ -235,7 +217,7 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
         self._look_if_full()
 
     def stopProducing(self) -> None:
-        """The connection is over: `connectionLost` follows."""
+        """`connectionLost` follows."""
 
     def _look_if_full(self) -> None:
         size = self.get_write_buffer_size()
@@ -249,7 +231,8 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
 
     def _tell(self, method: str) -> None:
         try:
-            getattr(self._protocol, method)()
+            if self._protocol is not None:
+                getattr(self._protocol, method)()
         except Exception:  # noqa: BLE001 -- the protocol's own; it costs this connection
             self._failed(method)
 
@@ -262,7 +245,7 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
             something true, for those that look whether there is TLS.
         :returns: what is known; the default for any other name.
         """
-        known = _EXTRA.get(name)
+        known = EXTRA_INFO.get(name)
         return default if known is None else known(self.transport)
 
     def is_closing(self) -> bool:
@@ -279,7 +262,7 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
             # It goes out together with close_notify.
             self.transport.write(self._taken())
         self._end_writing()
-        self._timer = self._clock.callLater(CLOSE_TIMEOUT, self._too_late)
+        self._timer = self._clock.callLater(CLOSE_TIMEOUT, self.abort)
         self.transport.loseConnection()
 
     def set_protocol(self, protocol: BaseProtocol) -> None:
@@ -320,15 +303,9 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
         :param low: with no more than this it is told to go on.
         :raises ValueError: unless high is at least low, and low at least 0.
         """
-        if high is None:
-            high = HIGH_WATER if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self._high, self._low = high, low
+        self._high, self._low = buffer_limits(high, low)
         if not self._is_closing and self.transport is not None:
-            self.transport.keep_below(low)
+            self.transport.keep_below(self._low)
             self._look_if_full()
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
@@ -342,10 +319,7 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
     def write(self, data: Bytes) -> None:
         """Write.  After the connection was closed or lost, nothing happens."""
         if not isinstance(data, bytes):
-            if not isinstance(data, bytearray | memoryview):
-                kind = type(data).__name__
-                raise TypeError(f"data must be a bytes-like object, not {kind}")
-            data = bytes(data)
+            data = as_bytes(data)
         if self._is_at_end:
             raise RuntimeError("write() after write_eof()")
         if not data or self._is_closing:
@@ -356,7 +330,7 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
             self._flush()
         elif not self._is_receiving and self._flushing is None:
             self._flushing = self._loop.call_soon(self._flush_in_turn)
-        if not self._is_full and self.get_write_buffer_size() > self._high:
+        if not self._is_full and self._written_size + self.transport.unsent > self._high:
             self._look_if_full()
 
     def writelines(self, list_of_data: Iterable[Bytes]) -> None:
@@ -377,8 +351,7 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
 
     def _flush(self) -> None:
         """Pass what was written to the connection."""
-        if self._flushing is not None:
-            self._stop_flushing()
+        self._stop_flushing()
         if not self._written:
             return
         self.transport.write_at_once(self._taken())
@@ -403,9 +376,9 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
     def abort(self) -> None:
         """End the connection at once.  What is unsent is dropped."""
         self._is_closing = True
+        self._stop_flushing()
         self._written.clear()
         self._written_size = 0
-        self._stop_flushing()
         self.transport.abortConnection()
 
     def _end_writing(self) -> None:
@@ -413,36 +386,15 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
         self.transport.unregisterProducer()
         if self._is_full:
             self._is_full = False
-            self._loop.call_soon(self._let_go_on)
-
-    def _let_go_on(self) -> None:
-        if self._protocol is not None:
-            self._tell("resume_writing")
-
-    def _too_late(self) -> None:
-        self._timer = None
-        self.abort()
+            self._loop.call_soon(self._tell, "resume_writing")
 
     def _stop_flushing(self) -> None:
-        flushing, self._flushing = self._flushing, None
-        if flushing is not None:
-            flushing.cancel()
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
 
     def _stop_timing(self) -> None:
         self._stop_flushing()
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
-
-
-_EXTRA: Mapping[str, Callable[[Any], Any]] = {
-    "peername": lambda connection: socket_name(connection.getPeer()),
-    "sockname": lambda connection: socket_name(connection.getHost()),
-    "socket": GateSocket,
-    "ssl_object": SslObject,
-    "sslcontext": SslObject,
-    "peercert": lambda connection: SslObject(connection).getpeercert(),
-    "cipher": lambda connection: SslObject(connection).cipher(),
-    "compression": lambda connection: None,
-    "verified_peer": lambda connection: IVerifiedPeer(connection, None),
-}

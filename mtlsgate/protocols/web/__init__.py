@@ -2,8 +2,9 @@
 ``protocol "web"``: a Python web application, or files; it is built on `mtlsgate.http`.
 
 `asgi` runs ASGI applications, with uvicorn's protocols on an asyncio transport:
-`asgi_connection` is a client's connection, `asgi_lifespan` the application's start and end,
-`asgi_scope` what it is told of the client (pure), `asgi_logging` what it and uvicorn log.
+`asgi_connection` is a client's connection, `asgi_websocket` a WebSocket, `asgi_lifespan` the
+application's start and end, `asgi_scope` what it is told of the client (pure), `asgi_logging`
+what it and uvicorn log.
 
 ============  ==========================================================
 `site`        the server of resources and files

@@ -26,10 +26,11 @@ from mtlsgate.interfaces import IProtocolEnvironment
 from mtlsgate.protocols.aio.prepared import START_TIMEOUT, PreparedServer, Run
 from mtlsgate.protocols.importing import call, describe
 from mtlsgate.protocols.web.access import AccessLog, host_and_port
-from mtlsgate.protocols.web.asgi_connection import AsgiConnection, AsgiWebSocket
+from mtlsgate.protocols.web.asgi_connection import AsgiConnection
 from mtlsgate.protocols.web.asgi_lifespan import Lifespan
 from mtlsgate.protocols.web.asgi_logging import Application, LoggedApplication, Scope, logger_for
 from mtlsgate.protocols.web.asgi_scope import PEER
+from mtlsgate.protocols.web.asgi_websocket import AsgiWebSocket
 from mtlsgate.protocols.web.configuration import (
     MAX_REQUESTS,
     WebConfiguration,

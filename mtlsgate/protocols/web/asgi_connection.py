@@ -9,7 +9,7 @@ before the application hears of it.
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, BaseTransport
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from logging import Logger
 from typing import Any, NoReturn, Protocol, cast
@@ -17,9 +17,7 @@ from typing import Any, NoReturn, Protocol, cast
 from twisted.internet.interfaces import IReactorTime
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
-from websockets.http11 import Request
 
 from mtlsgate.http.authority import Asked
 from mtlsgate.http.bodies import MalformedMessage
@@ -31,9 +29,11 @@ from mtlsgate.http.reading import RequestHead, head_of
 from mtlsgate.http.refusal import Refusal, own_response
 from mtlsgate.http.sides import HttpClient, client_of
 from mtlsgate.http.stages import ANSWERING, TABLE, HttpStage, Late, seconds_for
+from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.protocols.aio.transport import GateTransport
 from mtlsgate.protocols.web.asgi_logging import Application
 from mtlsgate.protocols.web.asgi_scope import PEER, extensions
+from mtlsgate.protocols.web.asgi_websocket import AsgiWebSocket
 
 #: The versions that are read, as llhttp has them.
 _VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
@@ -81,6 +81,7 @@ class AsgiConnection(HttpToolsProtocol):
     """
     One client's connection.
 
+    :ivar _peer: who the client is, or None.
     :ivar _facts: what is known of the client, for scopes.
     :ivar _stage: what the connection waits for.
     :ivar _head: the head of the latest request; None while that comes.
@@ -99,7 +100,8 @@ class AsgiConnection(HttpToolsProtocol):
     """
 
     _gate_client: HttpClient
-    _facts: Mapping[str, Any]
+    _peer: IVerifiedPeer | None
+    _facts: dict[str, Any]
     _head: RequestHead | None = None
     _head_size = 0
     _body_size = 0
@@ -115,7 +117,9 @@ class AsgiConnection(HttpToolsProtocol):
         self.app = cast(Any, server.application)
         self.logger = server.logger
         self.access_log = False
-        self.ws_protocol_class = cast(Any, partial(AsgiWebSocket, self))
+        self.ws_protocol_class = cast(
+            Any, partial(AsgiWebSocket, server.application, server.logger, self._add_facts)
+        )
         self._server = server
         self._limits = server.limits
         self._deadline = Deadline(server.clock, self._late)
@@ -126,6 +130,7 @@ class AsgiConnection(HttpToolsProtocol):
         assert isinstance(transport, GateTransport)
         super().connection_made(transport)
         client = self._gate_client = client_of(transport.transport, None)
+        self._peer = client.peer
         self._facts = extensions(client.peer, client.tls)
         self._deadline.within(self._limits.first_timeout)
 
@@ -135,10 +140,10 @@ class AsgiConnection(HttpToolsProtocol):
         self._deadline.cancel()
         super().connection_lost(exc)
 
-    def add_facts(self, scope: Any) -> None:
-        """Say in a scope who the client is."""
-        scope[PEER] = self._gate_client.peer
-        scope.setdefault("extensions", {}).update(self._facts)
+    def _add_facts(self, scope: Any) -> None:
+        """Say in the scope of a WebSocket who the client is."""
+        scope[PEER] = self._peer
+        scope["extensions"].update(self._facts)
 
     # Reading.
 
@@ -161,7 +166,9 @@ class AsgiConnection(HttpToolsProtocol):
         super().on_message_begin()
         self._reading = HttpStage.HEAD
         self._head = None
-        self.add_facts(self.scope)
+        scope = cast(dict[str, Any], self.scope)
+        scope[PEER] = self._peer
+        scope["extensions"] = self._facts.copy()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field came.  One after the body is no header field (RFC 9110, 6.5.1), and ASGI has
@@ -388,24 +395,3 @@ class AsgiConnection(HttpToolsProtocol):
         return self.flow.read_paused or (
             self._is_answering and bool(self.cycle.waiting_for_100_continue)
         )
-
-
-class AsgiWebSocket(WebSocketsSansIOProtocol):
-    """A WebSocket of a client's."""
-
-    def __init__(self, connection: AsgiConnection, **options: Any) -> None:
-        """
-        :param connection: what it was before it was upgraded.
-        :param options: what uvicorn's own class takes.
-        """
-        super().__init__(**options)
-        self.app = connection.app
-        self.logger = connection.logger
-        self._add_facts = connection.add_facts
-
-    def handle_connect(self, event: Request) -> None:
-        """The client wants a WebSocket: ask the application, and say who it is."""
-        super().handle_connect(event)
-        if not self.close_sent:
-            # The application runs in the loop's next turn.
-            self._add_facts(self.scope)

@@ -21,6 +21,8 @@ Note = Callable[[Scope, int, int, float], object]
 
 _log = Logger("mtlsgate.web")
 
+#: What Starlette and uvicorn raise in an application whose client has left.
+_LEFT = ("ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect")
 #: What uvicorn says of requests and WebSockets, which are logged anyway.
 _OF_REQUESTS = ("Invalid HTTP request", "Unsupported upgrade request", '%s - "WebSocket')
 
@@ -41,7 +43,10 @@ class TwistedHandler(logging.Handler):
         """Log it."""
         text = record.getMessage().strip()
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None:
+        if error is not None and type(error).__name__ in _LEFT:
+            text = f"the client left, and the application said {type(error).__name__}"
+            _log.info("{server}: {text}", server=self._server, text=text)
+        elif error is not None:
             failure = Failure(error, type(error), error.__traceback__)
             _log.failure("{server}: {text}", failure=failure, server=self._server, text=text)
         elif record.levelno >= logging.ERROR:

@@ -7,7 +7,6 @@ https://asgi.readthedocs.io/en/latest/specs/tls.html
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -33,13 +32,13 @@ _CIPHERS = {
 PEER = "mtlsgate.peer"
 
 
-def extensions(peer: IVerifiedPeer | None, tls: ITlsFacts | None) -> dict[str, Mapping[str, Any]]:
+def extensions(peer: IVerifiedPeer | None, tls: ITlsFacts | None) -> dict[str, Any]:
     """
     :param peer: the client, or None where the server asks for no certificate.
     :param tls: what its handshake agreed on; None without TLS.
     :returns: the extensions of the scopes of one connection.
     """
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, Any] = {}
     if tls is not None:
         found["tls"] = tls_extension(peer, tls)
     if peer is not None:

@@ -18,8 +18,9 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from mtlsgate import VerifiedPeer, verified_peer
 from mtlsgate.certificates.certificate import Certificate, views
 from mtlsgate.interfaces import IVerifiedPeer
+from mtlsgate.protocols.aio.connection import CLOSE_TIMEOUT, FLUSH_SIZE, HIGH_WATER
 from mtlsgate.protocols.aio.facts import peer_certificate, socket_name
-from mtlsgate.protocols.aio.transport import CLOSE_TIMEOUT, FLUSH_SIZE, HIGH_WATER, GateTransport
+from mtlsgate.protocols.aio.transport import GateTransport
 from mtlsgate.testing import Authority, Client, Credential, Version
 from tests.kits.aio import Loop, Recorder
 

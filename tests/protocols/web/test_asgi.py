@@ -18,7 +18,7 @@ from websockets.uri import parse_uri
 
 from mtlsgate import VerifiedPeer, verified_peer
 from mtlsgate.http.limits import HttpLimits
-from mtlsgate.protocols.aio.transport import CLOSE_TIMEOUT
+from mtlsgate.protocols.aio.connection import CLOSE_TIMEOUT
 from mtlsgate.protocols.web.asgi_scope import _CIPHERS as CIPHERS
 from mtlsgate.protocols.web.asgi_scope import extensions
 from mtlsgate.testing import Client, Version
@@ -542,6 +542,24 @@ def test_the_application_is_told_of_a_client_that_left(loop: Loop, version: Vers
     loop.run(client.reset, client)
     loop.settle(client)
     assert app.gone == 1
+
+
+def test_a_client_that_leaves_makes_no_traceback(loop: Loop) -> None:
+    """As it would in Starlette, which says so by an exception."""
+
+    class ClientDisconnect(Exception):
+        pass
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        raise ClientDisconnect
+
+    gate, _ = loop.serve(app)
+    client = loop.connect(gate)
+    loop.say(client, POST + b"Content-Length: 2\r\n\r\na")
+    loop.run(client.reset, client)
+    assert loop.log_of_web[-1]["text"].endswith("the application said ClientDisconnect")
 
 
 # WebSockets
