@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -16,8 +17,6 @@ from typing import Any
 import asyncssh
 import pytest
 import websockets
-from grpclib.client import Channel, UnaryUnaryMethod
-from grpclib.encoding.base import CodecBase
 
 from tests.kits.probe import write_demo
 from tests.kits.programs import RunningGate, gate, program, run
@@ -206,12 +205,10 @@ VERSIONS = pytest.mark.parametrize(
 )
 
 
-def context(site: Path, version: ssl.TLSVersion, *alpn: str) -> ssl.SSLContext:
+def context(site: Path, version: ssl.TLSVersion) -> ssl.SSLContext:
     found = ssl.create_default_context(cafile=site / "ca.crt")
     found.load_cert_chain(site / "client.crt", site / "client.key")
     found.minimum_version = found.maximum_version = version
-    if alpn:
-        found.set_alpn_protocols(list(alpn))
     return found
 
 
@@ -257,33 +254,37 @@ def test_websockets_works_behind_the_gate(
     assert at_once(talk) == ["client: " + "x" * 500_000] * 5
 
 
-class Raw(CodecBase):
-    """Bytes as they are."""
+#: Its channel does not wait for the end of its connection, so it has a process of its own.
+GRPC_CLIENT = """
+import asyncio, ssl, sys
+from grpclib.client import Channel, UnaryUnaryMethod
+from libraries import Raw
 
-    __content_subtype__ = "raw"
+port, version = int(sys.argv[1]), ssl.TLSVersion(int(sys.argv[2]))
+context = ssl.create_default_context(cafile="ca.crt")
+context.load_cert_chain("client.crt", "client.key")
+context.minimum_version = context.maximum_version = version
+context.set_alpn_protocols(["h2"])
 
-    def encode(self, message: Any, message_type: Any) -> bytes:
-        return bytes(message)
+async def talk():
+    async with Channel("localhost", port, ssl=context, codec=Raw()) as channel:
+        return await UnaryUnaryMethod(channel, "/Greeter/Greet", bytes, bytes)(b"gate")
 
-    def decode(self, data: bytes, message_type: Any) -> bytes:
-        return data
+async def main():
+    print(await asyncio.gather(*(talk() for _ in range(5))))
+
+asyncio.run(main())
+"""
 
 
 @VERSIONS
 def test_grpclib_works_behind_the_gate(
     site: Path, running: RunningGate, version: ssl.TLSVersion
 ) -> None:
-    port = running.port("of_grpclib")
-
-    async def talk() -> bytes:
-        async with Channel(
-            "localhost", port, ssl=context(site, version, "h2"), codec=Raw()
-        ) as channel:
-            method: Any = UnaryUnaryMethod(channel, "/Greeter/Greet", bytes, bytes)
-            found: bytes = await method(b"gate")
-            return found
-
-    assert at_once(talk) == [b"hello gate"] * 5
+    port = str(running.port("of_grpclib"))
+    command = (sys.executable, "-c", GRPC_CLIENT, port, str(int(version)))
+    status, output = run(*command, cwd=site)
+    assert (status, output.strip()) == (0, str([b"hello gate"] * 5))
 
 
 @asynccontextmanager
