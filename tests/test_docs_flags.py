@@ -63,8 +63,17 @@ OF_SERVER = {
         'ca_certificate_file = "fleet-ca.crt"\nallow {\n%s}\n}\n}\n}\n'
     ),
 }
+OF_HTTP = {
+    "http": 'server "door" {\nprotocol "http" {\n%s}\n}\n',
+    "proxy": 'server "door" {\nprotocol "proxy" {\n%s}\n}\n',
+    "web": 'server "door" {\nprotocol "web" {\n%s}\n}\n',
+    "target's tls": (
+        'server "door" {\nprotocol "http" {\ntarget = "https://a.example"\ntls {\n%s}\n}\n}\n'
+    ),
+}
 OF_ALL = {
     "settings": "settings {\n%s}\n",
+    "defaults": "defaults {\n%s}\n",
     "admin": "admin {\n%s}\n",
     "log": "settings {\nlog {\n%s}\n}\n",
 }
@@ -97,14 +106,15 @@ class Row:
         return [one for one in lines if one]
 
 
-def rows(page: str) -> list[Row]:
-    """:returns: all rows of a page's tables for those who come from elsewhere."""
+def rows(page: str, program: str = "") -> list[Row]:
+    """:returns: all rows of a page's tables for those who come from elsewhere, or from one
+    program."""
     found = []
     for title, text in sections(DOCS / page, 2).items():
-        if title.startswith("Coming from"):
+        if title.startswith(f"Coming from {program}"):
             for line in re.findall(r"^\| (.*) \|$", text, re.MULTILINE):
                 flag, here, block = (cell.strip() for cell in re.split(r"(?<= )\| ?", f"{line} "))
-                if flag not in ("flag", "option"):
+                if flag not in ("flag", "option", "directive", "attribute or block"):
                     found.append(Row(page, flag, here, block))
     return found
 
@@ -119,15 +129,18 @@ def loads(directory: Path, base: str, changes: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "base", "places"),
-    [("client-gate.md", CLIENT, OF_CLIENT | OF_ALL), ("proxy.md", SERVER, OF_SERVER | OF_ALL)],
+    ("page", "base", "places", "least"),
+    [
+        ("client-gate.md", CLIENT, OF_CLIENT | OF_ALL, 25),
+        ("proxy.md", SERVER, OF_SERVER | OF_ALL, 25),
+        ("how-to/moving.md", SERVER, OF_SERVER | OF_HTTP | OF_ALL, 35),
+    ],
 )
 def test_what_replaces_a_flag_loads(
-    page: str, base: str, places: dict[str, str], tmp_path: Path
+    page: str, base: str, places: dict[str, str], least: int, tmp_path: Path
 ) -> None:
     """Each row that has a block, by itself."""
     found = rows(page)
-    assert len(found) > 40
     tried = 0
     for row in found:
         if not row.block:
@@ -135,13 +148,15 @@ def test_what_replaces_a_flag_loads(
         assert row.ways, row
         for way in row.ways:
             tried += 1
-            if row.block == "protocol" and not re.search("^target ", way, re.MULTILINE):
+            if row.block in ("protocol", "http") and not re.search("^target ", way, re.MULTILINE):
                 # A later file replaces the whole block.
                 way += 'target = "127.0.0.1:6379"\n'
+            if row.block == "target's tls" and "server_ca_certificate_file" not in way:
+                way += 'server_ca_certificate_file = "backend-ca.crt"\n'
             if row.block == "client_certificate" and "ca_certificate_file" not in way:
                 way += 'ca_certificate_file = "fleet-ca.crt"\n'
             loads(tmp_path, base, places[row.block] % way)
-    assert tried > 25
+    assert tried >= least
 
 
 #: Every flag that ghostunnel 1.8 lists, and stunnel 5's options for a service.
@@ -172,3 +187,26 @@ def test_no_flag_is_missing(page: str) -> None:
         assert f"--{flag}" in flags, flag
     for option in STUNNEL.split():
         assert re.search(rf"\b{option}\b", flags), option
+
+
+#: What nginx's and Couper's own documentation has for TLS with client certificates.
+ELSEWHERE = {
+    "nginx": """
+        listen server_name ssl_certificate ssl_certificate_key ssl_client_certificate
+        ssl_verify_client ssl_verify_depth ssl_crl ssl_protocols ssl_ciphers ssl_session_cache
+        ssl_session_timeout ssl_stapling proxy_pass proxy_set_header proxy_ssl_verify
+        proxy_ssl_trusted_certificate proxy_ssl_name client_max_body_size limit_conn user
+    """,
+    "Couper": """
+        hosts public_key_file private_key_file ca_certificate_file leaf_certificate_file
+        ca_certificate leaf_certificate defaults environment files endpoint api
+    """,
+}
+
+
+@pytest.mark.parametrize("program", ELSEWHERE)
+def test_what_another_program_calls_it_is_in_its_table(program: str) -> None:
+    """Whether there is something for it here, or not."""
+    found = " ".join(row.flag for row in rows("how-to/moving.md", program))
+    for name in ELSEWHERE[program].split():
+        assert re.search(rf"\b{name}\b", found), name
