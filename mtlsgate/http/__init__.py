@@ -15,6 +15,8 @@ and certificate names; it knows nothing about configuration and targets.
 `framing`     responses into bytes (sans-I/O)
 `stages`      what a connection waits for, and for how long: a table
 `limits`      what clients are held to
+`next_turn`   something to do in the reactor's next turn
+`valve`       lets a transport read, or not
 `deadline`    a time limit that is put off often
 `connection`  a client's connection
 `server`      the factory of connections: limits, ALPN, retirement

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IAddress, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -19,17 +19,17 @@ from mtlsgate.http.checks import check, check_size, expects_continue
 from mtlsgate.http.deadline import Deadline
 from mtlsgate.http.fields import Line, tokens
 from mtlsgate.http.framing import ResponseFraming, head_bytes
+from mtlsgate.http.next_turn import NextTurn
 from mtlsgate.http.reading import RequestEnd, RequestHead, RequestReader
 from mtlsgate.http.refusal import REASONS, Refusal, own_body, own_fields, own_response
 from mtlsgate.http.sides import Exchange, HttpClient, Owner, client_of
-from mtlsgate.http.stages import ANSWERING, TABLE, HttpStage, Late, seconds_for
+from mtlsgate.http.stages import ANSWERING, TABLE, HttpStage, Late, seconds_for, wants_bytes
+from mtlsgate.http.valve import Valve
 
 #: How many heads, ends and pieces of bodies are read at once, before others get a turn.
 _AT_ONCE = 16
 #: How many bytes of heads are read at once.
 _AT_ONCE_BYTES = 16 * 1024
-#: How many bytes of the next requests are kept while one is answered.
-_AHEAD = 16 * 1024
 _OVER = (HttpStage.ENDED, HttpStage.LOST)
 
 
@@ -51,9 +51,9 @@ class HttpConnection(Protocol):
         request.
     :ivar _congested: whether the client does not read for now.
     :ivar _paused: whether the exchange takes no more of the body for now.
-    :ivar _reading: whether the transport is reading.
+    :ivar _valve: lets the transport read, or not.
     :ivar _looping: whether requests are being read right now.
-    :ivar _again: the call that reads on in the reactor's next turn.
+    :ivar _again: reads on in the reactor's next turn.
     :ivar _deadline: the time limit of the stage.
     """
 
@@ -69,9 +69,7 @@ class HttpConnection(Protocol):
     _refused = False
     _congested = False
     _paused = False
-    _reading = True
     _looping = False
-    _again: IDelayedCall | None = None
 
     def __init__(self, server: Owner, address: IAddress | None) -> None:
         self._server = server
@@ -79,6 +77,8 @@ class HttpConnection(Protocol):
         self._address = address
         self._reader = RequestReader(server.limits.head_size)
         self._deadline = Deadline(server.clock, self._late)
+        self._valve = Valve()
+        self._again = NextTurn(server.clock, self._read)
         self.stage = HttpStage.FIRST
 
     def connectionMade(self) -> None:
@@ -93,8 +93,7 @@ class HttpConnection(Protocol):
         """Tell the exchange, and clean up."""
         self.stage = HttpStage.LOST
         self._deadline.cancel()
-        if self._again is not None:
-            self._again.cancel()
+        self._again.cancel()
         self._lose_exchange("the client left", reason)
         self._server.closed(self)
 
@@ -130,10 +129,10 @@ class HttpConnection(Protocol):
                 if isinstance(event, RequestHead):
                     room -= before - self._reader.waiting
                     if room <= 0:
-                        self._read_later()
+                        self._again.ask()
                         break
             else:
-                self._read_later()
+                self._again.ask()
         except MalformedMessage as error:
             self._broken(Refusal(400, error.cause))
         except Refusal as refusal:
@@ -143,14 +142,6 @@ class HttpConnection(Protocol):
         if self.stage in (HttpStage.FIRST, HttpStage.IDLE) and self._reader.in_head:
             self._enter(HttpStage.HEAD)
         self._watch_transport()
-
-    def _read_later(self) -> None:
-        if self._again is None and self.stage is not HttpStage.LOST:
-            self._again = self._server.clock.callLater(0, self._read_again)
-
-    def _read_again(self) -> None:
-        self._again = None
-        self._read()
 
     def _waits(self) -> bool:
         """Whether nothing should be read now, even if bytes have come."""
@@ -332,23 +323,10 @@ class HttpConnection(Protocol):
 
     def _watch_transport(self) -> None:
         """Let the transport read, or not."""
-        wants = self._wants_bytes()
-        if wants != self._reading and self.stage is not HttpStage.LOST:
-            self._reading = wants
-            if wants:
-                self.transport.resumeProducing()
-            else:
-                self.transport.pauseProducing()
-
-    def _wants_bytes(self) -> bool:
-        if self.stage is HttpStage.ENDED:
-            # TLS waits for the client's close_notify.
-            return True
-        if self.stage is HttpStage.RAW or (self.stage is HttpStage.BODY and self._paused):
-            return not self._paused
-        if self._again is not None:
-            return False
-        return self.stage not in (HttpStage.BUSY, HttpStage.HELD) or self._reader.waiting < _AHEAD
+        if self.stage is not HttpStage.LOST:
+            later, waiting = self._again.is_due, self._reader.waiting
+            on = wants_bytes(self.stage, paused=self._paused, later=later, waiting=waiting)
+            self._valve.turn(self.transport, on=on)
 
     # Time limits.
 

@@ -87,6 +87,8 @@ TABLE: Mapping[HttpStage, StageRule] = {
     HttpStage.LOST: StageRule(lambda limits: None, reads=False),
 }
 
+#: How many bytes of the next requests are kept while one is answered.
+_AHEAD = 16 * 1024
 #: In these an exchange is at work.
 ANSWERING = (HttpStage.BODY, HttpStage.BUSY)
 
@@ -107,3 +109,20 @@ def seconds_for(
     if stage is HttpStage.ENDED and refused:
         return limits.refused_timeout
     return TABLE[stage].time(limits)
+
+
+def wants_bytes(stage: HttpStage, *, paused: bool, later: bool, waiting: int) -> bool:
+    """
+    :param paused: whether the exchange takes no more of the body for now.
+    :param later: whether what came is read on in another turn.
+    :param waiting: how many bytes came that were not read yet.
+    :returns: whether the transport should read.
+    """
+    if stage is HttpStage.ENDED:
+        # TLS waits for the client's close_notify.
+        return True
+    if stage is HttpStage.RAW or (stage is HttpStage.BODY and paused):
+        return not paused
+    if later:
+        return False
+    return stage not in (HttpStage.BUSY, HttpStage.HELD) or waiting < _AHEAD

@@ -14,6 +14,7 @@ exchange (`mtlsgate.http.sides`).
 `events`       what a session reads
 `session`      frames into events, and responses into frames (sans-I/O)
 `heads`        header fields to requests, and from responses (pure)
+`reading`      the requests of one connection, out of header fields
 `inbox`        what came of a request's body
 `outbox`       what waits to be sent of a response
 `timing`       how long a client may take with a stream

@@ -8,25 +8,23 @@ IDLE between.
 
 from __future__ import annotations
 
-import os
-from base64 import b64encode
-from collections.abc import Sequence
 from typing import Any
 
 from h2.errors import ErrorCodes
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IAddress, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtlsgate.http.checks import check
 from mtlsgate.http.deadline import Deadline
-from mtlsgate.http.fields import Line
+from mtlsgate.http.next_turn import NextTurn
 from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.refusal import Refusal
 from mtlsgate.http.sides import HttpClient, Owner, client_of
 from mtlsgate.http.stages import TABLE, HttpStage, Late, seconds_for
+from mtlsgate.http.valve import Valve
 from mtlsgate.http2.events import (
     Answered,
     Came,
@@ -39,7 +37,8 @@ from mtlsgate.http2.events import (
 )
 from mtlsgate.http2.farewell import Farewell
 from mtlsgate.http2.faults import ConnectionFault, MalformedRequest
-from mtlsgate.http2.heads import VERSION, Tunnel, request_head, trailer_lines
+from mtlsgate.http2.heads import VERSION, Tunnel, trailer_lines
+from mtlsgate.http2.reading import HeadReader
 from mtlsgate.http2.session import MAX_STREAMS, Session
 from mtlsgate.http2.stream import Http2Stream
 from mtlsgate.http2.turns import Turns
@@ -65,19 +64,16 @@ class Http2Connection(Protocol):
     :ivar _streams: those that are not over, by number.
     :ivar _turns: those of them that have something to write.
     :ivar _looping: whether events are read right now.
-    :ivar _last_head: the request that was read last, and of what.
-    :ivar _again: the call that reads on in the reactor's next turn.
+    :ivar _heads: reads requests.
+    :ivar _again: reads on in the reactor's next turn.
     :ivar _farewell: tells the client that no more requests are wanted.
     :ivar _deadline: the time limit of the stage.
-    :ivar _reading: whether the transport is reading.
+    :ivar _valve: lets the transport read, or not.
     """
 
     transport: Any
     client: HttpClient
     _looping = False
-    _last_head: tuple[Sequence[Line], bool, RequestHead] = ((), False, _UNREAD)
-    _again: IDelayedCall | None = None
-    _reading = True
 
     def __init__(self, server: Owner, address: IAddress | None) -> None:
         self._server = server
@@ -87,12 +83,15 @@ class Http2Connection(Protocol):
         self.session = Session(
             server.clock.seconds, server.limits.head_size, websockets=server.websockets
         )
+        self._heads = HeadReader(server.limits.head_size, websockets=server.websockets)
         self._streams: dict[int, Http2Stream] = {}
         self._turns = Turns(
             self.session, server.clock, server.limits.send_timeout, self.flush, self._took_nothing
         )
         self._farewell = Farewell(self.session, server.clock, self.flush, self._settle)
         self._deadline = Deadline(server.clock, self._late)
+        self._valve = Valve()
+        self._again = NextTurn(server.clock, self._read)
         self.stage = HttpStage.FIRST
 
     def connectionMade(self) -> None:
@@ -109,8 +108,7 @@ class Http2Connection(Protocol):
         self._deadline.cancel()
         self._turns.stop()
         self._farewell.stop()
-        if self._again is not None:
-            self._again.cancel()
+        self._again.cancel()
         self._lose_streams("the client left", reason)
         self._server.closed(self)
 
@@ -144,10 +142,10 @@ class Http2Connection(Protocol):
                 self._take(event)
                 requests += isinstance(event, Requested)
                 if requests == _REQUESTS_AT_ONCE:
-                    self._read_later()
+                    self._again.ask()
                     break
             else:
-                self._read_later()
+                self._again.ask()
         except ConnectionFault as fault:
             self._fail(fault)
         finally:
@@ -156,19 +154,11 @@ class Http2Connection(Protocol):
             return
         arriving = self._streams.get(self.session.begun_data or 0)
         if arriving is not None:
-            arriving.proceeds()
+            arriving.restart_time()
         self._settle()
         self.flush()
         self._turns.write()
         self._watch_transport()
-
-    def _read_later(self) -> None:
-        if self._again is None:
-            self._again = self.clock.callLater(0, self._read_again)
-
-    def _read_again(self) -> None:
-        self._again = None
-        self._read()
 
     def _take(self, event: Event) -> None:
         match event:
@@ -196,13 +186,13 @@ class Http2Connection(Protocol):
             self.session.blame()
             return
         try:
-            head, tunnel = self._read_head(event)
+            head, tunnel = self._heads.read(event.fields, ended=event.ended)
         except MalformedRequest as error:
-            self._refuse_unread(event, Refusal(400, error.cause), error)
+            self._refuse_unread(event, Refusal(400, error.cause)).malformed(error)
             self.session.blame()
             return
         except Refusal as refusal:
-            self._refuse_unread(event, refusal, None)
+            self._refuse_unread(event, refusal).refuse(refusal)
             return
         stream = self._add(event, head, tunnel)
         try:
@@ -216,30 +206,9 @@ class Http2Connection(Protocol):
         if self._server.retired or not self.limits.keeps:
             self.retire()
 
-    def _read_head(self, event: Requested) -> tuple[RequestHead, Tunnel | None]:
-        fields, ended, head = self._last_head
-        if event.fields is fields and event.ended == ended:
-            # The same bytes as before: the session has the same fields for them.
-            return head, None
-        head, tunnel = request_head(
-            event.fields,
-            ended=event.ended,
-            max_size=self.limits.head_size,
-            make_tunnel=_make_tunnel if self._server.websockets else None,
-        )
-        if tunnel is None:
-            self._last_head = event.fields, event.ended, head
-        return head, tunnel
-
-    def _refuse_unread(
-        self, event: Requested, refusal: Refusal, error: MalformedRequest | None
-    ) -> None:
+    def _refuse_unread(self, event: Requested, refusal: Refusal) -> Http2Stream:
         self._server.refused(self.client, None, refusal)
-        stream = self._add(event, _UNREAD, None)
-        if error is None:
-            stream.refuse(refusal)
-        else:
-            stream.refuse_malformed(refusal)
+        return self._add(event, _UNREAD, None)
 
     def _add(self, event: Requested, head: RequestHead, tunnel: Tunnel | None) -> Http2Stream:
         stream = Http2Stream(self, event.stream, head, ended=event.ended, tunnel=tunnel)
@@ -320,13 +289,9 @@ class Http2Connection(Protocol):
     def _watch_transport(self) -> None:
         """Let the transport read, unless there is enough to do."""
         # After the end TLS waits for the client's close_notify.
-        wants = self._again is None or self.stage is HttpStage.ENDED
-        if wants != self._reading and self.stage is not HttpStage.LOST:
-            self._reading = wants
-            if wants:
-                self.transport.resumeProducing()
-            else:
-                self.transport.pauseProducing()
+        on = not self._again.is_due or self.stage is HttpStage.ENDED
+        if self.stage is not HttpStage.LOST:
+            self._valve.turn(self.transport, on=on)
 
     # Streams that are over.
 
@@ -407,10 +372,6 @@ class Http2Connection(Protocol):
         self._turns.stop()
         self._farewell.stop()
         self.transport.abortConnection()
-
-
-def _make_tunnel() -> Tunnel:
-    return Tunnel(b64encode(os.urandom(16)))
 
 
 def _name(code: int) -> str:

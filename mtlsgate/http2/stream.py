@@ -95,7 +95,7 @@ class Http2Stream:
     def begin(self, exchange: Exchange) -> None:
         """:param exchange: what answers it."""
         self._exchange = exchange
-        self._wait()
+        self.restart_time()
         exchange.start()
         if self.complete and self._exchange is exchange:
             exchange.end(())
@@ -117,7 +117,7 @@ class Http2Stream:
                 self.broken(refusal)
                 return
         self._inbox.pass_on(self._pass)
-        self._wait()
+        self.restart_time()
 
     def _pass(self, data: bytes) -> None:
         if self._exchange is not None:
@@ -130,7 +130,6 @@ class Http2Stream:
         :raises MalformedRequest: if it is not, by its own length.
         """
         if self._exchange is None and self._tunnel is None:
-            # It was answered before it was complete.
             self._inbox.end_unread()
             self._end_if_due()
             return
@@ -143,7 +142,7 @@ class Http2Stream:
     def _pass_end(self) -> None:
         trailers = self._inbox.take_end()
         if trailers is not None:
-            self._wait()
+            self.restart_time()
             if self._exchange is not None:
                 self._exchange.end(trailers)
 
@@ -156,21 +155,14 @@ class Http2Stream:
         else:
             self.reset(ErrorCodes.CANCEL)
 
-    def proceeds(self) -> None:
-        """Part of a piece of the body came."""
-        self._wait()
-
     def malformed(self, error: MalformedRequest) -> None:
-        """What came is no part of the request (RFC 9113, 8.1.1): it is refused, and the
-        stream is reset."""
+        """It is no request (RFC 9113, 8.1.1): refuse it, and reset the stream."""
         self._malformed = True
-        self.broken(Refusal(400, error.cause))
-        self.reset(ErrorCodes.PROTOCOL_ERROR)
-
-    def refuse_malformed(self, refusal: Refusal) -> None:
-        """Refuse what never became a request, and reset the stream."""
-        self._malformed = True
-        self.refuse(refusal)
+        refusal = Refusal(400, error.cause)
+        if self._exchange is not None:
+            self.broken(refusal)
+        elif not self._outbox.begun:
+            self.refuse(refusal)
         self.reset(ErrorCodes.PROTOCOL_ERROR)
 
     def broken(self, refusal: Refusal) -> None:
@@ -200,7 +192,7 @@ class Http2Stream:
             if not self._expecting:
                 return
             self._expecting = False
-            self._wait()
+            self.restart_time()
         self._carrier.session.headers(self.number, response_fields(status, lines), end=False)
         self._carrier.flush()
 
@@ -235,7 +227,7 @@ class Http2Stream:
             self.reset(ErrorCodes.INTERNAL_ERROR)
 
     def _finish_response(self, trailers: Iterable[Line]) -> None:
-        self._wait()
+        self.restart_time()
         if self._outbox.closed:
             self._end_if_due()
         elif not self._over:
@@ -273,7 +265,7 @@ class Http2Stream:
         """Pass no more of the body for now (`ClientSide`)."""
         if not self._inbox.paused:
             self._inbox.pause()
-            self._wait()
+            self.restart_time()
 
     def resume_body(self) -> None:
         """Pass the body again (`ClientSide`)."""
@@ -281,7 +273,7 @@ class Http2Stream:
             return
         self._inbox.resume(self._pass)
         self._carrier.flush()
-        self._wait()
+        self.restart_time()
         self._pass_end()
 
     def switch(self, reason: bytes, lines: Iterable[Line]) -> bytes:
@@ -305,24 +297,23 @@ class Http2Stream:
         :returns: whether another could be sent now.
         """
         outbox, before = self._outbox, self._outbox.sent
-        if self._over or not outbox.write():
-            self._note_window()
+        if self._over:
+            return False
+        if not outbox.write():
+            if outbox.waits_for_window:
+                self._time.stall()
+            else:
+                self._stop_waiting()
             return False
         if self._time.took(outbox.sent - before):
             self._stop_waiting()
         return outbox.has_output
 
-    def _note_window(self) -> None:
-        if self._outbox.waits_for_window and not self._over:
-            self._time.stall()
-        else:
-            self._stop_waiting()
-
     def _stop_waiting(self) -> None:
         """The client does not have to take anything for now."""
         if self._time.is_stalled:
             self._time.go_on()
-            self._wait()
+            self.restart_time()
 
     @property
     def waits_for_window(self) -> bool:
@@ -362,13 +353,12 @@ class Http2Stream:
             self._carrier.session.answered(self.number)
             self._end()
         else:
-            # The rest of the request is not wanted.  RFC 9113, 8.1, would reset the stream at
-            # once; but a client that is sending, as curl 7.88, then forgets the response.
+            # RFC 9113, 8.1, resets it now; but curl 7.88, still sending, then forgets the response.
             self._time.linger()
 
     # Time limits.
 
-    def _wait(self) -> None:
+    def restart_time(self) -> None:
         """Begin the time anew that the client has for the next piece of the body."""
         if not (self._over or self._is_answered):
             inbox = self._inbox

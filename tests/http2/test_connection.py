@@ -208,7 +208,7 @@ def test_too_many_streams_are_refused_one_by_one() -> None:
     client = speaker(answers=False)
     for place in range(MAX_STREAMS + 1):
         client.send(client.headers(2 * place + 1))
-    while client.server.time.calls and client.connection._again is not None:
+    while client.server.time.calls and client.connection._again.is_due:
         client.pass_time(0)
     last = 2 * MAX_STREAMS + 1
     assert len(client.server.exchanges) == MAX_STREAMS
