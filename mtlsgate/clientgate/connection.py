@@ -118,12 +118,7 @@ class LocalConnection(RelayEnd):
         destination = Destination(
             target=target.name, path=transport.server_path, uid=self._uid, pid=self._pid
         )
-        rejection = self._refuse_now(destination) or registry.refuse_admission(self.entry, None)
-        if rejection is not None:
-            target.reset()
-            self._reject(rejection)
-            return
-        registry.admit(
+        rejection = self._refuse_now(destination) or registry.admit(
             self.entry,
             Admission(
                 peer=None,
@@ -134,6 +129,10 @@ class LocalConnection(RelayEnd):
                 destination=destination,
             ),
         )
+        if rejection is not None:
+            target.reset()
+            self._reject(rejection)
+            return
         self._target = target
         self.relay.join(self, target)
 

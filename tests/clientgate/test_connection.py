@@ -18,6 +18,7 @@ from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Credential, Version, self_signed
 from tests.kits.clientgate import APP, CA, TARGET, Chain, Program, tls_client
 from tests.kits.gate import Log
+from tests.kits.other_process import quicker
 from tests.kits.upstream import MemoryServer, ScriptedEndpoint
 
 
@@ -264,6 +265,18 @@ def test_limits_hold() -> None:
     assert gates.server.received == b"still there"
     assert isinstance(gates.told.events[1], RejectedConnection)
     assert gates.told.events[1].rejection.reason is Reason.TOO_MANY_CONNECTIONS
+
+
+def test_a_limit_that_another_process_reaches_first(version: Version, log: Log) -> None:
+    """Between the last look at the limits and the admission another worker may admit its
+    program: then this one's is reset, and its target gets no byte."""
+    clock = Clock()
+    terms = Terms(limits=Limits(max_connections=1))
+    gates = Chain(MemoryServer(TARGET, clock, version), clock, terms=terms, new_tally=quicker)
+    program = gates.connect()
+    rejected(gates, program, Reason.TOO_MANY_CONNECTIONS)
+    assert gates.server.received == b""
+    assert log.failures == []
 
 
 def test_an_idle_connection_ends() -> None:

@@ -21,12 +21,15 @@ from mtlsgate.gate.events import (
     RejectedConnection,
     Reload,
 )
+from mtlsgate.gate.limits import Limits
 from mtlsgate.gate.registry import Registry
 from mtlsgate.gate.terms import Terms
-from mtlsgate.reasons import Cause
+from mtlsgate.observe.human_log import HumanLog
+from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Version
 from mtlsgate.tls.judge import Judge
 from tests.kits.gate import Log, MemoryGate, rule
+from tests.kits.other_process import quicker
 from tests.kits.pki import pki
 from tests.kits.service import PINNED, MemoryService, MemorySocket, a_server
 
@@ -142,6 +145,20 @@ def test_an_observer_that_fails_at_an_admission(log: Log, version: Version) -> N
     assert len(gate.entrance.registry) == 0
     assert remembers.told == ["admitted", "rejected", "closed"]
     log.expect_failure(Oops, Oops)
+
+
+def test_a_limit_that_another_process_reaches_first(log: Log, version: Version) -> None:
+    """Between the last look at the limits and the admission another worker may admit its
+    client: then this one does not come in."""
+    gate = MemoryGate((rule(ca=CA),), log)
+    registry = Registry(gate.clock, [HumanLog()], new_tally=quicker)
+    terms = Terms(limits=Limits(max_connections=1))
+    gate = MemoryGate((rule(ca=CA),), log, clock=gate.clock, registry=registry, terms=terms)
+    client = gate.connect(ALICE, version)
+    client.send(b"knock")
+    assert gate.verdict().reason is Reason.TOO_MANY_CONNECTIONS
+    gate.check_turned_away(client)
+    assert len(registry) == 0
 
 
 def test_an_observer_that_fails_at_a_reload(tmp_path: Path, log: Log) -> None:

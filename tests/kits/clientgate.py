@@ -26,6 +26,7 @@ from mtlsgate.gate.events import (
     RejectedConnection,
     Reload,
 )
+from mtlsgate.gate.limits import Tally
 from mtlsgate.gate.registry import Registry
 from mtlsgate.gate.terms import Terms
 from mtlsgate.observe.human_log import HumanLog
@@ -166,12 +167,13 @@ class Chain:
         judging: Judging | None = None,
         now: Callable[[], datetime] = utc_now,
         name: str = "gate.example:8443",
+        new_tally: Callable[[str], Tally] = lambda _: Tally(),
     ) -> None:
         self.clock = clock
         self.target = target
         self.reactor = MemoryReactor(clock)
         self.told = Told()
-        self.registry = Registry(clock, (self.told, HumanLog()), now)
+        self.registry = Registry(clock, (self.told, HumanLog()), now, new_tally=new_tally)
         tls = tls_client() if tls is None else tls
         targets = [Listed(parse_target(name))]
         backends = Backends(targets, self.reactor, tls=tls, clock=clock, endpoint=self._endpoint)
