@@ -74,7 +74,8 @@ class PrivilegedReader:
 
     def allow(self, owner: Owner, seen: Mapping[Path, Stamp]) -> None:
         """
-        Set what may be read from now on.
+        Set what may be read from now on.  The process obeys once, and ends if it is told
+        again.
 
         :param owner: the user that the gate becomes.
         :param seen: the files that were read, with their state at that time.
@@ -143,15 +144,18 @@ def _close_all_but(kept: int) -> None:
 
 
 def _serve(connected: socket.socket) -> None:
-    rules = ReadingRules(NOBODY_ELSE, {})
+    rules: ReadingRules | None = None
     while (asked := _receive(connected)) is not None:
         if "allow" in asked:
+            if rules is not None:
+                # By now the gate is another user, who may not widen what it may read.
+                return
             told = {path: _as_stamp(state) for path, state in asked["allow"].items()}
             uid, gid = asked["owner"]
             rules = ReadingRules((uid, gid), told)
             continue
         try:
-            descriptor = rules.open(asked["open"])
+            descriptor = (rules or _NONE).open(asked["open"])
         except OSError as error:
             connected.sendall(bytes([(error.errno or errno.EACCES) & 0xFF]))
             continue
@@ -204,6 +208,10 @@ class ReadingRules:
         if stamp_of(found) == self._allowed.get(path):
             return True
         return not is_changeable_by(self._owner, Path(path))
+
+
+#: Before anything is allowed.
+_NONE = ReadingRules(NOBODY_ELSE, {})
 
 
 def _send(connected: socket.socket, what: object) -> None:

@@ -195,6 +195,18 @@ def test_it_reads_nothing_before_it_is_told_for_whom(key: Path) -> None:
     made.close()
 
 
+def test_what_it_may_read_is_set_once(reader: PrivilegedReader, key: Path) -> None:
+    """A gate that is no longer root may be an attacker's, and must get no further file."""
+    other = key.with_name("other.key")
+    other.write_text("other")
+    other.chmod(0o600)
+    with acting_as(USER):
+        reader.allow(USER, {other: None})
+        for path in (other, key):
+            with pytest.raises(PermissionError):
+                reader.open(str(path), os.O_RDONLY)
+
+
 def test_only_root_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else can become another user."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
