@@ -21,7 +21,10 @@ from twisted.internet.interfaces import (
     IHostResolution,
     IResolutionReceiver,
 )
+from twisted.logger import Logger
 from zope.interface import implementer
+
+_log = Logger("mtlsgate.targets")
 
 #: The module of the resolver that a reactor has if nobody installed another.
 _DEFAULT = "twisted.internet._resolver"
@@ -88,7 +91,12 @@ def _in_thread(reactor: Any, receiver: _Lookup, key: _Key) -> None:
             answers = []
         reactor.callFromThread(found, [_address(one[-1]) for one in answers])
 
-    Thread(target=run, name="mtlsgate-lookup", daemon=True).start()
+    try:
+        Thread(target=run, name="mtlsgate-lookup", daemon=True).start()
+    except RuntimeError as error:
+        # The system has no thread left: the next attempt looks it up anew.
+        _log.error("{name} cannot be looked up: {why}", name=name, why=str(error))
+        receiver.resolutionComplete()
 
 
 def _address(written: tuple[Any, ...]) -> IAddress:

@@ -5,8 +5,10 @@ Names of targets are looked up once for all who ask meanwhile.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Thread
 from typing import Any
 
+import pytest
 from attrs import define, field
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
@@ -49,6 +51,14 @@ class SlowResolver:
         for host in hosts:
             receiver.addressResolved(IPv4Address("TCP", host, 80))
         receiver.resolutionComplete()
+
+
+class AsInstalled:
+    """A reactor that nobody has given another resolver."""
+
+    @property
+    def nameResolver(self) -> object:
+        return type("GAIResolver", (), {"__module__": "twisted.internet._resolver"})()
 
 
 @implementer(IResolutionReceiver)
@@ -105,3 +115,23 @@ def test_a_later_question_is_asked_anew() -> None:
         [],
         ["192.0.2.3"],
     ]
+
+
+def test_a_system_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks hears that there is no address, and is not left waiting; when there are
+    threads again, the name is looked up again."""
+
+    def no_thread(_: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    shared = SharedLookups(AsInstalled())
+    first, second = Receiver(), Receiver()
+    with monkeypatch.context() as scarce:
+        scarce.setattr(Thread, "start", no_thread)
+        for one in (first, second):
+            shared.resolveHostName(one, "db.example", 80)
+    assert (first.found, second.found) == ([], [])
+    started: list[Thread] = []
+    monkeypatch.setattr(Thread, "start", lambda thread: started.append(thread))
+    shared.resolveHostName(Receiver(), "db.example", 80)
+    assert len(started) == 1
