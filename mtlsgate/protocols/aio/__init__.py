@@ -4,6 +4,7 @@ are built on.
 
 ===========  ============================================================
 `transport`  an `asyncio.Transport` on the gate's connection
+`receiving`  its half that passes received bytes on
 `connection` what it needs of that
 `facts`      what it tells of the connection: ``ssl_object``, ``socket``
 `streams`    runs a coroutine for each connection, with asyncio's streams

@@ -16,8 +16,7 @@ and on the other the transport of an asyncio protocol.
 from __future__ import annotations
 
 import asyncio
-import sys
-from asyncio import AbstractEventLoop, BaseProtocol, BufferedProtocol, Handle
+from asyncio import AbstractEventLoop, BaseProtocol, Handle
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -28,7 +27,6 @@ from twisted.internet.interfaces import (
     IPushProducer,
     IReactorTime,
 )
-from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -39,11 +37,11 @@ from mtlsgate.protocols.aio.connection import (
     FLUSH_SIZE,
     HIGH_WATER,
     LOW_WATER,
-    GateConnection,
     as_bytes,
     buffer_limits,
 )
 from mtlsgate.protocols.aio.facts import EXTRA_INFO
+from mtlsgate.protocols.aio.receiving import ReceivingTransport
 
 _log = Logger("mtlsgate.asyncio")
 
@@ -51,34 +49,22 @@ Bytes = bytes | bytearray | memoryview
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class GateTransport(asyncio.Transport, TwistedProtocol):
+class GateTransport(ReceivingTransport):
     """
     The transport of one asyncio protocol.
 
-    :ivar _protocol: the asyncio protocol; None after the end.
-    :ivar _buffered: the same, if it is a `asyncio.BufferedProtocol`.
     :ivar _written: what the protocol wrote and the connection has not got yet.
     :ivar _flushing: passes that on in the loop's next turn.
-    :ivar _held: what was received when the protocol paused reading in the middle of it.
-    :ivar _is_receiving: whether received bytes are being handled.
     :ivar _is_full: whether the protocol was told to stop writing.
-    :ivar _is_reading: whether the protocol takes bytes.
     :ivar _is_at_end: whether ``write_eof`` was called.
-    :ivar _is_closing: whether the connection is ending, or over.
     :ivar _timer: ends a connection that its client does not end.
     """
 
-    transport: GateConnection  # type: ignore[assignment]  # it is no less than ITransport
     _flushing: Handle | None = None
-    _buffered: BufferedProtocol | None = None
     _timer: IDelayedCall | None = None
     _written_size = 0
-    _held = memoryview(b"")
-    _is_receiving = False
     _is_full = False
-    _is_reading = True
     _is_at_end = False
-    _is_closing = False
     _high, _low = HIGH_WATER, LOW_WATER
 
     def __init__(
@@ -98,15 +84,10 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
         :param lost: is told when the connection is over.
         :param piece_size: the most bytes that the protocol gets at once; None for all.
         """
-        super().__init__()
-        self._loop = loop
+        super().__init__(protocol, loop, server, piece_size)
         self._clock = clock
-        self._server = server
         self._lost = lost
-        self._piece_size = piece_size or sys.maxsize
         self._written: list[bytes] = []
-        self._protocol: BaseProtocol | None = None
-        self.set_protocol(protocol)
 
     # As a Twisted protocol.
 
@@ -122,51 +103,9 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
         if not self._is_closing:
             self._receive(data)
 
-    def _receive(self, data: bytes | memoryview) -> None:
-        self._is_receiving = True
-        try:
-            if self._buffered is None and type(data) is bytes and len(data) <= self._piece_size:
-                cast(asyncio.Protocol, self._protocol).data_received(data)
-            else:
-                self._held = self._deliver(memoryview(data))
-        except Exception:  # noqa: BLE001 -- the protocol's own; it costs this connection
-            self._failed("data_received")
-        finally:
-            self._is_receiving = False
+    def _received(self) -> None:
         if self._written:
             self._flush()
-
-    def _deliver(self, left: memoryview) -> memoryview:
-        """:returns: what the protocol does not take for now."""
-        while left and self._is_reading and not self._is_closing:
-            if self._buffered is None:
-                size = min(len(left), self._piece_size)
-                cast(asyncio.Protocol, self._protocol).data_received(bytes(left[:size]))
-            else:
-                size = self._fill(left)
-            left = left[size:]
-        return left
-
-    def _fill(self, data: memoryview) -> int:
-        """:returns: how many bytes the protocol's own buffer took."""
-        assert self._buffered is not None
-        buffer = memoryview(self._buffered.get_buffer(len(data))).cast("B")
-        if not buffer:
-            raise RuntimeError("get_buffer() returned an empty buffer")
-        size = min(len(buffer), len(data))
-        buffer[:size] = data[:size]
-        self._buffered.buffer_updated(size)
-        return size
-
-    def _receive_held(self) -> None:
-        """Go on with what was received before the protocol paused reading."""
-        held, self._held = self._held, memoryview(b"")
-        if self._is_closing:
-            return
-        if held:
-            self._receive(held)
-        if self.is_reading() and not self._held:
-            self.transport.resumeProducing()
 
     def readConnectionLost(self) -> None:
         """The client sent close_notify: ask the protocol whether to go on."""
@@ -201,10 +140,6 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
             protocol.connection_lost(error)
         except Exception:  # noqa: BLE001 -- the protocol's own; the connection is over
             _log.failure("{server}: connection_lost() failed", server=self._server)
-
-    def _failed(self, method: str) -> None:
-        _log.failure("{server}: {method}() failed", server=self._server, method=method)
-        self.abort()
 
     # As a Twisted producer: the connection says whether the client reads.
 
@@ -264,36 +199,6 @@ class GateTransport(asyncio.Transport, TwistedProtocol):
         self._end_writing()
         self._timer = self._clock.callLater(CLOSE_TIMEOUT, self.abort)
         self.transport.loseConnection()
-
-    def set_protocol(self, protocol: BaseProtocol) -> None:
-        """:param protocol: gets everything from now on."""
-        self._protocol = protocol
-        self._buffered = protocol if isinstance(protocol, BufferedProtocol) else None
-
-    def get_protocol(self) -> BaseProtocol:
-        """:returns: the protocol."""
-        return cast(BaseProtocol, self._protocol)
-
-    # asyncio.ReadTransport
-
-    def is_reading(self) -> bool:
-        """:returns: whether the protocol takes bytes."""
-        return self._is_reading and not self._is_closing
-
-    def pause_reading(self) -> None:
-        """Pass the protocol no bytes."""
-        if self.is_reading():
-            self._is_reading = False
-            self.transport.pauseProducing()
-
-    def resume_reading(self) -> None:
-        """Pass it bytes again."""
-        if not self._is_reading and not self._is_closing:
-            self._is_reading = True
-            if self._held:
-                self._loop.call_soon(self._receive_held)
-            else:
-                self.transport.resumeProducing()
 
     # asyncio.WriteTransport
 
