@@ -21,7 +21,7 @@ MAX_FRAME = 16384
 #: sent by a client that means well.
 MAX_CONTINUATIONS = 32
 _HEADER = 9
-_END_STREAM, _ACK, _END_HEADERS = 0x1, 0x1, 0x4
+_END_STREAM, _ACK, _END_HEADERS, _PADDED = 0x1, 0x1, 0x4, 0x8
 
 
 class Kind(IntEnum):
@@ -66,6 +66,13 @@ class Frame:
     def size(self) -> int:
         """How many bytes come after its header."""
         return len(self.octets) - _HEADER
+
+    @property
+    def is_only_padding(self) -> bool:
+        """Whether a DATA frame carries no data (RFC 9113, 6.1)."""
+        return self.size == 0 or (
+            bool(self.flags & _PADDED) and self.octets[_HEADER] == self.size - 1
+        )
 
     @property
     def is_answer(self) -> bool:

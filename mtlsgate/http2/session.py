@@ -205,7 +205,7 @@ class Session:
         if what is not None:
             self._budgets.spend(what)
         elif frame.kind is Kind.DATA:
-            if frame.size:
+            if not frame.is_only_padding:
                 self._budgets.came()
             elif not frame.ends_stream:
                 self._budgets.spend(Spent.EMPTY)

@@ -141,8 +141,8 @@ def test_padding_is_taken_by_itself() -> None:
     """Or else it would close the window of a body that is read."""
     pair = Pair()
     pair.send(pair.client.headers(1, POST, end=False))
-    padded = DataFrame(1, b"", pad_length=255, flags=["PADDED"]).serialize()
-    for _ in range(2 * STREAM_WINDOW // 256):
+    padded = DataFrame(1, b"a", pad_length=255, flags=["PADDED"]).serialize()
+    for _ in range(STREAM_WINDOW // 257):
         pair.send(padded)
     assert pair.client.of(WindowUpdateFrame, 1)
 
@@ -220,6 +220,23 @@ def test_a_flood_ends_the_connection(what: Spent) -> None:
     flood = flood_of(what, client)
     pair.send((ALLOWANCES[what].burst - 5) * flood)
     assert pair.fault(10 * flood) is ErrorCodes.ENHANCE_YOUR_CALM
+
+
+@pytest.mark.parametrize("padding", [0, 1, 255])
+def test_padding_is_no_data(padding: int) -> None:
+    """CVE-2019-9518, with frames that are not empty."""
+    pair = Pair()
+    pair.send(pair.client.headers(1, POST, end=False))
+    frame = raw(Kind.DATA, 0x8, 1, bytes([padding]) + bytes(padding))
+    pair.send((ALLOWANCES[Spent.EMPTY].burst - 5) * frame)
+    assert pair.fault(10 * frame) is ErrorCodes.ENHANCE_YOUR_CALM
+
+
+def test_padded_data_is_data() -> None:
+    pair = Pair()
+    pair.send(pair.client.headers(1, POST, end=False))
+    pair.send(2 * ALLOWANCES[Spent.EMPTY].burst * raw(Kind.DATA, 0x8, 1, b"\x01a\0"))
+    assert not pair.session.ended
 
 
 def test_rapid_resets_end_the_connection() -> None:
