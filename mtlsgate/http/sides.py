@@ -107,6 +107,7 @@ class ClientSide(Protocol):
         :param lines: its fields, none of which is of one connection only.  Without
             ``Content-Length`` the body's end is marked by what frames it.
         :param last: whether no other request is wanted on the connection.
+        :raises Refusal: if it is no answer to such a request; nothing was sent.
         """
 
     def send(self, data: bytes) -> None:

@@ -202,6 +202,9 @@ class Http2Stream:
         """Begin the final response (`ClientSide`)."""
         if self._over:
             return
+        if self._tunnel is not None and status < 300:
+            # RFC 8441, 4: to the client that is a WebSocket.
+            raise Refusal(502, f"the target's answer to a WebSocket is {status}, and not 101")
         sent = list(lines)
         self._expecting = False
         framing = ResponseFraming(self._head.method, self._head.version, status, sent)

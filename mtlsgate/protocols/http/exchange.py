@@ -263,9 +263,13 @@ class ForwardedExchange:
 
     def head(self, head: ResponseHead) -> None:
         """The response begins."""
-        self._responding = True
         self._begin_record(head.status)
-        self._side.respond(head.status, head.phrase, head.fields())
+        try:
+            self._side.respond(head.status, head.phrase, head.fields())
+        except Refusal as refusal:
+            self._give_up(refusal)
+        else:
+            self._responding = True
 
     def _begin_record(self, status: int) -> None:
         self._record.status = status

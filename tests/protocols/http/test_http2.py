@@ -234,6 +234,23 @@ def test_a_target_that_knows_no_websockets_is_not_believed(http: HttpGate) -> No
     assert http.factory.capacity.websockets == 0
 
 
+@pytest.mark.parametrize("status", [b"200 OK", b"204 No Content"])
+def test_a_page_is_no_websocket(http: HttpGate, status: bytes) -> None:
+    """RFC 8441, 4: a client would take 2xx for the beginning of one, and the page for what it
+    says."""
+    http.configure()
+    client, _ = asked(http, KEYED, end=False)
+    http.backend.send(b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\nhello")
+    client.receive()
+    assert (client.status(1), client.is_complete(1)) == (502, True)
+    assert b"hello" not in client.body(1)
+    assert not http.backend.open
+    assert http.factory.capacity.websockets == 0
+    assert http.factory.capacity.requests == 0
+    [event] = http.http_log.requests
+    assert event["status"] == 502
+
+
 def test_a_websocket_may_be_declined(http: HttpGate) -> None:
     http.configure()
     client, _ = asked(http, KEYED, end=False)
