@@ -203,3 +203,17 @@ def test_the_plot_says_in_words_what_it_shows(peers: ModuleType) -> None:
     assert widths[2] / widths[3] == pytest.approx(2 / 3, abs=0.01)
     for bar in bars:
         assert float(bar.get("x", "")) + float(bar.get("width", "")) < float(root.get("width", ""))
+
+
+@pytest.mark.parametrize("name", ["http", "web, files"])
+def test_the_gates_of_the_comparison_of_http_2_load(
+    peers: ModuleType, place: Any, name: str
+) -> None:
+    """They offer HTTP/2, and ask for no certificate, which h2load does not have."""
+    http2 = importlib.import_module("http2")
+    words = {"directory": place.directory, "port": place.port, "backend": place.backend}
+    command = http2.command(name, words)
+    config = Path(command[-1].removeprefix("--config="))
+    (server,) = load(str(config)).servers
+    assert server.gate.context.admission is None
+    assert server.gate.context.policy.alpn == (b"h2", b"http/1.1")
