@@ -49,5 +49,9 @@ class OwnThread:
             self.reactor.callFromThread(done.callback, result)
 
         # A daemon: the process may end before the function does.
-        Thread(target=run, name="mtlsgate", daemon=True).start()
+        try:
+            Thread(target=run, name="mtlsgate", daemon=True).start()
+        except RuntimeError:
+            # The system has none left.
+            done.errback()
         return done
