@@ -25,7 +25,7 @@ from mtlsgate.load.overview import describe, describe_client
 from mtlsgate.peer import address_text
 from mtlsgate.reasons import Cause
 from mtlsgate.run.descriptors import Descriptors
-from mtlsgate.run.followers import Change, EpochFollower
+from mtlsgate.run.followers import Change, EpochFollower, commit_all
 from mtlsgate.run.listening import (
     ListenError,
     adapt_all,
@@ -271,8 +271,7 @@ class EpochRunner:
         for listener in added:
             listener.resume()
             self._add(listener)
-        for change in changes:
-            _commit(change)
+        commit_all(changes)
         self._judge_again(handover)
 
     def judge_by(self, epoch: Epoch) -> None:
@@ -376,13 +375,6 @@ class EpochRunner:
         """End all connections at once."""
         for one in self.registry:
             self.registry.close(one, Cause.DRAINED)
-
-
-def _commit(change: Change) -> None:
-    try:
-        change.commit()
-    except Exception:  # noqa: BLE001 -- the epoch is in force already
-        _log.failure("a part of the new configuration failed to take effect")
 
 
 def _start(entrance: AnyEntrance) -> None:

@@ -7,14 +7,17 @@ Each of them first prepares whatever may fail.  Nothing changes until all are pr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from attrs import frozen
+from twisted.logger import Logger
 
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.observe.observers import Observers
 from mtlsgate.run.names import configured_names
+
+_log = Logger("mtlsgate.service")
 
 
 def _nothing() -> None:
@@ -32,6 +35,15 @@ class Change:
 
     commit: Callable[[], object] = _nothing
     discard: Callable[[], object] = _nothing
+
+
+def commit_all(changes: Iterable[Change]) -> None:
+    """Make all changes; the epoch is in force already, even if one of them fails."""
+    for change in changes:
+        try:
+            change.commit()
+        except Exception:  # noqa: BLE001 -- there are others
+            _log.failure("a part of the new configuration failed to take effect")
 
 
 class EpochFollower(Protocol):

@@ -251,8 +251,12 @@ class Crew:
 
     def kill(self, member: Member) -> None:
         """End a worker's process at once; another one takes its place."""
+        self.end_process(member.number)
+
+    def end_process(self, number: int) -> None:
+        """:param number: from `Spawner.order`, of a process that may have ended."""
         with suppress(WorkerGone):
-            self.spawner.kill(member.number)
+            self.spawner.kill(number)
 
     def _started(self, number: int, process: int) -> None:
         for member in self.members:

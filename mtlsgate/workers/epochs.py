@@ -15,6 +15,7 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mtlsgate.clock import utc_now
 from mtlsgate.errors import GateError
@@ -23,7 +24,7 @@ from mtlsgate.gate.listener import BoundSocket
 from mtlsgate.load.file_state import Opener, Stamp
 from mtlsgate.load.outline import Configured, Outline
 from mtlsgate.observe.observers import Observers
-from mtlsgate.run.followers import Change
+from mtlsgate.run.followers import Change, commit_all
 from mtlsgate.run.listening import adapt_all, bind_all, keyed, release
 from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.threads import InThread
@@ -33,6 +34,10 @@ from mtlsgate.workers.crew import Crew, Member
 from mtlsgate.workers.preparing import Prepared, await_prepared, pair
 
 _log = Logger("mtlsgate.workers")
+
+#: Seconds that the process which loads the configuration may be silent.  Meanwhile no worker
+#: is replaced.
+PREPARED_WITHIN = 300.0
 
 #: Prepares a part of the supervisor for another epoch; raises GateError.
 Follow = Callable[[Configured], Change]
@@ -170,16 +175,22 @@ class Epochs:
         ours, theirs = pair()
         with theirs:
             try:
-                self._crew.spawner.order("prepare", {"names": self._names}, (theirs.fileno(),))
+                facts = {"names": self._names}
+                process = self._crew.spawner.order("prepare", facts, (theirs.fileno(),))
             except BaseException:
                 ours.close()
                 raise
 
         def wait() -> Prepared:
             with ours:
+                ours.settimeout(PREPARED_WITHIN)
                 return await_prepared(ours, self._opener)
 
-        return self._in_thread(wait)
+        def give_up(failure: Failure) -> Failure:
+            self._crew.end_process(process)
+            return failure
+
+        return self._in_thread(wait).addErrback(give_up)
 
     async def _take_over(self, prepared: Prepared, outline: Outline) -> Reload:
         """:raises GateError: if not all can take over; then nothing has changed."""
@@ -204,12 +215,24 @@ class Epochs:
             release([self.bound.pop(key)])
         self.bound |= bound
         adapt_all(self.bound, assigned)
-        for change in changes:
-            change.commit()
-        await self._crew.gather("take_over", [member for member, _ in made], number=number)
+        commit_all(changes)
+        await self._all_take_over([member for member, _ in made], number)
         if before.settings.workers != outline.settings.workers:
             _log.warn("workers has changed: that takes effect when the gate is started again")
         return Reload(at=utc_now(), number=number, changes=_changes(made))
+
+    async def _all_take_over(self, members: Sequence[Member], number: int) -> None:
+        """End each worker that fails: it must not go on with the epoch before.  Another one
+        begins with this epoch."""
+        for member, answer in await self._crew.gather("take_over", members, number=number):
+            if isinstance(answer, Refused):
+                _log.error(
+                    "{name} did not take over epoch {number}, and is ended: {why}",
+                    name=member.name,
+                    number=number,
+                    why=str(answer),
+                )
+                self._crew.kill(member)
 
     async def _trial(self, prepared: Prepared, outline: Outline) -> Reload:
         made = await self._ask_all("dropped", prepared, {})

@@ -33,6 +33,10 @@ from mtlsgate.run.selftest import self_test
 #: In bytes: messages are short.
 _LARGEST = 65536
 _ENDED = "the process that loads the configuration ended: see the log"
+_SILENT = (
+    "the process that loads the configuration does not come to an end: a file system that does "
+    "not answer, or code of a protocol, holds it up"
+)
 
 
 @frozen
@@ -102,11 +106,14 @@ def await_prepared(end: socket.socket, opener: Opener) -> Prepared:
     Wait for what `prepare` makes at the other end, and open files for it.
 
     :param opener: opens files that the other process may not open.
-    :raises GateError: if the other process ended before.
+    :raises GateError: if the other process ended before, or is silent for longer than the
+        socket's timeout.
     """
     while True:
         try:
             said, found, _, _ = socket.recv_fds(end, _LARGEST, 2)
+        except TimeoutError as error:
+            raise GateError(_SILENT) from error
         except OSError as error:
             raise GateError(_ENDED) from error
         if not said:

@@ -1,171 +1,189 @@
 """
-One epoch everywhere, in memory: all workers take over, or none does.
+Reloads with several workers, when something does not do its part: in memory, but for the
+sockets between processes.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 
 from mtlsgate.clock import utc_now
 from mtlsgate.gate.events import Reload
 from mtlsgate.observe.changes import Changes
 from mtlsgate.observe.history import History
 from mtlsgate.observe.observers import Observers
+from mtlsgate.run.sockets import Sockets
+from mtlsgate.workers import epochs as module
+from mtlsgate.workers.board import Board
 from mtlsgate.workers.channel import Refused
+from mtlsgate.workers.crew import Crew
 from mtlsgate.workers.epochs import Epochs
-from mtlsgate.workers.preparing import prepare, prepare_in_child
-from tests.kits.service import MemorySocket, MemorySockets, server, today
+from mtlsgate.workers.preparing import await_prepared, pair, prepare
 
-OTHER = server("hatch")
-
-
-class MemorySpawner:
-    """Prepares in this process."""
-
-    def order(self, job: str, facts: Mapping[str, Any], descriptors: Sequence[int]) -> int:
-        with socket.socket(fileno=os.dup(descriptors[0])) as end:
-            prepare(end, facts["names"])
-        return 1
+T = TypeVar("T")
 
 
-class MemoryMember:
+@define
+class MemoryWorker:
     """
-    A worker.
+    The channel to a worker in memory.
 
-    :ivar given: the names of what was passed to it.
+    :ivar refuses: the question that it cannot answer.
+    :ivar asked: the questions so far.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.given: list[str] = []
-        self.channel = self
+    refuses: str = ""
+    asked: list[str] = field(factory=list)
 
-    def give(self, name: str, descriptor: int) -> Deferred[None]:
-        self.given.append(name)
-        return succeed(None)
+    def give(self, name: str, descriptor: int) -> Deferred[object]:
+        return succeed({})
 
-
-class MemoryCrew:
-    """
-    Two workers.
-
-    :ivar asked: what they were asked, with the names of those who were.
-    :ivar answers: by question and worker; what is not there is what a good worker says.
-    """
-
-    def __init__(self) -> None:
-        self.spawner = MemorySpawner()
-        self.running = [MemoryMember("worker 1"), MemoryMember("worker 2")]
-        self.asked: list[str] = []
-        self.answers: dict[tuple[str, str], object] = {}
-
-    def gather(self, name: str, members: Any = None, **_: object) -> Deferred[Any]:
-        asked = self.running if members is None else members
-        self.asked += [f"{name} {one.name}" for one in asked]
-        good = {"changes": ("something",), "dropped": ("alice",)}
-        return succeed([(one, self.answers.get((name, one.name), good)) for one in asked])
+    def ask(self, name: str, **values: object) -> Deferred[object]:
+        self.asked.append(name)
+        return fail(Refused("it fell over")) if name == self.refuses else succeed({"changes": []})
 
 
 class Here:
-    """A supervisor's epochs."""
+    """
+    A supervisor with two workers.
 
-    def __init__(self, directory: Path) -> None:
-        self.site = today(directory, server()).site
-        self.crew, self.sockets = MemoryCrew(), MemorySockets()
-        clock = Clock()
-        self.observers = Observers(history=History(clock.seconds, utc_now), changes=Changes(clock))
-        names = [str(self.site.config)]
-        prepared = prepare_in_child(names, os.open, lambda _: None)
+    :ivar orders: the spawner's end of the socket of orders.
+    :ivar prepares: whether the process that loads the configuration does so.
+    """
+
+    def __init__(self, config: Path) -> None:
+        self.names = [str(config)]
+        self.prepares = True
+        self.reactor = Reactor()
+        self.workers = [MemoryWorker(), MemoryWorker()]
+        self.board = Board.create(2)
+        self.crew = Crew(2, self.board, self.reactor, lambda _: None, lambda _: None)
+        ours, self.orders = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.orders.setblocking(False)
+        self.crew.spawner.adopt(ours)
+        for number, (member, worker) in enumerate(
+            zip(self.crew.members, self.workers, strict=True)
+        ):
+            member.state, member.number = "running", 1000 + number
+            member.channel = cast(Any, worker)
+        ours, theirs = pair()
+        with ours, theirs:
+            prepare(theirs, self.names)
+            prepared = await_prepared(ours, os.open)
         self.epochs = Epochs(
-            names,
+            self.names,
             prepared,
-            prepared.outline(names),
-            {"unix:door.sock": cast(Any, MemorySocket("unix:door.sock"))},
-            self.sockets,
-            cast(Any, self.crew),
-            self.observers,
-            [],
+            prepared.outline(self.names),
+            {},
+            Sockets(),
+            self.crew,
+            Observers(
+                history=History(self.reactor.seconds, utc_now), changes=Changes(self.reactor)
+            ),
+            (),
             os.open,
-            clock,
-            maybeDeferred,
+            self.reactor,
+            self.in_thread,
         )
 
-    def reload(self, text: str, *, is_trial: bool = False) -> Reload:
-        self.site.write("gate.hcl", text)
+    def close(self) -> None:
+        """Close what it has open."""
+        self.epochs.stop_listening()
+        self.crew.spawner.stop()
+        self.orders.close()
+        os.close(self.epochs.files)
+        os.close(self.board.descriptor)
+
+    def in_thread(self, function: Callable[[], T]) -> Deferred[T]:
+        """Let the other process act first."""
+        for _, descriptors in self.ordered():
+            end = socket.socket(fileno=descriptors[0])
+            if self.prepares:
+                prepare(end, self.names)
+                end.close()
+                continue
+            # It holds its end, and says nothing.
+            with end:
+                return maybeDeferred(function)
+        return maybeDeferred(function)
+
+    def ordered(self) -> Iterator[tuple[bytes, list[int]]]:
+        """:returns: what the spawner was told, with descriptors, since the last time."""
+        while True:
+            try:
+                said, descriptors, _, _ = socket.recv_fds(self.orders, 65536, 4)
+            except BlockingIOError:
+                return
+            yield said, list(descriptors)
+
+    def reload(self) -> Reload:
         found: list[Reload] = []
-        self.epochs.reload(is_trial=is_trial).addCallback(found.append)
+        self.epochs.reload().addCallback(found.append)
         [report] = found
         return report
 
 
+class Reactor(Clock):
+    """Watches nothing."""
+
+    def addReader(self, reader: object) -> None:
+        """The test reads."""
+
+    def removeReader(self, reader: object) -> None:
+        """The test reads."""
+
+
 @pytest.fixture
-def here(tmp_path: Path) -> Iterator[Here]:
-    found = Here(tmp_path)
-    yield found
-    os.close(found.epochs.files)
+def here(demo: Path) -> Iterator[Here]:
+    made = Here(demo / "gate.hcl")
+    yield made
+    made.close()
 
 
-def test_all_prepare_before_any_takes_over(here: Here) -> None:
-    """And all get the files and the new socket first."""
-    report = here.reload(server() + OTHER)
-    assert (report.problems, report.number, report.changes) == ((), 2, ("something",))
-    assert here.crew.asked == [
-        "prepare worker 1",
-        "prepare worker 2",
-        "take_over worker 1",
-        "take_over worker 2",
-    ]
-    assert [one.given for one in here.crew.running] == [["socket:unix:hatch.sock", "files"]] * 2
-    assert set(here.epochs.sockets) == {"unix:door.sock", "unix:hatch.sock"}
+def test_a_reload_reaches_all_workers(here: Here) -> None:
+    """First all prepare it, then all take it over."""
+    report = here.reload()
+    assert (report.problems, report.number) == ((), 2)
+    assert [one.asked for one in here.workers] == [["prepare", "take_over"]] * 2
 
 
-def test_if_one_refuses_none_takes_over(here: Here) -> None:
-    """Whoever had prepared discards it, and new addresses are released."""
-    here.crew.answers["prepare", "worker 2"] = Refused("no room")
-    before = here.epochs.files
-    report = here.reload(server() + OTHER)
-    assert (report.problems, report.number) == (("worker 2: no room",), 1)
-    assert here.crew.asked[2:] == ["discard worker 1", "discard worker 2"]
-    assert here.sockets.made[-1].is_closed
-    assert set(here.epochs.sockets) == {"unix:door.sock"}
-    assert here.epochs.files == before
+def test_a_worker_that_refuses_keeps_the_epoch_from_all(here: Here) -> None:
+    """Nothing changes anywhere, and what the others prepared is discarded."""
+    here.workers[1].refuses = "prepare"
+    report = here.reload()
+    assert report.problems == ("worker 2: it fell over",)
+    assert (here.epochs.number, report.number) == (1, 1)
+    assert here.workers[0].asked == ["prepare", "discard"]
 
 
-def test_workers_never_hear_of_what_is_wrong(here: Here) -> None:
-    """The process that loads says it, and the files count as seen."""
-    report = here.reload(server().replace("ca.crt", "missing.crt"))
-    assert '"missing.crt" no such file' in report.problems[0]
-    assert here.crew.asked == []
-    assert here.site.directory / "missing.crt" in here.epochs.seen
+def test_a_worker_that_does_not_take_over_is_ended(here: Here) -> None:
+    """It would go on to admit clients by the epoch before: another takes its place."""
+    here.workers[1].refuses = "take_over"
+    with capturedLogs() as told:
+        report = here.reload()
+    assert (report.problems, report.number) == ((), 2)
+    assert [said for said, _ in here.ordered()] == [b'{"number": 1001, "job": "kill"}']
+    text = "worker 2 did not take over epoch 2, and is ended: it fell over"
+    assert text in map(formatEvent, told)
 
 
-def test_a_worker_that_ends_meanwhile_does_not_matter(here: Here) -> None:
-    """Its successor begins with the epoch that won."""
-    here.crew.running.pop()
-    assert here.reload(server() + OTHER).number == 2
-    here.crew.running.clear()
-    assert here.reload(server()).number == 3
-    assert set(here.epochs.sockets) == {"unix:door.sock"}
-
-
-def test_a_dry_run_changes_nothing(here: Here) -> None:
-    """It tells what all workers would drop."""
-    report = here.reload(server() + OTHER, is_trial=True)
-    assert (report.number, report.dropped) == (1, ("alice", "alice"))
-    assert here.crew.asked == ["dropped worker 1", "dropped worker 2"]
-    assert here.epochs.last is None
-
-
-def test_a_gate_that_ends_takes_nothing_over(here: Here) -> None:
-    """Its addresses are released already."""
-    here.epochs.stop_listening()
-    assert here.reload(server() + OTHER).problems == ("the gate is ending",)
-    assert here.epochs.sockets == {}
+def test_a_configuration_that_never_loads(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reload fails, the process that hangs is ended, and the next reload succeeds."""
+    monkeypatch.setattr(module, "PREPARED_WITHIN", 0.01)
+    here.prepares = False
+    report = here.reload()
+    assert "does not come to an end" in report.problems[0]
+    assert [said for said, _ in here.ordered()] == [b'{"number": 1, "job": "kill"}']
+    here.prepares = True
+    monkeypatch.setattr(module, "PREPARED_WITHIN", 60.0)
+    assert here.reload().number == 2
