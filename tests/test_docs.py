@@ -23,6 +23,7 @@ from __future__ import annotations
 import base64
 import configparser
 import importlib
+import json
 import re
 import shutil
 import subprocess
@@ -30,10 +31,12 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import attrs
 import pytest
 from attrs import frozen
+from sphinx.search.en import SearchEnglish
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from zope.interface.interface import InterfaceClass
@@ -417,7 +420,19 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in slugs, target
 
 
-# Tables
+@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("[A-Z]*.md")], ids=lambda page: page.name)
+def test_links_to_other_sites_are_well_formed(page: Path) -> None:
+    """With https, a host that may exist, and nothing that belongs to the sentence around."""
+    for target in re.findall(r"\]\(([^)]*:[^)]*)\)", page.read_text()):
+        parts = urlsplit(target)
+        assert parts.scheme == "https", target
+        assert re.fullmatch(r"(?:[a-z0-9-]+\.)+[a-z]{2,}", parts.netloc), target
+        assert not parts.netloc.endswith((".example", ".test", ".local")), target
+        assert re.fullmatch(r"[!-~]*[\w/]", target), target
+        assert "/" in parts.path, target
+
+
+# The site
 
 
 @pytest.fixture(scope="module")
@@ -466,6 +481,44 @@ def test_every_table_is_a_table(html: Path) -> None:
         lines = re.findall(r"^ *(\|.*\|)$", fenced, re.MULTILINE)
         rules = [line for line in lines if re.fullmatch(r"\|(?:\s*:?-+:?\s*\|)+", line)]
         assert read.rows == len(lines) - len(rules), page.name
+
+
+#: What people search for, and the page that helps them.
+SEARCHED = {
+    "kubernetes": "kubernetes",
+    "docker": "container",
+    "podman": "container",
+    "ghostunnel": "how-to/moving",
+    "stunnel": "how-to/moving",
+    "nginx": "how-to/moving",
+    "couper": "how-to/moving",
+    "grpc": "faq",
+    "psql": "how-to/postgresql",
+    "redis-cli": "how-to/redis",
+    "mosquitto": "how-to/mqtt",
+    "fastapi": "how-to/fastapi",
+    "flask": "how-to/flask",
+    "haproxy": "how-to/balancers",
+    "step-ca": "how-to/ca",
+    "prometheus": "how-to/monitoring",
+    "systemd": "systemd",
+}
+
+
+@pytest.mark.slow
+def test_search_finds_what_people_look_for(html: Path) -> None:
+    """As the site's search does it: every stem of a word, in the index of the built pages."""
+    written = (html / "searchindex.js").read_text()
+    index = json.loads(written[written.index("(") + 1 : written.rindex(")")])
+    language = SearchEnglish({})
+    for words, page in SEARCHED.items():
+        for word in language.split(words):
+            pages: set[str] = set()
+            for kind in ("terms", "titleterms"):
+                found = index[kind].get(language.stem(word.lower()), [])
+                numbers = found if isinstance(found, list) else [found]
+                pages |= {index["docnames"][number] for number in numbers}
+            assert page in pages, (word, pages)
 
 
 def test_every_function_does_what_the_page_says(tmp_path: Path) -> None:
