@@ -4,7 +4,17 @@ from importlib.metadata import version as version_of
 from typing import ClassVar
 
 from pygments.lexer import RegexLexer, include
-from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation, String, Whitespace
+from pygments.token import (
+    Comment,
+    Generic,
+    Keyword,
+    Name,
+    Number,
+    Operator,
+    Punctuation,
+    String,
+    Whitespace,
+)
 from sphinx.application import Sphinx
 
 project = "mtlsgate"
@@ -24,6 +34,8 @@ autodoc_typehints = "signature"
 nitpick_ignore_regex = [("py:.*", r".*")]
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"mtlsgate {release}"
 
 
@@ -54,6 +66,21 @@ class HclLexer(RegexLexer):
     }
 
 
+class ConsoleLexer(RegexLexer):
+    """Commands after ``$``, and what they print, as it is: it is no program."""
+
+    name = "Console"
+    tokens: ClassVar = {
+        "root": [
+            (r"^\$ ", Generic.Prompt),
+            (r"(?<=^\$ ).+", Keyword),
+            (r".+", Generic.Output),
+            (r"\n", Whitespace),
+        ],
+    }
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.add_lexer("hcl", HclLexer)
+    app.add_lexer("console", ConsoleLexer)

@@ -9,11 +9,21 @@ Needs Chromium, curl, openssl, and what the tests and the documentation need.
 
 from __future__ import annotations
 
+import base64
 import os
 import re
+import shutil
+import struct
 import subprocess
 import sys
 import tempfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from math import dist
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +51,8 @@ server "sensors" {
 
   tls {
     server_certificate {
-      public_key_file  = "server.crt"
-      private_key_file = "server.key"
+      public_key_file  = "old/server.crt"
+      private_key_file = "old/server.key"
     }
 
     client_certificate "fleet" {
@@ -54,9 +64,13 @@ server "sensors" {
     }
 
     client_certificate "bench" {
-      pin "laptop" {
+      pin "laptop-2026" {
         leaf_certificate_file = "stranger.crt"
-        retire_after          = "2099-12-31T00:00:00Z"
+        retire_after          = "RETIRED"
+      }
+      pin "laptop-2027" {
+        leaf_certificate_file = "old/client.crt"
+        not_before            = "BEGINS"
       }
     }
   }
@@ -82,6 +96,55 @@ def _client(directory: Path, port: int, name: str) -> subprocess.Popen[bytes]:
     return client
 
 
+#: Returns a picture's size, and its pixels in base64: red, green, blue and alpha.
+_PIXELS = """
+async (png) => {
+  const picture = new Image();
+  picture.src = `data:image/png;base64,${png}`;
+  await picture.decode();
+  const { width, height } = picture;
+  const context = new OffscreenCanvas(width, height).getContext("2d");
+  context.drawImage(picture, 0, 0);
+  const pixels = context.getImageData(0, 0, width, height).data;
+  let text = "";
+  for (let at = 0; at < pixels.length; at += 32768) {
+    text += String.fromCharCode(...pixels.subarray(at, at + 32768));
+  }
+  return [width, height, btoa(text)];
+}
+"""
+
+
+def _save(page: Any, name: str, **options: Any) -> None:
+    """Save what a page shows as a PNG of 256 colours, which is less than half as large."""
+    taken = base64.b64encode(page.screenshot(**options)).decode()
+    width, height, encoded = page.context.new_page().evaluate(_PIXELS, taken)
+    raw = base64.b64decode(encoded)
+    pixels = list(zip(raw[::4], raw[1::4], raw[2::4], strict=True))
+    colours = [colour for colour, _ in Counter(pixels).most_common(256)]
+    number = {colour: at for at, colour in enumerate(colours)}
+    for colour in set(pixels) - set(colours):
+        number[colour] = min(range(256), key=lambda at: dist(colours[at], colour))
+    numbers = bytes(number[pixel] for pixel in pixels)
+    rows = (numbers[at : at + width] for at in range(0, len(numbers), width))
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+        (b"PLTE", bytes(chain.from_iterable(colours))),
+        (b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows), 9)),
+        (b"IEND", b""),
+    )
+    picture = b"\x89PNG\r\n\x1a\n"
+    for kind, data in parts:
+        picture += struct.pack(">I", len(data)) + kind + data
+        picture += struct.pack(">I", zlib.crc32(kind + data))
+    (IMAGES / f"{name}.png").write_bytes(picture)
+
+
+def _in_days(days: int) -> str:
+    """:returns: the instant, as a configuration has it."""
+    return f"{datetime.now(UTC) + timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def _open(page: Any, view: str) -> None:
     page.get_by_label("Token").fill(TOKEN)
     page.keyboard.press("Enter")
@@ -89,17 +152,30 @@ def _open(page: Any, view: str) -> None:
     page.get_by_role("heading", name=view, level=1).wait_for()
 
 
+@contextmanager
+def _demo() -> Iterator[Path]:
+    """A directory that is gone afterwards.  Its name is in the pictures."""
+    made = Path(tempfile.gettempdir()) / "mtlsgate-demo"
+    made.mkdir()
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made)
+
+
 def _console() -> None:
     """Make the pictures of the console."""
-    with tempfile.TemporaryDirectory() as made, chromium() as browser:
-        directory = Path(made) / "demo"
-        subprocess.run([BIN / "mtlsgate", "init", directory], check=True, capture_output=True)
+    with _demo() as directory, chromium() as browser:
+        for made, days in ((directory, "365"), (directory / "old", "120")):
+            init = [str(BIN / "mtlsgate"), "init", "--days", days, str(made)]
+            subprocess.run(init, check=True, capture_output=True)
         config = directory / "gate.hcl"
         text = config.read_text().replace("localhost:8443", "127.0.0.1:0")
-        config.write_text(text.replace('"whoami"', '"echo"') + MORE)
+        more = MORE.replace("RETIRED", _in_days(45)).replace("BEGINS", _in_days(20))
+        config.write_text(text.replace('"whoami"', '"echo"') + more)
         (directory / "admin.token").write_text(TOKEN)
         (directory / "admin.token").chmod(0o600)
-        with gate(config) as running:
+        with gate(Path("gate.hcl"), cwd=directory) as running:
             line = running.read_until("the admin endpoint answers at ")
             url = f"http://{line.rsplit(maxsplit=1)[1]}"
             demo, sensors = running.port("demo"), running.port("sensors")
@@ -112,7 +188,7 @@ def _console() -> None:
             ]  # fmt: skip
             for name, view, width, scheme in (
                 ("overview", "Overview", 1200, "light"),
-                ("rejections", "Rejections", 1200, "light"),
+                ("rejections", "Rejections", 960, "light"),
                 ("expiry", "Expiry", 1200, "light"),
                 ("phone", "Overview", 360, "dark"),
             ):
@@ -121,8 +197,7 @@ def _console() -> None:
                     if view == "Rejections":
                         found.page.locator("summary", has_text="CN=client").first.click()
                         found.page.get_by_role("button", name="Copy").wait_for()
-                    path = IMAGES / f"console-{name}.png"
-                    found.page.screenshot(path=path, full_page=view != "Rejections")
+                    _save(found.page, f"console-{name}", full_page=True)
             for client in clients:
                 client.kill()
                 client.communicate()
@@ -170,8 +245,9 @@ def _pages() -> None:
             ("how-to", "how-to/redis.html"),
             ("reasons", "reasons.html"),
         ):
-            with visit(browser, f"file://{built}/{page}", 1200) as found:
-                found.page.screenshot(path=IMAGES / f"page-{name}.png")
+            with visit(browser, f"file://{built}/{page}", 1100) as found:
+                area = {"x": 0, "y": 0, "width": 1100, "height": 700}
+                _save(found.page, f"page-{name}", clip=area)
 
 
 def main() -> None:
