@@ -131,6 +131,7 @@ class Crew:
         self._in_force: InForce | None = None
         self._all_ready: list[Deferred[None]] = []
         self._waiting: list[Deferred[None]] = []
+        self._looked: float = reactor.seconds()
         self._pinging = LoopingCall(self._ping)
         self._pinging.clock = reactor
 
@@ -391,7 +392,12 @@ class Crew:
             one.callback(None)
 
     def _ping(self) -> None:
-        now = self._reactor.seconds()
+        before, now = self._looked, self._reactor.seconds()
+        self._looked = now
+        if now - before >= SILENT_AFTER:
+            # This process was stopped, and maybe all of them, as a frozen container's are.
+            for member in self.members:
+                member.heard = now
         for member in self.members:
             if member.channel is None or member.state == "starting":
                 continue
@@ -450,6 +456,8 @@ class _Relays(Factory):
 
 
 _CLOSED = Failure(ConnectionDone())
+#: Bytes; the rest of a longer line is another one.
+_LONGEST_LINE = 2**20
 
 
 @define(eq=False)
@@ -466,6 +474,8 @@ class _Lines(TwistedProtocol):
         """Hand on the lines that are complete."""
         self._rest += data
         end = self._rest.rfind(b"\n") + 1
+        if not end and len(self._rest) > _LONGEST_LINE:
+            end = len(self._rest)
         if end:
             lines = bytes(self._rest[:end])
             del self._rest[:end]

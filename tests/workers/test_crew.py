@@ -54,17 +54,19 @@ class MemoryReactor(Clock):
     Connects each worker to one in memory.
 
     :ivar workers: the workers' ends, and what moves bytes; the latest last.
+    :ivar logs: what gets their logs.
     """
 
     def __init__(self, handlers: Mapping[str, Callable[..., object]]) -> None:
         super().__init__()
         self.workers: list[tuple[Channel, IOPump]] = []
+        self.logs: list[Any] = []
         self._handlers = handlers
 
     def adoptStreamConnection(self, descriptor: int, family: int, factory: Any) -> None:
         ours = factory.buildProtocol(None)
         if not isinstance(ours, Channel):
-            # The log.
+            self.logs.append(ours)
             return
         worker = Channel(self._handlers, lambda: None)
         our_end = FakeTransport(ours, isServer=True)
@@ -99,12 +101,13 @@ class Here:
         self.reactor = MemoryReactor({"begin": lambda: None, "ping": lambda: None, **handlers})
         self.spawner = MemorySpawner()
         self.lost: list[int] = []
+        self.relayed: list[str] = []
         self.board = Board.create(2)
         self.crew = Crew(
             2,
             self.board,
             self.reactor,
-            lambda _: None,
+            self.relayed.append,
             lambda member: self.lost.append(member.index),
             cast(Any, lambda *_: self.spawner),
         )
@@ -112,6 +115,11 @@ class Here:
         with socket.socket() as orders:
             self.crew.start(self.in_force, {}, orders)
         self.pump()
+
+    @property
+    def log(self) -> Any:
+        """What gets the log of the first worker."""
+        return self.reactor.logs[0]
 
     def pump(self) -> None:
         for _ in range(5):
@@ -189,6 +197,17 @@ def test_a_worker_that_does_not_answer_is_ended(here: Here) -> None:
     assert {1, 2} <= set(here.spawner.killed)
 
 
+def test_workers_outlive_a_standstill_of_all(here: Here) -> None:
+    """A container that was frozen goes on with all its connections: the workers could not
+    answer, and the supervisor could not ask."""
+    here.pass_time(PING_EVERY)
+    here.reactor.advance(2 * KILLED_AFTER)
+    here.pump()
+    here.pass_time(SILENT_AFTER)
+    assert here.spawner.killed == []
+    assert not any(map(here.crew.is_silent, here.crew.members))
+
+
 @pytest.mark.parametrize("handlers", [{"status": lambda: Deferred()}])
 def test_nobody_waits_for_long(here: Here) -> None:
     """Who does not answer is left out."""
@@ -204,6 +223,15 @@ def test_nobody_waits_for_long(here: Here) -> None:
 def test_the_gate_is_not_ready_if_no_worker_is(here: Here) -> None:
     """What they say last counts."""
     assert here.crew.not_ready == "no target of door is up"
+
+
+def test_a_line_of_the_log_without_end(here: Here) -> None:
+    """The supervisor keeps no more of it than of a long line."""
+    here.log.dataReceived(b"one\ntwo")
+    assert here.relayed == ["one\n"]
+    for _ in range(64):
+        here.log.dataReceived(b"x" * 2**16)
+    assert sum(map(len, here.relayed)) > 2**21
 
 
 @pytest.mark.parametrize("handlers", [{"drain": lambda: None}])
