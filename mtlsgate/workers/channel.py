@@ -25,6 +25,8 @@ from mtlsgate.errors import GateError
 
 _log = Logger("mtlsgate.workers")
 
+#: What precedes a listening socket's key, where a descriptor is passed.
+SOCKET = "socket:"
 #: The most bytes of one AMP value.
 _PART = 0xFFFF
 #: Answers a question: from the values to the answer, or a Deferred with it.

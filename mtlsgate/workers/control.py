@@ -10,7 +10,7 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, frozen
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from twisted.internet.defer import Deferred, ensureDeferred, fail
@@ -33,11 +33,12 @@ from mtlsgate.observe.status_value import value_of
 from mtlsgate.run.status_taker import Process, reload_status
 from mtlsgate.text import loggable, printable
 from mtlsgate.workers.channel import Handler, Refused, WorkerGone
-from mtlsgate.workers.crew import Crew, Member
+from mtlsgate.workers.crew import Crew
 from mtlsgate.workers.epochs import Epochs
+from mtlsgate.workers.ledger import Ledger
+from mtlsgate.workers.member import Member
 from mtlsgate.workers.remote import Told, leaf_of
 from mtlsgate.workers.summing import (
-    Counted,
     added,
     counters_of,
     families_of,
@@ -51,30 +52,6 @@ _log = Logger("mtlsgate.control")
 
 #: Seconds between two looks whether something has changed at a worker.
 _LOOK_EVERY = 1.0
-
-
-@define
-class Ledger:
-    """
-    What workers told last, so that it is not lost when one ends.
-
-    :ivar counters: of each worker's present process, by its index.
-    :ivar gone: those of all processes that have ended.
-    :ivar rejected: how many connections each worker's process has rejected.
-    :ivar rejected_before: those of processes that have ended.
-    :ivar service: the last status.
-    """
-
-    counters: dict[int, Counted] = field(factory=dict)
-    gone: Counted = field(factory=dict)
-    rejected: dict[int, int] = field(factory=dict)
-    rejected_before: int = 0
-    service: ServiceStatus | None = None
-
-    def forget(self, member: Member) -> None:
-        """A worker's process has ended."""
-        self.gone = added(self.gone, self.counters.pop(member.index, {}))
-        self.rejected_before += self.rejected.pop(member.index, 0)
 
 
 @implementer(IGate)

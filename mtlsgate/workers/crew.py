@@ -11,11 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
-from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredLock, TimeoutError, fail, succeed
-from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import Factory
-from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.defer import Deferred, DeferredLock, TimeoutError, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -23,7 +19,9 @@ from twisted.python.failure import Failure
 from mtlsgate.errors import GateError
 from mtlsgate.workers.backoff import Backoff
 from mtlsgate.workers.board import Board
-from mtlsgate.workers.channel import Channel, Handler, Refused, WorkerGone, connect
+from mtlsgate.workers.channel import SOCKET, Channel, Handler, Refused, WorkerGone, connect
+from mtlsgate.workers.log_relay import LogRelay
+from mtlsgate.workers.member import Member
 from mtlsgate.workers.spawning import Spawner
 
 _log = Logger("mtlsgate.workers")
@@ -54,48 +52,6 @@ class InForce(Protocol):
     @property
     def sockets(self) -> Mapping[str, socket.socket]:
         """The listening sockets, by their keys."""
-
-
-@define(eq=False)
-class Member:
-    """
-    One worker, which several processes may be one after the other.
-
-    :ivar index: which, from 0.
-    :ivar state: ``waiting``, ``starting``, ``running`` or ``draining``.
-    :ivar backoff: how long to wait before another start.
-    :ivar channel: to its process; None if there is none.
-    :ivar pid: of its process, once that is known.
-    :ivar since: when its process was started, in the clock's seconds.
-    :ivar restarts: how often another process was started.
-    :ivar number: of its process, to the spawner.
-    :ivar heard: when it last answered, in the clock's seconds.
-    :ivar is_asked: whether it has been asked since, and has not answered.
-    :ivar not_ready: why it cannot serve clients, as it said last, or None.
-    """
-
-    index: int
-    backoff: Backoff
-    state: str = "waiting"
-    channel: Channel | None = None
-    pid: int | None = None
-    since: float = 0.0
-    restarts: int = -1
-    number: int = 0
-    heard: float = 0.0
-    is_asked: bool = False
-    not_ready: str | None = None
-
-    @property
-    def name(self) -> str:
-        """As people know it."""
-        return f"worker {self.index + 1}"
-
-    def ask(self, name: str, **values: object) -> Deferred[Any]:
-        """:returns: the answer; it fails with `WorkerGone` if there is no process."""
-        if self.channel is None:
-            return fail(WorkerGone(f"{self.name} has no process"))
-        return self.channel.ask(name, **values)
 
 
 class Crew:
@@ -196,7 +152,7 @@ class Crew:
             self._later(member, had_run=False)
             return None
         for key, one in self._in_force.sockets.items():
-            channel.give(f"socket:{key}", one.fileno()).addErrback(_is_told_elsewhere)
+            channel.give(f"{SOCKET}{key}", one.fileno()).addErrback(_is_told_elsewhere)
         begun = channel.ask("begin").addTimeout(BEGIN_WITHIN, self._reactor)
         return begun.addCallbacks(
             lambda _: self._runs(member), lambda failure: self._failed(member, failure)
@@ -228,7 +184,7 @@ class Crew:
         connect(ours, channel, self._reactor)
         log.setblocking(False)
         with log:
-            self._reactor.adoptStreamConnection(log.fileno(), socket.AF_UNIX, _Relays(self._relay))
+            self._reactor.adoptStreamConnection(log.fileno(), socket.AF_UNIX, LogRelay(self._relay))
         return channel
 
     def _runs(self, member: Member) -> None:
@@ -440,48 +396,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-class _Relays(Factory):
-    """Hands on what a worker logs."""
-
-    noisy = False
-
-    def __init__(self, relay: Callable[[str], object]) -> None:
-        self._relay = relay
-
-    def buildProtocol(self, _: object) -> TwistedProtocol:
-        """:returns: what hands on whole lines."""
-        return _Lines(self._relay)
-
-
-_CLOSED = Failure(ConnectionDone())
-#: Bytes; the rest of a longer line is another one.
-_LONGEST_LINE = 2**20
-
-
-@define(eq=False)
-class _Lines(TwistedProtocol):
-    """
-    :ivar _relay: gets whole lines.
-    :ivar _rest: the beginning of the next line.
-    """
-
-    _relay: Callable[[str], object]
-    _rest: bytearray = field(factory=bytearray)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Hand on the lines that are complete."""
-        self._rest += data
-        end = self._rest.rfind(b"\n") + 1
-        if not end and len(self._rest) > _LONGEST_LINE:
-            end = len(self._rest)
-        if end:
-            lines = bytes(self._rest[:end])
-            del self._rest[:end]
-            self._relay(lines.decode(errors="backslashreplace"))
-
-    def connectionLost(self, reason: Failure = _CLOSED) -> None:
-        """Hand on the rest, too."""
-        if self._rest:
-            self._relay(f"{self._rest.decode(errors='backslashreplace')}\n")

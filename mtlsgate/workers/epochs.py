@@ -29,8 +29,9 @@ from mtlsgate.run.listening import adapt_all, bind_all, keyed, release
 from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.threads import InThread
 from mtlsgate.text import printable
-from mtlsgate.workers.channel import Refused
-from mtlsgate.workers.crew import Crew, Member
+from mtlsgate.workers.channel import SOCKET, Refused
+from mtlsgate.workers.crew import Crew
+from mtlsgate.workers.member import Member
 from mtlsgate.workers.preparing import Prepared, await_prepared, pair
 
 _log = Logger("mtlsgate.workers")
@@ -247,7 +248,7 @@ class Epochs:
         for member in running:
             assert member.channel is not None
             for key, one in bound.items():
-                member.channel.give(f"socket:{key}", one.sock.fileno()).addErrback(_is_gone)
+                member.channel.give(f"{SOCKET}{key}", one.sock.fileno()).addErrback(_is_gone)
             member.channel.give("files", _taken(prepared)).addErrback(_is_gone)
         made = await self._crew.gather(name, running, **values)
         refused = [(member, one) for member, one in made if isinstance(one, Refused)]

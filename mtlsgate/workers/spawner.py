@@ -39,8 +39,9 @@ from mtlsgate.protocols import GROUP
 from mtlsgate.run.sandbox_rights import python_directories
 from mtlsgate.run.twistd import Surroundings
 from mtlsgate.workers.naming import name_process
+from mtlsgate.workers.order import Order
 from mtlsgate.workers.preparing import prepare
-from mtlsgate.workers.worker import Order, work
+from mtlsgate.workers.process import work
 
 #: What `ps` and `top` show.
 _NAME = "mtlsgate-spawn"

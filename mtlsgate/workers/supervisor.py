@@ -38,9 +38,10 @@ from mtlsgate.run.signals import Handler, SignalService
 from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.threads import OwnThread
 from mtlsgate.workers.board import Board
-from mtlsgate.workers.control import Ledger, SupervisorControl, process_of
+from mtlsgate.workers.control import SupervisorControl, process_of
 from mtlsgate.workers.crew import Crew
 from mtlsgate.workers.epochs import Epochs, Follow
+from mtlsgate.workers.ledger import Ledger
 from mtlsgate.workers.preparing import Prepared
 
 _log = Logger("mtlsgate.workers")

@@ -5,45 +5,32 @@ A worker: takes connections, and does what the supervisor says.
 from __future__ import annotations
 
 import os
-import signal
-import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from random import random
-from typing import Any, cast
+from typing import Any
 
-from attrs import define, frozen
-from twisted.application.reactors import installReactor
+from attrs import define
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger, globalLogBeginner
 
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.clock import utc_now
-from mtlsgate.config import model
-from mtlsgate.errors import START, GateError
+from mtlsgate.errors import GateError
 from mtlsgate.gate.coroutines import later
-from mtlsgate.gate.listener import FEW, BoundSocket
+from mtlsgate.gate.listener import FEW
 from mtlsgate.gate.registry import Registry
-from mtlsgate.load.addresses import Address, HostError
-from mtlsgate.load.epoch import Epoch, Loading, no_collection
-from mtlsgate.load.file_state import Stamp
-from mtlsgate.load.snapshot import Snapshot
-from mtlsgate.load.state import KeptDocuments
+from mtlsgate.load.epoch import Epoch
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.changes import Changes
 from mtlsgate.observe.connection_status import ConnectionSelection
 from mtlsgate.observe.counts import Counts
-from mtlsgate.observe.event_log import EventLog, LogOutput, Turns
 from mtlsgate.observe.history import History
 from mtlsgate.observe.human_log import HumanLog
-from mtlsgate.observe.log_stream import PlainStream
 from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
-from mtlsgate.observe.owner import NOBODY_ELSE
 from mtlsgate.observe.recent_rejections import RecentRejections
 from mtlsgate.run.control import Control
 from mtlsgate.run.deadline_watch import DeadlineWatch
@@ -51,194 +38,21 @@ from mtlsgate.run.download import Downloader, why_not
 from mtlsgate.run.ending import end
 from mtlsgate.run.epoch_diff import epoch_diff
 from mtlsgate.run.epoch_runner import EpochRunner
-from mtlsgate.run.event_loop import ReactorChoice
 from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.followers import Change, ObserversFollower
-from mtlsgate.run.loader import let_go_of_the_first, spare_the_collector
-from mtlsgate.run.log_output import line_maker
+from mtlsgate.run.loader import let_go_of_the_first
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.preparing import discard, needs_preparing, prepare
 from mtlsgate.run.reactor_lag import ReactorLag
 from mtlsgate.run.reloading import Reloader, dropped_by
-from mtlsgate.run.sandbox import Sandbox, choose_sandbox, make_directories
-from mtlsgate.run.sandbox_rights import Allowed, home_of
+from mtlsgate.run.sandbox import Sandbox
 from mtlsgate.run.service import GateService
-from mtlsgate.run.signals import SignalService
-from mtlsgate.run.sockets import PlainSocket, Sockets
 from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.run.threads import OwnThread
-from mtlsgate.upstream.state import TargetStates
 from mtlsgate.workers.board import Board
-from mtlsgate.workers.channel import Channel, Handler, connect
-from mtlsgate.workers.marked_lines import OfWorker
-from mtlsgate.workers.naming import name_process
-from mtlsgate.workers.remote import RemoteGate
-
-_log = Logger("mtlsgate.workers")
-
-#: What `ps` and `top` show.
-_NAME = "mtlsgate-worker"
-#: What precedes the key of a socket that is passed.
-SOCKET = "socket:"
-
-
-@frozen(kw_only=True)
-class Order:
-    """
-    What the supervisor tells a new worker.
-
-    :ivar index: which worker it is, from 0.
-    :ivar workers: how many there are.
-    :ivar secret: of the board, in hex.
-    :ivar names: the files and directories of the configuration, absolute.
-    :ivar run: identifies this run of the gate in the audit log.
-    :ivar config: the configuration, for people.
-    :ivar started: when the gate started, as RFC 3339 has it.
-    :ivar epoch: the number of the epoch in force.
-    :ivar tells: whether it logs what an epoch has and where it listens.
-    :ivar passed: the names of the sockets that the service manager passed.
-    :ivar to_journal: whether systemd's journal gets the log.
-    :ivar reactor: the short name of its reactor, if one was asked for.
-    """
-
-    index: int
-    workers: int
-    secret: str
-    names: Sequence[str]
-    run: str
-    config: str
-    started: str
-    epoch: int
-    tells: bool
-    passed: Sequence[str]
-    to_journal: bool
-    reactor: str | None
-
-
-def work(order: Order, descriptors: Sequence[int]) -> None:
-    """
-    Work until the supervisor says to end, or is gone.
-
-    :param descriptors: of the channel, the log, the board and the files.
-    """
-    channel, log, board, files = descriptors
-    name_process(_NAME)
-    if order.reactor is not None:
-        installReactor(order.reactor)
-    loader = WorkerLoader(order.names)
-    try:
-        epoch = loader.load(files)
-        sandbox = _sandbox(epoch, loader)
-    except GateError as error:
-        _begin_log(None, order, log, cast(Turns, loader.choice.get()))
-        _log.critical("{problem}", problem=str(error))
-        raise SystemExit(1) from None
-    spare_the_collector()
-    reactor = loader.choice.get()
-    _begin_log(epoch.settings.log, order, log, cast(Turns, reactor))
-    # Before anything starts a thread: those that run already would not be in it.
-    sandbox.privilegedStartService()
-    shared = Board(board, order.workers, bytes.fromhex(order.secret))
-    worker = Worker(order, epoch, shared, reactor, loader, sandbox)
-    connect(socket.socket(fileno=channel), worker.channel, reactor)
-    handlers = {signal.SIGTERM: worker.end, signal.SIGINT: _nothing}
-    signals = SignalService(handlers, reactor)
-    signals.privilegedStartService()
-    signals.startService()
-    for ignored in (signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(ignored, signal.SIG_IGN)
-    reactor.run()
-    worker.observers.audit.close()
-
-
-def _nothing() -> None:
-    """The supervisor answers this signal."""
-
-
-class WorkerLoader:
-    """
-    Loads epochs from the files that the supervisor passes.
-
-    :ivar choice: chooses the reactor, at the first.
-    :ivar remote: the gate as protocols see it.
-    :ivar seen: the files of the latest, with their state when they were read.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        """:param names: the files and directories of the configuration, absolute."""
-        self.choice = ReactorChoice()
-        self.remote = RemoteGate()
-        self.seen: dict[Path, Stamp] = {}
-        self._names = names
-        self._states = TargetStates()
-        self._kept = KeptDocuments()
-
-    def load(self, files: int) -> Epoch:
-        """
-        :param files: a descriptor of the files, which is closed.
-        :raises GateError: with everything that is wrong with them.
-        """
-        source, self.seen = Snapshot(files), {}
-        os.close(files)
-        with no_collection():
-            loading = Loading(
-                self._names,
-                seen=self.seen,
-                reactor=self.choice,
-                gate=lambda: self.remote,
-                source=source,
-                target_states=self._states,
-                kept=self._kept,
-            )
-            return loading.epoch()
-
-
-def _sandbox(epoch: Epoch, loader: WorkerLoader) -> Sandbox:
-    """:raises GateError: if there is to be one, and the kernel has none."""
-    make_directories(epoch, NOBODY_ELSE)
-    allowed = Allowed.by(epoch.reach, loader.seen, (), home_of(os.geteuid()))
-    return Sandbox(choose_sandbox(epoch, None), allowed)
-
-
-def _begin_log(block: model.Log | None, order: Order, descriptor: int, reactor: Turns) -> None:
-    block = block or model.Log(at=START)
-    stream = os.fdopen(descriptor, "w", errors="backslashreplace")
-    made = line_maker(block.format, to_journal=order.to_journal)
-    lines = OfWorker(made, order.index + 1, is_json=block.format == "json")
-    log = EventLog(LogOutput(PlainStream(stream), lines, block.level), reactor)
-    globalLogBeginner.beginLoggingTo([log])
-
-
-class PassedSockets(Sockets):
-    """
-    The sockets that the supervisor listens on, too.
-
-    :ivar _by_key: those that nobody has taken yet.
-    """
-
-    def __init__(self, passed: Iterable[str]) -> None:
-        """:param passed: the names of those that the service manager passed to it."""
-        super().__init__(names=passed)
-        self._by_key: dict[str, socket.socket] = {}
-
-    def add(self, key: str, descriptor: int) -> None:
-        """:param descriptor: belongs to this object from now on."""
-        before = self._by_key.pop(key, None)
-        if before is not None:
-            before.close()
-        self._by_key[key] = found = socket.socket(fileno=descriptor)
-        found.setblocking(False)
-
-    def take_all(self) -> dict[str, BoundSocket]:
-        """:returns: all that nobody has taken, by their keys."""
-        found, self._by_key = self._by_key, {}
-        return {key: PlainSocket(one) for key, one in found.items()}
-
-    def take_keyed(self, key: str, address: Address) -> BoundSocket:
-        """:raises HostError: if the supervisor does not listen there."""
-        if key not in self._by_key:
-            raise HostError(f"the supervisor does not listen on {key}: reload again")
-        return PlainSocket(self._by_key.pop(key))
+from mtlsgate.workers.channel import SOCKET, Channel, Handler
+from mtlsgate.workers.order import Order
+from mtlsgate.workers.passed import PassedSockets, WorkerLoader
 
 
 @define

@@ -16,7 +16,8 @@ from twisted.test.iosim import FakeTransport, IOPump
 
 from mtlsgate.workers.board import Board
 from mtlsgate.workers.channel import Channel, WorkerGone
-from mtlsgate.workers.crew import KILLED_AFTER, PING_EVERY, SILENT_AFTER, Crew, Member
+from mtlsgate.workers.crew import KILLED_AFTER, PING_EVERY, SILENT_AFTER, Crew
+from mtlsgate.workers.member import Member
 
 
 class MemorySpawner:
