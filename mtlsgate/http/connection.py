@@ -215,7 +215,13 @@ class HttpConnection(Protocol):
         self.transport.write(head_bytes(self._head.version, status, reason, lines))
 
     def respond(
-        self, status: int, reason: bytes, lines: Iterable[Line], *, last: bool = False
+        self,
+        status: int,
+        reason: bytes,
+        lines: Iterable[Line],
+        *,
+        last: bool = False,
+        empty: bool = False,
     ) -> None:
         """Begin the final response (`ClientSide`)."""
         head = self._head

@@ -99,7 +99,13 @@ class ClientSide(Protocol):
         """Send an interim response, if the client can read one."""
 
     def respond(
-        self, status: int, reason: bytes, lines: Iterable[Line], *, last: bool = False
+        self,
+        status: int,
+        reason: bytes,
+        lines: Iterable[Line],
+        *,
+        last: bool = False,
+        empty: bool = False,
     ) -> None:
         """
         Begin the final response.
@@ -107,6 +113,8 @@ class ClientSide(Protocol):
         :param lines: its fields, none of which is of one connection only.  Without
             ``Content-Length`` the body's end is marked by what frames it.
         :param last: whether no other request is wanted on the connection.
+        :param empty: whether it is known that neither body nor trailers follow.  gRPC takes
+            a head that is the end for another thing than one that an empty body follows.
         :raises Refusal: if it is no answer to such a request; nothing was sent.
         """
 

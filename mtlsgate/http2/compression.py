@@ -46,12 +46,14 @@ class FieldDecoder(Decoder):
 
     fields: Sequence[Line] = ()
 
-    def __init__(self, max_header_list_size: int) -> None:
+    def __init__(self, max_header_list_size: int, *, keeps_status: bool = False) -> None:
+        """:param keeps_status: whether ``h2`` has to know interim responses."""
         super().__init__(max_header_list_size)
+        self._keeps_status = keeps_status
         self._known: dict[bytes, Sequence[Line]] = {}
 
     def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:
-        """:returns: nothing: ``h2`` has no use for them."""
+        """:returns: what ``h2`` has a use for: nothing, but the status of a response."""
         known = self._known.get(data)
         if known is None:
             known = self._decode(data)
@@ -62,7 +64,7 @@ class FieldDecoder(Decoder):
             else:
                 self._known[data] = known
         self.fields = known
-        return ()
+        return known[:1] if self._keeps_status else ()
 
     def _decode(self, data: bytes) -> Sequence[Line]:
         _check_updates(data)

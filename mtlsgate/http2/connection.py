@@ -242,7 +242,7 @@ class Http2Connection(Protocol):
     def _was_reset(self, event: Reset) -> None:
         stream = self._streams.get(event.stream)
         if stream is not None:
-            who = "client" if event.by_client else "gate"
+            who = "client" if event.by_other else "gate"
             cause = f"the {who} reset the stream, with {_name(event.code)}"
             stream.was_reset(cause, Failure(ConnectionAborted()))
 

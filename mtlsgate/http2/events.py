@@ -1,5 +1,5 @@
 """
-What a `mtlsgate.http2.session.Session` reads.
+What a `mtlsgate.http2.wire.Wire` reads.
 """
 
 from __future__ import annotations
@@ -22,8 +22,22 @@ class Requested:
 
 
 @frozen
+class Responded:
+    """A response's header fields came; interim ones say that another response follows."""
+
+    stream: int
+    fields: Sequence[Line]
+    ended: bool
+
+
+@frozen
+class Began:
+    """The target's first settings came: it speaks HTTP/2."""
+
+
+@frozen
 class Came:
-    """A piece of a request's body came."""
+    """A piece of a message's body came."""
 
     stream: int
     data: bytes
@@ -32,7 +46,7 @@ class Came:
 
 @frozen
 class Trailed:
-    """A request's trailer fields came; it is complete."""
+    """A message's trailer fields came; it is complete."""
 
     stream: int
     fields: Sequence[Line]
@@ -44,7 +58,7 @@ class Reset:
 
     stream: int
     code: int
-    by_client: bool
+    by_other: bool
 
 
 @frozen
@@ -56,15 +70,25 @@ class Opened:
 
 @frozen
 class Leaving:
-    """The client begins no more requests."""
+    """
+    The other end wants no more streams.
+
+    :ivar last: the highest that it looked at.
+    :ivar code: why.
+    """
+
+    last: int
+    code: int
 
 
 @frozen
 class Answered:
-    """The client answered a PING."""
+    """The other end answered a PING."""
 
     data: bytes
 
 
 #: Any of them.
-Event: TypeAlias = Requested | Came | Trailed | Reset | Opened | Leaving | Answered
+Event: TypeAlias = (
+    Requested | Responded | Began | Came | Trailed | Reset | Opened | Leaving | Answered
+)

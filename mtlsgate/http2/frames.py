@@ -87,18 +87,19 @@ class Frame:
 
 class FrameReader:
     """
-    Takes frames out of what a client sends.
+    Takes frames out of what the other end sends.
 
     :ivar in_block: whether a header block has begun that is not complete.
     """
 
-    def __init__(self, max_block: int) -> None:
+    def __init__(self, max_block: int, preface: bytes = PREFACE) -> None:
         """
         :param max_block: bytes of a header block as it is sent, compressed.
+        :param preface: what comes before the first frame; a server sends nothing.
         """
         self._max_block = max_block
         self._buffer = bytearray()
-        self._preface = PREFACE
+        self._preface = preface
         self._first = True
         self._block = self._continuations = 0
         self.in_block = False

@@ -120,7 +120,7 @@ def _split(fields: Sequence[Line]) -> tuple[dict[bytes, bytes], list[Line]]:
                 raise MalformedRequest("a pseudo-header holds a character that it cannot")
             pseudo[name] = value
             continue
-        _check(name, value)
+        check_field(name, value)
         if name == b"cookie":
             # RFC 9113, 8.2.3.
             cookies.append(value)
@@ -131,7 +131,8 @@ def _split(fields: Sequence[Line]) -> tuple[dict[bytes, bytes], list[Line]]:
     return pseudo, lines
 
 
-def _check(name: bytes, value: bytes) -> None:
+def check_field(name: bytes, value: bytes) -> None:
+    """:raises MalformedRequest: if HTTP/2 has no such field (RFC 9113, 8.2)."""
     if _NAME.fullmatch(name) is None:
         raise MalformedRequest("a field name is not a token in lower case")
     if not is_value(value):
@@ -171,7 +172,7 @@ def trailer_lines(fields: Sequence[Line], max_size: int) -> Sequence[Line]:
     :raises MalformedRequest: if they are not, or too long.
     """
     for name, value in fields:
-        _check(name, value)
+        check_field(name, value)
     if len(fields) > MAX_FIELDS or sum(len(one) + len(two) for one, two in fields) > max_size:
         raise MalformedRequest("the trailers are too long")
     return fields

@@ -1,5 +1,5 @@
 """
-What came of one request's body, until the exchange takes it.
+What came of one message's body, until somebody takes it.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 
 from mtlsgate.http.fields import Line
 from mtlsgate.http2.faults import MalformedRequest
-from mtlsgate.http2.session import Session
+from mtlsgate.http2.wire import Wire
 
 
 class Inbox:
     """
-    A request's body, passed on piece by piece, and its trailers.
+    A message's body, passed on piece by piece, and its trailers.
 
-    The client may send more as soon as what it sent was passed on, and not paused since.
+    The other end may send more as soon as what it sent was passed on, and not paused since.
 
     :ivar paused: whether nothing is passed on for now.
-    :ivar ended: whether the client has sent all of the request.
+    :ivar ended: whether all of the message came.
     :ivar arrived: how many bytes came.
     :ivar _held: what was not passed on.
     :ivar _trailers: what came after it, if that was not passed on.
@@ -27,7 +27,7 @@ class Inbox:
     """
 
     def __init__(
-        self, session: Session, number: int, length: int | None, *, ended: bool, paused: bool
+        self, session: Wire, number: int, length: int | None, *, ended: bool, paused: bool
     ) -> None:
         """
         :param number: the stream's.
@@ -45,7 +45,7 @@ class Inbox:
 
     @property
     def complete(self) -> bool:
-        """Whether all of the request was passed on."""
+        """Whether all of the message was passed on."""
         return self.ended and not self._held and self._trailers is None
 
     def put(self, data: bytes) -> None:

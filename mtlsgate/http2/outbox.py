@@ -1,5 +1,5 @@
 """
-What waits to be sent of one response.
+What waits to be sent of one message.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from mtlsgate.http.fields import Line
 from mtlsgate.http.framing import ResponseFraming
 from mtlsgate.http2.heads import trailer_fields
-from mtlsgate.http2.session import Session
+from mtlsgate.http2.wire import Wire
 
 
 class Outbox:
     """
-    A response's head, body and trailers, sent as far as the client takes them.
+    A message's head, body and trailers, sent as far as the other end takes them.
 
     :ivar begun: whether the head was sent.
     :ivar closed: whether all was sent, to its end.
@@ -25,7 +25,7 @@ class Outbox:
     :ivar _last: the trailers, once the end is known.
     """
 
-    def __init__(self, session: Session, number: int) -> None:
+    def __init__(self, session: Wire, number: int) -> None:
         """:param number: the stream's."""
         self._session = session
         self._number = number
@@ -35,11 +35,17 @@ class Outbox:
         self._waiting: deque[memoryview] = deque()
         self._last: Sequence[Line] | None = None
 
-    def begin(self, fields: Sequence[Line], framing: ResponseFraming | None = None) -> None:
-        """Send the head of the final response; it is the end if no body can follow."""
+    def begin(
+        self, fields: Sequence[Line], framing: ResponseFraming | None = None, *, end: bool = False
+    ) -> None:
+        """
+        Send the head; it is the end if no body can follow.
+
+        :param end: whether none does.
+        """
         self.begun = True
         self._framing = framing
-        self.closed = framing is not None and framing.is_complete
+        self.closed = end or (framing is not None and framing.is_complete)
         self._session.headers(self._number, fields, end=self.closed)
 
     def put(self, data: bytes) -> None:
@@ -76,7 +82,7 @@ class Outbox:
 
     @property
     def waits_for_window(self) -> bool:
-        """Whether the client has to open the window of this stream."""
+        """Whether the other end has to open the window of this stream."""
         return bool(self._waiting) and not self._session.has_window(self._number)
 
     def write(self) -> bool:

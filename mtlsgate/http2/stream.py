@@ -197,7 +197,13 @@ class Http2Stream:
         self._carrier.flush()
 
     def respond(
-        self, status: int, reason: bytes, lines: Iterable[Line], *, last: bool = False
+        self,
+        status: int,
+        reason: bytes,
+        lines: Iterable[Line],
+        *,
+        last: bool = False,
+        empty: bool = False,
     ) -> None:
         """Begin the final response (`ClientSide`)."""
         if self._over:
@@ -208,7 +214,7 @@ class Http2Stream:
         sent = list(lines)
         self._expecting = False
         framing = ResponseFraming(self._head.method, self._head.version, status, sent)
-        self._outbox.begin(response_fields(status, sent), framing)
+        self._outbox.begin(response_fields(status, sent), framing, end=empty)
         self._carrier.flush()
         if last:
             self._carrier.retire()

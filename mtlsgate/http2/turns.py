@@ -1,18 +1,40 @@
 """
-Whose turn it is to write: streams send one frame each, as long as the client takes them.
+Whose turn it is to write: streams send one frame each, as long as the other end takes them.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
 from mtlsgate.http.deadline import Deadline
-from mtlsgate.http2.session import Session
-from mtlsgate.http2.stream import Http2Stream
 from mtlsgate.http2.timing import PROGRESS
+from mtlsgate.http2.wire import Wire
+
+
+class Writer(Protocol):
+    """A stream, as who gives it its turn sees it."""
+
+    @property
+    def has_output(self) -> bool:
+        """Whether anything is left to be written."""
+
+    @property
+    def waits_for_window(self) -> bool:
+        """Whether the other end has to open the window of this stream."""
+
+    def write(self) -> bool:
+        """
+        Send one frame of what waits.
+
+        :returns: whether another could be sent now.
+        """
+
+    def wrote(self) -> None:
+        """The turn to write is over."""
 
 
 class Turns:
@@ -22,44 +44,44 @@ class Turns:
     :ivar is_stopped: whether nothing may be written any more.
     :ivar _ready: the streams, in turn.
     :ivar _queued: the same ones, and the one that is writing.
-    :ivar _congested: whether the client's socket takes no more for now.
+    :ivar _congested: whether the other end's socket takes no more for now.
     :ivar _writing: whether streams are written right now.
-    :ivar _stall: the time limit for a client that takes nothing of any stream.
+    :ivar _stall: the time limit for an end that takes nothing of any stream.
     :ivar _stalled: whether it runs.
     :ivar _sent_before: bytes of bodies that were sent before it began.
     """
 
     def __init__(
         self,
-        session: Session,
+        session: Wire,
         clock: IReactorTime,
         seconds: float,
         flush: Callable[[], object],
         late: Callable[[], object],
     ) -> None:
         """
-        :param seconds: for which a client may take nothing.
+        :param seconds: for which the other end may take nothing.
         :param flush: sends what the session has to send.
-        :param late: is called when the client took nothing for so long.
+        :param late: is called when it took nothing for so long.
         """
         self._session = session
         self._seconds = seconds
         self._flush = flush
-        self._ready: deque[Http2Stream] = deque()
-        self._queued: set[Http2Stream] = set()
+        self._ready: deque[Writer] = deque()
+        self._queued: set[Writer] = set()
         self._congested = self._writing = self._stalled = False
         self._stall = Deadline(clock, late)
         self._sent_before = 0
         self.is_stopped = False
 
-    def add(self, stream: Http2Stream) -> None:
+    def add(self, stream: Writer) -> None:
         """A stream has something to write."""
         if stream not in self._queued:
             self._queued.add(stream)
             self._ready.append(stream)
 
     def congest(self, congested: bool) -> None:
-        """The client's socket takes no more for now, or does again."""
+        """The other end's socket takes no more for now, or does again."""
         self._congested = congested
         if congested:
             self._watch()
@@ -68,7 +90,7 @@ class Turns:
             self.write()
 
     def write(self) -> None:
-        """Let streams write as long as the client takes it."""
+        """Let streams write as long as that is taken."""
         if self._writing or self.is_stopped:
             return
         self._writing = True

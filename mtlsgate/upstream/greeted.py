@@ -1,15 +1,16 @@
 """
-Targets that greet, behind a gate that has greeted their client already.
+Targets that speak first: a connection to one is ready when it has.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
+from zope.interface import Interface, implementer
 
 from mtlsgate.starttls import Greeting, GreetingReader, NoGreeting
 from mtlsgate.upstream.relay import Relay, RelayEnd
@@ -19,6 +20,17 @@ class NotGreeted(Exception):
     """A target did not greet as it should.  The text says why."""
 
 
+class IGreeted(Interface):
+    """A protocol that cannot be used before its target has greeted."""
+
+    def ready() -> Any:
+        """
+        :returns: the protocol, if it can be used; or a Deferred that fires with it then, or
+            fails with `NotGreeted`.  Cancelling it ends the connection.
+        """
+
+
+@implementer(IGreeted)
 class GreetedEnd(RelayEnd):
     """
     The target's end of a relay.  If it greets, its greeting is taken out of the stream.
@@ -73,5 +85,6 @@ class GreetedEnd(RelayEnd):
 
 
 def greeted(protocol: IProtocol) -> IProtocol | Deferred[IProtocol]:
-    """:returns: a connected protocol; if it is a `GreetedEnd`, when its target has greeted."""
-    return protocol.ready() if isinstance(protocol, GreetedEnd) else protocol
+    """:returns: a connected protocol; if it is `IGreeted`, when its target has greeted."""
+    waiting = IGreeted(protocol, None)
+    return protocol if waiting is None else cast(Deferred[IProtocol], waiting.ready())

@@ -10,7 +10,8 @@ import pytest
 from hyperframe.frame import DataFrame, GoAwayFrame, PingFrame, RstStreamFrame, WindowUpdateFrame
 
 from mtlsgate.http.stages import HttpStage
-from mtlsgate.http2.session import MAX_STREAMS, STREAM_WINDOW
+from mtlsgate.http2.session import MAX_STREAMS
+from mtlsgate.http2.wire import STREAM_WINDOW
 from tests.kits.http2 import GET, POST, Speaker
 from tests.kits.http_server import Recorded, Server
 

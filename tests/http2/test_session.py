@@ -30,13 +30,8 @@ from mtlsgate.http2.events import (
 )
 from mtlsgate.http2.faults import ConnectionFault
 from mtlsgate.http2.frames import Kind
-from mtlsgate.http2.session import (
-    CONNECTION_WINDOW,
-    LAST_CALL,
-    MAX_STREAMS,
-    STREAM_WINDOW,
-    Session,
-)
+from mtlsgate.http2.session import LAST_CALL, MAX_STREAMS, Session
+from mtlsgate.http2.wire import CONNECTION_WINDOW, STREAM_WINDOW
 from tests.kits.http2 import GET, POST, FrameClient, raw
 
 OK = [(b":status", b"200")]
@@ -323,7 +318,7 @@ def test_a_client_that_leaves_still_gets_its_responses() -> None:
     """RFC 9113, 6.8: GOAWAY is about streams that come later."""
     pair = Pair()
     pair.send(pair.client.headers(1))
-    assert pair.send(GoAwayFrame(0).serialize()) == [Leaving()]
+    assert pair.send(GoAwayFrame(0).serialize()) == [Leaving(0, 0)]
     pair.session.headers(1, OK, end=True)
     pair.client.read(pair.session.outgoing())
     assert pair.client.status(1) == 200

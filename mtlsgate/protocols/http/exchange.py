@@ -24,7 +24,7 @@ from mtlsgate.protocols.http.forwarding import Reserved, trailers
 from mtlsgate.protocols.http.outgoing import Outgoing
 from mtlsgate.protocols.http.response import ResponseHead
 from mtlsgate.protocols.http.surroundings import Surroundings
-from mtlsgate.protocols.http.target_connection import TargetConnection
+from mtlsgate.protocols.http.target_side import TargetSide
 from mtlsgate.tls.transport import together
 from mtlsgate.upstream.backends import Unreachable
 
@@ -33,6 +33,8 @@ _log = Logger("mtlsgate.http")
 #: Seconds for a target to ask for the body that a client holds back.  Not all
 #: do; RFC 9110, 10.1.1, lets the client wait for ever.
 _CONTINUE_AFTER = 1.0
+#: How often a request is sent again that targets refuse to begin with.
+_MOST_REFUSALS = 3
 _NOTHING_RESERVED = Reserved()
 
 
@@ -50,6 +52,7 @@ class ForwardedExchange:
     :ivar _switched: whether bytes pass unchanged after a switch.
     :ivar _over: whether the exchange is over.
     :ivar _retried: whether the request was sent a second time.
+    :ivar _refusals: how often a target refused to begin with it.
     :ivar _expecting: whether the client still waits for 100.
     :ivar _progress: when something last moved.
     :ivar _client_slow: whether the client cannot take more for now.
@@ -57,14 +60,15 @@ class ForwardedExchange:
     :ivar _watch: a timer that checks whether the target is late.
     """
 
-    _connection: TargetConnection | None = None
-    _dialling: Deferred[TargetConnection] | None = None
+    _connection: TargetSide | None = None
+    _dialling: Deferred[TargetSide] | None = None
     _complete = False
     _trailers: Sequence[Line] = ()
     _responding = False
     _switched = False
     _over = False
     _retried = False
+    _refusals = 0
     _client_slow = False
     _target_slow = False
     _watch: IDelayedCall | None = None
@@ -158,14 +162,14 @@ class ForwardedExchange:
 
     def _connect(self, fresh: bool) -> None:
         taken = self._around.pool.take(fresh=fresh, replayable=self._outgoing.replayable)
-        if isinstance(taken, TargetConnection):
-            self._send(taken)
-        else:
+        if isinstance(taken, Deferred):
             self._dialling = taken
             taken.addCallbacks(self._send, self._unreachable)
             taken.addErrback(self._failed_here)
+        else:
+            self._send(taken)
 
-    def _send(self, connection: TargetConnection) -> None:
+    def _send(self, connection: TargetSide) -> None:
         self._dialling = None
         if self._over:
             connection.abort()
@@ -174,7 +178,10 @@ class ForwardedExchange:
         self._record.upstream = str(connection.target)
         self._moved()
         sent = self._outgoing
-        connection.start(self, sent.method, sent.head, sent.body)
+        connection.start(self, sent)
+        if self._connection is not connection:
+            # It failed at once.
+            return
         if self._client_slow:
             connection.pauseProducing()
         if sent.body == "none":
@@ -265,7 +272,7 @@ class ForwardedExchange:
         """The response begins."""
         self._begin_record(head.status)
         try:
-            self._side.respond(head.status, head.phrase, head.fields())
+            self._side.respond(head.status, head.phrase, head.fields(), empty=head.empty)
         except Refusal as refusal:
             self._give_up(refusal)
         else:
@@ -304,6 +311,20 @@ class ForwardedExchange:
             self._connect(fresh=True)
         else:
             self._give_up(Refusal(502, cause))
+
+    def refused(self, cause: str, sent: Sequence[bytes] | None) -> None:
+        """The target did nothing with the request, and says so."""
+        self._connection = None
+        if self._over:
+            return
+        if sent is None or self._refusals >= _MOST_REFUSALS:
+            self._give_up(Refusal(502, cause))
+            return
+        self._refusals += 1
+        self._early, self._target_slow = list(sent), False
+        if not self._complete:
+            self._side.pause_body()
+        self._connect(fresh=False)
 
     def raw(self, data: bytes) -> None:
         """A piece of another protocol came."""

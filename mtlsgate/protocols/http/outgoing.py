@@ -16,6 +16,7 @@ from mtlsgate.http.fields import Line, end_to_end, tokens
 from mtlsgate.http.reading import RequestHead
 from mtlsgate.http.refusal import Refusal
 from mtlsgate.http.sides import HttpClient
+from mtlsgate.http2.responses import request_fields
 from mtlsgate.interfaces import ITlsFacts
 from mtlsgate.protocols.http.forwarding import Hop, Reserved, forwarded
 from mtlsgate.protocols.http.identity import IdentityRules, own_uris
@@ -77,19 +78,63 @@ class Outgoing:
     What is sent to the target.
 
     :ivar method: the request's.
-    :ivar head: the request line and the fields.
-    :ivar body: how its body is framed.
+    :ivar target: what it asks for.
+    :ivar host: what ``Host`` is.
+    :ivar lines: the other fields, none of which is of one connection only.
+    :ivar length: of its body; None if only its end tells.
+    :ivar says_length: whether a length of 0 is said, too.
     :ivar replayable: whether it can be sent twice.
     :ivar expecting: whether the client waits for 100 with its body.
     :ivar upgrading: whether it asks for a WebSocket.
+    :ivar takes_trailers: whether its client reads trailers.
     """
 
     method: bytes
-    head: bytes
-    body: BodyKind
-    replayable: bool
-    expecting: bool
-    upgrading: bool
+    target: bytes
+    host: bytes
+    lines: Sequence[Line]
+    length: int | None = 0
+    says_length: bool = False
+    replayable: bool = True
+    expecting: bool = False
+    upgrading: bool = False
+    takes_trailers: bool = False
+
+    @property
+    def body(self) -> BodyKind:
+        """How its body is framed."""
+        return "none" if self.length == 0 else "chunked" if self.length is None else "plain"
+
+    @property
+    def length_lines(self) -> list[Line]:
+        """The field that says how long its body is, if one does."""
+        if self.length is None or not (self.length or self.says_length):
+            return []
+        return [(b"Content-Length", b"%d" % self.length)]
+
+
+def http1_head(sent: Outgoing) -> bytes:
+    """:returns: the request line and the fields of HTTP/1.1."""
+    lines = [(b"Host", sent.host), *sent.lines, *sent.length_lines]
+    if sent.length is None:
+        lines.append((b"Transfer-Encoding", b"chunked"))
+    if sent.upgrading:
+        lines += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+    elif sent.takes_trailers:
+        lines += [(b"Connection", b"TE"), (b"TE", b"trailers")]
+    first = b"%s %s HTTP/1.1\r\n" % (sent.method, sent.target)
+    return first + b"".join([b"%s: %s\r\n" % line for line in lines]) + b"\r\n"
+
+
+def http2_head(sent: Outgoing, scheme: bytes) -> list[Line]:
+    """
+    :param scheme: of the connection to the target.
+    :returns: the pseudo-headers and fields of HTTP/2.
+    """
+    lines = [*sent.lines, *sent.length_lines]
+    if sent.takes_trailers:
+        lines.append((b"te", b"trailers"))
+    return request_fields(sent.method, scheme, sent.host, sent.target, lines)
 
 
 def check_method(head: RequestHead) -> None:
@@ -115,7 +160,7 @@ def outgoing(
     expecting = expects_continue(head)
     upgrading = rules.websockets and length == 0 and _asks_for_websocket(head, connection)
 
-    lines: list[Line] = [(b"Host", rules.host_for(asked.authority))]
+    lines: list[Line] = []
     earlier: dict[bytes, list[bytes]] = {}
     for name, value in end_to_end(head.lines, connection):
         lower = name.lower()
@@ -129,22 +174,17 @@ def outgoing(
     lines += identity
     if expecting:
         lines.append((b"Expect", b"100-continue"))
-    if length is None:
-        lines.append((b"Transfer-Encoding", b"chunked"))
-    elif length or head.values(b"content-length"):
-        lines.append((b"Content-Length", b"%d" % length))
-    if upgrading:
-        lines += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-    elif b"trailers" in tokens(head.values(b"te")):
-        lines += [(b"Connection", b"TE"), (b"TE", b"trailers")]
-    first = b"%s %s HTTP/1.1\r\n" % (head.method, asked.target)
     return Outgoing(
         method=head.method,
-        head=first + b"".join([b"%s: %s\r\n" % line for line in lines]) + b"\r\n",
-        body="none" if length == 0 else "chunked" if length is None else "plain",
+        target=asked.target,
+        host=rules.host_for(asked.authority),
+        lines=lines,
+        length=length,
+        says_length=bool(head.values(b"content-length")),
         replayable=length == 0 and head.method in _REPLAYABLE,
         expecting=expecting,
         upgrading=upgrading,
+        takes_trailers=b"trailers" in tokens(head.values(b"te")),
     )
 
 

@@ -49,6 +49,7 @@ class ResponseHead:
     :ivar length: of the body; None if it is not said.
     :ivar until_close: whether the body ends with the connection.
     :ivar persistent: whether the connection may be used again.
+    :ivar empty: whether it is known that neither body nor trailers follow.
     """
 
     status: int
@@ -57,6 +58,7 @@ class ResponseHead:
     length: int | None = None
     until_close: bool = False
     persistent: bool = True
+    empty: bool = False
 
     def values(self, name: bytes) -> list[bytes]:
         """:returns: the values of all fields of that name, which is in lower case."""

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from mtlsgate.protocols.http.access import AccessLog
 from mtlsgate.protocols.http.forwarding import Reserved
-from mtlsgate.protocols.http.target_pool import TargetPool
+from mtlsgate.protocols.http.target_side import Pool
 
 
 @frozen(kw_only=True)
@@ -25,7 +25,7 @@ class Surroundings:
     :ivar websocket_timeout: seconds for which nothing may pass on a WebSocket.
     """
 
-    pool: TargetPool
+    pool: Pool
     log: AccessLog
     clock: IReactorTime
     reserved: Reserved

@@ -5,7 +5,7 @@ A connection to a target, for one request after the other.
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from typing import Protocol as Shape
@@ -17,35 +17,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtlsgate.http.fields import Line
-from mtlsgate.protocols.http.outgoing import BodyKind
-from mtlsgate.protocols.http.response import BadResponse, ResponseHandler, ResponseReader
+from mtlsgate.protocols.http.outgoing import Outgoing, http1_head
+from mtlsgate.protocols.http.response import BadResponse, ResponseReader
+from mtlsgate.protocols.http.target_side import TargetUser
 from mtlsgate.tls.openssl_errors import TlsError
 from mtlsgate.upstream.state import TargetUse
 from mtlsgate.upstream.targets import Target
-
-
-class TargetUser(ResponseHandler, Shape):
-    """Whose request a connection carries."""
-
-    def failed(self, cause: str, untouched: bool) -> None:
-        """
-        There will be no response, or no more of it.
-
-        :param untouched: nothing came back: the target may have closed a kept
-            connection just then.
-        """
-
-    def raw(self, data: bytes) -> None:
-        """A piece of another protocol came, after a switch."""
-
-    def raw_ended(self) -> None:
-        """The other protocol's connection ended."""
-
-    def target_slow(self, slow: bool) -> None:
-        """The target takes no more for now, or does again."""
-
-    def together(self, call: Callable[[], object]) -> None:
-        """Call a function; what it tells the user reaches the client in one go."""
 
 
 class Keeper(Shape):
@@ -161,19 +138,15 @@ class TargetConnection(Protocol):
 
     # Sending.
 
-    def start(self, user: TargetUser, method: bytes, head: bytes, body: BodyKind) -> None:
-        """
-        Send a request's head.
-
-        :param body: how what follows is framed.
-        """
+    def start(self, user: TargetUser, sent: Outgoing) -> None:
+        """Send a request's head (`TargetSide`)."""
         self._user = user
-        self._reader = ResponseReader(method, user, lenient=self._lenient)
-        self._sent = body == "none"
-        self._chunked = body == "chunked"
+        self._reader = ResponseReader(sent.method, user, lenient=self._lenient)
+        self._sent = sent.body == "none"
+        self._chunked = sent.body == "chunked"
         if not self._sent:
             self._feed_from(user)
-        self.transport.write(head)
+        self.transport.write(http1_head(sent))
 
     def send(self, data: bytes) -> None:
         """Send a piece of the request's body, or of the other protocol."""

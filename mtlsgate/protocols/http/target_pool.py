@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
 
 from mtlsgate.protocols.http.target_connection import Keeper, TargetConnection
+from mtlsgate.protocols.http.target_side import TargetSide
 from mtlsgate.upstream.backends import Backends, Dialled
 from mtlsgate.upstream.checks import HealthChecker
 from mtlsgate.upstream.state import TargetUse
@@ -68,9 +69,7 @@ class TargetPool:
         self._stopped = False
         self._checker = checker
 
-    def take(
-        self, *, fresh: bool, replayable: bool
-    ) -> TargetConnection | Deferred[TargetConnection]:
+    def take(self, *, fresh: bool, replayable: bool) -> TargetSide | Deferred[TargetSide]:
         """
         :param fresh: whether to make a new one in any case.
         :param replayable: whether the request can be sent again.
@@ -93,7 +92,7 @@ class TargetPool:
         dialling = self.backends.dial(_ConnectionFactory(self, lenient=self._lenient), first=state)
         return dialling.addCallback(self._connected)
 
-    def _connected(self, dialled: Dialled) -> TargetConnection:
+    def _connected(self, dialled: Dialled) -> TargetSide:
         connection = dialled.protocol
         assert isinstance(connection, TargetConnection)
         return connection.reached(dialled.target, dialled.use)
