@@ -36,7 +36,7 @@ from mtlsgate.http2.events import (
     Trailed,
 )
 from mtlsgate.http2.farewell import Farewell
-from mtlsgate.http2.faults import ConnectionFault, MalformedRequest
+from mtlsgate.http2.faults import ConnectionFault, MalformedRequest, code_name
 from mtlsgate.http2.heads import VERSION, Tunnel, trailer_lines
 from mtlsgate.http2.reading import HeadReader
 from mtlsgate.http2.session import MAX_STREAMS, Session
@@ -243,12 +243,14 @@ class Http2Connection(Protocol):
         stream = self._streams.get(event.stream)
         if stream is not None:
             who = "client" if event.by_other else "gate"
-            cause = f"the {who} reset the stream, with {_name(event.code)}"
+            cause = f"the {who} reset the stream, with {code_name(event.code)}"
             stream.was_reset(cause, Failure(ConnectionAborted()))
 
     def _fail(self, fault: ConnectionFault) -> None:
         """The connection cannot go on; the client was told why."""
-        self._server.refused(self.client, None, Refusal(400, f"{_name(fault.code)}: {fault.cause}"))
+        self._server.refused(
+            self.client, None, Refusal(400, f"{code_name(fault.code)}: {fault.cause}")
+        )
         self._lose_streams(fault.cause, Failure(ConnectionAborted()))
         self.close(refused=True)
 
@@ -372,10 +374,3 @@ class Http2Connection(Protocol):
         self._turns.stop()
         self._farewell.stop()
         self.transport.abortConnection()
-
-
-def _name(code: int) -> str:
-    try:
-        return ErrorCodes(code).name
-    except ValueError:
-        return f"error {code:#x}"

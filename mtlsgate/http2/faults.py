@@ -1,5 +1,5 @@
 """
-What a client did wrong.
+What the other end did wrong.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ class ConnectionFault(Exception):
     """
     The connection cannot go on (RFC 9113, 5.4.1).
 
-    :ivar code: what the client is told with GOAWAY.
+    :ivar code: what it is told with GOAWAY.
     :ivar cause: why, in one line, for the log.
     """
 
@@ -31,3 +31,11 @@ class MalformedRequest(Exception):
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
         self.cause = cause
+
+
+def code_name(code: int) -> str:
+    """:returns: what RFC 9113, 7, calls a reason."""
+    try:
+        return ErrorCodes(code).name
+    except ValueError:
+        return f"error {code:#x}"

@@ -71,6 +71,7 @@ class HttpConfiguration(TargetAttributes):
     :ivar x_forwarded_client_cert: the keys of ``X-Forwarded-Client-Cert``.
     :ivar headers: more fields, which may name the client.
     :ivar http_versions: that clients may choose from, the preferred one first.
+    :ivar http_version: that is spoken with targets.
     :ivar websockets: whether clients may switch to the WebSocket protocol.
     :ivar max_header_size: of a request's head, in bytes.
     :ivar max_body_size: of a request's body, in bytes.
@@ -95,6 +96,7 @@ class HttpConfiguration(TargetAttributes):
     x_forwarded_client_cert: tuple[Detail, ...] = ()
     headers: dict[str, PeerText] = Factory(dict)
     http_versions: tuple[HttpVersion, ...] = ("2", "1.1")
+    http_version: HttpVersion = "1.1"
     websockets: bool = True
     max_header_size: Size = 32 * 1024
     max_body_size: Size = 10 << 30
@@ -116,6 +118,8 @@ class HttpConfiguration(TargetAttributes):
             if getattr(self, name) < 1:
                 yield name, f"{name} must be 1 or more"
         yield from version_problems(self.http_versions)
+        if self.lenient and self.http_version == "2":
+            yield "lenient", 'lenient has no effect with http_version = "2"; remove one'
         if self.max_header_size < 1024:
             yield "max_header_size", 'max_header_size must be "1KiB" or more'
         if self.host is not None and not is_authority(self.host):

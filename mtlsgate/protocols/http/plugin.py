@@ -22,18 +22,16 @@ from mtlsgate.http2.versions import versions
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
 from mtlsgate.protocols.http.access import AccessLog, Record, Who, who
 from mtlsgate.protocols.http.capacity import Capacity, CapacityLimits
-from mtlsgate.protocols.http.configuration import HttpConfiguration, HttpTarget
+from mtlsgate.protocols.http.configuration import HttpConfiguration
 from mtlsgate.protocols.http.exchange import ForwardedExchange
 from mtlsgate.protocols.http.forwarding import reserved
 from mtlsgate.protocols.http.identity import IdentityRules
 from mtlsgate.protocols.http.outgoing import ForwardingRules, check_method, outgoing
+from mtlsgate.protocols.http.pools import pool_of
 from mtlsgate.protocols.http.surroundings import Surroundings
-from mtlsgate.protocols.http.target_check import PathCheck
-from mtlsgate.protocols.http.target_pool import TargetPool
 from mtlsgate.protocols.needs import NeedsNothing
 from mtlsgate.upstream.backends import Backends, IHasTargets
-from mtlsgate.upstream.checks import ConnectCheck, HealthChecker
-from mtlsgate.upstream.targets import Listed, ports_of
+from mtlsgate.upstream.targets import ports_of
 
 
 @frozen
@@ -160,7 +158,7 @@ class HttpPlugin(NeedsNothing):
                 websockets_each=configuration.max_websockets_per_client,
             ),
             surroundings=Surroundings(
-                pool=_pool(configuration, environment),
+                pool=pool_of(configuration, environment),
                 log=AccessLog(environment.server),
                 clock=clock,
                 reserved=rules.reserved,
@@ -197,46 +195,9 @@ def _rules(configuration: HttpConfiguration) -> ForwardingRules:
             own,
         ),
         append_forwarded={"set": False, "append": True, "off": None}[configuration.forwarded],
-        websockets=configuration.websockets,
+        # To HTTP/2 targets a WebSocket would be another kind of request (RFC 8441).
+        websockets=configuration.websockets and configuration.http_version == "1.1",
     )
-
-
-def _pool(configuration: HttpConfiguration, environment: IProtocolEnvironment) -> TargetPool:
-    clock = environment.reactor
-    targets = configuration.targets()
-    backends = configuration.backends(
-        [Listed(one.target.target, one.weight, one.is_backup) for one in targets],
-        environment,
-        alpn=[b"http/1.1"],
-    )
-    return TargetPool(
-        backends,
-        clock,
-        keep=configuration.target_connections,
-        keep_for=configuration.target_keepalive,
-        lenient=configuration.lenient,
-        checker=_checker(configuration, targets, backends, clock),
-    )
-
-
-def _checker(
-    configuration: HttpConfiguration,
-    targets: Sequence[Listed[HttpTarget]],
-    backends: Backends,
-    clock: IReactorTime,
-) -> HealthChecker | None:
-    terms = configuration.health_check
-    if terms is None:
-        return None
-    if terms.path is None:
-        return HealthChecker(backends, ConnectCheck(backends, clock), terms, clock)
-    host = configuration.host
-    hosts = {
-        one.target.target: one.target.authority if host is None else host.encode("ascii")
-        for one in targets
-    }
-    check = PathCheck(backends, clock, terms.path.encode("ascii"), terms.status, hosts)
-    return HealthChecker(backends, check, terms, clock)
 
 
 plugin = HttpPlugin()

@@ -31,7 +31,7 @@ MAX_HEAD = 128 * 1024
 MAX_INTERIM = 64
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_NO_BODY = (204, 304)
+NO_BODY = (204, 304)
 
 
 class BadResponse(Exception):
@@ -264,7 +264,7 @@ def parse_head(lines: Sequence[bytes], method: bytes) -> ResponseHead:
         raise BadResponse("its Content-Length is ambiguous")
     if codings and (old or lengths or codings != [b"chunked"]):
         raise BadResponse("its Transfer-Encoding is ambiguous, or another than chunked")
-    if method == b"HEAD" or status in _NO_BODY or status < 200:
+    if method == b"HEAD" or status in NO_BODY or status < 200:
         return ResponseHead(status, reason, read, 0, persistent=persistent)
     if codings:
         return ResponseHead(status, reason, read, persistent=persistent)

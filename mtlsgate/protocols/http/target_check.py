@@ -45,12 +45,16 @@ class PathCheck:
         ) % (self.path, self.hosts[state.target])
         factory = _AskingFactory(self.clock)
         asking = self.backends.attempt(state, factory, b"")
-        return asking.addCallback(_ask, request).addCallback(self._judge)
+        return asking.addCallback(_ask, request).addCallback(judge, self.statuses)
 
-    def _judge(self, status: int) -> None:
-        well = status in self.statuses if self.statuses else 200 <= status < 400
-        if not well:
-            raise Unhealthy(f"status {status}")
+
+def judge(status: int, statuses: Collection[int]) -> None:
+    """
+    :param statuses: which are well; if empty, 200 to 399.
+    :raises Unhealthy: if the status is not one of them.
+    """
+    if not (status in statuses if statuses else 200 <= status < 400):
+        raise Unhealthy(f"status {status}")
 
 
 def _ask(protocol: object, request: bytes) -> Deferred[int]:

@@ -262,10 +262,11 @@ class TargetConnection(Protocol):
         try:
             reader.closed(clean=clean)
         except BadResponse as error:
-            user.failed(str(error) if clean else f"{error} ({_words(reason)})", untouched)
+            user.failed(str(error) if clean else f"{error} ({words(reason)})", untouched)
 
 
-def _words(reason: Failure) -> str:
+def words(reason: Failure) -> str:
+    """:returns: why a connection ended."""
     if reason.check(TlsError):
         return "its TLS failed"
     return str(reason.value).rstrip(".").lower() or type(reason.value).__name__
