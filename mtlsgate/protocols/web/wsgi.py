@@ -153,13 +153,16 @@ def _clean(request: WebRequest) -> None:
         # As X_A would be HTTP_X_A, which is what X-A is.
         if b"_" in name or name.lower() in _DROPPED:
             headers.removeHeader(name)
-    if headers.hasHeader(b"transfer-encoding"):
-        # The body is here, in full, and its length is known.
+    if not headers.hasHeader(b"content-length"):
+        # The body is here, in full, and its length is known.  Over HTTP/2 nothing need say
+        # that there is one.
         content = request.content
         assert content is not None
-        headers.setRawHeaders(b"content-length", [b"%d" % content.seek(0, 2)])
+        size = content.seek(0, 2)
         content.seek(0)
-        headers.removeHeader(b"transfer-encoding")
+        if size or headers.hasHeader(b"transfer-encoding"):
+            headers.setRawHeaders(b"content-length", [b"%d" % size])
+            headers.removeHeader(b"transfer-encoding")
     if not isinstance(request.client, IPv4Address | IPv6Address):
         # Over a unix socket nobody has an address, least of all a trusted one.
         request.client = IPv4Address("TCP", "", 0)

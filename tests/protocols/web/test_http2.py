@@ -147,6 +147,23 @@ def test_wsgi_gets_requests_and_their_clients(serve: Serve) -> None:
     assert client.is_complete(1)
 
 
+@pytest.mark.parametrize("more", [[], [(b"content-length", b"3")]])
+def test_a_body_has_a_length_when_it_is_here(serve: Serve, more: list[tuple[bytes, bytes]]) -> None:
+    """Applications trust CONTENT_LENGTH alone, and over HTTP/2 it need not be said."""
+
+    def lengths(environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
+        start("200 OK", [("Content-Type", "text/plain")])
+        return [environ["CONTENT_LENGTH"].encode()]
+
+    with module("wsgi_app", app=lengths):
+        web = serve(wsgi="wsgi_app:app")
+    client = connect(web)
+    client.send(client.headers(1, [*POST, *more], end=False), client.data(1, b"xyz", end=True))
+    assert client.body(1) == b"3"
+    client.send(client.headers(3))
+    assert client.body(3) == b""
+
+
 def test_an_application_that_fails_amid_an_answer_resets_its_stream(serve: Serve, log: Log) -> None:
     def failing(environ: Environ, start: Callable[..., Any]) -> Iterator[bytes]:
         start("200 OK", [("Content-Type", "text/plain")])
