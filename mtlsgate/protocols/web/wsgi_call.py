@@ -15,6 +15,8 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from mtlsgate.protocols.importing import describe
+
 Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]
 Head = tuple[str, list[tuple[str, str]]]
@@ -96,6 +98,9 @@ class WsgiCall:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
         """Call the application, and yield its answer as fast as it is read."""
+        if self._flow.gone:
+            # The client left before there was a thread, and took the body with it.
+            return
         self._start_response = start_response
         environ.pop("HTTP_CONTENT_TYPE", None)
         environ.pop("HTTP_CONTENT_LENGTH", None)
@@ -106,7 +111,12 @@ class WsgiCall:
                 raise RuntimeError("the application did not call start_response")
             if self._left and not self._flow.gone:
                 raise RuntimeError(f"{self._left} bytes are missing by its own Content-Length")
-        except (Exception, SystemExit):  # noqa: BLE001 -- it is not ours
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- it is not ours
+            if self._flow.gone:
+                # Likely because of that: no client shall fill the log with tracebacks.
+                why = describe(error)
+                _log.info("{what}, after its client had left: {why}", what=self._failed, why=why)
+                return
             _log.failure("{what}", what=self._failed)
             if self._begun:
                 # The client must not take what was sent for the whole.

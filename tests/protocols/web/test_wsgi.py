@@ -481,6 +481,36 @@ def test_a_client_that_is_gone_is_not_answered(serve: Serve) -> None:
     assert closed == [True]
 
 
+def test_a_client_that_is_gone_before_there_is_a_thread_costs_none(serve: Serve, log: Log) -> None:
+    app = App()
+    web = serve(app)
+    web.pool.later = True
+    client = web.client()
+    client.send(request("/", "Content-Length: 3", method="POST") + b"abc")
+    client.reset()
+    web.pool.work()
+    assert app.bodies == []
+    assert log.failures == []
+
+
+def test_what_fails_after_its_client_left_is_one_line(serve: Serve, log: Log) -> None:
+    """The body is gone with the client: that is no fault of the application's."""
+
+    def answer(environ: Environ, start_response: Start) -> Iterable[bytes]:
+        client.reset()
+        return [environ["wsgi.input"].read()]
+
+    web = serve(answer)
+    web.pool.later = True
+    client = web.client()
+    client.send(request("/", "Content-Length: 3", method="POST") + b"abc")
+    with logged() as events:
+        web.pool.work()
+    assert log.failures == []
+    [said] = [formatEvent(event) for event in events]
+    assert said.endswith("after its client had left: ValueError: I/O operation on closed file.")
+
+
 # Failures
 
 
