@@ -122,7 +122,7 @@ def _send_later(request: AdminRequest, answer: Deferred[Answer]) -> None:
 
 
 def _send(request: AdminRequest, answer: Answer) -> None:
-    request.setResponseCode(answer.status)
+    request.setResponseCode(answer.status, answer.status.phrase.encode())
     for name, value in {**_HEADERS, **dict(answer.headers)}.items():
         request.setHeader(name, value)
     request.setHeader("Content-Type", answer.content_type)

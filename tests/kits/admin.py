@@ -123,11 +123,13 @@ class AbortableTransport(StringTransport):
 class Reply:
     """
     :ivar status: of HTTP.
+    :ivar phrase: what the status means.
     :ivar headers: by their names in lower case.
     :ivar body: as it came.
     """
 
     status: int
+    phrase: str
     headers: dict[str, str]
     body: bytes
 
@@ -195,7 +197,8 @@ def reply(transport: AbortableTransport) -> Reply:
     head, _, body = transport.value().partition(b"\r\n\r\n")
     first, *rest = head.decode().split("\r\n")
     pairs = (line.split(": ", 1) for line in rest)
-    return Reply(int(first.split()[1]), {name.lower(): value for name, value in pairs}, body)
+    _, status, phrase = first.split(" ", 2)
+    return Reply(int(status), phrase, {name.lower(): value for name, value in pairs}, body)
 
 
 def running_handle(running: Running) -> GateHandle:
