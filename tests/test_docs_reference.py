@@ -26,6 +26,7 @@ from mtlsgate.config.scope import Scope
 from mtlsgate.config.syntax import parse
 from mtlsgate.errors import Report
 from mtlsgate.gate.terms import Terms
+from mtlsgate.http2.versions import VERSIONS
 from mtlsgate.load.authorizers import AUTHORIZE_TIMEOUT
 from mtlsgate.load.servers import HANDSHAKE_BYTES, HANDSHAKE_TIMEOUT
 from mtlsgate.protocols.aio.plugin import AsyncioConfiguration
@@ -107,6 +108,7 @@ _EFFECTIVE: Mapping[type, Mapping[str, object]] = {
     HttpConfiguration: {"retry_after": RETRY_AFTER, "host": "the client's"},
     WebConfiguration: {
         **dict.fromkeys(("asgi", "wsgi", "resource", "root"), "one of these four"),
+        "http_versions": VERSIONS,
         "max_requests": MAX_REQUESTS,
         "lifespan_timeout": START_TIMEOUT,
         "threads": THREADS,

@@ -12,6 +12,8 @@ from mtlsgate.http.server import HTTP_1, Versions
 from mtlsgate.http2.connection import Http2Connection
 
 HttpVersion = Literal["2", "1.1"]
+#: By default: the preferred one first.
+VERSIONS: tuple[HttpVersion, ...] = ("2", "1.1")
 
 
 def version_problems(versions: Sequence[HttpVersion]) -> Iterator[tuple[str, str]]:

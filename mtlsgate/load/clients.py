@@ -4,7 +4,7 @@ Builds a client gate from its ``client`` block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, cast
@@ -252,12 +252,15 @@ def terms_of(configuration: ClientConfiguration, settings: model.Settings) -> Te
 
 def expiries_of_client(client: LoadedClient) -> Iterator[Expiry]:
     """:returns: what expires of a client gate."""
-    gate = client.gate
-    for kind, certificates in (
-        (Kind.CLIENT_CERTIFICATE, () if gate.tls.credential is None else gate.tls.credential.chain),
-        (Kind.TARGET_CA, gate.tls.anchors or ()),
-        (Kind.TARGET_PIN, gate.tls.pins),
-    ):
+    for kind, certificates in certificates_of_client(client):
         first = min((one.not_after for one in certificates), default=None)
         if first is not None:
-            yield Expiry(kind, gate.name, None, first)
+            yield Expiry(kind, client.gate.name, None, first)
+
+
+def certificates_of_client(client: LoadedClient) -> Iterator[tuple[Kind, Sequence[Certificate]]]:
+    """:returns: the certificates that a client gate was configured with."""
+    tls = client.gate.tls
+    yield Kind.CLIENT_CERTIFICATE, () if tls.credential is None else tls.credential.chain
+    yield Kind.TARGET_CA, tls.anchors or ()
+    yield Kind.TARGET_PIN, tls.pins

@@ -15,6 +15,7 @@ from attrs import frozen
 
 from mtlsgate.admission import Pin, Rule
 from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.load.clients import LoadedClient, certificates_of_client
 from mtlsgate.load.expiry import Kind
 from mtlsgate.tls.server import TlsPolicy
 
@@ -27,7 +28,7 @@ class Period:
     """
     When something of a configuration counts.
 
-    :ivar kind: a server's certificate, a CA, a pin or a revocation list.
+    :ivar kind: what it is.
     :ivar server: the server's name.
     :ivar rule: the rule's name; None if it belongs to the server itself.
     :ivar name: the pin's name, or None.
@@ -56,6 +57,13 @@ def periods_of(server: str, policy: TlsPolicy, now: datetime) -> Iterator[Period
     yield from _first(_of_certificate(Kind.SERVER_CERTIFICATE, server, None, one) for one in chains)
     for rule in policy.admission.rules if policy.admission else ():
         yield from _of_rule(server, rule, now)
+
+
+def periods_of_client(client: LoadedClient) -> Iterator[Period]:
+    """:returns: at most `MOST` of each kind, those that end first."""
+    for kind, certificates in certificates_of_client(client):
+        name = client.gate.name
+        yield from _first(_of_certificate(kind, name, None, one) for one in certificates)
 
 
 def _of_rule(server: str, rule: Rule, now: datetime) -> Iterator[Period]:

@@ -201,7 +201,8 @@ class PeriodStatus(StatusValue):
     """
     When something of the configuration counts.
 
-    :ivar kind: ``server_certificate``, ``ca``, ``pin`` or ``crl``.
+    :ivar kind: ``server_certificate``, ``ca``, ``pin`` or ``crl``; for a client gate
+        ``client_certificate``, ``target_ca`` or ``target_pin``.
     :ivar server: the server's name.
     :ivar rule: the rule it belongs to; None for the server's own certificates.
     :ivar name: the pin's name; otherwise the subject, or a list's issuer.

@@ -84,7 +84,7 @@ class Control:
     def periods(self) -> Deferred[tuple[PeriodStatus, ...]]:
         """:returns: when certificates, pins and lists begin and end to count."""
         epoch, now = self._gate.runner.epoch, self._registry.now()
-        return self._in_thread(lambda: period_statuses(epoch.servers, now))
+        return self._in_thread(lambda: period_statuses(epoch, now))
 
     def explain(
         self, chain: tuple[Certificate, ...], server: str | None, at: datetime | None

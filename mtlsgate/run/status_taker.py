@@ -17,11 +17,11 @@ from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
 from mtlsgate.gate.registry import Registry
 from mtlsgate.load.clients import LoadedClient
-from mtlsgate.load.epoch import LoadedServer
+from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.load.expiry import Expiry, Kind
 from mtlsgate.load.overview import describe_rule
 from mtlsgate.load.readiness import all_backends, backends_of
-from mtlsgate.load.timeline import Period, periods_of
+from mtlsgate.load.timeline import Period, periods_of, periods_of_client
 from mtlsgate.observe.connection_status import NO_CONNECTIONS, ConnectionSelection, ConnectionStatus
 from mtlsgate.observe.counts import Durations
 from mtlsgate.observe.leaf_names import subject_of
@@ -292,8 +292,16 @@ def _target(member: Member, now: datetime, clock: float) -> TargetStatus:
     )
 
 
-def period_statuses(servers: Iterable[LoadedServer], now: datetime) -> tuple[PeriodStatus, ...]:
-    """:returns: when what the servers were configured with counts, by its end."""
+def period_statuses(epoch: Epoch, now: datetime) -> tuple[PeriodStatus, ...]:
+    """:returns: when what an epoch was configured with counts, by its end."""
+    periods = [
+        *(
+            one
+            for server in epoch.servers
+            for one in periods_of(server.gate.name, server.gate.context.policy, now)
+        ),
+        *(one for client in epoch.clients for one in periods_of_client(client)),
+    ]
     found = [
         PeriodStatus(
             kind=one.kind.value,
@@ -304,8 +312,7 @@ def period_statuses(servers: Iterable[LoadedServer], now: datetime) -> tuple[Per
             begins=one.begins,
             ends=one.ends,
         )
-        for server in servers
-        for one in periods_of(server.gate.name, server.gate.context.policy, now)
+        for one in periods
     ]
     return tuple(sorted(found, key=lambda one: (one.ends, one.server, one.rule or "")))
 

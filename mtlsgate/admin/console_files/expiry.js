@@ -4,7 +4,10 @@ import { ask } from "./api.js";
 import { day, h, hostile, plural, svg } from "./dom.js";
 
 const DAY = 86400000;
-const KINDS = { server_certificate: "server certificate", ca: "CA", pin: "pin", crl: "revocation list" };
+const KINDS = {
+  server_certificate: "server certificate", ca: "CA", pin: "pin", crl: "revocation list",
+  client_certificate: "client certificate", target_ca: "target's CA", target_pin: "target's pin",
+};
 const WIDTH = 200;
 
 function state(one, now) {

@@ -13,7 +13,7 @@ from attrs import Factory, frozen
 from mtlsgate.config import Duration, PeerText, Size
 from mtlsgate.http.authority import is_authority
 from mtlsgate.http.fields import HOP_BY_HOP, folded, is_token, is_value
-from mtlsgate.http2.versions import HttpVersion, version_problems
+from mtlsgate.http2.versions import VERSIONS, HttpVersion, version_problems
 from mtlsgate.protocols.http.forwarding import OWN
 from mtlsgate.protocols.http.identity import Detail
 from mtlsgate.text import quoted
@@ -95,7 +95,7 @@ class HttpConfiguration(TargetAttributes):
     client_cert_chain: bool = False
     x_forwarded_client_cert: tuple[Detail, ...] = ()
     headers: dict[str, PeerText] = Factory(dict)
-    http_versions: tuple[HttpVersion, ...] = ("2", "1.1")
+    http_versions: tuple[HttpVersion, ...] = VERSIONS
     http_version: HttpVersion = "1.1"
     websockets: bool = True
     max_header_size: Size = 32 * 1024

@@ -35,7 +35,7 @@ from zope.interface import implementer
 
 from mtlsgate.config import Located, Misconfigured
 from mtlsgate.http.server import served_names
-from mtlsgate.http2.versions import versions
+from mtlsgate.http2.versions import VERSIONS, versions
 from mtlsgate.interfaces import IProtocolEnvironment, IProtocolNeeds, IProtocolPlugin
 from mtlsgate.protocols.importing import call, resolve
 from mtlsgate.protocols.web import paths, threads
@@ -89,7 +89,7 @@ class WebPlugin:
             "clock": environment.reactor,
             "serves": served_names(environment),
             "access_log": configuration.access_log,
-            "versions": versions(configuration.http_versions),
+            "versions": versions(configuration.http_versions or VERSIONS),
         }
         if configuration.wsgi is not None:
             return _wsgi_site(configuration.wsgi, configuration, environment, options)

@@ -12,7 +12,7 @@ from attrs import frozen
 from mtlsgate.config import Duration, FileName, Located, Size
 from mtlsgate.http.fields import is_token, is_value
 from mtlsgate.http.limits import HttpLimits
-from mtlsgate.http2.versions import HttpVersion, version_problems
+from mtlsgate.http2.versions import VERSIONS, HttpVersion, version_problems
 from mtlsgate.protocols.web.files import PAGED, FileRules
 from mtlsgate.text import quoted
 
@@ -100,16 +100,18 @@ class WebConfiguration:
     header_timeout: Duration = 10.0
     keep_alive_timeout: Duration = 60.0
     send_timeout: Duration = 60.0
-    http_versions: tuple[HttpVersion, ...] = ("2", "1.1")
+    http_versions: tuple[HttpVersion, ...] | None = None
     access_log: bool = True
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield what does not go together."""
-        yield from version_problems(self.http_versions)
+        yield from version_problems(self.http_versions or VERSIONS)
         given = [one for one in _KINDS if getattr(self, one) is not None]
         if len(given) != 1:
             yield (given[1] if given else None), "set exactly one of asgi, wsgi, resource and root"
             return
+        if given == ["asgi"] and self.http_versions not in (None, ("1.1",)):
+            yield "http_versions", "http_versions: ASGI applications are served by HTTP/1.1 alone"
         for name, belongs in _BELONGS.items():
             if getattr(self, name) is not None and given != [belongs]:
                 yield name, f"{name} goes with {belongs} alone"

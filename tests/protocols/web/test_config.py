@@ -109,6 +109,10 @@ ONE = "set exactly one of asgi, wsgi, resource and root"
     [
         ([], f"3:1: {ONE}"),
         (
+            ['asgi = "app:app"', 'http_versions = ["2", "1.1"]'],
+            "5:1: http_versions: ASGI applications are served by HTTP/1.1 alone",
+        ),
+        (
             ['root = "files"', 'http_versions = ["2"]'],
             '5:1: http_versions must have "1.1", which clients without ALPN speak',
         ),
