@@ -492,7 +492,7 @@ SEARCHED = {
     "stunnel": "how-to/moving",
     "nginx": "how-to/moving",
     "couper": "how-to/moving",
-    "grpc": "faq",
+    "grpc": "grpc",
     "psql": "how-to/postgresql",
     "redis-cli": "how-to/redis",
     "mosquitto": "how-to/mqtt",
