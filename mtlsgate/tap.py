@@ -360,5 +360,5 @@ def _end(runner: EpochRunner, notifier: Notifier, reactor: Any) -> None:
             reactor.stop()
 
     drained = runner.drain()
-    notifier.draining(len(runner.registry), runner.epoch.settings.drain_timeout)
+    notifier.draining(f"{len(runner.registry)} connections", runner.epoch.settings.drain_timeout)
     drained.addBoth(stop)

@@ -116,16 +116,16 @@ class Notifier(Service):
         failed = "the configuration was not reloaded, see the log; " if reload.problems else ""
         self._manager.tell(READY=1, STATUS=f"{failed}{self._state()}")
 
-    def draining(self, count: int, timeout: float) -> None:
+    def draining(self, whose: str, timeout: float) -> None:
         """
         Say that the gate ends.
 
-        :param count: connections that have not ended yet.
+        :param whose: what has not ended yet, in the plural.
         :param timeout: seconds that they have.
         """
         self._manager.tell(
             STOPPING=1,
-            STATUS=f"draining: {count} connections have {timeout:g} s to end",
+            STATUS=f"draining: {whose} have {timeout:g} s to end",
             # And some more to end the process.
             EXTEND_TIMEOUT_USEC=int((timeout + 10) * 1e6),
         )

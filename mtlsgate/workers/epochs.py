@@ -26,6 +26,7 @@ from mtlsgate.load.outline import Configured, Outline
 from mtlsgate.observe.observers import Observers
 from mtlsgate.run.followers import Change, commit_all
 from mtlsgate.run.listening import adapt_all, bind_all, keyed, release
+from mtlsgate.run.reloading import ReloadListener
 from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.threads import InThread
 from mtlsgate.text import printable
@@ -71,6 +72,7 @@ class Epochs:
         opener: Opener,
         reactor: Any,
         in_thread: InThread,
+        listeners: Iterable[ReloadListener] = (),
     ) -> None:
         """
         :param names: the files and directories of the configuration, absolute.
@@ -79,6 +81,7 @@ class Epochs:
         :param observers: are told of reloads.
         :param follow: prepare other parts that change with the epoch.
         :param opener: opens files for the process that loads the configuration.
+        :param listeners: are told when a reload begins and ends.
         """
         assert prepared.files is not None
         self.outline = outline
@@ -98,6 +101,7 @@ class Epochs:
         self._opener = opener
         self._reactor = reactor
         self._in_thread = in_thread
+        self._listeners = tuple(listeners)
         self._asked: list[Deferred[Reload]] = []
 
     @property
@@ -129,6 +133,8 @@ class Epochs:
 
     def _reload_for_all(self) -> Deferred[None]:
         asked, self._asked = self._asked, []
+        for one in self._listeners:
+            one.reload_began()
 
         def tell(report: Any) -> None:
             for one in asked:
@@ -153,6 +159,8 @@ class Epochs:
         report = evolve(report, seconds=seconds, is_trial=is_trial)
         if not is_trial:
             self.last = report
+            for one in self._listeners:
+                one.reload_ended(report)
         for observer in self._observers.all:
             observer.reloaded(report)
         return report

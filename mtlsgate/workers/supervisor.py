@@ -110,6 +110,7 @@ def supervise(start: Start, reactor: Any) -> list[IService]:
         partial(_follow_audit, observers),
         admin.prepare,
     ]
+    notifier = Notifier(start.manager, lambda: _state(start.workers, epochs), reactor)
     epochs = Epochs(
         start.names,
         start.prepared,
@@ -122,6 +123,7 @@ def supervise(start: Start, reactor: Any) -> list[IService]:
         start.source.opener,
         reactor,
         in_thread,
+        [notifier],
     )
     process = process_of(", ".join(start.names), reactor)
     orders = _Orders(
@@ -138,7 +140,6 @@ def supervise(start: Start, reactor: Any) -> list[IService]:
         },
         to_journal=lambda: log is not None and log.to_journal,
     )
-    notifier = Notifier(start.manager, partial(_state, epochs), reactor)
     supervisor = Supervisor(crew, epochs, orders, observers, start.orders, notifier)
     end_gate = partial(end, supervisor, reactor)
     control = SupervisorControl(
@@ -178,8 +179,8 @@ def supervise(start: Start, reactor: Any) -> list[IService]:
     return [SignalService(signals, reactor), supervisor, watcher, admin]
 
 
-def _state(epochs: Epochs) -> str:
-    return f"epoch {epochs.number} is in force"
+def _state(workers: int, epochs: Epochs) -> str:
+    return f"{workers} workers; epoch {epochs.number} is in force"
 
 
 def _log_lines(lines: str) -> None:
@@ -290,7 +291,8 @@ class Supervisor(Service):
             self._epochs.stop_listening()
             _log.info("accepting no more; the workers let their connections end")
             self._notifier.draining(
-                len(self._crew.running), self._epochs.outline.settings.drain_timeout
+                f"the connections of {len(self._crew.running)} workers",
+                self._epochs.outline.settings.drain_timeout,
             )
         return self._crew.drain()
 

@@ -71,7 +71,7 @@ def test_it_is_told_when_the_gate_is_ready_reloads_and_ends(manager: Manager) ->
         "READY": "1",
         "STATUS": "the configuration was not reloaded, see the log; 1 server",
     }
-    telling.draining(3, 10.0)
+    telling.draining("3 connections", 10.0)
     assert manager.heard() == {
         "STOPPING": "1",
         "STATUS": "draining: 3 connections have 10 s to end",

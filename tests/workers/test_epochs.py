@@ -58,12 +58,14 @@ class Here:
     A supervisor with two workers.
 
     :ivar orders: the spawner's end of the socket of orders.
+    :ivar told: what listeners are told of reloads.
     :ivar prepares: whether the process that loads the configuration does so.
     """
 
     def __init__(self, config: Path) -> None:
         self.names = [str(config)]
         self.prepares = True
+        self.told: list[str] = []
         self.reactor = Reactor()
         self.workers = [MemoryWorker(), MemoryWorker()]
         self.board = Board.create(2)
@@ -94,7 +96,16 @@ class Here:
             os.open,
             self.reactor,
             self.in_thread,
+            [self],
         )
+
+    def reload_began(self) -> None:
+        """As the service manager is told."""
+        self.told.append("began")
+
+    def reload_ended(self, reload: Reload) -> None:
+        """As the service manager is told."""
+        self.told.append(f"epoch {reload.number}")
 
     def close(self) -> None:
         """Close what it has open."""
@@ -155,6 +166,7 @@ def test_a_reload_reaches_all_workers(here: Here) -> None:
     report = here.reload()
     assert (report.problems, report.number) == ((), 2)
     assert [one.asked for one in here.workers] == [["prepare", "take_over"]] * 2
+    assert here.told == ["began", "epoch 2"]
 
 
 def test_a_worker_that_refuses_keeps_the_epoch_from_all(here: Here) -> None:
@@ -164,6 +176,7 @@ def test_a_worker_that_refuses_keeps_the_epoch_from_all(here: Here) -> None:
     assert report.problems == ("worker 2: it fell over",)
     assert (here.epochs.number, report.number) == (1, 1)
     assert here.workers[0].asked == ["prepare", "discard"]
+    assert here.told == ["began", "epoch 1"]
 
 
 def test_a_worker_that_does_not_take_over_is_ended(here: Here) -> None:
