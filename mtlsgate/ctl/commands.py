@@ -104,9 +104,9 @@ def status(wide: bool, as_json: bool, **said: Any) -> None:
     if as_json:
         _json(facts)
         return
-    from mtlsgate.ctl import tables
+    from mtlsgate.ctl import printing, tables
 
-    tables.say(tables.status(facts), wide=wide)
+    printing.say(tables.status(facts), wide=wide)
 
 
 def _probe(path: str, well: str, said: dict[str, Any]) -> None:
@@ -148,9 +148,9 @@ def connections(server: str | None, wide: bool, as_json: bool, **said: Any) -> N
     if as_json:
         _json({"connections": found})
         return
-    from mtlsgate.ctl import tables
+    from mtlsgate.ctl import printing, tables
 
-    tables.say(tables.connections(found, wide=wide), wide=wide)
+    printing.say(tables.connections(found, wide=wide), wide=wide)
 
 
 @ctl.command()
@@ -164,13 +164,13 @@ def rejections(pins: bool, wide: bool, as_json: bool, **said: Any) -> None:
     if as_json:
         _json(found)
         return
-    from mtlsgate.ctl import tables
+    from mtlsgate.ctl import printing, tables
 
     if pins:
         for line in tables.pins(found["rejections"]):
             click.echo(line)
     else:
-        tables.say(tables.rejections(found["rejections"], wide=wide), wide=wide)
+        printing.say(tables.rejections(found["rejections"], wide=wide), wide=wide)
 
 
 @ctl.command()
@@ -259,8 +259,8 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) ->
 @click.option("--once", is_flag=True, help="Look once.")
 def top(every: float, once: bool, **said: Any) -> None:
     """Show the gate on one screen, updated until Ctrl-C."""
-    from mtlsgate.ctl import tables
+    from mtlsgate.ctl import printing
     from mtlsgate.ctl import top as view
 
     with suppress(KeyboardInterrupt):
-        view.show(_remote(said), tables.console(), every, once=once)
+        view.show(_remote(said), printing.console(), every, once=once)

@@ -16,6 +16,7 @@ from rich.text import Text
 from mtlsgate.ctl import tables
 from mtlsgate.ctl.client import Remote
 from mtlsgate.ctl.fitting import Column
+from mtlsgate.ctl.printing import say, table
 from mtlsgate.ctl.words import duration, size
 
 #: How many rejections are shown, and how many lines the rest takes.
@@ -79,7 +80,7 @@ def frame(before: Look | None, now: Look, height: int) -> RenderableType:
         Text(),
         tables.servers(now.status),
         Text(),
-        tables.table(
+        table(
             (
                 Column("number", is_right=True),
                 Column("server", rank=3),
@@ -129,7 +130,7 @@ def show(
     """
     now = look(remote)
     if once or not console.is_terminal:
-        tables.say(frame(None, now, console.height))
+        say(frame(None, now, console.height))
         return
     with Live(console=console, screen=True, auto_refresh=False) as live:
         before = None
