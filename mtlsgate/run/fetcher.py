@@ -158,7 +158,8 @@ class Fetcher(Service):
         for fetch in fetches:
             progress = self._progress_of(fetch)
             # A reload that began before the latest fetch may have brought older lists back.
-            is_due = now >= progress.due or progress.taken not in (None, fetch.version)
+            is_older = progress.taken not in (None, fetch.version)
+            is_due = now >= progress.due or (is_older and not progress.failures)
             if is_due and not progress.is_underway:
                 self._fetch(fetch, progress)
 

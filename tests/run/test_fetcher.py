@@ -368,6 +368,19 @@ def test_a_reload_that_brings_an_older_list_back_is_mended(gate: Gate) -> None:
     assert gate.reason(BOB) is Reason.REVOKED
 
 
+def test_an_older_list_that_cannot_be_mended_is_no_reason_to_ask_on_and_on(gate: Gate) -> None:
+    """The server is down: it is asked with growing delays, as ever."""
+    gate.offer(fleet_list())
+    service = gate.start()
+    before = service.service.runner.epoch
+    gate.offer(fleet_list(BOB, age=HOUR / 2, number=2))
+    gate.fetch()
+    gate.offer(OSError("no network"))
+    service.service.runner.take_over(before)
+    gate.advance(1)
+    assert gate.waits(3) == [60, 120, 240]
+
+
 def test_a_rule_that_goes_takes_its_document_with_it(gate: Gate) -> None:
     """It is not fetched any more, and what comes late does no harm."""
     service = gate.start()
