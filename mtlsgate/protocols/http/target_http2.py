@@ -9,7 +9,7 @@ from typing import Any
 from typing import Protocol as Shape
 
 from h2.errors import ErrorCodes
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -114,9 +114,10 @@ class Http2Target(Protocol):
     def ready(self) -> Deferred[Http2Target]:
         """:returns: fires when the target's settings came: now it is known that it speaks
         HTTP/2, and how many requests it takes."""
-        if self._tls and self.transport.negotiatedProtocol != b"h2":
+        is_open = not self._ready.called
+        if is_open and self._tls and self.transport.negotiatedProtocol != b"h2":
+            self._ready.errback(NotGreeted(_NO_HTTP2))
             self.transport.abortConnection()
-            return fail(NotGreeted(_NO_HTTP2))
         return self._ready
 
     def _cancelled(self, _: object) -> None:
