@@ -176,7 +176,9 @@ def rejections(pins: bool, wide: bool, as_json: bool, **said: Any) -> None:
 @ctl.command()
 @_names_gate
 @click.option(
-    "--dry-run", is_flag=True, help="Only print what it would change, and whom it would drop."
+    "--dry-run",
+    is_flag=True,
+    help="Only print what would change, and which clients would be disconnected.",
 )
 @_JSON
 def reload(dry_run: bool, as_json: bool, **said: Any) -> None:

@@ -139,8 +139,8 @@ class LogFile:
         self._unwritable = True
         self._lost_before = self.lost
         _log.error(
-            "the audit log {path} cannot be written: {why}; connections go on, and what "
-            "happens to them is lost to it",
+            "the audit log {path} cannot be written: {why}; connections continue, but "
+            "their events are missing from it",
             path=printable(str(self.path)),
             why=error.strerror,
         )
@@ -167,8 +167,8 @@ class LogFile:
                 self._unopened = True
                 self._lost_before = self.lost
                 _log.error(
-                    "the audit log {path} cannot be opened again: {why}; it goes on in the file "
-                    "that was open, as long as there is that",
+                    "the audit log {path} cannot be opened again: {why}; it continues in the old "
+                    "file while that is open",
                     path=printable(str(self.path)),
                     why=error.strerror,
                 )

@@ -190,7 +190,7 @@ class RotatedFile:
             self.file.reopen()
         except OSError as error:
             _log.error(
-                "the log {path} cannot be rotated: {why}; it goes on in the file that is open",
+                "the log {path} cannot be rotated: {why}; it continues in the open file",
                 path=printable(str(self.file.path)),
                 why=error.strerror,
             )

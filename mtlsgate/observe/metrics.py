@@ -129,7 +129,7 @@ class Metrics(Collector):
         names = state.names
         yield CounterMetricFamily(
             "mtlsgate_connections_total",
-            "Connections that came, whatever became of them.",
+            "Connections that arrived, admitted or not.",
             state.arrivals,
         )
         handshakes = dict.fromkeys(((one, "admitted", "") for one in names.servers), 0)

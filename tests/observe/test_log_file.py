@@ -108,8 +108,8 @@ def test_a_full_disk(path: Path, said: Sequence[LogEvent], error: OSError) -> No
     assert file.is_failing
     assert file.lost == 2
     assert texts(said) == [
-        f"the audit log {path} cannot be written: {error.strerror}; connections go on, and what "
-        "happens to them is lost to it"
+        f"the audit log {path} cannot be written: {error.strerror}; connections continue, but "
+        "their events are missing from it"
     ]
     # The third error meets the line about the gap.
     file.write(b"for\n")
@@ -130,7 +130,7 @@ def test_the_second_time_is_said_again(path: Path, said: Sequence[LogEvent]) -> 
     for _ in range(4):
         file.write(b"abc\n")
     assert [text.rpartition("; ")[2] for text in texts(said)] == [
-        "connections go on, and what happens to them is lost to it",
+        "connections continue, but their events are missing from it",
         "1 lines are missing",
     ] * 2
     assert file.lost == 2

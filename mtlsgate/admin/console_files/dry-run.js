@@ -1,4 +1,4 @@
-// What a reload would change, and whom it would drop.
+// What a reload would change, and which clients it would disconnect.
 
 import { confirm } from "./actions.js";
 import { ask } from "./api.js";

@@ -46,7 +46,7 @@ export const expiry = {
     const [from, to] = [now - 30 * DAY, Math.min(last, now + 3 * 365 * DAY)];
     return [
       h("h1", {}, "Expiry"),
-      h("p", { class: "quiet" }, "Certificates, pins and revocation lists, the first to end first; of each rule at most a hundred of a kind."),
+      h("p", { class: "quiet" }, "Certificates, pins and revocation lists, in the order in which they end; at most a hundred of each kind for each rule."),
       h("div", { class: "scroll card", tabindex: "0", role: "region", "aria-label": "Expiry" }, h("table", { class: "rows" },
         h("caption", {}, plural(periods.length, "entry", "entries")),
         h("thead", {}, h("tr", {}, ["what", "server", "rule", "begins", "ends", "left", "from a month ago"].map((one) => h("th", { scope: "col", class: "plain" }, one)))),

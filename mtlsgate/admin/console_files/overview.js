@@ -73,7 +73,7 @@ export const overview = {
           h("button", {
             type: "button", "data-key": "reload", onclick: () => confirm({
               title: "Reload the configuration?",
-              text: "Clients that the new configuration rejects are disconnected. The dry run shows whom.",
+              text: "Clients that the new configuration rejects are disconnected. The dry run shows which.",
               button: "Reload", path: "/reload",
               done: (found) => found.succeeded ? `Epoch ${found.epoch} is in force.` : `Refused: ${found.problems.join("; ")}`,
             }),

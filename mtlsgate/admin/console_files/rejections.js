@@ -5,7 +5,7 @@ import { facts, h, hostile, plural, when } from "./dom.js";
 import { explanation, pinBlock } from "./explanation.js";
 
 function leaf(one) {
-  if (one === null) return h("p", { class: "quiet" }, "It presented no certificate, or the gate did not come so far.");
+  if (one === null) return h("p", { class: "quiet" }, "It sent no certificate, or the connection ended before that.");
   return facts([
     ["subject", one.subject === null ? null : hostile(one.subject)],
     ["issuer", one.issuer === null ? null : hostile(one.issuer)],
@@ -31,7 +31,7 @@ function opened(one, place) {
     (answer) => {
       const shown = h("div", {},
         h("h3", {}, "What the rules make of this certificate now"),
-        h("p", { class: "quiet" }, "Of the certificate alone: what the client sent along with it is not kept."),
+        h("p", { class: "quiet" }, "Judged from the client's own certificate: the gate does not keep the intermediates that came with it."),
         explanation(answer));
       explained.set(one.id, shown);
       place.replaceChildren(shown);
