@@ -432,6 +432,14 @@ def test_links_to_other_sites_are_well_formed(page: Path) -> None:
         assert "/" in parts.path, target
 
 
+def test_pictures_are_small_and_used() -> None:
+    """Each is at most 150 kB, and a page shows it."""
+    shown = " ".join(page.read_text() for page in PAGES)
+    for picture in (DOCS / "images").iterdir():
+        assert picture.stat().st_size <= 150_000, picture
+        assert f"images/{picture.name}" in shown, picture
+
+
 # The site
 
 

@@ -79,6 +79,13 @@ def test_an_alert_says_what_is_wrong() -> None:
         assert set(re.findall(r"\$labels\.(\w+)", summary)) <= known
 
 
+def test_the_page_has_every_alert() -> None:
+    """How-to, Monitoring: each alert, no other, and what to do."""
+    text = (DOCS / "how-to" / "monitoring.md").read_text()
+    found = re.findall(r"^\| `(Mtlsgate\w+)` \| [^|]+ \| [^|]+ \|$", text, re.MULTILINE)
+    assert sorted(found) == sorted(rule["alert"] for rule in alerts())
+
+
 def test_the_dashboard_is_whole() -> None:
     """Panels of different ids that do not overlap, and variables that the panels use."""
     panels = dashboard()["panels"]
