@@ -1,6 +1,6 @@
 """
 The command line: ``mtlsgate init``, ``check``, ``explain`` and the rest.
 
-May import every other room.  Begin with `cli`, which has a function for each
+May import every other package.  Begin with `cli`, which has a function for each
 command.
 """

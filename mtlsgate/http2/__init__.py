@@ -5,7 +5,7 @@ targets.
 
 The library ``h2`` knows frames, header compression and the states of streams.  This package
 holds clients to limits, controls the flow, and makes of each stream the client's side of an
-exchange (`mtlsgate.http.sides`).
+exchange (`mtlsgate.http.sides`).  It imports `http`; begin with `connection`.
 
 =============  ===================================================================
 `faults`       what a client did wrong: to its connection, or in one request

@@ -3,6 +3,9 @@ Protocol plugins: finding the one that a ``protocol`` block names.
 
 The built-in ones are in this package, one module or package each.  All are found in
 one way, by the entry point group ``mtlsgate.protocols``.
+
+They import `upstream`, `http`, `http2` and the public interfaces.  Begin with `echo`, the
+smallest.
 """
 
 from __future__ import annotations
