@@ -59,10 +59,13 @@ ALLOWANCES: Mapping[Spent, Allowance] = MappingProxyType(
     }
 )
 #: What each useful step gives back, to these budgets: a request that was answered in full, a
-#: piece of a body that came, a KiB that was sent.
-_ANSWERED = (Spent.RESET, Spent.PING, Spent.PRIORITY)
+#: piece of a body that came, a piece that was sent, a KiB that was sent.  Browsers send
+#: PRIORITY_UPDATE (RFC 9218, 7.1), which is not known here, for requests; clients of gRPC PING
+#: when a message comes, to measure the way.
+_ANSWERED = (Spent.RESET, Spent.PING, Spent.PRIORITY, Spent.UNKNOWN)
 _CAME = (Spent.PING, Spent.WINDOW)
-_SENT = (Spent.PING, Spent.WINDOW)
+_SENT = (Spent.PING,)
+_SENT_KIB = (Spent.WINDOW,)
 
 
 class Budgets:
@@ -100,9 +103,10 @@ class Budgets:
         self._refill(_CAME, 1)
 
     def sent(self, size: int) -> None:
-        """Bytes of a body were sent; it takes many to refill a budget, so that a window of
-        one byte pays for nothing."""
-        self._refill(_SENT, size / 1024)
+        """A piece of a body was sent; it takes many bytes to refill the budget of windows, so
+        that a window of one byte pays for nothing."""
+        self._refill(_SENT, 1)
+        self._refill(_SENT_KIB, size / 1024)
 
     def _refill(self, kinds: tuple[Spent, ...], amount: float) -> None:
         if not self._left:

@@ -63,6 +63,23 @@ def test_useful_work_refills_some() -> None:
     spend(budgets, Spent.PING, 2)
 
 
+@pytest.mark.parametrize("what", [Spent.PRIORITY, Spent.UNKNOWN])
+def test_a_client_may_order_its_requests(what: Spent) -> None:
+    """By PRIORITY, or by PRIORITY_UPDATE, which is not known here."""
+    budgets = Budgets(Time().seconds)
+    for _ in range(2 * ALLOWANCES[what].burst):
+        budgets.spend(what)
+        budgets.answered()
+
+
+def test_a_client_may_ping_for_each_message_that_it_gets() -> None:
+    """Clients of gRPC do, however short the messages are."""
+    budgets = Budgets(Time().seconds)
+    for _ in range(2 * ALLOWANCES[Spent.PING].burst):
+        budgets.sent(20)
+        budgets.spend(Spent.PING)
+
+
 def test_a_window_of_one_byte_pays_for_nothing() -> None:
     """CVE-2019-9511: the server would send a frame for each byte."""
     budgets = Budgets(Time().seconds)
