@@ -12,7 +12,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -94,9 +94,9 @@ def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 def _uvloop() -> asyncio.AbstractEventLoop:
-    import uvloop
+    from mtlsgate.run.uvloop_loop import UvLoop
 
-    return cast(asyncio.AbstractEventLoop, uvloop.new_event_loop())
+    return UvLoop()
 
 
 def _installed_loop() -> str:
@@ -107,7 +107,8 @@ def _installed_loop() -> str:
     if kind.__module__ != "twisted.internet.asyncioreactor":
         return kind.__name__
     loop = asyncio.get_event_loop()
-    return "uvloop" if type(loop).__module__.startswith("uvloop") else "asyncio"
+    is_uvloop = any(one.__module__.startswith("uvloop") for one in type(loop).__mro__)
+    return "uvloop" if is_uvloop else "asyncio"
 
 
 def _problem(wish: EventLoopWish, installed: str) -> str | None:

@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
+import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import util
 from textwrap import dedent
 
@@ -140,7 +143,7 @@ def chosen(script: str) -> str:
     return done.stdout.strip()
 
 
-UVLOOP = "uvloop" if util.find_spec("uvloop") else "asyncio.unix_events"
+UVLOOP = "mtlsgate.run.uvloop_loop" if util.find_spec("uvloop") else "asyncio.unix_events"
 
 
 @pytest.mark.slow
@@ -201,6 +204,97 @@ def test_a_later_configuration_must_do_with_the_same() -> None:
     assert loop.startswith("AsyncioSelectorReactor")
     assert again == "True"
     assert refusal.startswith("somebody needs epoll, but this process runs on asyncio")
+
+
+def new_loop(name: str) -> asyncio.AbstractEventLoop:
+    if name == "asyncio":
+        return asyncio.new_event_loop()
+    pytest.importorskip("uvloop")
+    from mtlsgate.run.uvloop_loop import UvLoop
+
+    return UvLoop()
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
+    loop = new_loop(request.param)
+    yield loop
+    loop.close()
+
+
+def connected() -> tuple[socket.socket, socket.socket]:
+    """:returns: both ends of a connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+    accepted.setblocking(False)
+    return client, accepted
+
+
+def reset(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"last words"])
+def test_who_reads_what_came_before_a_reset_learns_of_the_reset(
+    loop: asyncio.AbstractEventLoop, sent: bytes
+) -> None:
+    client, accepted = connected()
+    over = loop.create_future()
+    read = []
+
+    def ready() -> None:
+        try:
+            read.append(accepted.recv(4))
+        except ConnectionResetError:
+            loop.remove_reader(accepted)
+            over.set_result(None)
+
+    loop.add_reader(accepted, ready)
+    client.sendall(sent)
+    reset(client)
+    loop.run_until_complete(asyncio.wait_for(over, 10))
+    assert b"".join(read) == sent
+    accepted.close()
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_socket_that_was_reset_can_be_watched_for_something_else(
+    loop: asyncio.AbstractEventLoop, reads: bool
+) -> None:
+    """Whether who watches it now goes on or not."""
+    client, accepted = connected()
+    over = loop.create_future()
+
+    def ready() -> None:
+        if not reads:
+            loop.remove_reader(accepted)
+        if not asked:
+            asked.append(loop.call_soon(loop.add_writer, accepted, writable))
+
+    def writable() -> None:
+        loop.remove_reader(accepted)
+        loop.remove_writer(accepted)
+        over.set_result(None)
+
+    asked: list[object] = []
+    loop.add_reader(accepted, ready)
+    reset(client)
+    loop.run_until_complete(asyncio.wait_for(over, 10))
+    accepted.close()
+
+
+def test_a_socket_is_watched_until_it_is_not(loop: asyncio.AbstractEventLoop) -> None:
+    client, accepted = connected()
+    over = loop.create_future()
+    loop.add_writer(accepted.fileno(), over.set_result, "room")
+    assert loop.run_until_complete(asyncio.wait_for(over, 10)) == "room"
+    assert loop.remove_writer(accepted.fileno())
+    assert not loop.remove_writer(accepted)
+    assert not loop.remove_reader(accepted)
+    client.close()
+    accepted.close()
 
 
 def test_what_no_task_handles_is_logged(log: Log) -> None:
