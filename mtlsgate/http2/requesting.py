@@ -12,6 +12,7 @@ from h2.settings import SettingCodes
 
 from mtlsgate.http.fields import Line
 from mtlsgate.http2.events import Began, Responded
+from mtlsgate.http2.faults import ConnectionFault
 from mtlsgate.http2.wire import PER_FIELD, Wire
 
 #: Streams that are underway to one target by one connection, whatever it allows: what they
@@ -68,6 +69,12 @@ class RequestSession(Wire):
         self._owed_to.pop(number, None)
         self._budgets.answered()
 
+    def reset(self, number: int, code: ErrorCodes) -> None:
+        """End a stream before its time, if it has not ended for both sides."""
+        stream = self._streams.streams.get(number)
+        if stream is not None and not stream.closed:
+            super().reset(number, code)
+
     def close(self) -> None:
         """Say that nothing more is asked."""
         self.leave(ErrorCodes.NO_ERROR)
@@ -78,6 +85,10 @@ class RequestSession(Wire):
                 self._responded(event.stream_id, ended=event.stream_ended is not None)
             case h2_events.InformationalResponseReceived():
                 self._responded(event.stream_id, ended=False)
+            case h2_events.RequestReceived():
+                # h2 would take it.
+                text = "the target begins a stream of its own"
+                raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, text)
             case h2_events.RemoteSettingsChanged() if not self.began:
                 self.began = True
                 self._events.append(Began())

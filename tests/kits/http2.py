@@ -23,6 +23,7 @@ from hyperframe.frame import (
 from mtlsgate.http2.connection import Http2Connection
 from mtlsgate.http2.frames import PREFACE
 from mtlsgate.testing import Client
+from tests.kits.http import Backend
 from tests.kits.http_server import Server, Transport
 
 Fields = Sequence[tuple[bytes, bytes]]
@@ -219,3 +220,39 @@ class TlsSpeaker(FrameClient):
     def receive(self) -> None:
         """Read what came."""
         self.read(self.client.receive())
+
+
+class FrameTarget(FrameClient):
+    """
+    A target of HTTP/2 that sends frames one by one, and reads the gate's.
+
+    :ivar backend: the connection.
+    """
+
+    def __init__(self, backend: Backend, settings: dict[int, int] | None = None) -> None:
+        super().__init__()
+        self.backend = backend
+        hello = backend.transport.take()
+        assert hello.startswith(PREFACE)
+        self.read(hello[len(PREFACE) :])
+        self.send(SettingsFrame(0, settings=settings or {}).serialize())
+
+    def send(self, *data: bytes) -> None:
+        """Send, and read what comes back."""
+        self.backend.send(b"".join(data))
+        self.receive()
+
+    def receive(self) -> None:
+        """Read what came."""
+        self.read(self.backend.transport.take())
+
+    @property
+    def asked(self) -> list[int]:
+        """The streams that the gate has begun."""
+        self.receive()
+        return list(dict.fromkeys(number for number, _ in self._heads))
+
+    def answer(self, stream: int, body: bytes = b"ok", status: bytes = b"200") -> None:
+        """Answer a request, and end its stream."""
+        head = self.headers(stream, [(b":status", status)], end=False)
+        self.send(head, self.data(stream, body, end=True))

@@ -188,8 +188,9 @@ class Http2Target(Protocol):
                     break
                 self._take(event)
         except ConnectionFault as fault:
-            self.flush()
-            self._fail(f"{code_name(fault.code)}: {fault.cause}")
+            # The target was told why.
+            self._part()
+            self._lose(f"{code_name(fault.code)}: {fault.cause}")
         self.flush()
         self._turns.write()
 
@@ -312,6 +313,10 @@ class Http2Target(Protocol):
         if self._ended or self._lost:
             return
         self.session.close()
+        self._part()
+
+    def _part(self) -> None:
+        """End the connection, once what is written is sent."""
         self.flush()
         self._end()
         self._deadline.within(_FAREWELL)
