@@ -2,6 +2,7 @@
 The gate among clients of every kind, while its configuration changes.
 
     python benchmarks/soak.py [--handshakes N] [--seconds S] [--seed N]
+    python benchmarks/soak.py --http [--seconds S] [--seed N]
 
 A real ``twistd mtlsgate``, and clients in a process of their own: good, bad, reset, slow,
 dawdling, stalled and resuming ones, and some that stay; now and then a reload.  Whom the gate may
@@ -305,12 +306,20 @@ def parse_arguments():
     parser.add_argument("--handshakes", type=int, default=50_000, help="at most (default 50000)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="of load, at most")
     parser.add_argument("--seed", type=int, default=1, help="for what clients do (default 1)")
+    parser.add_argument(
+        "--http", action="store_true", help="soak HTTP instead (10 minutes, or --seconds)"
+    )
     return parser.parse_args()
 
 
 def main():
     options = parse_arguments()
     print(f"seed {options.seed}", flush=True)
+    if options.http:
+        # It needs more programs.
+        import soak_http
+
+        soak_http.main(options)
     directory = Path(tempfile.mkdtemp(prefix="mtlsgate-soak-"))
     try:
         with Gate(directory) as gate:

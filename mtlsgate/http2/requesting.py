@@ -69,12 +69,6 @@ class RequestSession(Wire):
         self._owed_to.pop(number, None)
         self._budgets.answered()
 
-    def reset(self, number: int, code: ErrorCodes) -> None:
-        """End a stream before its time, if it has not ended for both sides."""
-        stream = self._streams.streams.get(number)
-        if stream is not None and not stream.closed:
-            super().reset(number, code)
-
     def close(self) -> None:
         """Say that nothing more is asked."""
         self.leave(ErrorCodes.NO_ERROR)

@@ -289,9 +289,11 @@ class Wire:
         self._budgets.sent(len(data))
 
     def reset(self, number: int, code: ErrorCodes) -> None:
-        """End a stream before its time."""
+        """End a stream before its time, if it has not ended for both sides."""
         self._owed_to.pop(number, None)
-        self._streams.reset_stream(number, code)
+        stream = self._streams.streams.get(number)
+        if stream is not None and not stream.closed:
+            self._streams.reset_stream(number, code)
 
     def leave(self, code: ErrorCodes) -> None:
         """Say why the connection ends, and that it does."""

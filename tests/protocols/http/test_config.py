@@ -231,3 +231,15 @@ def test_servers_know_their_names(where: Site) -> None:
 def test_nothing_is_opened_at_load(where: Site, tmp_path: Path) -> None:
     """A socket that is not there yet is no error."""
     factory(where, f'target = "unix:{tmp_path}/later.sock"')
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('target = "app.internal:80"\nhttp_version = "2"', "spoken to in plaintext"),
+        ('target = "127.0.0.1:80"\nhttp_version = "3"', 'http_version: must be "2" or "1.1"'),
+        ('target = "127.0.0.1:80"\nhttp_version = "2"\nlenient = true', "lenient has no effect"),
+    ],
+)
+def test_http2_to_targets_is_held_to_the_same_rules(where: Site, text: str, said: str) -> None:
+    assert said in problem(where, text)

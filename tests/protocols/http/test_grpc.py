@@ -5,10 +5,12 @@ gRPC from end to end: grpcio's and grpclib's clients, a real gate, and servers o
 from __future__ import annotations
 
 import asyncio
+import socketserver
 import ssl
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -123,8 +125,28 @@ def running(place: Path) -> Iterator[RunningGate]:
         unix = UNIX % place
         config = place / "gate.hcl"
         tls = TLS % (place / "port").read_text()
-        config.write_text(BLOCK % ("to_unix", unix) + BLOCK % ("to_tls", tls))
+        old = stack.enter_context(http1_target(place))
+        config.write_text(
+            BLOCK % ("to_unix", unix) + BLOCK % ("to_tls", tls) + BLOCK % ("to_old", TLS % old)
+        )
         yield stack.enter_context(gate(config))
+
+
+@contextmanager
+def http1_target(place: Path) -> Iterator[int]:
+    """:returns: the port of a target that speaks TLS, and no HTTP/2."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(place / "target.crt", place / "target.key")
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with context.wrap_socket(self.request, server_side=True) as connection:
+                connection.recv(1)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
 
 
 @pytest.fixture(params=SERVERS)
@@ -180,6 +202,14 @@ def test_a_deadline_ends_the_call_at_the_server(channel: grpc.Channel) -> None:
         next(replies)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert channel.unary_unary("/t.T/WasCancelled")(b"", timeout=30) == b"True"
+
+
+def test_a_target_that_does_not_choose_http2_is_told_of(place: Path, running: RunningGate) -> None:
+    with connect(place, running, "to_old") as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary("/t.T/Who")(b"", timeout=30)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "502" in caught.value.details()
+    assert "is down: " in running.read_until('its TLS did not choose HTTP/2 (ALPN "h2")')
 
 
 def test_nobody_else_gets_in(place: Path, running: RunningGate) -> None:

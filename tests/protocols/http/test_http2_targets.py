@@ -302,6 +302,24 @@ def test_a_reset_by_the_target_ends_the_request(up: HttpGate, begun: bool) -> No
     assert target.asked == [1, 3]
 
 
+@pytest.mark.parametrize("method", [b"HEAD", b"GET"])
+def test_what_a_target_does_after_the_client_has_all_is_too_late(
+    up: HttpGate, method: bytes
+) -> None:
+    """The length says that no more can come, though the target has not ended its stream."""
+    client, target = spoken(up, [(b":method", method), *GET2[1:]])
+    target.send(target.headers(1, [*OK, (b"content-length", b"2")], end=False))
+    if method == b"GET":
+        target.send(target.data(1, b"ok"))
+    client.receive()
+    assert client.is_complete(1)
+    target.send(target.reset(1, E.INTERNAL_ERROR))
+    client.send(client.headers(3))
+    target.answer(3)
+    client.receive()
+    assert (client.reset_code(1), client.goaway, client.status(3)) == (None, None, 200)
+
+
 def test_a_refused_stream_is_sent_again_elsewhere(up: HttpGate) -> None:
     """REFUSED_STREAM, RFC 9113, 8.7; the body is sent again, too."""
     client, first = spoken(up, POST, end=False)
