@@ -251,6 +251,7 @@ def _settle(surroundings: Surroundings) -> None:
 
 def main() -> None:
     """Run the process, which has the socket of orders already."""
+    name_process(_NAME)
     with socket.socket(fileno=ORDERS) as orders:
         orders.set_inheritable(False)
         _import_all(())

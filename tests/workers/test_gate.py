@@ -52,6 +52,15 @@ def parent_of(pid: int) -> int | None:
     return int(text.rpartition(")")[2].split()[1])
 
 
+def names_of_children(pid: int) -> list[str]:
+    """:returns: what `ps` calls the processes that another has forked, if they run."""
+    found = []
+    for child in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        if parent_of(child) == pid and Path(f"/proc/{child}/cmdline").read_bytes():
+            found.append(Path(f"/proc/{child}/comm").read_text().strip())
+    return found
+
+
 def listens(port: int) -> bool:
     """:returns: whether anybody listens there."""
     with socket.socket() as trial:
@@ -263,6 +272,7 @@ def test_the_process_that_forks_workers_is_replaced(demo: Path, tmp_path: Path) 
         )
         os.kill(spawner, signal.SIGKILL)
         here.running.read_until("the process that starts workers ended")
+        here.wait_for(lambda: "mtlsgate-spawn" in names_of_children(here.running.process.pid))
         with here.connect() as client:
             assert echoes(client)
         here.kill(0)
