@@ -38,10 +38,12 @@ class Expected:
     :ivar name: the DNS name or IP address that it must be for; None if a pin says
         enough.
     :ivar pins: the digests of the allowed leaves; empty if every leaf is allowed.
+    :ivar trust: the attribute that has the trusted certificates.
     """
 
     name: str | None
     pins: frozenset[bytes] = frozenset()
+    trust: str = "server_ca_certificate"
 
     def rejection(self, leaf: Certificate) -> Rejection | None:
         """:returns: why this is not the server, or None."""
@@ -57,6 +59,16 @@ class Expected:
         if problem is None:
             return None
         return Rejection(Reason.WRONG_SERVER_NAME, f"it is not {self.name}: {problem}", 0)
+
+    def path_rejection(self, error: int, depth: int) -> Rejection:
+        """
+        :param error: the verification error, as X509_V_ERR_….
+        :param depth: the depth of the certificate at fault; 0 is the server's own.
+        :returns: why a server's path cannot be trusted.
+        """
+        which = "its certificate" if depth == 0 else f"the certificate at depth {depth}"
+        text = f"{which}: {path_problem(error, self.trust)}"
+        return Rejection(verification_rejection(error, depth).reason, text, depth)
 
 
 class ServerConnection(EngineConnection):
@@ -105,7 +117,9 @@ class ClientContext:
         """
         pinned = tuple(pins)
         self._pins = frozenset(one.sha256 for one in pinned)
-        self._anchors = anchors = None if anchors is None else tuple(anchors) or pinned
+        stated = None if anchors is None else tuple(anchors)
+        self._trust = "server_leaf_certificate" if stated == () else "server_ca_certificate"
+        self._anchors = anchors = None if stated is None else stated or pinned
         self._context = context = new_context(SSL.TLS_CLIENT_METHOD)
         # No resumption: each connection verifies the server again.
         context.set_options(SSL.OP_NO_TICKET)
@@ -132,7 +146,7 @@ class ClientContext:
         if asked_for is not None:
             # An address must not be sent as a server name (RFC 6066, 3).
             asked_for = None if as_address(asked_for) else asked_for.removesuffix(".")
-        connection = ServerConnection(self._context, Expected(name, self._pins), asked_for)
+        connection = ServerConnection(self._context, self._expected(name), asked_for)
         connection.set_connect_state()
         if asked_for is not None:
             connection.set_tlsext_host_name(asked_for.encode("ascii"))
@@ -147,14 +161,18 @@ class ClientContext:
         :param at: the time to judge by.
         :returns: why its certificate would not be accepted now, or None.
         """
-        rejection = Expected(name, self._pins).rejection(path[0])
+        expected = self._expected(name)
+        rejection = expected.rejection(path[0])
         if rejection is not None:
             return rejection
         found = verified_path(path[0], path[1:], self._store(), 0, at)
         if isinstance(found, tuple):
             return None
         error, depth, *_ = found.errors
-        return path_rejection(error, depth)
+        return expected.path_rejection(error, depth)
+
+    def _expected(self, name: str | None) -> Expected:
+        return Expected(name, self._pins, self._trust)
 
     def _store(self) -> X509Store:
         """:returns: the trusted certificates, without a context."""
@@ -196,16 +214,5 @@ def _rejection(
 ) -> Rejection | None:
     """:returns: why a certificate of the path cannot be trusted, or None."""
     if not ok:
-        return path_rejection(error, depth)
+        return expected.path_rejection(error, depth)
     return None if depth > 0 else expected.rejection(known(encoded(certificate)))
-
-
-def path_rejection(error: int, depth: int) -> Rejection:
-    """
-    :param error: the verification error, as X509_V_ERR_….
-    :param depth: the depth of the certificate at fault; 0 is the server's own.
-    :returns: why a server's path cannot be trusted.
-    """
-    which = "its certificate" if depth == 0 else f"the certificate at depth {depth}"
-    text = f"{which}: {path_problem(error, 'server_ca_certificate')}"
-    return Rejection(verification_rejection(error, depth).reason, text, depth)

@@ -259,6 +259,8 @@ def test_a_pin_says_which_server_it_is(version: Version, log: Log) -> None:
     assert call.server.asked_for == "backend.example"
     failed = Call(server("backend.example"), version, client=client).error
     assert isinstance(failed, NotVerified)
+    # It names the attribute that is there, and not that of the CAs.
+    assert "server_leaf_certificate" in str(failed)
 
 
 def test_a_pin_restricts_a_ca(version: Version, log: Log) -> None:
