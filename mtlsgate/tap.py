@@ -11,7 +11,6 @@ from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from random import random
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, Signals
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,7 +41,6 @@ from mtlsgate.observe.owner import Owner
 from mtlsgate.observe.recent_rejections import RecentRejections
 from mtlsgate.run.control import Control, GateHandle
 from mtlsgate.run.deadline_watch import DeadlineWatch
-from mtlsgate.run.download import Downloader, why_not
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.event_loop import ReactorChoice
 from mtlsgate.run.fetcher import Fetcher
@@ -281,17 +279,7 @@ def makeService(options: Options) -> IService:
     load = sandbox.guarded(loader.again, lambda: loader.seen)
     reloader = Reloader(runner, load, in_thread, [notifier])
     lag = ReactorLag(reactor)
-    fetcher = Fetcher(
-        lambda: runner.epoch,
-        lambda: runner.number,
-        reloader.refresh,
-        Downloader(reactor),
-        why_not,
-        reactor,
-        in_thread,
-        registry.now,
-        random,
-    )
+    fetcher = Fetcher.of(runner, reloader.refresh, reactor, in_thread)
     gate = GateService(runner, reloader, observers, fetcher)
     process = Process(
         version=version("mtlsgate"),

@@ -5,7 +5,6 @@ Listening in a Twisted application: a gate's endpoint, and the port that it retu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from random import random
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -28,7 +27,6 @@ from mtlsgate.load.address_conflicts import Occupant, refuse_overlaps
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.fetches import combined
 from mtlsgate.observe.human_log import HumanLog
-from mtlsgate.run.download import Downloader, why_not
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.listening import bind
@@ -232,14 +230,4 @@ class GateEndpoint:
 
 def _fetcher(runner: EpochRunner, reactor: Any) -> Fetcher:
     in_thread = OwnThread(reactor)
-    return Fetcher(
-        lambda: runner.epoch,
-        lambda: runner.number,
-        lambda change: refresh(runner, change, in_thread),
-        Downloader(reactor),
-        why_not,
-        reactor,
-        in_thread,
-        runner.registry.now,
-        random,
-    )
+    return Fetcher.of(runner, lambda change: refresh(runner, change, in_thread), reactor, in_thread)

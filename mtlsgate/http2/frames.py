@@ -75,11 +75,6 @@ class Frame:
         )
 
     @property
-    def is_answer(self) -> bool:
-        """Whether it answers a SETTINGS or PING frame."""
-        return bool(self.flags & _ACK)
-
-    @property
     def ends_stream(self) -> bool:
         """Whether a DATA or HEADERS frame is its stream's last."""
         return bool(self.flags & _END_STREAM)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from datetime import datetime
 from functools import partial
+from random import random
 from typing import Any
 
 import attrs
@@ -29,6 +30,8 @@ from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.fetches import Fetch
 from mtlsgate.load.refresh import refreshed
 from mtlsgate.observe.status import FetchStatus
+from mtlsgate.run.download import Downloader, why_not
+from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.threads import InThread
 from mtlsgate.text import printable
 
@@ -112,6 +115,26 @@ class Fetcher(Service):
         self._progress: dict[Hashable, _Progress] = {}
         self._looking = LoopingCall(self.look)
         self._looking.clock = reactor
+
+    @classmethod
+    def of(
+        cls, runner: EpochRunner, refresh: Refresh, reactor: Any, in_thread: InThread
+    ) -> Fetcher:
+        """
+        :param refresh: lets the runner's epoch go on with another document.
+        :returns: what fetches for a runner's epoch in force.
+        """
+        return cls(
+            lambda: runner.epoch,
+            lambda: runner.number,
+            refresh,
+            Downloader(reactor),
+            why_not,
+            reactor,
+            in_thread,
+            runner.registry.now,
+            random,
+        )
 
     @property
     def is_waiting(self) -> bool:

@@ -37,7 +37,7 @@ from mtlsgate.workers.crew import Crew
 from mtlsgate.workers.epochs import Epochs
 from mtlsgate.workers.ledger import Ledger
 from mtlsgate.workers.member import Member
-from mtlsgate.workers.remote import Told, leaf_of
+from mtlsgate.workers.remote import Told, explained, leaf_of
 from mtlsgate.workers.summing import (
     added,
     counters_of,
@@ -303,10 +303,7 @@ class SupervisorControl:
         self, chain: tuple[Certificate, ...], server: str | None, at: datetime | None
     ) -> Deferred[tuple[Told, ...]]:
         """:returns: the verdicts of that server, or of all that judge their clients."""
-        moment = None if at is None else at.isoformat()
-        ders = [one.der.hex() for one in chain]
-        asked = self._ask_one("explain", chain=ders, server=server, at=moment)
-        return asked.addCallback(lambda told: tuple(map(Told, told)))
+        return explained(self._ask_one, chain, server, at)
 
     def rejected_leaf(self, id: int) -> Deferred[tuple[str, Certificate] | None]:
         """:returns: the server and the leaf of one of the latest rejections, or None."""
@@ -321,9 +318,10 @@ class SupervisorControl:
 
     def _ask_one(self, name: str, **values: object) -> Deferred[Any]:
         """:returns: the answer of one worker; it fails with `WorkerGone` if there is none."""
-        if not self._members:
-            return fail(WorkerGone("no worker runs"))
-        return self._members[0].ask(name, **values)
+        for one in self._members:
+            if not self.crew.is_silent(one):
+                return one.ask(name, **values)
+        return fail(WorkerGone("no worker runs"))
 
     def handlers(self) -> Mapping[str, Handler]:
         """:returns: what answers the questions of workers' protocols."""

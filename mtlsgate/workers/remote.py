@@ -4,6 +4,7 @@ The gate as the protocols in a worker see it: they ask the supervisor.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -43,6 +44,22 @@ def leaf_of(told: tuple[str, str] | None) -> tuple[str, Certificate] | None:
     :param told: a server and a leaf, as another process tells them.
     """
     return None if told is None else (told[0], Certificate(bytes.fromhex(told[1])))
+
+
+def explained(
+    ask: Callable[..., Deferred[Any]],
+    chain: tuple[Certificate, ...],
+    server: str | None,
+    at: datetime | None,
+) -> Deferred[tuple[Told, ...]]:
+    """
+    :param ask: asks another process.
+    :returns: the verdicts of that server, or of all that judge their clients.
+    """
+    moment = None if at is None else at.isoformat()
+    ders = [one.der.hex() for one in chain]
+    asked = ask("explain", chain=ders, server=server, at=moment)
+    return asked.addCallback(lambda told: tuple(map(Told, told)))
 
 
 @implementer(IGate)
@@ -125,10 +142,7 @@ class RemoteGate:
         self, chain: tuple[Certificate, ...], server: str | None, at: datetime | None
     ) -> Deferred[tuple[Told, ...]]:
         """:returns: the verdicts of that server, or of all that judge their clients."""
-        moment = None if at is None else at.isoformat()
-        ders = [one.der.hex() for one in chain]
-        asked = self._ask("explain", chain=ders, server=server, at=moment)
-        return asked.addCallback(lambda told: tuple(map(Told, told)))
+        return explained(self._ask, chain, server, at)
 
     def rejected_leaf(self, id: int) -> Deferred[tuple[str, Certificate] | None]:
         """:returns: the server and the leaf of one of the latest rejections, or None."""

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
-from random import random
 from typing import Any
 
 from attrs import define
@@ -34,7 +33,6 @@ from mtlsgate.observe.observers import Observers
 from mtlsgate.observe.recent_rejections import RecentRejections
 from mtlsgate.run.control import Control
 from mtlsgate.run.deadline_watch import DeadlineWatch
-from mtlsgate.run.download import Downloader, why_not
 from mtlsgate.run.ending import end
 from mtlsgate.run.epoch_diff import epoch_diff
 from mtlsgate.run.epoch_runner import EpochRunner
@@ -120,17 +118,7 @@ class Worker:
         # It only lets documents that are fetched take effect.
         reloader = Reloader(runner, self._load, self._in_thread)
         lag = ReactorLag(reactor)
-        fetcher = Fetcher(
-            lambda: runner.epoch,
-            lambda: runner.number,
-            reloader.refresh,
-            Downloader(reactor),
-            why_not,
-            reactor,
-            self._in_thread,
-            registry.now,
-            random,
-        )
+        fetcher = Fetcher.of(runner, reloader.refresh, reactor, self._in_thread)
         self._gate = GateService(runner, reloader, self.observers, fetcher)
         process = Process(
             version=version("mtlsgate"),
