@@ -152,7 +152,7 @@ class Worker:
             "explain": self._explain,
             "rejected_leaf": self._rejected_leaf,
             "changed": lambda: self.observers.changes.number,
-            "drain": self._drain,
+            "drain": self.end,
             "close_all": self._runner.close_all,
             "rotate": self.observers.audit.rotate,
             "ping": lambda: self._gate.not_ready,
@@ -161,9 +161,12 @@ class Worker:
         loader.remote.attach(self.channel)
 
     def end(self) -> None:
-        """Let connections end, and then the process; the second time at once.  Also if
-        the supervisor is gone: its addresses must not stay taken."""
-        end(self._runner, self._reactor)
+        """Let connections end, and then the process.  Also if the supervisor is gone: its
+        addresses must not stay taken."""
+        # Not at once the second time: a service manager sends SIGTERM to all processes, and
+        # the supervisor says it, too.  It has `close_all` for that.
+        if not self._runner.is_draining:
+            end(self._runner, self._reactor)
 
     def _passed(self, name: str, descriptor: int) -> None:
         if name.startswith(SOCKET):
@@ -303,7 +306,3 @@ class Worker:
     def _rejected_leaf(self, id: int) -> tuple[str, str] | None:
         found = self._control.rejected_leaf(id)
         return None if found is None else (found[0], found[1].der.hex())
-
-    def _drain(self) -> None:
-        if not self._runner.is_draining:
-            self.end()

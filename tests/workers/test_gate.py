@@ -262,6 +262,27 @@ def test_a_worker_that_is_told_to_end_drains_and_is_replaced(demo: Path, tmp_pat
         here.wait_for(lambda: here.workers()[0]["restarts"] == 1)
 
 
+def test_sigterm_to_all_processes_drains(demo: Path, tmp_path: Path) -> None:
+    """As systemd sends it: the workers hear of the end twice, and cut nobody off."""
+    with workers_gate(furnish(demo, tmp_path)) as here, ExitStack() as open_ones:
+        clients: list[ssl.SSLSocket] = []
+        while not all(one["admitted"] for one in here.workers()):
+            clients.append(open_ones.enter_context(here.connect()))
+            assert echoes(clients[-1])
+        workers = [one["pid"] for one in here.workers()]
+        here.running.process.send_signal(signal.SIGTERM)
+        for _ in workers:
+            here.running.read_until("mtlsgate.service#info] accepting no more")
+        for pid in workers:
+            os.kill(pid, signal.SIGTERM)
+        # Each of them answers after it has heard the signal.
+        assert [one["state"] for one in here.workers()] == ["draining", "draining"]
+        assert all(map(echoes, clients))
+        for client in clients:
+            client.close()
+        assert here.running.process.wait() == 0
+
+
 def test_the_process_that_forks_workers_is_replaced(demo: Path, tmp_path: Path) -> None:
     """Without it no worker could be; those that run go on meanwhile."""
     with workers_gate(furnish(demo, tmp_path)) as here:
