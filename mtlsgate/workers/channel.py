@@ -12,7 +12,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.error import ConnectionDone
@@ -155,6 +155,10 @@ class Channel(AMP):
     def _given(self, name: str, descriptor: int) -> dict[str, object]:
         self._passed(name, descriptor)
         return {}
+
+    def cut(self) -> None:
+        """Give the other end up."""
+        cast(Any, self.transport).abortConnection()
 
     def connectionLost(self, reason: Failure = _CLOSED) -> None:
         """The other end is gone."""

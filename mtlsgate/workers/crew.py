@@ -203,12 +203,14 @@ class Crew:
             _log.error("{name} cannot begin: {why}", name=member.name, why=str(failure.value))
         elif failure.check(TimeoutError):
             _log.error("{name} does not begin", name=member.name)
-        if member.channel is not None:
-            self.kill(member)
+        self.kill(member)
 
     def kill(self, member: Member) -> None:
         """End a worker's process at once; another one takes its place."""
         self.end_process(member.number)
+        if member.channel is not None:
+            # If the spawner that forked it is gone, only this makes it end.
+            member.channel.cut()
 
     def end_process(self, number: int) -> None:
         """:param number: from `Spawner.order`, of a process that may have ended."""

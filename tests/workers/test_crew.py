@@ -198,6 +198,15 @@ def test_a_worker_that_does_not_answer_is_ended(here: Here) -> None:
     assert {1, 2} <= set(here.spawner.killed)
 
 
+@pytest.mark.parametrize("handlers", [{"ping": lambda: Deferred()}])
+def test_a_worker_that_cannot_be_killed_is_replaced(here: Here) -> None:
+    """The process that forked it is gone, and another one in its place."""
+    here.pass_time(KILLED_AFTER + PING_EVERY)
+    assert here.lost == [0, 1]
+    assert len(here.spawner.orders) == 4
+    assert [one.restarts for one in here.crew.members] == [1, 1]
+
+
 def test_workers_outlive_a_standstill_of_all(here: Here) -> None:
     """A container that was frozen goes on with all its connections: the workers could not
     answer, and the supervisor could not ask."""

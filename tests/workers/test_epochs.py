@@ -40,13 +40,18 @@ class MemoryWorker:
 
     :ivar refuses: the question that it cannot answer.
     :ivar asked: the questions so far.
+    :ivar is_cut: whether it was given up.
     """
 
     refuses: str = ""
     asked: list[str] = field(factory=list)
+    is_cut: bool = False
 
     def give(self, name: str, descriptor: int) -> Deferred[object]:
         return succeed({})
+
+    def cut(self) -> None:
+        self.is_cut = True
 
     def ask(self, name: str, **values: object) -> Deferred[object]:
         self.asked.append(name)
@@ -188,6 +193,7 @@ def test_a_worker_that_does_not_take_over_is_ended(here: Here) -> None:
     assert [said for said, _ in here.ordered()] == [b'{"number": 1001, "job": "kill"}']
     text = "worker 2 did not take over epoch 2, and is ended: it fell over"
     assert text in map(formatEvent, told)
+    assert [one.is_cut for one in here.workers] == [False, True]
 
 
 def test_a_configuration_that_never_loads(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
