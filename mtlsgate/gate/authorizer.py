@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mtlsgate.admission import Rejection
-from mtlsgate.gate.coroutines import later
+from mtlsgate.gate.coroutines import NeedsAsyncio, later
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Reason
 from mtlsgate.text import printable
@@ -112,5 +112,7 @@ class Authorizer:
         if failure.check(CancelledError, asyncio.CancelledError):
             return self._unheard()
         _log.failure("{name} failed", failure=failure, name=self.name)
-        text = f"{self.name} failed: {printable(type(failure.value).__name__)}"
-        return Rejection(Reason.AUTHORIZER_FAILED, text, 0)
+        why = printable(type(failure.value).__name__)
+        if isinstance(failure.value, NeedsAsyncio):
+            why = str(failure.value)
+        return Rejection(Reason.AUTHORIZER_FAILED, f"{self.name} failed: {why}", 0)

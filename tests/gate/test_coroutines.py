@@ -221,3 +221,4 @@ def test_an_authorizer_that_needs_asyncio_and_has_none_rejects(log: Log, version
     gate = MemoryGate([rule(ca=AUTHORITY)], log, authorizer=authorizer)
     assert gate.try_in(ALICE, version) == rejected(Reason.AUTHORIZER_FAILED)
     log.expect_failure(NeedsAsyncio)
+    assert 'write event_loop = "asyncio" in settings' in log.only["detail"]
