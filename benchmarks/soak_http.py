@@ -42,7 +42,7 @@ LONG = (1.0, 6.0)
 BEAT = 0.1
 #: What may stay after the first round, in MB.
 BAR = 5
-ROUNDS = 3
+ROUNDS = 4
 MOST_TOLD = 20
 
 _SERVER = """
@@ -51,7 +51,7 @@ server "%s" {
   protocol "http" {
     target           = "127.0.0.1:%d"
     http_version     = "%s"
-    response_timeout = "5m"
+    response_timeout = "30s"
     headers {
       X-Epoch = "%d"
       X-Name  = peer.common_name

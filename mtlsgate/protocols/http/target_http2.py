@@ -182,11 +182,9 @@ class Http2Target(Protocol):
             self._deadline.within(_PING_AFTER)
         try:
             self.session.feed(data)
-            while not self._ended:
-                event = self.session.next()
-                if event is None:
-                    break
-                self._take(event)
+            event = self.session.next()
+            while event is not None and not self._ended:
+                event = self._take(event)
         except ConnectionFault as fault:
             # The target was told why.
             self._part()
@@ -194,11 +192,12 @@ class Http2Target(Protocol):
         self.flush()
         self._turns.write()
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: Event) -> Event | None:
+        """:returns: what comes next."""
         match event:
             case Responded() | Came() | Trailed():
                 self._pinged = None
-                self._pass(event)
+                return self._pass(event)
             case Opened():
                 self._window_opened(event.stream)
             case Reset():
@@ -211,12 +210,31 @@ class Http2Target(Protocol):
                 """It is there."""
             case _:
                 raise AssertionError(event)
+        return self.session.next()
 
-    def _pass(self, event: Responded | Came | Trailed) -> None:
+    def _pass(self, event: Responded | Came | Trailed) -> Event | None:
+        """
+        Pass on what came of a response.
+
+        :returns: what comes next.
+        """
         stream = self._numbered.get(event.stream)
         user = None if stream is None else stream.user
-        if stream is not None and user is not None:
-            user.together(partial(stream.take, event))
+        if stream is None or user is None:
+            return self.session.next()
+        following: Event | None = event
+
+        def pass_all() -> None:
+            # What came in one piece goes out in one.
+            nonlocal following
+            while isinstance(following, Responded | Came | Trailed):
+                if following.stream != event.stream:
+                    break
+                stream.take(following)
+                following = self.session.next()
+
+        user.together(pass_all)
+        return following
 
     def _was_reset(self, event: Reset) -> None:
         stream = self._numbered.get(event.stream)
