@@ -140,8 +140,10 @@ class ClientContext:
             for.  None only with pins: then they alone decide.
         :param asked_for: the name to ask the server for (SNI); by default that name.
         :returns: OpenSSL's connection for a new engine.
+        :raises ValueError: if neither a name nor a pin says which server is meant.
         """
-        assert name is not None or self._pins
+        if name is None and not self._pins:
+            raise ValueError("neither a name nor a pin says which server is meant")
         asked_for = asked_for or name
         if asked_for is not None:
             # An address must not be sent as a server name (RFC 6066, 3).

@@ -433,6 +433,12 @@ def test_system_store_is_consulted_only_if_named(
     assert isinstance(Call(backend(), version, client=elsewhere).error, NotVerified)
 
 
+def test_a_server_of_which_nothing_is_known_is_nobody() -> None:
+    """A CA alone does not say which of its servers is meant."""
+    with pytest.raises(ValueError, match="neither a name nor a pin"):
+        ClientContext([authority().certificate]).connection(None)
+
+
 def test_cipher_suites() -> None:
     """No cipher suite without forward secrecy and AEAD is offered."""
     connection = ClientContext([authority().certificate]).connection("x")
