@@ -198,7 +198,7 @@ class SupervisorControl:
         restarts = CounterMetricFamily(
             "mtlsgate_worker_restarts_total",
             "Workers that were started in the place of one that ended.",
-            labels=("worker"),
+            labels=("worker",),
         )
         for member in self.crew.members:
             restarts.add_metric((str(member.index + 1),), max(0, member.restarts))

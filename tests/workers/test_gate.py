@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from mtlsgate.run.landlock import landlock_abi
 from tests.kits.programs import BIN, RunningGate, free_port, run
@@ -67,17 +68,22 @@ def listens(port: int) -> bool:
         return trial.connect_ex(("127.0.0.1", port)) == 0
 
 
-def metrics(here: WorkersGate) -> dict[str, float]:
-    """:returns: each sample that has no label but ``server`` and ``worker``."""
+def samples(here: WorkersGate) -> list[Sample]:
+    """:returns: the samples of all metrics."""
     with socket.socket(socket.AF_UNIX) as asked:
         asked.connect(str(here.site / "admin.sock"))
         asked.sendall(b"GET /metrics HTTP/1.0\r\nHost: gate\r\n\r\n")
         text = b"".join(iter(lambda: asked.recv(65536), b"")).partition(b"\r\n\r\n")[2]
-    found: dict[str, float] = {}
-    for family in text_string_to_metric_families(text.decode()):
-        for sample in family.samples:
-            found[sample.name + "".join(f" {one}" for one in sample.labels.values())] = sample.value
-    return found
+    families = text_string_to_metric_families(text.decode())
+    return [sample for family in families for sample in family.samples]
+
+
+def metrics(here: WorkersGate) -> dict[str, float]:
+    """:returns: the samples, by name and the values of their labels."""
+    return {
+        sample.name + "".join(f" {one}" for one in sample.labels.values()): sample.value
+        for sample in samples(here)
+    }
 
 
 def test_one_gate_of_two_processes(demo: Path, tmp_path: Path) -> None:
@@ -153,6 +159,7 @@ def test_killed_workers_cost_only_their_own_connections(demo: Path, tmp_path: Pa
         assert refused == []
         told = metrics(here)
         restarts = "mtlsgate_worker_restarts_total"
+        assert {tuple(one.labels) for one in samples(here) if one.name == restarts} == {("worker",)}
         assert told[f"{restarts} 1"] + told[f"{restarts} 2"] == 20
         assert sum(one["restarts"] for one in here.workers()) == 20
         here.wait_for(lambda: here.remote.get("/status")["admitted"] == 0)
