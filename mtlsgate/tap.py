@@ -105,12 +105,14 @@ class Options(usage.Options):
         say = partial(print, file=sys.stderr)
         self.handle = GateHandle()
         self.manager = ServiceManager.of_process()
-        # Daemonizing changes the directory, so do this before.
         names = self["config"] or ["gate.hcl"]
+        # Daemonizing changes the directory, so do this before.  Each ".." stays: behind a
+        # symbolic link it leads elsewhere, and all loads must read the same files.
+        absolute = [str(Path(name).absolute()) for name in names]
         # Do this first: a process cannot leak what it has not read.
         reader = reader_if_root()
         self.source = Disk(os.open if reader is None else reader.open)
-        self.loader = Loader([*map(os.path.abspath, names)], self.handle, choice, self.source)
+        self.loader = Loader(absolute, self.handle, choice, self.source)
         try:
             loading = self.loader.begin(names, say)
             if loading.configuration is not None:

@@ -269,6 +269,19 @@ def test_a_worker_that_is_told_to_end_drains_and_is_replaced(demo: Path, tmp_pat
         here.wait_for(lambda: here.workers()[0]["restarts"] == 1)
 
 
+def test_a_configuration_whose_name_goes_up(demo: Path, tmp_path: Path) -> None:
+    """Workers find the files by the same name as the process that read them, also behind a
+    symbolic link, where ".." is not the directory before it in the name."""
+    site = tmp_path / "site"
+    (site / "within").mkdir(parents=True)
+    furnish(demo, site)
+    (tmp_path / "link").symlink_to(site / "within")
+    with workers_gate(tmp_path / "link" / ".." / "gate.hcl") as here:
+        assert "not reloaded" not in reload(here.running)
+        with here.connect() as client:
+            assert echoes(client)
+
+
 def test_sigterm_to_all_processes_drains(demo: Path, tmp_path: Path) -> None:
     """As systemd sends it: the workers hear of the end twice, and cut nobody off."""
     with workers_gate(furnish(demo, tmp_path)) as here, ExitStack() as open_ones:
