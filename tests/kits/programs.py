@@ -96,6 +96,13 @@ class RunningGate:
             assert self.process.poll() is None, f"the gate ended without {text!r}"
             pause.wait(0.02)
 
+    def read_until_all(self, *texts: str) -> None:
+        """Read until there was a line for each of the texts, in whatever order."""
+        missing = set(texts)
+        while missing:
+            line = self.read_until("")
+            missing -= {text for text in missing if text in line}
+
     def stop(self) -> str:
         """:returns: what it logged from the last wait to its end."""
         self.process.terminate()

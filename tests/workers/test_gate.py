@@ -345,11 +345,10 @@ def test_the_audit_log_is_rotated_everywhere(demo: Path, tmp_path: Path) -> None
         audit = tmp_path / "audit.log"
         audit.rename(tmp_path / "audit.log.1")
         here.running.process.send_signal(signal.SIGUSR1)
-        # In whatever order.
-        seen: set[str] = set()
-        while not seen >= {"[worker 1", "[worker 2"}:
-            line = here.running.read_until("the audit log goes on")
-            seen.add(line.partition(" mtlsgate")[0].partition(" ")[2])
+        here.running.read_until_all(
+            "[worker 1 mtlsgate.audit#info] the audit log goes on",
+            "[worker 2 mtlsgate.audit#info] the audit log goes on",
+        )
         for _ in range(6):
             with here.connect() as client:
                 assert echoes(client)
