@@ -80,6 +80,7 @@ class HttpConfiguration(TargetAttributes):
     :ivar keepalive_timeout: seconds between two requests.
     :ivar websocket_timeout: seconds without a byte after a switch.
     :ivar max_requests: requests at a time, of all clients.
+    :ivar max_requests_per_client: requests at a time, of one client; by default as many.
     :ivar max_websockets: WebSockets at a time, of all clients.
     :ivar max_websockets_per_client: WebSockets at a time, of one client.
     :ivar lenient: whether to take from targets what some old servers write.
@@ -105,6 +106,7 @@ class HttpConfiguration(TargetAttributes):
     keepalive_timeout: Duration = 60.0
     websocket_timeout: Duration = 3600.0
     max_requests: int = 1000
+    max_requests_per_client: int | None = None
     max_websockets: int = 10_000
     max_websockets_per_client: int = 100
     lenient: bool = False
@@ -114,8 +116,14 @@ class HttpConfiguration(TargetAttributes):
         yield from super().problems()
         if self.target_connections < 0:
             yield "target_connections", "target_connections must be 0 or more"
-        for name in ("max_requests", "max_websockets", "max_websockets_per_client"):
-            if getattr(self, name) < 1:
+        for name in (
+            "max_requests",
+            "max_requests_per_client",
+            "max_websockets",
+            "max_websockets_per_client",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 yield name, f"{name} must be 1 or more"
         yield from version_problems(self.http_versions)
         if self.lenient and self.http_version == "2":

@@ -154,6 +154,7 @@ class HttpPlugin(NeedsNothing):
             rules=rules,
             capacity=CapacityLimits(
                 requests=configuration.max_requests,
+                requests_each=configuration.max_requests_per_client,
                 websockets=configuration.max_websockets,
                 websockets_each=configuration.max_websockets_per_client,
             ),

@@ -108,6 +108,7 @@ def test_everything_can_be_set(where: Site) -> None:
         keepalive_timeout       = "10s"
         websocket_timeout       = "11m"
         max_requests            = 12
+        max_requests_per_client = 11
         max_websockets          = 13
         max_websockets_per_client = 14
         lenient                 = true

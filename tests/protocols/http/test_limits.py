@@ -103,6 +103,29 @@ def test_no_more_requests_at_a_time_than_allowed(http: HttpGate) -> None:
     assert http.factory.capacity.requests == 1
 
 
+def test_one_client_cannot_have_all_requests(http: HttpGate) -> None:
+    """By what its issuer signed, over all its connections."""
+    http.configure(max_requests=10, max_requests_per_client=2)
+    alice, bob = http.authority.issue("alice"), http.authority.issue("bob")
+    clients = [http.connect(alice) for _ in range(3)]
+    for client in clients:
+        client.send(GET)
+    assert read_response(clients[2].receive()).status == 503
+    [failure] = http.http_log.failures
+    assert failure["cause"] == "the client has 2 requests underway already"
+    other = http.connect(bob)
+    other.send(GET)
+    http.reactor.backends[-1].send(OK)
+    assert other.receive().endswith(b"ok")
+    clients[0].reset()
+    clients[2].send(GET)
+    http.reactor.backends[-1].send(OK)
+    assert clients[2].receive().endswith(b"ok")
+    clients[1].reset()
+    assert http.factory.capacity.requests == 0
+    assert not http.factory.capacity._requests_of
+
+
 # Times
 
 
