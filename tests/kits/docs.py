@@ -31,11 +31,12 @@ def sections(page: Path, level: int) -> dict[str, str]:
 def make_files(directory: Path, text: str) -> None:
     """
     Write what each name in the text stands for: a certificate, two in a
-    ``.pem``, a key, a token, a revocation list, or a directory of such.
+    ``.pem``, a key, a token, a revocation list, a directory of such, or one with a page.
     """
     directory.mkdir(exist_ok=True)
     for name in re.findall(r'\broot\s*= "([\w-]+)"', text):
         (directory / name).mkdir(exist_ok=True)
+        (directory / name / "index.html").write_text("Hello\n")
     authorities: dict[str, Authority] = {}
     authority: Authority | None = None
     servers: dict[str, Credential] = {}
