@@ -62,7 +62,7 @@ ALLOWANCES: Mapping[Spent, Allowance] = MappingProxyType(
 #: piece of a body that came, a piece that was sent, a KiB that was sent.  Browsers send
 #: PRIORITY_UPDATE (RFC 9218, 7.1), which is not known here, for requests; clients of gRPC PING
 #: when a message comes, to measure the way.
-_ANSWERED = (Spent.RESET, Spent.PING, Spent.PRIORITY, Spent.UNKNOWN)
+_ANSWERED = (Spent.RESET, Spent.PING, Spent.SETTINGS, Spent.PRIORITY, Spent.UNKNOWN)
 _CAME = (Spent.PING, Spent.WINDOW)
 _SENT = (Spent.PING,)
 _SENT_KIB = (Spent.WINDOW,)

@@ -188,7 +188,8 @@ class Http2Target(Protocol):
         except ConnectionFault as fault:
             # The target was told why.
             self._part()
-            self._lose(f"{code_name(fault.code)}: {fault.cause}")
+            cause = f"{code_name(fault.code)}: {fault.cause}"
+            self._lose(cause, f"it does not speak HTTP/2: {cause}")
         self.flush()
         self._turns.write()
 
@@ -312,11 +313,15 @@ class Http2Target(Protocol):
         """Give the connection up."""
         self._end()
         self.transport.abortConnection()
-        self._lose(cause)
+        self._lose(cause, cause)
 
-    def _lose(self, cause: str) -> None:
+    def _lose(self, cause: str, problem: str) -> None:
+        """
+        :param cause: why requests end.
+        :param problem: what is wrong with the target, if it never was ready.
+        """
         if not self._ready.called:
-            self._ready.errback(NotGreeted(f"it does not speak HTTP/2: {cause}"))
+            self._ready.errback(NotGreeted(problem))
         for stream in tuple(self._streams):
             stream.lost(cause)
 
@@ -346,4 +351,5 @@ class Http2Target(Protocol):
         """Tell the streams."""
         self._lost = True
         self._end()
-        self._lose(f"it closed the connection ({words(reason)})")
+        cause = f"it closed the connection ({words(reason)})"
+        self._lose(cause, f"{cause} before it said that it speaks HTTP/2")

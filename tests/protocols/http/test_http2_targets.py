@@ -302,6 +302,24 @@ def test_a_reset_by_the_target_ends_the_request(up: HttpGate, begun: bool) -> No
     assert target.asked == [1, 3]
 
 
+def test_a_target_that_closes_at_once_is_told_of(up: HttpGate) -> None:
+    client = up.connect()
+    client.send(GET)
+    up.backend.transport.finish()
+    assert read_response(client.receive()).status == 502
+    assert up.http_log.failures[0]["cause"].endswith("before it said that it speaks HTTP/2")
+
+
+def test_a_target_may_change_its_settings_with_each_answer(up: HttpGate) -> None:
+    """As hypercorn does while it ends; without answers it is a flood."""
+    client, target = spoken(up)
+    for number in range(1, 201, 2):
+        target.answer(number)
+        target.send(target.settings(MAX_CONCURRENT_STREAMS=10))
+        client.send(client.headers(number + 2))
+    assert (target.goaway, len(up.reactor.backends)) == (None, 1)
+
+
 @pytest.mark.parametrize("method", [b"HEAD", b"GET"])
 def test_what_a_target_does_after_the_client_has_all_is_too_late(
     up: HttpGate, method: bytes
