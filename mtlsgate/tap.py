@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +14,6 @@ from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, Signals
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.error import ReactorNotRunning
 from twisted.logger import ILogObserver
 from twisted.python import usage
 from twisted.python.components import Componentized
@@ -41,6 +39,7 @@ from mtlsgate.observe.owner import Owner
 from mtlsgate.observe.recent_rejections import RecentRejections
 from mtlsgate.run.control import Control, GateHandle
 from mtlsgate.run.deadline_watch import DeadlineWatch
+from mtlsgate.run.ending import end
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.event_loop import ReactorChoice
 from mtlsgate.run.fetcher import Fetcher
@@ -292,8 +291,8 @@ def makeService(options: Options) -> IService:
         sandbox=lambda: sandbox.status,
     )
     taker = StatusTaker(gate, process)
-    end = partial(_end, runner, notifier, reactor)
-    handle.attach(Control(taker, Metrics(observers.counts, taker.state), in_thread, end))
+    end_gate = partial(_end, runner, notifier, reactor)
+    handle.attach(Control(taker, Metrics(observers.counts, taker.state), in_thread, end_gate))
     watcher = FileWatcher(
         lambda: loader.seen if runner.epoch.settings.watch else {},
         reloader.reload,
@@ -310,8 +309,8 @@ def makeService(options: Options) -> IService:
     handlers: dict[Signals, Handler] = {
         SIGHUP: reloader.reload,
         SIGUSR1: rotate,
-        SIGTERM: end,
-        SIGINT: end,
+        SIGTERM: end_gate,
+        SIGINT: end_gate,
     }
     services = _Services(None if log is None else log.log)
     # Signals first: as soon as the gate listens, it must be possible to stop it.
@@ -339,16 +338,9 @@ def _state(runner: EpochRunner) -> str:
 
 
 def _end(runner: EpochRunner, notifier: Notifier, reactor: Any) -> None:
-    """The first call lets connections end; the second call ends them."""
-    if runner.is_draining:
-        runner.close_all()
-        return
-
-    def stop(_: object) -> None:
-        # Somebody else may have stopped it meanwhile.
-        with suppress(ReactorNotRunning):
-            reactor.stop()
-
-    drained = runner.drain()
-    notifier.draining(f"{len(runner.registry)} connections", runner.epoch.settings.drain_timeout)
-    drained.addBoth(stop)
+    """End, and tell the service manager."""
+    is_first = not runner.is_draining
+    end(runner, reactor)
+    if is_first:
+        whose = f"{len(runner.registry)} connections"
+        notifier.draining(whose, runner.epoch.settings.drain_timeout)
