@@ -29,14 +29,12 @@ class UvLoop(uvloop.Loop):
 
     :ivar _reading: what is called when there is something to read.
     :ivar _writing: what is called when there is room to write.
-    :ivar _poll: tells of errors.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._reading: Watches = {}
         self._writing: Watches = {}
-        self._poll = select.poll()
 
     def add_reader(self, fd: Any, callback: Callable[[*_Ts], Any], *args: *_Ts) -> None:
         """Call a function while there is something to read, or an error."""
@@ -67,28 +65,33 @@ class UvLoop(uvloop.Loop):
         callback: Callable[..., object],
         arguments: tuple[Any, ...],
     ) -> None:
+        errors = select.poll()
+        errors.register(fd, 0)
         try:
-            add(fd, self._ready, fd, callback, arguments)
+            add(fd, self._ready, fd, errors.poll, callback, arguments)
         except RuntimeError:
             # uvloop gave the descriptor up just now.
             self._begin_anew(fd)
-            add(fd, self._ready, fd, callback, arguments)
+            add(fd, self._ready, fd, errors.poll, callback, arguments)
 
-    def _ready(self, fd: int, callback: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    def _ready(
+        self,
+        fd: int,
+        errors: Callable[[int], list[tuple[int, int]]],
+        callback: Callable[..., object],
+        arguments: tuple[Any, ...],
+    ) -> None:
         try:
             callback(*arguments)
         finally:
-            if (fd in self._reading or fd in self._writing) and self._has_error(fd):
+            found = errors(0)
+            if found and found[0][1] & select.POLLERR:
                 # uvloop gives it up when this call returns.
-                self.call_soon(self._begin_anew, fd)
+                self.call_soon(self._go_on, fd)
 
-    def _has_error(self, fd: int) -> bool:
-        self._poll.register(fd, 0)
-        try:
-            found = self._poll.poll(0)
-        finally:
-            self._poll.unregister(fd)
-        return bool(found) and bool(found[0][1] & select.POLLERR)
+    def _go_on(self, fd: int) -> None:
+        if fd in self._reading or fd in self._writing:
+            self._begin_anew(fd)
 
     def _begin_anew(self, fd: int) -> None:
         super().remove_reader(fd)
@@ -98,7 +101,7 @@ class UvLoop(uvloop.Loop):
             (self._writing, super().add_writer),
         ):
             if fd in watches:
-                add(fd, self._ready, fd, *watches[fd])
+                self._begin(add, fd, *watches[fd])
 
 
 def _number(fd: Any) -> int:
