@@ -121,10 +121,14 @@ def _save(page: Any, name: str, **options: Any) -> None:
     width, height, encoded = page.context.new_page().evaluate(_PIXELS, taken)
     raw = base64.b64decode(encoded)
     pixels = list(zip(raw[::4], raw[1::4], raw[2::4], strict=True))
-    colours = [colour for colour, _ in Counter(pixels).most_common(256)]
+    kinds: dict[tuple[int, ...], tuple[int, int, int]] = {}
+    for colour, _ in Counter(pixels).most_common():
+        # The commonest of those that are alike: a few green letters are to stay green.
+        kinds.setdefault(tuple(one >> 4 for one in colour), colour)
+    colours = list(kinds.values())[:256]
     number = {colour: at for at, colour in enumerate(colours)}
     for colour in set(pixels) - set(colours):
-        number[colour] = min(range(256), key=lambda at: dist(colours[at], colour))
+        number[colour] = min(range(len(colours)), key=lambda at: dist(colours[at], colour))
     numbers = bytes(number[pixel] for pixel in pixels)
     rows = (numbers[at : at + width] for at in range(0, len(numbers), width))
     parts = (
