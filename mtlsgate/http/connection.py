@@ -92,7 +92,7 @@ class HttpConnection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the exchange, and clean up."""
         self.stage = HttpStage.LOST
-        self._deadline.cancel()
+        self._deadline.end()
         self._again.cancel()
         self._lose_exchange("the client left", reason)
         self._server.closed(self)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from mtlsgate.http.next_turn import nothing
+
 
 class Deadline:
     """
@@ -50,6 +52,12 @@ class Deadline:
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
+
+    def end(self) -> None:
+        """There will be no limit any more, and nothing is kept of whom it was for: the two
+        would be a reference cycle."""
+        self.cancel()
+        self._late = nothing
 
     def _look(self) -> None:
         self._timer = None

@@ -39,8 +39,13 @@ class NextTurn:
         self._function()
 
     def cancel(self) -> None:
-        """Do not call it, now or later."""
+        """Do not call it, now or later, and keep nothing of whose it is."""
         self._is_over = True
+        self._function = nothing
         if self._call is not None:
             self._call.cancel()
             self._call = None
+
+
+def nothing() -> None:
+    """Stands for a function that is not to be called any more."""

@@ -105,7 +105,7 @@ class Http2Connection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the exchanges, and clean up."""
         self.stage = HttpStage.LOST
-        self._deadline.cancel()
+        self._deadline.end()
         self._turns.stop()
         self._farewell.stop()
         self._again.cancel()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from mtlsgate.http.next_turn import nothing
 from mtlsgate.http2.session import LAST_CALL, Session
 
 #: Seconds for a client to learn it, if it does not say so.
@@ -69,8 +70,9 @@ class Farewell:
         self._begun = self.is_over = True
 
     def stop(self) -> None:
-        """The connection is over."""
+        """The connection is over: keep nothing of it."""
         self._begun = True
+        self._flush = self._over = nothing
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

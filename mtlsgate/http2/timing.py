@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from mtlsgate.http.deadline import Deadline
 from mtlsgate.http.limits import HttpLimits
+from mtlsgate.http.next_turn import nothing
 
 #: Bytes that a client has to take before its time begins anew: byte by byte it could keep a
 #: response, and a connection to a target, for ever.
@@ -70,6 +71,7 @@ class StreamTime:
         self._deadline.within(seconds)
 
     def cancel(self) -> None:
-        """The stream is over."""
+        """The stream is over: keep nothing of it."""
+        self._late = nothing
         if self._deadline is not None:
-            self._deadline.cancel()
+            self._deadline.end()

@@ -11,6 +11,7 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from mtlsgate.http.deadline import Deadline
+from mtlsgate.http.next_turn import nothing
 from mtlsgate.http2.timing import PROGRESS
 from mtlsgate.http2.wire import Wire
 
@@ -127,6 +128,7 @@ class Turns:
         self._stalled = stalled
 
     def stop(self) -> None:
-        """Write nothing more."""
+        """Write nothing more, and keep nothing of whose turns they were."""
         self.is_stopped = True
-        self._stall.cancel()
+        self._stall.end()
+        self._flush = nothing

@@ -328,7 +328,7 @@ class Http2Target(Protocol):
     def _end(self) -> None:
         self._ended = True
         self._turns.stop()
-        self._deadline.cancel()
+        self._deadline.end()
         self._keeper.remove(self)
 
     def close(self) -> None:

@@ -137,7 +137,7 @@ class AsgiConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
         self._is_over = True
-        self._deadline.cancel()
+        self._deadline.end()
         super().connection_lost(exc)
 
     def _add_facts(self, scope: Any) -> None:
