@@ -44,7 +44,7 @@ def test_whoever_dials_is_told_and_nobody_else(log: Log, is_lost_first: bool) ->
     target.makeConnection(Tls())
     if is_lost_first:
         target.connectionLost()
-        assert "does not speak HTTP/2" in outcome(target.ready())
+        assert "before it said that it speaks HTTP/2" in outcome(target.ready())
     else:
         assert "did not choose HTTP/2" in outcome(target.ready())
         target.connectionLost()
