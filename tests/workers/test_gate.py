@@ -353,8 +353,10 @@ def test_the_audit_log_is_rotated_everywhere(demo: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
-def test_keys_that_only_root_may_read(demo: Path) -> None:
+def test_keys_that_only_root_may_read(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers start, and reload, after privileges were dropped."""
+    # The sandbox is off where what runs is traced.
+    monkeypatch.delenv("COVERAGE_PROCESS_START", raising=False)
     # Not where pytest keeps things: others may not look there.
     with TemporaryDirectory() as name:
         site = Path(name)
