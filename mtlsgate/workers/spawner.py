@@ -97,6 +97,14 @@ class _Spawner:
         waker.setblocking(False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        try:
+            self._serve(woken, waker)
+        finally:
+            # Before the descriptor is closed: another file may get its number.
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    def _serve(self, woken: socket.socket, waker: socket.socket) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._orders, selectors.EVENT_READ)
             selector.register(woken, selectors.EVENT_READ)
