@@ -10,12 +10,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from twisted.application.service import Service
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.expiry import Expiry, Kind
+from mtlsgate.run.regular import RegularService
 from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.deadlines")
@@ -35,7 +34,7 @@ _WORDS = {
 }
 
 
-class DeadlineWatch(Service):
+class DeadlineWatch(RegularService):
     """
     Looks at the deadlines of the epoch in force.
 
@@ -50,23 +49,11 @@ class DeadlineWatch(Service):
         :param epoch: tells the epoch in force.
         :param now: tells the time that certificates are judged by.
         """
+        super().__init__(INTERVAL, reactor)
         self._in_force = epoch
         self._now = now
         self._expiries: tuple[Expiry, ...] | None = None
         self._said: set[tuple[Expiry, datetime | None]] = set()
-        self._looking = LoopingCall(self.look)
-        self._looking.clock = reactor
-
-    def startService(self) -> None:
-        """Look from now on."""
-        super().startService()
-        self._looking.start(INTERVAL)
-
-    def stopService(self) -> None:
-        """Look no more."""
-        super().stopService()
-        if self._looking.running:
-            self._looking.stop()
 
     def look(self) -> None:
         """Log the deadlines that have come near since the last look."""

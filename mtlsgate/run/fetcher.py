@@ -17,10 +17,8 @@ from random import random
 from typing import Any
 
 import attrs
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -32,6 +30,7 @@ from mtlsgate.load.refresh import refreshed
 from mtlsgate.observe.status import FetchStatus
 from mtlsgate.run.download import Downloader, why_not
 from mtlsgate.run.epoch_runner import EpochRunner
+from mtlsgate.run.regular import RegularService
 from mtlsgate.run.threads import InThread
 from mtlsgate.text import printable
 
@@ -70,7 +69,7 @@ class _Progress:
     taken: object = None
 
 
-class Fetcher(Service):
+class Fetcher(RegularService):
     """
     Fetches what the epoch in force needs.
 
@@ -102,6 +101,7 @@ class Fetcher(Service):
         :param random: a number from 0 to 1.  Gates that were started together must not
             ask together for ever.
         """
+        super().__init__(INTERVAL, reactor)
         self._epoch = epoch
         self._number = number
         self._number_seen = number()
@@ -113,8 +113,6 @@ class Fetcher(Service):
         self._now = now
         self._random = random
         self._progress: dict[Hashable, _Progress] = {}
-        self._looking = LoopingCall(self.look)
-        self._looking.clock = reactor
 
     @classmethod
     def of(
@@ -157,17 +155,6 @@ class Fetcher(Service):
             failures=progress.failures,
             problem=progress.problem,
         )
-
-    def startService(self) -> None:
-        """Look from now on."""
-        super().startService()
-        self._looking.start(INTERVAL)
-
-    def stopService(self) -> None:
-        """Look no more."""
-        super().stopService()
-        if self._looking.running:
-            self._looking.stop()
 
     def look(self) -> None:
         """Begin to fetch what is due."""

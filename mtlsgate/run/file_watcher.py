@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from mtlsgate.load.disk import DISK, FileSource
 from mtlsgate.load.file_state import Stamp
+from mtlsgate.run.regular import RegularService
 from mtlsgate.run.threads import InThread
 
 _log = Logger("mtlsgate.watching")
@@ -26,7 +25,7 @@ _log = Logger("mtlsgate.watching")
 INTERVAL = 1.0
 
 
-class FileWatcher(Service):
+class FileWatcher(RegularService):
     """
     Calls a function when files have changed.
 
@@ -50,27 +49,16 @@ class FileWatcher(Service):
         :param in_thread: where to look at the files.
         :param source: has the files.
         """
+        super().__init__(INTERVAL, reactor, now=False)
         self._read = read
         self._changed = changed
         self._in_thread = in_thread
         self._source = source
         self._last: Mapping[Path, Stamp] = {}
         self._tried: Mapping[Path, Stamp] = {}
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = reactor
 
-    def startService(self) -> None:
-        """Look from now on."""
-        super().startService()
-        self._looking.start(INTERVAL, now=False)
-
-    def stopService(self) -> None:
-        """Look no more."""
-        super().stopService()
-        if self._looking.running:
-            self._looking.stop()
-
-    def _look(self) -> Deferred[None] | None:
+    def look(self) -> Deferred[None] | None:
+        """Look at the files, in a thread."""
         paths = tuple(self._read())
         if not paths:
             return None
