@@ -5,10 +5,9 @@ Reloads the configuration: one attempt at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -23,6 +22,7 @@ from mtlsgate.run.epoch_diff import epoch_diff
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.preparing import discard, needs_preparing, prepare
 from mtlsgate.run.selftest import self_test
+from mtlsgate.run.shared_reloads import ReloadListener, SharedReloads
 from mtlsgate.run.threads import InThread
 from mtlsgate.text import loggable, printable
 
@@ -45,23 +45,11 @@ class _Loaded:
     changes: tuple[str, ...]
 
 
-class ReloadListener(Protocol):
-    """Is told of reloads, but not of dry runs."""
-
-    def reload_began(self) -> object:
-        """One has begun."""
-
-    def reload_ended(self, reload: Reload, /) -> object:
-        """It has ended, well or not."""
-
-
 class Reloader:
     """
     Loads epochs, and lets them take over; a dry run only tells what would change.
 
-    :ivar last: the latest reload that was no dry run, or None.
-    :ivar _running: lets one attempt run at a time.
-    :ivar _asked: callers that wait for the next attempt.
+    :ivar _reloads: lets one attempt run at a time.
     """
 
     def __init__(
@@ -77,13 +65,17 @@ class Reloader:
         :param in_thread: runs it in a thread.
         :param listeners: are told when a reload begins and ends.
         """
-        self._listeners = tuple(listeners)
-        self.last: Reload | None = None
+        self._reloads = SharedReloads(
+            lambda: self._attempt(self._reload, is_trial=False), listeners
+        )
         self._runner = runner
         self._load = load
         self._in_thread = in_thread
-        self._running = DeferredLock()
-        self._asked: list[Deferred[Reload]] = []
+
+    @property
+    def last(self) -> Reload | None:
+        """The latest reload that was no dry run, or None."""
+        return self._reloads.last
 
     def reload(self, *, is_trial: bool = False) -> Deferred[Reload]:
         """
@@ -95,12 +87,8 @@ class Reloader:
         :returns: the result.  Errors in the file are a result, not a failure.
         """
         if is_trial:
-            return self._running.run(self._attempt, self._trial, is_trial=True)
-        answer: Deferred[Reload] = Deferred()
-        self._asked.append(answer)
-        if len(self._asked) == 1:
-            self._running.run(self._reload_for_all)
-        return answer
+            return self._reloads.lock.run(self._attempt, self._trial, is_trial=True)
+        return self._reloads.ask()
 
     def refresh(self, change: Callable[[Epoch], Epoch]) -> Deferred[tuple[str, ...]]:
         """
@@ -109,18 +97,7 @@ class Reloader:
         :param change: makes the epoch with the document; called in a thread.
         :returns: what changes for clients, in lines.  Fails with what `change` raises.
         """
-        return self._running.run(refresh, self._runner, change, self._in_thread)
-
-    def _reload_for_all(self) -> Deferred[None]:
-        asked, self._asked = self._asked, []
-        for one in self._listeners:
-            one.reload_began()
-
-        def tell(report: Reload | Failure) -> None:
-            for one in asked:
-                one.callback(report)
-
-        return self._attempt(self._reload, is_trial=False).addBoth(tell)
+        return self._reloads.lock.run(refresh, self._runner, change, self._in_thread)
 
     def _attempt(
         self, go_on: Callable[[_Loaded], Reload | Deferred[Reload]], *, is_trial: bool
@@ -183,10 +160,7 @@ class Reloader:
         return dropped_by(runner, loaded.epoch).addCallback(told)
 
     def _tell(self, report: Reload) -> Reload:
-        if not report.is_trial:
-            self.last = report
-            for one in self._listeners:
-                one.reload_ended(report)
+        self._reloads.ended(report)
         self._runner.registry.tell_reloaded(report)
         return report
 

@@ -26,7 +26,7 @@ from mtlsgate.load.outline import Configured, Outline
 from mtlsgate.observe.observers import Observers
 from mtlsgate.run.followers import Change, commit_all
 from mtlsgate.run.listening import adapt_all, bind_all, keyed, release
-from mtlsgate.run.reloading import ReloadListener
+from mtlsgate.run.shared_reloads import ReloadListener, SharedReloads
 from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.threads import InThread
 from mtlsgate.text import printable
@@ -54,8 +54,6 @@ class Epochs:
     :ivar since: when it took over, in the clock's seconds.
     :ivar files: a descriptor of its files.
     :ivar seen: the files that the latest attempt read; dry runs do not count.
-    :ivar last: the latest reload that was no dry run, or None.
-    :ivar lock: held while another epoch takes over, or a worker begins.
     :ivar is_draining: whether the gate is ending.
     """
 
@@ -89,8 +87,9 @@ class Epochs:
         self.since: float = reactor.seconds()
         self.files = prepared.files
         self.seen: Mapping[Path, Stamp] = prepared.seen
-        self.last: Reload | None = None
-        self.lock = DeferredLock()
+        self._reloads = SharedReloads(
+            lambda: self._attempt(self._take_over, is_trial=False), listeners
+        )
         self.is_draining = False
         self.bound = dict(bound)
         self._names = names
@@ -101,8 +100,16 @@ class Epochs:
         self._opener = opener
         self._reactor = reactor
         self._in_thread = in_thread
-        self._listeners = tuple(listeners)
-        self._asked: list[Deferred[Reload]] = []
+
+    @property
+    def last(self) -> Reload | None:
+        """The latest reload that was no dry run, or None."""
+        return self._reloads.last
+
+    @property
+    def lock(self) -> DeferredLock:
+        """Held while another epoch takes over, or a worker begins."""
+        return self._reloads.lock
 
     @property
     def sockets(self) -> dict[str, socket.socket]:
@@ -125,22 +132,7 @@ class Epochs:
         """
         if is_trial:
             return self.lock.run(self._attempt, self._trial, is_trial=True)
-        answer: Deferred[Reload] = Deferred()
-        self._asked.append(answer)
-        if len(self._asked) == 1:
-            self.lock.run(self._reload_for_all)
-        return answer
-
-    def _reload_for_all(self) -> Deferred[None]:
-        asked, self._asked = self._asked, []
-        for one in self._listeners:
-            one.reload_began()
-
-        def tell(report: Any) -> None:
-            for one in asked:
-                one.callback(report)
-
-        return self._attempt(self._take_over, is_trial=False).addBoth(tell)
+        return self._reloads.ask()
 
     def _attempt(self, go_on: Any, *, is_trial: bool) -> Deferred[Reload]:
         return ensureDeferred(self._attempted(go_on, is_trial))
@@ -153,14 +145,11 @@ class Epochs:
             lines = str(error).split("\n")
             report = Reload(at=utc_now(), number=self.number, problems=tuple(map(printable, lines)))
         except Exception as error:  # noqa: BLE001 -- the gate goes on
-            _log.failure("loading the configuration anew failed")
+            _log.failure("reloading the configuration failed")
             report = Reload(at=utc_now(), number=self.number, problems=(printable(repr(error)),))
         seconds = self._reactor.seconds() - began
         report = evolve(report, seconds=seconds, is_trial=is_trial)
-        if not is_trial:
-            self.last = report
-            for one in self._listeners:
-                one.reload_ended(report)
+        self._reloads.ended(report)
         for observer in self._observers.all:
             observer.reloaded(report)
         return report

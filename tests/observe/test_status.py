@@ -254,7 +254,8 @@ def _with_broken_subject() -> bytes:
 
 def test_reloads_are_told(running: Running) -> None:
     """The last attempt, with its problems."""
-    running.service.reloader.last = Reload(at=NOW, number=1, problems=("gate.hcl:1:1: x: y\x1b",))
+    failed = Reload(at=NOW, number=1, problems=("gate.hcl:1:1: x: y\x1b",))
+    running.service.reloader._reloads.ended(failed)
     told = running.control.status().service.last_reload
     assert told is not None
     assert (told.succeeded, told.epoch, told.problems) == (False, 1, ("gate.hcl:1:1: x: y\\x1b",))
