@@ -12,10 +12,9 @@ from typing import Any
 
 from h2.errors import ErrorCodes
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.interfaces import IAddress, IPushProducer
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from mtlsgate.http.checks import check
 from mtlsgate.http.deadline import Deadline
@@ -51,7 +50,6 @@ _UNREAD = RequestHead(b"GET", b"*", VERSION, (), 0)
 _OVER = (HttpStage.ENDED, HttpStage.LOST)
 
 
-@implementer(IPushProducer)
 class Http2Connection(Protocol):
     """
     One client's connection.
@@ -97,7 +95,7 @@ class Http2Connection(Protocol):
     def connectionMade(self) -> None:
         """Identify the client, and tell it the settings."""
         self.client = client_of(self.transport, self._address)
-        self.transport.registerProducer(self, True)
+        self.transport.registerProducer(self._turns, True)
         self._server.opened(self)
         self._enter(HttpStage.FIRST)
         self.flush()
@@ -169,7 +167,7 @@ class Http2Connection(Protocol):
             case Trailed():
                 self._take_trailers(event)
             case Opened():
-                self._window_opened(event.stream)
+                self._turns.window_opened(event.stream, self._streams)
             case Reset():
                 self._was_reset(event)
             case Leaving():
@@ -266,27 +264,6 @@ class Http2Connection(Protocol):
         """Let a stream write, when it is its turn (`Carrier`)."""
         self._turns.add(self._streams[number])
         self._turns.write()
-
-    def _window_opened(self, number: int | None) -> None:
-        if number == 0:
-            return
-        found = self._streams.values() if number is None else [self._streams.get(number)]
-        for stream in tuple(found):
-            if stream is not None and stream.has_output:
-                self._turns.add(stream)
-
-    # Backpressure: the transport says when the client does not read.
-
-    def pauseProducing(self) -> None:
-        """The client takes no more for now."""
-        self._turns.congest(True)
-
-    def resumeProducing(self) -> None:
-        """The client takes bytes again."""
-        self._turns.congest(False)
-
-    def stopProducing(self) -> None:
-        """Do nothing: `connectionLost` follows."""
 
     def _watch_transport(self) -> None:
         """Let the transport read, unless there is enough to do."""

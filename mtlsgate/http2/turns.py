@@ -5,10 +5,11 @@ Whose turn it is to write: streams send one frame each, as long as the other end
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from zope.interface import implementer
 
 from mtlsgate.http.deadline import Deadline
 from mtlsgate.http.next_turn import nothing
@@ -38,6 +39,7 @@ class Writer(Protocol):
         """The turn to write is over."""
 
 
+@implementer(IPushProducer)
 class Turns:
     """
     The streams of a connection that have something to write.
@@ -81,14 +83,36 @@ class Turns:
             self._queued.add(stream)
             self._ready.append(stream)
 
-    def congest(self, congested: bool) -> None:
-        """The other end's socket takes no more for now, or does again."""
-        self._congested = congested
-        if congested:
-            self._watch()
-        else:
-            self._stalled = False
-            self.write()
+    def window_opened(self, number: int | None, streams: Mapping[int, Writer]) -> None:
+        """
+        The other end takes more.
+
+        :param number: of which stream; 0 for the connection, None for all streams.
+        :param streams: those that are not over.
+        """
+        if number == 0:
+            return
+        found = streams.values() if number is None else [streams.get(number)]
+        for stream in tuple(found):
+            if stream is not None and stream.has_output:
+                self.add(stream)
+
+    # The transport's producer: it says when the other end does not read.
+
+    def pauseProducing(self) -> None:
+        """The other end's socket takes no more for now."""
+        self._congested = True
+        self._watch()
+
+    def resumeProducing(self) -> None:
+        """It takes bytes again."""
+        self._congested = self._stalled = False
+        self.write()
+
+    def stopProducing(self) -> None:
+        """Do nothing: the connection is lost."""
+
+    # Writing.
 
     def write(self) -> None:
         """Let streams write as long as that is taken."""

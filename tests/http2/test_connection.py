@@ -309,10 +309,10 @@ def test_streams_share_the_connections_window() -> None:
     """One frame each in turn, so that a large response does not delay a small one."""
     client = speaker(answers=False)
     large, small = asked(client, 1), asked(client, 3)
-    client.connection.pauseProducing()
+    client.pause()
     large.answer(bytes(200_000))
     small.answer(bytes(20_000))
-    client.connection.resumeProducing()
+    client.resume()
     client.receive()
     assert len(client.body(1)) + len(client.body(3)) == 65535
     assert client.is_complete(3)
@@ -323,13 +323,13 @@ def test_streams_share_the_connections_window() -> None:
 def test_a_socket_that_is_full_stops_all_streams() -> None:
     client = speaker(answers=False)
     exchange = asked(client)
-    client.connection.pauseProducing()
+    client.pause()
     exchange.side.respond(200, b"OK", [])
     exchange.side.send(b"abc")
     client.receive()
     assert client.body(1) == b""
     assert exchange.told[-1] == ("slow", True)
-    client.connection.resumeProducing()
+    client.resume()
     client.receive()
     assert client.body(1) == b"abc"
     assert exchange.told[-1] == ("slow", False)
@@ -455,7 +455,7 @@ def test_a_connection_that_takes_nothing_is_cut(how: str) -> None:
     client = speaker(answers=False, settings={4: 2**20}, send_timeout=5.0)
     exchange = asked(client)
     if how == "socket":
-        client.connection.pauseProducing()
+        client.pause()
     exchange.answer(bytes(100_000))
     client.pass_time(5)
     assert client.transport.aborted

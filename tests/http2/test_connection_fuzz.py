@@ -138,9 +138,9 @@ def do(client: Speaker, server: Stubborns, act: Any) -> None:
                 assert isinstance(exchange, Stubborn)
                 exchange.act(kind)
         case "pause":
-            client.connection.pauseProducing()
+            client.pause()
         case "resume":
-            client.connection.resumeProducing()
+            client.resume()
         case "retire":
             client.connection.retire()
         case "turn":

@@ -197,6 +197,14 @@ class Speaker(FrameClient):
         self.server.time.advance(seconds)
         self.receive()
 
+    def pause(self) -> None:
+        """Read nothing, until `resume`: its transport tells the connection."""
+        self.connection._turns.pauseProducing()
+
+    def resume(self) -> None:
+        """Read on."""
+        self.connection._turns.resumeProducing()
+
     @property
     def is_over(self) -> bool:
         """Whether the server ended the connection."""

@@ -10,7 +10,7 @@ from typing import Protocol as Shape
 
 from h2.errors import ErrorCodes
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IReactorTime, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -59,7 +59,7 @@ class Keeper(Shape):
         """Forget a connection that takes no more requests."""
 
 
-@implementer(IPushProducer, IGreeted)
+@implementer(IGreeted)
 class Http2Target(Protocol):
     """
     One connection (`mtlsgate.protocols.http.target_stream.StreamCarrier`).
@@ -108,7 +108,7 @@ class Http2Target(Protocol):
         """Say that HTTP/2 is spoken, and how."""
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-        self.transport.registerProducer(self, True)
+        self.transport.registerProducer(self._turns, True)
         self.flush()
 
     def ready(self) -> Deferred[Http2Target]:
@@ -200,7 +200,7 @@ class Http2Target(Protocol):
                 self._pinged = None
                 return self._pass(event)
             case Opened():
-                self._window_opened(event.stream)
+                self._turns.window_opened(event.stream, self._numbered)
             case Reset():
                 self._was_reset(event)
             case Leaving():
@@ -269,27 +269,6 @@ class Http2Target(Protocol):
         """Let a stream write, when it is its turn (`StreamCarrier`)."""
         self._turns.add(stream)
         self._turns.write()
-
-    def _window_opened(self, number: int | None) -> None:
-        if number == 0:
-            return
-        found = self._numbered.values() if number is None else [self._numbered.get(number)]
-        for stream in tuple(found):
-            if stream is not None and stream.has_output:
-                self._turns.add(stream)
-
-    # Backpressure: the transport says when the target does not read.
-
-    def pauseProducing(self) -> None:
-        """The target takes no more for now."""
-        self._turns.congest(True)
-
-    def resumeProducing(self) -> None:
-        """The target takes bytes again."""
-        self._turns.congest(False)
-
-    def stopProducing(self) -> None:
-        """Do nothing: `connectionLost` follows."""
 
     # Ending.
 
