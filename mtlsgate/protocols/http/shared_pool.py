@@ -5,14 +5,16 @@ The connections of HTTP/2 to targets, each for many requests at a time.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
+from mtlsgate.protocols.http.idle_sweep import IdleSweep
 from mtlsgate.protocols.http.target_http2 import Http2Target, Keeper
 from mtlsgate.protocols.http.target_side import TargetSide
 from mtlsgate.upstream.backends import Backends, Dialled, FailedAttempt, Unreachable
@@ -102,12 +104,11 @@ class SharedPool:
         self.backends = backends
         self._clock = clock
         self._keep = keep
-        self._keep_for = keep_for
         self._checker = checker
         self._factory = Http2TargetFactory(self, clock, tls=tls, seconds=seconds)
         self._open: dict[Target, list[Http2Target]] = {}
         self._queues: dict[TargetState | None, _Queue] = {}
-        self._sweep: IDelayedCall | None = None
+        self._sweep = IdleSweep(clock, keep_for, self._close_old)
         self._stopped = False
 
     def take(self, *, fresh: bool, replayable: bool) -> TargetSide | Deferred[TargetSide]:
@@ -172,8 +173,7 @@ class SharedPool:
         found = [one for one in self._open.get(connection.state.target, ()) if one.is_idle]
         if len(found) > self._keep:
             min(found, key=lambda one: one.idle_since).close()
-        if self._sweep is None:
-            self._sweep = self._clock.callLater(self._keep_for, self._close_old)
+        self._sweep.begin()
 
     def remove(self, connection: Http2Target) -> None:
         """Forget a connection that takes no more requests."""
@@ -184,16 +184,11 @@ class SharedPool:
     def _idle(self) -> list[Http2Target]:
         return [one for found in self._open.values() for one in found if one.is_idle]
 
-    def _close_old(self) -> None:
-        self._sweep = None
-        now = self._clock.seconds()
+    def _close_old(self, is_old: Callable[[float], bool]) -> float | None:
         for connection in self._idle():
-            if connection.idle_since + self._keep_for <= now:
+            if is_old(connection.idle_since):
                 connection.close()
-        left = [one.idle_since for one in self._idle()]
-        if left:
-            again = max(0.0, min(left) + self._keep_for - now)
-            self._sweep = self._clock.callLater(again, self._close_old)
+        return min((one.idle_since for one in self._idle()), default=None)
 
     # (`Pool`)
 
@@ -208,9 +203,7 @@ class SharedPool:
         self._stopped = True
         if self._checker is not None:
             self._checker.stop()
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
+        self._sweep.stop()
         for connection in self._idle():
             connection.close()
 

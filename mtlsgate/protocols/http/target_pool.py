@@ -4,12 +4,14 @@ The connections to targets: which are open, which are free.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
 
+from mtlsgate.protocols.http.idle_sweep import IdleSweep
 from mtlsgate.protocols.http.target_connection import Keeper, TargetConnection
 from mtlsgate.protocols.http.target_side import TargetSide
 from mtlsgate.upstream.backends import Backends, Dialled
@@ -62,10 +64,9 @@ class TargetPool:
         self._clock = clock
         self._keep = keep
         self._lenient = lenient
-        self._keep_for = keep_for
         self._free: dict[Target, list[TargetConnection]] = {}
         self._farewells: dict[TargetConnection, IDelayedCall] = {}
-        self._sweep: IDelayedCall | None = None
+        self._sweep = IdleSweep(clock, keep_for, self._close_old)
         self._stopped = False
         self._checker = checker
 
@@ -107,8 +108,7 @@ class TargetPool:
             free.pop(0).close()
         connection.rest(self._clock.seconds())
         free.append(connection)
-        if self._sweep is None:
-            self._sweep = self._clock.callLater(self._keep_for, self._close_old)
+        self._sweep.begin()
 
     def remove(self, connection: TargetConnection) -> None:
         """Forget a connection that is over."""
@@ -125,17 +125,11 @@ class TargetPool:
             end = partial(connection.transport.abortConnection)
             self._farewells[connection] = self._clock.callLater(_FAREWELL, end)
 
-    def _close_old(self) -> None:
-        self._sweep = None
-        now = self._clock.seconds()
-        left: list[float] = []
+    def _close_old(self, is_old: Callable[[float], bool]) -> float | None:
         for free in self._free.values():
-            while free and free[0].idle_since + self._keep_for <= now:
+            while free and is_old(free[0].idle_since):
                 free.pop(0).close()
-            left += [one.idle_since for one in free[:1]]
-        if left:
-            again = max(0.0, min(left) + self._keep_for - now)
-            self._sweep = self._clock.callLater(again, self._close_old)
+        return min((free[0].idle_since for free in self._free.values() if free), default=None)
 
     def start(self) -> None:
         """Keep connections, and check the targets."""
@@ -148,9 +142,7 @@ class TargetPool:
         self._stopped = True
         if self._checker is not None:
             self._checker.stop()
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
+        self._sweep.stop()
         for free in self._free.values():
             while free:
                 free.pop().close()
