@@ -5,7 +5,6 @@ The routes that the console reads, in memory.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -26,19 +25,6 @@ from tests.kits.pki import NOW, der, pki, server
 FINGERPRINT = sha256(der(pki().client)).hexdigest()
 TOKEN = b"0123456789abcdef"
 OWN = 'server_certificate {\npublic_key_file = "server.crt"\nprivate_key_file = "server.key"\n}'
-
-
-@pytest.fixture
-def running(tmp_path: Path, log: Log) -> Iterator[Running]:
-    made = Running(tmp_path)
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def endpoint(running: Running) -> Endpoint:
-    """On a unix socket."""
-    return Endpoint(running_handle(running), clock=running.clock)
 
 
 @pytest.fixture

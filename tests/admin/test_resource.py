@@ -5,8 +5,6 @@ The admin endpoint's routes, through the real site and in memory.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,19 +31,6 @@ GETS = [
     "/periods", "/changes",
 ]  # fmt: skip
 POSTS = ["/reload", "/drain", "/connections/1/close", f"/clients/{'0' * 64}/eject", "/explain"]
-
-
-@pytest.fixture
-def running(tmp_path: Path, log: Log) -> Iterator[Running]:
-    made = Running(tmp_path)
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def endpoint(running: Running) -> Endpoint:
-    """On a unix socket."""
-    return Endpoint(running_handle(running), clock=running.clock)
 
 
 @pytest.fixture
