@@ -22,7 +22,7 @@ from mtlsgate.admin.service import AdminService
 from mtlsgate.admin.sockets import take
 from mtlsgate.clock import MonotonicReactor, utc_now
 from mtlsgate.errors import GateError
-from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.connections import Connections
 from mtlsgate.load.disk import Disk
 from mtlsgate.load.epoch import Epoch, Loading
 from mtlsgate.load.file_state import Stamp
@@ -265,15 +265,15 @@ def makeService(options: Options) -> IService:
         history=History(reactor.seconds, utc_now),
         changes=Changes(reactor),
     )
-    registry = Registry(reactor, observers.all)
-    admin = AdminService(handle, epoch.admin, options["admin"], reactor, registry.gone)
+    connections = Connections(reactor, observers.all)
+    admin = AdminService(handle, epoch.admin, options["admin"], reactor, connections.gone)
     followers = (
         UserFollower.of(epoch),
         ObserversFollower(observers),
         admin,
         *(() if log is None else (log,)),
     )
-    runner = EpochRunner(epoch, bound, options.sockets, reactor, registry, followers)
+    runner = EpochRunner(epoch, bound, options.sockets, reactor, connections, followers)
     in_thread = OwnThread(cast(Any, reactor))
     notifier = Notifier(options.manager, lambda: _state(runner), reactor)
     sandbox = options.sandbox
@@ -285,7 +285,7 @@ def makeService(options: Options) -> IService:
     process = Process(
         version=version("mtlsgate"),
         config=loader.path,
-        started=registry.now(),
+        started=connections.now(),
         began=runner.since,
         lag=lag.seconds,
         sandbox=lambda: sandbox.status,
@@ -314,7 +314,7 @@ def makeService(options: Options) -> IService:
     }
     services = _Services(None if log is None else log.log)
     # Signals first: as soon as the gate listens, it must be possible to stop it.
-    deadlines = DeadlineWatch(lambda: runner.epoch, registry.now, reactor)
+    deadlines = DeadlineWatch(lambda: runner.epoch, connections.now, reactor)
     # The sandbox first: threads that run already would not be in it.
     for service in (
         sandbox,
@@ -342,5 +342,5 @@ def _end(runner: EpochRunner, notifier: Notifier, reactor: Any) -> None:
     is_first = not runner.is_draining
     end(runner, reactor)
     if is_first:
-        whose = f"{len(runner.registry)} connections"
+        whose = f"{len(runner.connections)} connections"
         notifier.draining(whose, runner.epoch.settings.drain_timeout)

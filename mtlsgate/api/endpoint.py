@@ -22,7 +22,7 @@ from mtlsgate.api.building import Built
 from mtlsgate.api.reading import PythonReport
 from mtlsgate.clock import monotonic
 from mtlsgate.errors import NOWHERE, GateError
-from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.connections import Connections
 from mtlsgate.load.address_conflicts import Occupant, refuse_overlaps
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.fetches import combined
@@ -138,7 +138,7 @@ class GatePort:
         :returns: a Deferred that fires when the address is free.
         """
         stopped = self._runner.stop_accepting()
-        self._runner.registry.gone().addCallback(lambda _: self._stop())
+        self._runner.connections.gone().addCallback(lambda _: self._stop())
         return stopped
 
     def _stop(self) -> None:
@@ -157,7 +157,7 @@ class GatePort:
     @property
     def is_over(self) -> bool:
         """Whether it accepts no more, and the last connection has ended."""
-        return self._runner.is_draining and not len(self._runner.registry)
+        return self._runner.is_draining and not len(self._runner.connections)
 
     def epoch(self, changed: Running, built: Built) -> Epoch:
         """
@@ -212,9 +212,9 @@ class GateEndpoint:
         members = (Member(self._running, self._built, application), *self._beside)
         epoch = epoch_of([(one.built(), one.application) for one in members], self.hosts)
         reactor, sockets = monotonic(self._reactor), Sockets.of_process()
-        registry = Registry(reactor, [HumanLog(epoch.settings.quiet)])
+        connections = Connections(reactor, [HumanLog(epoch.settings.quiet)])
         bound = bind(epoch, sockets)
-        runner = EpochRunner(epoch, bound, sockets, reactor, registry)
+        runner = EpochRunner(epoch, bound, sockets, reactor, connections)
         try:
             runner.listen()
         except GateError:

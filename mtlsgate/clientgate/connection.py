@@ -19,9 +19,9 @@ from zope.interface import implementer
 
 from mtlsgate.admission import Rejection
 from mtlsgate.clientgate.gate import ClientGate
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.events import Admission, Destination
-from mtlsgate.gate.registry import Registry
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.text import printable
 from mtlsgate.tls.openssl_errors import TlsError
@@ -40,10 +40,10 @@ class LocalConnection(RelayEnd):
     """
     The program's end.
 
-    :ivar entry: its entry in the registry.
+    :ivar entry: its entry in `Connections`.
     :ivar _target: the target's end; None until it is verified.
     :ivar _dialling: the pending connection attempt, or None.
-    :ivar _is_rejected: whether the registry has been told that there is no connection.
+    :ivar _is_rejected: whether `Connections` has been told that there is no connection.
     """
 
     _target: TargetEnd | None = None
@@ -53,7 +53,7 @@ class LocalConnection(RelayEnd):
     def __init__(
         self,
         gate: ClientGate,
-        registry: Registry,
+        connections: Connections,
         entry: Entry,
         refuse_now: Callable[[Destination], Rejection | None],
         uid: int | None,
@@ -64,15 +64,15 @@ class LocalConnection(RelayEnd):
         :param uid: the user whose program it is; None if the system does not say.
         :param pid: the program's process, likewise.
         """
-        super().__init__(Relay(registry.clock, RelayLimits(), lambda _: None))
+        super().__init__(Relay(connections.clock, RelayLimits(), lambda _: None))
         self.entry = entry
         self._gate = gate
-        self._registry = registry
+        self._connections = connections
         self._refuse_now = refuse_now
         self._uid = uid
         self._pid = pid
 
-    # For the registry.
+    # For `Connections`.
 
     @property
     def traffic(self) -> tuple[int, int]:
@@ -113,19 +113,19 @@ class LocalConnection(RelayEnd):
             raise
 
     def _admit(self, target: TargetEnd) -> None:
-        transport, registry = target.transport, self._registry
+        transport, connections = target.transport, self._connections
         assert isinstance(transport, TargetTransport)
         destination = Destination(
             target=target.name, path=transport.server_path, uid=self._uid, pid=self._pid
         )
-        rejection = self._refuse_now(destination) or registry.admit(
+        rejection = self._refuse_now(destination) or connections.admit(
             self.entry,
             Admission(
                 peer=None,
                 identity=None,
                 pin=None,
                 negotiated=transport.negotiated,
-                since=registry.clock.seconds(),
+                since=connections.clock.seconds(),
                 destination=destination,
             ),
         )
@@ -152,14 +152,14 @@ class LocalConnection(RelayEnd):
 
     def _reject(self, rejection: Rejection) -> None:
         self._is_rejected = True
-        self._registry.reject(self.entry, rejection)
+        self._connections.reject(self.entry, rejection)
         self.reset()
 
     # The end.
 
     def target_refused(self, detail: str) -> None:
         """The target refused the verified connection before it sent a byte."""
-        self._registry.close(self.entry, Cause.REFUSED_BY_TARGET, detail)
+        self._connections.close(self.entry, Cause.REFUSED_BY_TARGET, detail)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Give up the target's connection, too."""
@@ -168,13 +168,13 @@ class LocalConnection(RelayEnd):
             self._dialling.cancel()
 
     def over(self, reason: Failure) -> None:
-        """Tell the registry that the program's connection is over."""
+        """Tell `Connections` that the program's connection is over."""
         entry, target = self.entry, self._target
         if target is None and not self._is_rejected:
             text = "the program went away before its target was connected"
-            self._registry.reject(entry, Rejection(Reason.PEER_GONE, text))
+            self._connections.reject(entry, Rejection(Reason.PEER_GONE, text))
         by_target = target is not None and target.is_first
-        self._registry.end(entry, reason, *self.traffic, by_application=by_target)
+        self._connections.end(entry, reason, *self.traffic, by_application=by_target)
 
 
 class TargetEnd(RelayEnd):

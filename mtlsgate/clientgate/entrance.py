@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 from mtlsgate.admission import Rejection
 from mtlsgate.clientgate.connection import LocalConnection
 from mtlsgate.clientgate.gate import ClientGate
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.events import Destination
-from mtlsgate.gate.registry import Registry
 from mtlsgate.tls.plain import PlainTransport
 from mtlsgate.tls.stream import StreamReactor, reset_socket
 
@@ -41,15 +41,15 @@ class ClientEntrance:
     """
 
     def __init__(
-        self, key: str, gate: ClientGate, registry: Registry, judging: Judging | None = None
+        self, key: str, gate: ClientGate, connections: Connections, judging: Judging | None = None
     ) -> None:
         """
-        :param registry: keeps the connections.
+        :param connections: of the service.
         :param judging: judges by the epoch in force; None if that never changes.
         """
         self.key = key
         self._gate = gate
-        self._registry = registry
+        self._connections = connections
         self._judging = judging
 
     def start(self) -> None:
@@ -69,15 +69,15 @@ class ClientEntrance:
         :param sock: the program's connection; it belongs to the result from now on.
         :returns: the connection; None if a limit keeps it out.
         """
-        gate, registry = self._gate, self._registry
+        gate, connections = self._gate, self._connections
         transport = PlainTransport(sock, reactor, peer, host)
-        entry = registry.arrive(self.key, gate.name, gate.terms, peer)
+        entry = connections.arrive(self.key, gate.name, gate.terms, peer)
         if entry is None:
             reset_socket(sock)
             return None
         pid, uid = _who(sock)
-        connection = LocalConnection(gate, registry, entry, self._refuse_now, uid, pid)
-        registry.attach(entry, connection)
+        connection = LocalConnection(gate, connections, entry, self._refuse_now, uid, pid)
+        connections.attach(entry, connection)
         try:
             transport.begin(connection, connection.over)
         except Exception:  # noqa: BLE001 -- it costs this connection, which is counted already

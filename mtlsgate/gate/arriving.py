@@ -15,9 +15,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mtlsgate.admission import Rejection
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.judging import Judging
-from mtlsgate.gate.registry import Registry
 from mtlsgate.gate.server import Serving
 from mtlsgate.gate.stages import LATE, TRANSITIONS, Stage
 from mtlsgate.gate.terms import Terms
@@ -55,7 +55,7 @@ class Servers(Protocol):
 
     key: str
     name: str
-    registry: Registry
+    connections: Connections
     judging: Judging | None
     proxies: Proxies | None
     negotiate: Callable[[], Negotiation] | None
@@ -75,7 +75,7 @@ class ArrivingConnection(TlsTransport):
     The first stages of a connection.
 
     :ivar stage: its current stage.
-    :ivar entry: its entry in the registry.
+    :ivar entry: its entry in `Connections`.
     :ivar _serving: the server; None until it is known.
     :ivar _reader: reads what comes before TLS.
     :ivar _negotiation: the exchange in which the client asks for TLS, while it lasts.
@@ -104,12 +104,12 @@ class ArrivingConnection(TlsTransport):
     ) -> None:
         """
         :param servers: the servers to choose from.
-        :param entry: the connection's entry in the registry.
+        :param entry: the connection's entry in `Connections`.
         """
         super().__init__(sock, reactor, peer, host)
         self.entry = entry
         self._servers = servers
-        self._registry = servers.registry
+        self._connections = servers.connections
 
     def _enter(self, stage: Stage) -> None:
         if stage not in TRANSITIONS[self.stage]:
@@ -130,7 +130,7 @@ class ArrivingConnection(TlsTransport):
     # ACCEPTED
 
     def begin(self) -> None:
-        """Start reading.  Called once, after the registry knows the connection."""
+        """Start reading.  Called once, after `Connections` knows the connection."""
         try:
             self._begin()
         except Exception:  # noqa: BLE001 -- it costs this connection, which is counted already
@@ -193,7 +193,7 @@ class ArrivingConnection(TlsTransport):
 
     def _move(self, server: str, terms: Terms, client: IAddress | None = None) -> bool:
         """:returns: whether the limits there let the connection stay."""
-        if self._registry.move(self.entry, server, terms, client):
+        if self._connections.move(self.entry, server, terms, client):
             return True
         self._refused()
         return False
@@ -276,7 +276,7 @@ class ArrivingConnection(TlsTransport):
         return True
 
     def _refused(self) -> None:
-        """A limit keeps the connection out; the registry has already reported that."""
+        """A limit keeps the connection out; `Connections` has already reported that."""
         self._stop_timing()
         self._enter(Stage.CLOSING)
         if self._servers.proxies is None:
@@ -302,7 +302,7 @@ class ArrivingConnection(TlsTransport):
     def _limit_time(self, seconds: float) -> None:
         """:param seconds: from the connection's arrival to its verdict."""
         self._stop_timing()
-        clock = self._registry.clock
+        clock = self._connections.clock
         waited = clock.seconds() - self.entry.arrival.began
         self._timer = clock.callLater(max(0, seconds - waited), self._timed_out, seconds)
 
@@ -335,7 +335,7 @@ class ArrivingConnection(TlsTransport):
             server_name = engine.server_name
         elif server_name is not None:
             server_name = printable(server_name)
-        self._registry.reject(
+        self._connections.reject(
             self.entry,
             rejection,
             leaf=None if engine is None else engine.presented_leaf(),

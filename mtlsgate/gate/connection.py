@@ -161,8 +161,8 @@ class Connection(ArrivingConnection):
         if isinstance(found, Rejection):
             return found
         if (found.server, found.terms) != (self.entry.server, self.entry.terms):
-            self._registry.hold(self.entry, found.server, found.terms)
-        return self._registry.refuse_admission(self.entry, found.identity) or found
+            self._connections.hold(self.entry, found.server, found.terms)
+        return self._connections.refuse_admission(self.entry, found.identity) or found
 
     # AUTHORIZER
 
@@ -171,7 +171,7 @@ class Connection(ArrivingConnection):
         if client.peer is None or client.authorizer is None:
             self._let_in(client)
             return
-        answer = client.authorizer.objection(client.peer, self._registry.clock)
+        answer = client.authorizer.objection(client.peer, self._connections.clock)
         if isinstance(answer, Deferred):
             self._wait_for(answer, client)
         else:
@@ -211,15 +211,15 @@ class Connection(ArrivingConnection):
     # APPLICATION
 
     def _let_in(self, client: Candidate) -> None:
-        pin, identity, registry = client.pin, client.identity, self._registry
-        rejection = registry.admit(
+        pin, identity, connections = client.pin, client.identity, self._connections
+        rejection = connections.admit(
             self.entry,
             Admission(
                 peer=client.peer,
                 identity=identity,
                 pin=pin,
                 negotiated=client.negotiated,
-                since=registry.clock.seconds(),
+                since=connections.clock.seconds(),
                 is_first_use=pin is not None and self._server.pins_used.note(pin, identity),
             ),
         )
@@ -269,7 +269,7 @@ class Connection(ArrivingConnection):
 
     def _limit_closing(self) -> None:
         self._stop_timing()
-        clock = self._registry.clock
+        clock = self._connections.clock
         self._timer = clock.callLater(self._servers.handshake_timeout, super().abortConnection)
 
     def loseConnection(self) -> None:
@@ -296,7 +296,7 @@ class Connection(ArrivingConnection):
     # OVER
 
     def connectionLost(self, reason: Failure) -> None:
-        """Tell the registry last, after the application."""
+        """Tell `Connections` last, after the application."""
         if self.disconnected:
             return
         traffic = self.traffic
@@ -309,7 +309,7 @@ class Connection(ArrivingConnection):
         self._enter(Stage.OVER)
         super().connectionLost(reason)
         if not self.entry.ended:
-            self._registry.end(self.entry, reason, *traffic, by_application=self._is_left)
+            self._connections.end(self.entry, reason, *traffic, by_application=self._is_left)
         if self._serving is None:
             self._servers.finished()
         else:

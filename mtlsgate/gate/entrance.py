@@ -18,9 +18,9 @@ from twisted.logger import Logger
 
 from mtlsgate.certificates.server_names import first_by_name
 from mtlsgate.gate.connection import Connection
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.judging import Judging
 from mtlsgate.gate.limits import Limits
-from mtlsgate.gate.registry import Registry
 from mtlsgate.gate.server import GateServer, Serving
 from mtlsgate.gate.terms import Terms
 from mtlsgate.starttls import Negotiation
@@ -43,7 +43,7 @@ class Entrance:
 
     :ivar key: the listener's key: the address as written in the configuration.
     :ivar name: its name in logs while the server is not known.
-    :ivar registry: keeps the connections.
+    :ivar connections: of the service.
     :ivar judging: judges by the configuration in force; None if that never changes.
     :ivar proxies: the proxies that may send a PROXY header; None if no header is
         read.
@@ -65,7 +65,7 @@ class Entrance:
         key: str,
         name: str,
         servers: Sequence[tuple[Sequence[str], GateServer]],
-        registry: Registry,
+        connections: Connections,
         *,
         otherwise: GateServer | None = None,
         judging: Judging | None = None,
@@ -80,7 +80,7 @@ class Entrance:
         """
         self.key = key
         self.name = name
-        self.registry = registry
+        self.connections = connections
         self.judging = judging
         self.proxies = proxies
         self.negotiate = negotiate
@@ -107,9 +107,9 @@ class Entrance:
         self._staying: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, server: GateServer, registry: Registry, key: str = "") -> Entrance:
+    def of(cls, server: GateServer, connections: Connections, key: str = "") -> Entrance:
         """:returns: an entrance with one server for all names."""
-        return cls(key, server.name, [((), server)], registry, otherwise=server)
+        return cls(key, server.name, [((), server)], connections, otherwise=server)
 
     @property
     def first(self) -> tuple[str, Terms]:
@@ -178,12 +178,12 @@ class Entrance:
         :returns: the connection; None if a limit keeps it out.
         """
         name, terms = self.first
-        entry = self.registry.arrive(self.key, name, terms, peer)
+        entry = self.connections.arrive(self.key, name, terms, peer)
         if entry is None:
             sock.close()
             return None
         connection = Connection(sock, reactor, peer, host, self, entry)
-        self.registry.attach(entry, connection)
+        self.connections.attach(entry, connection)
         connection.begin()
         return connection
 

@@ -1,5 +1,5 @@
 """
-A connection's entry in the registry.
+A connection's entry in `Connections`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mtlsgate.gate.terms import Terms
 
 
 class Endable(Protocol):
-    """The part of a connection that the registry uses."""
+    """The part of a connection that `Connections` uses."""
 
     @property
     def traffic(self) -> tuple[int, int]:
@@ -27,7 +27,7 @@ class Endable(Protocol):
 @attrs.define(eq=False)
 class Entry:
     """
-    What the registry knows about one connection.  Only the registry changes it;
+    What `Connections` knows about one connection.  Only it changes it;
     others read it as a `LiveConnection`.
 
     :ivar arrival: where and when it came.

@@ -2,7 +2,7 @@
 Facts and events about connections, as values.
 
 `Arrival` says where and when a connection came, `Negotiated` what TLS agreed on,
-`Admission` why the client was admitted.  `mtlsgate.gate.registry` keeps track of
+`Admission` why the client was admitted.  `mtlsgate.gate.connections` keeps track of
 connections and passes these frozen values to observers.
 """
 

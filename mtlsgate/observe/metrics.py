@@ -95,7 +95,7 @@ class Metrics(Collector):
     """
     Tells the metrics.
 
-    :ivar registry: of the service; an application may register metrics of its own.
+    :ivar registry: Prometheus' own, of the service; an application may register metrics of its own.
     """
 
     def __init__(self, counts: Counts, state: Callable[[], ServiceState]) -> None:

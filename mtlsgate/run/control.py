@@ -15,9 +15,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.events import OperatorAction
-from mtlsgate.gate.registry import Registry
 from mtlsgate.interfaces import IGate
 from mtlsgate.observe.connection_status import NO_CONNECTIONS, ConnectionSelection
 from mtlsgate.observe.explanation import Explanation, explaining
@@ -57,8 +57,8 @@ class Control:
         return self.taker.service
 
     @property
-    def _registry(self) -> Registry:
-        return self._gate.runner.registry
+    def _connections(self) -> Connections:
+        return self._gate.runner.connections
 
     @property
     def not_ready(self) -> str | None:
@@ -83,7 +83,7 @@ class Control:
 
     def periods(self) -> Deferred[tuple[PeriodStatus, ...]]:
         """:returns: when certificates, pins and lists begin and end to count."""
-        epoch, now = self._gate.runner.epoch, self._registry.now()
+        epoch, now = self._gate.runner.epoch, self._connections.now()
         return self._in_thread(lambda: period_statuses(epoch, now))
 
     def explain(
@@ -95,8 +95,8 @@ class Control:
             for one in self._gate.runner.epoch.servers
             if server in (None, one.gate.name) and one.gate.context.judge is not None
         ]
-        moment = self._registry.now() if at is None else at
-        clock = self._registry.clock
+        moment = self._connections.now() if at is None else at
+        clock = self._connections.clock
         return in_turns(clock, [explaining(one, chain, moment) for one in found])
 
     def rejected_leaf(self, id: int) -> tuple[str, Certificate] | None:
@@ -125,7 +125,7 @@ class Control:
 
         :returns: whether it existed.
         """
-        connection = self._registry.get(number)
+        connection = self._connections.get(number)
         if connection is None:
             return False
         self._told("close", who, f"connection {number}")
@@ -148,7 +148,7 @@ class Control:
 
         :returns: how many connections there were.
         """
-        connections = [one for one in self._registry if one.admission is not None]
+        connections = [one for one in self._connections if one.admission is not None]
         # A certificate whose signature is coded in another way is the same client's.
         identities = {
             one.identity for one in connections if (peer := _peer(one)) and peer.sha256 == sha256
@@ -160,10 +160,10 @@ class Control:
 
     def _close(self, connection: Entry, who: str) -> None:
         detail = f"asked for by {loggable(who)}"
-        self._registry.close(connection, Cause.CLOSED_BY_OPERATOR, detail)
+        self._connections.close(connection, Cause.CLOSED_BY_OPERATOR, detail)
 
     def _told(self, action: str, who: str, subject: str | None = None) -> None:
-        now = self._registry.now()
+        now = self._connections.now()
         action_told = OperatorAction(at=now, action=action, who=loggable(who), subject=subject)
         self._gate.observers.audit.told(action_told)
         self._gate.observers.changes.happened()

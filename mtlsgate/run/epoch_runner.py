@@ -17,9 +17,9 @@ from twisted.logger import Logger
 
 from mtlsgate.clientgate.entrance import ClientEntrance
 from mtlsgate.errors import GateError
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entrance import Entrance
 from mtlsgate.gate.listener import MANY, Acceptor, BoundSocket, Listener
-from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.overview import describe, describe_client
 from mtlsgate.peer import address_text
@@ -50,7 +50,7 @@ class EpochRunner:
     :ivar epoch: the epoch in force.
     :ivar number: that epoch's number; the first is 1.
     :ivar since: when it took over, in the clock's seconds.
-    :ivar registry: the registry of all connections.
+    :ivar connections: of the service.
     :ivar listeners: all listeners, by their keys.
     :ivar is_draining: whether it accepts no more connections because it is ending.
     """
@@ -61,7 +61,7 @@ class EpochRunner:
         bound: Mapping[str, BoundSocket],
         sockets: Sockets,
         reactor: IReactorTime,
-        registry: Registry,
+        connections: Connections,
         followers: Iterable[EpochFollower] = (),
         *,
         number: int = 1,
@@ -72,7 +72,7 @@ class EpochRunner:
         :param bound: the sockets that `bind` made for the first epoch.
         :param sockets: makes the sockets of later epochs.
         :param reactor: watches sockets, and keeps the time.
-        :param registry: keeps the connections.
+        :param connections: of the service.
         :param followers: other parts that change with the epoch.
         :param number: the first epoch's.
         :param tells: whether it logs what an epoch has and where it listens.
@@ -83,7 +83,7 @@ class EpochRunner:
         self.number = number
         self._tells = tells
         self.since = reactor.seconds()
-        self.registry = registry
+        self.connections = connections
         self.is_draining = False
         self._bound = dict(bound)
         self._sockets = sockets
@@ -144,7 +144,7 @@ class EpochRunner:
 
     def _new_entrances(self, handover: Handover) -> dict[str, AnyEntrance]:
         return {
-            key: entrance_at(place, self.registry, self._in_force)
+            key: entrance_at(place, self.connections, self._in_force)
             for key, place in handover.places.items()
         }
 
@@ -206,14 +206,14 @@ class EpochRunner:
         return tuple(one.getHost() for one in self.listeners.values())
 
     def _sweep(self) -> None:
-        for look in (self.registry.sweep, self._descriptors.look, self._trim):
+        for look in (self.connections.sweep, self._descriptors.look, self._trim):
             try:
                 look()
             except Exception:  # noqa: BLE001 -- or else nobody would look ever again
                 _log.failure("looking after connections failed")
 
     def _trim(self) -> None:
-        self._memory.look(len(self.registry))
+        self._memory.look(len(self.connections))
 
     # Taking over.
 
@@ -315,7 +315,7 @@ class EpochRunner:
     def _settle(self, handover: Handover) -> None:
         """Judge connected clients again."""
         # If another epoch takes over meanwhile, its task replaces this one.
-        settled = self.registry.slices.run(handover.settle(self.registry))
+        settled = self.connections.slices.run(handover.settle(self.connections))
         # By then the old epoch's memory is free.
         settled.addCallback(lambda _: give_back())
 
@@ -357,13 +357,13 @@ class EpochRunner:
             self._drain_timer = self._reactor.callLater(timeout, self.close_all)
         self.stop_accepting()
         self._say_draining()
-        return self.registry.gone().addCallback(self._drained)
+        return self.connections.gone().addCallback(self._drained)
 
     def _say_draining(self) -> None:
-        if len(self.registry):
+        if len(self.connections):
             _log.info(
                 "accepting no more; {count} connections have {timeout:g} s to end",
-                count=len(self.registry),
+                count=len(self.connections),
                 timeout=self.epoch.settings.drain_timeout,
             )
 
@@ -373,8 +373,8 @@ class EpochRunner:
 
     def close_all(self) -> None:
         """End all connections at once."""
-        for one in self.registry:
-            self.registry.close(one, Cause.DRAINED)
+        for one in self.connections:
+            self.connections.close(one, Cause.DRAINED)
 
 
 def _start(entrance: AnyEntrance) -> None:

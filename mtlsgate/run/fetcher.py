@@ -130,7 +130,7 @@ class Fetcher(RegularService):
             why_not,
             reactor,
             in_thread,
-            runner.registry.now,
+            runner.connections.now,
             random,
         )
 

@@ -16,10 +16,10 @@ from mtlsgate.certificates.server_names import NameTable, first_by_name
 from mtlsgate.clientgate.entrance import ClientEntrance
 from mtlsgate.clientgate.entrance import Judging as ClientJudging
 from mtlsgate.errors import GateError
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entrance import Entrance
 from mtlsgate.gate.judging import Judging as ServerJudging
 from mtlsgate.gate.listener import BoundSocket
-from mtlsgate.gate.registry import Registry
 from mtlsgate.load.addresses import Address, HostError, SocketAddress
 from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.epoch import Epoch, LoadedServer
@@ -226,21 +226,23 @@ class Judging(ServerJudging, ClientJudging, Protocol):
 
 
 def entrance_at(
-    place: AnyPlace, registry: Registry, judging: Judging | None = None
+    place: AnyPlace, connections: Connections, judging: Judging | None = None
 ) -> Entrance | ClientEntrance:
     """
-    :param registry: keeps the connections.
+    :param connections: of the service.
     :param judging: judges by the epoch in force; None if the epoch never changes.
     :returns: the entrance at a place while an epoch is in force.
     """
     if isinstance(place, ClientPlace):
-        return ClientEntrance(place.key, place.client.gate, registry, judging)
-    return entrance_of(place, registry, judging)
+        return ClientEntrance(place.key, place.client.gate, connections, judging)
+    return entrance_of(place, connections, judging)
 
 
-def entrance_of(place: Place, registry: Registry, judging: ServerJudging | None = None) -> Entrance:
+def entrance_of(
+    place: Place, connections: Connections, judging: ServerJudging | None = None
+) -> Entrance:
     """
-    :param registry: keeps the connections.
+    :param connections: of the service.
     :param judging: judges by the epoch in force; None if the epoch never changes.
     :returns: the entrance of the servers at a place.
     """
@@ -252,7 +254,7 @@ def entrance_of(place: Place, registry: Registry, judging: ServerJudging | None 
             ([name.value for name in server.model.server_names], server.gate)
             for server in place.servers
         ],
-        registry,
+        connections,
         otherwise=None if otherwise is None else otherwise.gate,
         judging=judging,
         proxies=first.proxies,

@@ -15,10 +15,10 @@ from twisted.logger import Logger
 
 from mtlsgate.admission import Admitted, Rejection
 from mtlsgate.clientgate.gate import ClientGate
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.events import Admission, Destination
 from mtlsgate.gate.judging import Held
-from mtlsgate.gate.registry import Registry
 from mtlsgate.gate.server import GateServer
 from mtlsgate.gate.terms import Terms
 from mtlsgate.load.epoch import LoadedServer
@@ -77,7 +77,7 @@ class Handover:
         server = self.server_for(listener, server_name)
         return server if isinstance(server, Rejection) else _Verdicts().held(server.gate, peer)
 
-    def settle(self, registry: Registry) -> Iterator[None]:
+    def settle(self, connections: Connections) -> Iterator[None]:
         """
         Judge every admitted client again, one a step, and close those that are no
         longer admitted.  First come clients that can be rejected without verifying a
@@ -85,13 +85,13 @@ class Handover:
         rules no longer admit, unless another path helps; then the rest.
         """
         verdicts, doubtful, others = _Verdicts(), list[Entry](), list[Entry]()
-        for entry in registry:
-            if not _settled(self._settle_at_once, entry, registry, verdicts):
-                is_doubtful = self._is_doubtful(entry, verdicts, registry.now())
+        for entry in connections:
+            if not _settled(self._settle_at_once, entry, connections, verdicts):
+                is_doubtful = self._is_doubtful(entry, verdicts, connections.now())
                 (doubtful if is_doubtful else others).append(entry)
             yield
         for entry in (*doubtful, *others):
-            _settled(self._settle, entry, registry, verdicts)
+            _settled(self._settle, entry, connections, verdicts)
             yield
 
     def _is_doubtful(self, entry: Entry, verdicts: _Verdicts, now: datetime) -> bool:
@@ -104,41 +104,41 @@ class Handover:
         return verdicts.is_doubtful(server.gate, entry.admission.peer, now)
 
     def _settle_at_once(
-        self, entry: Entry, admission: Admission, registry: Registry, verdicts: _Verdicts
+        self, entry: Entry, admission: Admission, connections: Connections, verdicts: _Verdicts
     ) -> bool:
         """:returns: whether a client is settled, without verifying a path."""
         if admission.destination is not None:
-            self._settle_destination(entry, admission.destination, registry)
+            self._settle_destination(entry, admission.destination, connections)
             return True
         server = self._server_of(entry, admission)
         if isinstance(server, Rejection):
-            _revoke(entry, server, entry.terms, registry)
+            _revoke(entry, server, entry.terms, connections)
             return True
         if not server.gate.terms.judged_on_reload:
             return False
         rejection = verdicts.at_once(server.gate, admission.peer)
         if rejection is not None:
-            _revoke(entry, rejection, server.gate.terms, registry)
+            _revoke(entry, rejection, server.gate.terms, connections)
         return rejection is not None
 
     def _settle_destination(
-        self, entry: Entry, destination: Destination, registry: Registry
+        self, entry: Entry, destination: Destination, connections: Connections
     ) -> None:
         gate = self.client_gate_for(entry.arrival.listener)
         if isinstance(gate, Rejection):
-            _revoke(entry, gate, entry.terms, registry)
+            _revoke(entry, gate, entry.terms, connections)
             return
         # What is already marked for closing stays marked.
         keeps = not gate.terms.judged_on_reload and entry.reprieve is None
         rejection = None if keeps else gate.refuse(destination)
         if rejection is None:
             held = Held(server=gate.name, terms=gate.terms, peer=None, pin=None)
-            registry.adopt(entry, held)
+            connections.adopt(entry, held)
         elif gate.terms.judged_on_reload:
-            _revoke(entry, rejection, gate.terms, registry)
+            _revoke(entry, rejection, gate.terms, connections)
 
     def _settle(
-        self, entry: Entry, admission: Admission, registry: Registry, verdicts: _Verdicts
+        self, entry: Entry, admission: Admission, connections: Connections, verdicts: _Verdicts
     ) -> bool:
         server = self._server_of(entry, admission)
         assert not isinstance(server, Rejection)
@@ -146,23 +146,25 @@ class Handover:
         if not gate.terms.judged_on_reload:
             if entry.reprieve is None or self._why_dropped(entry, admission, verdicts) is None:
                 peer, pin = admission.peer, admission.pin
-                registry.adopt(entry, Held(server=gate.name, terms=gate.terms, peer=peer, pin=pin))
+                connections.adopt(
+                    entry, Held(server=gate.name, terms=gate.terms, peer=peer, pin=pin)
+                )
             # Otherwise it is already marked for closing, and stays marked.
             return True
         found = verdicts.held(gate, admission.peer)
         if isinstance(found, Held):
-            registry.adopt(entry, found)
+            connections.adopt(entry, found)
         else:
-            _revoke(entry, found, gate.terms, registry)
+            _revoke(entry, found, gate.terms, connections)
         return True
 
     def _server_of(self, entry: Entry, admission: Admission) -> LoadedServer | Rejection:
         return self.server_for(entry.arrival.listener, admission.negotiated.server_name)
 
-    def dropped(self, registry: Registry) -> Iterator[tuple[Entry, Rejection | None]]:
+    def dropped(self, connections: Connections) -> Iterator[tuple[Entry, Rejection | None]]:
         """:returns: each client, and why it would be dropped if the epoch took over, or None."""
         verdicts = _Verdicts()
-        for entry in registry:
+        for entry in connections:
             if entry.admission is None or entry.ended:
                 continue
             if entry.admission.destination is not None:
@@ -291,9 +293,9 @@ _NO_CERTIFICATE = Rejection(
 
 
 def _settled(
-    settle: Callable[[Entry, Admission, Registry, _Verdicts], bool],
+    settle: Callable[[Entry, Admission, Connections, _Verdicts], bool],
     entry: Entry,
-    registry: Registry,
+    connections: Connections,
     verdicts: _Verdicts,
 ) -> bool:
     """:returns: whether a client is settled."""
@@ -301,14 +303,14 @@ def _settled(
         # A client that is not yet admitted is judged at its admission.
         return True
     try:
-        return settle(entry, entry.admission, registry, verdicts)
+        return settle(entry, entry.admission, connections, verdicts)
     except Exception:  # noqa: BLE001 -- whatever it is, nobody stays for it
         _log.failure("{server}: judging a client again failed", server=entry.server)
         detail = f"{Reason.INTERNAL_ERROR}: judging it again failed"
-        registry.close(entry, Cause.NO_LONGER_ADMITTED, detail)
+        connections.close(entry, Cause.NO_LONGER_ADMITTED, detail)
         return True
 
 
-def _revoke(entry: Entry, rejection: Rejection, terms: Terms, registry: Registry) -> None:
+def _revoke(entry: Entry, rejection: Rejection, terms: Terms, connections: Connections) -> None:
     detail = f"{rejection.reason}: {rejection.detail}"
-    registry.revoke(entry, terms.revoke_grace, Cause.NO_LONGER_ADMITTED, detail)
+    connections.revoke(entry, terms.revoke_grace, Cause.NO_LONGER_ADMITTED, detail)

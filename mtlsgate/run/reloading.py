@@ -102,10 +102,10 @@ class Reloader:
     def _attempt(
         self, go_on: Callable[[_Loaded], Reload | Deferred[Reload]], *, is_trial: bool
     ) -> Deferred[Reload]:
-        began = self._runner.registry.clock.seconds()
+        began = self._runner.connections.clock.seconds()
 
         def tell(report: Reload) -> Reload:
-            seconds = self._runner.registry.clock.seconds() - began
+            seconds = self._runner.connections.clock.seconds() - began
             return self._tell(evolve(report, seconds=seconds, is_trial=is_trial))
 
         loading: Deferred[_Loaded] = self._in_thread(lambda: self._loaded(is_trial))
@@ -136,7 +136,7 @@ class Reloader:
     def _take_over(self, loaded: _Loaded) -> Reload:
         runner = self._runner
         runner.take_over(loaded.epoch)
-        return Reload(at=runner.registry.now(), number=runner.number, changes=loaded.changes)
+        return Reload(at=runner.connections.now(), number=runner.number, changes=loaded.changes)
 
     def _failed(self, failure: Failure) -> Reload:
         if not failure.check(GateError):
@@ -144,14 +144,14 @@ class Reloader:
         lines = str(failure.value) if failure.check(GateError) else repr(failure.value)
         problems = tuple(map(printable, lines.split("\n")))
         runner = self._runner
-        return Reload(at=runner.registry.now(), number=runner.number, problems=problems)
+        return Reload(at=runner.connections.now(), number=runner.number, problems=problems)
 
     def _trial(self, loaded: _Loaded) -> Deferred[Reload]:
         runner = self._runner
 
         def told(dropped: tuple[str, ...]) -> Reload:
             return Reload(
-                at=runner.registry.now(),
+                at=runner.connections.now(),
                 number=runner.number,
                 changes=loaded.changes,
                 dropped=dropped,
@@ -161,7 +161,7 @@ class Reloader:
 
     def _tell(self, report: Reload) -> Reload:
         self._reloads.ended(report)
-        self._runner.registry.tell_reloaded(report)
+        self._runner.connections.tell_reloaded(report)
         return report
 
 
@@ -197,7 +197,7 @@ def dropped_by(runner: EpochRunner, epoch: Epoch) -> Deferred[tuple[str, ...]]:
     dropped: list[str] = []
 
     def look() -> Iterator[None]:
-        for one, why in runner.handover(epoch).dropped(runner.registry):
+        for one, why in runner.handover(epoch).dropped(runner.connections):
             if why is not None:
                 dropped.append(_dropped(one, why))
             yield

@@ -22,8 +22,8 @@ from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
 from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
 from mtlsgate.errors import GateError
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entrance import Entrance
-from mtlsgate.gate.registry import Registry
 from mtlsgate.gate.server import GateServer
 from mtlsgate.gate.terms import Terms
 from mtlsgate.load.epoch import Epoch
@@ -113,7 +113,7 @@ def _gets_in(server: GateServer, intruder: Intruder) -> bool:
     application, clock = _Nobody(), Clock()
     # Without limits and observers: the test leaves no trace.
     alone = evolve(server, application=application, terms=Terms(), authorizer=None)
-    entrance = Entrance.of(alone, Registry(clock))
+    entrance = Entrance.of(alone, Connections(clock))
     client = Client(entrance, intruder.credential, clock=clock, chain=intruder.chain)
     client.send(b"self-test")
     client.reset()

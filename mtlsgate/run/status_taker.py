@@ -13,9 +13,9 @@ import attrs
 from attrs import field, frozen
 
 from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
-from mtlsgate.gate.registry import Registry
 from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.load.expiry import Expiry, Kind
@@ -84,20 +84,20 @@ class StatusTaker:
         return self.service.runner
 
     @property
-    def _registry(self) -> Registry:
-        return self.service.runner.registry
+    def _connections(self) -> Connections:
+        return self.service.runner.connections
 
     def state(self) -> ServiceState:
         """:returns: what the metrics need to know of the service now."""
         runner, audit = self._runner, self.service.observers.audit
-        now = self._registry.now()
+        now = self._connections.now()
         return ServiceState(
             names=configured_names(runner.epoch),
-            arrivals=self._registry.arrivals,
-            tallies=self._registry.tallies,
-            connections=self._registry,
+            arrivals=self._connections.arrivals,
+            tallies=self._connections.tallies,
+            connections=self._connections,
             epoch=runner.number,
-            epoch_age=self._registry.clock.seconds() - runner.since,
+            epoch_age=self._connections.clock.seconds() - runner.since,
             last_reload=self.service.reloader.last,
             expiring=tuple(
                 Expiring(kind=one.kind.value, server=one.server, rule=one.rule, at=at)
@@ -122,7 +122,7 @@ class StatusTaker:
         :param selection: which connections to list.
         :returns: the state of the gate now.
         """
-        now = self._registry.now()
+        now = self._connections.now()
         connections, after = self._selected(selection)
         return Status(
             at=now,
@@ -137,10 +137,10 @@ class StatusTaker:
     ) -> tuple[tuple[ConnectionStatus, ...], int | None]:
         if not selection.limit:
             return (), None
-        clock = self._registry.clock.seconds()
+        clock = self._connections.clock.seconds()
         found = (
             one
-            for one in self._registry
+            for one in self._connections
             if one.arrival.number > selection.after and selection.server in (None, one.server)
         )
         chosen = list(islice(found, selection.limit))
@@ -153,12 +153,12 @@ class StatusTaker:
     def _status(self, now: datetime) -> ServiceStatus:
         runner, process = self._runner, self.process
         recent = self.service.observers.recent
-        clock = self._registry.clock.seconds()
+        clock = self._connections.clock.seconds()
         last = self.service.reloader.last
         why = self.service.not_ready
         addresses = runner.addresses()
         expiries = {(one.kind, one.server, one.rule): one for one in runner.epoch.expiries}
-        tallies = self._registry.tallies.values()
+        tallies = self._connections.tallies.values()
         return ServiceStatus(
             version=process.version,
             # Not earlier: a daemon changes its number.
@@ -194,7 +194,7 @@ class StatusTaker:
         expiries: Mapping[tuple[Kind, str, str | None], Expiry],
     ) -> ServerStatus:
         model, gate, policy = server.model, server.gate, server.gate.context.policy
-        tally = self._registry.tallies.get(gate.name, Tally())
+        tally = self._connections.tallies.get(gate.name, Tally())
         limits = attrs.asdict(gate.terms.limits)
         return ServerStatus(
             name=printable(gate.name),
@@ -227,7 +227,7 @@ class StatusTaker:
         )
 
     def _targets(self, backends: Backends | None, now: datetime) -> tuple[TargetStatus, ...]:
-        clock = self._registry.clock.seconds()
+        clock = self._connections.clock.seconds()
         members = () if backends is None else backends.rotation.members
         return tuple(_target(one, now, clock) for one in members)
 
@@ -239,7 +239,7 @@ class StatusTaker:
         expiries: Mapping[tuple[Kind, str, str | None], Expiry],
     ) -> ClientGateStatus:
         gate = client.gate
-        tally = self._registry.tallies.get(gate.name, Tally())
+        tally = self._connections.tallies.get(gate.name, Tally())
         tls, limits = gate.tls, gate.terms.limits
         own = () if tls.credential is None else tls.credential.chain[:1]
         return ClientGateStatus(

@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 
 from mtlsgate.api.gate import Gate
 from mtlsgate.clock import utc_now
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entrance import Entrance
-from mtlsgate.gate.registry import Registry
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.load.epoch import load
 from mtlsgate.observe.human_log import HumanLog
@@ -56,7 +56,7 @@ def gate(
     if len(found) != 1:
         names = ", ".join(one.gate.name for one in servers)
         raise ValueError(f"say which of these servers is meant: {names}")
-    entrance = Entrance.of(found[0].gate, Registry(clock, [HumanLog()]))
+    entrance = Entrance.of(found[0].gate, Connections(clock, [HumanLog()]))
     entrance.start()
     return entrance
 

@@ -18,9 +18,9 @@ from twisted.internet.defer import Deferred
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.clock import utc_now
 from mtlsgate.errors import GateError
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.coroutines import later
 from mtlsgate.gate.listener import FEW
-from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.changes import Changes
@@ -92,7 +92,7 @@ class Worker:
             history=History(reactor.seconds, utc_now),
             changes=Changes(reactor),
         )
-        registry = Registry(
+        connections = Connections(
             reactor,
             self.observers.all,
             numbers=board.numbers(),
@@ -104,7 +104,7 @@ class Worker:
             {},
             self._sockets,
             reactor,
-            registry,
+            connections,
             [ObserversFollower(self.observers)],
             number=order.epoch,
             tells=order.tells,
@@ -132,7 +132,7 @@ class Worker:
         self._metrics = Metrics(self.observers.counts, self._taker.state)
         self._control = Control(self._taker, self._metrics, self._in_thread, self.end)
         self._staged: _Staged | None = None
-        deadlines = DeadlineWatch(lambda: runner.epoch, registry.now, reactor)
+        deadlines = DeadlineWatch(lambda: runner.epoch, connections.now, reactor)
         self._services: list[Service] = [fetcher, lag]
         if order.index == 0:
             # One is enough to warn.

@@ -290,7 +290,7 @@ def test_a_daemon_has_it_too(config: Path) -> None:
         f"--rundir={os.sep}", "mtlsgate", "--config", config,
     )  # fmt: skip
     assert status == 0, output
-    # Registry wait until it accepts.
+    # Connections wait until it accepts.
     facts = json.loads(ctl("status", "-c", config, "--json")[1])
     assert facts["pid"] == int(pidfile.read_text())
     assert ctl("reload", "-c", config)[0] == 0

@@ -198,7 +198,7 @@ def test_a_reload_takes_its_time(running: Running) -> None:
     assert not transport.disconnecting
     gone.connectionLost()
     facts = ReloadStatus(
-        at=running.service.runner.registry.now(), succeeded=True, is_trial=False, epoch=2,
+        at=running.service.runner.connections.now(), succeeded=True, is_trial=False, epoch=2,
         seconds=100.0, problems=(), changes=(), dropped=(),
     )  # fmt: skip
     for one in waiting:

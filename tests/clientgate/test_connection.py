@@ -35,7 +35,7 @@ def rejected(chain: Chain, program: Program, reason: Reason) -> RejectedConnecti
     program.read()
     assert program.is_over
     assert program.received == b""
-    assert len(chain.registry) == 0
+    assert len(chain.connections) == 0
     [event] = chain.told.events
     assert isinstance(event, RejectedConnection)
     assert event.rejection.reason is reason, event.rejection
@@ -71,7 +71,7 @@ def test_a_program_talks_to_a_verified_target(version: Version, log: Log) -> Non
     assert admitted.admission.negotiated.tls_version == f"TLSv{version}"
     assert isinstance(closed, ClosedConnection)
     assert (closed.received, closed.sent) == (6, 15)
-    assert len(gates.registry) == 0
+    assert len(gates.connections) == 0
     assert log.failures == []
 
 
@@ -219,8 +219,8 @@ def test_a_connection_that_is_closed_while_it_is_dialled() -> None:
     line.hangs = True
     gates = Chain(line, clock)
     program = gates.connect()
-    [entry] = gates.registry
-    gates.registry.close(entry, Cause.CLOSED_BY_OPERATOR)
+    [entry] = gates.connections
+    gates.connections.close(entry, Cause.CLOSED_BY_OPERATOR)
     rejected(gates, program, Reason.CLOSED_BY_GATE)
     assert line.cancelled == 1
 
@@ -287,10 +287,10 @@ def test_an_idle_connection_ends() -> None:
     for _ in range(4):
         clock.advance(6)
         program.send(b"x")
-        gates.registry.sweep()
+        gates.connections.sweep()
     for _ in range(8):
         clock.advance(2)
-        gates.registry.sweep()
+        gates.connections.sweep()
     program.read()
     assert program.is_over
     _, closed = gates.told.events
@@ -308,7 +308,7 @@ def test_one_that_cannot_be_recorded_gets_no_target(version: Version, log: Log) 
 
         rejected = closed = reloaded = lambda *_: None
 
-    gates.registry.observers = (Broken(), *gates.registry.observers)
+    gates.connections.observers = (Broken(), *gates.connections.observers)
     program = gates.connect()
     program.read()
     assert program.is_over

@@ -40,7 +40,7 @@ def handover(chain: Chain) -> Handover:
 
 def settle(before: Chain, after: Handover) -> None:
     """Let another epoch judge the connections."""
-    for _ in after.settle(before.registry):
+    for _ in after.settle(before.connections):
         pass
 
 
@@ -98,7 +98,7 @@ def test_what_would_be_made_now_stays(change: dict[str, object], chain: Chain) -
     settle(chain, another(chain, terms=terms, **change))
     program.send(b"still there")
     assert chain.server.received == b"still there"
-    [entry] = chain.registry
+    [entry] = chain.connections
     assert entry.terms == terms
 
 
@@ -128,12 +128,12 @@ def test_revoke_grace_gives_time(chain: Chain) -> None:
 def test_a_dry_run_names_what_would_end(chain: Chain) -> None:
     """And ends nothing."""
     program = chain.connect()
-    [(_, why)] = another(chain, name="other.example:1").dropped(chain.registry)
+    [(_, why)] = another(chain, name="other.example:1").dropped(chain.connections)
     assert why is not None
     assert why.reason is Reason.TARGET_REMOVED
-    [(_, why)] = another(chain).dropped(chain.registry)
+    [(_, why)] = another(chain).dropped(chain.connections)
     assert why is None
-    [(_, why)] = Handover([]).dropped(chain.registry)
+    [(_, why)] = Handover([]).dropped(chain.connections)
     assert why is not None
     program.send(b"still there")
     assert chain.server.received == b"still there"

@@ -113,7 +113,7 @@ def test_what_waits_is_bounded(log: Log, version: Version, answer: bool) -> None
     client = gate.connect(ALICE, version)
     for _ in range(50):
         client.send(b"x" * 16_000)
-    [entry] = gate.entrance.registry
+    [entry] = gate.entrance.connections
     assert sum(entry.traffic) <= 64 * 1024
     waiting.callback(answer)
     assert len(client.receive()) == (800_000 if answer else 0)
@@ -148,7 +148,7 @@ def test_a_client_that_goes_away_meanwhile(log: Log, version: Version) -> None:
         if not waiting.called:
             waiting.callback(True)
         assert gate.recorder.protocols == []
-        assert len(gate.entrance.registry) == 0
+        assert len(gate.entrance.connections) == 0
         assert gate.clock.getDelayedCalls() == []
 
 
@@ -194,7 +194,7 @@ def test_the_time_limit_needs_no_consent(
     assert gate.verdict() == FAILED
     assert log.only["detail"] == "ask did not answer within 5 s"
     gate.check_turned_away(client)
-    assert len(gate.entrance.registry) == 0
+    assert len(gate.entrance.connections) == 0
 
 
 @pytest.mark.parametrize(("ask", "failures"), STUBBORN)
@@ -212,7 +212,7 @@ def test_going_away_needs_no_consent(
     log.expect_failure(*failures)
     assert gate.verdict() == rejected(Reason.PEER_GONE, None)
     assert gate.recorder.protocols == []
-    assert len(gate.entrance.registry) == 0
+    assert len(gate.entrance.connections) == 0
     assert gate.clock.getDelayedCalls() == []
 
 
@@ -235,13 +235,13 @@ def test_an_answer_for_whom_the_gate_ends(log: Log, version: Version) -> None:
     gate = asking(log, lambda peer: waiting)
     client = gate.connect(ALICE, version)
     client.send(b"knock")
-    [entry] = gate.entrance.registry
-    gate.entrance.registry.close(entry, Cause.CLOSED_BY_OPERATOR)
+    [entry] = gate.entrance.connections
+    gate.entrance.connections.close(entry, Cause.CLOSED_BY_OPERATOR)
     waiting.callback(True)
     client.pump()
     assert gate.recorder.protocols == []
     assert gate.verdict() == rejected(Reason.CLOSED_BY_GATE, None)
-    assert len(gate.entrance.registry) == 0
+    assert len(gate.entrance.connections) == 0
 
 
 def test_nothing_is_kept_of_whom_the_application_declines(log: Log, version: Version) -> None:
@@ -256,7 +256,7 @@ def test_nothing_is_kept_of_whom_the_application_declines(log: Log, version: Ver
     client = gate.connect(ALICE, version, answer_close=False)
     for _ in range(20):
         client.send(b"x" * 16_000)
-    [entry] = gate.entrance.registry
+    [entry] = gate.entrance.connections
     assert isinstance(entry.connection, Connection)
     assert entry.connection._written == []
     gate.clock.advance(11)

@@ -1,5 +1,5 @@
 """
-Registry by way of a proxy: whose address they have, and who may say so.
+Connections by way of a proxy: whose address they have, and who may say so.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def behind_proxies(
         "",
         "door",
         [(names, gate.server)],
-        gate.entrance.registry,
+        gate.entrance.connections,
         otherwise=None if names else gate.server,
         proxies=TrustedProxies(tuple(map(read_network, networks))),
         reads_hello=shape != "one server",

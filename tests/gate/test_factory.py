@@ -374,7 +374,7 @@ def test_start_and_stop(log: Log) -> None:
     gate.entrance.stop()
     assert apps.calls == ["start", "stop"]
     # Two listeners, one application.
-    first, second = (Entrance.of(gate.server, gate.entrance.registry) for _ in range(2))
+    first, second = (Entrance.of(gate.server, gate.entrance.connections) for _ in range(2))
     first.start()
     second.start()
     first.stop()
@@ -513,11 +513,11 @@ def test_a_failure_while_admitting_lets_nobody_in(
     def fail(*_: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(gate.entrance.registry, "admit", fail)
+    monkeypatch.setattr(gate.entrance.connections, "admit", fail)
     client = gate.connect(ALICE, version)
     client.send(b"knock")
     log.expect_failure(RuntimeError)
     assert gate.verdict() == rejected(Reason.INTERNAL_ERROR, None)
     assert apps.built == []
     assert client.disconnected
-    assert len(gate.entrance.registry) == 0
+    assert len(gate.entrance.connections) == 0

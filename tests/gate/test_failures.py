@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from mtlsgate.certificates.certificate import view
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.events import (
     AdmittedConnection,
     ClosedConnection,
@@ -22,7 +23,6 @@ from mtlsgate.gate.events import (
     Reload,
 )
 from mtlsgate.gate.limits import Limits
-from mtlsgate.gate.registry import Registry
 from mtlsgate.gate.terms import Terms
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Cause, Reason
@@ -61,12 +61,12 @@ def test_an_application_that_fails_at_the_end(
     gate = MemoryGate((rule(ca=CA),), log, Factory.forProtocol(kind), terms=Terms())
     client = gate.connect(ALICE, version)
     client.handshake()
-    [entry] = gate.entrance.registry
-    gone = gate.entrance.registry.gone()
+    [entry] = gate.entrance.connections
+    gone = gate.entrance.connections.gone()
 
     def end() -> None:
         if how == "abort":
-            gate.entrance.registry.close(entry, Cause.DRAINED)
+            gate.entrance.connections.close(entry, Cause.DRAINED)
             client.pump()
         elif how == "close":
             client.send(b"last words")
@@ -78,7 +78,7 @@ def test_an_application_that_fails_at_the_end(
     if kind is FailsToEnd or how == "close":
         log.expect_failure(Oops)
     assert gone.called
-    assert gate.entrance.registry.tallies["door"].counts["admitted"] == 0
+    assert gate.entrance.connections.tallies["door"].counts["admitted"] == 0
 
 
 class Fails:
@@ -117,8 +117,8 @@ def watched(log: Log, *where: str) -> tuple[MemoryGate, Remembers]:
     """:returns: a door with an observer that fails, and one behind it."""
     remembers = Remembers()
     gate = MemoryGate((rule(ca=CA),), log)
-    registry = Registry(gate.clock, [Fails(*where), remembers])
-    return MemoryGate((rule(ca=CA),), log, clock=gate.clock, registry=registry), remembers
+    connections = Connections(gate.clock, [Fails(*where), remembers])
+    return MemoryGate((rule(ca=CA),), log, clock=gate.clock, connections=connections), remembers
 
 
 @pytest.mark.parametrize("where", ["rejected", "closed"])
@@ -130,7 +130,7 @@ def test_an_observer_that_fails(log: Log, version: Version, where: str) -> None:
         client = gate.connect(who, version)
         client.send(b"knock")
         client.close()
-        gone = gate.entrance.registry.gone()
+        gone = gate.entrance.connections.gone()
         assert gone.called
     assert remembers.told == ["admitted", "closed", "rejected"]
     log.expect_failure(Oops)
@@ -142,7 +142,7 @@ def test_an_observer_that_fails_at_an_admission(log: Log, version: Version) -> N
     client = gate.connect(ALICE, version)
     client.send(b"knock")
     gate.check_turned_away(client)
-    assert len(gate.entrance.registry) == 0
+    assert len(gate.entrance.connections) == 0
     assert remembers.told == ["admitted", "rejected", "closed"]
     log.expect_failure(Oops, Oops)
 
@@ -151,14 +151,14 @@ def test_a_limit_that_another_process_reaches_first(log: Log, version: Version) 
     """Between the last look at the limits and the admission another worker may admit its
     client: then this one does not come in."""
     gate = MemoryGate((rule(ca=CA),), log)
-    registry = Registry(gate.clock, [HumanLog()], new_tally=quicker)
+    connections = Connections(gate.clock, [HumanLog()], new_tally=quicker)
     terms = Terms(limits=Limits(max_connections=1))
-    gate = MemoryGate((rule(ca=CA),), log, clock=gate.clock, registry=registry, terms=terms)
+    gate = MemoryGate((rule(ca=CA),), log, clock=gate.clock, connections=connections, terms=terms)
     client = gate.connect(ALICE, version)
     client.send(b"knock")
     assert gate.verdict().reason is Reason.TOO_MANY_CONNECTIONS
     gate.check_turned_away(client)
-    assert len(registry) == 0
+    assert len(connections) == 0
 
 
 def test_an_observer_that_fails_at_a_reload(tmp_path: Path, log: Log) -> None:
@@ -174,7 +174,7 @@ def stuck(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """A gate with two clients, the first of which cannot be ended."""
     running = MemoryService(tmp_path, a_server(rest='idle_timeout = "4s"'))
     clients = running.enter(pki().client), running.enter(pki().other)
-    first, _ = running.registry
+    first, _ = running.connections
 
     def fail() -> None:
         raise Oops
@@ -183,7 +183,7 @@ def stuck(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> Iterator
     yield running
     clients[1].pump()
     assert clients[1].disconnected
-    assert [one.arrival.number for one in running.registry] == [1]
+    assert [one.arrival.number for one in running.connections] == [1]
     # The gate looks after others still.
     another = running.enter(pki().client)
     running.reactor.pump([1.0] * 8)

@@ -233,7 +233,7 @@ def test_an_alert_that_nobody_reads(log: Log, version: Version) -> None:
     gate.clock.advance(gate.handshake_timeout)
     client.pump()
     assert client.disconnected
-    assert len(gate.entrance.registry) == 0
+    assert len(gate.entrance.connections) == 0
 
 
 def test_a_connection_that_fails_as_it_comes(
@@ -252,4 +252,4 @@ def test_a_connection_that_fails_as_it_comes(
     log.expect_failure(Oops)
     assert gate.verdict() == rejected(Reason.INTERNAL_ERROR, None)
     assert client.disconnected
-    assert len(gate.entrance.registry) == 0
+    assert len(gate.entrance.connections) == 0

@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from mtlsgate.admission import Rejection
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.events import Admission, Negotiated
 from mtlsgate.gate.judging import Held
@@ -26,7 +27,6 @@ from mtlsgate.gate.limits import (
     Tally,
     source_of,
 )
-from mtlsgate.gate.registry import Registry
 from mtlsgate.gate.terms import Terms
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
@@ -223,13 +223,13 @@ class Counting(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.registry = Registry(self.clock, now=lambda: datetime(2026, 6, 15, tzinfo=UTC))
+        self.connections = Connections(self.clock, now=lambda: datetime(2026, 6, 15, tzinfo=UTC))
         self.there: list[Entry] = []
 
     @rule(target=shaking, server=SERVERS, terms=TERMS, address=ADDRESSES)
     def arrive(self, server: str, terms: Terms, address: Any) -> Any:
         mine = [one for one in self.there if one.server == server]
-        entry = self.registry.arrive("place", server, terms, address)
+        entry = self.connections.arrive("place", server, terms, address)
         if entry is None:
             return multiple()
         self.within(mine, terms.limits, entry.source)
@@ -245,7 +245,7 @@ class Counting(RuleBasedStateMachine):
     )
     def move(self, entry: Entry, server: str, terms: Terms, address: Any) -> Any:
         mine = [one for one in self.there if one.server == server and one is not entry]
-        if not self.registry.move(entry, server, terms, address):
+        if not self.connections.move(entry, server, terms, address):
             self.there.remove(entry)
             return multiple()
         self.within(mine, terms.limits, entry.source)
@@ -265,53 +265,53 @@ class Counting(RuleBasedStateMachine):
     @rule(target=admitted, entry=consumes(shaking), peer=PEERS)
     def admit(self, entry: Entry, peer: Any) -> Any:
         identity = None if peer is None else peer.identity
-        rejection = self.registry.refuse_admission(entry, identity)
+        rejection = self.connections.refuse_admission(entry, identity)
         if rejection is not None:
-            self.registry.reject(entry, rejection)
+            self.connections.reject(entry, rejection)
             self.over(entry)
             return multiple()
         admission = Admission(
             peer=peer, identity=identity, pin=None, negotiated=NEGOTIATED, since=0.0
         )
-        self.registry.admit(entry, admission)
+        self.connections.admit(entry, admission)
         return entry
 
     @rule(target=admitted, entry=consumes(admitted), server=SERVERS, terms=TERMS)
     def adopt(self, entry: Entry, server: str, terms: Terms) -> Entry:
         assert entry.admission is not None
         peer = entry.admission.peer
-        self.registry.adopt(entry, Held(server=server, terms=terms, peer=peer, pin=None))
+        self.connections.adopt(entry, Held(server=server, terms=terms, peer=peer, pin=None))
         return entry
 
     @rule(target=admitted, entry=consumes(admitted), grace=st.sampled_from([0.0, 5.0]))
     def revoke(self, entry: Entry, grace: float) -> Entry:
-        self.registry.revoke(entry, grace, Cause.NO_LONGER_ADMITTED, "")
+        self.connections.revoke(entry, grace, Cause.NO_LONGER_ADMITTED, "")
         return entry
 
     @rule(entry=consumes(shaking) | consumes(admitted))
     def end(self, entry: Entry) -> None:
         if entry.admission is None:
-            self.registry.reject(entry, Rejection(Reason.PEER_GONE, ""))
+            self.connections.reject(entry, Rejection(Reason.PEER_GONE, ""))
         self.over(entry)
 
     def over(self, entry: Entry) -> None:
         self.there.remove(entry)
-        self.registry.end(entry, Failure(ConnectionDone()), 0, 0)
+        self.connections.end(entry, Failure(ConnectionDone()), 0, 0)
 
     @rule(entry=consumes(shaking))
     def leave(self, entry: Entry) -> None:
         self.there.remove(entry)
-        self.registry.leave(entry)
+        self.connections.leave(entry)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 10.0]))
     def time_goes_by(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        self.registry.sweep()
+        self.connections.sweep()
 
     @invariant()
     def what_is_counted_is_what_is_there(self) -> None:
-        assert list(self.registry) == sorted(self.there, key=lambda one: one.arrival.number)
-        for server, tally in self.registry.tallies.items():
+        assert list(self.connections) == sorted(self.there, key=lambda one: one.arrival.number)
+        for server, tally in self.connections.tallies.items():
             mine = [one for one in self.there if one.server == server]
             inside = [one for one in mine if one.admission is not None]
             assert tally.counts["admitted"] == len(inside)
@@ -326,9 +326,9 @@ class Counting(RuleBasedStateMachine):
         for entry in list(self.there):
             self.over(entry)
         assert not any(
-            tally.by_source or tally.by_identity for tally in self.registry.tallies.values()
+            tally.by_source or tally.by_identity for tally in self.connections.tallies.values()
         )
-        assert self.registry.gone().called
+        assert self.connections.gone().called
         assert self.clock.getDelayedCalls() == []
 
 

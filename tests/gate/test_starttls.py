@@ -70,7 +70,7 @@ class Site:
             "",
             "door",
             [((), self.gate.server)],
-            self.gate.entrance.registry,
+            self.gate.entrance.connections,
             otherwise=self.gate.server,
             proxies=TrustedProxies(networks) if networks else None,
             negotiate=partial(DIALECTS[self.dialect].negotiate, "mail.example"),
@@ -172,7 +172,7 @@ def test_the_name_chooses_the_server_after_starttls(
         "",
         "shared",
         [(names.split(), gate.server) for names, gate in shared.gates.items()],
-        shared.registry,
+        shared.connections,
         negotiate=partial(DIALECTS[dialect].negotiate, "a.example"),
         reads_hello=True,
     )

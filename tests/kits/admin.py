@@ -20,7 +20,7 @@ from mtlsgate.admin.guard import Guard
 from mtlsgate.admin.resource import AdminResource
 from mtlsgate.admin.routes import ALL_ROUTES, RouteName
 from mtlsgate.admin.site import AdminSite
-from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.connections import Connections
 from mtlsgate.http.connection import HttpConnection
 from mtlsgate.interfaces import IGate
 from mtlsgate.load.epoch import Epoch
@@ -67,7 +67,7 @@ class Running:
             changes=Changes(self.clock),
         )
         self.recent = observers.recent
-        registry = Registry(
+        connections = Connections(
             self.clock,
             (observers.counts, observers.recent, observers.history, observers.changes),
             now=lambda: now,
@@ -76,7 +76,7 @@ class Running:
             epoch,
             MemorySockets(tcp=False),
             self.clock,
-            registry,
+            connections,
             lambda is_trial: load(self.site.config.read_text()),
             observers,
         )

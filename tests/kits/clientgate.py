@@ -1,5 +1,5 @@
 """
-A client gate in memory: a program at one end, a TLS server at the other, and a registry
+A client gate in memory: a program at one end, a TLS server at the other, and its connections
 that observers watch.
 """
 
@@ -20,6 +20,7 @@ from mtlsgate.clientgate.connection import LocalConnection
 from mtlsgate.clientgate.entrance import ClientEntrance, Judging
 from mtlsgate.clientgate.gate import ClientGate
 from mtlsgate.clock import utc_now
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.events import (
     AdmittedConnection,
     ClosedConnection,
@@ -27,7 +28,6 @@ from mtlsgate.gate.events import (
     Reload,
 )
 from mtlsgate.gate.limits import Tally
-from mtlsgate.gate.registry import Registry
 from mtlsgate.gate.terms import Terms
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.testing import Authority, Credential
@@ -173,14 +173,14 @@ class Chain:
         self.target = target
         self.reactor = MemoryReactor(clock)
         self.told = Told()
-        self.registry = Registry(clock, (self.told, HumanLog()), now, new_tally=new_tally)
+        self.connections = Connections(clock, (self.told, HumanLog()), now, new_tally=new_tally)
         tls = tls_client() if tls is None else tls
         targets = [Listed(parse_target(name))]
         backends = Backends(targets, self.reactor, tls=tls, clock=clock, endpoint=self._endpoint)
         self.gate = ClientGate(
             "redis", (targets[0].target,), backends, tls, terms or Terms(), uids, now
         )
-        self.entrance = ClientEntrance("127.0.0.1:6379", self.gate, self.registry, judging)
+        self.entrance = ClientEntrance("127.0.0.1:6379", self.gate, self.connections, judging)
 
     def _endpoint(
         self, target: Target, reactor: object, timeout: float

@@ -27,8 +27,8 @@ from mtlsgate.admission.conditions import Condition, clause, read_value
 from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.clock import utc_now
 from mtlsgate.gate.authorizer import Authorizer
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entrance import Entrance
-from mtlsgate.gate.registry import Registry
 from mtlsgate.gate.server import GateServer
 from mtlsgate.gate.terms import Terms
 from mtlsgate.observe.human_log import HumanLog
@@ -166,7 +166,7 @@ class MemoryGate:
     now: Callable[[], datetime] = utc_now
     handshake_timeout: float = 10.0
     clock: Clock = field(factory=Clock)
-    registry: Registry | None = None
+    connections: Connections | None = None
     terms: Terms = Terms()
     authorizer: Authorizer | None = None
     server: GateServer = field(init=False)
@@ -195,10 +195,10 @@ class MemoryGate:
 
     @entrance.default
     def _entrance(self) -> Entrance:
-        registry = self.registry
-        if registry is None:
-            registry = Registry(self.clock, [HumanLog()])
-        return Entrance.of(self.server, registry)
+        connections = self.connections
+        if connections is None:
+            connections = Connections(self.clock, [HumanLog()])
+        return Entrance.of(self.server, connections)
 
     @property
     def recorder(self) -> RecordingFactory:

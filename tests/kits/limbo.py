@@ -29,8 +29,8 @@ from mtlsgate.certificates.development_ca import PrivateKey
 from mtlsgate.certificates.parsing import parse_certificates
 from mtlsgate.clock import utc_now
 from mtlsgate.errors import CredentialError
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entrance import Entrance
-from mtlsgate.gate.registry import Registry
 from mtlsgate.gate.server import GateServer
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Reason
@@ -140,8 +140,8 @@ def _context(case: Case, verification: Verification) -> GateContext:
 def _knock(case: Case, context: GateContext) -> Outcome:
     application, clock = RecordingFactory(), Clock()
     with logging() as log:
-        registry = Registry(clock, [HumanLog()])
-        entrance = Entrance.of(GateServer("limbo", context, application), registry)
+        connections = Connections(clock, [HumanLog()])
+        entrance = Entrance.of(GateServer("limbo", context, application), connections)
         client = Client(entrance, _credential(case), clock=clock)
         client.send(b"knock")
     if application.protocols:

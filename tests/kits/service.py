@@ -20,9 +20,9 @@ from twisted.internet.testing import MemoryReactorClock
 
 from mtlsgate.clock import utc_now
 from mtlsgate.config.urls import Url
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.events import Observer, Reload
 from mtlsgate.gate.listener import BoundSocket, Listener
-from mtlsgate.gate.registry import Registry
 from mtlsgate.load.addresses import Address, UnixAddress
 from mtlsgate.load.epoch import Epoch, load
 from mtlsgate.load.state import KeptDocuments
@@ -89,7 +89,7 @@ def service_of(
     epoch: Epoch,
     sockets: Sockets,
     reactor: IReactorTime,
-    registry: Registry,
+    connections: Connections,
     load: Load,
     observers: Observers | None = None,
     documents: Documents | None = None,
@@ -98,12 +98,12 @@ def service_of(
     documents = documents or Documents()
     observers = observers or Observers(
         counts=Counts(configured_names(epoch)),
-        history=History(reactor.seconds, registry.now),
+        history=History(reactor.seconds, connections.now),
         changes=Changes(reactor),
     )
     followers = [ObserversFollower(observers)]
     bound = bind(epoch, sockets)
-    runner = EpochRunner(epoch, bound, sockets, reactor, registry, followers)
+    runner = EpochRunner(epoch, bound, sockets, reactor, connections, followers)
     reloader = Reloader(runner, load, maybeDeferred)
     fetcher = Fetcher(
         lambda: runner.epoch,
@@ -113,7 +113,7 @@ def service_of(
         str,
         reactor,
         maybeDeferred,
-        registry.now,
+        connections.now,
         lambda: 0.5,
     )
     return GateService(runner, reloader, observers, fetcher)
@@ -244,12 +244,14 @@ class MemoryService:
             history=History(self.reactor.seconds, lambda: self.now()),
             changes=Changes(self.reactor),
         )
-        self.registry = Registry(self.reactor, (*observing.all, *observers), lambda: self.now())
+        self.connections = Connections(
+            self.reactor, (*observing.all, *observers), lambda: self.now()
+        )
         self.service = service_of(
             epoch,
             self.sockets,
             self.reactor,
-            self.registry,
+            self.connections,
             self._load,
             observing,
             self.documents,

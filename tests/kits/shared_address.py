@@ -8,8 +8,8 @@ from attrs import field, frozen
 from twisted.internet.task import Clock
 
 from mtlsgate.admission import Rule
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entrance import Entrance
-from mtlsgate.gate.registry import Registry
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Client, Credential, Version
@@ -34,13 +34,13 @@ class Address:
     log: Log
     gates: dict[str, MemoryGate]
     clock: Clock = field(factory=Clock)
-    registry: Registry = field(init=False)
+    connections: Connections = field(init=False)
 
     entrance: Entrance = field(init=False)
 
-    @registry.default
-    def _registry(self) -> Registry:
-        return Registry(self.clock, [HumanLog()])
+    @connections.default
+    def _connections(self) -> Connections:
+        return Connections(self.clock, [HumanLog()])
 
     @entrance.default
     def _entrance(self) -> Entrance:
@@ -48,7 +48,7 @@ class Address:
             "",
             "shared",
             [(names.split(), gate.server) for names, gate in self.gates.items()],
-            self.registry,
+            self.connections,
             otherwise=self.gates[""].server if "" in self.gates else None,
             reads_hello=True,
         )

@@ -261,9 +261,9 @@ def main(name: str) -> None:
     from zope.interface import implementer
 
     from mtlsgate.admission import AdmissionPolicy
+    from mtlsgate.gate.connections import Connections
     from mtlsgate.gate.entrance import Entrance
     from mtlsgate.gate.listener import Listener
-    from mtlsgate.gate.registry import Registry
     from mtlsgate.gate.server import GateServer
     from mtlsgate.testing import Authority
     from mtlsgate.tls.server import GateContext, TlsPolicy
@@ -362,7 +362,7 @@ def main(name: str) -> None:
         server = GateServer("s", GateContext(policy), factory)
         bound = Bound()
         bound.sock.setblocking(False)
-        listener = Listener("s", bound, Entrance.of(server, Registry(reactor)), reactor)
+        listener = Listener("s", bound, Entrance.of(server, Connections(reactor)), reactor)
         listener.startListening()
         return bound.sock.getsockname()[1], listener.stopListening
 

@@ -21,6 +21,7 @@ from twisted.logger import capturedLogs
 from mtlsgate.admission import Rejection
 from mtlsgate.certificates.certificate import view
 from mtlsgate.errors import ConfigError
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.events import (
     Admission,
     AdmittedConnection,
@@ -30,7 +31,6 @@ from mtlsgate.gate.events import (
     RejectedConnection,
     Reload,
 )
-from mtlsgate.gate.registry import Registry
 from mtlsgate.load.epoch import load
 from mtlsgate.observe import audit
 from mtlsgate.observe.audit import MAX_LINE, AuditLog
@@ -72,8 +72,8 @@ def paper(tmp_path: Path) -> Paper:
 
 def audited(door_log: Log, paper: Paper, *rules: Any, **more: Any) -> MemoryGate:
     gate = MemoryGate(list(rules), door_log, **more)
-    gate.entrance.registry = Registry(gate.clock, [*gate.entrance.registry.observers])
-    gate.entrance.registry.observers += (paper.log,)
+    gate.entrance.connections = Connections(gate.clock, [*gate.entrance.connections.observers])
+    gate.entrance.connections.observers += (paper.log,)
     return gate
 
 
@@ -162,7 +162,7 @@ def test_without_client_certificates_tls_is_still_told(
 ) -> None:
     """Where no certificate is asked for, TLS is told all the same."""
     gate = MemoryGate(None, log)
-    gate.entrance.registry.observers += (paper.log,)
+    gate.entrance.connections.observers += (paper.log,)
     gate.connect(None, version).send(b"knock")
     [line] = paper.lines()
     assert (line["rule"], line["fingerprint"], line["dns_names"]) == (None, None, None)

@@ -124,13 +124,13 @@ def test_idleness_is_measured_from_the_last_byte(running: Running) -> None:
     client = running.client(pki().client)
     for _ in range(6):
         running.clock.advance(1)
-        running.service.runner.registry.sweep()
+        running.service.runner.connections.sweep()
     [told] = running.control.status(ALL).connections
     assert told.idle == 6
     client.send(b"knock")
     for _ in range(2):
         running.clock.advance(1)
-        running.service.runner.registry.sweep()
+        running.service.runner.connections.sweep()
     [told] = running.control.status(ALL).connections
     assert told.idle is not None
     assert told.idle <= 2
@@ -139,14 +139,14 @@ def test_idleness_is_measured_from_the_last_byte(running: Running) -> None:
 
 def test_a_handshake_is_a_connection_too(running: Running) -> None:
     """Who has said nothing yet is counted, and told as what it is."""
-    registry = running.service.runner.registry
-    entry = registry.arrive("x", "door", Terms(), IPv4Address("TCP", "192.0.2.1", 1))
+    connections = running.service.runner.connections
+    entry = connections.arrive("x", "door", Terms(), IPv4Address("TCP", "192.0.2.1", 1))
     assert entry is not None
     [told] = running.control.status(ALL).connections
     assert (told.state, told.address, told.tls_version) == ("handshake", "192.0.2.1:1", None)
     assert (told.idle, told.received) == (None, 0)
     assert running.control.status().service.handshakes == 1
-    registry.leave(entry)
+    connections.leave(entry)
 
 
 def test_a_rejection_has_the_leaf_and_a_pin_to_paste(running: Running) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.listener import Listener
-from mtlsgate.gate.registry import Registry
 from mtlsgate.load.addresses import SocketAddress
 from mtlsgate.run.listening import ListenError, Place, bind, entrance_of, places_of, release
 from mtlsgate.run.sockets import Sockets, bind_tcp
@@ -95,7 +95,7 @@ def test_what_stands_there(
 ) -> None:
     """No more is read before TLS than is needed."""
     [place] = places(tmp_path, text)
-    entrance = entrance_of(place, Registry(Clock()))
+    entrance = entrance_of(place, Connections(Clock()))
     assert entrance.reads_hello is reads_hello
     assert (entrance.proxies is not None) is reads_header
 
@@ -104,7 +104,7 @@ def test_limits_where_the_server_is_not_known_yet(tmp_path: Path) -> None:
     """No less than any of the servers allows; nothing, if one of them has no limit."""
     one, two = "max_handshakes = 5\nmax_connections_per_ip = 2", "max_handshakes = 7"
     [place] = places(tmp_path, NAMED % (one, two))
-    limits = entrance_of(place, Registry(Clock())).terms.limits
+    limits = entrance_of(place, Connections(Clock())).terms.limits
     assert (limits.max_handshakes, limits.max_connections_per_ip) == (12, None)
     assert limits.handshakes_per_second_per_ip is None
 

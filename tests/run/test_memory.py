@@ -139,7 +139,7 @@ def test_what_could_not_take_over_is_garbage(tmp_path: Path, log: Log) -> None:
     assert alive(Epoch, GateContext) == {"Epoch": 1, "GateContext": 1}
 
 
-# Registry
+# Connections
 
 
 def come_and_go(client: Client) -> None:
@@ -176,7 +176,7 @@ def test_nothing_is_left_of_connections(
         )
         leave(client)
         del client
-    assert len(running.registry) == 0
+    assert len(running.connections) == 0
     assert alive(*PER_CONNECTION) == {}
 
 
@@ -212,7 +212,7 @@ def test_accounts_do_not_grow(tmp_path: Path, log: Log) -> None:
     for _ in range(3):
         come_and_go(running.connect(pki().client))
         come_and_go(running.connect(pki().stranger))
-    [tally] = running.registry.tallies.values()
+    [tally] = running.connections.tallies.values()
     assert (dict(tally.by_source), dict(tally.by_identity)) == ({}, {})
     assert set(tally.counts.values()) == {0}
 
@@ -221,10 +221,10 @@ def test_what_is_noted_of_the_ended_is_small(tmp_path: Path, log: Log) -> None:
     """Neither their transport nor how to end them, so that no epoch hangs on it."""
     running = MemoryService(tmp_path, a_server())
     client = running.enter(pki().client)
-    [entry] = running.registry
+    [entry] = running.connections
     client.close()
     assert (entry.ended, entry.connection) == (True, None)
-    running.registry.close(entry, Cause.DRAINED)  # nothing happens
+    running.connections.close(entry, Cause.DRAINED)  # nothing happens
 
 
 # What is remembered of certificates

@@ -63,7 +63,7 @@ def test_denials_come_before_any_path_is_verified(
     others = [running.enter(BOB) for _ in range(20)]
     denied = running.enter(ALICE)
     seen: list[int] = []
-    transport = next(iter(reversed(list(running.registry)))).connection
+    transport = next(iter(reversed(list(running.connections)))).connection
     assert transport is not None
     whole = transport.abortConnection
 
@@ -119,10 +119,10 @@ def test_a_denial_needs_no_turn_of_the_reactor(tmp_path: Path, log: Log) -> None
     address = IPv4Address("TCP", "192.0.2.1", 1)
     for _ in range(10):
         running.reactor.rightNow += 0.05
-        entry = running.registry.arrive("unix:door.sock", "door", Terms(), address)
+        entry = running.connections.arrive("unix:door.sock", "door", Terms(), address)
         assert entry is not None
-        running.registry.leave(entry)
-    assert [entry.closing is None for entry in running.registry] == [True, True, False]
+        running.connections.leave(entry)
+    assert [entry.closing is None for entry in running.connections] == [True, True, False]
     clients[2].pump()
     assert clients[2].disconnected
 
@@ -137,7 +137,7 @@ def test_what_is_told_is_the_rule_by_which_a_client_is_in_now(
     """In the status, to the application, and at the end."""
     running = MemoryService(tmp_path, AUDITED + a_server(rules=ADMINS))
     client: Client = running.enter(pki().client, min_version=version, max_version=version)
-    [entry] = running.registry
+    [entry] = running.connections
     assert IVerifiedPeer(entry.connection).rule == "admins"
     assert running.reload(AUDITED + a_server(rules=USERS)).problems == ()
     assert entry.admission is not None
@@ -160,7 +160,7 @@ def test_a_client_that_is_judged_by_a_server_of_another_name(tmp_path: Path, log
     client = running.enter(pki().client)
     renamed = a_server("other", rules=ADMINS).replace("other.sock", "door.sock")
     assert running.reload(AUDITED + renamed).problems == ()
-    assert running.registry.tallies["other"].counts["admitted"] == 1
+    assert running.connections.tallies["other"].counts["admitted"] == 1
     client.close()
     assert running.audited()[-1]["server"] == "other"
 

@@ -1,5 +1,5 @@
 """
-Registry of HTTP when the gate ends, or another epoch takes over: they would
+Connections of HTTP when the gate ends, or another epoch takes over: they would
 go on for as long as their clients have requests.
 """
 

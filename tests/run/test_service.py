@@ -546,15 +546,15 @@ def test_handshakes_under_way_are_held_to_what_is_in_force(
     running.reload(a_server("other", rules=rules, rest=rest).replace("other.sock", "door.sock"))
     client.send(b"knock")
     assert client.receive() == b"knock"
-    [entry] = running.registry
+    [entry] = running.connections
     assert (entry.server, entry.terms.idle_timeout) == ("other", 3600.0)
-    assert running.registry.tallies["other"].counts == {"handshakes": 0, "admitted": 1}
+    assert running.connections.tallies["other"].counts == {"handshakes": 0, "admitted": 1}
     running.now = lambda: end + timedelta(seconds=1)
     running.reactor.advance(1.0)
     client.pump()
     assert client.disconnected
-    assert running.registry.tallies["other"].counts == {"handshakes": 0, "admitted": 0}
-    assert set(running.registry.tallies["door"].counts.values()) == {0}
+    assert running.connections.tallies["other"].counts == {"handshakes": 0, "admitted": 0}
+    assert set(running.connections.tallies["door"].counts.values()) == {0}
 
 
 def test_handshakes_under_way_when_limits_are_lowered(
@@ -680,7 +680,7 @@ def test_what_is_told_is_the_rule_by_which_a_client_stays(
 
 
 def test_a_drain_closes_what_is_left_at_its_end(tmp_path: Path, log: Log) -> None:
-    """Registry have their time, and then they have not."""
+    """Connections have their time, and then they have not."""
     running = MemoryService(tmp_path, 'settings { drain_timeout = "30s" }\n' + a_server())
     one, two = running.enter(pki().client), running.enter(pki().other)
     done = running.stop()

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from mtlsgate.admission import AdmissionPolicy, Pin, Rejection, Rule
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.certificates.crl import parse_crls
-from mtlsgate.gate.registry import Registry
+from mtlsgate.gate.connections import Connections
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Reason
 from mtlsgate.run.listening import Place, entrance_of, places_of
@@ -393,7 +393,7 @@ def test_a_service_reads_names_itself_where_sessions_resume(
         epoch = site(tmp_path).load(text.format(resumption), NOW)
         [place] = places_of(epoch)
         assert isinstance(place, Place)
-        assert entrance_of(place, Registry(clock)).reads_hello is (resumption == "true")
+        assert entrance_of(place, Connections(clock)).reads_hello is (resumption == "true")
 
 
 def test_session_ids(log: Log, time: Time) -> None:

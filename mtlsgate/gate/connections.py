@@ -1,7 +1,7 @@
 """
-The registry of all connections, from arrival to end.
+All connections, from arrival to end.
 
-Only the registry knows who is connected.  It counts connections for the limits, ends
+Only it knows who is connected.  It counts connections for the limits, ends
 those that are idle or whose certificate has expired, and tells observers (the log,
 the audit log, metrics) what happens.  It outlives epochs.
 """
@@ -42,7 +42,7 @@ from mtlsgate.reasons import Cause, Reason
 _log = Logger("mtlsgate.connections")
 
 
-class Registry:
+class Connections:
     """
     The connections of one service.
 
@@ -128,7 +128,7 @@ class Registry:
         return entry
 
     def attach(self, entry: Entry, connection: Endable) -> None:
-        """:param connection: the connection itself, so that the registry can end it."""
+        """:param connection: the connection itself, so that `Connections` can end it."""
         entry.connection = connection
 
     def move(

@@ -18,6 +18,7 @@ from mtlsgate.certificates.certificate import view
 from mtlsgate.clock import utc_now
 from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.gate.connection import Connection
+from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.events import (
     AdmittedConnection,
@@ -27,7 +28,6 @@ from mtlsgate.gate.events import (
 )
 from mtlsgate.gate.judging import Held
 from mtlsgate.gate.limits import Limits
-from mtlsgate.gate.registry import Registry
 from mtlsgate.gate.terms import Terms
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.protocols.echo import Echo
@@ -86,13 +86,13 @@ class WatchedGate:
         limits = {name: terms.pop(name) for name in list(terms) if hasattr(Limits(), name)}
         self.now = utc_now()
         self.clock, self.witness = Clock(), Witness()
-        self.registry = Registry(self.clock, [HumanLog(), self.witness], lambda: self.now)
+        self.connections = Connections(self.clock, [HumanLog(), self.witness], lambda: self.now)
         self.gate = MemoryGate(
             rules or (rule(ca=CA),),
             log,
             clock=self.clock,
             now=lambda: self.now,
-            registry=self.registry,
+            connections=self.connections,
             terms=Terms(limits=Limits(**limits), **terms),
         )
 
@@ -115,7 +115,7 @@ class WatchedGate:
     def pass_time(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
         self.clock.advance(seconds)
-        self.registry.sweep()
+        self.connections.sweep()
 
 
 def reason_of(log: Log) -> Reason:
@@ -129,7 +129,7 @@ def test_one_admission_and_one_end(log: Log, version: Version) -> None:
     """... with how long it was, and what the application sent and got."""
     running = WatchedGate(log)
     client = running.enter(ALICE, version)
-    [entry] = running.registry
+    [entry] = running.connections
     [told] = running.witness.told
     assert isinstance(told, AdmittedConnection)
     assert (told.arrival, told.admission) == (entry.arrival, entry.admission)
@@ -142,7 +142,7 @@ def test_one_admission_and_one_end(log: Log, version: Version) -> None:
     ending = running.witness.last_end
     assert (ending.cause, ending.received, ending.sent) == (Cause.CLIENT, 9, 9)
     assert (ending.connection, ending.seconds, ending.at) == (told, 7.0, running.now)
-    assert len(running.registry) == 0
+    assert len(running.connections) == 0
 
 
 def test_a_rejection_and_no_end(log: Log, version: Version) -> None:
@@ -154,7 +154,7 @@ def test_a_rejection_and_no_end(log: Log, version: Version) -> None:
     assert refusal.rejection.reason is Reason.UNKNOWN_CA
     assert refusal.leaf == view(EVE.certificate)
     assert not refusal.is_health_check
-    assert len(running.registry) == 0
+    assert len(running.connections) == 0
 
 
 def test_a_health_check_is_known_as_one(log: Log) -> None:
@@ -170,7 +170,7 @@ def test_a_health_check_is_known_as_one(log: Log) -> None:
 def test_quiet_says_nothing_of_health_checks(log: Log) -> None:
     """... in the log; other observers are told, and of others so is the log."""
     running = WatchedGate(log)
-    human, _ = running.registry.observers
+    human, _ = running.connections.observers
     assert isinstance(human, HumanLog)
     human.set_quiet(True)
     running.connect(None).reset()
@@ -186,10 +186,10 @@ def test_who_is_kept_out_by_a_limit_is_no_health_check(log: Log) -> None:
     """... though no byte of it was read by the server that it moved to; nor is one
     that says nothing until the time is up."""
     running = WatchedGate(log, handshakes_per_second_per_ip=1.0)
-    entry = running.registry.arrive("place", "place", Terms(), CLIENT_ADDRESS)
+    entry = running.connections.arrive("place", "place", Terms(), CLIENT_ADDRESS)
     assert entry is not None
     terms = Terms(limits=Limits(max_connections_per_ip=0))
-    assert not running.registry.move(entry, "door", terms)
+    assert not running.connections.move(entry, "door", terms)
     late = running.connect(None)
     running.clock.advance(11)
     late.pump()
@@ -209,8 +209,8 @@ def test_who_the_gate_ends_is_not_said_to_have_gone(
     gate = evolve(running.gate, authorizer=authorizer)
     client = gate.connect(ALICE, version)
     client.send(b"knock") if waits else client.step()
-    [entry] = running.registry
-    running.registry.close(entry, Cause.CLOSED_BY_OPERATOR, "asked for by somebody")
+    [entry] = running.connections
+    running.connections.close(entry, Cause.CLOSED_BY_OPERATOR, "asked for by somebody")
     client.pump()
     [refusal] = running.refusals()
     assert refusal.rejection.reason is Reason.CLOSED_BY_GATE
@@ -330,8 +330,8 @@ def test_a_flood_leaves_no_trace(log: Log, version: Version) -> None:
     clients = [running.connect(None, version, f"10.0.0.{number}") for number in range(200)]
     for client in clients:
         client.reset()
-    [tally] = running.registry.tallies.values()
-    assert (len(running.registry), dict(tally.by_source)) == (0, {})
+    [tally] = running.connections.tallies.values()
+    assert (len(running.connections), dict(tally.by_source)) == (0, {})
     assert set(tally.counts.values()) == {0}
 
 
@@ -377,10 +377,10 @@ def test_a_connection_ends_with_its_certificate(
     end = running.now.replace(microsecond=0) + timedelta(seconds=100)
     client = running.enter(CA.issue("brief", not_after=end), version)
     running.now = end + timedelta(seconds=0.9)
-    running.registry.sweep()
+    running.connections.sweep()
     assert not client.disconnected
     running.now = end + timedelta(seconds=1)
-    running.registry.sweep()
+    running.connections.sweep()
     client.pump()
     assert client.disconnected is close_on_expiry
     if close_on_expiry:
@@ -404,26 +404,26 @@ def test_a_connection_ends_with_its_pin(log: Log, version: Version) -> None:
 def test_what_ends_a_connection_is_told_once(log: Log) -> None:
     running = WatchedGate(log)
     client = running.enter(ALICE)
-    [entry] = running.registry
-    running.registry.close(entry, Cause.CLOSED_BY_OPERATOR, "because")
-    running.registry.close(entry, Cause.DRAINED)
+    [entry] = running.connections
+    running.connections.close(entry, Cause.CLOSED_BY_OPERATOR, "because")
+    running.connections.close(entry, Cause.DRAINED)
     client.pump()
     ending = running.witness.last_end
     assert (ending.cause, ending.detail) == (Cause.CLOSED_BY_OPERATOR, "because")
     assert [type(one) for one in running.witness.told].count(ClosedConnection) == 1
-    running.registry.close(entry, Cause.DRAINED)
+    running.connections.close(entry, Cause.DRAINED)
 
 
 def test_a_client_no_longer_admitted_gets_its_grace(log: Log) -> None:
     """Who is no longer admitted has so long; who is adopted meanwhile stays."""
     running = WatchedGate(log)
     going, staying = running.enter(ALICE), running.enter(BOB)
-    one, two = running.registry
+    one, two = running.connections
     for entry in (one, two):
-        running.registry.revoke(entry, 30.0, Cause.NO_LONGER_ADMITTED, "why")
+        running.connections.revoke(entry, 30.0, Cause.NO_LONGER_ADMITTED, "why")
     running.pass_time(29)
     assert not going.disconnected
-    running.registry.adopt(two, held_as(two))
+    running.connections.adopt(two, held_as(two))
     running.pass_time(2)
     going.pump()
     staying.pump()
@@ -435,13 +435,13 @@ def test_other_terms_count_from_then_on(log: Log) -> None:
     """What was noted under the terms before is void."""
     running = WatchedGate(log, idle_timeout=60.0)
     client = running.enter(ALICE)
-    [entry] = running.registry
+    [entry] = running.connections
     for limit in (600.0, 700.0):
         terms = evolve(entry.terms, idle_timeout=limit)
-        running.registry.adopt(entry, evolve(held_as(entry), server="another", terms=terms))
+        running.connections.adopt(entry, evolve(held_as(entry), server="another", terms=terms))
     assert entry.server == "another"
-    assert running.registry.tallies["another"].counts["admitted"] == 1
-    assert running.registry.tallies["door"].counts["admitted"] == 0
+    assert running.connections.tallies["another"].counts["admitted"] == 1
+    assert running.connections.tallies["door"].counts["admitted"] == 0
     running.pass_time(699)
     assert not client.disconnected
     running.pass_time(250)
@@ -452,9 +452,9 @@ def test_other_terms_count_from_then_on(log: Log) -> None:
 def test_gone_fires_when_the_last_connection_is_over(log: Log) -> None:
     """Fires when the last connection is over, or at once."""
     running = WatchedGate(log)
-    assert running.registry.gone().called
+    assert running.connections.gone().called
     client, other = running.enter(ALICE), running.connect(None)
-    gone = running.registry.gone()
+    gone = running.connections.gone()
     client.close()
     assert not gone.called
     other.reset()
@@ -471,19 +471,19 @@ def test_admitted_is_what_door_says(log: Log, version: Version) -> None:
 def test_what_is_over_is_gone_at_once(log: Log, version: Version) -> None:
     """A connection that is over leaves nothing for the garbage collector to find."""
     clock = Clock()
-    registry = Registry(clock, [HumanLog()])
+    connections = Connections(clock, [HumanLog()])
     gate = MemoryGate(
         (rule(ca=CA),),
         log,
         Factory.forProtocol(Echo),
         clock=clock,
-        registry=registry,
+        connections=connections,
         terms=Terms(idle_timeout=60),
     )
     client = gate.connect(ALICE, version)
     client.send(b"knock")
     assert client.receive() == b"knock"
-    [entry] = registry
+    [entry] = connections
     transport, admission = entry.connection, entry.admission
     assert isinstance(transport, Connection)
     assert admission is not None
