@@ -195,13 +195,17 @@ def _fingerprints(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
     return (digest.hex() for digest in found)
 
 
-def _key_fingerprints(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
+def key_fingerprints(leaf: Certificate) -> Iterator[str]:
     """SHA-256 of the SubjectPublicKeyInfo (RFC 7469, 2.4), in hex: of the leaf's
     own bytes, and of the usual encoding that tools print."""
     yield hashlib.sha256(leaf.spki).hexdigest()
     with suppress(*UNPARSABLE):
         key = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         yield hashlib.sha256(key).hexdigest()
+
+
+def _key_fingerprints(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
+    return key_fingerprints(leaf)
 
 
 def _serial_numbers(leaf: Certificate, wide: bool) -> Iterator[Hashable]:
