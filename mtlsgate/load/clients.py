@@ -25,7 +25,7 @@ from mtlsgate.gate.terms import Terms
 from mtlsgate.load import lint
 from mtlsgate.load.address_conflicts import Occupant
 from mtlsgate.load.addresses import HostError
-from mtlsgate.load.expiry import Expiry, Kind
+from mtlsgate.load.expiry import Expiry, Kind, expiry_of
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host
 from mtlsgate.protocols import ProtocolEnvironment
@@ -253,9 +253,8 @@ def terms_of(configuration: ClientConfiguration, settings: model.Settings) -> Te
 def expiries_of_client(client: LoadedClient) -> Iterator[Expiry]:
     """:returns: what expires of a client gate."""
     for kind, certificates in certificates_of_client(client):
-        first = min((one.not_after for one in certificates), default=None)
-        if first is not None:
-            yield Expiry(kind, client.gate.name, None, first)
+        if certificates:
+            yield expiry_of(kind, client.gate.name, None, certificates)
 
 
 def certificates_of_client(client: LoadedClient) -> Iterator[tuple[Kind, Sequence[Certificate]]]:

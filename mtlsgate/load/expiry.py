@@ -32,10 +32,18 @@ class Kind(StrEnum):
     TARGET_PIN = "target_pin"
 
 
-#: How long before its end there is a warning: for a certificate or a pin, and for a
-#: revocation list as a part of its period.
+#: How long before its end there is a warning, at most; for a certificate that is not
+#: valid for long, a third of that time.
 SOON = timedelta(days=30)
+_SHARE = 3
+#: For a revocation list, a part of its period.
 CRL_SHARE = 10
+
+
+def soon(certificate: Certificate) -> timedelta:
+    """:returns: how long before a certificate expires there is a warning.  One that is
+    replaced every day would otherwise never be without."""
+    return min(SOON, (certificate.not_after - certificate.not_before) / _SHARE)
 
 
 @frozen
@@ -81,14 +89,14 @@ def expiries_of(server: str, policy: TlsPolicy, now: datetime) -> Iterator[Expir
     :returns: what expires in a server and in each of its rules.
     """
     chains = [one for credential in policy.credentials for one in credential.chain]
-    yield Expiry(Kind.SERVER_CERTIFICATE, server, None, _first(chains))
+    yield expiry_of(Kind.SERVER_CERTIFICATE, server, None, chains)
     for rule in policy.admission.rules if policy.admission else ():
         yield from _of_rule(server, rule, now)
 
 
 def _of_rule(server: str, rule: Rule, now: datetime) -> Iterator[Expiry]:
     if rule.authorities:
-        yield Expiry(Kind.CA, server, rule.name, _first(rule.authorities))
+        yield expiry_of(Kind.CA, server, rule.name, rule.authorities)
     if rule.pins:
         staying = [pin.certificate for pin in rule.pins if not _is_retired_first(pin)]
         retiring = sorted(
@@ -96,7 +104,7 @@ def _of_rule(server: str, rule: Rule, now: datetime) -> Iterator[Expiry]:
             for pin in rule.pins
             if pin.retire_after is not None and _is_retired_first(pin)
         )
-        yield Expiry(Kind.PIN, server, rule.name, _first(staying), tuple(retiring))
+        yield expiry_of(Kind.PIN, server, rule.name, staying, tuple(retiring))
         begin = sorted(pin.not_before for pin in rule.pins if pin.not_before is not None)
         if begin:
             # When a pin becomes valid, nobody needs a warning.
@@ -117,5 +125,15 @@ def _is_retired_first(pin: Pin) -> bool:
     return pin.retire_after is not None and pin.retire_after < pin.certificate.not_after
 
 
-def _first(certificates: Iterable[Certificate]) -> datetime | None:
-    return min((one.not_after for one in certificates), default=None)
+def expiry_of(
+    kind: Kind,
+    server: str,
+    rule: str | None,
+    certificates: Iterable[Certificate],
+    coming: tuple[datetime, ...] = (),
+) -> Expiry:
+    """:returns: when the first of some certificates expires; see `Expiry`."""
+    first = min(certificates, key=lambda one: one.not_after, default=None)
+    if first is None:
+        return Expiry(kind, server, rule, None, coming)
+    return Expiry(kind, server, rule, first.not_after, coming, soon(first))

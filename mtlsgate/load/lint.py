@@ -23,7 +23,7 @@ from mtlsgate.certificates.signatures import is_surely_not_by
 from mtlsgate.certificates.strength import key_weakness, signature_weakness
 from mtlsgate.config.model import ClientCertificate, Server
 from mtlsgate.errors import Position, Report
-from mtlsgate.load.expiry import CRL_SHARE, SOON
+from mtlsgate.load.expiry import CRL_SHARE, SOON, soon
 from mtlsgate.text import printable
 from mtlsgate.tls.ca_names import LONGEST_MESSAGE
 
@@ -286,7 +286,7 @@ def _validity(certificate: Certificate, now: datetime) -> Iterator[str]:
         yield f"expired on {ends:%Y-%m-%d}"
     elif now < begins:
         yield f"is not valid before {begins:%Y-%m-%d}"
-    elif ends - now < SOON:
+    elif ends - now < soon(certificate):
         yield f"expires soon, on {ends:%Y-%m-%d}"
 
 

@@ -42,7 +42,8 @@ class DeadlineStatus(StatusValue):
     :ivar rule: the rule that it belongs to; None if it is the server's own.
     :ivar at: when.
     :ivar days_left: whole days until then; negative when it has passed.
-    :ivar is_due: whether it is near: 30 days, or a tenth of a revocation list's period.
+    :ivar is_due: whether it is near: 30 days or a third of a certificate's life, whichever is
+        shorter, or a tenth of a revocation list's period.
     """
 
     kind: str

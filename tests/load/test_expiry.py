@@ -8,9 +8,11 @@ import pytest
 
 from mtlsgate.admission import AdmissionPolicy, Pin, Rule
 from mtlsgate.admission.revocation import Revocation
+from mtlsgate.certificates.certificate import view
 from mtlsgate.certificates.crl import parse_crls
 from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.load.expiry import SOON, Expiry, Kind, expiries_of
+from mtlsgate.load.lint import certificate
 from mtlsgate.testing import Authority, self_signed
 from mtlsgate.tls.server import TlsPolicy
 from tests.kits.revocation import crl, der
@@ -58,14 +60,14 @@ def credential(lasts: int) -> ServerCredential:
 def test_the_first_certificate_to_end_is_the_expiry() -> None:
     """Of several chains and CAs the first; a server without rules has its own alone."""
     authorities = tuple(
-        Authority.create("CA", now=NOW, not_after=days(lasts)).certificate for lasts in (100, 80)
+        Authority.create("CA", now=NOW, not_after=days(lasts)).certificate for lasts in (100, 90)
     )
     credentials = (credential(90), credential(60))
     policy = TlsPolicy(credentials, AdmissionPolicy((Rule("rule", authorities),)))
     own = Expiry(Kind.SERVER_CERTIFICATE, "door", None, days(60))
     assert list(expiries_of("door", policy, NOW)) == [
         own,
-        Expiry(Kind.CA, "door", "rule", days(80)),
+        Expiry(Kind.CA, "door", "rule", days(90), (), SOON),
     ]
     assert list(expiries_of("door", TlsPolicy(credentials, None), NOW)) == [own]
 
@@ -88,6 +90,29 @@ def test_what_is_due() -> None:
     assert [one.is_due(days(number)) for number in (-31, -30, 0, 5)] == [False, True, True, True]
     assert not Expiry(Kind.CA, "door", "rule", None).is_due(NOW)
     assert timedelta(days=30) == SOON
+
+
+@pytest.mark.parametrize(
+    ("lasts", "warned"),
+    [
+        (timedelta(hours=1), timedelta(minutes=20)),
+        (timedelta(days=1), timedelta(hours=8)),
+        (timedelta(days=30), timedelta(days=10)),
+        (timedelta(days=90), SOON),
+        (timedelta(days=3650), SOON),
+    ],
+)
+def test_what_does_not_last_is_due_in_its_last_third(lasts: timedelta, warned: timedelta) -> None:
+    """A certificate that is replaced every day is not always about to expire."""
+    end = NOW + lasts
+    authority = Authority.create("CA", now=NOW, not_before=NOW, not_after=end).certificate
+    policy = TlsPolicy((credential(90),), AdmissionPolicy((Rule("rule", (authority,)),)))
+    [one] = (at for at in expiries_of("door", policy, NOW) if at.kind is Kind.CA)
+    moment = timedelta(seconds=1)
+    assert not one.is_due(end - warned - moment)
+    assert one.is_due(end - warned)
+    assert bool(list(certificate(view(authority), end - warned + moment)))
+    assert not list(certificate(view(authority), end - warned - moment))
 
 
 @pytest.mark.parametrize("period", [1, 30, 365])

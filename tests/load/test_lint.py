@@ -116,7 +116,7 @@ leaf_certificate_file = "pin.crt"
     ],
 )
 def test_soon_is_thirty_days(here: Site, end: object, expected: list[str]) -> None:
-    pin = self_signed("pin", not_before=NOW - timedelta(days=9), not_after=end)  # type: ignore[arg-type]
+    pin = self_signed("pin", not_before=NOW - timedelta(days=90), not_after=end)  # type: ignore[arg-type]
     here.write("pin.crt", pem(pin))
     assert here.warnings(server(rule(leaf="pin.crt"))) == [
         f"6:1: client_certificate: the pin 'CN=pin' {text}" for text in expected

@@ -3,7 +3,8 @@
 import { ask } from "./api.js";
 import { day, h, hostile, plural, svg } from "./dom.js";
 
-const DAY = 86400000;
+const HOUR = 3600000;
+const DAY = 24 * HOUR;
 const KINDS = {
   server_certificate: "server certificate", ca: "CA", pin: "pin", crl: "revocation list",
   client_certificate: "client certificate", target_ca: "target's CA", target_pin: "target's pin",
@@ -11,8 +12,10 @@ const KINDS = {
 const WIDTH = 200;
 
 function state(one, now) {
-  if (Date.parse(one.ends) < now) return "over";
-  return Date.parse(one.ends) - now < 30 * DAY ? "soon" : "valid";
+  const [begins, ends] = [Date.parse(one.begins), Date.parse(one.ends)];
+  if (ends < now) return "over";
+  // As the gate warns: what lasts a day is not near its end all day.
+  return ends - now < Math.min(30 * DAY, (ends - begins) / 3) ? "soon" : "valid";
 }
 
 function span(one, from, to, now) {
@@ -29,7 +32,9 @@ function left(one, now) {
   const begins = Math.ceil((Date.parse(one.begins) - now) / DAY);
   if (begins > 0) return h("span", { class: "quiet" }, `begins in ${plural(begins, "day")}`);
   if (days < 0) return h("span", { class: "bad" }, `ended ${plural(-days, "day")} ago`);
-  return h("span", { class: days < 30 ? "warn" : "" }, plural(days, "day"));
+  const hours = Math.floor((Date.parse(one.ends) - now) / HOUR);
+  const text = hours < 48 ? plural(hours, "hour") : plural(days, "day");
+  return h("span", { class: state(one, now) === "soon" ? "warn" : "" }, text);
 }
 
 export const expiry = {
