@@ -1,0 +1,106 @@
+"""From a URL to a store: what is read, what is refused, and that no secret is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from mtlsgate.registry.opening import address_of, open_store
+from mtlsgate.registry.redis_address import Kind, Login, Node, RedisAddress, parse_redis
+from mtlsgate.registry.store import StoreError, StoreOptions
+
+READ = [
+    ("redis://r.example", RedisAddress(Kind.SERVER, nodes=(Node("r.example", 6379),))),
+    ("redis://r:1/3", RedisAddress(Kind.SERVER, nodes=(Node("r", 1),), database=3)),
+    ("redis://r:1?db=3", RedisAddress(Kind.SERVER, nodes=(Node("r", 1),), database=3)),
+    ("rediss://[::1]:7/", RedisAddress(Kind.SERVER, tls=True, nodes=(Node("::1", 7),))),
+    (
+        "redis://gate:p%40ss%23@r",
+        RedisAddress(Kind.SERVER, nodes=(Node("r", 6379),), login=Login("gate", "p@ss#")),
+    ),
+    (
+        "redis://:secret@r",
+        RedisAddress(Kind.SERVER, nodes=(Node("r", 6379),), login=Login(None, "secret")),
+    ),
+    ("unix:///run/r.sock", RedisAddress(Kind.UNIX, path="/run/r.sock")),
+    (
+        "redis+unix://gate:x@/run/my%20r.sock?db=2",
+        RedisAddress(Kind.UNIX, path="/run/my r.sock", database=2, login=Login("gate", "x")),
+    ),
+    (
+        "redis+sentinel://a,b:7/main/4?sentinel_username=s&sentinel_password=t",
+        RedisAddress(
+            Kind.SENTINEL,
+            nodes=(Node("a", 26379), Node("b", 7)),
+            service="main",
+            database=4,
+            sentinel_login=Login("s", "t"),
+        ),
+    ),
+    (
+        "rediss+cluster://a:1,[::2]:3",
+        RedisAddress(Kind.CLUSTER, tls=True, nodes=(Node("a", 1), Node("::2", 3))),
+    ),
+]
+
+
+@pytest.mark.parametrize(("url", "address"), READ)
+def test_the_url_of_a_redis_is_read(url: str, address: RedisAddress) -> None:
+    assert parse_redis(url) == address
+
+
+REFUSED = [
+    ("", "begins with redis://"),
+    ("http://r", "begins with redis://"),
+    ("mtlsgate:devices", "begins with redis://"),
+    ("redis://", "must begin with"),
+    ("redis://:hush@", "needs a host"),
+    ("redis://a,b", "several hosts need"),
+    ("redis://hush@[::1", "IPv6"),
+    ("redis://a:hush", "cannot be read"),
+    ("redis://a:0", "needs a host"),
+    ("redis://a:70000", "cannot be read"),
+    ("redis://a/hush", "must be a number"),
+    ("redis://a/1/2", "must be the number"),
+    ("redis://a/1?db=1", "twice"),
+    ("redis://a?db=1&db=2", "twice"),
+    ("redis://a?hush", "cannot be read"),
+    ("redis://a?hush=1", "none of ours"),
+    ("redis://:hush#1@a", "%23"),
+    ("unix://", "must begin with"),
+    ("unix:///", "path of a socket"),
+    ("redis+unix://host/run/r.sock", "path of a socket"),
+    ("redis+sentinel://a", "service's name"),
+    ("redis+cluster://a/1", "one database only"),
+    ("redis+cluster://a?db=1", "none of ours"),
+    ("postgresql://:hush#1@a", "%23"),
+    ("postgresql://hush@[::1", "IPv6"),
+]
+
+
+@pytest.mark.parametrize(("url", "why"), REFUSED)
+def test_a_url_that_is_none_is_refused_without_repeating_it(url: str, why: str) -> None:
+    for read in (address_of, lambda url: open_store(StoreOptions(url, "p"))):
+        with pytest.raises(StoreError) as refused:
+            read(url)
+        assert why in str(refused.value)
+        assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://gate:hush@r/2", "redis://r:6379/2"),
+        ("rediss://:hush@[::1]:7", "rediss://[::1]:7/0"),
+        ("unix://:hush@/run/r.sock", "redis+unix:///run/r.sock?db=0"),
+        ("redis+sentinel://u:hush@a/main", "redis+sentinel://a:26379/main/0"),
+        ("rediss+cluster://:hush@a,b:2", "rediss+cluster://a:6379,b:2"),
+        ("postgres://u:hush@a,b:2/devices?password=hush", "postgresql://a,b:2/devices"),
+    ],
+)
+def test_an_address_shows_hosts_and_database_and_no_secret(url: str, shown: str) -> None:
+    assert address_of(url) == shown
+
+
+def test_no_repr_has_a_password() -> None:
+    assert "hush" not in repr(parse_redis("redis+sentinel://:hush@a/m?sentinel_password=hush"))
+    assert "hush" not in repr(StoreOptions("redis://:hush@a", "p", password="hush"))
