@@ -56,6 +56,8 @@ class Device:
     :ivar not_after: the last instant at which it may, aware; None for no end.
     :ivar note: for people.
     :ivar attributes: for the application.
+    :ivar problem: why what a store has cannot be understood; the device is denied then.
+        Empty otherwise.
     """
 
     key: str
@@ -64,6 +66,15 @@ class Device:
     not_after: datetime | None = None
     note: str = ""
     attributes: Mapping[str, str] = field(factory=dict, converter=_frozen, hash=False)
+    problem: str = ""
+
+    @classmethod
+    def unreadable(cls, key: str, problem: str) -> Device:
+        """
+        :param problem: why what a store has of it cannot be understood, in one line.
+        :returns: a device that is listed, and denied.
+        """
+        return cls(key, DeviceState.DENIED, problem=problem)
 
 
 def keys_of(leaf: Certificate, kind: KeyKind, wide: bool = False) -> tuple[str, ...]:

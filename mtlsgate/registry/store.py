@@ -64,10 +64,11 @@ class Store(Protocol):
     async def find(self, keys: Collection[str]) -> Mapping[str, Device]:
         """
         :param keys: a few, asked for in one round trip.
-        :returns: the devices by their keys, without those that are not listed.
+        :returns: the devices by their keys, without those that are not listed.  A device
+            of which something is stored that cannot be understood is denied, and has a
+            `Device.problem`; the others are answered all the same.
         :raises StoreUnavailable: if there is no answer within the time limit.
-        :raises StoreError: if what is stored cannot be understood: such a device must
-            not come in.
+        :raises StoreError: if the store cannot answer, and will not by itself.
         """
 
     async def follow(self, follower: Follower) -> None:
@@ -92,7 +93,10 @@ class Store(Protocol):
         """:returns: how many of them were there."""
 
     def devices(self) -> AsyncIterator[Device]:
-        """:returns: all devices, in no order; never held in memory together."""
+        """
+        :returns: all devices, in no order; never held in memory together.  Some may have
+            a `Device.problem`.
+        """
 
     async def count(self) -> int:
         """:returns: how many devices there are, perhaps roughly."""
