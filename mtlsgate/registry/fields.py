@@ -24,6 +24,8 @@ LONGEST_NOTE = 4096
 MOST_ATTRIBUTES = 64
 #: The longest value of an attribute, in characters.
 LONGEST_VALUE = 1024
+#: The longest names and values of one device, in characters together.
+LONGEST_ATTRIBUTES = 16384
 #: The name of an attribute, as in ``peer.attributes.NAME``.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _INSTANT = re.compile(
@@ -120,7 +122,7 @@ def parse_attributes(text: str) -> dict[str, str]:
 
 
 def read_attributes(found: object) -> dict[str, str]:
-    """:raises FieldError: if these are not names with texts, or too many."""
+    """:raises FieldError: if these are not names with texts, or are too many or too long."""
     if not isinstance(found, dict):
         raise FieldError('attributes: must be an object, as {"tenant": "north"}')
     if len(found) > MOST_ATTRIBUTES:
@@ -137,6 +139,8 @@ def read_attributes(found: object) -> dict[str, str]:
             raise FieldError(f"attributes: {name}: is longer than {LONGEST_VALUE} characters")
         if not _is_storable(value):
             raise FieldError(f"attributes: {name}: {_UNSTORABLE}")
+    if sum(len(name) + len(value) for name, value in found.items()) > LONGEST_ATTRIBUTES:
+        raise FieldError(f"attributes: are longer than {LONGEST_ATTRIBUTES} characters together")
     return found
 
 

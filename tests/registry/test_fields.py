@@ -91,8 +91,9 @@ def test_instants_are_exact_and_in_utc() -> None:
         *('{"a": "1", "a": "2"}', '{"a": "\\u0000"}', '{"a": "\\ud800"}', "[" * 100_000),
         '{"a": "' + "x" * 1025 + '"}',
         "{" + ",".join(f'"a{n}": ""' for n in range(65)) + "}",
+        "{" + ",".join(f'"a{n}": "{"x" * 1000}"' for n in range(17)) + "}",
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_attributes_that_are_not_clear_are_refused(text: str) -> None:
     assert fault(parse_attributes, text).startswith("attributes: ")
