@@ -39,6 +39,9 @@ class Reason(StrEnum):
     CRL_EXPIRED = "crl_expired"
     CRL_INVALID = "crl_invalid"
     VALIDATORS_DISAGREE = "validators_disagree"
+    SVID_INVALID = "svid_invalid"
+    WRONG_TRUST_DOMAIN = "wrong_trust_domain"
+    BUNDLE_MISSING = "bundle_missing"
 
     # Rejections caused by the connection.
     UNKNOWN_SERVER_NAME = "unknown_server_name"

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from mtlsgate.admission.bundles import bundle_for
 from mtlsgate.admission.conditions import Clause, Condition, Leaf
 from mtlsgate.admission.rules import Rule
+from mtlsgate.admission.verdicts import Rejection
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.signatures import issued
 from mtlsgate.text import printable
@@ -25,6 +27,11 @@ def near_misses(rule: Rule, chain: Sequence[Certificate], now: datetime) -> Iter
     """
     leaf = Leaf(chain[0])
     yield from _validity(leaf.certificate, now)
+    if rule.bundles:
+        bundle = bundle_for(leaf.certificate, rule.bundles)
+        if isinstance(bundle, Rejection):
+            yield bundle.detail
+            return
     missing = list(_authority(rule, chain)) if rule.authorities else []
     yield from missing
     if rule.pins and not rule.pins_of(leaf.certificate.sha256) and not missing:

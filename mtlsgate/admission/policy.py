@@ -7,11 +7,12 @@ from top to bottom.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from datetime import datetime
 
 from attrs import Factory, field, frozen
 
+from mtlsgate.admission.bundles import bundle_for
 from mtlsgate.admission.conditions import Condition, Leaf, leaf_of
 from mtlsgate.admission.leaf import unfit
 from mtlsgate.admission.rule_index import RuleIndex
@@ -26,6 +27,9 @@ from mtlsgate.text import first_line
 _STAGES = (
     Reason.UNKNOWN_CA,
     Reason.LEAF_MISMATCH,
+    Reason.BUNDLE_MISSING,
+    Reason.SVID_INVALID,
+    Reason.WRONG_TRUST_DOMAIN,
     Reason.CA_AS_LEAF,
     Reason.DENIED,
     Reason.PIN_NOT_YET_VALID,
@@ -69,7 +73,7 @@ class AdmissionPolicy:
     )
 
     def __attrs_post_init__(self) -> None:
-        if not all(rule.authorities or rule.pins for rule in self.rules):
+        if not all(rule.demands_ca or rule.pins for rule in self.rules):
             raise ValueError("a rule demands neither a CA nor a leaf")
 
     def judge(
@@ -136,6 +140,7 @@ class AdmissionPolicy:
                     rejections[place] = verdict
                     furthest = max(furthest, _stage(verdict))
         every = [rejections[place] for place in sorted(rejections)]
+        every += missing_bundles(self.rules)[:1]
         if leaf.certificate.is_ca:
             every.append(_ca_as_leaf())
         elif self._index.authorities.isdisjoint(one.sha256 for one in path[1:]):
@@ -162,7 +167,10 @@ class AdmissionPolicy:
             passed, seen = {one.sha256 for one in path[1:]}, set[bytes]()
             for place in self._index.candidates_by(leaf, among):
                 rule = self.rules[place]
-                wanted = rule.authority_digests - seen
+                trusted = _trusted(rule, leaf)
+                if isinstance(trusted, Rejection):
+                    continue
+                wanted = trusted - seen
                 wanted = wanted if among is None else wanted & among
                 if not wanted or not _may_admit(rule, leaf, now):
                     continue
@@ -183,9 +191,18 @@ def verdict_of(rule: Rule, path: Path, leaf: Leaf, now: datetime) -> Admitted | 
     :param leaf: the leaf of the path; it has passed `unfit`.
     :returns: one rule's verdict on a path.
     """
-    depth = _depth_of_authority(rule, path) if rule.authorities else None
-    if rule.authorities and depth is None:
-        return _no_known_ca(path)
+    trusted = _trusted(rule, leaf)
+    if isinstance(trusted, Rejection):
+        return trusted
+    depth = _depth_of(trusted, path)
+    if rule.demands_ca and depth is None:
+        if _depth_of(rule.authority_digests, path) is None:
+            return _no_known_ca(path)
+        return Rejection(
+            Reason.WRONG_TRUST_DOMAIN,
+            "its path ends in the bundle of another trust domain than its SPIFFE ID is in",
+            0,
+        )
     pins = rule.pins_of(leaf.certificate.sha256)
     if rule.pins and not pins:
         return _ca_as_leaf() if leaf.certificate.is_ca else _no_pin()
@@ -213,15 +230,32 @@ def verdict_of(rule: Rule, path: Path, leaf: Leaf, now: datetime) -> Admitted | 
         if rejection is not None:
             return rejection
     # Without a CA nothing verifies what the client sent above the pin: drop it.
-    return Admitted(rule, path if rule.authorities else path[:1], pin)
+    return Admitted(rule, path if rule.demands_ca else path[:1], pin)
 
 
-def _depth_of_authority(rule: Rule, path: Path) -> int | None:
-    """:returns: the lowest depth at which the path has one of the rule's CAs."""
+def _trusted(rule: Rule, leaf: Leaf) -> Set[bytes] | Rejection:
+    """:returns: the digests of the CAs that may vouch for a leaf; or why a rule that names
+    trust domains does not admit it."""
+    if not rule.bundles:
+        return rule.authority_digests
+    if leaf.certificate.is_ca:
+        return _ca_as_leaf()
+    bundle = bundle_for(leaf.certificate, rule.bundles)
+    return bundle if isinstance(bundle, Rejection) else bundle.digests
+
+
+def _depth_of(trusted: Set[bytes], path: Path) -> int | None:
+    """:returns: the lowest depth at which the path has one of these CAs."""
     for depth in range(1, len(path)):
-        if path[depth].sha256 in rule.authority_digests:
+        if path[depth].sha256 in trusted:
             return depth
     return None
+
+
+def missing_bundles(rules: Iterable[Rule]) -> list[Rejection]:
+    """:returns: for each trust domain without a bundle, why nobody of it is admitted."""
+    found = (bundle.missing for rule in rules for bundle in rule.bundles)
+    return [one for one in found if one is not None]
 
 
 def _is_allowed(rule: Rule, leaf: Leaf) -> bool:

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from attrs import Factory, field, frozen
+from attrs import Factory, evolve, field, frozen
 from cryptography import x509
 
+from mtlsgate.admission.bundles import Bundle
 from mtlsgate.admission.conditions import Condition
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.admission.verdicts import Path
@@ -67,6 +68,8 @@ class Rule:
     :ivar deny: none of these may match.
     :ivar max_depth: the highest number of intermediates allowed, or None.
     :ivar revocation: the CRLs to check the path against, or None.
+    :ivar bundles: the trust domains, if the rule names such instead of CAs; their CAs are
+        its `authorities`.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Rule:
     deny: tuple[Condition, ...] = ()
     max_depth: int | None = None
     revocation: Revocation | None = None
+    bundles: tuple[Bundle, ...] = ()
     #: The digests of the CAs.
     authority_digests: frozenset[bytes] = field(
         init=False,
@@ -102,6 +106,15 @@ class Rule:
     )
 
     @property
+    def demands_ca(self) -> bool:
+        """Whether the path must run through a CA; also while none has been delivered."""
+        return bool(self.authorities or self.bundles)
+
+    def with_bundles(self, bundles: tuple[Bundle, ...]) -> Rule:
+        """:returns: the same rule with what was delivered of its trust domains."""
+        return evolve(self, bundles=bundles, authorities=authorities_in(bundles))
+
+    @property
     def pin_digests(self) -> Iterable[bytes]:
         """The digests of the pins."""
         return self._pins_by_digest.keys()
@@ -109,6 +122,11 @@ class Rule:
     def pins_of(self, digest: bytes) -> tuple[Pin, ...]:
         """:returns: the rule's pins with this digest."""
         return self._pins_by_digest.get(digest, ())
+
+
+def authorities_in(bundles: Iterable[Bundle]) -> tuple[Certificate, ...]:
+    """:returns: the CAs of all of them, each once."""
+    return tuple(dict.fromkeys(ca for one in bundles for ca in one.authorities))
 
 
 def _by_digest(pins: Iterable[Pin]) -> dict[bytes, tuple[Pin, ...]]:
@@ -145,5 +163,5 @@ def authorities_of(rules: Iterable[Rule]) -> tuple[Certificate, ...]:
 def lone_pins_of(rules: Iterable[Rule]) -> tuple[Certificate, ...]:
     """:returns: the pins of rules without a CA, without duplicates, in file
     order.  Such a pin is its own anchor."""
-    lone = {pin.digest: pin.der for rule in rules if not rule.authorities for pin in rule.pins}
+    lone = {pin.digest: pin.der for rule in rules if not rule.demands_ca for pin in rule.pins}
     return tuple(map(Certificate, lone.values()))

@@ -56,9 +56,14 @@ class AlternativeNames:
         )
 
     @property
+    def uri_count(self) -> int:
+        """How many URIs there are, those that cannot be read included."""
+        return sum(1 for _ in self._of(URI))
+
+    @property
     def spiffe_id(self) -> str | None:
         """The SPIFFE ID, which must be the only URI (SPIFFE X509-SVID, 2), or None."""
-        if sum(1 for _ in self._of(URI)) != 1 or not self.uris:
+        if self.uri_count != 1 or not self.uris:
             return None
         return self.uris[0] if self.uris[0].startswith("spiffe://") else None
 

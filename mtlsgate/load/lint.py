@@ -312,13 +312,15 @@ def _shadowed(
     free = [
         (block, rule)
         for block, rule in zip(blocks, rules, strict=True)
-        if not (rule.allow or rule.deny or rule.revocation or rule.max_depth is not None)
+        if not (
+            rule.allow or rule.deny or rule.revocation or rule.max_depth is not None or rule.bundles
+        )
     ]
     wide = {
         digest: block for block, rule in free if not rule.pins for digest in rule.authority_digests
     }
-    lone = {digest for _, rule in free if not rule.authorities for digest in _lasting_pins(rule)}
-    lone_from = min((block.at for block, rule in free if not rule.authorities), default=None)
+    lone = {digest for _, rule in free if not rule.demands_ca for digest in _lasting_pins(rule)}
+    lone_from = min((block.at for block, rule in free if not rule.demands_ca), default=None)
     for block, rule in zip(blocks, rules, strict=True):
         over = [wide.get(digest, block) for digest in rule.authority_digests]
         others = [one for one in over if one is not block]
@@ -351,6 +353,7 @@ def _doubled(
     for block, rule in zip(blocks, rules, strict=True):
         same = (
             rule.authority_digests,
+            tuple((one.trust_domain, one.agent) for one in rule.bundles),
             frozenset((pin.not_before, pin.retire_after, pin.digest) for pin in rule.pins),
             frozenset(rule.allow),
             frozenset(rule.deny),

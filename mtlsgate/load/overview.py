@@ -63,10 +63,11 @@ def _before_tls(server: LoadedServer) -> str:
 
 def describe_rule(rule: Rule) -> str:
     """:returns: a rule's label and what it requires, in one line."""
-    names = [printable(one.subject.rfc4514_string()) for one in rule.authorities[:_NAMED]]
-    if len(rule.authorities) > _NAMED:
-        names.append(f"{len(rule.authorities) - _NAMED} more")
-    demands = []
+    demands = [f"trust domain {one.trust_domain}" for one in rule.bundles]
+    authorities = () if rule.bundles else rule.authorities
+    names = [printable(one.subject.rfc4514_string()) for one in authorities[:_NAMED]]
+    if len(authorities) > _NAMED:
+        names.append(f"{len(authorities) - _NAMED} more")
     if names:
         demands.append(f"CA {' or '.join(names)}")
     if rule.pins:
@@ -107,6 +108,9 @@ def _rows(policy: TlsPolicy, now: datetime) -> Iterator[tuple[str, ...]]:
         yield _row("server certificate", credential.chain[0], now)
     for rule in policy.admission.rules if policy.admission else ():
         name = f"rule {printable(rule.name)}"
+        for bundle in rule.bundles:
+            if bundle.missing is not None:
+                yield f"{name}: CA", bundle.missing.detail, "", ""
         for authority in rule.authorities:
             yield _row(f"{name}: CA", authority, now)
         for pin in rule.pins:

@@ -117,7 +117,12 @@ def _rules(before: Mapping[str, Rule], after: Mapping[str, Rule]) -> Iterator[st
             yield f"{describe_rule(rule)} added"
             continue
         old = before[name]
-        for line in (*_pins(old, rule), *_revocations(old.revocation, rule.revocation)):
+        changes = (
+            *_pins(old, rule),
+            *_revocations(old.revocation, rule.revocation),
+            *_bundles(old, rule),
+        )
+        for line in changes:
             yield f"rule {name}: {line}"
         if _rest(old) != _rest(rule):
             yield f"{describe_rule(rule)} changed"
@@ -126,13 +131,25 @@ def _rules(before: Mapping[str, Rule], after: Mapping[str, Rule]) -> Iterator[st
 def _rest(rule: Rule) -> tuple[object, ...]:
     """:returns: the parts of a rule that have no line of their own."""
     return (
-        rule.authority_digests,
+        () if rule.bundles else rule.authority_digests,
+        [(one.trust_domain, one.agent) for one in rule.bundles],
         rule.allow,
         rule.deny,
         rule.max_depth,
         rule.revocation and rule.revocation.scope,
         {(pin.digest, pin.not_before, pin.retire_after) for pin in rule.pins if pin.name},
     )
+
+
+def _bundles(before: Rule, after: Rule) -> Iterator[str]:
+    old = {one.trust_domain: one for one in before.bundles}
+    for bundle in after.bundles:
+        was = old.get(bundle.trust_domain, bundle).digests
+        if was == bundle.digests:
+            continue
+        added, removed = len(bundle.digests - was), len(was - bundle.digests)
+        line = f"bundle of {bundle.trust_domain}: {added} CAs added, {removed} removed"
+        yield line if bundle.digests else f"{line}: there is none, and it admits nobody"
 
 
 def _pins(before: Rule, after: Rule) -> Iterator[str]:

@@ -32,6 +32,7 @@ from mtlsgate.admission import (
     authorities_of,
     lone_pins_of,
 )
+from mtlsgate.admission.policy import missing_bundles
 from mtlsgate.admission.profile import profile_violation
 from mtlsgate.admission.second_opinion import disagreement, needs_second_opinion
 from mtlsgate.certificates.certificate import UNPARSABLE, Certificate, known
@@ -127,8 +128,10 @@ class Judge:
         :param depth: the depth of the certificate at fault.
         :param certificate: the certificate at fault.
         """
-        rejection = self._expired_issuer(error, depth, certificate) or verification_rejection(
-            error, depth
+        rejection = (
+            self._expired_issuer(error, depth, certificate)
+            or self._missing_bundle(error)
+            or verification_rejection(error, depth)
         )
         if depth == 0 and error not in _ABOUT_PATH:
             # The leaf itself is at fault, or nobody issued it: no other path helps.
@@ -177,6 +180,11 @@ class Judge:
             except UNPARSABLE:
                 return None
         return None
+
+    def _missing_bundle(self, error: int) -> Rejection | None:
+        """:returns: a rejection if a CA may be unknown only because its bundle has not come."""
+        missing = missing_bundles(self.policy.rules) if error in _NO_ISSUER else ()
+        return next(iter(missing), None)
 
     # Sessions.
 
@@ -303,7 +311,7 @@ class Judge:
 
     def _is_lone_pin(self, leaf: Certificate) -> bool:
         digest = leaf.sha256
-        return any(not rule.authorities and rule.pins_of(digest) for rule in self.policy.rules)
+        return any(not rule.demands_ca and rule.pins_of(digest) for rule in self.policy.rules)
 
     # What the rules, the profile and the second validator say.
 
