@@ -79,6 +79,7 @@ class Reason(StrEnum):
     TARGET_REMOVED = "target_removed"
 
     # Rejections caused by the gate itself.
+    NO_SERVER_CERTIFICATE = "no_server_certificate"
     SERVER_REMOVED = "server_removed"
     CLOSED_BY_GATE = "closed_by_gate"
     INTERNAL_ERROR = "internal_error"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,11 +51,34 @@ class ServerCredential:
     :ivar chain: the leaf first, then the intermediates to send.
     :ivar private_key: the leaf's key.
     :ivar stapling: the OCSP response that it shows, or None.
+    :ivar source: who delivers the next one while the gate runs; None if nobody does.  One
+        that is renewed by itself is not shown any more when it has expired.
     """
 
     chain: tuple[Certificate, ...] = field(converter=views)
     private_key: PrivateKey = field(repr=False)
     stapling: Stapling | None = field(default=None, eq=False)
+    source: Hashable = None
+
+    @property
+    def dns_names(self) -> tuple[str, ...]:
+        """The names that it is for."""
+        return self.chain[0].readable_names.dns
+
+
+@frozen
+class MissingCredential:
+    """
+    A certificate of the gate itself that it does not have at the moment.
+
+    :ivar source: who delivers it while the gate runs.
+    :ivar dns_names: the names that it will be for; empty if they are not known yet.
+    :ivar why: why there is none, in a few words.
+    """
+
+    source: Hashable
+    dns_names: tuple[str, ...]
+    why: str
 
 
 def read_file(path: Path, opener: Callable[[str, int], int] = os.open) -> bytes:

@@ -18,7 +18,7 @@ from mtlsgate.admission.conditions import Condition, Leaf
 from mtlsgate.admission.leaf import is_for_clients, may_sign
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
-from mtlsgate.certificates.parsing import ServerCredential
+from mtlsgate.certificates.parsing import MissingCredential, ServerCredential
 from mtlsgate.certificates.signatures import is_surely_not_by
 from mtlsgate.certificates.strength import key_weakness, signature_weakness
 from mtlsgate.config.model import ClientCertificate, Server
@@ -30,7 +30,7 @@ from mtlsgate.tls.ca_names import LONGEST_MESSAGE
 
 def server(
     block: Server,
-    credentials: tuple[ServerCredential, ...],
+    own: tuple[ServerCredential | MissingCredential, ...],
     policy: AdmissionPolicy | None,
     now: datetime,
     report: Report,
@@ -39,13 +39,15 @@ def server(
     Warn about rules that admit nobody, soon will not, or do not do what they seem to.
 
     :param block: the server as written.
-    :param credentials: its certificates, one for each server_certificate block, or
+    :param own: its certificates, one for each server_certificate block, or
         one made in memory.
     :param policy: its rules, one for each client_certificate block.
     """
-    for certificate_block, credential in zip(
-        block.tls.server_certificate, credentials, strict=False
-    ):
+    for certificate_block, credential in zip(block.tls.server_certificate, own, strict=False):
+        if isinstance(credential, MissingCredential):
+            text = f"there is no certificate yet: {credential.why}"
+            report.warn(certificate_block.at, certificate_block.heading, text)
+            continue
         for place, one in enumerate(credential.chain):
             for text in certificate(one, now):
                 role = "intermediate certificate" if place else "certificate"

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from mtlsgate.admission import Rule
 from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.certificates.parsing import MissingCredential
 from mtlsgate.config.urls import parse_url
 from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.epoch import Epoch, LoadedServer
@@ -104,8 +105,11 @@ def _table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[st
 def _rows(policy: TlsPolicy, now: datetime) -> Iterator[tuple[str, ...]]:
     """:returns: everything that expires, in file order."""
 
-    for credential in policy.credentials:
-        yield _row("server certificate", credential.chain[0], now)
+    for own in policy.own:
+        if isinstance(own, MissingCredential):
+            yield "server certificate", f"none yet: {printable(own.why)}", "", ""
+        else:
+            yield _row("server certificate", own.chain[0], now)
     for rule in policy.admission.rules if policy.admission else ():
         name = f"rule {printable(rule.name)}"
         for bundle in rule.bundles:

@@ -12,6 +12,7 @@ from attrs import evolve
 from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.certificates.crl import RevocationList, parse_crls
 from mtlsgate.certificates.ocsp import Stapling
+from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.errors import CredentialError
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.expiry import expiries_of
@@ -115,15 +116,17 @@ def _with_staple(server: LoadedServer, stapling: Stapling) -> LoadedServer:
     """:returns: the server with the new response; the same server if it shows another
     certificate."""
     policy = server.gate.context.policy
-    credentials = tuple(
+    own = tuple(
         evolve(one, stapling=stapling)
-        if one.stapling is not None and one.stapling.leaf == stapling.leaf
+        if isinstance(one, ServerCredential)
+        and one.stapling is not None
+        and one.stapling.leaf == stapling.leaf
         else one
-        for one in policy.credentials
+        for one in policy.own
     )
-    if all(one is another for one, another in zip(credentials, policy.credentials, strict=True)):
+    if all(one is another for one, another in zip(own, policy.own, strict=True)):
         return server
-    return _with_policy(server, evolve(policy, credentials=credentials))
+    return _with_policy(server, evolve(policy, own=own))
 
 
 def _rules(rules: Iterable[Rule], url: str, lists: tuple[RevocationList, ...]) -> Iterable[Rule]:

@@ -11,7 +11,12 @@ from attrs import evolve
 
 from mtlsgate.certificates.development_ca import self_signed
 from mtlsgate.certificates.ocsp import demands_stapling, stapling_of
-from mtlsgate.certificates.parsing import ServerCredential, pair, parse_private_key
+from mtlsgate.certificates.parsing import (
+    MissingCredential,
+    ServerCredential,
+    pair,
+    parse_private_key,
+)
 from mtlsgate.config import model
 from mtlsgate.config.urls import parse_url
 from mtlsgate.errors import CredentialError
@@ -37,7 +42,7 @@ class CredentialReader:
 
     def of(
         self, server: model.Server, hosts: tuple[Host, ...], state: State, now: datetime
-    ) -> Iterator[ServerCredential]:
+    ) -> Iterator[ServerCredential | MissingCredential]:
         """
         :param hosts: the server's addresses.
         :param state: has the OCSP responses that were fetched.

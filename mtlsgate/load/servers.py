@@ -135,7 +135,7 @@ class ServerBuilder:
         refuse_names(server, self._report)
         proxies = trusted_proxies(server, self._report)
         state = self.state(settings)
-        credentials = tuple(self.credentials.of(server, hosts, state, self.rules.now()))
+        own = tuple(self.credentials.of(server, hosts, state, self.rules.now()))
         deny = tuple(self.rules.conditions(tls.deny, "deny"))
         rules = tuple(self.rules.rules(tls, deny, state))
         judged = tls.client_authentication == "required"
@@ -143,7 +143,7 @@ class ServerBuilder:
         if len(self._report.errors) != errors_before or not complete:
             return None
         policy = TlsPolicy(
-            credentials=credentials,
+            own=own,
             admission=AdmissionPolicy(rules, deny) if judged else None,
             min_version=tls.min_version,
             strict=tls.verification != "compatible",
@@ -168,7 +168,7 @@ def serve(
     server = gate.model
     alpn = application.alpn or (() if server.dialect is None else server.dialect.alpn)
     policy = evolve(gate.policy, alpn=alpn)
-    lint.server(server, policy.credentials, policy.admission, now(), report)
+    lint.server(server, policy.own, policy.admission, now(), report)
     try:
         context = GateContext(policy, now)
     except REFUSALS as error:

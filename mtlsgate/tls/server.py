@@ -29,7 +29,7 @@ from mtlsgate.admission import (
 from mtlsgate.certificates.certificate import known
 from mtlsgate.certificates.names import bearing
 from mtlsgate.certificates.ocsp import OcspResponse
-from mtlsgate.certificates.parsing import ServerCredential
+from mtlsgate.certificates.parsing import MissingCredential, ServerCredential
 from mtlsgate.certificates.server_names import first_by_name
 from mtlsgate.clock import utc_now
 from mtlsgate.reasons import Reason
@@ -40,6 +40,7 @@ from mtlsgate.tls.handshake import EngineConnection, Handshake
 from mtlsgate.tls.judge import Judge, Pending
 from mtlsgate.tls.openssl_errors import verification_error
 from mtlsgate.tls.openssl_private import CERTIFICATE_REJECTED, set_verify, use_elliptic_groups
+from mtlsgate.tls.own_certificates import OwnCertificate
 from mtlsgate.tls.trust import encoded, fill
 
 #: Without a session id, OpenSSL fails when a client tries to resume.  It should do
@@ -54,9 +55,9 @@ class TlsPolicy:
     """
     The settings of a server's `SSL.Context`.
 
-    :ivar credentials: the server's own certificates with their keys, at least
-        one.  The gate shows the one with the name that the client asks for
-        (SNI), or else the first.
+    :ivar own: the server's own certificates with their keys, at least one.  The gate
+        shows the one with the name that the client asks for (SNI), or else the first
+        that is there.
     :ivar admission: the rules for clients; None admits everyone and asks for no
         certificate.
     :ivar min_version: the oldest TLS version allowed.
@@ -70,7 +71,7 @@ class TlsPolicy:
         empty, the gate does not answer the ALPN extension.
     """
 
-    credentials: tuple[ServerCredential, ...]
+    own: tuple[ServerCredential | MissingCredential, ...]
     admission: AdmissionPolicy | None
     min_version: Literal["1.2", "1.3"] = "1.2"
     strict: bool = True
@@ -78,6 +79,11 @@ class TlsPolicy:
     send_ca_names: bool = True
     session_lifetime: float | None = None
     alpn: tuple[bytes, ...] = ()
+
+    @property
+    def credentials(self) -> tuple[ServerCredential, ...]:
+        """Those of the certificates that are there."""
+        return tuple(one for one in self.own if isinstance(one, ServerCredential))
 
 
 class GateContext:
@@ -93,7 +99,8 @@ class GateContext:
         names, in bytes.  If that is too long for some clients, no names are sent.
     :ivar judge: gives the verdict; None if no certificate is asked for.
     :ivar now: returns the time to judge certificates by.
-    :ivar _contexts: one for each certificate.
+    :ivar _contexts: one for each certificate that is there.
+    :ivar _default: the certificate for clients that ask for no certificate's name.
     :ivar _first: the context of new connections, before the certificate is chosen.
     """
 
@@ -120,12 +127,13 @@ class GateContext:
         names = ca_names(rules) if policy.send_ca_names else ()
         self.request_size = message_size(names)
         named = [bearing(one) for one in names] if self.request_size <= LONGEST_MESSAGE else []
-        self._contexts = [self._with_certificate(one, named) for one in policy.credentials]
+        own = [self._certificate(one, named) for one in policy.own]
         self._by_name = first_by_name(
-            (one.chain[0].readable_names.dns, context)
-            for one, context in zip(policy.credentials, self._contexts, strict=True)
+            (one.dns_names, found) for one, found in zip(policy.own, own, strict=True)
         )
-        self._first = self._contexts[0]
+        self._default = next((one for one in own if one.context is not None), own[0])
+        self._contexts = [one.context for one in own if one.context is not None]
+        self._first = self._contexts[0] if self._contexts else self._new_context()
         if policy.session_lifetime is not None:
             # A ticket is encrypted with the keys of the Context that the connection
             # was made with, and contains the session id of the Context that it has
@@ -133,6 +141,14 @@ class GateContext:
             # the two differs, so an engine's tickets are refused there.
             self._first = self._new_context()
             self._first.set_session_id(b"mtlsgate, without a certificate")
+
+    def _certificate(
+        self, one: ServerCredential | MissingCredential, named: Sequence[bytes]
+    ) -> OwnCertificate:
+        if isinstance(one, MissingCredential):
+            return OwnCertificate(missing=one.why)
+        until = None if one.source is None else one.chain[0].not_after
+        return OwnCertificate(self._with_certificate(one, named), until)
 
     def _with_certificate(
         self, credential: ServerCredential, named: Sequence[bytes]
@@ -163,17 +179,24 @@ class GateContext:
     def accept(self) -> Engine:
         """:returns: an engine for an accepted connection."""
         connection = EngineConnection(self._first, self)
-        if self._first is not self._contexts[0]:
+        if self._contexts and self._first is not self._contexts[0]:
             connection.set_context(self._contexts[0])
         connection.set_accept_state()
         return Engine(connection, None if self.judge is None else self.conclude)
 
     def choose_certificate(self, connection: EngineConnection) -> None:
         """Show the certificate with the name that the client asks for."""
+        own = self._by_name.find(connection.server_name) or self._default
+        if own.may_be_missing:
+            missing = own.problem(self.now())
+            if missing is not None:
+                rejection = Rejection(Reason.NO_SERVER_CERTIFICATE, missing)
+                connection.handshake.verdict = rejection
+                connection.set_context(_without_certificate())
+                return
         # The contexts differ only in the certificate: the verify settings stay the same.
-        context = self._by_name.find(connection.server_name)
-        if context is not None and context is not self._contexts[0]:
-            connection.set_context(context)
+        if own is not self._default and own.context is not None:
+            connection.set_context(own.context)
 
     def verify(
         self,

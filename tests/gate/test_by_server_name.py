@@ -62,7 +62,7 @@ def test_the_name_chooses(
             assert ALERT_112 in client.error
             continue
         gate = shared.gates[server or ""]
-        assert client.server_certificate == gate.credentials[0].chain[0].x509
+        assert client.server_certificate == gate.server.context.policy.credentials[0].chain[0].x509
         if who is None:
             assert verdict == rejected(Reason.NO_CERTIFICATE, None)
             assert shared.reached() == []

@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.admission.conditions import Condition, clause, read_value
-from mtlsgate.certificates.parsing import ServerCredential
+from mtlsgate.certificates.parsing import MissingCredential, ServerCredential
 from mtlsgate.clock import utc_now
 from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.gate.connections import Connections
@@ -161,7 +161,9 @@ class MemoryGate:
     always_ask_twice: bool = False
     deny: Sequence[Condition] = ()
     session_lifetime: float | None = None
-    credentials: Sequence[ServerCredential] = field(factory=lambda: (localhost(),))
+    credentials: Sequence[ServerCredential | MissingCredential] = field(
+        factory=lambda: (localhost(),)
+    )
     alpn: tuple[bytes, ...] = ()
     now: Callable[[], datetime] = utc_now
     handshake_timeout: float = 10.0
@@ -176,7 +178,7 @@ class MemoryGate:
     def _server(self) -> GateServer:
         rules, deny = self.rules, tuple(self.deny)
         policy = TlsPolicy(
-            credentials=tuple(self.credentials),
+            own=tuple(self.credentials),
             admission=None if rules is None else AdmissionPolicy(tuple(rules), deny),
             min_version=self.min_version,
             strict=self.strict,

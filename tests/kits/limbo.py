@@ -127,7 +127,7 @@ def _context(case: Case, verification: Verification) -> GateContext:
         raise CredentialError("is not a CA (CA:FALSE)")
     revocation = Revocation(parse_crls(case.crls, strict=strict)) if case.crls else None
     policy = TlsPolicy(
-        credentials=(localhost(),),
+        own=(localhost(),),
         admission=AdmissionPolicy(
             (Rule("limbo", authorities, max_depth=case.max_depth, revocation=revocation),)
         ),
