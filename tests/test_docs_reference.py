@@ -49,6 +49,7 @@ TABLES: Mapping[type, tuple[str, str]] = {
     model.Log: ("configuration.md", "log"),
     model.VariableDefaults: ("configuration.md", "defaults"),
     model.Admin: ("configuration.md", "admin"),
+    model.Registry: ("configuration.md", "registry"),
     model.Server: ("configuration.md", "server"),
     model.Defaults: ("configuration.md", "Limits for connections"),
     model.Tls: ("configuration.md", "tls"),
@@ -67,6 +68,7 @@ TABLES: Mapping[type, tuple[str, str]] = {
 #: lists of strings; `Protocol` and `Client`, which have a label and someone else's attributes.
 WITHOUT_TABLE = {
     model.ConditionBlock,
+    model.DenyBlock,
     model.Protocol,
     model.Client,
     AdminConfiguration,
@@ -88,6 +90,7 @@ _EFFECTIVE: Mapping[type, Mapping[str, object]] = {
         "on_reload": "judge" if Terms().judged_on_reload else "keep",
         "revoke_grace": Terms().revoke_grace,
     },
+    model.Registry: dict.fromkeys(("prefix", "table"), "see right"),
     model.Server: {"authorize_timeout": AUTHORIZE_TIMEOUT},
     model.Tls: {
         "session_lifetime": model.Tls(at=None, session_resumption=True).resumption  # type: ignore[arg-type]

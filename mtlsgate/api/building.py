@@ -26,6 +26,7 @@ from mtlsgate.load.expiry import expiries_of
 from mtlsgate.load.fetches import fetches_of
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host, parse_host
+from mtlsgate.load.registries import RegistryReader
 from mtlsgate.load.servers import GateParts, ServerBuilder, serve
 from mtlsgate.load.state import KeptDocuments
 from mtlsgate.text import quoted
@@ -136,7 +137,9 @@ class FromPython:
         authorize = self.options.get("authorize")
         given = None if isinstance(authorize, str) else authorize
         authorizer = read_authorizer(server, self.directory, report, given)
-        parts = ServerBuilder(files, report, now, kept).gate(server, (), settings, authorizer)
+        parts = ServerBuilder(files, report, now, RegistryReader(files, report), kept).gate(
+            server, (), settings, authorizer
+        )
         files.refuse_own_in_directories()
         report.raise_errors()
         assert parts is not None

@@ -169,7 +169,8 @@ class BlockReader:
     def _condition(self, condition: Allow | Deny) -> model.ConditionBlock | None:
         where = type(condition).__name__.lower()
         values = attrs.asdict(condition, recurse=False)
-        return self._block(model.ConditionBlock, where, len(self.report.errors), values)
+        cls = model.DenyBlock if isinstance(condition, Deny) else model.ConditionBlock
+        return self._block(cls, where, len(self.report.errors), values)
 
     def _server_certificates(
         self, given: object, options: Mapping[str, object]

@@ -126,6 +126,7 @@ _OF_FILE: dict[str, _Rule] = {
     "admin": _replace,
     "defaults": _inner({}),
     "client": _inner({"tls": _inner({})}),
+    "registry": _inner({}),
     "server": _inner(_OF_SERVER),
     "settings": _inner({"audit": _replace}),
 }

@@ -19,10 +19,12 @@ from mtlsgate.config.fields import (
     label,
     position,
 )
+from mtlsgate.config.registry import Registry
 from mtlsgate.config.settings import Admin, Audit, Defaults, Log, Settings, VariableDefaults
 from mtlsgate.config.tls import (
     ClientCertificate,
     ConditionBlock,
+    DenyBlock,
     PinBlock,
     ServerCertificate,
     Tls,
@@ -40,9 +42,11 @@ __all__ = [
     "ConditionBlock",
     "Configuration",
     "Defaults",
+    "DenyBlock",
     "Log",
     "PinBlock",
     "Protocol",
+    "Registry",
     "Server",
     "ServerCertificate",
     "Settings",
@@ -177,6 +181,7 @@ class Configuration:
     :ivar settings: what holds for all servers.
     :ivar defaults: what is assumed of the environment.
     :ivar admin: how the gate can be asked and told.
+    :ivar registry: the stores of devices, in file order.
     :ivar server: the servers, in file order.
     :ivar client: the client gates, in file order.
     """
@@ -184,6 +189,7 @@ class Configuration:
     settings: Settings = Factory(Settings)
     defaults: VariableDefaults | None = None
     admin: Admin | None = None
+    registry: tuple[Registry, ...] = ()
     server: tuple[Server, ...] = ()
     client: tuple[Client, ...] = ()
 

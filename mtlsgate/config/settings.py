@@ -38,6 +38,8 @@ class Defaults:
     :ivar max_connections: clients at a time.
     :ivar max_connections_per_ip: connections at a time of one address.
     :ivar max_connections_per_identity: connections at a time with one leaf.
+    :ivar count_in: the label of a registry in which ``max_connections_per_identity``
+        counts the connections to all gates.
     :ivar max_handshakes: handshakes at a time.
     :ivar handshakes_per_second_per_ip: of one address, in the long run.
     :ivar handshake_bytes: what a client may send in its handshake.
@@ -53,6 +55,7 @@ class Defaults:
     max_connections: Number = None
     max_connections_per_ip: Number = None
     max_connections_per_identity: Number = None
+    count_in: Located[str] | None = None
     max_handshakes: Number = None
     handshakes_per_second_per_ip: float | None = None
     handshake_bytes: Number = None
@@ -144,7 +147,7 @@ class Settings(Defaults):
     :ivar quiet: whether the log says nothing of connections that come and go
         without a byte.
     :ivar readiness: what the gate needs to be ready: to listen, or besides a target of each
-        server that is up.
+        server that is up, or the registries, or both.
     :ivar event_loop: what the gate runs on; None for what the configuration needs.
     :ivar audit: where to keep an audit log.
     :ivar state_dir: where documents are kept that the gate has fetched, relative to the
@@ -163,7 +166,7 @@ class Settings(Defaults):
     watch: bool = False
     drain_timeout: DurationOrZero = 10.0
     quiet: bool = False
-    readiness: Literal["listening", "targets"] = "listening"
+    readiness: Literal["listening", "targets", "registries", "all"] = "listening"
     event_loop: Located[Literal["asyncio", "uvloop", "epoll"]] | None = None
     audit: Audit | None = None
     state_dir: Located[FileName] | None = None

@@ -106,13 +106,34 @@ class ConditionBlock:
             if attribute.name != "at" and values is not None:
                 yield attribute.name, values
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it states nothing."""
+        return not any(True for _ in self.stated())
+
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield (attribute or None, text) for what is wrong with the block as a whole."""
-        if not list(self.stated()):
+        if self.is_empty:
             yield None, "states nothing, which would match everything: name an attribute"
         for name, values in self.stated():
             if not values:
                 yield name, f"{name} is empty, which nothing matches: name a value"
+
+
+@frozen(kw_only=True)
+class DenyBlock(ConditionBlock):
+    """
+    A ``deny`` block.
+
+    :ivar registry: the label of a registry; matches if the client is listed there.
+    """
+
+    registry: Located[str] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it states nothing."""
+        return self.registry is None and super().is_empty
 
 
 @frozen(kw_only=True)
@@ -156,6 +177,7 @@ class ClientCertificate:
     :ivar pin: further pins, with a name each.
     :ivar allow: if there are any, one of them must match.
     :ivar deny: none of them may match.
+    :ivar registry: the label of a registry that must list the client as active.
     :ivar max_depth: how many intermediates a path may have.
     :ivar crl: revocation lists, one or many.
     :ivar crl_dir: a directory of revocation lists: every ``*.pem``, ``*.crl``
@@ -172,7 +194,8 @@ class ClientCertificate:
     leaf_certificate_dir: Located[FileName] | None = None
     pin: tuple[PinBlock, ...] = ()
     allow: tuple[ConditionBlock, ...] = ()
-    deny: tuple[ConditionBlock, ...] = ()
+    deny: tuple[DenyBlock, ...] = ()
+    registry: Located[str] | None = None
     max_depth: int | None = None
     crl: Material | None = None
     crl_dir: Located[FileName] | None = None
@@ -247,7 +270,7 @@ class Tls:
     min_version: Literal["1.2", "1.3"] = "1.2"
     client_authentication: Literal["required", "none"] = "required"
     verification: Literal["strict", "compatible", "double"] = "strict"
-    deny: tuple[ConditionBlock, ...] = ()
+    deny: tuple[DenyBlock, ...] = ()
     send_ca_names: bool = True
     session_resumption: bool = False
     session_lifetime: Duration | None = None

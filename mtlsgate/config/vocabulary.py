@@ -12,7 +12,7 @@ from functools import cache
 from types import MappingProxyType
 
 from mtlsgate.config.fields import fields_of
-from mtlsgate.config.model import Configuration
+from mtlsgate.config.model import Configuration, Registry
 from mtlsgate.config.tree import Body
 from mtlsgate.errors import Position, did_you_mean
 from mtlsgate.text import quoted
@@ -224,7 +224,9 @@ def _walk(cls: type, outer: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, .
     for one in fields_of(cls):
         if one.source in ("block", "blocks"):
             yield one.name, outer, True
-            yield from _walk(one.hint, (*outer, one.name))
+            # What a registry's block has, as url and timeout, means other things elsewhere.
+            if one.hint is not Registry:
+                yield from _walk(one.hint, (*outer, one.name))
         elif one.source in ("attribute", "material"):
             yield one.name, outer, False
             if one.source == "material":

@@ -43,6 +43,7 @@ from mtlsgate.load.outputs import refuse_outputs
 from mtlsgate.load.progress import note_if_slow
 from mtlsgate.load.reach import Reach, reach_of_fetches, reach_of_gate
 from mtlsgate.load.readiness import warn_of_readiness
+from mtlsgate.load.registries import RegistryReader
 from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder
 from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
 from mtlsgate.load.state import KeptDocuments
@@ -226,10 +227,11 @@ class Loading:
         self._now = now
         self._say = say
         self.configuration = self._decode()
+        self._registries = RegistryReader(self.files, self.report)
         self.listening = ListeningBuilder(
             self.report,
             self.files,
-            ServerBuilder(self.files, self.report, now, kept, environ),
+            ServerBuilder(self.files, self.report, now, self._registries, kept, environ),
             ApplicationReader(self._decoder, self.files, gate, states),
             ClientReader(self._decoder, self.files, now, states),
             reactor,
@@ -265,6 +267,7 @@ class Loading:
         self.report.raise_errors()
         assert server is not None
         hosts = self.listening.hosts(server)
+        self._registries.read(decoded.registry)
         authorizer = read_authorizer(server, self.directory, self.report)
         found = tuple(host for host in hosts if host is not None)
         parts = self.listening.servers.gate(server, found, decoded.settings, authorizer)
@@ -309,8 +312,10 @@ class Loading:
         return self._decoder.decode(model.Configuration, body, START, "configuration")
 
     def _built(self, decoded: model.Configuration) -> Epoch:
+        self._registries.read(decoded.registry)
         with note_if_slow(self._say, self.report.path):
             found = self.listening.all(decoded.server, decoded.client, decoded.settings)
+        self._registries.warn_of_unused(decoded.registry)
         servers = tuple(server for server in found[0] if server is not None)
         clients = tuple(client for client in found[1] if client is not None)
         warn_of_readiness(decoded.settings, servers, clients, self.report)

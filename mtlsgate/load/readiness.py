@@ -40,18 +40,19 @@ def warn_of_readiness(
     report: Report,
 ) -> None:
     """Warn if readiness depends on targets, and nothing finds out whether they are up."""
-    if settings.readiness != "targets":
+    if settings.readiness not in ("targets", "all"):
         return
     found = list(all_backends(servers, clients))
-    if not found:
+    if not found and settings.readiness == "targets":
         report.warn(START, "settings", 'readiness = "targets" has no effect: there are no targets')
+    wanted = f'readiness = "{settings.readiness}"'
     unchecked = "without a health_check nothing but clients' connections tells whether its "
     for server in servers:
         backends, protocol = backends_of(server), server.model.protocol
         if backends is not None and not backends.is_checked:
             where = heading("protocol", protocol.name)
-            report.warn(protocol.at, where, f'{unchecked}targets are up, for readiness = "targets"')
+            report.warn(protocol.at, where, f"{unchecked}targets are up, for {wanted}")
     for client in clients:
         if not client.gate.backends.is_checked:
             at, where = client.model.at, client.model.heading
-            report.warn(at, where, f'{unchecked}targets are up, for readiness = "targets"')
+            report.warn(at, where, f"{unchecked}targets are up, for {wanted}")

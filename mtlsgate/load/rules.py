@@ -17,6 +17,7 @@ from mtlsgate.config import model
 from mtlsgate.errors import CredentialError, Report
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.lint import PinLint
+from mtlsgate.load.registries import RegistryReader
 from mtlsgate.load.state import State
 from mtlsgate.text import quoted
 
@@ -31,11 +32,17 @@ class RuleReader:
     """
 
     def __init__(
-        self, files: CertificateFiles, report: Report, now: Callable[[], datetime]
+        self,
+        files: CertificateFiles,
+        report: Report,
+        now: Callable[[], datetime],
+        registries: RegistryReader,
     ) -> None:
+        """:param registries: has those that rules name."""
         self.files = files
         self.report = report
         self.now = now
+        self._registries = registries
         self._pins_held: dict[Pin, Pin] = {}
         # Many rules may name one URL.
         self._fetched: dict[tuple[str, bool], tuple[RevocationList, ...]] = {}
@@ -74,6 +81,9 @@ class RuleReader:
         pins = tuple(self._pins(block, lint))
         lint.end()
         revocation = self._revocation(block, strict, state)
+        if block.registry is not None:
+            self._registries.named(block.registry, block.heading, "registry")
+            self.report.error(block.registry.at, block.heading, "registry: is not asked yet")
         if not (authorities or pins):
             return None
         return Rule(
@@ -160,6 +170,10 @@ class RuleReader:
         :param heading: which of the two, for messages.
         """
         for block in blocks:
+            registry = block.registry if isinstance(block, model.DenyBlock) else None
+            if registry is not None:
+                self._registries.named(registry, heading, "registry")
+                self.report.error(registry.at, heading, "registry: is not asked yet")
             clauses = tuple(self._clauses(block, heading))
             if clauses:
                 yield Condition(clauses)

@@ -28,6 +28,7 @@ from mtlsgate.load.address_conflicts import refuse_names
 from mtlsgate.load.applications import Application
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host
+from mtlsgate.load.registries import RegistryReader
 from mtlsgate.load.rules import RuleReader
 from mtlsgate.load.server_certificates import CredentialReader
 from mtlsgate.load.state import KeptDocuments, State, state_directory
@@ -96,6 +97,7 @@ class ServerBuilder:
         files: CertificateFiles,
         report: Report,
         now: Callable[[], datetime],
+        registries: RegistryReader,
         kept: KeptDocuments | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
@@ -103,12 +105,13 @@ class ServerBuilder:
         :param files: reads the files that the blocks name.
         :param report: where problems go.
         :param now: the time by which certificates are judged.
+        :param registries: has those that rules name.
         :param kept: what was fetched; by default what is on disk.
         :param environ: the environment variables.
         """
         self._kept = KeptDocuments() if kept is None else kept
         self._environ = environ
-        self.rules = RuleReader(files, report, now)
+        self.rules = RuleReader(files, report, now, registries)
         self.credentials = CredentialReader(files)
         self._report = report
         self._directory = files.directory

@@ -55,7 +55,7 @@ class GateService(Service):
         if self.fetcher.is_waiting:
             return "waiting for a revocation list"
         epoch = self.runner.epoch
-        if epoch.settings.readiness == "targets":
+        if epoch.settings.readiness in ("targets", "all"):
             for name, backends in all_backends(epoch.servers, epoch.clients):
                 if not backends.is_ready:
                     return f"no target of {printable(name)} is up"

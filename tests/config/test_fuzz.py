@@ -77,12 +77,17 @@ admin {
   listen = "unix:admin.sock"
   token = "0123456789abcdef0123456789abcdef"
 }
+registry "devices" {
+  url = "redis://127.0.0.1"
+  max_staleness = "5m"
+}
 server "limited" {
   hosts = ["127.0.0.1:0"]
   idle_timeout = "5m"
   max_connections = 100
   max_connections_per_ip = 10
   max_connections_per_identity = 2
+  count_in = "devices"
   max_handshakes = 50
   handshakes_per_second_per_ip = 0.5
   handshake_bytes = 65536

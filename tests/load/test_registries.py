@@ -1,0 +1,94 @@
+"""What a ``registry`` block says, and which mistakes in it are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mtlsgate.admission.devices import KeyKind
+from mtlsgate.errors import ConfigError
+from mtlsgate.load.registries import LoadedRegistry, registries_of
+
+
+def read(tmp_path: Path, text: str) -> dict[str, LoadedRegistry]:
+    """:returns: the registries of a configuration."""
+    path = tmp_path / "gate.hcl"
+    path.write_text(text)
+    return dict(registries_of(str(path), {"REDIS_PASSWORD": "from the environment"}))
+
+
+def problems(tmp_path: Path, text: str) -> str:
+    """:returns: what is wrong with a configuration."""
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    return str(caught.value)
+
+
+def test_a_block_with_a_url_alone_has_defaults(tmp_path: Path) -> None:
+    """The label gives the prefix, and the identity is what a client is found by."""
+    found = read(tmp_path, 'registry "devices" { url = "redis://127.0.0.1" }')
+    registry = found["devices"]
+    assert registry.key is KeyKind.IDENTITY
+    assert registry.options.prefix == "mtlsgate:devices"
+    assert (registry.on_outage, registry.max_staleness) == ("reject", 300)
+    assert registry.options.timeout == 1
+
+
+def test_a_table_is_named_for_the_label_without_quotes(tmp_path: Path) -> None:
+    """PostgreSQL's names are letters, digits and underscores."""
+    found = read(tmp_path, 'registry "Plant A-1" { url = "postgresql://127.0.0.1/fleet" }')
+    assert found["Plant A-1"].options.prefix == "mtlsgate_plant_a_1"
+
+
+def test_the_password_may_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
+    """Without its line's end; nothing shows it."""
+    (tmp_path / "secret").write_text("from a file\n")
+    found = read(
+        tmp_path,
+        """
+        registry "a" {
+          url      = "redis://127.0.0.1"
+          password = env.REDIS_PASSWORD
+        }
+        registry "b" {
+          url           = "redis://user:word@127.0.0.1/1"
+          password_file = "secret"
+        }
+        """,
+    )
+    assert found["a"].options.password == "from the environment"
+    assert found["b"].options.password == "from a file"
+    shown = f"{found} {found['b'].options}"
+    assert "from a file" not in shown
+    assert "word" not in shown
+    assert found["b"].place == "redis://127.0.0.1:6379/1"
+
+
+def test_the_rest_of_the_file_does_not_matter(tmp_path: Path) -> None:
+    """The command line works on a registry although a server's key is unreadable."""
+    text = 'registry "a" { url = "redis://127.0.0.1" }\nserver "s" { hosts = 7 }'
+    assert list(read(tmp_path, text)) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [
+        ('url = "http://127.0.0.1"', '2:8: registry "d": url: the URL of a registry begins'),
+        ('url = "redis://u:hidden@"', "url: the URL needs a host"),
+        ('url = "redis://h"\n table = "t"', "table is for a registry in PostgreSQL"),
+        ('url = "postgresql://h"\n prefix = "p"', "prefix is for a registry in Redis"),
+        ('url = "redis://h"\n cache_entries = 0', "cache_entries must be 1 or more"),
+        ('url = "redis://h"\n timeout = "31s"', "timeout must be at most 30 s"),
+        ('url = "redis://h"\n on_outage = "admit"', "on_outage"),
+        ('url = "rediss://h"\n ca_file = "missing.pem"', 'ca_file: "missing.pem" '),
+        ('url = "rediss://h"\n certificate_file = "c.pem"', "certificate_file needs private_key"),
+        ('url = "redis://h"\n prefix = " "', "prefix: write a name"),
+        ('key = "identity"', "url is missing"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(tmp_path: Path, inside: str, said: str) -> None:
+    """With the block, the attribute and the remedy, and without the URL's secrets."""
+    told = problems(tmp_path, f'registry "d" {{\n {inside}\n}}')
+    assert said in told
+    assert "hidden" not in told
