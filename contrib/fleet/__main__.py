@@ -1,0 +1,136 @@
+"""
+A fleet that one can try, on this machine: three gates, HAProxy in front, Redis with Sentinel
+behind. With mtlsgate installed, HAProxy and Redis:
+
+    python contrib/fleet up
+
+in one terminal, and in another what is to happen:
+
+    python contrib/fleet load
+    python contrib/fleet kill gate1
+    python contrib/fleet unload
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import inspect
+import os
+import signal
+import socket
+import stat
+import sys
+from pathlib import Path
+
+from fleet import Fleet
+from layout import DEVICES, GATES
+from ports import Ports
+from programs import FleetError
+
+#: What `Fleet` can do; each says in its first line how it is called.
+_COMMANDS = (
+    "status", "start", "kill", "pause", "resume", "drain", "upgrade", "reload",
+    "load", "more", "unload", "hold", "held", "release",
+)  # fmt: skip
+_SOCKET = "fleet.sock"
+
+
+def _command(name: str) -> str:
+    """:returns: how a command is called, and what it does."""
+    return inspect.getdoc(getattr(Fleet, name)) or ""
+
+
+async def _answer(fleet: Fleet, line: str) -> str:
+    """:returns: "ok" or "failed", and after a line end what is to be said."""
+    name, *words = line.split() or [""]
+    try:
+        if name not in _COMMANDS:
+            raise FleetError(f"there is no command {name}")
+        return f"ok\n{await getattr(fleet, name)(*words)}"
+    except (FleetError, OSError, ValueError, TypeError) as error:
+        return f"failed\n{error}"
+
+
+async def _up(directory: Path, port: int) -> None:
+    """Run a fleet until a signal, or the end of the pipe that is standard input."""
+    # Takes a while: not for those who only tell the fleet something.
+    from setting_up import set_up
+
+    ports = Ports()
+    ports.reserve("haproxy", port)
+    set_up(directory, GATES, DEVICES)
+    fleet = Fleet.of(directory, ports)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, ended.set)
+    if stat.S_ISFIFO(os.fstat(0).st_mode):
+        loop.add_reader(0, lambda: None if os.read(0, 512) else ended.set())
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = (await reader.readline()).decode()
+        writer.write((await _answer(fleet, line)).encode())
+        writer.close()
+
+    try:
+        await fleet.up()
+        (directory / _SOCKET).unlink(missing_ok=True)
+        async with await asyncio.start_unix_server(serve, directory / _SOCKET):
+            print(await fleet.status(), end="\n\n")
+            print(f"Clients come in at localhost:{ports['haproxy']}:")
+            print(_example(directory, ports["haproxy"]), flush=True)
+            await ended.wait()
+    finally:
+        await fleet.down()
+        (directory / _SOCKET).unlink(missing_ok=True)
+
+
+def _example(directory: Path, port: int) -> str:
+    one = directory / DEVICES[0]
+    return (
+        f"  curl --cacert {directory}/ca.crt --cert {one}.crt --key {one}.key"
+        f" https://localhost:{port}/"
+    )
+
+
+def _tell(directory: Path, words: list[str]) -> int:
+    """Have a running fleet do something.  :returns: the exit status."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(directory / _SOCKET))
+        except OSError:
+            print(f"no fleet runs in {directory}", file=sys.stderr)
+            return 1
+        client.sendall(f"{' '.join(words)}\n".encode())
+        answer = b"".join(iter(lambda: client.recv(4096), b"")).decode()
+    outcome, _, text = answer.partition("\n")
+    print(text, file=sys.stdout if outcome == "ok" else sys.stderr)
+    return 0 if outcome == "ok" else 1
+
+
+def main() -> int:
+    """:returns: the exit status."""
+    listed = "\n".join(f"  {_command(name)}" for name in _COMMANDS)
+    parser = argparse.ArgumentParser(
+        prog="fleet",
+        description=__doc__,
+        epilog=f"commands:\n  up: run a fleet until Ctrl-C\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--directory", type=Path, default=Path("fleet"), help="where all is")
+    parser.add_argument("--port", type=int, default=0, help="HAProxy's; by default a free one")
+    parser.add_argument("command", nargs="+", help="see below")
+    given = parser.parse_args()
+    if given.command != ["up"]:
+        return _tell(given.directory, given.command)
+    try:
+        asyncio.run(_up(given.directory.resolve(), given.port))
+    except (FleetError, OSError) as error:
+        print(f"fleet: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+# One gate of a fleet. All gates have this file; what differs is in the environment:
+#
+#   GATE           its name, also that of its certificate and of its admin socket
+#   GATE_HOST      where it listens for devices, as "10.0.0.5:8443"
+#   GATE_READY     where it answers to HAProxy's checks and to Prometheus
+#   GATE_BALANCER  from where HAProxy comes, as "10.0.0.2" or "10.0.0.0/24"
+
+settings {
+  # A new process takes the addresses over; the old one ends with its connections.
+  takeover      = true
+  drain_timeout = "1m"
+}
+
+admin {
+  listen = "unix:${env.GATE}.sock"
+}
+
+# Requests: it answers who one is.
+server "devices" {
+  hosts           = [env.GATE_HOST]
+  server_names    = ["localhost"]
+  proxy_protocol  = "required"
+  trusted_proxies = [env.GATE_BALANCER]
+
+  protocol "whoami" {}
+
+  tls {
+    server_certificate {
+      public_key_file  = "${env.GATE}.crt"
+      private_key_file = "${env.GATE}.key"
+    }
+
+    client_certificate "devices" {
+      ca_certificate_file = "ca.crt"
+    }
+  }
+}
+
+# Connections that stay, on the same port: the name in the handshake decides.
+server "streams" {
+  hosts           = [env.GATE_HOST]
+  server_names    = ["echo.localhost"]
+  proxy_protocol  = "required"
+  trusted_proxies = [env.GATE_BALANCER]
+
+  protocol "echo" {}
+
+  tls {
+    server_certificate {
+      public_key_file  = "${env.GATE}.crt"
+      private_key_file = "${env.GATE}.key"
+    }
+
+    client_certificate "devices" {
+      ca_certificate_file = "ca.crt"
+    }
+  }
+}
+
+# For HAProxy and Prometheus.
+server "ready" {
+  hosts = [env.GATE_READY]
+
+  protocol "admin" {
+    routes = ["/readyz", "/metrics"]
+  }
+
+  tls {
+    server_certificate {
+      public_key_file  = "${env.GATE}.crt"
+      private_key_file = "${env.GATE}.key"
+    }
+
+    client_certificate "operations" {
+      ca_certificate_file = "ca.crt"
+
+      allow {
+        common_names = ["haproxy", "prometheus"]
+      }
+    }
+  }
+}
