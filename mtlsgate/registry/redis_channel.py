@@ -1,0 +1,149 @@
+"""
+A kept connection that many ask through.
+
+While one round trip is under way, questions collect, and the next takes them all: under
+load a question costs a fraction of a system call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from attrs import frozen
+
+from mtlsgate.registry.redis_errors import explained
+from mtlsgate.registry.redis_links import Command, Link, ask_role
+from mtlsgate.registry.store import StoreError, StoreUnavailable
+
+#: The most commands in one round trip, if there is more than one question.
+MOST_COMMANDS = 512
+
+
+@frozen(eq=False)
+class _Question:
+    commands: Sequence[Command]
+    answer: asyncio.Future[list[object]]
+
+
+class Channel:
+    """
+    Asks one server, through one connection that is made when it is needed.
+
+    :param connect: makes an open connection.
+    :param where: the server, for people.
+    :param timeout: of a round trip, a new connection included, in seconds.
+    :param role: what the server must be each time that it answers, see
+        `redis_links.require_role`; None if it does not matter.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Link]],
+        where: str,
+        timeout: float,
+        role: bytes | None = None,
+    ) -> None:
+        self._connect = connect
+        self._where = where
+        self._timeout = timeout
+        self._role = role
+        self._link: Link | None = None
+        self._questions: deque[_Question] = deque()
+        self._worker: asyncio.Task[None] | None = None
+
+    async def ask(self, commands: Sequence[Command]) -> list[object]:
+        """
+        :param commands: run one after the other, but not as a transaction.  They may be
+            run twice, if the connection breaks.
+        :returns: their replies in order; an error reply is a value.
+        :raises StoreError: if there is no answer in time.
+        """
+        question = _Question(commands, asyncio.get_running_loop().create_future())
+        self._questions.append(question)
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+        return await question.answer
+
+    async def close(self) -> None:
+        """Close the connection.  Who still waits is told so."""
+        if (worker := self._worker) is not None:
+            worker.cancel()
+            await asyncio.wait((worker,))
+        for question in self._questions:
+            _fail(question, StoreUnavailable(f"{self._where}: the registry is closed"))
+        self._questions.clear()
+        await self._drop()
+
+    async def _work(self) -> None:
+        asked: list[_Question] = []
+        try:
+            while asked := self._take():
+                commands = [command for question in asked for command in question.commands]
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        replies = iter(await self._exchange(commands))
+                except TimeoutError:
+                    for question in asked:
+                        _fail(question, StoreUnavailable(f"{self._where} did not answer in time"))
+                except Exception as error:  # noqa: BLE001 -- nobody may wait for ever
+                    told = explained(error, self._where)
+                    for question in asked:
+                        _fail(question, type(told)(*told.args))
+                else:
+                    for question in asked:
+                        answer = [next(replies) for _ in question.commands]
+                        if not question.answer.done():
+                            question.answer.set_result(answer)
+        finally:
+            # Cancelled, if anything is left.
+            self._questions.extendleft(reversed(asked))
+            self._worker = None
+
+    def _take(self) -> list[_Question]:
+        """:returns: the questions for the next round trip; none if nobody waits."""
+        taken: list[_Question] = []
+        commands = 0
+        while self._questions:
+            if self._questions[0].answer.done():
+                # Whoever asked has given up.
+                self._questions.popleft()
+                continue
+            commands += len(self._questions[0].commands)
+            if taken and commands > MOST_COMMANDS:
+                break
+            taken.append(self._questions.popleft())
+        return taken
+
+    async def _exchange(self, commands: Sequence[Command]) -> list[object]:
+        is_kept = self._link is not None
+        try:
+            return await self._once(commands)
+        except StoreUnavailable:
+            if not is_kept:
+                raise
+            # The server may have closed it long ago: a new one tells.
+            return await self._once(commands)
+
+    async def _once(self, commands: Sequence[Command]) -> list[object]:
+        if self._link is None:
+            self._link = await self._connect()
+        try:
+            if self._role is None:
+                return await self._link.exchange(commands)
+            return await ask_role(self._link, commands, self._role)
+        except BaseException:
+            # Late replies must not be taken for those of the next question.
+            await self._drop()
+            raise
+
+    async def _drop(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+
+def _fail(question: _Question, error: StoreError) -> None:
+    if not question.answer.done():
+        question.answer.set_exception(error)

@@ -1,0 +1,261 @@
+"""
+Which server to ask: the one, the master that the sentinels name, or a cluster's.
+
+Only masters are asked, because a replica's answers may be old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
+
+from attrs import frozen
+from redis.exceptions import AskError
+
+from mtlsgate.registry.redis_address import Login, Node
+from mtlsgate.registry.redis_channel import Channel
+from mtlsgate.registry.redis_errors import explained
+from mtlsgate.registry.redis_links import Command, Dialler, Link
+from mtlsgate.registry.store import StoreError, StoreUnavailable
+
+#: How often what is followed is proved good, in seconds.
+BEAT = 0.5
+
+_Answer = TypeVar("_Answer")
+
+
+@frozen
+class Question:
+    """
+    A command on one key.
+
+    :ivar key: of the value.
+    :ivar command: with its arguments.
+    """
+
+    key: bytes
+    command: Command
+
+
+class Nodes(Protocol):
+    """The servers of a registry."""
+
+    #: What to ask each followed master with every beat.
+    beat: Sequence[Command]
+
+    async def ask(self, questions: Sequence[Question]) -> list[object]:
+        """
+        :returns: the replies in order; an error reply is a value.
+        :raises StoreError: if there is no answer.
+        """
+
+    async def channels(self) -> Sequence[Channel]:
+        """:returns: one for each master."""
+
+    async def masters(self) -> Sequence[Link]:
+        """:returns: a new connection to each master, for following."""
+
+    def mark(self, replies: Sequence[object], where: str) -> object:
+        """
+        :param replies: of one master, to `beat`.
+        :returns: what is equal as long as the same masters serve the same keys.
+        :raises StoreError: if the server does not serve now.
+        """
+
+    async def moved(self) -> None:
+        """Return when a master that `masters` has found is none any more.  It may not
+        know that itself."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+class OneMaster:
+    """
+    A server, or the master that sentinels name.
+
+    :param dialler: makes connections.
+    :param where: for people.
+    :param find: finds the master; its result may change.  None is a Unix socket.
+    :param watch: returns when there is another master than the given one.
+    """
+
+    # SWAPDB is told to nobody, so its count is watched.
+    beat: Sequence[Command] = (("INFO", "commandstats"),)
+
+    def __init__(
+        self,
+        dialler: Dialler,
+        where: str,
+        find: Callable[[], Awaitable[Node | None]],
+        watch: Callable[[Node | None], Awaitable[None]],
+    ) -> None:
+        self._dialler = dialler
+        self._find = find
+        self._watch = watch
+        self._followed: Node | None = None
+        self._channel = Channel(self._connect, where, dialler.timeout, b"master")
+
+    @classmethod
+    def at(cls, dialler: Dialler, node: Node | None, where: str) -> OneMaster:
+        """:returns: the one server of a fixed address."""
+
+        async def find() -> Node | None:
+            return node
+
+        async def watch(_: Node | None) -> None:
+            await asyncio.get_running_loop().create_future()
+
+        return cls(dialler, where, find, watch)
+
+    async def ask(self, questions: Sequence[Question]) -> list[object]:
+        """:raises StoreError: if there is no answer."""
+        replies = await self._channel.ask([question.command for question in questions])
+        if any(isinstance(reply, AskError) for reply in replies):
+            raise StoreError(
+                "the server belongs to a cluster: its URL begins with redis+cluster://"
+            )
+        return replies
+
+    async def channels(self) -> Sequence[Channel]:
+        """:returns: the one."""
+        return (self._channel,)
+
+    async def masters(self) -> Sequence[Link]:
+        """:raises StoreError: if there is no connection."""
+        self._followed = await self._find()
+        return (await self._dialler.dial(self._followed),)
+
+    def mark(self, replies: Sequence[object], where: str) -> object:
+        """:raises StoreError: if the server does not say it."""
+        (statistics,) = replies
+        if not isinstance(statistics, bytes):
+            raise _odd(statistics, where)
+        _, _, found = statistics.partition(b"cmdstat_swapdb:calls=")
+        return found.partition(b",")[0]
+
+    async def moved(self) -> None:
+        """Return when the followed master is none any more."""
+        await self._watch(self._followed)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def _connect(self) -> Link:
+        return await self._dialler.dial(await self._find())
+
+
+class Sentinels:
+    """
+    The sentinels of a master.
+
+    https://redis.io/docs/latest/develop/reference/sentinel-clients/: all are asked at once,
+    and among the first that make a majority the newest configuration counts.
+
+    :param dialler: makes connections.
+    :param login: for the sentinels.
+    :param service: the master's name.
+    """
+
+    def __init__(self, dialler: Dialler, login: Login, service: str) -> None:
+        self._service = service
+        self._channels = [
+            # So that there is time left for the master, if some do not answer.
+            Channel(
+                partial(dialler.dial, node, login),
+                str(node),
+                dialler.timeout / 2,
+                b"sentinel",
+            )
+            for node in dialler.address.nodes
+        ]
+
+    async def master(self) -> Node:
+        """
+        :returns: where the master is.
+        :raises StoreError: if no sentinel says.
+        """
+        majority = len(self._channels) // 2 + 1
+        answers = await first_answers(map(self._asked, self._channels), majority)
+        return max(answers, key=lambda answer: answer[0])[1]
+
+    async def replaced(self, followed: Node | None) -> None:
+        """Return when the sentinels name another master.  Sentinels that do not answer
+        change nothing: whether the master is good is asked itself."""
+        while True:
+            await asyncio.sleep(BEAT)
+            try:
+                if await self.master() != followed:
+                    return
+            except StoreUnavailable:
+                continue
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for channel in self._channels:
+            await channel.close()
+
+    async def _asked(self, channel: Channel) -> tuple[int, Node]:
+        (reply,) = await channel.ask([("SENTINEL", "MASTER", self._service)])
+        if isinstance(reply, BaseException):
+            if "No such master" in str(reply):
+                raise StoreError(f"the sentinels know no service {self._service!r}")
+            raise explained(reply, "a sentinel")
+        try:
+            fields = reply if isinstance(reply, dict) else {}
+            host, port = fields[b"ip"].decode(), int(fields[b"port"])
+            return int(fields[b"config-epoch"]), Node(host, port)
+        except (KeyError, ValueError):
+            raise _odd(reply, "a sentinel") from None
+
+
+class SentinelMaster(OneMaster):
+    """The master that sentinels name."""
+
+    def __init__(self, dialler: Dialler, login: Login, service: str, where: str) -> None:
+        self._sentinels = Sentinels(dialler, login, service)
+        super().__init__(dialler, where, self._sentinels.master, self._sentinels.replaced)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await super().close()
+        await self._sentinels.close()
+
+
+async def first_answers(
+    asked: Iterable[Coroutine[object, object, _Answer]], enough: int
+) -> list[_Answer]:
+    """
+    Ask several at once.
+
+    :param enough: with how many answers not to wait for more.
+    :returns: the first answers; at least one.
+    :raises StoreError: if none answers, why the last one does not.
+    """
+    tasks = [asyncio.ensure_future(one) for one in asked]
+    answers: list[_Answer] = []
+    error: StoreError = StoreUnavailable("there is nobody to ask")
+    try:
+        for next_one in asyncio.as_completed(tasks):
+            try:
+                answers.append(await next_one)
+            except StoreError as failed:
+                error = failed
+            if len(answers) >= enough:
+                break
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if not answers:
+        raise error
+    return answers
+
+
+def _odd(reply: object, where: str) -> StoreError:
+    if isinstance(reply, BaseException):
+        return explained(reply, where)
+    return StoreError(f"{where} answers what cannot be understood")

@@ -1,0 +1,316 @@
+"""
+Real Redis servers: alone, with sentinels, as a cluster; and what is told of their changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+import redis
+from attrs import define, field
+
+from mtlsgate.registry.opening import open_store
+from mtlsgate.registry.store import Store, StoreError, StoreOptions
+from tests.kits.programs import free_port, program
+
+#: What every registry of the tests begins with.
+PREFIX = "gate:devices"
+#: In seconds; far above what anything here takes.
+PATIENCE = 30.0
+
+
+@define(eq=False)
+class Server:
+    """
+    A Redis on a Unix socket, and on a port of 127.0.0.1 if it has one.
+
+    :ivar home: its directory.
+    :ivar options: on its command line.
+    :ivar port: 0 for none.
+    """
+
+    home: Path
+    options: Sequence[str]
+    port: int = 0
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens, besides the port."""
+        return self.home / "r.sock"
+
+    @property
+    def url(self) -> str:
+        """By the port if it has one."""
+        return f"redis://127.0.0.1:{self.port}" if self.port else f"unix://{self.socket}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        where = ("--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket))
+        with (self.home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [program("redis-server"), *self.options, *where, "--dir", str(self.home)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        wait_until(self._answers)
+
+    def do(self, *command: str | bytes | float) -> object:
+        """:returns: the reply to a command of somebody's."""
+        with redis.Redis(unix_socket_path=str(self.socket), socket_timeout=PATIENCE) as client:
+            return client.execute_command(*command)
+
+    def says(self, section: str, text: str) -> bool:
+        """:returns: whether a section of its ``INFO`` has a text."""
+        return text in str(self.do("INFO", section))
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send its process a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it at once, and wait for its end."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(timeout=PATIENCE)
+            self._process = None
+
+    def restart(self) -> None:
+        """Kill it, and start it again."""
+        self.kill()
+        self.start()
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.home / "log").read_text()
+        try:
+            self.do("PING")
+        except (redis.ResponseError, redis.AuthenticationError):
+            return True
+        except redis.ConnectionError:
+            return False
+        return True
+
+
+@contextmanager
+def server(*options: str, port: int = 0) -> Iterator[Server]:
+    """
+    Run a Redis until the block ends.
+
+    :param options: on its command line.
+    """
+    with ExitStack() as running:
+        made = _made(running, ("--save", "", *options), port)
+        made.start()
+        yield made
+
+
+def _made(running: ExitStack, options: Sequence[str], port: int) -> Server:
+    # Below /tmp, because the path of a socket has 107 characters at most.
+    home = Path(tempfile.mkdtemp(prefix="redis", dir="/tmp"))
+    running.callback(shutil.rmtree, home)
+    made = Server(home, options, port)
+    running.callback(made.kill)
+    return made
+
+
+@contextmanager
+def replicated() -> Iterator[tuple[Server, Server]]:
+    """Run a master and its replica, in step, until the block ends."""
+    quick = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+    with server(*quick, port=free_port()) as master, server(*quick, port=free_port()) as replica:
+        replica.do("REPLICAOF", "127.0.0.1", master.port)
+        wait_until(lambda: replica.says("replication", "'master_link_status': 'up'"))
+        yield master, replica
+
+
+@contextmanager
+def watched(master: Server, count: int = 3) -> Iterator[list[Server]]:
+    """Run sentinels that watch a master, which they call ``main``."""
+    with ExitStack() as running:
+        sentinels = []
+        for _ in range(count):
+            sentinel = _made(running, (), free_port())
+            config = sentinel.home / "sentinel.conf"
+            config.write_text(
+                f"sentinel monitor main 127.0.0.1 {master.port} {count // 2 + 1}\n"
+                "sentinel down-after-milliseconds main 300\n"
+                "sentinel failover-timeout main 3000\n"
+            )
+            sentinel.options = (str(config), "--sentinel")
+            sentinel.start()
+            sentinels.append(sentinel)
+        others = f"'sentinels': {count}"
+        wait_until(lambda: all(one.says("sentinel", others) for one in sentinels))
+        yield sentinels
+
+
+@contextmanager
+def cluster(masters: int = 3, replicas: int = 0) -> Iterator[list[Server]]:
+    """Run a cluster: first its masters, then the replicas of the first ones."""
+    options = (*("--cluster-enabled", "yes", "--cluster-node-timeout", "600"), "--save", "")
+    quick = ("--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0")
+    with ExitStack() as running:
+        nodes = []
+        for _ in range(masters + replicas):
+            ports = ("--cluster-port", str(free_port()))
+            node = _made(running, (*options, *quick, *ports), free_port())
+            node.start()
+            nodes.append(node)
+        first, *rest = nodes
+        for index, node in enumerate(nodes[:masters]):
+            start, end = (16384 * place // masters for place in (index, index + 1))
+            node.do("CLUSTER ADDSLOTSRANGE", start, end - 1)
+            # So that two masters never claim the same configuration.
+            node.do("CLUSTER SET-CONFIG-EPOCH", index + 1)
+        for node in rest:
+            bus = node.options[node.options.index("--cluster-port") + 1]
+            first.do("CLUSTER MEET", "127.0.0.1", node.port, bus)
+        names = {id(node): str(node.do("CLUSTER MYID")) for node in nodes}
+        wait_until(lambda: all(_knows(node, len(nodes)) for node in nodes))
+        for index, node in enumerate(nodes[masters:]):
+            node.do("CLUSTER REPLICATE", names[id(nodes[index])])
+            wait_until(lambda: node.says("replication", "'master_link_status': 'up'"))  # noqa: B023
+        wait_until(lambda: all(_is_ok(node) for node in nodes))
+        yield nodes
+
+
+def _knows(node: Server, count: int) -> bool:
+    return f"'cluster_known_nodes': '{count}'" in _cluster_info(node)
+
+
+def _is_ok(node: Server) -> bool:
+    return "'cluster_state': 'ok'" in _cluster_info(node)
+
+
+def _cluster_info(node: Server) -> str:
+    return str(node.do("CLUSTER INFO"))
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so; it fails if it never is."""
+    pause = threading.Event()
+    for _ in range(round(PATIENCE / 0.02)):
+        if is_so():
+            return
+        pause.wait(0.02)
+    raise AssertionError("it never came to be")
+
+
+@define(eq=False)
+class Told:
+    """
+    What a follower is told, in order: "following", the sets of keys, "any" and "alive".
+
+    :ivar events: all of it.
+    """
+
+    events: list[str | frozenset[str]] = field(factory=list)
+    _news: asyncio.Event = field(factory=asyncio.Event)
+
+    def following(self) -> None:
+        """Remember it."""
+        self._add("following")
+
+    def changed(self, keys: Collection[str] | None) -> None:
+        """Remember it."""
+        self._add("any" if keys is None else frozenset(keys))
+
+    def alive(self) -> None:
+        """Remember it."""
+        self._add("alive")
+
+    def _add(self, event: str | frozenset[str]) -> None:
+        self.events.append(event)
+        self._news.set()
+
+    async def until(self, is_wanted: Callable[[str | frozenset[str]], bool]) -> None:
+        """Wait for something that is told from now on, and forget what is told by then."""
+        async with asyncio.timeout(PATIENCE):
+            while not any(map(is_wanted, self.events)):
+                self._news.clear()
+                await self._news.wait()
+        self.events.clear()
+
+    async def told_of(self, key: str) -> None:
+        """Wait until a key is told of, by name."""
+        await self.until(lambda event: isinstance(event, frozenset) and key in event)
+
+    async def told(self, event: str) -> None:
+        """Wait for an event."""
+        await self.until(lambda seen: seen == event)
+
+
+@define(eq=False)
+class Followed:
+    """
+    A follow that runs.
+
+    :ivar told: what it tells.
+    :ivar task: it ends when the channel is lost.
+    """
+
+    told: Told
+    task: asyncio.Task[None]
+
+    async def lost(self) -> StoreError:
+        """:returns: why the channel is lost, once it is."""
+        async with asyncio.timeout(PATIENCE):
+            try:
+                await self.task
+            except StoreError as error:
+                return error
+        raise AssertionError("it ended, but never does")
+
+
+@asynccontextmanager
+async def opened(url: str, timeout: float = 5.0, **options: str) -> AsyncIterator[Store]:
+    """Open a store, and close it when the block ends."""
+    store = open_store(StoreOptions(url, PREFIX, timeout, **options))
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def followed(store: Store) -> AsyncIterator[Followed]:
+    """Follow a store until the block ends; it follows when the block begins."""
+    told = Told()
+    task = asyncio.ensure_future(store.follow(told))
+    try:
+        waiting = asyncio.ensure_future(told.told("following"))
+        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            waiting.cancel()
+            task.result()
+        await waiting
+        yield Followed(told, task)
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, StoreError):
+            await task
+
+
+def key(name: str) -> str:
+    """:returns: where the registry of the tests has a device."""
+    return f"{PREFIX}:d:{name}"
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    """Run a test in a loop of its own."""
+
+    async def run_it() -> None:
+        await test()
+
+    asyncio.run(run_it())

@@ -1,0 +1,246 @@
+"""
+The store in a real Redis: what is found, put, removed, listed and leased.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from mtlsgate.admission.devices import Device, DeviceState
+from mtlsgate.registry.store import StoreError, StoreUnavailable, Written
+from tests.kits.redis import PREFIX, Server, cluster, key, opened, run, server
+
+pytestmark = pytest.mark.slow
+
+NORTH = Device(
+    "a" * 64,
+    DeviceState.ACTIVE,
+    datetime(2026, 1, 1, tzinfo=UTC),
+    datetime(2027, 1, 1, 12, 30, tzinfo=UTC),
+    "the pump in the north, Ø 40",
+    {"tenant": "north", "colour": "blue"},
+)
+DENIED = Device("common name: {odd} *?[x]\\", DeviceState.DENIED)
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Server]:
+    with server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def spread() -> Iterator[list[Server]]:
+    with cluster() as nodes:
+        yield nodes
+
+
+@pytest.fixture(params=["alone", "spread"])
+def url(request: pytest.FixtureRequest) -> str:
+    """Of an empty registry, in one server and in a cluster."""
+    if request.param == "alone":
+        one: Server = request.getfixturevalue("alone")
+        one.do("FLUSHALL")
+        return one.url
+    nodes: list[Server] = request.getfixturevalue("spread")
+    for node in nodes:
+        node.do("FLUSHALL")
+    return f"redis+cluster://127.0.0.1:{nodes[0].port},127.0.0.1:{nodes[1].port}"
+
+
+def test_what_is_put_is_found_and_can_be_removed(url: str) -> None:
+    async def test() -> None:
+        async with opened(url) as store:
+            assert await store.find([NORTH.key]) == {}
+            assert await store.put([NORTH, DENIED]) == Written(added=2)
+            assert await store.put([NORTH, DENIED]) == Written()
+            found = await store.find(["nobody", NORTH.key, DENIED.key])
+            assert found == {NORTH.key: NORTH, DENIED.key: DENIED}
+            assert found[NORTH.key].attributes == NORTH.attributes
+            assert await store.remove([NORTH.key, "nobody"]) == 1
+            assert await store.find([NORTH.key]) == {}
+
+    run(test)
+
+
+def test_a_put_replaces_the_whole_device(url: str) -> None:
+    async def test() -> None:
+        async with opened(url) as store:
+            await store.put([NORTH])
+            bare = Device(NORTH.key, DeviceState.DENIED)
+            assert await store.put([bare, DENIED]) == Written(added=1, changed=1)
+            found = await store.find([NORTH.key])
+            assert found[NORTH.key] == bare
+            assert found[NORTH.key].attributes == {}
+
+    run(test)
+
+
+def test_many_devices_are_listed_and_counted_once_and_nothing_else_is(url: str) -> None:
+    many = {f"device {number}": Device(f"device {number}") for number in range(1200)}
+
+    async def test() -> None:
+        async with opened(url) as store:
+            assert await store.put(many.values()) == Written(added=1200)
+            assert await store.lease("limit", "holder", 1, 60)
+            assert await store.count() == 1200
+            listed = [device async for device in store.devices()]
+            assert sorted(listed, key=lambda device: device.key) == sorted(
+                many.values(), key=lambda device: device.key
+            )
+            assert await store.find([*many, "nobody"]) == many
+            assert await store.remove([*many]) == 1200
+            assert await store.count() == 0
+
+    run(test)
+
+
+def test_places_are_kept_given_back_and_run_out(url: str) -> None:
+    async def test() -> None:
+        async with opened(url) as store, opened(url) as another:
+            assert await store.lease("client", "gate 1", 2, 60)
+            assert await another.lease("client", "gate 2", 2, 60)
+            assert not await another.lease("client", "gate 3", 2, 60)
+            assert await another.lease("other client", "gate 3", 2, 60)
+            # Again is a renewal, also when all places are taken.
+            assert await store.lease("client", "gate 1", 2, 60)
+            await store.release("client", "gate 1")
+            assert await another.lease("client", "gate 3", 2, 0.001)
+            # Who does not renew loses the place.
+            while not await store.lease("client", "gate 1", 2, 60):
+                await asyncio.sleep(0)
+            assert not await store.lease("client", "gate 4", 2, 60)
+
+    run(test)
+
+
+def test_a_limit_that_nobody_renews_leaves_nothing_behind(alone: Server) -> None:
+    alone.do("FLUSHALL")
+
+    async def test() -> None:
+        async with opened(alone.url) as store:
+            assert await store.lease("client", "gate 1", 2, 5)
+            assert await store.lease("client", "gate 2", 2, 0.5)
+        left = alone.do("PTTL", f"{PREFIX}:l:client")
+        assert isinstance(left, int)
+        # As long as the longest lease.
+        assert 500 < left <= 5000
+
+    run(test)
+
+
+def test_what_is_found_of_many_at_once_is_right_for_each(url: str) -> None:
+    many = {
+        f"device {number}": Device(f"device {number}", note=f"{number}") for number in range(99)
+    }
+
+    async def test() -> None:
+        async with opened(url) as store:
+            await store.put(many.values())
+            answers = await asyncio.gather(*(store.find([name, "nobody"]) for name in many))
+            assert answers == [{name: device} for name, device in many.items()]
+
+    run(test)
+
+
+UNREADABLE = [
+    ({"note": "no state"}, "state"),
+    ({"state": "Active"}, "state"),
+    ({"state": "active", "not_after": "tomorrow"}, "not_after"),
+    ({"state": "active", "not_after": "2027-01-01T00:00:00"}, "not_after"),
+    ({"state": "active", "not_afer": "2026-01-01T00:00:00Z"}, "unknown names"),
+    ({"state": "active", "attributes": "{"}, "attributes"),
+    ({"state": "active", "attributes": '{"a":1}'}, "attributes"),
+    ({"state": b"\xff"}, "UTF-8"),
+    ({"state": "active", "note": "x" * 5000}, "note"),
+    ({"state": "active", "attributes": "x" * 600_000}, "bytes"),
+]
+
+
+@pytest.mark.parametrize(("fields", "problem"), UNREADABLE)
+def test_a_device_that_cannot_be_understood_is_denied_and_the_others_are_answered(
+    alone: Server, fields: dict[str, str | bytes], problem: str
+) -> None:
+    alone.do("FLUSHALL")
+    alone.do("HSET", key("odd"), *(part for field in fields.items() for part in field))
+    alone.do("HSET", key("good"), "state", "active")
+
+    async def test() -> None:
+        async with opened(alone.url) as store:
+            found = await store.find(["odd", "good"])
+            assert found["good"] == Device("good")
+            assert found["odd"].state is DeviceState.DENIED
+            assert problem in found["odd"].problem
+            assert len(found["odd"].problem) < 200
+            assert {device.key async for device in store.devices()} == {"odd", "good"}
+            with pytest.raises(StoreError, match="odd"):
+                await store.put([found["odd"]])
+            assert await store.put([Device("odd")]) == Written(changed=1)
+            assert (await store.find(["odd"]))["odd"] == Device("odd")
+
+    run(test)
+
+
+def test_something_else_in_a_devices_place_denies_it_and_can_be_replaced(alone: Server) -> None:
+    alone.do("FLUSHALL")
+    alone.do("SET", key("odd"), "active")
+    alone.do("SADD", f"{PREFIX}:l:limit", "x")
+
+    async def test() -> None:
+        async with opened(alone.url) as store:
+            odd = (await store.find(["odd"]))["odd"]
+            assert (odd.state, odd.problem) == (DeviceState.DENIED, "is no hash")
+            assert await store.put([Device("odd")]) == Written(changed=1)
+            with pytest.raises(StoreError, match="WRONGTYPE"):
+                await store.lease("limit", "holder", 1, 60)
+
+    run(test)
+
+
+def test_a_put_ends_an_expiry_that_somebody_has_set(alone: Server) -> None:
+    alone.do("FLUSHALL")
+
+    async def test() -> None:
+        async with opened(alone.url) as store:
+            await store.put([NORTH])
+            alone.do("EXPIRE", key(NORTH.key), 1000)
+            assert await store.put([NORTH]) == Written(changed=1)
+            assert alone.do("TTL", key(NORTH.key)) == -1
+
+    run(test)
+
+
+def test_scripts_that_the_server_has_forgotten_are_sent_again(alone: Server) -> None:
+    async def test() -> None:
+        async with opened(alone.url) as store:
+            await store.remove([DENIED.key])
+            await store.put([NORTH])
+            alone.do("SCRIPT FLUSH")
+            assert await store.put([NORTH, DENIED]) != Written()
+            alone.do("SCRIPT FLUSH")
+            assert await store.lease("x", "y", 1, 1)
+
+    run(test)
+
+
+def test_a_key_of_half_a_surrogate_pair_is_asked_for_and_not_found(alone: Server) -> None:
+    async def test() -> None:
+        async with opened(alone.url) as store:
+            assert await store.find(["\ud800"]) == {}
+
+    run(test)
+
+
+def test_who_waits_when_the_store_is_closed_is_told(alone: Server) -> None:
+    async def test() -> None:
+        async with opened(alone.url) as store:
+            waiting = asyncio.ensure_future(store.find(["x"]))
+            await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await waiting
+
+    run(test)
