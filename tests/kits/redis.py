@@ -26,6 +26,9 @@ PREFIX = "gate:devices"
 #: In seconds; far above what anything here takes.
 PATIENCE = 30.0
 
+#: What a follower is told: a word, or the keys that changed.
+Event = str | frozenset[str]
+
 
 @define(eq=False)
 class Server:
@@ -176,7 +179,7 @@ def cluster(masters: int = 3, replicas: int = 0) -> Iterator[list[Server]]:
         for node in rest:
             bus = node.options[node.options.index("--cluster-port") + 1]
             first.do("CLUSTER MEET", "127.0.0.1", node.port, bus)
-        names = {id(node): str(node.do("CLUSTER MYID")) for node in nodes}
+        names = {id(node): _id(node) for node in nodes}
         wait_until(lambda: all(_knows(node, len(nodes)) for node in nodes))
         for index, node in enumerate(nodes[masters:]):
             node.do("CLUSTER REPLICATE", names[id(nodes[index])])
@@ -197,6 +200,42 @@ def _cluster_info(node: Server) -> str:
     return str(node.do("CLUSTER INFO"))
 
 
+def migration(nodes: Sequence[Server], name: str) -> tuple[Server, Server]:
+    """Begin to move a key's slot in a cluster of masters; return whose it is, and whose it
+    will be."""
+    slot = _slot(nodes[0], name)
+    owner = max(
+        (node for index, node in enumerate(nodes) if 16384 * index // len(nodes) <= slot),
+        key=nodes.index,
+    )
+    target = nodes[nodes.index(owner) - 1]
+    target.do("CLUSTER SETSLOT", slot, "IMPORTING", _id(owner))
+    owner.do("CLUSTER SETSLOT", slot, "MIGRATING", _id(target))
+    return owner, target
+
+
+def move_key(owner: Server, target: Server, name: str) -> None:
+    """Move a key, whose slot is on its way."""
+    owner.do("MIGRATE", "127.0.0.1", target.port, name, 0, 5000)
+
+
+def end_migration(nodes: Sequence[Server], target: Server, name: str) -> None:
+    """The slot of a key is its new owner's."""
+    for node in (target, *(node for node in nodes if node is not target)):
+        node.do("CLUSTER SETSLOT", _slot(node, name), "NODE", _id(target))
+
+
+def _id(node: Server) -> str:
+    found = node.do("CLUSTER MYID")
+    return found.decode() if isinstance(found, bytes) else str(found)
+
+
+def _slot(node: Server, name: str) -> int:
+    slot = node.do("CLUSTER KEYSLOT", name)
+    assert isinstance(slot, int)
+    return slot
+
+
 def wait_until(is_so: Callable[[], bool]) -> None:
     """Wait until something is so; it fails if it never is."""
     pause = threading.Event()
@@ -215,7 +254,7 @@ class Told:
     :ivar events: all of it.
     """
 
-    events: list[str | frozenset[str]] = field(factory=list)
+    events: list[Event] = field(factory=list)
     _news: asyncio.Event = field(factory=asyncio.Event)
 
     def following(self) -> None:
@@ -230,21 +269,24 @@ class Told:
         """Remember it."""
         self._add("alive")
 
-    def _add(self, event: str | frozenset[str]) -> None:
+    def _add(self, event: Event) -> None:
         self.events.append(event)
         self._news.set()
 
-    async def until(self, is_wanted: Callable[[str | frozenset[str]], bool]) -> None:
-        """Wait for something that is told from now on, and forget what is told by then."""
+    async def until(self, is_wanted: Callable[[Event], bool]) -> list[Event]:
+        """Wait for something that is told from now on; return what is told by then, and
+        forget it."""
         async with asyncio.timeout(PATIENCE):
             while not any(map(is_wanted, self.events)):
                 self._news.clear()
                 await self._news.wait()
+        events = [*self.events]
         self.events.clear()
+        return events
 
-    async def told_of(self, key: str) -> None:
-        """Wait until a key is told of, by name."""
-        await self.until(lambda event: isinstance(event, frozenset) and key in event)
+    async def told_of(self, key: str) -> list[Event]:
+        """Wait until a key is told of, by name; return all that is told by then."""
+        return await self.until(lambda event: isinstance(event, frozenset) and key in event)
 
     async def told(self, event: str) -> None:
         """Wait for an event."""
@@ -300,6 +342,51 @@ async def followed(store: Store) -> AsyncIterator[Followed]:
         task.cancel()
         with suppress(asyncio.CancelledError, StoreError):
             await task
+
+
+@define(eq=False)
+class Line:
+    """
+    A proxy between a gate and a server.
+
+    :ivar port: where it listens.
+    """
+
+    port: int = 0
+    _goes: asyncio.Event = field(factory=asyncio.Event)
+
+    def cut(self) -> None:
+        """Forward nothing any more, and close nothing: nobody is told."""
+        self._goes.clear()
+
+    def mend(self) -> None:
+        """Forward again, also what came meanwhile."""
+        self._goes.set()
+
+    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forward one way until the connection ends."""
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await self._goes.wait()
+                writer.write(data)
+        writer.close()
+
+
+@asynccontextmanager
+async def line_to(server: Server) -> AsyncIterator[Line]:
+    """Run a proxy before a server's socket until the block ends."""
+    line = Line()
+    line.mend()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_unix_connection(server.socket)
+        await asyncio.gather(line.forward(reader, to_writer), line.forward(to_reader, writer))
+
+    listening = await asyncio.start_server(connected, "127.0.0.1", 0)
+    async with listening:
+        line.port = listening.sockets[0].getsockname()[1]
+        yield line
+        line.mend()
 
 
 def key(name: str) -> str:
