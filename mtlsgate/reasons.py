@@ -43,6 +43,11 @@ class Reason(StrEnum):
     WRONG_TRUST_DOMAIN = "wrong_trust_domain"
     BUNDLE_MISSING = "bundle_missing"
 
+    # Rejections caused by a registry.
+    NOT_REGISTERED = "not_registered"
+    REGISTRY_DENIED = "registry_denied"
+    REGISTRY_UNAVAILABLE = "registry_unavailable"
+
     # Rejections caused by the connection.
     UNKNOWN_SERVER_NAME = "unknown_server_name"
     NOT_RESUMABLE = "not_resumable"

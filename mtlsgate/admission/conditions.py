@@ -20,6 +20,7 @@ from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from mtlsgate.admission.key_kinds import RegistryName
 from mtlsgate.admission.patterns import (
     DnsPattern,
     UriPattern,
@@ -258,17 +259,25 @@ class Condition:
     """
     One ``allow`` or ``deny`` block.  It matches if all its attributes match.
 
-    :ivar clauses: at least one.
+    :ivar clauses: at least one, unless there is a registry.
+    :ivar registry: of a ``deny`` block: must list the leaf as well; or None.
     """
 
     clauses: tuple[Clause, ...]
+    registry: RegistryName | None = None
 
     def allows(self, leaf: Leaf) -> bool:
         """:returns: whether the block matches the leaf strictly, as ``allow``."""
         return all(clause.matches(leaf) for clause in self.clauses)
 
     def denies(self, leaf: Leaf) -> bool:
-        """:returns: whether the block matches the leaf widely, as ``deny``."""
+        """:returns: whether the block matches the leaf widely, as ``deny``, without asking
+        a registry."""
+        return self.registry is None and self.denies_if_listed(leaf)
+
+    def denies_if_listed(self, leaf: Leaf) -> bool:
+        """:returns: whether all that the block says of the certificate matches the leaf
+        widely."""
         return all(clause.matches(leaf, wide=True) for clause in self.clauses)
 
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from attrs import field, frozen
 
 from mtlsgate.admission.conditions import key_fingerprints
+from mtlsgate.admission.key_kinds import KeyKind as KeyKind
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.names import COMMON_NAME
 from mtlsgate.certificates.signatures import fingerprints
@@ -28,17 +29,6 @@ class DeviceState(StrEnum):
 
     ACTIVE = "active"
     DENIED = "denied"
-
-
-class KeyKind(StrEnum):
-    """What a registry finds a device by."""
-
-    IDENTITY = "identity"
-    SHA256 = "sha256"
-    SPKI_SHA256 = "spki_sha256"
-    SPIFFE_ID = "spiffe_id"
-    COMMON_NAME = "common_name"
-    DNS_NAME = "dns_name"
 
 
 def _frozen(given: Mapping[str, str]) -> Mapping[str, str]:
@@ -81,7 +71,7 @@ def keys_of(leaf: Certificate, kind: KeyKind, wide: bool = False) -> tuple[str, 
     """
     :param wide: whether to return every key that could mean this client, as ``deny``
         needs: a client can code its signature in another way, and so change its
-        fingerprint.
+        fingerprint; a leaf with several URIs has no SPIFFE ID, but means each of them.
     :returns: the keys by which a registry may know a client, without duplicates.  None
         if the certificate has no such name.  What cannot be a key is left out, see
         `is_key`.
@@ -104,7 +94,10 @@ def _keys(leaf: Certificate, kind: KeyKind, wide: bool) -> Iterator[str]:
         case KeyKind.SPKI_SHA256:
             yield from key_fingerprints(leaf)
         case KeyKind.SPIFFE_ID:
-            if (spiffe_id := leaf.readable_names.spiffe_id) is not None:
+            if wide:
+                # A leaf with several URIs has no SPIFFE ID; deny looks at each of them.
+                yield from leaf.readable_names.uris
+            elif (spiffe_id := leaf.readable_names.spiffe_id) is not None:
                 yield spiffe_id
         case KeyKind.COMMON_NAME:
             for name in leaf.subject.attributes(COMMON_NAME):

@@ -10,11 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Set
 from datetime import datetime
 
-from attrs import Factory, field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from mtlsgate.admission.bundles import bundle_for
 from mtlsgate.admission.conditions import Condition, Leaf, leaf_of
+from mtlsgate.admission.devices import Device
 from mtlsgate.admission.leaf import unfit
+from mtlsgate.admission.listings import (
+    NOT_ASKED,
+    Answers,
+    denied_by_registry,
+    listed,
+    questions_of,
+)
 from mtlsgate.admission.rule_index import RuleIndex
 from mtlsgate.admission.rules import Admitted, Pin, Rule
 from mtlsgate.admission.verdicts import Path, Rejection
@@ -40,6 +48,9 @@ _STAGES = (
     Reason.CRL_INVALID,
     Reason.CRL_EXPIRED,
     Reason.REVOKED,
+    Reason.NOT_REGISTERED,
+    Reason.REGISTRY_UNAVAILABLE,
+    Reason.REGISTRY_DENIED,
 )
 
 _NOT_ALLOWED = _STAGES.index(Reason.NOT_ALLOWED)
@@ -81,12 +92,15 @@ class AdmissionPolicy:
         path: Path,
         now: datetime,
         objection: Callable[[Path], Rejection | None] = _agrees,
+        answers: Answers = NOT_ASKED,
     ) -> Admitted | Rejection:
         """
         :param path: as OpenSSL verified it, leaf first; at least the leaf.
         :param now: the time to judge by, aware.
         :param objection: called with a path that a rule admits.  If it returns
             a rejection, the next rule is tried.
+        :param answers: what registries say.  A question without an answer counts as
+            favourable: see `Admitted.questions`.
         :returns: the verdict.  Bad input never raises: if the verdict needs a
             field that cannot be read, the client is rejected.
         """
@@ -100,7 +114,8 @@ class AdmissionPolicy:
             return (
                 unfit(path[0], now)
                 or denied(self.deny, leaf)
-                or self._by_rules(path, leaf, now, objection)
+                or denied_by_registry(self.deny, leaf, answers)
+                or self._by_rules(path, leaf, now, objection, answers)
             )
         except UNPARSABLE as error:
             return malformed(error, 0)
@@ -111,20 +126,29 @@ class AdmissionPolicy:
         leaf: Leaf,
         now: datetime,
         objection: Callable[[Path], Rejection | None],
+        answers: Answers,
     ) -> Admitted | Rejection:
         rejections = dict[int, Rejection]()
         for place in self._index.candidates(path, leaf):
-            verdict = verdict_of(self.rules[place], path, leaf, now)
+            verdict = verdict_of(self.rules[place], path, leaf, now, answers)
             if isinstance(verdict, Admitted):
                 against = objection(verdict.path)
                 if against is None:
+                    asked = tuple(questions_of(None, self.deny, leaf))
+                    if asked:
+                        return evolve(verdict, questions=(*asked, *verdict.questions))
                     return verdict
                 verdict = against
             rejections[place] = verdict
-        return self._closest(path, leaf, now, rejections)
+        return self._closest(path, leaf, now, rejections, answers)
 
     def _closest(
-        self, path: Path, leaf: Leaf, now: datetime, rejections: dict[int, Rejection]
+        self,
+        path: Path,
+        leaf: Leaf,
+        now: datetime,
+        rejections: dict[int, Rejection],
+        answers: Answers,
     ) -> Rejection:
         """:returns: the rejection that came closest to admitting."""
         furthest = max(map(_stage, rejections.values()), default=0)
@@ -135,7 +159,7 @@ class AdmissionPolicy:
                 if furthest >= _NOT_ALLOWED:
                     break
                 if place not in rejections:
-                    verdict = verdict_of(self.rules[place], path, leaf, now)
+                    verdict = verdict_of(self.rules[place], path, leaf, now, answers)
                     assert isinstance(verdict, Rejection)
                     rejections[place] = verdict
                     furthest = max(furthest, _stage(verdict))
@@ -150,19 +174,26 @@ class AdmissionPolicy:
         return max(every, key=_stage)
 
     def hopes(
-        self, path: Path, now: datetime, among: Set[bytes] | None = None
+        self,
+        path: Path,
+        now: datetime,
+        among: Set[bytes] | None = None,
+        answers: Answers = NOT_ASKED,
     ) -> Iterator[Certificate]:
         """
         Find the CAs to which another path may help.
 
         :param path: a path that is not admitted, leaf first.
         :param among: the digests of the CAs to consider; None means all.
+        :param answers: as for `judge`.
         :returns: CAs of rules that may admit the same leaf on another path to
             that CA, in file order.
         """
         leaf = leaf_of(path[0])
         try:
             if unfit(path[0], now) or denied(self.deny, leaf):
+                return
+            if denied_by_registry(self.deny, leaf, answers):
                 return
             passed, seen = {one.sha256 for one in path[1:]}, set[bytes]()
             for place in self._index.candidates_by(leaf, among):
@@ -172,10 +203,10 @@ class AdmissionPolicy:
                     continue
                 wanted = trusted - seen
                 wanted = wanted if among is None else wanted & among
-                if not wanted or not _may_admit(rule, leaf, now):
+                if not wanted or not _may_admit(rule, leaf, now, answers):
                     continue
                 judges_path = rule.max_depth is not None or rule.revocation is not None
-                if not (judges_path and _blames_path(verdict_of(rule, path, leaf, now))):
+                if not (judges_path and _blames_path(verdict_of(rule, path, leaf, now, answers))):
                     # Another path to the same CA would not change the rule's verdict.
                     wanted -= passed
                 for digest, authority in rule.authority_by_digest.items():
@@ -186,9 +217,12 @@ class AdmissionPolicy:
             return
 
 
-def verdict_of(rule: Rule, path: Path, leaf: Leaf, now: datetime) -> Admitted | Rejection:
+def verdict_of(
+    rule: Rule, path: Path, leaf: Leaf, now: datetime, answers: Answers = NOT_ASKED
+) -> Admitted | Rejection:
     """
     :param leaf: the leaf of the path; it has passed `unfit`.
+    :param answers: as for `AdmissionPolicy.judge`.
     :returns: one rule's verdict on a path.
     """
     trusted = _trusted(rule, leaf)
@@ -230,7 +264,24 @@ def verdict_of(rule: Rule, path: Path, leaf: Leaf, now: datetime) -> Admitted | 
         if rejection is not None:
             return rejection
     # Without a CA nothing verifies what the client sent above the pin: drop it.
-    return Admitted(rule, path if rule.demands_ca else path[:1], pin)
+    path = path if rule.demands_ca else path[:1]
+    if not rule.asks:
+        return Admitted(rule, path, pin)
+    device = _by_registries(rule, leaf, now, answers)
+    if isinstance(device, Rejection):
+        return device
+    return Admitted(rule, path, pin, tuple(questions_of(rule.registry, rule.deny, leaf)), device)
+
+
+def _by_registries(
+    rule: Rule, leaf: Leaf, now: datetime, answers: Answers
+) -> Device | Rejection | None:
+    """:returns: the device that a rule's registry lists; None if there is none to be asked,
+    or it was not asked; or why the rule's registries do not let the leaf in."""
+    rejection = denied_by_registry(rule.deny, leaf, answers)
+    if rejection is not None or rule.registry is None:
+        return rejection
+    return listed(rule.registry, leaf.certificate, now, answers)
 
 
 def _trusted(rule: Rule, leaf: Leaf) -> Set[bytes] | Rejection:
@@ -262,12 +313,14 @@ def _is_allowed(rule: Rule, leaf: Leaf) -> bool:
     return not rule.allow or any(condition.allows(leaf) for condition in rule.allow)
 
 
-def _may_admit(rule: Rule, leaf: Leaf, now: datetime) -> bool:
+def _may_admit(rule: Rule, leaf: Leaf, now: datetime, answers: Answers) -> bool:
     """Whether the rule admits this leaf if the path is right."""
     pins = rule.pins_of(leaf.certificate.sha256)
     if rule.pins and (not pins or isinstance(_current(pins, now), Rejection)):
         return False
     if not rule.pins and leaf.certificate.is_ca:
+        return False
+    if rule.asks and isinstance(_by_registries(rule, leaf, now, answers), Rejection):
         return False
     return denied(rule.deny, leaf) is None and _is_allowed(rule, leaf)
 

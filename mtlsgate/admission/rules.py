@@ -12,6 +12,9 @@ from cryptography import x509
 
 from mtlsgate.admission.bundles import Bundle
 from mtlsgate.admission.conditions import Condition
+from mtlsgate.admission.devices import Device
+from mtlsgate.admission.key_kinds import RegistryName
+from mtlsgate.admission.listings import Question
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.admission.verdicts import Path
 from mtlsgate.certificates.certificate import Certificate, view, views
@@ -68,6 +71,7 @@ class Rule:
     :ivar deny: none of these may match.
     :ivar max_depth: the highest number of intermediates allowed, or None.
     :ivar revocation: the CRLs to check the path against, or None.
+    :ivar registry: must list the client as active, or None.
     :ivar bundles: the trust domains, if the rule names such instead of CAs; their CAs are
         its `authorities`.
     """
@@ -80,6 +84,7 @@ class Rule:
     max_depth: int | None = None
     revocation: Revocation | None = None
     bundles: tuple[Bundle, ...] = ()
+    registry: RegistryName | None = None
     #: The digests of the CAs.
     authority_digests: frozenset[bytes] = field(
         init=False,
@@ -104,6 +109,11 @@ class Rule:
         eq=False,
         default=Factory(lambda self: _by_digest(self.pins), takes_self=True),
     )
+
+    @property
+    def asks(self) -> bool:
+        """Whether its verdict may depend on a registry."""
+        return self.registry is not None or any(one.registry for one in self.deny)
 
     @property
     def demands_ca(self) -> bool:
@@ -145,11 +155,15 @@ class Admitted:
     :ivar path: the path that it admits, leaf first; only the leaf if the rule
         names no CA.
     :ivar pin: the pin that the leaf matched, or None if the rule has no pins.
+    :ivar questions: what registries must have been asked before the verdict counts.
+    :ivar device: what the rule's registry knows of the client, or None.
     """
 
     rule: Rule
     path: Path
     pin: Pin | None = None
+    questions: tuple[Question, ...] = ()
+    device: Device | None = None
 
 
 def authorities_of(rules: Iterable[Rule]) -> tuple[Certificate, ...]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from mtlsgate.admission.devices import KeyKind
+from mtlsgate.admission.key_kinds import KeyKind, RegistryName
 from mtlsgate.config import FileName, Located, Remainder, model
 from mtlsgate.config.assembly import assemble
 from mtlsgate.config.decode import Decoder
@@ -85,16 +85,17 @@ class RegistryReader:
             if registry is not None and len(self._report.errors) == errors_before:
                 self.found[block.label] = registry
 
-    def named(self, name: Located[str], where: str, attribute: str) -> LoadedRegistry | None:
+    def named(self, name: Located[str], where: str) -> RegistryName | None:
         """
-        :param attribute: the attribute that names a registry.
-        :returns: the registry; None if it is in error, or there is no such block, and the
+        :param name: the value of ``registry``.
+        :returns: what to ask; None if it is in error, or there is no such block, and the
             report says so.
         """
         self._named.add(name.value)
         if self._labels is None or name.value in self._labels:
-            return self.found.get(name.value)
-        text = f"{attribute}: no registry block is called {quoted(name.value)}"
+            found = self.found.get(name.value)
+            return None if found is None else RegistryName(found.name, found.key)
+        text = f"registry: no registry block is called {quoted(name.value)}"
         if not self._labels:
             text += f': add registry "{name.value}" {{ url = "redis://…" }}'
         self._report.error(name.at, where, text + did_you_mean(name.value, self._labels))

@@ -81,9 +81,12 @@ class RuleReader:
         pins = tuple(self._pins(block, lint))
         lint.end()
         revocation = self._revocation(block, strict, state)
+        registry = None
         if block.registry is not None:
-            self._registries.named(block.registry, block.heading, "registry")
+            registry = self._registries.named(block.registry, block.heading)
             self.report.error(block.registry.at, block.heading, "registry: is not asked yet")
+            if registry is None:
+                return None
         if not (authorities or pins):
             return None
         return Rule(
@@ -94,6 +97,7 @@ class RuleReader:
             deny=deny,
             max_depth=block.max_depth,
             revocation=revocation,
+            registry=registry,
         )
 
     def _revocation(
@@ -170,13 +174,14 @@ class RuleReader:
         :param heading: which of the two, for messages.
         """
         for block in blocks:
-            registry = block.registry if isinstance(block, model.DenyBlock) else None
-            if registry is not None:
-                self._registries.named(registry, heading, "registry")
-                self.report.error(registry.at, heading, "registry: is not asked yet")
             clauses = tuple(self._clauses(block, heading))
-            if clauses:
-                yield Condition(clauses)
+            named = block.registry if isinstance(block, model.DenyBlock) else None
+            registry = None if named is None else self._registries.named(named, heading)
+            if named is not None:
+                self.report.error(named.at, heading, "registry: is not asked yet")
+            # Without what is wrong with it, a block would match more.
+            if (clauses or registry) and (named is None) is (registry is None):
+                yield Condition(clauses, registry)
 
     def _clauses(self, block: model.ConditionBlock, heading: str) -> Iterator[Clause]:
         for attribute, values in block.stated():

@@ -32,6 +32,7 @@ from mtlsgate.admission import (
     authorities_of,
     lone_pins_of,
 )
+from mtlsgate.admission.listings import NOT_ASKED, Answers
 from mtlsgate.admission.policy import missing_bundles
 from mtlsgate.admission.profile import profile_violation
 from mtlsgate.admission.second_opinion import disagreement, needs_second_opinion
@@ -116,10 +117,10 @@ class Judge:
     def on_path(self, path: Path) -> Admitted | Rejection | Pending:
         """:param path: as OpenSSL verified it, leaf first."""
         now = self._now()
-        verdict = self._on_path(path, now)
+        verdict = self._on_path(path, now, NOT_ASKED)
         if isinstance(verdict, Admitted) or not any(self.policy.hopes(path, now)):
             return verdict
-        found = self._on_other_paths(path, path[1:], now)
+        found = self._on_other_paths(path, path[1:], now, NOT_ASKED)
         return found if isinstance(found, Admitted) else Pending(verdict, path)
 
     def on_error(self, error: int, depth: int, certificate: Certificate) -> Rejection | Pending:
@@ -154,8 +155,9 @@ class Judge:
         leaf: Certificate,
         presented: Sequence[Certificate],
         now: datetime,
+        answers: Answers = NOT_ASKED,
     ) -> Admitted | Rejection:
-        found = self._on_other_paths(pending.path or (leaf,), presented, now)
+        found = self._on_other_paths(pending.path or (leaf,), presented, now, answers)
         if isinstance(found, Admitted) or (found is not None and pending.path is None):
             return found
         return pending.rejection
@@ -220,21 +222,23 @@ class Judge:
 
     # Without a handshake.
 
-    def rejects_at_once(self, path: Path) -> Rejection | None:
+    def rejects_at_once(self, path: Path, answers: Answers = NOT_ASKED) -> Rejection | None:
         """
         The cheap part of `again`: it checks no signatures.  Call it first.
 
+        :param answers: what registries say.
         :returns: why no path of this leaf can be admitted now, or None.
         """
         now = self._now()
-        verdict = self.policy.judge(path, now)
-        if isinstance(verdict, Admitted) or any(self.policy.hopes(path, now)):
+        verdict = self.policy.judge(path, now, answers=answers)
+        if isinstance(verdict, Admitted) or any(self.policy.hopes(path, now, None, answers)):
             return None
         return verdict
 
-    def still(self, path: Path) -> Admitted | None:
+    def still(self, path: Path, answers: Answers = NOT_ASKED) -> Admitted | None:
         """
         :param path: a path that these rules admitted a moment ago.
+        :param answers: what registries say.
         :returns: the admission as of now; None if something it depends on has ended.
         """
         now = self._now()
@@ -242,31 +246,35 @@ class Judge:
         second = now.replace(microsecond=0)
         if any(now < one.not_before or second > one.not_after for one in path):
             return None
-        verdict = self._on_path(path, now)
+        verdict = self._on_path(path, now, answers)
         return verdict if isinstance(verdict, Admitted) else None
 
-    def again(self, path: Path) -> Admitted | Rejection:
+    def again(self, path: Path, answers: Answers = NOT_ASKED) -> Admitted | Rejection:
         """
         Judge a client again now; this verifies the path again.
 
         :param path: the path that was admitted, perhaps under other rules.
+        :param answers: what registries say.
         """
         now = self._now()
         anchor = path[-1]
         if anchor.sha256 in self._authority_digests or self._is_lone_pin(anchor):
-            return self._on_anchors(path, (anchor,), now)
-        return self.on_chain(path, now)
+            return self._on_anchors(path, (anchor,), now, answers)
+        return self.on_chain(path, now, answers)
 
-    def on_chain(self, chain: Sequence[Certificate], at: datetime) -> Admitted | Rejection:
+    def on_chain(
+        self, chain: Sequence[Certificate], at: datetime, answers: Answers = NOT_ASKED
+    ) -> Admitted | Rejection:
         """
         :param chain: as a client would present it, leaf first.
         :param at: the time to judge by.
+        :param answers: what registries say.
         :returns: the verdict that a handshake would give.
         """
         anchors = [one for one in self._authorities if at <= one.not_after]
         if self._is_lone_pin(chain[0]):
             anchors.append(chain[0])
-        return self._on_anchors(chain, anchors, at)
+        return self._on_anchors(chain, anchors, at, answers)
 
     def by_rule(
         self, chain: Sequence[Certificate], at: datetime
@@ -284,7 +292,11 @@ class Judge:
             yield rule, alone.on_chain(chain, at)
 
     def _on_anchors(
-        self, chain: Sequence[Certificate], anchors: Sequence[Certificate], at: datetime
+        self,
+        chain: Sequence[Certificate],
+        anchors: Sequence[Certificate],
+        at: datetime,
+        answers: Answers,
     ) -> Admitted | Rejection:
         leaf, *presented = chain
         found = verified_path(leaf, presented, anchors, self.flags, at)
@@ -298,11 +310,11 @@ class Judge:
                 int(code), int(depth), known(encoded(at_fault))
             )
         else:
-            verdict = handshake_objection(found) or self._on_path(found, at)
+            verdict = handshake_objection(found) or self._on_path(found, at, answers)
             if isinstance(verdict, Rejection):
                 verdict = Pending(verdict, found)
         if isinstance(verdict, Pending):
-            return self._on_presented(verdict, leaf, presented, at)
+            return self._on_presented(verdict, leaf, presented, at, answers)
         return verdict
 
     @cached_property
@@ -315,31 +327,32 @@ class Judge:
 
     # What the rules, the profile and the second validator say.
 
-    def _on_path(self, path: Path, now: datetime) -> Admitted | Rejection:
-        return self.policy.judge(path, now, partial(self._objection, now=now))
+    def _on_path(self, path: Path, now: datetime, answers: Answers) -> Admitted | Rejection:
+        return self.policy.judge(path, now, partial(self._objection, now=now), answers)
 
     def _on_other_paths(
-        self, path: Path, presented: Iterable[Certificate], now: datetime
+        self, path: Path, presented: Iterable[Certificate], now: datetime, answers: Answers
     ) -> Admitted | Rejection | None:
         """
         :param path: the path that the rules reject; only the leaf if there is none.
+        :param answers: what registries say.
         :returns: the first admission on another path; otherwise the first
             rejection; None if there is no other path.
         """
         leaf, known_to_us = path[0], {*path[1:], *presented}
-        alone = self._as_its_own_anchor(leaf, now)
+        alone = self._as_its_own_anchor(leaf, now, answers)
         if isinstance(alone, Admitted):
             return alone
         # Names first, then rules: names narrow a thousand CAs down to a few.
         reachable = self._search.reachable(leaf, known_to_us)
-        targets = tuple(self.policy.hopes(path, now, reachable))
+        targets = tuple(self.policy.hopes(path, now, reachable, answers))
         admitted, first = list[Admitted](), alone
         if not targets:
             return first
         for other in self._search.paths(leaf, known_to_us, targets, now):
             if other == path:
                 continue
-            verdict = self._on_path(other, now)
+            verdict = self._on_path(other, now, answers)
             if isinstance(verdict, Rejection):
                 first = first or verdict
                 continue
@@ -349,7 +362,9 @@ class Judge:
                 break
         return min(admitted, key=lambda one: self.policy.rules.index(one.rule), default=first)
 
-    def _as_its_own_anchor(self, leaf: Certificate, now: datetime) -> Admitted | Rejection | None:
+    def _as_its_own_anchor(
+        self, leaf: Certificate, now: datetime, answers: Answers
+    ) -> Admitted | Rejection | None:
         """:returns: the verdict on a leaf that is pinned without a CA, ignoring any
         CAs above it; None if there is no such pin."""
         if not self._is_lone_pin(leaf):
@@ -357,7 +372,7 @@ class Judge:
         found = verified_path(leaf, (), (leaf,), self.flags, now)
         if isinstance(found, X509StoreContextError):
             return None
-        return handshake_objection(found) or self._on_path(found, now)
+        return handshake_objection(found) or self._on_path(found, now, answers)
 
     def _objection(self, path: Path, now: datetime) -> Rejection | None:
         """:returns: why a path that a rule admits is rejected after all, or None."""
