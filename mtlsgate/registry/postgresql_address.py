@@ -8,7 +8,8 @@ The URLs are libpq's (PostgreSQL 15 documentation, 34.1.1.2)::
 
 from __future__ import annotations
 
-from urllib.parse import unquote, urlsplit
+import re
+from urllib.parse import parse_qsl, unquote
 
 from attrs import frozen
 
@@ -17,6 +18,9 @@ from mtlsgate.text import printable
 
 #: The schemes of URLs that `parse_postgresql` reads.
 POSTGRESQL_SCHEMES = frozenset({"postgresql", "postgres"})
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*)(:[0-9]*)?")
+_PRIMARY = ("primary", "read-write")
 
 
 @frozen
@@ -44,15 +48,25 @@ def parse_postgresql(url: str) -> PostgresqlAddress:
     scheme, _, rest = url.partition("://")
     if scheme not in POSTGRESQL_SCHEMES:
         raise StoreError("the URL must begin with postgresql:// or postgres://")
-    try:
-        parts = urlsplit(f"//{rest}")
-    except ValueError:
-        # urllib says what it dislikes with the text around it: that may be a password.
-        raise StoreError("the URL's host cannot be read; put [ and ] around IPv6 only") from None
-    if parts.fragment:
+    if "#" in rest:
         raise StoreError("the URL has a '#': write %23 if it belongs to a password")
-    hosts = parts.netloc.rpartition("@")[2]
-    return PostgresqlAddress(
-        tuple(unquote(host) for host in hosts.split(",") if host),
-        unquote(parts.path.removeprefix("/")),
-    )
+    authority, _, database = rest.partition("?")[0].partition("/")
+    hosts = [host for host in authority.rpartition("@")[2].split(",") if host]
+    if not all(_HOST.fullmatch(host) for host in hosts):
+        # Nothing of it is repeated: what looks like a host may be a password's rest.
+        raise StoreError("the URL's host cannot be read; put [ and ] around IPv6 only")
+    if dict(_query(url)).get("target_session_attrs", "primary") not in _PRIMARY:
+        raise StoreError(
+            "the URL's target_session_attrs must be primary or read-write, or not stated:"
+            " a standby tells no changes"
+        )
+    return PostgresqlAddress(tuple(map(unquote, hosts)), unquote(database))
+
+
+def query_names(url: str) -> list[str]:
+    """:returns: the names of the URL's parameters."""
+    return [name for name, _ in _query(url)]
+
+
+def _query(url: str) -> list[tuple[str, str]]:
+    return parse_qsl(url.partition("?")[2], keep_blank_values=True)

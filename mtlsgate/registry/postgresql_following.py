@@ -1,0 +1,168 @@
+"""
+Follow the changes of a table: PostgreSQL's LISTEN, and what proves that it still tells.
+
+PostgreSQL tells a change when the transaction is committed and everybody can see it
+(PostgreSQL 15 documentation, NOTIFY).  So whoever asks after LISTEN sees what was
+committed before, and is told the rest.
+
+What could keep changes from being told is looked for with every heartbeat: triggers that
+are off or were, another table under the name, a pooler that gives each statement another
+connection, a table whose rows come in by other ways than statements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import psycopg
+
+from mtlsgate.registry.postgresql_errors import question_error, table_error
+from mtlsgate.registry.postgresql_link import Connector, Link
+from mtlsgate.registry.schema import ANYTHING, TOLD, TRIGGERS, Table
+from mtlsgate.registry.store import Follower, StoreError, StoreUnavailable
+
+#: How long nothing is asked while nothing is told, in seconds.
+_QUIET: Final = 0.4
+#: After so many heartbeats the other servers of the URL are looked at.
+_LOOK_AROUND: Final = 10
+
+# What a heartbeat asks: of each trigger its event and whether it is on.  xmin changes
+# whenever a trigger is switched off or on.
+_CHECK = """
+SELECT c.oid::bigint,
+    c.relkind = 'r' AND NOT c.relispartition
+        AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid),
+    EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = c.oid),
+    has_table_privilege(c.oid, 'SELECT'),
+    'mtlsgate_' || c.oid IN (SELECT pg_listening_channels()),
+    t.triggers, t.made
+FROM pg_class c, LATERAL (
+    SELECT array_agg(ARRAY[tgname::text, tgtype::text])
+            FILTER (WHERE tgenabled IN ('A', 'O')) AS triggers,
+        string_agg(oid || ':' || xmin, ' ' ORDER BY tgname) AS made
+    FROM pg_trigger WHERE tgrelid = c.oid AND tgname LIKE 'mtlsgate\\_%%'
+) t WHERE c.oid = to_regclass(%s)
+"""
+
+
+async def follow(
+    connector: Connector,
+    table: Table,
+    seconds: float,
+    follower: Follower,
+    on_server: Callable[[str | None], None],
+) -> None:
+    """
+    Follow until the channel is lost.
+
+    :param seconds: the time limit of each heartbeat.
+    :param on_server: is told which server tells the changes, and None when it is lost.
+    :raises StoreError: why it is lost.
+    """
+    link = await connector.connect()
+    try:
+        following = _Following(link, table, seconds)
+        await following.begin()
+        on_server(link.server)
+        follower.following()
+        beats = 0
+        while True:
+            await following.tell(follower, _QUIET)
+            await following.check()
+            await following.tell(follower, 0)
+            follower.alive()
+            beats += 1
+            if len(connector.hosts) > 1 and beats % _LOOK_AROUND == 0:
+                await connector.check_others(link)
+    finally:
+        on_server(None)
+        await link.close()
+
+
+class _Following:
+    """
+    One connection that listens.
+
+    :ivar found: what was found of the table and its triggers at first.
+    """
+
+    def __init__(self, link: Link, table: Table, seconds: float) -> None:
+        self._link = link
+        self._table = table
+        self._seconds = seconds
+        self._channel = ""
+        self._made: tuple[object, object] | None = None
+
+    async def begin(self) -> None:
+        """Listen, and then see whether there is something to hear."""
+
+        async def listen(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+            cursor = await connection.execute(
+                "SELECT 'mtlsgate_' || to_regclass(%s)::oid", (str(self._table),)
+            )
+            row = await cursor.fetchone()
+            if row is not None and row[0] is not None:
+                self._channel = str(row[0])
+                await connection.execute(f'LISTEN "{self._channel}"')
+
+        await self._link.ask(listen, self._seconds)
+        await self.check()
+
+    async def tell(self, follower: Follower, seconds: float) -> None:
+        """Tell what has come, and what comes within some seconds."""
+        try:
+            async for told in self._link.connection.notifies(timeout=seconds):
+                if told.channel == self._channel:
+                    follower.changed(_keys(told.payload))
+        except psycopg.Error as error:
+            raise question_error(error, self._table) from None
+
+    async def check(self) -> None:
+        """
+        :raises StoreError: if the server does not answer, or changes may not be told.
+        """
+
+        async def look(
+            connection: psycopg.AsyncConnection[tuple[object, ...]],
+        ) -> tuple[object, ...] | None:
+            return await (await connection.execute(_CHECK, (str(self._table),))).fetchone()
+
+        row = await self._link.ask(look, self._seconds)
+        if row is None:
+            raise table_error(self._table, "is not there")
+        oid, is_plain, is_subscribed, is_readable, listens, triggers, made = row
+        if not is_plain:
+            raise StoreError(f"table {self._table}: is a view, or has or is a partition or a child")
+        if is_subscribed:
+            raise StoreError(
+                f"table {self._table}: is filled by a subscription, which tells no changes"
+            )
+        if not is_readable:
+            raise StoreError(
+                f"table {self._table}: may not be read; the documentation has the rights to grant"
+            )
+        if not _tells_all(triggers):
+            raise table_error(self._table, "a trigger that tells changes is missing or off")
+        if self._made is None:
+            self._made = oid, made
+        elif self._made != (oid, made):
+            raise StoreUnavailable(f"table {self._table}: it, or a trigger of it, was made anew")
+        if not listens:
+            raise StoreError(
+                "the connection does not listen any more: a pooler is in between, which must be"
+                " passed by, or pool sessions"
+            )
+
+
+def _tells_all(triggers: object) -> bool:
+    """:param triggers: name and ``tgtype`` of each that is on."""
+    on = {name: int(kind) for name, kind in triggers} if isinstance(triggers, list) else {}
+    return all(on.get(name, 0) & event for name, event in TRIGGERS.items())
+
+
+def _keys(payload: str) -> list[str] | None:
+    """:returns: what a payload tells; None if anything may have changed."""
+    if payload == ANYTHING or not payload.startswith(TOLD):
+        return None
+    return payload[len(TOLD) :].split("\n")

@@ -1,0 +1,374 @@
+"""
+Connections to a PostgreSQL, with a time limit on everything.
+
+A statement that gets no answer in time costs its connection: the socket is shut down, at
+which the client sees the end of the stream.  psycopg's own way to cancel would first ask
+the server, which is the one that does not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import certifi
+import psycopg
+from attrs import field, frozen
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from mtlsgate.errors import did_you_mean
+from mtlsgate.registry.postgresql_address import query_names
+from mtlsgate.registry.postgresql_errors import connect_error, question_error
+from mtlsgate.registry.schema import Table
+from mtlsgate.registry.store import StoreError, StoreOptions, StoreUnavailable
+
+_T = TypeVar("_T")
+#: Asks something on a connection.
+Question = Callable[["psycopg.AsyncConnection[tuple[object, ...]]"], Awaitable[_T]]
+
+# Which server this is.  A promoted one has a higher timeline than the one it replaces, and
+# a restarted one began at another time.  All of it may be asked by anybody.  Leases need
+# READ COMMITTED, which a role may have another default for.
+_WHO = """
+SELECT set_config('default_transaction_isolation', 'read committed', false),
+    pg_is_in_recovery(), pg_postmaster_start_time()::text,
+    CASE WHEN NOT pg_is_in_recovery()
+    THEN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END
+"""
+#: Those of libpq's ``sslmode`` that verify a server by a CA.
+_VERIFYING = ("verify-ca", "verify-full")
+
+
+@frozen
+class Host:
+    """
+    One server of a URL.
+
+    :ivar name: for people.
+    :ivar parameters: libpq's, with the password.
+    """
+
+    name: str
+    parameters: Mapping[str, str] = field(repr=False)
+
+
+@frozen(eq=False)
+class Link:
+    """
+    A connection to one server.
+
+    :ivar host: which server of the URL.
+    :ivar server: differs from that of any other server, and of this one before a restart.
+    :ivar timeline: how often this server, or those before it, were promoted.
+    """
+
+    connection: psycopg.AsyncConnection[tuple[object, ...]]
+    table: Table
+    host: Host
+    server: str
+    timeline: int
+
+    async def ask(self, question: Question[_T], seconds: float) -> _T:
+        """
+        Ask, and not be cancelled without losing the connection.
+
+        :raises StoreError: if the answer is an error, or does not come in time.
+        """
+        task = asyncio.ensure_future(question(self.connection))
+        try:
+            done, _ = await asyncio.wait({task}, timeout=seconds)
+        except asyncio.CancelledError:
+            await self._end(task)
+            raise
+        if not done:
+            await self._end(task)
+            raise StoreUnavailable(f"no answer from {self.host.name} within {seconds:g} s")
+        try:
+            return task.result()
+        except psycopg.Error as error:
+            raise question_error(error, self.table) from None
+        except UnicodeEncodeError:
+            raise StoreError("half of a surrogate pair cannot be stored") from None
+
+    def is_usable(self) -> bool:
+        """:returns: whether the server has not hung up, as far as can be seen."""
+        if self.connection.broken or self.connection.closed:
+            return False
+        try:
+            self.connection.pgconn.consume_input()
+        except psycopg.Error:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Close the connection, without asking the server."""
+        await self.connection.close()
+
+    async def _end(self, task: asyncio.Future[_T]) -> None:
+        with (
+            suppress(OSError, psycopg.Error),
+            socket.socket(fileno=os.dup(self.connection.fileno())) as one,
+        ):
+            one.shutdown(socket.SHUT_RDWR)
+        await asyncio.wait({task})
+        # It failed, as it was to.
+        task.exception()
+        await self.close()
+
+
+class Connector:
+    """Connects to the primary among the servers of a URL."""
+
+    def __init__(self, options: StoreOptions, table: Table) -> None:
+        """:raises StoreError: if the URL or the other options are wrong."""
+        self.hosts = _hosts(options)
+        self._table = table
+        self._timeout = options.timeout
+        # The highest timeline that was seen: servers with a lower one were replaced.
+        self._timeline = 0
+
+    async def connect(self) -> Link:
+        """
+        Connect to all servers at once, and keep the first that is the primary.
+
+        :raises StoreError: if there is none within the time limit.
+        """
+        found, problems = await self._connect(self.hosts, enough=1)
+        if found:
+            return found[0]
+        # What will not pass by itself says more than that another server is down.
+        problems.sort(key=lambda one: isinstance(one[1], StoreUnavailable))
+        kind = type(problems[0][1])
+        if len(self.hosts) == 1:
+            raise kind(str(problems[0][1]))
+        raise kind("; ".join(f"{host.name}: {error}" for host, error in problems))
+
+    async def check_others(self, link: Link) -> None:
+        """
+        :raises StoreUnavailable: if another server was promoted after this one, which then
+            does not know that it was replaced.
+        """
+        others = [host for host in self.hosts if host is not link.host]
+        for found in (await self._connect(others, enough=len(others)))[0]:
+            await found.close()
+        if self.is_replaced(link):
+            raise StoreUnavailable(f"{link.host.name} was replaced: another server was promoted")
+
+    def is_replaced(self, link: Link) -> bool:
+        """:returns: whether a server was seen that was promoted after this one."""
+        return link.timeline < self._timeline
+
+    async def _connect(
+        self, hosts: Sequence[Host], enough: int
+    ) -> tuple[list[Link], list[tuple[Host, StoreError]]]:
+        tasks = {asyncio.ensure_future(self._to_primary(host)): host for host in hosts}
+        found: list[Link] = []
+        problems: list[tuple[Host, StoreError]] = []
+        try:
+            for ended in asyncio.as_completed(tasks):
+                try:
+                    found.append(await ended)
+                except _ConnectError as error:
+                    problems.append((error.host, error.problem))
+                if len(found) >= enough:
+                    break
+            return found, problems
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError, _ConnectError):
+                    if (link := await task) not in found:
+                        await link.close()
+
+    async def _to_primary(self, host: Host) -> Link:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._open(host)
+        except TimeoutError:
+            why = StoreUnavailable(f"no connection to {host.name} within {self._timeout:g} s")
+            raise _ConnectError(host, why) from None
+        except psycopg.Error as error:
+            raise _ConnectError(host, connect_error(error)) from None
+        except StoreError as error:
+            raise _ConnectError(host, error) from None
+
+    async def _open(self, host: Host) -> Link:
+        connection = await psycopg.AsyncConnection.connect(
+            make_conninfo(**host.parameters), autocommit=True
+        )
+        kept = False
+        try:
+            if (found := connection.info.parameter_status("server_encoding")) != "UTF8":
+                raise StoreError(f"the database's encoding is {found}: it must be UTF8")
+            unknown = Link(connection, self._table, host, "", 0)
+            _, standby, server, timeline = await unknown.ask(_who, self._timeout)
+            if standby or timeline is None:
+                raise StoreUnavailable("is a standby, which cannot tell changes")
+            link = Link(connection, self._table, host, str(server), int(str(timeline)))
+            if self.is_replaced(link):
+                raise StoreUnavailable("was replaced: another server was promoted after it")
+            self._timeline = link.timeline
+            kept = True
+            return link
+        finally:
+            if not kept:
+                await connection.close()
+
+
+class Session:
+    """Asks one question after the other, on a connection that is kept."""
+
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+        self._turn = asyncio.Lock()
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._link: Link | None = None
+
+    async def ask(
+        self,
+        question: Question[_T],
+        seconds: float,
+        server: Callable[[], str | None] = lambda: None,
+    ) -> _T:
+        """
+        Ask when those before are answered.  If the caller is cancelled, the question goes
+        on, and with it the connection.
+
+        :param server: which one must answer, or None.
+        :raises StoreError: if there is no connection, or no good answer.
+        """
+        task = asyncio.ensure_future(self._ask(question, seconds, server))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """End the questions that are asked, and the connection."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._drop()
+
+    async def _ask(
+        self, question: Question[_T], seconds: float, server: Callable[[], str | None]
+    ) -> _T:
+        async with self._turn:
+            link = await self._usable(server)
+            try:
+                answer = await link.ask(question, seconds)
+            except BaseException:
+                # After an error in one statement the connection is as good as before.
+                if not link.is_usable():
+                    await self._drop()
+                raise
+            return answer
+
+    async def _usable(self, server: Callable[[], str | None]) -> Link:
+        link = self._link
+        if link is not None and not (
+            link.is_usable()
+            and not self._connector.is_replaced(link)
+            and server() in (None, link.server)
+        ):
+            await self._drop()
+            link = None
+        if link is None:
+            link = self._link = await self._connector.connect()
+        if server() not in (None, link.server):
+            raise StoreUnavailable(f"{link.host.name} is not the server that tells the changes")
+        return link
+
+    async def _drop(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    def _ended(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Whoever asked may have been cancelled, and nobody may have heard of it.
+            task.exception()
+
+
+class _ConnectError(Exception):
+    """Which server, and why there is no connection to it."""
+
+    def __init__(self, host: Host, problem: StoreError) -> None:
+        super().__init__(problem)
+        self.host = host
+        self.problem = problem
+
+
+async def _who(
+    connection: psycopg.AsyncConnection[tuple[object, ...]],
+) -> tuple[object, ...]:
+    cursor = await connection.execute(_WHO)
+    row = await cursor.fetchone()
+    assert row is not None
+    return row
+
+
+def _hosts(options: StoreOptions) -> tuple[Host, ...]:
+    parameters = _parameters(options)
+    hosts = parameters.get("host", "").split(",")
+    ports = parameters.get("port", "").split(",")
+    addresses = parameters.get("hostaddr", "").split(",")
+    count = max(len(hosts), len(addresses))
+    if len(ports) == 1:
+        ports *= count
+    if len(addresses) == 1 and not addresses[0]:
+        addresses *= count
+    if len(hosts) == 1 and not hosts[0]:
+        hosts *= count
+    if not len(hosts) == len(ports) == len(addresses):
+        raise StoreError("the URL has not as many ports or addresses as hosts")
+    return tuple(
+        Host(
+            ":".join(filter(None, (host or address or "the default host", port))),
+            {
+                **parameters,
+                **{
+                    name: value
+                    for name, value in (("host", host), ("port", port), ("hostaddr", address))
+                    if value or name in parameters
+                },
+            },
+        )
+        for host, port, address in zip(hosts, ports, addresses, strict=True)
+    )
+
+
+def _parameters(options: StoreOptions) -> dict[str, str]:
+    """:returns: libpq's parameters of the URL and of what is stated beside it."""
+    known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
+    for name in query_names(options.url):
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise StoreError(f"the URL has a parameter that libpq does not know{near}")
+    try:
+        found = {name: str(value) for name, value in conninfo_to_dict(options.url).items()}
+    except psycopg.Error:
+        # Its text may have the password.
+        raise StoreError(
+            "the URL cannot be read: write %XX for special characters in user and password"
+        ) from None
+    beside = {
+        "sslrootcert": options.ca_file,
+        "sslcert": options.certificate_file,
+        "sslkey": options.key_file,
+        "password": options.password,
+    }
+    found |= {name: value for name, value in beside.items() if value is not None}
+    if options.ca_file is not None and found.setdefault("sslmode", "verify-full") not in _VERIFYING:
+        raise StoreError("with ca_file, sslmode must be verify-full or verify-ca, or not stated")
+    if found.get("sslmode") in _VERIFYING and "sslrootcert" not in found:
+        found["sslrootcert"] = ssl.get_default_verify_paths().cafile or certifi.where()
+    # A look for Kerberos tickets may block.
+    return {"gssencmode": "disable", "fallback_application_name": "mtlsgate", **found}

@@ -1,0 +1,222 @@
+"""
+A registry in PostgreSQL: one table, `mtlsgate.registry.schema` has its SQL.
+
+A store has at most three connections: one asks for devices, one takes leases and writes,
+one listens.  While the answer to one question is on its way, what is asked meanwhile is
+gathered into the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from itertools import islice
+
+import psycopg
+from psycopg.sql import Composed
+
+from mtlsgate.admission.devices import Device, is_key
+from mtlsgate.registry.postgresql_following import follow
+from mtlsgate.registry.postgresql_link import Connector, Session
+from mtlsgate.registry.postgresql_rows import Statements, columns_of, devices_of
+from mtlsgate.registry.schema import Table, schema_sql
+from mtlsgate.registry.store import Follower, StoreError, StoreOptions, StoreUnavailable, Written
+
+#: How many devices are written, or read one after the other, in one statement.
+_PAGE = 1000
+#: What writes or reads many devices may take so much longer than a question.
+_MANY_SECONDS = 10.0
+#: After so many leases those that ran out are removed.
+_SWEEP_EVERY = 10_000
+
+_Connection = psycopg.AsyncConnection[tuple[object, ...]]
+
+
+def open_store(options: StoreOptions) -> PostgresqlStore:
+    """
+    :returns: the store, not connected yet.
+    :raises StoreError: if an option is wrong.
+    """
+    table = Table.parse(options.prefix)
+    return PostgresqlStore(Connector(options, table), table, options.timeout)
+
+
+class PostgresqlStore:
+    """A `mtlsgate.registry.store.Store` in PostgreSQL."""
+
+    def __init__(self, connector: Connector, table: Table, timeout: float) -> None:
+        self._connector = connector
+        self._table = table
+        self._statements = Statements.about(table)
+        self._timeout = timeout
+        self._many = max(timeout, _MANY_SECONDS)
+        self._questions = Session(connector)
+        self._changes = Session(connector)
+        # Which server tells the changes.
+        self._server: str | None = None
+        # Gates that ended at once leave leases of clients that may never come again.
+        self._until_sweep = 0
+        self._next: _Round | None = None
+        self._asking: asyncio.Future[None] | None = None
+
+    async def find(self, keys: Collection[str]) -> Mapping[str, Device]:
+        """See `mtlsgate.registry.store.Store.find`."""
+        wanted = [key for key in keys if is_key(key)]
+        if not wanted:
+            return {}
+        if self._next is None:
+            self._next = _Round()
+        this = self._next
+        this.keys.update(wanted)
+        if self._asking is None:
+            self._asking = asyncio.ensure_future(self._ask())
+        try:
+            async with asyncio.timeout(self._timeout):
+                found = await asyncio.shield(this.answer)
+        except TimeoutError:
+            raise StoreUnavailable(f"no answer within {self._timeout:g} s") from None
+        if isinstance(found, StoreError):
+            # Each caller has an error of its own: they collect tracebacks.
+            raise type(found)(str(found))
+        return {key: found[key] for key in wanted if key in found}
+
+    async def follow(self, follower: Follower) -> None:
+        """See `mtlsgate.registry.store.Store.follow`."""
+        await follow(self._connector, self._table, self._timeout, follower, self._on_server)
+
+    async def put(self, devices: Iterable[Device]) -> Written:
+        """See `mtlsgate.registry.store.Store.put`."""
+        added = changed = 0
+        remaining = iter(devices)
+        while batch := list(islice(remaining, _PAGE)):
+            counts = await self._write(self._statements.put, columns_of(batch))
+            added += counts[0]
+            changed += counts[1]
+        return Written(added, changed)
+
+    async def remove(self, keys: Collection[str]) -> int:
+        """See `mtlsgate.registry.store.Store.remove`."""
+        wanted = sorted(key for key in keys if is_key(key))
+
+        async def remove(connection: _Connection) -> int:
+            return (await connection.execute(self._statements.remove, (wanted,))).rowcount
+
+        return await self._changes.ask(remove, self._many)
+
+    async def devices(self) -> AsyncIterator[Device]:
+        """
+        Sorted by their keys, page after page: what changes meanwhile may be seen or not.
+        See `mtlsgate.registry.store.Store.devices`.
+        """
+        after = ""
+        while True:
+
+            async def page(connection: _Connection, after: str = after) -> list[tuple[object, ...]]:
+                cursor = await connection.execute(self._statements.page, (after, _PAGE))
+                return await cursor.fetchall()
+
+            rows = await self._changes.ask(page, self._many)
+            for device in devices_of(rows).values():
+                yield device
+            if len(rows) < _PAGE:
+                return
+            after = str(rows[-1][0])
+
+    async def count(self) -> int:
+        """
+        Exact up to 100,000 devices; beyond, as PostgreSQL estimates it.
+        See `mtlsgate.registry.store.Store.count`.
+        """
+        return (await self._write(self._statements.count, ()))[0]
+
+    async def lease(self, key: str, holder: str, places: int, seconds: float) -> bool:
+        """See `mtlsgate.registry.store.Store.lease`."""
+
+        async def lease(connection: _Connection) -> bool:
+            if self._until_sweep == 0:
+                self._until_sweep = _SWEEP_EVERY
+                await connection.execute(self._statements.sweep)
+            self._until_sweep -= 1
+            cursor = await connection.execute(
+                self._statements.lease, (key, holder, places, seconds)
+            )
+            row = await cursor.fetchone()
+            return row is not None and row[0] is True
+
+        return await self._changes.ask(lease, self._timeout)
+
+    async def release(self, key: str, holder: str) -> None:
+        """See `mtlsgate.registry.store.Store.release`."""
+
+        async def release(connection: _Connection) -> None:
+            await connection.execute(self._statements.release, (key, holder))
+
+        await self._changes.ask(release, self._timeout)
+
+    async def apply_schema(self) -> None:
+        """
+        Make the table and what belongs to it, or bring it up to date.
+
+        :raises StoreError: if it fails; then nothing has changed.
+        """
+
+        async def apply(connection: _Connection) -> None:
+            await connection.execute(schema_sql(self._table))
+
+        await self._changes.ask(apply, self._many)
+
+    async def close(self) -> None:
+        """See `mtlsgate.registry.store.Store.close`."""
+        await self._questions.close()
+        await self._changes.close()
+        if self._asking is not None:
+            await asyncio.wait({self._asking})
+
+    async def _ask(self) -> None:
+        """Ask what is wanted, until nothing is."""
+        try:
+            while (this := self._next) is not None:
+                self._next = None
+                this.answer.set_result(await self._answer(list(this.keys)))
+        finally:
+            self._asking = None
+
+    async def _answer(self, keys: list[str]) -> Mapping[str, Device] | StoreError:
+        async def find(connection: _Connection) -> Sequence[Sequence[object]]:
+            # Prepared at once: it is asked again and again.
+            cursor = await connection.execute(self._statements.find, (keys,), prepare=True)
+            return await cursor.fetchall()
+
+        try:
+            rows = await self._questions.ask(find, self._timeout, lambda: self._server)
+            return devices_of(rows)
+        except StoreError as error:
+            return error
+        except asyncio.CancelledError:
+            return StoreUnavailable("the store is closed")
+
+    async def _write(self, sql: Composed, parameters: Sequence[object]) -> tuple[int, ...]:
+        async def write(connection: _Connection) -> tuple[int, ...]:
+            row = await (await connection.execute(sql, parameters)).fetchone()
+            assert row is not None
+            return tuple(int(str(one)) for one in row)
+
+        return await self._changes.ask(write, self._many)
+
+    def _on_server(self, server: str | None) -> None:
+        self._server = server
+
+
+class _Round:
+    """
+    One question to come.
+
+    :ivar keys: what is asked for.
+    :ivar answer: the devices that are there, or why there is no answer.
+    """
+
+    def __init__(self) -> None:
+        self.keys: set[str] = set()
+        self.answer: asyncio.Future[Mapping[str, Device] | StoreError] = (
+            asyncio.get_running_loop().create_future()
+        )

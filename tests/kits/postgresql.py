@@ -1,0 +1,224 @@
+"""
+Real PostgreSQL servers: alone, with a standby, with TLS.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import psycopg
+from attrs import define
+
+from mtlsgate.registry.opening import open_store
+from mtlsgate.registry.postgresql_store import PostgresqlStore
+from mtlsgate.registry.store import StoreOptions
+from tests.kits.programs import free_port, lacking, program, run
+from tests.kits.redis import PATIENCE, wait_until
+
+#: The table of the tests.
+TABLE = "devices"
+
+_PLACES = ":".join(map(str, Path("/usr/lib/postgresql").glob("*/bin")))
+#: What makes a server quick that nobody needs tomorrow.
+_QUICK = ("fsync=off", "max_connections=30", "shared_buffers=8MB", "autovacuum=off")
+
+
+def _tool(name: str) -> str:
+    """:returns: where a program of PostgreSQL is, which Debian has beside the others."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}:{_PLACES}")
+    return found if found is not None else program(name)
+
+
+def _as_postgres() -> list[str]:
+    """:returns: a prefix that runs a server as a user that it accepts, if root tests."""
+    if os.getuid() != 0:
+        return []
+    try:
+        pwd.getpwnam("postgres")
+    except KeyError:
+        lacking("there is no user postgres, and root may not run its server")
+    return [program("runuser"), "-u", "postgres", "--"]
+
+
+@define(eq=False)
+class Server:
+    """
+    A PostgreSQL on a Unix socket, and on a port of 127.0.0.1 if it has one.
+
+    :ivar home: its directory, with the socket.
+    :ivar options: settings, as ``name=value``.
+    :ivar port: 0 for none.
+    """
+
+    home: Path
+    options: Sequence[str] = ()
+    port: int = 0
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def data(self) -> Path:
+        """The directory of its data."""
+        return self.home / "data"
+
+    def url(self, user: str = "gate", **parameters: str) -> str:
+        """:returns: where it is, by its socket."""
+        query = "&".join(f"{name}={value}" for name, value in parameters.items())
+        return f"postgresql://{user}@/postgres?host={self.home}&port={self._number}&{query}"
+
+    def create(self) -> None:
+        """Make an empty server, which is not started."""
+        made = run(
+            *_as_postgres(), _tool("initdb"), "-D", self.data, "-A", "trust", "-U", "gate",
+            "--no-sync", "--no-instructions", "-E", "UTF8", "--locale=C",
+        )  # fmt: skip
+        assert made[0] == 0, made[1]
+
+    def copy_of(self, primary: Server) -> None:
+        """Make it a standby, which is not started."""
+        made = run(
+            *_as_postgres(), _tool("pg_basebackup"), "-D", self.data, "-R", "-c", "fast",
+            "--no-sync", "-d", primary.url(),
+        )  # fmt: skip
+        assert made[0] == 0, made[1]
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        listen = "127.0.0.1" if self.port else ""
+        settings = (*_QUICK, f"listen_addresses={listen}", *self.options)
+        with (self.home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *_as_postgres(), _tool("postgres"), "-D", str(self.data), "-k", str(self.home),
+                    "-p", str(self._number), *(word for one in settings for word in ("-c", one)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # So that all of its processes can be stopped together.
+                start_new_session=True,
+            )  # fmt: skip
+        wait_until(self._answers)
+
+    def do(self, *statements: str, user: str = "gate") -> list[tuple[object, ...]]:
+        """:returns: what the last of somebody's statements finds; each is committed."""
+        with psycopg.connect(self.url(user), autocommit=True) as connection:
+            for statement in statements:
+                found = connection.execute(statement.encode())
+            return found.fetchall() if found.description else []
+
+    def freeze(self) -> None:
+        """Stop all of its processes where they are."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._signal_all(signal.SIGCONT)
+
+    def stop(self, mode: signal.Signals = signal.SIGINT) -> None:
+        """End it, fast or as the signal says, and wait for its end."""
+        if self._process is not None:
+            # runuser does not pass on all signals.
+            postmaster = int((self.data / "postmaster.pid").read_text().split("\n")[0])
+            self.thaw()
+            os.kill(postmaster, mode)
+            self._process.wait(timeout=PATIENCE)
+            self._process = None
+
+    def restart(self, mode: signal.Signals = signal.SIGINT) -> None:
+        """Stop it, and start it again."""
+        self.stop(mode)
+        self.start()
+
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        self.do("SELECT pg_promote()")
+
+    @property
+    def _number(self) -> int:
+        return self.port or 5432
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        session = os.getsid(self._process.pid)
+        for one in Path("/proc").iterdir():
+            if one.name.isdigit() and _session(int(one.name)) == session:
+                os.kill(int(one.name), number)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.home / "log").read_text()
+        try:
+            self.do("SELECT 1")
+        except psycopg.OperationalError as error:
+            return "starting up" not in str(error) and "failed: FATAL" in str(error)
+        return True
+
+
+def _session(process: int) -> int:
+    try:
+        return os.getsid(process)
+    except ProcessLookupError:
+        return 0
+
+
+@contextmanager
+def server(*options: str, port: int = 0) -> Iterator[Server]:
+    """
+    Run a PostgreSQL until the block ends.
+
+    :param options: settings, as ``name=value``.
+    """
+    with ExitStack() as running:
+        made = _made(running, options, port)
+        made.create()
+        made.start()
+        yield made
+
+
+@contextmanager
+def standby(primary: Server) -> Iterator[Server]:
+    """Run a standby of a server until the block ends."""
+    with ExitStack() as running:
+        made = _made(running, primary.options, free_port() if primary.port else 0)
+        made.copy_of(primary)
+        made.start()
+        yield made
+
+
+def _made(running: ExitStack, options: Sequence[str], port: int) -> Server:
+    # Below /tmp, because the path of a socket has 107 characters at most.
+    home = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
+    running.callback(shutil.rmtree, home)
+    home.chmod(0o755)
+    if _as_postgres():
+        os.chown(home, pwd.getpwnam("postgres").pw_uid, -1)
+    made = Server(home, options, port)
+    running.callback(made.stop, signal.SIGQUIT)
+    return made
+
+
+@asynccontextmanager
+async def opened(
+    url: str, timeout: float = 5.0, table: str = TABLE, **options: str
+) -> AsyncIterator[PostgresqlStore]:
+    """Open a store, and close it when the block ends."""
+    store = open_store(StoreOptions(url, table, timeout, **options))
+    assert isinstance(store, PostgresqlStore)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def psql(database: Server, text: str) -> tuple[int, str]:
+    """:returns: the exit status and the output of psql, which is given some SQL."""
+    quiet = ("-X", "-q", "-v", "ON_ERROR_STOP=1")
+    return run(_tool("psql"), *quiet, "-d", database.url(), data=text.encode())
