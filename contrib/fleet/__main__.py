@@ -33,6 +33,10 @@ _COMMANDS = (
     "status", "start", "kill", "pause", "resume", "drain", "upgrade", "reload",
     "load", "more", "unload", "hold", "held", "release",
 )  # fmt: skip
+#: What needs no running fleet.
+_OWN = """\
+  up: run a fleet until Ctrl-C
+  files: write certificates and configurations only, for contrib/fleet/compose.yaml"""
 _SOCKET = "fleet.sock"
 
 
@@ -52,14 +56,18 @@ async def _answer(fleet: Fleet, line: str) -> str:
         return f"failed\n{error}"
 
 
-async def _up(directory: Path, port: int) -> None:
-    """Run a fleet until a signal, or the end of the pipe that is standard input."""
+def _write_files(directory: Path) -> None:
     # Takes a while: not for those who only tell the fleet something.
     from setting_up import set_up
 
+    set_up(directory, GATES, DEVICES)
+
+
+async def _up(directory: Path, port: int) -> None:
+    """Run a fleet until a signal, or the end of the pipe that is standard input."""
     ports = Ports()
     ports.reserve("haproxy", port)
-    set_up(directory, GATES, DEVICES)
+    _write_files(directory)
     fleet = Fleet.of(directory, ports)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -115,17 +123,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="fleet",
         description=__doc__,
-        epilog=f"commands:\n  up: run a fleet until Ctrl-C\n{listed}",
+        epilog=f"commands:\n{_OWN}\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--directory", type=Path, default=Path("fleet"), help="where all is")
     parser.add_argument("--port", type=int, default=0, help="HAProxy's; by default a free one")
     parser.add_argument("command", nargs="+", help="see below")
     given = parser.parse_args()
-    if given.command != ["up"]:
+    if given.command not in (["up"], ["files"]):
         return _tell(given.directory, given.command)
+    directory = given.directory.resolve()
     try:
-        asyncio.run(_up(given.directory.resolve(), given.port))
+        if given.command == ["files"]:
+            _write_files(directory)
+        else:
+            asyncio.run(_up(directory, given.port))
     except (FleetError, OSError) as error:
         print(f"fleet: {error}", file=sys.stderr)
         return 1

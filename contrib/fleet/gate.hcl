@@ -1,6 +1,7 @@
 # One gate of a fleet. All gates have this file; what differs is in the environment:
 #
-#   GATE           its name, also that of its certificate and of its admin socket
+#   GATE           its name, which is also that of its certificate
+#   GATE_SOCKET    its admin socket
 #   GATE_HOST      where it listens for devices, as "10.0.0.5:8443"
 #   GATE_READY     where it answers to HAProxy's checks and to Prometheus
 #   GATE_BALANCER  from where HAProxy comes, as "10.0.0.2" or "10.0.0.0/24"
@@ -12,7 +13,7 @@ settings {
 }
 
 admin {
-  listen = "unix:${env.GATE}.sock"
+  listen = "unix:${env.GATE_SOCKET}"
 }
 
 # Requests: it answers who one is.

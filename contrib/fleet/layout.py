@@ -44,6 +44,7 @@ def environment_of(gate: str, ports: Ports) -> dict[str, str]:
     """:returns: what gate.hcl asks for."""
     return {
         "GATE": gate,
+        "GATE_SOCKET": f"{gate}.sock",
         "GATE_HOST": ports.address(gate),
         "GATE_READY": ports.address(f"{gate}-ready"),
         "GATE_BALANCER": "127.0.0.1",

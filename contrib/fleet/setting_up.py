@@ -42,8 +42,10 @@ def set_up(directory: Path, gates: Iterable[str], devices: Iterable[str]) -> Non
     for gate in gates:
         if not (directory / f"{gate}.key").exists():
             _write(directory, gate, authority.issue(gate, dns_names=names, usages=["server_auth"]))
+    for name in ("haproxy", "prometheus"):
+        if not (directory / f"{name}.key").exists():
+            _write(directory, name, authority.issue(name))
     if not (directory / "haproxy.pem").exists():
-        _write(directory, "haproxy", authority.issue("haproxy"))
         # HAProxy reads both from one file.
         parts = [(directory / f"haproxy.{part}").read_bytes() for part in ("crt", "key")]
         _write_private(directory / "haproxy.pem", b"".join(parts))
