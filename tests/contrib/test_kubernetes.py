@@ -33,7 +33,7 @@ CRDS = {
     "Certificate": Path(__file__).parent / "crds" / "certificate.json",
     "PodMonitor": Path(__file__).parent / "crds" / "podmonitor.json",
 }
-SETS = ("gate", "sidecar")
+SETS = ("gate", "sidecar", "fleet")
 
 
 def manifests(directory: Path = KUBERNETES) -> list[Any]:
@@ -237,6 +237,8 @@ class Mounted:
         self.volumes["clients"].update({"ca.crt": self.clients.pem})
         if "target" in self.volumes:
             self.volumes["target"].update({"ca.crt": self.internal.pem})
+        if "redis" in self.volumes:
+            self.volumes["redis"].update({"password": b"0123456789abcdef"})
         words = container["args"]
         assert parses(words)
         assert words[-2] == "--config"
