@@ -14,6 +14,7 @@ from typing import Literal
 
 import click
 
+from mtlsgate.commands.registry.cli import registry
 from mtlsgate.ctl.commands import ctl
 from mtlsgate.errors import GateError
 
@@ -43,6 +44,7 @@ def main(context: click.Context) -> None:
 
 
 main.add_command(ctl)
+main.add_command(registry)
 
 
 @main.command()

@@ -294,6 +294,47 @@ class OperatorAction:
     subject: str | None = None
 
 
+@frozen(kw_only=True)
+class RegistryChange:
+    """
+    An operator changed what a registry lists, by ``mtlsgate registry``.
+
+    :ivar at: when.
+    :ivar action: the command: ``allow``, ``deny``, ``remove``, ``import`` or ``schema``.
+    :ivar who: the operator, in one line.
+    :ivar registry: its label.
+    :ivar key: of the device, or None for many.
+    :ivar subject: of its certificate, or None if that was not shown.
+    :ivar before: its state before, or None if it was not listed, or for many.
+    :ivar after: its state now, or None in the same way.
+    :ivar details: what else changed, in lines.
+    :ivar file: what was imported, or None.
+    :ivar sha256: of the file's content, in hex, or None.
+    :ivar devices: how many the file has, or None without one.
+    :ivar added: how many devices are new.
+    :ivar changed: how many were listed, and differ now.
+    :ivar removed: how many are no longer listed.
+    :ivar is_complete: whether the command was carried out to its end.
+    """
+
+    at: datetime
+    action: str
+    who: str
+    registry: str
+    key: str | None = None
+    subject: str | None = None
+    before: str | None = None
+    after: str | None = None
+    details: tuple[str, ...] = ()
+    file: str | None = None
+    sha256: str | None = None
+    devices: int | None = None
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    is_complete: bool = True
+
+
 class Observer(Protocol):
     """Is told about events.  It must not raise."""
 

@@ -4,7 +4,6 @@ Reads the ``admin`` block: where the endpoint is, and which token it requires.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,15 +11,13 @@ from pathlib import Path
 from attrs import field, frozen
 
 from mtlsgate.config import Misconfigured, Remainder, model
-from mtlsgate.config.assembly import assemble
-from mtlsgate.config.decode import Decoder
 from mtlsgate.config.material import looks_like_material, material_bytes
-from mtlsgate.config.scope import Scope
-from mtlsgate.errors import START, CredentialError, Report
+from mtlsgate.errors import Report
 from mtlsgate.load.addresses import Address, HostError, SocketAddress
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import parse_host
-from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
+from mtlsgate.load.partial import read_partial
+from mtlsgate.load.sources import ConfigPaths
 from mtlsgate.text import quoted
 
 #: The shortest allowed token, in characters.
@@ -124,23 +121,11 @@ def endpoint_of(paths: ConfigPaths) -> AdminEndpoint | None:
     :raises CredentialError: if a file cannot be read; it names the file.
     :raises ConfigError: if the block is wrong.
     """
-    names = names_of(paths)
-    report = Report(", ".join(names))
-    files = CertificateFiles(base_directory(names[0]), report, {})
-    sources = read_sources(names, files, report)
-    if report.errors:
-        raise CredentialError("; ".join(f"{one.path}: {one.text}" for one in report.errors))
-    scope = Scope(os.environ, lambda name: files.read_file(files.directory / name))
-    assembled = assemble(sources, scope, report)
+    found = read_partial(_AdminAlone, paths)
     endpoint = None
-    if assembled is not None:
-        # The gate itself reports what is wrong elsewhere.
-        report.errors.clear()
-        decoder = Decoder(assembled.scope, report)
-        decoded = decoder.decode(_AdminAlone, assembled.body, START, "configuration")
-        if decoded is not None and decoded.admin is not None:
-            endpoint = read_admin(decoded.admin, files, report)
-    report.raise_errors()
+    if found.decoded is not None and found.decoded.admin is not None:
+        endpoint = read_admin(found.decoded.admin, found.files, found.report)
+    found.report.raise_errors()
     return endpoint
 
 

@@ -6,20 +6,15 @@ Nothing connects to a store here.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Literal
 
 from attrs import frozen
 
 from mtlsgate.admission.key_kinds import KeyKind, RegistryName
-from mtlsgate.config import FileName, Located, Remainder, model
-from mtlsgate.config.assembly import assemble
-from mtlsgate.config.decode import Decoder
-from mtlsgate.config.scope import Scope
-from mtlsgate.errors import START, CredentialError, Report, did_you_mean
+from mtlsgate.config import FileName, Located, model
+from mtlsgate.errors import CredentialError, Report, did_you_mean
 from mtlsgate.load.files import CertificateFiles
-from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
 from mtlsgate.registry.opening import address_of
 from mtlsgate.registry.store import StoreError, StoreOptions
 from mtlsgate.text import quoted
@@ -200,44 +195,3 @@ def default_table(label: str) -> str:
     quotes."""
     safe = "".join(one if one.isascii() and one.isalnum() else "_" for one in label.lower())
     return f"mtlsgate_{safe}"[:48]
-
-
-@frozen
-class _RegistriesAlone:
-    """A configuration of which only the ``registry`` blocks matter."""
-
-    rest: Remainder
-    registry: tuple[model.Registry, ...] = ()
-
-
-def registries_of(
-    paths: ConfigPaths, environ: Mapping[str, str] = os.environ
-) -> Mapping[str, LoadedRegistry]:
-    """
-    Read only the ``registry`` blocks of a configuration.  The rest may be wrong, and its
-    keys and certificates need not be readable.
-
-    :param paths: as for `mtlsgate.load.epoch.load`.
-    :param environ: the values of ``env.NAME``.
-    :returns: the registries by their labels, in file order.
-    :raises CredentialError: if a configuration file cannot be read; it names the file.
-    :raises ConfigError: if one of the blocks is wrong.
-    """
-    names = names_of(paths)
-    report = Report(", ".join(names))
-    files = CertificateFiles(base_directory(names[0]), report, {})
-    sources = read_sources(names, files, report)
-    if report.errors:
-        raise CredentialError("; ".join(f"{one.path}: {one.text}" for one in report.errors))
-    scope = Scope(environ, lambda name: files.read_file(files.directory / name))
-    assembled = assemble(sources, scope, report)
-    reader = RegistryReader(files, report)
-    if assembled is not None:
-        # The gate itself reports what is wrong elsewhere.
-        report.errors.clear()
-        decoder = Decoder(assembled.scope, report)
-        decoded = decoder.decode(_RegistriesAlone, assembled.body, START, "configuration")
-        if decoded is not None:
-            reader.read(decoded.registry)
-    report.raise_errors()
-    return reader.found

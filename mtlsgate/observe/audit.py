@@ -21,6 +21,7 @@ from mtlsgate.gate.events import (
     AdmittedConnection,
     ClosedConnection,
     OperatorAction,
+    RegistryChange,
     RejectedConnection,
     Reload,
 )
@@ -52,16 +53,16 @@ class AuditLog:
 
     :ivar run: identifies this run of the gate; each run numbers connections
         from 1.
-    :ivar epoch: the number of the epoch in force.
+    :ivar epoch: the number of the epoch in force, or None.
     :ivar _file: where lines go, or None.
     """
 
     def __init__(
-        self, now: Callable[[], datetime] = utc_now, run: str | None = None, epoch: int = 1
+        self, now: Callable[[], datetime] = utc_now, run: str | None = None, epoch: int | None = 1
     ) -> None:
         """
         :param run: of a gate that several processes make up; by default a new one.
-        :param epoch: the number of the epoch in force.
+        :param epoch: the number of the epoch in force; None for what is no gate.
         """
         self.run = token_hex(8) if run is None else run
         self.epoch = epoch
@@ -236,6 +237,33 @@ class AuditLog:
                 "action": action.action,
                 "who": capped.text(action.who),
                 "subject": capped.text(action.subject),
+                "truncated": capped.is_cut,
+            }
+        )
+
+    def registry_changed(self, change: RegistryChange) -> None:
+        """Write that an operator changed what a registry lists."""
+        if self._file is None:
+            return
+        capped = Capped()
+        self._write(
+            {
+                **self._head("registry", change.at),
+                "action": change.action,
+                "who": capped.text(change.who),
+                "registry": capped.text(change.registry),
+                "key": capped.text(change.key),
+                "subject": capped.text(change.subject),
+                "before": change.before,
+                "after": change.after,
+                "details": capped.texts(change.details, MAX_REPORT),
+                "file": capped.text(change.file),
+                "sha256": change.sha256,
+                "devices": change.devices,
+                "added": change.added,
+                "changed": change.changed,
+                "removed": change.removed,
+                "complete": change.is_complete,
                 "truncated": capped.is_cut,
             }
         )

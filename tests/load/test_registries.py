@@ -8,14 +8,16 @@ import pytest
 
 from mtlsgate.admission.devices import KeyKind
 from mtlsgate.errors import ConfigError
-from mtlsgate.load.registries import LoadedRegistry, registries_of
+from mtlsgate.load.registries import LoadedRegistry
+from mtlsgate.load.registry_blocks import registry_blocks
 
 
 def read(tmp_path: Path, text: str) -> dict[str, LoadedRegistry]:
     """:returns: the registries of a configuration."""
     path = tmp_path / "gate.hcl"
     path.write_text(text)
-    return dict(registries_of(str(path), {"REDIS_PASSWORD": "from the environment"}))
+    blocks = registry_blocks(str(path), {"REDIS_PASSWORD": "from the environment"})
+    return {label: blocks.read(label) for label in blocks.labels}
 
 
 def problems(tmp_path: Path, text: str) -> str:

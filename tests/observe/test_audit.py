@@ -28,6 +28,7 @@ from mtlsgate.gate.events import (
     Arrival,
     ClosedConnection,
     Negotiated,
+    RegistryChange,
     RejectedConnection,
     Reload,
 )
@@ -571,10 +572,13 @@ def test_the_page_has_every_field(tmp_path: Path) -> None:
     running.handshake(ALICE).close()
     running.handshake(EVE)
     running.reload(AUDITED + server())
+    log = running.service.observers.audit
+    now = datetime.now(UTC)
+    log.registry_changed(RegistryChange(at=now, action="deny", who="root", registry="devices"))
     with (tmp_path / "audit.log").open("ab") as file:
-        file.write(running.service.observers.audit._gap(3))
+        file.write(log._gap(3))
     seen = {line["event"]: list(line) for line in running.audited()}
-    assert set(seen) == {"admitted", "rejected", "closed", "reload", "lost"}
+    assert set(seen) == {"admitted", "rejected", "closed", "reload", "registry", "lost"}
     common, leaf = fields_on_the_page("All events"), fields_on_the_page("The leaf")
     for event, names in seen.items():
         own = fields_on_the_page(event)

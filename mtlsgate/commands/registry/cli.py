@@ -1,0 +1,388 @@
+"""
+The commands of ``mtlsgate registry``: options and output only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from mtlsgate.errors import GateError
+
+if TYPE_CHECKING:
+    from mtlsgate.commands.registry.changing import Edit
+    from mtlsgate.commands.registry.naming import Named
+    from mtlsgate.commands.registry.session import Session
+
+#: Exit codes: the answer is no; it could not be done, or told.
+_NO, _UNDONE = 1, 2
+#: The word for no limit in time.
+_NEVER = "never"
+
+Command = Callable[..., None]
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_REGISTRY = _options(
+    click.option(
+        "-c",
+        "--config",
+        multiple=True,
+        default=["gate.hcl"],
+        show_default=True,
+        help="The configuration, of which only the registries and the audit log are read.",
+    ),
+    click.option("--registry", "name", metavar="NAME", help="The registry, if there are several."),
+)
+_DEVICES = _options(
+    _REGISTRY,
+    click.option(
+        "--key", "keys", multiple=True, metavar="KEY",
+        help="A device by its key, where there is no certificate.",
+    ),
+    click.argument("certificates", nargs=-1, metavar="[CERT]..."),
+)  # fmt: skip
+_AUDITED = click.option(
+    "--audit-log",
+    metavar="FILE",
+    help="Append to this audit log instead of the configuration's.",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _instant(_context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+    """:returns: None if it is not given, ``_NEVER``, or an instant."""
+    from mtlsgate.registry.fields import FieldError, read_instant
+
+    if text is None or text == _NEVER:
+        return text
+    try:
+        return read_instant(parameter.human_readable_name, text)
+    except FieldError:
+        raise click.BadParameter("write it as 2027-01-31T12:00:00Z") from None
+
+
+def _note(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    from mtlsgate.registry.fields import FieldError, read_note
+
+    try:
+        return None if text is None else read_note(text)
+    except FieldError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _attributes(
+    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[str, str]:
+    from mtlsgate.registry.fields import FieldError, read_attributes
+
+    pairs = [text.partition("=") for text in given]
+    if not all(equals for _, equals, _ in pairs):
+        raise click.BadParameter("write it as KEY=VALUE")
+    found = {name: value for name, _, value in pairs}
+    if len(found) != len(pairs):
+        raise click.BadParameter("one is given twice")
+    try:
+        return read_attributes(found)
+    except FieldError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+_FIELDS = _options(
+    click.option(
+        "--attribute", "attributes", multiple=True, metavar="KEY=VALUE", callback=_attributes,
+        help="An attribute for the application; may be given several times.",
+    ),
+    click.option("--note", metavar="TEXT", callback=_note, help="A note for people."),
+    click.option(
+        "--not-before", metavar="TIME", callback=_instant,
+        help=f"When it may come in first, as 2027-01-31T12:00:00Z, or {_NEVER} for no limit.",
+    ),
+    click.option(
+        "--not-after", metavar="TIME", callback=_instant,
+        help=f"When it may come in last, or {_NEVER} for no limit.",
+    ),
+)  # fmt: skip
+_WITHOUT = click.option(
+    "--without-attribute", "without", multiple=True, metavar="KEY", help="Remove an attribute."
+)
+
+
+class _Group(click.Group):
+    """Prints what is wrong in lines, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GateError as error:
+            click.echo(str(error), err=True)
+            sys.exit(_UNDONE)
+
+
+@click.group(cls=_Group)
+def registry() -> None:
+    """Look at the devices of a registry, and change them.
+
+    The registry is one of the configuration's. CERT is a device's certificate,
+    PEM or DER, maybe with its chain or its key after it; - is standard input.
+    What the registry finds devices by is read from it.
+
+    Exits 0 on success, 1 if the answer is no, and 2 if it could not be done.
+    """
+
+
+def _session(config: tuple[str, ...], name: str | None) -> Session:
+    from mtlsgate.commands.registry.session import choose
+
+    return choose(config, name)
+
+
+def _named(session: Session, certificates: Iterable[str], keys: Iterable[str]) -> tuple[Named, ...]:
+    from mtlsgate.commands.registry.naming import named_by_certificates, named_by_keys
+
+    found = (
+        *named_by_certificates(certificates, session.kind),
+        *named_by_keys(keys, session.kind),
+    )
+    if not found:
+        raise click.UsageError("name a device by its certificate, or by --key")
+    return found
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    import asyncio
+
+    asyncio.run(work)
+
+
+# Changes.
+
+
+@registry.command()
+@_DEVICES
+@_FIELDS
+@_WITHOUT
+@_AUDITED
+def allow(**given: Any) -> None:
+    """List devices as active.
+
+    A device that is listed already keeps what is not given here: its note, its
+    attributes and its times. One that was denied is denied no more.
+    """
+    _edit("allow", given)
+
+
+@registry.command()
+@_DEVICES
+@_FIELDS
+@_WITHOUT
+@_AUDITED
+def deny(**given: Any) -> None:
+    """List devices as denied, whether or not they were listed.
+
+    Their live connections end on all gates at once.
+    """
+    _edit("deny", given)
+
+
+def _edit(action: Literal["allow", "deny"], given: dict[str, Any]) -> None:
+    from mtlsgate.clock import utc_now
+    from mtlsgate.commands.registry.work import Changes
+
+    session = _session(given["config"], given["name"])
+    named = _named(session, given["certificates"], given["keys"])
+    edit = _edit_of(action, given)
+    with session.audited(given["audit_log"]) as trail:
+        _run(Changes(session, trail, click.echo, utc_now).edit(action, named, edit))
+
+
+def _edit_of(action: Literal["allow", "deny"], given: dict[str, Any]) -> Edit:
+    from mtlsgate.admission.devices import DeviceState
+    from mtlsgate.commands.registry.changing import KEEP, Edit
+
+    def limit(said: Any) -> Any:
+        return KEEP if said is None else None if said == _NEVER else said
+
+    return Edit(
+        state=DeviceState.ACTIVE if action == "allow" else DeviceState.DENIED,
+        not_before=limit(given["not_before"]),
+        not_after=limit(given["not_after"]),
+        note=given["note"],
+        attributes=given["attributes"],
+        without=frozenset(given["without"]),
+    )
+
+
+@registry.command()
+@_DEVICES
+@_AUDITED
+def remove(
+    config: tuple[str, ...],
+    name: str | None,
+    keys: tuple[str, ...],
+    certificates: tuple[str, ...],
+    audit_log: str | None,
+) -> None:
+    """List devices no more.
+
+    Rules that ask for the registry reject them as not registered. To keep out
+    who may have other keys, deny them instead.
+    """
+    from mtlsgate.clock import utc_now
+    from mtlsgate.commands.registry.work import Changes
+
+    session = _session(config, name)
+    named = _named(session, certificates, keys)
+    with session.audited(audit_log) as trail:
+        _run(Changes(session, trail, click.echo, utc_now).remove(named))
+
+
+# Answers.
+
+
+@registry.command()
+@_DEVICES
+@_JSON
+def show(
+    config: tuple[str, ...],
+    name: str | None,
+    keys: tuple[str, ...],
+    certificates: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Show all that is listed of devices.
+
+    Exits 1 if one is not listed.
+    """
+    from mtlsgate.commands.registry.answers import shown
+    from mtlsgate.commands.registry.work import look_up
+    from mtlsgate.registry.formats import object_of
+
+    session = _session(config, name)
+    named = _named(session, certificates, keys)
+    found = look_up(session, named)
+    for one in named:
+        if as_json:
+            for device in (found[key] for key in one.keys if key in found):
+                click.echo(json.dumps(object_of(device)))
+        else:
+            for line in shown(one, found):
+                click.echo(line)
+    if not all(key in found for one in named for key in one.keys):
+        sys.exit(_NO)
+
+
+@registry.command()
+@_DEVICES
+@click.option(
+    "--at",
+    metavar="TIME",
+    callback=_instant,
+    help="The time to judge by, as 2027-01-31T12:00:00Z; by default now.",
+)
+@_JSON
+def check(
+    config: tuple[str, ...],
+    name: str | None,
+    keys: tuple[str, ...],
+    certificates: tuple[str, ...],
+    at: Any,
+    as_json: bool,
+) -> None:
+    """Say whether the registry would let devices in.
+
+    It is what a rule with this registry makes of them; the rest of the rule is
+    for mtlsgate explain. Exits 0 if all would come in, and 1 if not.
+    """
+    from mtlsgate.clock import utc_now
+    from mtlsgate.commands.registry.answers import standing
+    from mtlsgate.commands.registry.work import look_up
+
+    if at == _NEVER:
+        raise click.BadParameter("write it as 2027-01-31T12:00:00Z", param_hint="--at")
+    session = _session(config, name)
+    named = _named(session, certificates, keys)
+    found = look_up(session, named)
+    answers = [standing(one, found, utc_now() if at is None else at) for one in named]
+    for answer in answers:
+        click.echo(json.dumps(answer.to_dict()) if as_json else str(answer))
+    if any(answer.reason for answer in answers):
+        sys.exit(_NO)
+
+
+@registry.command()
+@_REGISTRY
+@_JSON
+def watch(config: tuple[str, ...], name: str | None, as_json: bool) -> None:
+    """Print changes as they come, until Ctrl-C."""
+    from mtlsgate.commands.registry.work import watched
+
+    session = _session(config, name)
+    with suppress(KeyboardInterrupt, BrokenPipeError):
+        _run(watched(session, as_json, click.echo))
+
+
+# Many devices.
+
+_FORMAT = click.option(
+    "--format", "kind",
+    type=click.Choice(["csv", "jsonl", "certificates"]),
+    help="By default as the name's ending says; of -, JSON lines.",
+)  # fmt: skip
+
+
+@registry.command("import")
+@_REGISTRY
+@_FORMAT
+@click.option(
+    "--state",
+    type=click.Choice(["active", "denied"]),
+    default="active",
+    show_default=True,
+    help="The state of devices for which the file has none.",
+)
+@_FIELDS
+@click.option("--replace", is_flag=True, help="Remove devices that the file does not have.")
+@click.option("--yes", is_flag=True, help="With --replace, do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only say what would change.")
+@_AUDITED
+@click.argument("file", metavar="FILE")
+def import_(file: str, **given: Any) -> None:
+    """List the devices of a file, or of a directory of certificates.
+
+    FILE is CSV with a header, JSON lines, or certificates; - is standard input.
+    Fields: key, state, not_before, not_after, note, attributes. A device that is
+    listed already is replaced. If anything in the file is wrong, nothing is
+    written, and this exits 2. What --state and the like say counts where the
+    file does not say it.
+    """
+    from mtlsgate.commands.registry import many
+
+    many.import_file(file, given, _session(given["config"], given["name"]))
+
+
+@registry.command()
+@_REGISTRY
+@_FORMAT
+@click.argument("file", metavar="FILE")
+def export(file: str, kind: str | None, config: tuple[str, ...], name: str | None) -> None:
+    """Write all devices to a file, sorted by their keys.
+
+    FILE is CSV or JSON lines; - is standard output. Import takes it as it is.
+    """
+    from mtlsgate.commands.registry import many
+
+    many.export_file(file, kind, _session(config, name))
