@@ -66,6 +66,11 @@ class Channel:
             self._worker = asyncio.create_task(self._work())
         return await question.answer
 
+    async def forget(self) -> None:
+        """Make a new connection for what is asked from now on, and for what is not answered
+        yet."""
+        await self._drop()
+
     async def close(self) -> None:
         """Close the connection.  Who still waits is told so."""
         if (worker := self._worker) is not None:

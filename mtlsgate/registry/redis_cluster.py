@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 
-from attrs import frozen
+from attrs import field, frozen
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, MovedError
 
@@ -36,10 +36,12 @@ class Slots:
     """
     Who serves which slots.
 
+    :ivar epoch: greater for what is newer.
     :ivar starts: the first slots of the ranges, ascending, from 0 without gaps.
     :ivar nodes: the master of each range.
     """
 
+    epoch: int = field(eq=False)
     starts: tuple[int, ...]
     nodes: tuple[Node, ...]
 
@@ -80,7 +82,8 @@ def read_slots(replies: Sequence[object], node: Node) -> Slots:
         end = last + 1
     if end != REDIS_CLUSTER_HASH_SLOTS:
         raise StoreUnavailable(f"{node} says that nobody serves the slot {end}")
-    return Slots(tuple(first for first, _ in found), tuple(master for _, master in found))
+    epoch = int(state.partition(b"cluster_current_epoch:")[2].split(maxsplit=1)[0])
+    return Slots(epoch, tuple(first for first, _ in found), tuple(master for _, master in found))
 
 
 class Cluster:
@@ -141,6 +144,12 @@ class Cluster:
     async def moved(self) -> None:
         """Wait for ever: every beat asks every master, which is enough."""
         await asyncio.get_running_loop().create_future()
+
+    async def forget(self) -> None:
+        """The next question finds out anew who serves what."""
+        self._slots = None
+        for channel in self._channels.values():
+            await channel.forget()
 
     async def close(self) -> None:
         """Close every connection."""
@@ -203,7 +212,8 @@ class Cluster:
 
     async def _find_slots(self, is_new: bool = True) -> Slots:
         """
-        Ask every node that is known who serves what; the first answer counts.
+        Ask every node that is known who serves what.  Among the first answers that make a
+        majority the newest counts, because a node that was cut off does not know.
 
         :param is_new: whether what somebody else has just found out is too old.
         """
@@ -211,7 +221,8 @@ class Cluster:
             if self._slots is not None and not is_new:
                 return self._slots
             known = {*self._dialler.address.nodes, *self._channels}
-            slots, *_ = await first_answers(map(self._slots_by, known), 1)
+            answers = await first_answers(map(self._slots_by, known), len(known) // 2 + 1)
+            slots = max(answers, key=lambda answer: answer.epoch)
             self._slots = slots
             for node in [*self._channels]:
                 if node not in slots.masters:

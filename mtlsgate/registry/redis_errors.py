@@ -52,6 +52,9 @@ def explained(error: BaseException, where: object) -> StoreError:
     """
     if isinstance(error, StoreError):
         return error
+    if isinstance(error.__cause__, exceptions.RedisError):
+        # On a Unix socket redis-py wraps what the login is answered.
+        return explained(error.__cause__, where)
     for kind, text in _PASSING:
         if isinstance(error, kind):
             return StoreUnavailable(f"{where} {text}")
@@ -68,7 +71,7 @@ def explained(error: BaseException, where: object) -> StoreError:
 
 def _login_problem(error: exceptions.AuthenticationError) -> str:
     text = str(error)
-    if "required" in text:
+    if error.status_code == "NOAUTH":
         return "needs a password"
     if "without any password" in text:
         return "has no password, but one is configured"
@@ -94,8 +97,12 @@ def _lost(error: BaseException, where: object) -> StoreError:
                 return StoreError(
                     f"{where} has a certificate that is not trusted: {cause.verify_message}"
                 )
+            case ssl.SSLEOFError() | ConnectionResetError() | BrokenPipeError():
+                return StoreUnavailable(f"{where} closed the connection")
+            case builtins.TimeoutError():
+                return StoreUnavailable(f"{where} did not answer in time")
             case ssl.SSLError():
-                return StoreError(f"{where} cannot be spoken to in TLS: {cause.reason}")
+                return StoreError(f"{where} cannot be spoken to in TLS: {_tls_reason(cause)}")
             case gaierror():
                 return StoreUnavailable(f"{where} has a name that cannot be resolved")
             case ConnectionRefusedError():
@@ -107,6 +114,12 @@ def _lost(error: BaseException, where: object) -> StoreError:
     if isinstance(error, OSError | exceptions.RedisError | EOFError):
         return StoreUnavailable(f"{where} closed the connection")
     return StoreError(f"{where} answers what cannot be understood: {safe_line(error)}")
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    # Errors of OpenSSL have one, those of Python have none.
+    reason: str | None = getattr(error, "reason", None)
+    return (reason or "no reason is given").lower().replace("_", " ")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

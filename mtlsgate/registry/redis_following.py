@@ -68,6 +68,7 @@ class Following:
                 )
             finally:
                 await self._end()
+                await self._nodes.forget()
 
     async def _begin(self) -> object:
         """:returns: the mark of all masters, once each tells of changes."""

@@ -68,6 +68,10 @@ class Nodes(Protocol):
         """Return when a master that `masters` has found is none any more.  It may not
         know that itself."""
 
+    async def forget(self) -> None:
+        """Make new connections for questions: a kept one may lead to a server that is no
+        master any more, and does not know."""
+
     async def close(self) -> None:
         """Close every connection."""
 
@@ -139,6 +143,10 @@ class OneMaster:
     async def moved(self) -> None:
         """Return when the followed master is none any more."""
         await self._watch(self._followed)
+
+    async def forget(self) -> None:
+        """The next question finds the master anew."""
+        await self._channel.forget()
 
     async def close(self) -> None:
         """Close the connection."""

@@ -44,6 +44,7 @@ def _script(text: str) -> Script:
 
 
 #: KEYS: a device.  ARGV: names and values of its fields, in turns.
+#: A full server refuses a new device, but not to replace one.
 #: Returns 1 if it was added, 2 if it was changed, 0 if it was so already.
 PUT = _script("""
 local key = KEYS[1]
@@ -58,7 +59,7 @@ if kind == 'hash' and redis.call('PTTL', key) == -1 then
     if same then return 0 end
   end
 end
-redis.call('DEL', key)
+if kind ~= 'none' then redis.call('DEL', key) end
 redis.call('HSET', key, unpack(ARGV))
 return kind == 'none' and 1 or 2
 """)

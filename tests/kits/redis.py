@@ -10,12 +10,23 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import redis
 from attrs import define, field
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from mtlsgate.registry.opening import open_store
 from mtlsgate.registry.store import Store, StoreError, StoreOptions
@@ -25,6 +36,9 @@ from tests.kits.programs import free_port, program
 PREFIX = "gate:devices"
 #: In seconds; far above what anything here takes.
 PATIENCE = 30.0
+NO_FILES: Mapping[str, str] = MappingProxyType({})
+#: So that replicas do not take their time.
+QUICK = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 
 #: What a follower is told: a word, or the keys that changed.
 Event = str | frozenset[str]
@@ -69,7 +83,11 @@ class Server:
 
     def do(self, *command: str | bytes | float) -> object:
         """:returns: the reply to a command of somebody's."""
-        with redis.Redis(unix_socket_path=str(self.socket), socket_timeout=PATIENCE) as client:
+        with redis.Redis(
+            unix_socket_path=str(self.socket),
+            socket_timeout=PATIENCE,
+            retry=Retry(NoBackoff(), 0),
+        ) as client:
             return client.execute_command(*command)
 
     def says(self, section: str, text: str) -> bool:
@@ -130,8 +148,7 @@ def _made(running: ExitStack, options: Sequence[str], port: int) -> Server:
 @contextmanager
 def replicated() -> Iterator[tuple[Server, Server]]:
     """Run a master and its replica, in step, until the block ends."""
-    quick = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
-    with server(*quick, port=free_port()) as master, server(*quick, port=free_port()) as replica:
+    with server(*QUICK, port=free_port()) as master, server(*QUICK, port=free_port()) as replica:
         replica.do("REPLICAOF", "127.0.0.1", master.port)
         wait_until(lambda: replica.says("replication", "'master_link_status': 'up'"))
         yield master, replica
@@ -148,7 +165,7 @@ def watched(master: Server, count: int = 3) -> Iterator[list[Server]]:
             config.write_text(
                 f"sentinel monitor main 127.0.0.1 {master.port} {count // 2 + 1}\n"
                 "sentinel down-after-milliseconds main 300\n"
-                "sentinel failover-timeout main 3000\n"
+                "sentinel failover-timeout main 500\n"
             )
             sentinel.options = (str(config), "--sentinel")
             sentinel.start()
@@ -162,7 +179,7 @@ def watched(master: Server, count: int = 3) -> Iterator[list[Server]]:
 def cluster(masters: int = 3, replicas: int = 0) -> Iterator[list[Server]]:
     """Run a cluster: first its masters, then the replicas of the first ones."""
     options = (*("--cluster-enabled", "yes", "--cluster-node-timeout", "600"), "--save", "")
-    quick = ("--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0")
+    quick = (*QUICK, "--cluster-replica-validity-factor", "0")
     with ExitStack() as running:
         nodes = []
         for _ in range(masters + replicas):
@@ -184,7 +201,10 @@ def cluster(masters: int = 3, replicas: int = 0) -> Iterator[list[Server]]:
         for index, node in enumerate(nodes[masters:]):
             node.do("CLUSTER REPLICATE", names[id(nodes[index])])
             wait_until(lambda: node.says("replication", "'master_link_status': 'up'"))  # noqa: B023
-        wait_until(lambda: all(_is_ok(node) for node in nodes))
+        known = [str(node.port) for node in nodes]
+        for node in nodes:
+            wait_until(lambda: all(port in str(node.do("CLUSTER SLOTS")) for port in known))  # noqa: B023
+        wait_until(lambda: all(is_up(node) for node in nodes))
         yield nodes
 
 
@@ -192,12 +212,20 @@ def _knows(node: Server, count: int) -> bool:
     return f"'cluster_known_nodes': '{count}'" in _cluster_info(node)
 
 
-def _is_ok(node: Server) -> bool:
+def is_up(node: Server) -> bool:
+    """:returns: whether its cluster is up, by its account."""
     return "'cluster_state': 'ok'" in _cluster_info(node)
 
 
 def _cluster_info(node: Server) -> str:
     return str(node.do("CLUSTER INFO"))
+
+
+def masters(node: Server) -> set[int]:
+    """:returns: the ports of its cluster's masters, by its account."""
+    slots = node.do("CLUSTER SLOTS")
+    assert isinstance(slots, list)
+    return {master[1] for _, _, master, *_ in slots}
 
 
 def migration(nodes: Sequence[Server], name: str) -> tuple[Server, Server]:
@@ -316,9 +344,15 @@ class Followed:
 
 
 @asynccontextmanager
-async def opened(url: str, timeout: float = 5.0, **options: str) -> AsyncIterator[Store]:
-    """Open a store, and close it when the block ends."""
-    store = open_store(StoreOptions(url, PREFIX, timeout, **options))
+async def opened(
+    url: str, timeout: float = 5.0, files: Mapping[str, str] = NO_FILES, **options: str
+) -> AsyncIterator[Store]:
+    """
+    Open a store, and close it when the block ends.
+
+    :param files: of its TLS.
+    """
+    store = open_store(StoreOptions(url, PREFIX, timeout, **files, **options))
     try:
         yield store
     finally:
@@ -349,11 +383,14 @@ class Line:
     """
     A proxy between a gate and a server.
 
+    :ivar server: the server.
     :ivar port: where it listens.
     """
 
+    server: Server
     port: int = 0
     _goes: asyncio.Event = field(factory=asyncio.Event)
+    _writers: list[asyncio.StreamWriter] = field(factory=list)
 
     def cut(self) -> None:
         """Forward nothing any more, and close nothing: nobody is told."""
@@ -363,8 +400,19 @@ class Line:
         """Forward again, also what came meanwhile."""
         self._goes.set()
 
-    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Forward one way until the connection ends."""
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Connect to the server, and forward both ways."""
+        from_server, to_server = await asyncio.open_unix_connection(self.server.socket)
+        self._writers += (writer, to_server)
+        await asyncio.gather(self._forward(reader, to_server), self._forward(from_server, writer))
+
+    async def close(self) -> None:
+        """Close everything."""
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(65536):
                 await self._goes.wait()
@@ -375,18 +423,13 @@ class Line:
 @asynccontextmanager
 async def line_to(server: Server) -> AsyncIterator[Line]:
     """Run a proxy before a server's socket until the block ends."""
-    line = Line()
+    line = Line(server)
     line.mend()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        to_reader, to_writer = await asyncio.open_unix_connection(server.socket)
-        await asyncio.gather(line.forward(reader, to_writer), line.forward(to_reader, writer))
-
-    listening = await asyncio.start_server(connected, "127.0.0.1", 0)
+    listening = await asyncio.start_server(line.connected, "127.0.0.1", 0)
     async with listening:
         line.port = listening.sockets[0].getsockname()[1]
         yield line
-        line.mend()
+        await line.close()
 
 
 def key(name: str) -> str:
