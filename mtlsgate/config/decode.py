@@ -281,6 +281,9 @@ class _Reading:
         inline, file = one.name, f"{one.name}_file"
         given: list[Material] = []
         wrong = False
+        is_needed = bool(one.unless) and not any(
+            name in self.attributes or self._named(name) for name in one.unless
+        )
         for name in (inline, file):
             attribute = self.attributes.get(name)
             if attribute and attribute.is_empty_literal and one.empty_is_unset:
@@ -298,14 +301,16 @@ class _Reading:
         if wrong:
             # A rule is still read for further problems; an admin block whose token is
             # wrong must not be taken for one without a token.
-            return _ABSENT if one.empty_is_unset else _BROKEN
+            return _ABSENT if one.empty_is_unset and not is_needed else _BROKEN
         if len(given) == 2:
             self.report.error(
                 given[1].at, self.where, f"{inline} and {file} are mutually exclusive"
             )
             return _ABSENT
-        if not given and one.required:
+        if not given and (one.required or is_needed):
             self.report.error(self.at, self.where, f"{inline} or {file} is missing")
+        if not given and is_needed:
+            return _BROKEN
         return given[0] if given else _ABSENT
 
     def _material_of(self, name: str, text: str, inline: str, file: str) -> Material | None:

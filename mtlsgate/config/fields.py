@@ -218,6 +218,12 @@ def position() -> Any:
     return field(metadata={"hcl": "position"})
 
 
+def needed_unless(*others: str) -> Any:
+    """An attrs field for material that must be given, unless one of the other attributes or
+    blocks stands there, which say where it comes from instead."""
+    return field(default=None, metadata={"unless": others})
+
+
 class AlreadyReported(Exception):
     """What was asked for is in error, and the report says so."""
 
@@ -277,6 +283,7 @@ class Field:
         ``blocks``, ``material``, ``peer_text``, ``peer_texts`` or ``attribute``.
     :ivar required: whether it must be given.
     :ivar empty_is_unset: whether a literal ``""`` counts as not written.
+    :ivar unless: if there are any, it is required unless one of these is given.
     """
 
     name: str
@@ -284,6 +291,7 @@ class Field:
     source: str
     required: bool
     empty_is_unset: bool = False
+    unless: tuple[str, ...] = ()
 
 
 def without_none(hint: Any) -> Any:
@@ -348,7 +356,8 @@ def _fields(cls: type) -> Iterator[Field]:
             source = "attribute"
         name = attribute.alias or attribute.name
         required = attribute.default is attrs.NOTHING
-        yield Field(name, hint, source, required, empty_is_unset)
+        unless = attribute.metadata.get("unless", ())
+        yield Field(name, hint, source, required, empty_is_unset, unless)
 
 
 #: Sources of fields that are written as an attribute, and as a block.

@@ -12,6 +12,13 @@ from typing import Annotated, Any, Literal
 
 from attrs import field, fields, frozen
 
+from mtlsgate.certificates.svid import parse_trust_domain
+from mtlsgate.config.agents import (
+    agent_of,
+    wrong_agent,
+    wrong_spiffe_id,
+    wrong_trust_domain,
+)
 from mtlsgate.config.fields import (
     Duration,
     Empty,
@@ -20,6 +27,7 @@ from mtlsgate.config.fields import (
     Located,
     Material,
     label,
+    needed_unless,
     position,
 )
 from mtlsgate.config.tree import labelled
@@ -40,23 +48,53 @@ class ServerCertificate:
     What the gate shows of itself.
 
     :ivar label: only a label.
-    :ivar public_key: the certificate, leaf first, intermediates after it.
+    :ivar public_key: the certificate, leaf first, intermediates after it; None if it is
+        delivered while the gate runs.
     :ivar private_key: its key.
     :ivar private_key_passphrase: for an encrypted key.
     :ivar ocsp_stapling: whether to fetch and show what the CA's OCSP responder says of it.
+    :ivar spiffe: the socket of the SPIFFE agent that delivers an X.509-SVID instead.
+    :ivar spiffe_id: which one of several; by default the agent's first.
     """
 
     at: Position = position()
     label: str | None = label(default=None)
-    public_key: CoupersMaterial = field()
-    private_key: CoupersMaterial = field()
+    public_key: CoupersMaterial | None = needed_unless("spiffe")
+    private_key: CoupersMaterial | None = needed_unless("spiffe")
     private_key_passphrase: str | None = field(default=None, repr=False)
     ocsp_stapling: bool = False
+    spiffe: Located[str] | None = None
+    spiffe_id: Located[str] | None = None
 
     @property
     def heading(self) -> str:
         """The block as messages name it."""
         return labelled("server_certificate", self.label)
+
+    @property
+    def agent(self) -> str | None:
+        """The path of the SPIFFE agent's socket, or None."""
+        return None if self.spiffe is None else agent_of(self.spiffe)
+
+    def problems(self) -> Iterator[tuple[str | None, str]]:
+        """Yield (attribute or None, text) for what is wrong with the block as a whole."""
+        if self.spiffe is None:
+            if self.spiffe_id is not None:
+                yield "spiffe_id", "spiffe_id needs spiffe, the socket of the agent"
+            return
+        yield from wrong_agent("spiffe", self.spiffe)
+        yield from wrong_spiffe_id("spiffe_id", self.spiffe_id)
+        for material in (self.public_key, self.private_key):
+            if material is not None:
+                yield (
+                    material.attribute,
+                    f"{material.attribute} and spiffe are mutually exclusive: the agent delivers "
+                    "the certificate and its key",
+                )
+        if self.private_key_passphrase is not None:
+            yield "private_key_passphrase", "private_key_passphrase has no effect with spiffe"
+        if self.ocsp_stapling:
+            yield "ocsp_stapling", "ocsp_stapling has no effect with spiffe: an SVID has no OCSP"
 
 
 #: The values of one attribute of an ``allow`` or ``deny`` block.
@@ -185,6 +223,10 @@ class ClientCertificate:
     :ivar crl_url: where revocation lists are fetched from, a URL or a list of them.
     :ivar crl_scope: whether every certificate of the path below the CA must be
         covered, or the leaf alone.
+    :ivar spiffe_trust_domain: the SPIFFE trust domain whose workloads are admitted; its
+        bundle has the CAs.
+    :ivar spiffe_federated: further trust domains, each with its own bundle.
+    :ivar spiffe_socket: the socket of the SPIFFE agent that delivers the bundles.
     """
 
     at: Position = position()
@@ -201,6 +243,21 @@ class ClientCertificate:
     crl_dir: Located[FileName] | None = None
     crl_url: Located[Any] | None = None
     crl_scope: Literal["path", "leaf"] | None = None
+    spiffe_trust_domain: Located[str] | None = None
+    spiffe_federated: tuple[Located[str], ...] = ()
+    spiffe_socket: Located[str] | None = None
+
+    @property
+    def trust_domains(self) -> tuple[str, ...]:
+        """The names of the SPIFFE trust domains, the rule's own first; none if one is wrong."""
+        if self.spiffe_trust_domain is None:
+            return ()
+        written = (self.spiffe_trust_domain, *self.spiffe_federated)
+        try:
+            return tuple(dict.fromkeys(parse_trust_domain(one.value) for one in written))
+        except ValueError:
+            # `problems` says so.
+            return ()
 
     @property
     def heading(self) -> str:
@@ -222,17 +279,19 @@ class ClientCertificate:
         lists = self.crl or self.crl_dir or self.crl_url
         if self.label is not None and re.fullmatch(r"#[0-9]+", self.label):
             yield None, f"the label {quoted(self.label)} is what a rule without a label is called"
-        if self.ca_certificate is None and not pinned:
+        has_ca = self.ca_certificate is not None or self.spiffe_trust_domain is not None
+        if not has_ca and not pinned:
             yield (
                 None,
                 "neither a CA nor a leaf: set ca_certificate(_file), leaf_certificate(_file) "
                 "or both",
             )
+        yield from self._spiffe_problems()
         if self.max_depth is not None and self.max_depth < 0:
             yield "max_depth", "max_depth is a number of intermediates: 0 or more"
-        if self.ca_certificate is None and self.max_depth is not None:
+        if not has_ca and self.max_depth is not None:
             yield "max_depth", "max_depth needs a CA: a leaf alone has no path to count"
-        if self.ca_certificate is None and lists:
+        if not has_ca and lists:
             name = "crl_dir" if self.crl_dir else "crl_url"
             name = name if self.crl is None else self.crl.attribute
             yield name, f"{name} needs a CA: it is the CA that revokes"
@@ -243,6 +302,26 @@ class ClientCertificate:
                 parse_urls(self.crl_url.value)
             except ValueError as error:
                 yield "crl_url", f"crl_url: {error}"
+
+
+    def _spiffe_problems(self) -> Iterator[tuple[str | None, str]]:
+        if self.spiffe_trust_domain is None:
+            for name in ("spiffe_federated", "spiffe_socket"):
+                if getattr(self, name):
+                    yield name, f"{name} needs spiffe_trust_domain"
+            return
+        if self.ca_certificate is not None:
+            name = self.ca_certificate.attribute
+            yield (
+                name,
+                f"{name} and spiffe_trust_domain are mutually exclusive: the trust domain's bundle "
+                "has the CAs",
+            )
+        if self.spiffe_socket is not None:
+            yield from wrong_agent("spiffe_socket", self.spiffe_socket)
+        yield from wrong_trust_domain("spiffe_trust_domain", self.spiffe_trust_domain)
+        for one in self.spiffe_federated:
+            yield from wrong_trust_domain("spiffe_federated", one)
 
 
 @frozen(kw_only=True)

@@ -4,7 +4,7 @@ Builds rules from ``client_certificate`` blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 
@@ -14,11 +14,13 @@ from mtlsgate.admission.revocation import Revocation
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.crl import RevocationList, parse_crls
 from mtlsgate.config import model
+from mtlsgate.config.agents import VARIABLE, agent_of, parse_agent
 from mtlsgate.errors import CredentialError, Report
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.lint import PinLint
 from mtlsgate.load.registries import RegistryReader
 from mtlsgate.load.state import State
+from mtlsgate.spiffe.agents import Agents
 from mtlsgate.text import quoted
 
 
@@ -37,9 +39,17 @@ class RuleReader:
         report: Report,
         now: Callable[[], datetime],
         registries: RegistryReader,
+        agents: Agents,
+        environ: Mapping[str, str],
     ) -> None:
-        """:param registries: has those that rules name."""
+        """
+        :param registries: has those that rules name.
+        :param agents: has what SPIFFE agents have delivered.
+        :param environ: the environment variables.
+        """
         self.files = files
+        self._agents = agents
+        self._environ = environ
         self.report = report
         self.now = now
         self._registries = registries
@@ -55,7 +65,9 @@ class RuleReader:
         """
         for number, block in enumerate(tls.client_certificate, 1):
             strict = tls.verification != "compatible"
-            if (rule := self.rule(block, number, deny, strict, state)) is not None:
+            agent = self._agent(block, tls) if block.trust_domains else None
+            rule = self.rule(block, number, deny, strict, state, agent)
+            if rule is not None:
                 yield rule
 
     def rule(
@@ -65,6 +77,7 @@ class RuleReader:
         server_deny: tuple[Condition, ...] = (),
         strict: bool = True,
         state: State | None = None,
+        agent: str | None = None,
     ) -> Rule | None:
         """
         :param number: the block's number in its server, the name of a rule without a
@@ -72,6 +85,7 @@ class RuleReader:
         :param server_deny: the server's conditions, to warn about pins that they deny.
         :param strict: whether CRLs must follow the RFC 5280 profile.
         :param state: has the lists that were fetched; None if nothing was.
+        :param agent: the socket of the SPIFFE agent, for a rule that names trust domains.
         :returns: the rule; None if the report says what is wrong.
         """
         authorities = self._authorities(block)
@@ -87,9 +101,11 @@ class RuleReader:
             self.report.error(block.registry.at, block.heading, "registry: is not asked yet")
             if registry is None:
                 return None
-        if not (authorities or pins):
+        if block.spiffe_trust_domain is None and not (authorities or pins):
             return None
-        return Rule(
+        if block.spiffe_trust_domain is not None and agent is None:
+            return None
+        rule = Rule(
             block.label or f"#{number}",
             authorities,
             pins,
@@ -99,6 +115,34 @@ class RuleReader:
             revocation=revocation,
             registry=registry,
         )
+        if agent is None:
+            return rule
+        bundle = self._agents.bundle
+        return rule.with_bundles(tuple(bundle(one, agent) for one in block.trust_domains))
+
+    def _agent(self, block: model.ClientCertificate, tls: model.Tls) -> str | None:
+        """:returns: the socket of the agent that delivers a rule's bundles; None if the report
+        says what is wrong."""
+        if block.spiffe_socket is not None:
+            return agent_of(block.spiffe_socket)
+        named = {one.agent for one in tls.server_certificate if one.agent is not None}
+        if len(named) == 1:
+            return named.pop()
+        at, text = block.at, ""
+        if not named and VARIABLE in self._environ:
+            try:
+                return parse_agent(self._environ[VARIABLE])
+            except ValueError as error:
+                text = f"the environment's {VARIABLE} {error}"
+        elif named:
+            text = "there are several agents: set spiffe_socket to one of them"
+        else:
+            text = (
+                "no agent delivers the trust domain's bundle: set spiffe_socket, as "
+                f'"unix:/run/spire/agent.sock", or the environment\'s {VARIABLE}'
+            )
+        self.report.error(at, block.heading, text)
+        return None
 
     def _revocation(
         self, block: model.ClientCertificate, strict: bool, state: State | None

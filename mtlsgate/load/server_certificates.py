@@ -17,12 +17,13 @@ from mtlsgate.certificates.parsing import (
     pair,
     parse_private_key,
 )
-from mtlsgate.config import model
+from mtlsgate.config import Material, model
 from mtlsgate.config.urls import parse_url
 from mtlsgate.errors import CredentialError
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host
 from mtlsgate.load.state import State
+from mtlsgate.spiffe.agents import Agents, SvidSource
 from mtlsgate.tls.openssl_errors import REFUSALS, reasons_of
 from mtlsgate.tls.server import GateContext, TlsPolicy
 
@@ -35,8 +36,10 @@ class CredentialReader:
     :ivar _known: what was read before: a thousand servers may name the same files.
     """
 
-    def __init__(self, files: CertificateFiles) -> None:
+    def __init__(self, files: CertificateFiles, agents: Agents) -> None:
+        """:param agents: has what SPIFFE agents have delivered."""
         self.files = files
+        self._agents = agents
         self.report = files.report
         self._known: dict[object, ServerCredential] = {}
 
@@ -53,7 +56,10 @@ class CredentialReader:
         """
         blocks = server.tls.server_certificate
         for block in blocks:
-            if (credential := self.read(block)) is not None:
+            if block.agent is not None:
+                name = None if block.spiffe_id is None else block.spiffe_id.value
+                yield self._agents.credential(SvidSource(block.agent, name))
+            elif (credential := self.read(block)) is not None:
                 yield self._stapled(block, credential, state, now)
         if blocks:
             return
@@ -81,6 +87,7 @@ class CredentialReader:
         now: datetime,
     ) -> ServerCredential:
         leaf, *others = credential.chain
+        assert block.public_key is not None
         if not block.ocsp_stapling:
             if demands_stapling(leaf):
                 self.report.warn(
@@ -105,28 +112,32 @@ class CredentialReader:
     def read(self, block: model.ServerCertificate) -> ServerCredential | None:
         """:returns: the block's certificate with its key; None if the report says what is
         wrong."""
-        for material in (block.public_key, block.private_key):
+        chain, key = block.public_key, block.private_key
+        if chain is None or key is None:
+            return None
+        for material in (chain, key):
             if material.path is not None:
                 self.files.note_own(material.path)
-        self.files.warn_if_exposed(block.private_key, block.heading)
-        chain, key = block.public_key, block.private_key
+        self.files.warn_if_exposed(key, block.heading)
         source = (chain.text, chain.path, key.text, key.path, block.private_key_passphrase)
-        credential = self._known.get(source) or self._new(block)
+        credential = self._known.get(source) or self._new(block, chain, key)
         if credential is not None:
             self._known[source] = credential
         return credential
 
-    def _new(self, block: model.ServerCertificate) -> ServerCredential | None:
+    def _new(
+        self, block: model.ServerCertificate, written: Material, key: Material
+    ) -> ServerCredential | None:
         where = block.heading
-        chain = self.files.certificates(block.public_key, where)
-        data = self.files.read(block.private_key, where)
+        chain = self.files.certificates(written, where)
+        data = self.files.read(key, where)
         if data is None:
             return None
         try:
-            key = parse_private_key(data, block.private_key_passphrase)
-            credential = pair(chain, key) if chain else None
+            parsed = parse_private_key(data, block.private_key_passphrase)
+            credential = pair(chain, parsed) if chain else None
         except CredentialError as error:
-            self.files.refuse(block.private_key, where, error)
+            self.files.refuse(key, where, error)
             return None
         if credential is not None:
             try:

@@ -33,6 +33,7 @@ from mtlsgate.load.rules import RuleReader
 from mtlsgate.load.server_certificates import CredentialReader
 from mtlsgate.load.state import KeptDocuments, State, state_directory
 from mtlsgate.load.trusted_proxies import trusted_proxies
+from mtlsgate.spiffe.agents import Agents
 from mtlsgate.tls.openssl_errors import REFUSALS, reasons_of
 from mtlsgate.tls.server import GateContext, TlsPolicy
 
@@ -100,6 +101,7 @@ class ServerBuilder:
         registries: RegistryReader,
         kept: KeptDocuments | None = None,
         environ: Mapping[str, str] = os.environ,
+        agents: Agents | None = None,
     ) -> None:
         """
         :param files: reads the files that the blocks name.
@@ -108,11 +110,13 @@ class ServerBuilder:
         :param registries: has those that rules name.
         :param kept: what was fetched; by default what is on disk.
         :param environ: the environment variables.
+        :param agents: what SPIFFE agents have delivered; by default nothing.
         """
+        agents = Agents() if agents is None else agents
         self._kept = KeptDocuments() if kept is None else kept
         self._environ = environ
-        self.rules = RuleReader(files, report, now, registries)
-        self.credentials = CredentialReader(files)
+        self.rules = RuleReader(files, report, now, registries, agents, environ)
+        self.credentials = CredentialReader(files, agents)
         self._report = report
         self._directory = files.directory
 

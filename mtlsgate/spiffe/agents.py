@@ -57,7 +57,7 @@ class Agents:
         :returns: whether there was anything.
         """
         kept = self._svids if stream is Stream.SVIDS else self._bundles
-        was_there = kept.pop(agent, None) is not None  # type: ignore[attr-defined]
+        was_there = kept.pop(agent, None) is not None
         self.version += was_there
         return was_there
 
