@@ -127,6 +127,11 @@ class IProtocolEnvironment(Interface):
         "`mtlsgate.upstream.state.TargetStates`."
     )
 
+    agents = Attribute(
+        "What SPIFFE agents have delivered, a `mtlsgate.spiffe.agents.Agents`; it changes while "
+        "the gate runs."
+    )
+
     def read(material: Any) -> bytes:
         """
         :param material: the value of an attribute that is inline or a file, a

@@ -82,6 +82,7 @@ class Reason(StrEnum):
     TARGET_TIMEOUT = "target_timeout"
     REFUSED_BY_TARGET = "refused_by_target"
     TARGET_REMOVED = "target_removed"
+    NO_CLIENT_CERTIFICATE = "no_client_certificate"
 
     # Rejections caused by the gate itself.
     NO_SERVER_CERTIFICATE = "no_server_certificate"

@@ -37,6 +37,7 @@ from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
 from mtlsgate.observe.owner import Owner
 from mtlsgate.observe.recent_rejections import RecentRejections
+from mtlsgate.run.agent_watch import AgentWatch
 from mtlsgate.run.control import Control, GateHandle
 from mtlsgate.run.deadline_watch import DeadlineWatch
 from mtlsgate.run.ending import end
@@ -281,7 +282,8 @@ def makeService(options: Options) -> IService:
     reloader = Reloader(runner, load, in_thread, [notifier])
     lag = ReactorLag(reactor)
     fetcher = Fetcher.of(runner, reloader.refresh, reactor, in_thread)
-    gate = GateService(runner, reloader, observers, fetcher)
+    agents = AgentWatch.of(runner, reloader.refresh, loader.agents, reactor, in_thread)
+    gate = GateService(runner, reloader, observers, fetcher, agents)
     process = Process(
         version=version("mtlsgate"),
         config=loader.path,
@@ -322,6 +324,7 @@ def makeService(options: Options) -> IService:
         gate,
         watcher,
         fetcher,
+        agents,
         deadlines,
         admin,
         lag,

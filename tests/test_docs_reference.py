@@ -95,7 +95,14 @@ _EFFECTIVE: Mapping[type, Mapping[str, object]] = {
     model.Tls: {
         "session_lifetime": model.Tls(at=None, session_resumption=True).resumption  # type: ignore[arg-type]
     },
-    model.ClientCertificate: {"max_depth": "any", "crl_scope": "path"},
+    model.ServerCertificate: dict.fromkeys(
+        ("public_key", "private_key"), "required, unless something delivers it"
+    ),
+    model.ClientCertificate: {
+        "max_depth": "any",
+        "crl_scope": "path",
+        "spiffe_socket": "see right",
+    },
     ClientConfiguration: {
         "allow_uids": "everybody",
         "retry_after": RETRY_AFTER,
@@ -105,7 +112,8 @@ _EFFECTIVE: Mapping[type, Mapping[str, object]] = {
     ProxyConfiguration: {"retry_after": RETRY_AFTER},
     HttpHealthCheck: {"status": "200 to 399"},
     TargetTls: {
-        "server_ca_certificate": "required, unless there is a pin",
+        "server_ca_certificate": "required, unless there is a pin or a SPIFFE ID",
+        "spiffe_socket": "that of `spiffe`",
         "server_name": "the target's host",
     },
     HttpConfiguration: {"retry_after": RETRY_AFTER, "host": "the client's"},

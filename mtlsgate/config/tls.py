@@ -303,7 +303,6 @@ class ClientCertificate:
             except ValueError as error:
                 yield "crl_url", f"crl_url: {error}"
 
-
     def _spiffe_problems(self) -> Iterator[tuple[str | None, str]]:
         if self.spiffe_trust_domain is None:
             for name in ("spiffe_federated", "spiffe_socket"):

@@ -46,7 +46,7 @@ def status(facts: Facts) -> RenderableType:
     """:returns: the gate as a whole."""
     listening = [one for one in (servers(facts), clients(facts), targets(facts)) if one.rows]
     spaced = [part for one in listening for part in (Text(), one)]
-    notices = (*workers(facts), *_due(facts), *_fetches(facts), *_warnings(facts))
+    notices = (*workers(facts), *_due(facts), *_fetches(facts), *_agents(facts), *_warnings(facts))
     return Group(heading(facts), *spaced, *notices)
 
 
@@ -136,6 +136,21 @@ def _fetches(facts: Facts) -> list[RenderableType]:
             "bold red",
         )
         for one in facts.get("fetches", ())
+        if one["problem"]
+    ]
+    return [Text(), *lines] if lines else []
+
+
+def _agents(facts: Facts) -> list[RenderableType]:
+    lines = [
+        text(
+            f"no {one['stream']} from the agent at {one['agent']}: {one['problem']}; "
+            + (
+                f"in force: {', '.join(one['names'])}" if one["names"] else "there is none in force"
+            ),
+            "bold red",
+        )
+        for one in facts.get("agents", ())
         if one["problem"]
     ]
     return [Text(), *lines] if lines else []

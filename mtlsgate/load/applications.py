@@ -23,6 +23,7 @@ from mtlsgate.protocols import (
     find_plugin,
     no_gate,
 )
+from mtlsgate.spiffe.agents import Agents
 from mtlsgate.upstream.state import TargetStates
 
 
@@ -96,6 +97,7 @@ class ApplicationReader:
     :ivar files: reads the files.
     :ivar gate: gives protocols the running gate.
     :ivar states: what is known of targets.
+    :ivar agents: what SPIFFE agents have delivered.
     """
 
     def __init__(
@@ -104,11 +106,13 @@ class ApplicationReader:
         files: CertificateFiles,
         gate: Callable[[], IGate] = no_gate,
         states: TargetStates | None = None,
+        agents: Agents | None = None,
     ) -> None:
         self.decoder = decoder
         self.files = files
         self.gate = gate
         self.states = TargetStates() if states is None else states
+        self.agents = Agents() if agents is None else agents
         self.report = decoder.report
         # A thousand servers may name the same plugin: find it only once.
         self._find_plugin = cache(find_plugin)
@@ -157,6 +161,7 @@ class ApplicationReader:
             starttls=starttls,
             gate=self.gate,
             target_states=self.states,
+            agents=self.agents,
         )
         with self._reporting(protocol.block):
             built = protocol.plugin.build(protocol.configuration, environment)

@@ -29,6 +29,7 @@ from mtlsgate.load.expiry import Expiry, Kind, expiry_of
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host
 from mtlsgate.protocols import ProtocolEnvironment
+from mtlsgate.spiffe.agents import Agents
 from mtlsgate.text import quoted
 from mtlsgate.upstream.checks import ConnectCheck, HealthChecker
 from mtlsgate.upstream.state import TargetStates
@@ -87,18 +88,21 @@ class ClientReader:
         files: CertificateFiles,
         now: Callable[[], datetime],
         states: TargetStates,
+        agents: Agents,
     ) -> None:
         """
         :param decoder: reads the blocks.
         :param files: reads the files that they name.
         :param now: returns the time to judge certificates by.
         :param states: what is known of targets.
+        :param agents: what SPIFFE agents have delivered.
         """
         self.report = decoder.report
         self._decoder = decoder
         self._files = files
         self._now = now
         self._states = states
+        self._agents = agents
 
     def read(self, block: model.Client, parse: Callable[..., Host]) -> ReadClient | None:
         """
@@ -169,6 +173,7 @@ class ClientReader:
             reactor,
             read_file=self._files.read_file,
             target_states=self._states,
+            agents=self._agents,
         )
         tls, targets = configuration.tls.client(environment), configuration.parsed(parse_target)
         backends, checker = configuration.connector(targets, environment, tls), None
@@ -202,9 +207,10 @@ def _certificates(
 ) -> Iterator[tuple[Position, str]]:
     """What is wrong, or soon will be, with the certificates of a client gate."""
     block = configuration.tls
-    if block.client_certificate is None:
+    if block.client_certificate is None and block.spiffe is None:
         yield block.at, "shows no certificate: set client_certificate, if the target asks for one"
-    for place, one in enumerate(() if tls.credential is None else tls.credential.chain):
+    own = tls.credential if block.client_certificate is not None else None
+    for place, one in enumerate(() if own is None else own.chain):
         role = "intermediate certificate" if place else "client certificate"
         assert block.client_certificate is not None
         for text in lint.certificate(one, now):

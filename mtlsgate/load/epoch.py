@@ -48,6 +48,7 @@ from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder
 from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
 from mtlsgate.load.state import KeptDocuments
 from mtlsgate.protocols import installed_reactor, no_gate
+from mtlsgate.spiffe.agents import Agents
 from mtlsgate.text import quoted
 from mtlsgate.upstream.state import TargetStates
 
@@ -69,6 +70,7 @@ class Epoch:
     :ivar clients: the client gates, in file order.
     :ivar fetches: the documents that the gate fetches by itself.
     :ivar reach: what it needs of the machine while the gate runs.
+    :ivar delivered: which version of what SPIFFE agents have delivered it has.
     """
 
     path: str
@@ -80,6 +82,7 @@ class Epoch:
     clients: tuple[LoadedClient, ...] = ()
     fetches: tuple[Fetch, ...] = ()
     reach: Reach = Reach()
+    delivered: int = 0
 
 
 def load(
@@ -95,6 +98,7 @@ def load(
     source: FileSource = DISK,
     target_states: TargetStates | None = None,
     kept: KeptDocuments | None = None,
+    agents: Agents | None = None,
 ) -> Epoch:
     """
     :param paths: the configuration files or directories of such files; relative paths
@@ -113,6 +117,7 @@ def load(
     :param source: has the files.
     :param target_states: what is known of targets; by default nothing is.
     :param kept: what was fetched; by default what is on disk.
+    :param agents: what SPIFFE agents have delivered; by default nothing.
     :returns: everything that is needed to listen.
     :raises ConfigError: with every error in the configuration.
     """
@@ -130,6 +135,7 @@ def load(
             source=source,
             target_states=target_states,
             kept=kept,
+            agents=agents,
         )
         return loading.epoch()
 
@@ -157,6 +163,7 @@ def load_gate(
     *,
     seen: dict[Path, Stamp] | None = None,
     kept: KeptDocuments | None = None,
+    agents: Agents | None = None,
 ) -> LoadedGate:
     """
     Load one server of a configuration, without its ``protocol`` and without the files
@@ -167,7 +174,7 @@ def load_gate(
     """
     with no_collection():
         watched = {} if seen is None else seen
-        return Loading(paths, environ, now, seen=watched, kept=kept).gate(server)
+        return Loading(paths, environ, now, seen=watched, kept=kept, agents=agents).gate(server)
 
 
 @contextmanager
@@ -208,6 +215,7 @@ class Loading:
         source: FileSource = DISK,
         target_states: TargetStates | None = None,
         kept: KeptDocuments | None = None,
+        agents: Agents | None = None,
     ) -> None:
         """Read and decode the text.  The parameters are those of `load`."""
         names = names_of(paths)
@@ -224,6 +232,9 @@ class Loading:
             scope = self._assembled.scope
         self._decoder = Decoder(scope, self.report)
         states = TargetStates() if target_states is None else target_states
+        agents = Agents() if agents is None else agents
+        # Before anything of it is used: what comes meanwhile is newer.
+        self._delivered = agents.version
         self._now = now
         self._say = say
         self.configuration = self._decode()
@@ -231,9 +242,9 @@ class Loading:
         self.listening = ListeningBuilder(
             self.report,
             self.files,
-            ServerBuilder(self.files, self.report, now, self._registries, kept, environ),
-            ApplicationReader(self._decoder, self.files, gate, states),
-            ClientReader(self._decoder, self.files, now, states),
+            ServerBuilder(self.files, self.report, now, self._registries, kept, environ, agents),
+            ApplicationReader(self._decoder, self.files, gate, states, agents),
+            ClientReader(self._decoder, self.files, now, states, agents),
             reactor,
             now,
             offline,
@@ -337,6 +348,7 @@ class Loading:
             clients,
             fetches,
             reduce(or_, found[2], reach | reach_of_fetches(fetches)),
+            self._delivered,
         )
 
     def _expiries(

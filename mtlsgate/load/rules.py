@@ -128,21 +128,25 @@ class RuleReader:
         named = {one.agent for one in tls.server_certificate if one.agent is not None}
         if len(named) == 1:
             return named.pop()
-        at, text = block.at, ""
-        if not named and VARIABLE in self._environ:
-            try:
-                return parse_agent(self._environ[VARIABLE])
-            except ValueError as error:
-                text = f"the environment's {VARIABLE} {error}"
-        elif named:
-            text = "there are several agents: set spiffe_socket to one of them"
-        else:
-            text = (
-                "no agent delivers the trust domain's bundle: set spiffe_socket, as "
-                f'"unix:/run/spire/agent.sock", or the environment\'s {VARIABLE}'
+        try:
+            return self._agent_of_environment(several=bool(named))
+        except ValueError as error:
+            self.report.error(block.at, block.heading, str(error))
+            return None
+
+    def _agent_of_environment(self, *, several: bool) -> str:
+        """:raises ValueError: in one line, if it names none."""
+        if several:
+            raise ValueError("the server has several agents: set spiffe_socket to one of them")
+        if VARIABLE not in self._environ:
+            raise ValueError(
+                "no agent delivers the trust domain's bundle: set spiffe_socket, as in "
+                f'"unix:/run/spire/agent.sock", or the environment variable {VARIABLE}'
             )
-        self.report.error(at, block.heading, text)
-        return None
+        try:
+            return parse_agent(self._environ[VARIABLE])
+        except ValueError as error:
+            raise ValueError(f"the environment variable {VARIABLE} {error}") from None
 
     def _revocation(
         self, block: model.ClientCertificate, strict: bool, state: State | None

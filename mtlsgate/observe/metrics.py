@@ -27,7 +27,7 @@ from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
 from mtlsgate.observe.counts import ConfiguredNames, Counts, Durations
 from mtlsgate.observe.server_status import TargetStatus
-from mtlsgate.observe.status import FetchStatus
+from mtlsgate.observe.status import AgentStatus, FetchStatus
 from mtlsgate.observe.target_metrics import target_metrics
 from mtlsgate.tls.contexts import openssl_version
 
@@ -66,6 +66,7 @@ class ServiceState:
     :ivar last_reload: the latest attempt that was no dry run, or None.
     :ivar expiring: what ceases to count, and when.
     :ivar fetches: the documents that the gate fetches by itself.
+    :ivar agents: the streams of SPIFFE agents.
     :ivar is_accepting_paused: whether descriptors are scarce.
     :ivar is_draining: whether the service ends.
     :ivar is_audit_failing: whether the audit log cannot be written.
@@ -83,6 +84,7 @@ class ServiceState:
     last_reload: Reload | None
     expiring: Iterable[Expiring]
     fetches: Iterable[FetchStatus] = ()
+    agents: Iterable[AgentStatus] = ()
     is_accepting_paused: bool
     is_draining: bool
     is_audit_failing: bool
@@ -122,6 +124,7 @@ class Metrics(Collector):
         yield from reload_metrics(self._counts, state.epoch, state.epoch_age, state.last_reload)
         yield from _expiries(state.expiring)
         yield from _fetches(tuple(state.fetches))
+        yield from _agents(tuple(state.agents))
         yield from _health(state)
         yield from target_metrics(state.targets)
 
@@ -346,6 +349,21 @@ def _fetches(fetches: Sequence[FetchStatus]) -> Iterator[Metric]:
         "When the document in force ends, in seconds since 1970; missing if there is none.",
         ("url",),
         until,
+    )
+
+
+def _agents(agents: Sequence[AgentStatus]) -> Iterator[Metric]:
+    yield _gauge(
+        "mtlsgate_spiffe_stream_down",
+        "Whether a SPIFFE agent does not answer this call at the moment.",
+        ("agent", "stream"),
+        {(one.agent, one.stream): not one.is_up for one in agents},
+    )
+    yield _counter(
+        "mtlsgate_spiffe_updates_total",
+        "Messages of a SPIFFE agent that took effect.",
+        ("agent", "stream"),
+        {(one.agent, one.stream): one.updates for one in agents},
     )
 
 

@@ -61,6 +61,29 @@ class FetchStatus(StatusValue):
 
 
 @frozen(kw_only=True)
+class AgentStatus(StatusValue):
+    """
+    A stream of a SPIFFE agent.
+
+    :ivar agent: the agent's socket.
+    :ivar stream: the call: ``FetchX509SVID`` or ``FetchX509Bundles``.
+    :ivar is_up: whether the agent answers it at the moment.
+    :ivar updates: how many messages took effect.
+    :ivar last: when the last one came; None before any.
+    :ivar problem: why nothing comes, or None.
+    :ivar names: what was delivered: SPIFFE IDs, or trust domains.
+    """
+
+    agent: str
+    stream: str
+    is_up: bool
+    updates: int
+    last: datetime | None
+    problem: str | None
+    names: tuple[str, ...]
+
+
+@frozen(kw_only=True)
 class WorkerStatus(StatusValue):
     """
     One worker of several.
@@ -107,6 +130,7 @@ class ServiceStatus(StatusValue):
     :ivar servers: in file order.
     :ivar clients: the client gates, in file order.
     :ivar fetches: the documents that it fetches by itself.
+    :ivar agents: the streams of SPIFFE agents.
     :ivar warnings: those of the configuration, in lines.
     :ivar last_reload: the latest reload that was no dry run, or None.
     :ivar sandbox: whether the gate runs in its sandbox, and why not, in words.
@@ -129,6 +153,7 @@ class ServiceStatus(StatusValue):
     servers: tuple[ServerStatus, ...]
     clients: tuple[ClientGateStatus, ...]
     fetches: tuple[FetchStatus, ...] = ()
+    agents: tuple[AgentStatus, ...] = ()
     warnings: tuple[str, ...]
     last_reload: ReloadStatus | None
     sandbox: str

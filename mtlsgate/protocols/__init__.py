@@ -27,6 +27,7 @@ from mtlsgate.config import Material
 from mtlsgate.config.material import material_bytes
 from mtlsgate.errors import GateError, did_you_mean
 from mtlsgate.interfaces import IGate, IProtocolEnvironment, IProtocolPlugin
+from mtlsgate.spiffe.agents import Agents
 from mtlsgate.text import printable, quoted
 from mtlsgate.upstream.state import TargetStates
 
@@ -62,6 +63,7 @@ class ProtocolEnvironment:
     :ivar starttls: how its clients ask for TLS, the name of a dialect; or None.
     :ivar gate: returns the running gate, or raises LookupError.
     :ivar target_states: what is known of targets.
+    :ivar agents: what SPIFFE agents have delivered.
     """
 
     server: str
@@ -74,6 +76,7 @@ class ProtocolEnvironment:
     starttls: str | None = field(default=None, kw_only=True)
     gate: Callable[[], IGate] = field(default=no_gate, repr=False, kw_only=True)
     target_states: TargetStates = field(factory=TargetStates, repr=False, kw_only=True)
+    agents: Agents = field(factory=Agents, repr=False, kw_only=True)
 
     @cached_property
     def reactor(self) -> object:

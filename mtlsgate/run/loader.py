@@ -15,6 +15,7 @@ from mtlsgate.load.event_loop import ChooseReactor, any_reactor
 from mtlsgate.load.file_state import Stamp
 from mtlsgate.load.state import KeptDocuments
 from mtlsgate.run.selftest import self_test
+from mtlsgate.spiffe.agents import Agents
 from mtlsgate.upstream.state import TargetStates
 
 #: How many new objects start the garbage collector.  Python's default of 700 is too low
@@ -44,6 +45,7 @@ class Loader:
     :ivar paths: the files and directories, absolute.
     :ivar seen: the files that the latest attempt read, with their state at that time;
         dry runs do not count.
+    :ivar agents: what SPIFFE agents have delivered.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Loader:
         self._source = source
         self._target_states = TargetStates()
         self._kept = KeptDocuments()
+        self.agents = Agents()
 
     @property
     def path(self) -> str:
@@ -123,4 +126,5 @@ class Loader:
             source=self._source,
             target_states=self._target_states,
             kept=self._kept,
+            agents=self.agents,
         )

@@ -12,8 +12,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mtlsgate.errors import GateError
+from mtlsgate.load.identities import not_delivered
 from mtlsgate.load.readiness import all_backends
 from mtlsgate.observe.observers import Observers
+from mtlsgate.run.agent_watch import AgentWatch
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.listening import ListenError
@@ -33,15 +35,22 @@ class GateService(Service):
     :ivar reloader: reloads the configuration.
     :ivar observers: are told what happens to connections.
     :ivar fetcher: fetches revocation lists.
+    :ivar agents: asks SPIFFE agents.
     """
 
     def __init__(
-        self, runner: EpochRunner, reloader: Reloader, observers: Observers, fetcher: Fetcher
+        self,
+        runner: EpochRunner,
+        reloader: Reloader,
+        observers: Observers,
+        fetcher: Fetcher,
+        agents: AgentWatch,
     ) -> None:
         self.runner = runner
         self.reloader = reloader
         self.observers = observers
         self.fetcher = fetcher
+        self.agents = agents
 
     @property
     def not_ready(self) -> str | None:
@@ -55,6 +64,9 @@ class GateService(Service):
         if self.fetcher.is_waiting:
             return "waiting for a revocation list"
         epoch = self.runner.epoch
+        waiting = not_delivered(epoch, self.runner.connections.now())
+        if waiting is not None:
+            return waiting
         if epoch.settings.readiness in ("targets", "all"):
             for name, backends in all_backends(epoch.servers, epoch.clients):
                 if not backends.is_ready:

@@ -105,6 +105,7 @@ class StatusTaker:
                 if (at := one.next(now)) is not None
             ),
             fetches=self.service.fetcher.states(),
+            agents=self.service.agents.states(),
             is_accepting_paused=runner.is_accepting_paused,
             is_draining=runner.is_draining,
             is_audit_failing=audit.is_failing,
@@ -182,6 +183,7 @@ class StatusTaker:
                 self._client(client, now, addresses, expiries) for client in runner.epoch.clients
             ),
             fetches=self.service.fetcher.states(),
+            agents=self.service.agents.states(),
             warnings=tuple(map(str, runner.epoch.warnings)),
             last_reload=None if last is None else reload_status(last),
         )

@@ -17,9 +17,12 @@ from OpenSSL.crypto import X509, X509Store, X509StoreFlags
 from twisted.logger import Logger
 
 from mtlsgate.admission import Path, Rejection
+from mtlsgate.admission.conditions import Condition, leaf_of
 from mtlsgate.certificates.certificate import Certificate, known
 from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.certificates.server_identity import as_address, name_problem, path_problem
+from mtlsgate.certificates.svid import spiffe_id_of
+from mtlsgate.errors import CredentialError
 from mtlsgate.reasons import Reason
 from mtlsgate.tls.contexts import new_context, use_credential
 from mtlsgate.tls.handshake import EngineConnection
@@ -39,11 +42,13 @@ class Expected:
         enough.
     :ivar pins: the digests of the allowed leaves; empty if every leaf is allowed.
     :ivar trust: the attribute that has the trusted certificates.
+    :ivar spiffe_ids: the condition on its SPIFFE ID, if that is its name; otherwise None.
     """
 
     name: str | None
     pins: frozenset[bytes] = frozenset()
     trust: str = "server_ca_certificate"
+    spiffe_ids: Condition | None = None
 
     def rejection(self, leaf: Certificate) -> Rejection | None:
         """:returns: why this is not the server, or None."""
@@ -53,6 +58,8 @@ class Expected:
                 f"its certificate is not in server_leaf_certificate: sha256={leaf.sha256.hex()}",
                 0,
             )
+        if self.spiffe_ids is not None:
+            return _wrong_workload(leaf, self.spiffe_ids)
         if self.name is None:
             return None
         problem = name_problem(leaf, self.name.removesuffix("."))
@@ -69,6 +76,19 @@ class Expected:
         which = "its certificate" if depth == 0 else f"the certificate at depth {depth}"
         text = f"{which}: {path_problem(error, self.trust)}"
         return Rejection(verification_rejection(error, depth).reason, text, depth)
+
+
+def _wrong_workload(leaf: Certificate, allowed: Condition) -> Rejection | None:
+    """:returns: why a server is none of the allowed workloads, or None."""
+    try:
+        name = spiffe_id_of(leaf)
+    except CredentialError as error:
+        text = f"its certificate is no X.509-SVID of a workload: it {error}"
+        return Rejection(Reason.SVID_INVALID, text, 0)
+    if allowed.allows(leaf_of(leaf)):
+        return None
+    wanted = " or ".join(one for clause in allowed.clauses for one in clause.written)
+    return Rejection(Reason.WRONG_SERVER_NAME, f"it is not {wanted}: it is {name}", 0)
 
 
 class ServerConnection(EngineConnection):
@@ -104,6 +124,7 @@ class ClientContext:
         credential: ServerCredential | None = None,
         alpn: Sequence[bytes] = (),
         pins: Iterable[Certificate] = (),
+        spiffe_ids: Condition | None = None,
     ) -> None:
         """
         :param anchors: the trusted certificates.  One that is not a CA is trusted
@@ -113,12 +134,17 @@ class ClientContext:
         :param alpn: the application protocols to offer.
         :param pins: if there are any, the server's leaf must be one of them.  Without
             anchors they are trusted themselves.
+        :param spiffe_ids: the condition on the server's SPIFFE ID, instead of a name.
+            Then the anchors must be the bundle of its trust domain, and nothing else.
         :raises SSL.Error: if OpenSSL refuses one of these.
         """
         pinned = tuple(pins)
+        self._spiffe_ids = spiffe_ids
         self._pins = frozenset(one.sha256 for one in pinned)
         stated = None if anchors is None else tuple(anchors)
         self._trust = "server_leaf_certificate" if stated == () else "server_ca_certificate"
+        if spiffe_ids is not None:
+            self._trust = "the bundle of its trust domain"
         self._anchors = anchors = None if stated is None else stated or pinned
         self._context = context = new_context(SSL.TLS_CLIENT_METHOD)
         # No resumption: each connection verifies the server again.
@@ -137,12 +163,12 @@ class ClientContext:
     def connection(self, name: str | None, asked_for: str | None = None) -> ServerConnection:
         """
         :param name: the DNS name or IP address that the server's certificate must be
-            for.  None only with pins: then they alone decide.
+            for.  None only with pins or SPIFFE IDs: then they alone decide.
         :param asked_for: the name to ask the server for (SNI); by default that name.
         :returns: OpenSSL's connection for a new engine.
         :raises ValueError: if neither a name nor a pin says which server is meant.
         """
-        if name is None and not self._pins:
+        if name is None and not self._pins and self._spiffe_ids is None:
             raise ValueError("neither a name nor a pin says which server is meant")
         asked_for = asked_for or name
         if asked_for is not None:
@@ -174,7 +200,7 @@ class ClientContext:
         return expected.path_rejection(error, depth)
 
     def _expected(self, name: str | None) -> Expected:
-        return Expected(name, self._pins, self._trust)
+        return Expected(name, self._pins, self._trust, self._spiffe_ids)
 
     def _store(self) -> X509Store:
         """:returns: the trusted certificates, without a context."""

@@ -29,7 +29,7 @@ from mtlsgate.upstream.rotation import Balance, Member, Rotation
 from mtlsgate.upstream.state import TargetState, TargetStates, TargetUse
 from mtlsgate.upstream.targets import Listed, Target
 from mtlsgate.upstream.tls import TlsClient
-from mtlsgate.upstream.verified import HandshakeFailed
+from mtlsgate.upstream.verified import HandshakeFailed, NotReady
 
 _log = Logger("mtlsgate.targets")
 
@@ -176,6 +176,11 @@ class Backends:
             self._wrapped(target, b"")
 
     @property
+    def tls(self) -> TlsClient | None:
+        """What speaks TLS to the targets, or None."""
+        return self._tls
+
+    @property
     def states(self) -> tuple[TargetState, ...]:
         """The targets' states, in the order of the configuration."""
         return tuple(one.state for one in self.rotation.members)
@@ -270,7 +275,8 @@ class Backends:
             text = f"no answer within {self._connect_timeout:g} s"
             return FailedAttempt(target, text, Reason.TARGET_TIMEOUT)
         if isinstance(cause, HandshakeFailed):
-            return FailedAttempt(target, printable(str(cause)), cause.rejection.reason)
+            is_own = isinstance(cause, NotReady)
+            return FailedAttempt(target, printable(str(cause)), cause.rejection.reason, is_own)
         is_own = _errno_of(cause) in _OWN
         return FailedAttempt(target, printable(words_of(cause)), is_own=is_own)
 

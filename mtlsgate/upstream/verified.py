@@ -13,7 +13,7 @@ import socket
 from typing import cast
 
 from attrs import evolve, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import (
     IAddress,
@@ -49,6 +49,26 @@ class HandshakeFailed(Exception):
     def __init__(self, rejection: Rejection) -> None:
         super().__init__(rejection.detail)
         self.rejection = rejection
+
+
+class NotReady(HandshakeFailed):
+    """The gate itself lacks what a handshake needs; the target is not to blame."""
+
+
+@implementer(IStreamClientEndpoint)
+@frozen
+class NotReadyEndpoint:
+    """
+    Connects to nobody.
+
+    :ivar rejection: why.
+    """
+
+    rejection: Rejection
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """:returns: a Deferred that has failed with `NotReady`."""
+        return fail(NotReady(self.rejection))
 
 
 class NotVerified(HandshakeFailed):

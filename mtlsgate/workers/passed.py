@@ -17,6 +17,7 @@ from mtlsgate.load.snapshot import Snapshot
 from mtlsgate.load.state import KeptDocuments
 from mtlsgate.run.event_loop import ReactorChoice
 from mtlsgate.run.sockets import PlainSocket, Sockets
+from mtlsgate.spiffe.agents import Agents
 from mtlsgate.upstream.state import TargetStates
 from mtlsgate.workers.remote import RemoteGate
 
@@ -60,6 +61,7 @@ class WorkerLoader:
     :ivar choice: chooses the reactor, at the first.
     :ivar remote: the gate as protocols see it.
     :ivar seen: the files of the latest, with their state when they were read.
+    :ivar agents: what SPIFFE agents have delivered.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -70,6 +72,7 @@ class WorkerLoader:
         self._names = names
         self._states = TargetStates()
         self._kept = KeptDocuments()
+        self.agents = Agents()
 
     def load(self, files: int) -> Epoch:
         """
@@ -87,5 +90,6 @@ class WorkerLoader:
                 source=source,
                 target_states=self._states,
                 kept=self._kept,
+                agents=self.agents,
             )
             return loading.epoch()

@@ -31,6 +31,7 @@ from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
 from mtlsgate.observe.recent_rejections import RecentRejections
+from mtlsgate.run.agent_watch import AgentWatch
 from mtlsgate.run.control import Control
 from mtlsgate.run.deadline_watch import DeadlineWatch
 from mtlsgate.run.ending import end
@@ -119,7 +120,9 @@ class Worker:
         reloader = Reloader(runner, self._load, self._in_thread)
         lag = ReactorLag(reactor)
         fetcher = Fetcher.of(runner, reloader.refresh, reactor, self._in_thread)
-        self._gate = GateService(runner, reloader, self.observers, fetcher)
+        # Each worker asks for itself: keys never leave the process that uses them.
+        agents = AgentWatch.of(runner, reloader.refresh, loader.agents, reactor, self._in_thread)
+        self._gate = GateService(runner, reloader, self.observers, fetcher, agents)
         process = Process(
             version=version("mtlsgate"),
             config=order.config,
@@ -133,7 +136,7 @@ class Worker:
         self._control = Control(self._taker, self._metrics, self._in_thread, self.end)
         self._staged: _Staged | None = None
         deadlines = DeadlineWatch(lambda: runner.epoch, connections.now, reactor)
-        self._services: list[Service] = [fetcher, lag]
+        self._services: list[Service] = [fetcher, agents, lag]
         if order.index == 0:
             # One is enough to warn.
             self._services.append(deadlines)

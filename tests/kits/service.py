@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
 from mtlsgate.observe.recent_rejections import RecentRejections
+from mtlsgate.run.agent_watch import AgentWatch
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.followers import ObserversFollower
@@ -43,8 +44,10 @@ from mtlsgate.run.reloading import Load, Reloader
 from mtlsgate.run.service import GateService
 from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.status_taker import Process, StatusTaker
+from mtlsgate.spiffe.agents import Agents
 from mtlsgate.testing import Authority, Client, Credential
 from tests.kits.pki import NOW, site
+from tests.kits.spiffe import MemoryAgent
 
 ISSUING = 'client_certificate "fleet" {\nca_certificate_file = "issuing.crt"\n}'
 PINNED = (
@@ -93,9 +96,10 @@ def service_of(
     load: Load,
     observers: Observers | None = None,
     documents: Documents | None = None,
+    identities: Identities | None = None,
 ) -> GateService:
     """:returns: a service put together as twistd's is, but for what listens and observes."""
-    documents = documents or Documents()
+    documents, identities = documents or Documents(), identities or Identities()
     observers = observers or Observers(
         counts=Counts(configured_names(epoch)),
         history=History(reactor.seconds, connections.now),
@@ -116,7 +120,30 @@ def service_of(
         connections.now,
         lambda: 0.5,
     )
-    return GateService(runner, reloader, observers, fetcher)
+    agents = AgentWatch(
+        lambda: runner.epoch,
+        reloader.refresh,
+        identities.delivered,
+        identities.agents.__getitem__,
+        reactor,
+        maybeDeferred,
+        connections.now,
+        lambda: 0.5,
+    )
+    return GateService(runner, reloader, observers, fetcher, agents)
+
+
+@frozen
+class Identities:
+    """
+    SPIFFE agents, in memory.
+
+    :ivar agents: by their sockets.
+    :ivar delivered: what they have delivered.
+    """
+
+    agents: Mapping[str, MemoryAgent] = field(factory=dict)
+    delivered: Agents = field(factory=Agents)
 
 
 @frozen
@@ -218,13 +245,16 @@ class MemoryService:
         observers: Sequence[Observer] = (),
         now: Callable[[], datetime] = lambda: NOW,
         documents: Documents | None = None,
+        identities: Identities | None = None,
     ) -> None:
         """
         :param text: the configuration.
         :param observers: beside the service's own.
         :param documents: what can be fetched.
+        :param identities: the SPIFFE agents.
         """
         self.documents = documents or Documents()
+        self.identities = identities or Identities()
         self.site = site(directory)
         own = ROOT.issue("localhost", dns_names=["localhost"], usages=["server_auth"])
         for name, content in (("ca.crt", ROOT.pem), ("s.crt", own.pem), ("s.key", own.key_pem)):
@@ -255,6 +285,7 @@ class MemoryService:
             self._load,
             observing,
             self.documents,
+            self.identities,
         )
         process = Process(version="1", config=str(self.site.config), started=NOW, began=0.0)
         self.taker = StatusTaker(self.service, process)
@@ -264,8 +295,8 @@ class MemoryService:
         self.service.startService()
 
     def _load(self, is_trial: bool = False) -> Epoch:
-        kept = self.documents.kept
-        return load(str(self.site.config), {}, lambda: self.now(), kept=kept)
+        kept, agents = self.documents.kept, self.identities.delivered
+        return load(str(self.site.config), {}, lambda: self.now(), kept=kept, agents=agents)
 
     def configure(self, text: str) -> None:
         """Write the configuration."""

@@ -88,6 +88,7 @@ class Served:
     )
     method: str = ""
     metadata: dict[str, str] = field(factory=dict)
+    is_accepted: bool = False
 
     def flush(self) -> None:
         """Pass bytes both ways until there are none."""
@@ -105,6 +106,8 @@ class Served:
                 self.protocol.dataReceived(answer)
 
     def accept(self, status: str = "200") -> None:
+        """Answer the call."""
+        self.is_accepted = True
         self.http.send_headers(1, [(":status", status), ("content-type", "application/grpc")])
         self.flush()
 

@@ -26,6 +26,7 @@ from mtlsgate.interfaces import IGate, IProtocolEnvironment
 from mtlsgate.protocols import no_gate
 from mtlsgate.protocols.web import WebConfiguration, plugin, threads, wsgi_call
 from mtlsgate.protocols.web.site import WebSite
+from mtlsgate.spiffe.agents import Agents
 from mtlsgate.testing import Authority, Client, Credential
 from mtlsgate.upstream.state import TargetStates
 from tests.kits.gate import Log, MemoryGate, rule
@@ -108,6 +109,7 @@ class Environment:
     starttls: str | None = None
     gate: Callable[[], IGate] = no_gate
     target_states: TargetStates = Factory(TargetStates)
+    agents: Agents = Factory(Agents)
 
     def read(self, material: Material) -> bytes:
         raise AssertionError("there is none")

@@ -1,0 +1,300 @@
+"""
+Asks SPIFFE agents for what the epoch in force needs, and lets what comes take effect.
+
+What an agent has delivered stays in force while the agent is away, until it expires.  A
+message that must not be used is refused, and asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from random import random
+from typing import Any
+
+import attrs
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mtlsgate.errors import CredentialError
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.identities import Wanted, supplied, wanted
+from mtlsgate.observe.status import AgentStatus
+from mtlsgate.run.epoch_runner import EpochRunner
+from mtlsgate.run.fetcher import Refresh
+from mtlsgate.run.regular import RegularService
+from mtlsgate.run.threads import InThread
+from mtlsgate.spiffe.agents import Agents
+from mtlsgate.spiffe.call import PERMISSION_DENIED
+from mtlsgate.spiffe.messages import Bundles, Svid, read_bundles, read_svids
+from mtlsgate.spiffe.subscription import PATIENCE, Stream, Subscription
+from mtlsgate.text import printable
+from mtlsgate.tls.openssl_errors import REFUSALS, reasons_of
+from mtlsgate.tls.server import GateContext, TlsPolicy
+
+_log = Logger("mtlsgate.spiffe")
+
+#: Seconds between two looks at what is needed.
+INTERVAL = 1.0
+
+_WHAT = {Stream.SVIDS: "X.509-SVID", Stream.BUNDLES: "trust bundle"}
+
+
+@attrs.define(eq=False)
+class _Asked:
+    """
+    One stream.
+
+    :ivar subscription: keeps it open.
+    :ivar updates: how many messages took effect.
+    :ivar last: when the last one came, aware; None before any.
+    :ivar problem: why nothing comes, in one line, or None.
+    :ivar latest: the message that came last and is not read yet, or None.
+    :ivar is_reading: whether a message is read at the moment.
+    """
+
+    subscription: Subscription
+    updates: int = 0
+    last: datetime | None = None
+    problem: str | None = None
+    latest: bytes | None = None
+    is_reading: bool = False
+
+
+class AgentWatch(RegularService):
+    """
+    Asks the agents.
+
+    :ivar _asked: the streams, by agent and call.
+    :ivar _is_applying: whether the epoch is changed at the moment.
+    """
+
+    def __init__(
+        self,
+        epoch: Callable[[], Epoch],
+        refresh: Refresh,
+        agents: Agents,
+        connect: Callable[[str], IStreamClientEndpoint],
+        reactor: Any,
+        in_thread: InThread,
+        now: Callable[[], datetime],
+        random: Callable[[], float],
+    ) -> None:
+        """
+        :param epoch: tells the epoch in force.
+        :param refresh: lets it go on with what was delivered.
+        :param agents: keeps what was delivered.
+        :param connect: connects to the socket of an agent.
+        :param in_thread: reads messages.
+        :param now: tells the time that certificates are judged by.
+        :param random: a number from 0 to 1.
+        """
+        super().__init__(INTERVAL, reactor)
+        self._epoch = epoch
+        self._refresh = refresh
+        self._agents = agents
+        self._connect = connect
+        self._reactor = reactor
+        self._in_thread = in_thread
+        self._now = now
+        self._random = random
+        self._asked: dict[Wanted, _Asked] = {}
+        self._is_applying = False
+
+    @classmethod
+    def of(
+        cls,
+        runner: EpochRunner,
+        refresh: Refresh,
+        agents: Agents,
+        reactor: Any,
+        in_thread: InThread,
+    ) -> AgentWatch:
+        """
+        :param refresh: lets the runner's epoch go on with what was delivered.
+        :returns: what asks for a runner's epoch in force.
+        """
+        return cls(
+            lambda: runner.epoch,
+            refresh,
+            agents,
+            lambda path: UNIXClientEndpoint(reactor, path, timeout=PATIENCE),
+            reactor,
+            in_thread,
+            runner.connections.now,
+            random,
+        )
+
+    def states(self) -> tuple[AgentStatus, ...]:
+        """:returns: how each stream is."""
+        return tuple(self._state(key, one) for key, one in sorted(self._asked.items()))
+
+    def _state(self, key: Wanted, asked: _Asked) -> AgentStatus:
+        agent, stream = key
+        svids = self._agents.svids(agent) if stream is Stream.SVIDS else ()
+        bundles = self._agents.bundles(agent) if stream is Stream.BUNDLES else {}
+        return AgentStatus(
+            agent=printable(agent),
+            stream=stream.value,
+            is_up=asked.subscription.is_up,
+            updates=asked.updates,
+            last=asked.last,
+            problem=asked.problem,
+            names=(*(str(one.spiffe_id) for one in svids), *sorted(bundles)),
+        )
+
+    def look(self) -> None:
+        """Begin to ask for what is needed, end what is not, and let take effect what came."""
+        needed = wanted(self._epoch())
+        for gone in self._asked.keys() - needed:
+            self._asked.pop(gone).subscription.stop()
+        for key in sorted(needed - self._asked.keys()):
+            self._ask(*key)
+        self._apply()
+
+    def stopService(self) -> None:
+        """Ask no more."""
+        super().stopService()
+        for one in self._asked.values():
+            one.subscription.stop()
+        self._asked.clear()
+
+    def _ask(self, agent: str, stream: Stream) -> None:
+        key = agent, stream
+        subscription = Subscription(
+            stream,
+            self._connect(agent),
+            partial(self._came, key),
+            partial(self._lost, key),
+            self._reactor,
+            self._random,
+        )
+        self._asked[key] = _Asked(subscription)
+        subscription.start()
+
+    def _came(self, key: Wanted, message: bytes) -> None:
+        asked = self._asked[key]
+        asked.latest = message
+        if not asked.is_reading:
+            self._read(key, asked)
+
+    def _read(self, key: Wanted, asked: _Asked) -> None:
+        message, asked.latest = asked.latest, None
+        assert message is not None
+        asked.is_reading = True
+        read = _checked_svids if key[1] is Stream.SVIDS else read_bundles
+
+        def ended(_: object) -> None:
+            asked.is_reading = False
+            if asked.latest is not None:
+                self._read(key, asked)
+
+        reading = self._in_thread(partial(read, message))
+        reading.addCallbacks(partial(self._took, key, asked), partial(self._refused, key, asked))
+        reading.addErrback(lambda failure: _log.failure("reading failed", failure)).addBoth(ended)
+
+    def _took(self, key: Wanted, asked: _Asked, found: Any) -> None:
+        if self._asked.get(key) is not asked:
+            # Nobody needs it any more.
+            return
+        agent, stream = key
+        if asked.problem is not None:
+            _log.info(
+                "the agent at {agent} answers {stream} again", agent=agent, stream=stream.value
+            )
+        asked.updates, asked.last, asked.problem = asked.updates + 1, self._now(), None
+        if stream is Stream.SVIDS:
+            self._agents.put_svids(agent, found)
+            _log.info(
+                "{said}", said=printable(f"the agent at {agent} has delivered {_svids(found)}")
+            )
+        else:
+            self._agents.put_bundles(agent, found)
+            said = f"the agent at {agent} has delivered the bundles of {_bundles(found)}"
+            _log.info("{said}", said=printable(said))
+        self._apply()
+
+    def _refused(self, key: Wanted, asked: _Asked, failure: Failure) -> None:
+        failure.trap(CredentialError)
+        if self._asked.get(key) is asked and asked.latest is None:
+            asked.subscription.refuse(f"what came {failure.value}")
+
+    def _lost(self, key: Wanted, why: str, status: int | None) -> None:
+        agent, stream = key
+        asked = self._asked[key]
+        if status == PERMISSION_DENIED and self._agents.take_away(agent, stream):
+            # SPIFFE Workload API, 5.2: it is to be used no more.
+            _log.warn(
+                "the agent at {agent} says that the gate is not entitled to its {what} any more",
+                agent=agent,
+                what=_WHAT[stream],
+            )
+            self._apply()
+        problem = printable(why)
+        if problem != asked.problem:
+            asked.problem = problem
+            _log.warn(
+                "no {what} from the agent at {agent}: {problem}; {meanwhile}",
+                what=_WHAT[stream],
+                agent=printable(agent),
+                problem=problem,
+                meanwhile=self._meanwhile(agent, stream),
+            )
+
+    def _meanwhile(self, agent: str, stream: Stream) -> str:
+        if stream is Stream.BUNDLES:
+            if self._agents.bundles(agent):
+                return "those that it has delivered stay in force"
+            return "the rules that need them admit nobody"
+        svids = self._agents.svids(agent)
+        if not svids:
+            return "there is none"
+        until = min(one.credential.chain[0].not_after for one in svids)
+        return f"what it has delivered stays in force until {until:%Y-%m-%d %H:%M:%SZ}"
+
+    def _apply(self) -> None:
+        """Bring together the epoch in force and what was delivered."""
+        if self._is_applying or self._epoch().delivered == self._agents.version:
+            return
+        self._is_applying = True
+
+        def done(changes: tuple[str, ...]) -> None:
+            for change in changes:
+                _log.info("delivered: {change}", change=change)
+
+        def ended(_: object) -> None:
+            self._is_applying = False
+
+        applying = self._refresh(lambda epoch: supplied(epoch, self._agents, self._now()))
+        applying.addCallback(done)
+        applying.addErrback(
+            lambda failure: _log.failure("what an agent has delivered takes no effect", failure)
+        )
+        # If another message came meanwhile, the next look finds it.
+        applying.addBoth(ended)
+
+
+def _checked_svids(message: bytes) -> tuple[Svid, ...]:
+    """:raises CredentialError: also if OpenSSL would refuse one."""
+    found = read_svids(message)
+    for one in found:
+        try:
+            GateContext(TlsPolicy((one.credential,), admission=None))
+        except REFUSALS as error:
+            text = f"has an X.509-SVID {one.spiffe_id} that OpenSSL refuses: {reasons_of(error)}"
+            raise CredentialError(text) from None
+    return found
+
+
+def _svids(found: tuple[Svid, ...]) -> str:
+    return ", ".join(
+        f"{one.spiffe_id} (until {one.credential.chain[0].not_after:%Y-%m-%d %H:%M:%SZ})"
+        for one in found
+    )
+
+
+def _bundles(found: Bundles) -> str:
+    return ", ".join(f"{name} ({len(each)} CAs)" for name, each in sorted(found.items()))

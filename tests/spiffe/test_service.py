@@ -1,0 +1,338 @@
+"""The service with an agent, in memory: what is delivered takes effect, and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from attrs import define, field
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+
+from mtlsgate.clock import utc_now
+from mtlsgate.reasons import Cause, Reason
+from mtlsgate.testing import Authority, Client, Credential, Version
+from tests.kits.gate import VERSIONS, Log
+from tests.kits.service import Identities, MemoryService
+from tests.kits.spiffe import MemoryAgent, Served, bundle_message, svid_message
+from tests.kits.svids import AGENT, OTHER, PLANTS, svid
+
+GATE, SECOND = "spiffe://plants.example/gate", "spiffe://plants.example/second"
+
+CERTIFICATE = f'server_certificate {{\nspiffe = "unix:{AGENT}"\n}}'
+RULE = 'client_certificate "mesh" {\nspiffe_trust_domain = "plants.example"\n}'
+
+
+def config(certificate: str = CERTIFICATE, rule: str = RULE, more: str = "") -> str:
+    return f"""
+{more}
+server "door" {{
+  hosts = ["unix:door.sock"]
+  protocol "echo" {{}}
+  tls {{
+    {certificate}
+    {rule}
+  }}
+}}
+"""
+
+
+@define(eq=False)
+class Running:
+    """
+    A service and its agent.
+
+    :ivar own: the X.509-SVID of the gate.
+    """
+
+    directory: Path
+    text: str = field(factory=config)
+    agent: MemoryAgent = field(factory=MemoryAgent)
+    own: Credential = field(factory=lambda: svid(GATE))
+    ahead: timedelta = timedelta(0)
+    service: MemoryService = field(init=False)
+
+    @service.default
+    def _made(self) -> MemoryService:
+        made = MemoryService(
+            self.directory,
+            self.text,
+            now=lambda: utc_now() + self.ahead,
+            identities=Identities({AGENT: self.agent}),
+        )
+        made.service.agents.startService()
+        return made
+
+    def pass_seconds(self, seconds: float = 1.0) -> None:
+        self.service.reactor.pump([seconds / 20] * 20)
+
+    def call(self, method: str) -> Served:
+        """:returns: the agent's side of a call that it has accepted."""
+        served = self.agent.the(method)
+        if not served.is_accepted:
+            served.accept()
+        return served
+
+    def deliver(self, *svids: tuple[str, Credential]) -> None:
+        self.call("FetchX509SVID").send(svid_message(*(svids or ((GATE, self.own),))))
+        self.pass_seconds()
+
+    def trust(self, *authorities: Authority, **others: Sequence[Authority]) -> None:
+        bundles: dict[str, Sequence[Authority]] = {"plants.example": authorities}
+        bundles |= {name.replace("_", "."): each for name, each in others.items()}
+        self.call("FetchX509Bundles").send(bundle_message(bundles))
+        self.pass_seconds()
+
+    @property
+    def not_ready(self) -> str | None:
+        return self.service.service.not_ready
+
+    def enter(self, who: Credential | None = None, version: Version | None = None) -> Client:
+        bounds = {} if version is None else {"min_version": version, "max_version": version}
+        return self.service.enter(who or svid(), **bounds)
+
+    def refuse(self, who: Credential | None = None) -> Reason:
+        """:returns: why a client is rejected."""
+        client = self.service.connect(who or svid())
+        client.send(b"knock")
+        assert client.receive() == b""
+        assert client.disconnected
+        return Reason(next(iter(self.service.service.observers.recent)).reason)
+
+
+Said = Callable[[], str]
+
+
+@pytest.fixture
+def said(log: Log) -> Iterator[Said]:
+    """:returns: tells what was logged so far; that nothing failed is checked as well."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_namespace", "").startswith("mtlsgate"):
+            lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)  # type: ignore[arg-type]
+    yield lambda: "\n".join(lines)
+    globalLogPublisher.removeObserver(observe)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def running(tmp_path: Path, said: Said) -> Running:
+    return Running(tmp_path)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_gate_comes_up_when_the_agent_has_delivered(running: Running, version: Version) -> None:
+    assert running.not_ready == "waiting for an X.509-SVID"
+    assert running.refuse() is Reason.NO_SERVER_CERTIFICATE
+    running.deliver()
+    assert running.not_ready == "waiting for the bundle of plants.example"
+    assert running.refuse() is Reason.BUNDLE_MISSING
+    running.trust(PLANTS)
+    assert running.not_ready is None
+    client = running.enter(version=version)
+    assert client.server_certificate == running.own.certificate
+    assert running.service.service.runner.number == 1
+
+
+def test_an_agent_that_comes_later(tmp_path: Path, said: Said) -> None:
+    """The gate listens, says what it waits for, and is ready when the agent is there."""
+    running = Running(tmp_path, agent=MemoryAgent(is_up=False))
+    assert running.not_ready == "waiting for an X.509-SVID"
+    assert "no X.509-SVID from the agent at" in said()
+    assert "no such file or directory; there is none" in said()
+    running.pass_seconds(30)
+    assert said().count("no X.509-SVID from the agent at") == 1
+    running.agent.is_up = True
+    running.pass_seconds(6)
+    running.deliver()
+    running.trust(PLANTS)
+    assert running.not_ready is None
+    assert "the agent at /run/spire/agent.sock answers FetchX509SVID again" in said()
+    running.enter()
+
+
+def test_a_new_svid_serves_new_handshakes(running: Running) -> None:
+    running.deliver()
+    running.trust(PLANTS)
+    before = running.enter()
+    after = svid(GATE)
+    running.deliver((GATE, after))
+    assert running.enter().server_certificate == after.certificate
+    before.send(b"still here")
+    assert before.receive() == b"still here"
+    assert (
+        running.service.metrics()[
+            'mtlsgate_spiffe_updates_total{agent="/run/spire/agent.sock",stream="FetchX509SVID"}'
+        ]
+        == 2
+    )
+
+
+def test_a_bundle_that_loses_a_ca_ends_who_depended_on_it(running: Running, said: Said) -> None:
+    old, new = PLANTS, Authority.create("new")
+    running.deliver()
+    running.trust(old, new)
+    stays, goes = running.enter(svid(authority=new)), running.enter(svid(authority=old))
+    running.trust(new)
+    assert goes.disconnected
+    assert not stays.disconnected
+    stays.send(b"here")
+    assert stays.receive() == b"here"
+    assert running.refuse(svid(authority=old)) is Reason.UNKNOWN_CA
+    assert f"{Cause.NO_LONGER_ADMITTED}" in said()
+    assert "bundle of plants.example: 0 CAs added, 1 removed" in said()
+    # All CAs are gone: nobody stays, and the gate says that it is not ready.
+    running.trust()
+    assert stays.disconnected
+    assert running.refuse() is Reason.BUNDLE_MISSING
+    assert running.not_ready == "waiting for the bundle of plants.example"
+
+
+def test_a_trust_domain_that_is_taken_away(running: Running) -> None:
+    """A message says everything: what is not in it is gone."""
+    running.deliver()
+    running.trust(PLANTS)
+    client = running.enter()
+    running.call("FetchX509Bundles").send(bundle_message({"other.example": [OTHER]}))
+    running.pass_seconds()
+    assert client.disconnected
+    assert running.refuse() is Reason.BUNDLE_MISSING
+
+
+def test_what_was_delivered_stays_while_the_agent_is_away(running: Running, said: Said) -> None:
+    running.deliver()
+    running.trust(PLANTS)
+    client = running.enter()
+    running.agent.is_up = False
+    for served in running.agent.open:
+        served.drop()
+    running.pass_seconds(60)
+    assert running.not_ready is None
+    running.enter()
+    assert not client.disconnected
+    assert "it closed the connection; what it has delivered stays in force until" in said()
+    assert "those that it has delivered stay in force" in said()
+    down = 'mtlsgate_spiffe_stream_down{agent="/run/spire/agent.sock",stream="FetchX509SVID"}'
+    assert running.service.metrics()[down] == 1
+    # Until it expires.
+    running.ahead = timedelta(days=366)
+    assert running.not_ready == "the X.509-SVID has expired"
+    assert running.refuse(svid(days=800)) is Reason.NO_SERVER_CERTIFICATE
+    running.agent.is_up = True
+    running.pass_seconds(6)
+    running.deliver((GATE, svid(GATE, days=800)))
+    assert running.service.metrics()[down] == 0
+    running.trust(PLANTS)
+    running.enter(svid(days=800))
+
+
+def test_a_message_that_must_not_be_used_changes_nothing(running: Running, said: Said) -> None:
+    running.deliver()
+    running.trust(PLANTS)
+    for method, message, why in (
+        ("FetchX509SVID", b"", "what came has no X.509-SVID"),
+        ("FetchX509SVID", b"\xff", "what came is no message"),
+        ("FetchX509Bundles", b"", "what came has no bundle"),
+        ("FetchX509Bundles", b"\x12\x02\x0a\x00", "which is no trust domain"),
+    ):
+        opened = len(running.agent.served)
+        running.call(method).send(message)
+        running.pass_seconds()
+        assert why in said()
+        assert len(running.agent.served) > opened
+        running.enter()
+    [svids, bundles] = running.service.taker.take().service.agents[::-1]
+    assert (svids.stream, bundles.stream) == ("FetchX509SVID", "FetchX509Bundles")
+    assert svids.problem == "what came is no message of the Workload API"
+    assert svids.names == (GATE,)
+    assert not svids.is_up
+    assert bundles.names == ("plants.example",)
+
+
+def test_a_gate_that_is_not_entitled_any_more_stops(running: Running, said: Said) -> None:
+    running.deliver()
+    running.trust(PLANTS)
+    client = running.enter()
+    running.call("FetchX509SVID").end(7, "no identity issued")
+    running.pass_seconds(0.01)
+    assert running.refuse() is Reason.NO_SERVER_CERTIFICATE
+    assert not client.disconnected
+    assert "is not entitled to its X.509-SVID any more" in said()
+    running.call("FetchX509Bundles").end(7, "no identity issued")
+    running.pass_seconds(0.01)
+    assert client.disconnected
+    assert "PermissionDenied: no identity issued; the rules that need them" in said()
+
+
+def test_one_of_several_svids_is_chosen_by_its_name(tmp_path: Path, said: Said) -> None:
+    named = f'server_certificate {{\nspiffe = "unix:{AGENT}"\nspiffe_id = "{SECOND}"\n}}'
+    running = Running(tmp_path, config(named))
+    second = svid(SECOND)
+    running.trust(PLANTS)
+    running.deliver()
+    assert running.refuse() is Reason.NO_SERVER_CERTIFICATE
+    assert f"has delivered no {SECOND}, but {GATE}" in said()
+    running.deliver((GATE, running.own), (SECOND, second))
+    assert running.enter().server_certificate == second.certificate
+
+
+def test_federated_trust_domains(tmp_path: Path, said: Said) -> None:
+    rule = RULE.replace("}", 'spiffe_federated = ["other.example"]\n}')
+    running = Running(tmp_path, config(rule=rule))
+    running.deliver()
+    running.trust(PLANTS)
+    there = svid("spiffe://other.example/x", OTHER)
+    running.enter()
+    assert running.refuse(there) is Reason.BUNDLE_MISSING
+    running.trust(PLANTS, other_example=[OTHER])
+    running.enter(there)
+    assert running.refuse(svid(authority=OTHER)) is Reason.WRONG_TRUST_DOMAIN
+
+
+def test_a_reload_goes_on_with_what_was_delivered(running: Running) -> None:
+    running.deliver()
+    running.trust(PLANTS)
+    client = running.enter()
+    report = running.service.reload(config(more="settings {\n  max_connections = 9\n}"))
+    assert report.problems == ()
+    running.enter()
+    assert not client.disconnected
+    assert running.service.service.runner.number == 2
+    assert len(running.agent.open) == 2
+    # An agent that nobody needs any more is left alone.
+    rule = 'client_certificate "rule" {\n      ca_certificate_file = "ca.crt"\n    }'
+    files = 'server_certificate {\npublic_key_file = "s.crt"\nprivate_key_file = "s.key"\n}'
+    assert running.service.reload(config(files, rule)).problems == ()
+    running.pass_seconds(2)
+    assert running.agent.open == []
+    assert client.disconnected
+
+
+def test_status_and_log_never_show_a_key(running: Running, said: Said) -> None:
+    running.deliver()
+    running.trust(PLANTS)
+    running.enter()
+    key = running.own.private_key.private_numbers().private_value  # type: ignore[union-attr]
+    everything = (
+        said() + repr(running.service.taker.take()) + repr(running.service.service.runner.epoch)
+    )
+    assert f"{key:x}" not in everything
+    assert str(key) not in everything
+    assert "PRIVATE" not in everything
+
+
+def test_the_status_says_how_the_agent_is(running: Running) -> None:
+    running.deliver()
+    [svids] = [
+        one for one in running.service.taker.take().service.agents if one.stream == "FetchX509SVID"
+    ]
+    assert svids.is_up
+    assert svids.updates == 1
+    assert svids.problem is None
+    status = running.service.taker.take().service
+    [own] = status.servers[0].certificates
+    assert own.sha256 == running.own.sha256
+    assert [one.kind for one in status.servers[0].deadlines] == ["server_certificate"]
