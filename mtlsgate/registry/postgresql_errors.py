@@ -69,7 +69,11 @@ def question_error(error: psycopg.Error, table: Table) -> StoreError:
         return StoreError(f"table {table}: {said}; the documentation has the rights to grant")
     if state == "57014":
         return StoreUnavailable(f"no answer in time: {said}")
-    if not state or state.startswith(_PASSING):
+    if not state:
+        # What libpq says after the first line is a guess.
+        said = _line(str(error).partition("\n")[0])
+        return StoreUnavailable(f"the connection is lost: {said}")
+    if state.startswith(_PASSING):
         return StoreUnavailable(said)
     return StoreError(said)
 

@@ -60,7 +60,7 @@ async def follow(
     :param on_server: is told which server tells the changes, and None when it is lost.
     :raises StoreError: why it is lost.
     """
-    link = await connector.connect()
+    link = await connector.connect(seconds)
     try:
         following = _Following(link, table, seconds)
         await following.begin()

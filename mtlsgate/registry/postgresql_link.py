@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -33,9 +34,11 @@ Question = Callable[["psycopg.AsyncConnection[tuple[object, ...]]"], Awaitable[_
 
 # Which server this is.  A promoted one has a higher timeline than the one it replaces, and
 # a restarted one began at another time.  All of it may be asked by anybody.  Leases need
-# READ COMMITTED, which a role may have another default for.
+# READ COMMITTED, which a role may have another default for; and what nobody waits for any
+# more must not go on, since others come after it.
 _WHO = """
 SELECT set_config('default_transaction_isolation', 'read committed', false),
+    set_config('statement_timeout', %s, false),
     pg_is_in_recovery(), pg_postmaster_start_time()::text,
     CASE WHEN NOT pg_is_in_recovery()
     THEN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END
@@ -99,11 +102,10 @@ class Link:
         """:returns: whether the server has not hung up, as far as can be seen."""
         if self.connection.broken or self.connection.closed:
             return False
-        try:
-            self.connection.pgconn.consume_input()
-        except psycopg.Error:
-            return False
-        return True
+        # What it says without being asked is good-bye.
+        poll = select.poll()
+        poll.register(self.connection.fileno(), select.POLLIN)
+        return not poll.poll(0)
 
     async def close(self) -> None:
         """Close the connection, without asking the server."""
@@ -132,13 +134,14 @@ class Connector:
         # The highest timeline that was seen: servers with a lower one were replaced.
         self._timeline = 0
 
-    async def connect(self) -> Link:
+    async def connect(self, limit: float) -> Link:
         """
         Connect to all servers at once, and keep the first that is the primary.
 
+        :param limit: how long the server may work on a statement, in seconds.
         :raises StoreError: if there is none within the time limit.
         """
-        found, problems = await self._connect(self.hosts, enough=1)
+        found, problems = await self._connect(self.hosts, 1, limit)
         if found:
             return found[0]
         # What will not pass by itself says more than that another server is down.
@@ -154,7 +157,7 @@ class Connector:
             does not know that it was replaced.
         """
         others = [host for host in self.hosts if host is not link.host]
-        for found in (await self._connect(others, enough=len(others)))[0]:
+        for found in (await self._connect(others, len(others), self._timeout))[0]:
             await found.close()
         if self.is_replaced(link):
             raise StoreUnavailable(f"{link.host.name} was replaced: another server was promoted")
@@ -164,9 +167,9 @@ class Connector:
         return link.timeline < self._timeline
 
     async def _connect(
-        self, hosts: Sequence[Host], enough: int
+        self, hosts: Sequence[Host], enough: int, limit: float
     ) -> tuple[list[Link], list[tuple[Host, StoreError]]]:
-        tasks = {asyncio.ensure_future(self._to_primary(host)): host for host in hosts}
+        tasks = {asyncio.ensure_future(self._to_primary(host, limit)): host for host in hosts}
         found: list[Link] = []
         problems: list[tuple[Host, StoreError]] = []
         try:
@@ -186,10 +189,10 @@ class Connector:
                     if (link := await task) not in found:
                         await link.close()
 
-    async def _to_primary(self, host: Host) -> Link:
+    async def _to_primary(self, host: Host, limit: float) -> Link:
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._open(host)
+                return await self._open(host, limit)
         except TimeoutError:
             why = StoreUnavailable(f"no connection to {host.name} within {self._timeout:g} s")
             raise _ConnectError(host, why) from None
@@ -198,7 +201,7 @@ class Connector:
         except StoreError as error:
             raise _ConnectError(host, error) from None
 
-    async def _open(self, host: Host) -> Link:
+    async def _open(self, host: Host, limit: float) -> Link:
         connection = await psycopg.AsyncConnection.connect(
             make_conninfo(**host.parameters), autocommit=True
         )
@@ -207,7 +210,7 @@ class Connector:
             if (found := connection.info.parameter_status("server_encoding")) != "UTF8":
                 raise StoreError(f"the database's encoding is {found}: it must be UTF8")
             unknown = Link(connection, self._table, host, "", 0)
-            _, standby, server, timeline = await unknown.ask(_who, self._timeout)
+            standby, server, timeline = await unknown.ask(_who(limit), self._timeout)
             if standby or timeline is None:
                 raise StoreUnavailable("is a standby, which cannot tell changes")
             link = Link(connection, self._table, host, str(server), int(str(timeline)))
@@ -222,53 +225,54 @@ class Connector:
 
 
 class Session:
-    """Asks one question after the other, on a connection that is kept."""
+    """
+    Asks one question after the other, on a connection that is kept.
 
-    def __init__(self, connector: Connector) -> None:
+    :param limit: how long an answer may take, in seconds.
+    """
+
+    def __init__(self, connector: Connector, limit: float) -> None:
         self._connector = connector
+        self._limit = limit
         self._turn = asyncio.Lock()
-        self._tasks: set[asyncio.Future[Any]] = set()
+        self._asked: asyncio.Future[Any] | None = None
         self._link: Link | None = None
+        self._closed = False
 
     async def ask(
-        self,
-        question: Question[_T],
-        seconds: float,
-        server: Callable[[], str | None] = lambda: None,
+        self, question: Question[_T], server: Callable[[], str | None] = lambda: None
     ) -> _T:
         """
-        Ask when those before are answered.  If the caller is cancelled, the question goes
-        on, and with it the connection.
+        Ask when those before are answered.  If the caller is cancelled meanwhile, the
+        question goes on, and with it the connection.
 
         :param server: which one must answer, or None.
         :raises StoreError: if there is no connection, or no good answer.
         """
-        task = asyncio.ensure_future(self._ask(question, seconds, server))
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        await self._turn.acquire()
+        task = self._asked = asyncio.ensure_future(self._ask(question, server))
+        task.add_done_callback(self._answered)
         return await asyncio.shield(task)
 
     async def close(self) -> None:
-        """End the questions that are asked, and the connection."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        """End the question that is asked, and the connection."""
+        self._closed = True
+        if self._asked is not None:
+            self._asked.cancel()
+            await asyncio.wait({self._asked})
         await self._drop()
 
-    async def _ask(
-        self, question: Question[_T], seconds: float, server: Callable[[], str | None]
-    ) -> _T:
-        async with self._turn:
-            link = await self._usable(server)
-            try:
-                answer = await link.ask(question, seconds)
-            except BaseException:
-                # After an error in one statement the connection is as good as before.
-                if not link.is_usable():
-                    await self._drop()
-                raise
-            return answer
+    async def _ask(self, question: Question[_T], server: Callable[[], str | None]) -> _T:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        link = await self._usable(server)
+        try:
+            return await link.ask(question, self._limit)
+        except StoreError:
+            # After an error in one statement the connection is as good as before.
+            if not link.is_usable():
+                await self._drop()
+            raise
 
     async def _usable(self, server: Callable[[], str | None]) -> Link:
         link = self._link
@@ -280,7 +284,7 @@ class Session:
             await self._drop()
             link = None
         if link is None:
-            link = self._link = await self._connector.connect()
+            link = self._link = await self._connector.connect(self._limit)
         if server() not in (None, link.server):
             raise StoreUnavailable(f"{link.host.name} is not the server that tells the changes")
         return link
@@ -290,8 +294,8 @@ class Session:
         if link is not None:
             await link.close()
 
-    def _ended(self, task: asyncio.Future[Any]) -> None:
-        self._tasks.discard(task)
+    def _answered(self, task: asyncio.Future[Any]) -> None:
+        self._turn.release()
         if not task.cancelled():
             # Whoever asked may have been cancelled, and nobody may have heard of it.
             task.exception()
@@ -306,13 +310,17 @@ class _ConnectError(Exception):
         self.problem = problem
 
 
-async def _who(
-    connection: psycopg.AsyncConnection[tuple[object, ...]],
-) -> tuple[object, ...]:
-    cursor = await connection.execute(_WHO)
-    row = await cursor.fetchone()
-    assert row is not None
-    return row
+def _who(limit: float) -> Question[tuple[object, ...]]:
+    async def ask(
+        connection: psycopg.AsyncConnection[tuple[object, ...]],
+    ) -> tuple[object, ...]:
+        # A little earlier than the client, which then can keep the connection.
+        milliseconds = max(1, round(limit * 900))
+        row = await (await connection.execute(_WHO, (str(milliseconds),))).fetchone()
+        assert row is not None
+        return row[2:]
+
+    return ask
 
 
 def _hosts(options: StoreOptions) -> tuple[Host, ...]:

@@ -1,15 +1,16 @@
 """
 A registry in PostgreSQL: one table, `mtlsgate.registry.schema` has its SQL.
 
-A store has at most three connections: one asks for devices, one takes leases and writes,
-one listens.  While the answer to one question is on its way, what is asked meanwhile is
-gathered into the next one.
+A gate has at most three connections: one asks for devices, one takes leases, one listens.
+While the answer to one question is on its way, what is asked meanwhile is gathered into
+the next one.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from itertools import islice
 
 import psycopg
@@ -49,9 +50,9 @@ class PostgresqlStore:
         self._table = table
         self._statements = Statements.about(table)
         self._timeout = timeout
-        self._many = max(timeout, _MANY_SECONDS)
-        self._questions = Session(connector)
-        self._changes = Session(connector)
+        self._questions = Session(connector, timeout)
+        self._leases = Session(connector, timeout)
+        self._changes = Session(connector, max(timeout, _MANY_SECONDS))
         # Which server tells the changes.
         self._server: str | None = None
         # Gates that ended at once leave leases of clients that may never come again.
@@ -70,11 +71,8 @@ class PostgresqlStore:
         this.keys.update(wanted)
         if self._asking is None:
             self._asking = asyncio.ensure_future(self._ask())
-        try:
-            async with asyncio.timeout(self._timeout):
-                found = await asyncio.shield(this.answer)
-        except TimeoutError:
-            raise StoreUnavailable(f"no answer within {self._timeout:g} s") from None
+        async with self._in_time():
+            found = await asyncio.shield(this.answer)
         if isinstance(found, StoreError):
             # Each caller has an error of its own: they collect tracebacks.
             raise type(found)(str(found))
@@ -101,7 +99,7 @@ class PostgresqlStore:
         async def remove(connection: _Connection) -> int:
             return (await connection.execute(self._statements.remove, (wanted,))).rowcount
 
-        return await self._changes.ask(remove, self._many)
+        return await self._changes.ask(remove)
 
     async def devices(self) -> AsyncIterator[Device]:
         """
@@ -115,7 +113,7 @@ class PostgresqlStore:
                 cursor = await connection.execute(self._statements.page, (after, _PAGE))
                 return await cursor.fetchall()
 
-            rows = await self._changes.ask(page, self._many)
+            rows = await self._changes.ask(page)
             for device in devices_of(rows).values():
                 yield device
             if len(rows) < _PAGE:
@@ -143,7 +141,8 @@ class PostgresqlStore:
             row = await cursor.fetchone()
             return row is not None and row[0] is True
 
-        return await self._changes.ask(lease, self._timeout)
+        async with self._in_time():
+            return await self._leases.ask(lease)
 
     async def release(self, key: str, holder: str) -> None:
         """See `mtlsgate.registry.store.Store.release`."""
@@ -151,7 +150,8 @@ class PostgresqlStore:
         async def release(connection: _Connection) -> None:
             await connection.execute(self._statements.release, (key, holder))
 
-        await self._changes.ask(release, self._timeout)
+        async with self._in_time():
+            await self._leases.ask(release)
 
     async def apply_schema(self) -> None:
         """
@@ -163,14 +163,23 @@ class PostgresqlStore:
         async def apply(connection: _Connection) -> None:
             await connection.execute(schema_sql(self._table))
 
-        await self._changes.ask(apply, self._many)
+        await self._changes.ask(apply)
 
     async def close(self) -> None:
         """See `mtlsgate.registry.store.Store.close`."""
-        await self._questions.close()
-        await self._changes.close()
+        for session in (self._questions, self._leases, self._changes):
+            await session.close()
         if self._asking is not None:
             await asyncio.wait({self._asking})
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """:raises StoreUnavailable: if what is in the block takes too long."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                yield
+        except TimeoutError:
+            raise StoreUnavailable(f"no answer within {self._timeout:g} s") from None
 
     async def _ask(self) -> None:
         """Ask what is wanted, until nothing is."""
@@ -188,7 +197,7 @@ class PostgresqlStore:
             return await cursor.fetchall()
 
         try:
-            rows = await self._questions.ask(find, self._timeout, lambda: self._server)
+            rows = await self._questions.ask(find, lambda: self._server)
             return devices_of(rows)
         except StoreError as error:
             return error
@@ -201,7 +210,7 @@ class PostgresqlStore:
             assert row is not None
             return tuple(int(str(one)) for one in row)
 
-        return await self._changes.ask(write, self._many)
+        return await self._changes.ask(write)
 
     def _on_server(self, server: str | None) -> None:
         self._server = server

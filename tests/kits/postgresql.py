@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -37,15 +37,21 @@ def _tool(name: str) -> str:
     return found if found is not None else program(name)
 
 
-def _as_postgres() -> list[str]:
-    """:returns: a prefix that runs a server as a user that it accepts, if root tests."""
+def _user() -> str | None:
+    """:returns: the user that a server accepts, if root tests."""
     if os.getuid() != 0:
-        return []
+        return None
     try:
         pwd.getpwnam("postgres")
     except KeyError:
         lacking("there is no user postgres, and root may not run its server")
-    return [program("runuser"), "-u", "postgres", "--"]
+    return "postgres"
+
+
+def _as_user() -> list[str]:
+    """:returns: a prefix that runs a program as that user."""
+    user = _user()
+    return [] if user is None else [program("runuser"), "-u", user, "--"]
 
 
 @define(eq=False)
@@ -64,6 +70,11 @@ class Server:
     _process: subprocess.Popen[bytes] | None = None
 
     @property
+    def socket(self) -> Path:
+        """Where it listens, besides the port."""
+        return self.home / f".s.PGSQL.{self._number}"
+
+    @property
     def data(self) -> Path:
         """The directory of its data."""
         return self.home / "data"
@@ -76,7 +87,7 @@ class Server:
     def create(self) -> None:
         """Make an empty server, which is not started."""
         made = run(
-            *_as_postgres(), _tool("initdb"), "-D", self.data, "-A", "trust", "-U", "gate",
+            *_as_user(), _tool("initdb"), "-D", self.data, "-A", "trust", "-U", "gate",
             "--no-sync", "--no-instructions", "-E", "UTF8", "--locale=C",
         )  # fmt: skip
         assert made[0] == 0, made[1]
@@ -84,7 +95,7 @@ class Server:
     def copy_of(self, primary: Server) -> None:
         """Make it a standby, which is not started."""
         made = run(
-            *_as_postgres(), _tool("pg_basebackup"), "-D", self.data, "-R", "-c", "fast",
+            *_as_user(), _tool("pg_basebackup"), "-D", self.data, "-R", "-c", "fast",
             "--no-sync", "-d", primary.url(),
         )  # fmt: skip
         assert made[0] == 0, made[1]
@@ -96,14 +107,14 @@ class Server:
         with (self.home / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *_as_postgres(), _tool("postgres"), "-D", str(self.data), "-k", str(self.home),
+                    _tool("postgres"), "-D", str(self.data), "-k", str(self.home),
                     "-p", str(self._number), *(word for one in settings for word in ("-c", one)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # So that all of its processes can be stopped together.
-                start_new_session=True,
+                user=_user(),
+                group=_user(),
             )  # fmt: skip
         wait_until(self._answers)
 
@@ -125,10 +136,8 @@ class Server:
     def stop(self, mode: signal.Signals = signal.SIGINT) -> None:
         """End it, fast or as the signal says, and wait for its end."""
         if self._process is not None:
-            # runuser does not pass on all signals.
-            postmaster = int((self.data / "postmaster.pid").read_text().split("\n")[0])
             self.thaw()
-            os.kill(postmaster, mode)
+            self._process.send_signal(mode)
             self._process.wait(timeout=PATIENCE)
             self._process = None
 
@@ -136,6 +145,14 @@ class Server:
         """Stop it, and start it again."""
         self.stop(mode)
         self.start()
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file of its data directory."""
+        path = self.data / name
+        path.write_bytes(content)
+        path.chmod(0o600)
+        owner = self.data.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
     def promote(self) -> None:
         """Make a standby the primary."""
@@ -147,10 +164,12 @@ class Server:
 
     def _signal_all(self, number: signal.Signals) -> None:
         assert self._process is not None
-        session = os.getsid(self._process.pid)
-        for one in Path("/proc").iterdir():
-            if one.name.isdigit() and _session(int(one.name)) == session:
-                os.kill(int(one.name), number)
+        first = self._process.pid
+        # Each has a session of its own.
+        children = Path(f"/proc/{first}/task/{first}/children")
+        for one in (first, *map(int, children.read_text().split())):
+            with suppress(ProcessLookupError):
+                os.kill(one, number)
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -158,15 +177,11 @@ class Server:
         try:
             self.do("SELECT 1")
         except psycopg.OperationalError as error:
-            return "starting up" not in str(error) and "failed: FATAL" in str(error)
+            # It lets nobody in, or not yet.
+            return "FATAL" in str(error) and not any(
+                one in str(error) for one in ("starting up", "not yet accepting")
+            )
         return True
-
-
-def _session(process: int) -> int:
-    try:
-        return os.getsid(process)
-    except ProcessLookupError:
-        return 0
 
 
 @contextmanager
@@ -198,8 +213,8 @@ def _made(running: ExitStack, options: Sequence[str], port: int) -> Server:
     home = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
     running.callback(shutil.rmtree, home)
     home.chmod(0o755)
-    if _as_postgres():
-        os.chown(home, pwd.getpwnam("postgres").pw_uid, -1)
+    if (user := _user()) is not None:
+        shutil.chown(home, user)
     made = Server(home, options, port)
     running.callback(made.stop, signal.SIGQUIT)
     return made

@@ -22,6 +22,7 @@ from collections.abc import (
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
 
 import redis
 from attrs import define, field
@@ -378,6 +379,11 @@ async def followed(store: Store) -> AsyncIterator[Followed]:
             await task
 
 
+class _Listening(Protocol):
+    @property
+    def socket(self) -> Path: ...
+
+
 @define(eq=False)
 class Line:
     """
@@ -387,7 +393,7 @@ class Line:
     :ivar port: where it listens.
     """
 
-    server: Server
+    server: _Listening
     port: int = 0
     _goes: asyncio.Event = field(factory=asyncio.Event)
     _writers: list[asyncio.StreamWriter] = field(factory=list)
@@ -421,7 +427,7 @@ class Line:
 
 
 @asynccontextmanager
-async def line_to(server: Server) -> AsyncIterator[Line]:
+async def line_to(server: _Listening) -> AsyncIterator[Line]:
     """Run a proxy before a server's socket until the block ends."""
     line = Line(server)
     line.mend()
