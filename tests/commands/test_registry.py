@@ -9,79 +9,21 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from attrs import frozen
-from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.admission.devices import Device, DeviceState
 from mtlsgate.certificates.development_ca import Authority, Credential
 from mtlsgate.certificates.parsing import parse_certificates
-from mtlsgate.commands.cli import main
 from mtlsgate.registry.store import StoreError, StoreOptions, StoreUnavailable
 from tests.kits.devices import MemoryStore
+from tests.kits.registry_command import CONFIG, Site, site_in
 
 TIME = datetime(2027, 1, 31, 12, tzinfo=UTC)
-CONFIG = """\
-settings {
-  audit { file = "audit.log" }
-}
-registry "devices" {
-  url = "redis://:very-secret@127.0.0.1:1/0"
-  key = "KIND"
-}
-"""
-
-
-@frozen
-class Site:
-    """
-    A directory with a configuration, and the store that it names.
-
-    :ivar directory: where everything is.
-    :ivar store: what every command works on.
-    """
-
-    directory: Path
-    store: MemoryStore
-
-    def run(self, *words: str, data: bytes = b"") -> Result:
-        """:returns: what a command said; a traceback is never said."""
-        if "--config" not in words:
-            words = (*words, "--config", str(self.directory / "gate.hcl"))
-        result = CliRunner().invoke(main, ["registry", *words], input=data)
-        assert result.exception is None or isinstance(result.exception, SystemExit), result
-        assert "very-secret" not in result.output
-        assert "-----" not in result.output
-        return result
-
-    def configure(self, kind: str = "identity", text: str = CONFIG) -> None:
-        (self.directory / "gate.hcl").write_text(text.replace("KIND", kind))
-
-    def write(self, name: str, content: bytes | str) -> str:
-        """:returns: the path of a new file."""
-        path = self.directory / name
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return str(path)
-
-    def audited(self) -> list[dict[str, object]]:
-        """:returns: the lines of the audit log."""
-        path = self.directory / "audit.log"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines]
 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    store = MemoryStore()
-
-    def opened(options: StoreOptions) -> MemoryStore:
-        assert options.url.startswith("redis://:very-secret@")
-        return store
-
-    monkeypatch.setattr("mtlsgate.commands.registry.session.open_store", opened)
-    found = Site(tmp_path, store)
-    found.configure()
-    return found
+    return site_in(tmp_path, monkeypatch)
 
 
 @cache

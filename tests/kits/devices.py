@@ -18,24 +18,28 @@ class MemoryStore:
     :ivar listed: the devices, by key.
     :ivar failing: why every question fails, or None.
     :ivar calls_left: after so many further calls it begins to fail; None for never.
+    :ivar then: why it fails then.
     :ivar batches: the number of devices in each write.
     :ivar story: what each attempt to follow is told, in order: keys, None for anything, or
         an error that ends it.
+    :ivar repeats: whether it tells of each device twice.
     :ivar closed: how often it was closed.
     """
 
     listed: dict[str, Device] = field(factory=dict)
-    failing: StoreError | None = None
+    failing: BaseException | None = None
     calls_left: int | None = None
+    then: BaseException = StoreUnavailable("the connection is lost")
     batches: list[int] = field(factory=list)
     story: list[Sequence[Collection[str] | StoreError | None]] = field(factory=list)
+    repeats: bool = False
     closed: int = 0
 
     def _called(self) -> None:
         if self.calls_left is not None:
             self.calls_left -= 1
             if self.calls_left < 0:
-                self.failing = StoreUnavailable("the connection is lost")
+                self.failing = self.then
         if self.failing is not None:
             raise self.failing
 
@@ -73,7 +77,7 @@ class MemoryStore:
 
     async def devices(self) -> AsyncIterator[Device]:
         self._called()
-        for device in list(self.listed.values()):
+        for device in [*self.listed.values()] * (1 + self.repeats):
             yield device
 
     async def count(self) -> int:

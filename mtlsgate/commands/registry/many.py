@@ -88,9 +88,14 @@ def _absolute(file: str) -> str:
 def _confirmed(session: Session, count: int, file: str) -> bool:
     """:raises RegistryError: if nobody can be asked."""
     what = f"{_devices(count)} of registry {session.name} not in {printable(file)}"
-    if file == STANDARD or not sys.stdin.isatty():
+    if not _is_asked(file):
         raise RegistryError(f"{what}: confirm the removal by --yes")
     return click.confirm(f"{what}: remove?", err=True)
+
+
+def _is_asked(file: str) -> bool:
+    """:returns: whether somebody is there who can be asked."""
+    return file != STANDARD and sys.stdin.isatty()
 
 
 def _summary(name: str, done: importing.Imported, is_trial: bool, seconds: float) -> str:
@@ -100,7 +105,9 @@ def _summary(name: str, done: importing.Imported, is_trial: bool, seconds: float
         counts.append(f"{done.removed:,} removed")
     what = f"{printable(name)}: {_devices(done.devices)}: {', '.join(counts)}"
     if is_trial:
-        again = f"; {done.readmitted:,} of these are denied now" if done.readmitted else ""
+        again = ""
+        if done.readmitted:
+            again = f"; {done.readmitted:,} of these are denied now and would be active"
         return f"{what}{again} (dry run, nothing is written)"
     return f"{what}, in {seconds:.1f} s"
 
@@ -128,7 +135,9 @@ def export_file(file: str, given: str | None, session: Session) -> None:
     with _written(file) as stream:
         done = asyncio.run(work(stream))
     for key in done.unreadable:
-        click.echo(f"{printable(key)}: what is listed cannot be understood: denied", err=True)
+        click.echo(
+            f"{printable(key)}: what is listed cannot be understood; here it is denied", err=True
+        )
     more = done.unreadable_count - len(done.unreadable)
     if more:
         click.echo(f"and {more:,} more", err=True)

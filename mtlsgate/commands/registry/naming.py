@@ -63,7 +63,12 @@ def named_by_certificates(files: Iterable[str], kind: KeyKind) -> Iterator[Named
                 )
             yield of_certificate(leaf, kind)
         except CredentialError as error:
-            raise RegistryError(f"{printable(name)}: {error}") from None
+            raise RegistryError(f"{shown_name(name)}: {error}") from None
+
+
+def shown_name(file: str) -> str:
+    """:returns: a file's name, for a message."""
+    return "standard input" if file == STANDARD else printable(file)
 
 
 def named_by_keys(keys: Iterable[str], kind: KeyKind) -> Iterator[Named]:

@@ -25,6 +25,7 @@ from mtlsgate.commands.registry.naming import (
     RegistryError,
     leaves_in,
     of_certificate,
+    shown_name,
 )
 from mtlsgate.errors import CredentialError
 from mtlsgate.load.files import CERTIFICATE_ENDINGS
@@ -110,9 +111,9 @@ def opened(name: str, kind: str, key: KeyKind, unstated: Unstated) -> Iterator[S
         with tempfile.TemporaryFile() if name == STANDARD else open(name, "rb") as stream:
             if name == STANDARD:
                 shutil.copyfileobj(sys.stdin.buffer, stream)
-            yield _File(printable(name), stream, Format(kind), key, unstated)
+            yield _File(shown_name(name), stream, Format(kind), key, unstated)
     except OSError as error:
-        raise RegistryError(f"{printable(name)}: cannot be read: {error.strerror}") from None
+        raise RegistryError(f"{shown_name(name)}: cannot be read: {error.strerror}") from None
 
 
 class _File:
@@ -182,7 +183,7 @@ class _Certificates:
         return Device(key, said.state, said.not_before, said.not_after, said.note, said.attributes)
 
     def place(self, line: int) -> str:
-        return printable(self.files[line])
+        return shown_name(self.files[line])
 
     def digest(self) -> str | None:
         return None
