@@ -433,3 +433,23 @@ def test_who_asks_leaves_no_line(site: Site) -> None:
     site.run("check", "--key", "ab" * 32)
     site.run("show", "--key", "ab" * 32)
     assert site.audited() == []
+
+
+def test_a_registry_in_redis_needs_no_sql(site: Site) -> None:
+    for words in (("schema",), ("schema", "--apply")):
+        result = site.run(*words)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert result.stderr == "registry devices is in Redis, which needs none\n"
+
+
+def test_the_sql_of_a_registry_is_printed_without_the_database(site: Site) -> None:
+    site.configure(text='registry "a" { url = "postgresql://gate:very-secret@127.0.0.1:1/a" }')
+    result = site.run("schema")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("BEGIN;\n")
+    assert "\nCOMMIT;\n" in result.stdout
+    assert '"mtlsgate_a"' in result.stdout
+    site.configure(
+        text='registry "a" {\n  url   = "postgresql://127.0.0.1:1/a"\n  table = "a b"\n}'
+    )
+    assert site.run("schema").exit_code == 2

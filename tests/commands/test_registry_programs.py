@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mtlsgate.certificates.development_ca import Authority
+from tests.kits import postgresql as postgresql_kit
 from tests.kits.programs import BIN, run
 from tests.kits.redis import Server, server
 
@@ -94,3 +95,37 @@ def test_who_stops_reading_ends_an_export(config: Path, tmp_path: Path) -> None:
     words = f"{BIN}/mtlsgate registry export - --config {config} | head -n 1"
     status, said = run("sh", "-c", words)
     assert (status, said.count("\n")) == (0, 1)
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[postgresql_kit.Server]:
+    with postgresql_kit.server() as running:
+        yield running
+
+
+def test_a_registry_in_postgresql_is_made_and_kept(
+    postgresql: postgresql_kit.Server, config: Path, tmp_path: Path
+) -> None:
+    text = f"""\
+settings {{
+  audit {{ file = "audit.log" }}
+}}
+registry "a" {{ url = "{postgresql.url()}" }}
+"""
+    config.write_text(text)
+    status, said = mtlsgate(config, "allow", "sensor.crt")
+    assert status == 2
+    assert "mtlsgate registry schema --apply" in said
+    status, sql = mtlsgate(config, "schema")
+    assert (status, sql.count("CREATE TABLE IF NOT EXISTS")) == (0, 1)
+    for _ in range(2):
+        status, said = mtlsgate(config, "schema", "--apply")
+        assert (status, said.count("\n")) == (0, 1), said
+    status, said = mtlsgate(config, "deny", "sensor.crt", "--note", "stolen")
+    assert status == 0, said
+    assert mtlsgate(config, "export", "all.csv")[0] == 0
+    assert mtlsgate(config, "remove", "sensor.crt")[0] == 0
+    assert "1 added" in mtlsgate(config, "import", "all.csv")[1]
+    assert mtlsgate(config, "check", "sensor.crt")[0] == 1
+    lines = map(json.loads, (tmp_path / "audit.log").read_text().splitlines())
+    assert [one["action"] for one in lines] == ["schema", "schema", "deny", "remove", "import"]

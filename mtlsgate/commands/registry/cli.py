@@ -6,13 +6,25 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from mtlsgate.commands.registry.options import (
+    AUDITED,
+    DEVICES,
+    FIELDS,
+    FORMAT,
+    JSON,
+    NEVER,
+    REGISTRY,
+    WITHOUT,
+    instant,
+)
 from mtlsgate.errors import GateError
+from mtlsgate.text import printable
 
 if TYPE_CHECKING:
     from mtlsgate.commands.registry.changing import Edit
@@ -21,104 +33,6 @@ if TYPE_CHECKING:
 
 #: Exit codes: the answer is no; it could not be done, or told.
 _NO, _UNDONE = 1, 2
-#: The word for no limit in time.
-_NEVER = "never"
-
-Command = Callable[..., None]
-
-
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-_REGISTRY = _options(
-    click.option(
-        "-c",
-        "--config",
-        multiple=True,
-        default=["gate.hcl"],
-        show_default=True,
-        help="The configuration, of which only the registries and the audit log are read.",
-    ),
-    click.option("--registry", "name", metavar="NAME", help="The registry, if there are several."),
-)
-_DEVICES = _options(
-    _REGISTRY,
-    click.option(
-        "--key", "keys", multiple=True, metavar="KEY",
-        help="A device by its key, where there is no certificate.",
-    ),
-    click.argument("certificates", nargs=-1, metavar="[CERT]..."),
-)  # fmt: skip
-_AUDITED = click.option(
-    "--audit-log",
-    metavar="FILE",
-    help="Append to this audit log instead of the configuration's.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-def _instant(_context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
-    """:returns: None if it is not given, ``_NEVER``, or an instant."""
-    from mtlsgate.registry.fields import FieldError, read_instant
-
-    if text is None or text == _NEVER:
-        return text
-    try:
-        return read_instant(parameter.human_readable_name, text)
-    except FieldError:
-        raise click.BadParameter("write it as 2027-01-31T12:00:00Z") from None
-
-
-def _note(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
-    from mtlsgate.registry.fields import FieldError, read_note
-
-    try:
-        return None if text is None else read_note(text)
-    except FieldError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def _attributes(
-    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
-) -> dict[str, str]:
-    from mtlsgate.registry.fields import FieldError, read_attributes
-
-    pairs = [text.partition("=") for text in given]
-    if not all(equals for _, equals, _ in pairs):
-        raise click.BadParameter("write it as KEY=VALUE")
-    found = {name: value for name, _, value in pairs}
-    if len(found) != len(pairs):
-        raise click.BadParameter("one is given twice")
-    try:
-        return read_attributes(found)
-    except FieldError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-_FIELDS = _options(
-    click.option(
-        "--attribute", "attributes", multiple=True, metavar="KEY=VALUE", callback=_attributes,
-        help="An attribute for the application; may be given several times.",
-    ),
-    click.option("--note", metavar="TEXT", callback=_note, help="A note for people."),
-    click.option(
-        "--not-before", metavar="TIME", callback=_instant,
-        help=f"When it may come in first, as 2027-01-31T12:00:00Z, or {_NEVER} for no limit.",
-    ),
-    click.option(
-        "--not-after", metavar="TIME", callback=_instant,
-        help=f"When it may come in last, or {_NEVER} for no limit.",
-    ),
-)  # fmt: skip
-_WITHOUT = click.option(
-    "--without-attribute", "without", multiple=True, metavar="KEY", help="Remove an attribute."
-)
 
 
 class _Group(click.Group):
@@ -172,10 +86,10 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 
 @registry.command()
-@_DEVICES
-@_FIELDS
-@_WITHOUT
-@_AUDITED
+@DEVICES
+@FIELDS
+@WITHOUT
+@AUDITED
 def allow(**given: Any) -> None:
     """List devices as active.
 
@@ -186,10 +100,10 @@ def allow(**given: Any) -> None:
 
 
 @registry.command()
-@_DEVICES
-@_FIELDS
-@_WITHOUT
-@_AUDITED
+@DEVICES
+@FIELDS
+@WITHOUT
+@AUDITED
 def deny(**given: Any) -> None:
     """List devices as denied, whether or not they were listed.
 
@@ -214,7 +128,7 @@ def _edit_of(action: Literal["allow", "deny"], given: dict[str, Any]) -> Edit:
     from mtlsgate.commands.registry.changing import KEEP, Edit
 
     def limit(said: Any) -> Any:
-        return KEEP if said is None else None if said == _NEVER else said
+        return KEEP if said is None else None if said == NEVER else said
 
     return Edit(
         state=DeviceState.ACTIVE if action == "allow" else DeviceState.DENIED,
@@ -227,8 +141,8 @@ def _edit_of(action: Literal["allow", "deny"], given: dict[str, Any]) -> Edit:
 
 
 @registry.command()
-@_DEVICES
-@_AUDITED
+@DEVICES
+@AUDITED
 def remove(
     config: tuple[str, ...],
     name: str | None,
@@ -254,8 +168,8 @@ def remove(
 
 
 @registry.command()
-@_DEVICES
-@_JSON
+@DEVICES
+@JSON
 def show(
     config: tuple[str, ...],
     name: str | None,
@@ -286,14 +200,14 @@ def show(
 
 
 @registry.command()
-@_DEVICES
+@DEVICES
 @click.option(
     "--at",
     metavar="TIME",
-    callback=_instant,
+    callback=instant,
     help="The time to judge by, as 2027-01-31T12:00:00Z; by default now.",
 )
-@_JSON
+@JSON
 def check(
     config: tuple[str, ...],
     name: str | None,
@@ -311,7 +225,7 @@ def check(
     from mtlsgate.commands.registry.answers import standing
     from mtlsgate.commands.registry.work import look_up
 
-    if at == _NEVER:
+    if at == NEVER:
         raise click.BadParameter("write it as 2027-01-31T12:00:00Z", param_hint="--at")
     session = _session(config, name)
     named = _named(session, certificates, keys)
@@ -324,8 +238,8 @@ def check(
 
 
 @registry.command()
-@_REGISTRY
-@_JSON
+@REGISTRY
+@JSON
 def watch(config: tuple[str, ...], name: str | None, as_json: bool) -> None:
     """Print changes as they come, until Ctrl-C."""
     from mtlsgate.commands.registry.work import watched
@@ -337,16 +251,10 @@ def watch(config: tuple[str, ...], name: str | None, as_json: bool) -> None:
 
 # Many devices.
 
-_FORMAT = click.option(
-    "--format", "kind",
-    type=click.Choice(["csv", "jsonl", "certificates"]),
-    help="By default as the name's ending says; of -, JSON lines.",
-)  # fmt: skip
-
 
 @registry.command("import")
-@_REGISTRY
-@_FORMAT
+@REGISTRY
+@FORMAT
 @click.option(
     "--state",
     type=click.Choice(["active", "denied"]),
@@ -354,11 +262,11 @@ _FORMAT = click.option(
     show_default=True,
     help="The state of devices for which the file has none.",
 )
-@_FIELDS
+@FIELDS
 @click.option("--replace", is_flag=True, help="Remove devices that the file does not have.")
 @click.option("--yes", is_flag=True, help="With --replace, do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only say what would change.")
-@_AUDITED
+@AUDITED
 @click.argument("file", metavar="FILE")
 def import_(file: str, **given: Any) -> None:
     """List the devices of a file, or of a directory of certificates.
@@ -375,8 +283,8 @@ def import_(file: str, **given: Any) -> None:
 
 
 @registry.command()
-@_REGISTRY
-@_FORMAT
+@REGISTRY
+@FORMAT
 @click.argument("file", metavar="FILE")
 def export(file: str, kind: str | None, config: tuple[str, ...], name: str | None) -> None:
     """Write all devices to a file, sorted by their keys.
@@ -386,3 +294,27 @@ def export(file: str, kind: str | None, config: tuple[str, ...], name: str | Non
     from mtlsgate.commands.registry import many
 
     many.export_file(file, kind, _session(config, name))
+
+
+@registry.command()
+@REGISTRY
+@click.option("--apply", "is_applied", is_flag=True, help="Run it in the database.")
+@AUDITED
+def schema(
+    config: tuple[str, ...], name: str | None, is_applied: bool, audit_log: str | None
+) -> None:
+    """Print the SQL that makes a registry in PostgreSQL.
+
+    It can be run again, and brings what is there up to date.
+    """
+    from mtlsgate.commands.registry.making import apply, sql_of
+
+    session = _session(config, name)
+    sql = sql_of(session)
+    if not sql:
+        click.echo(f"registry {printable(session.name)} is in Redis, which needs none", err=True)
+    elif not is_applied:
+        click.echo(sql, nl=False)
+    else:
+        with session.audited(audit_log) as trail:
+            _run(apply(session, trail, click.echo))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from datetime import datetime
 from itertools import islice
 
@@ -110,7 +110,7 @@ class _Told:
 
 async def watch(
     store: Store, pause: Callable[[float], Awaitable[object]] = asyncio.sleep
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event]:
     """
     Follow a store for ever; when the push channel is lost, follow anew.
 
