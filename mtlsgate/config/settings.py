@@ -160,6 +160,8 @@ class Settings(Defaults):
     :ivar sandbox: whether the gate gives up what it does not need; None to do so if no
         code of its user's runs in it.
     :ivar workers: how many processes take connections; ``auto`` for one for each core.
+    :ivar shadow: another configuration that judges every client, too, and changes nothing:
+        a file or directory, relative to the configuration's directory.
     """
 
     environment: str | None = None
@@ -176,6 +178,7 @@ class Settings(Defaults):
     takeover: bool = False
     sandbox: Located[bool] | None = None
     workers: Annotated[Workers, OrWord("auto")] = 1
+    shadow: Located[FileName] | None = None
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield (attribute or None, text) for what is wrong with the block as a whole."""

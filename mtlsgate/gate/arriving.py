@@ -339,6 +339,7 @@ class ArrivingConnection(TlsTransport):
             self.entry,
             rejection,
             leaf=None if engine is None else engine.presented_leaf(),
+            presented=() if engine is None else engine.presented(),
             server_name=server_name,
             tls_version=None if engine is None else engine.version,
             received=self._received,

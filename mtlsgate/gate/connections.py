@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mtlsgate.admission import Rejection
+from mtlsgate.admission import Path, Rejection
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.clock import utc_now
 from mtlsgate.gate.entry import Endable, Entry
@@ -203,6 +203,7 @@ class Connections:
         rejection: Rejection,
         *,
         leaf: Certificate | None = None,
+        presented: Path = (),
         server_name: str | None = None,
         tls_version: str | None = None,
         received: int = 0,
@@ -211,6 +212,7 @@ class Connections:
         Report that a connection is rejected.  The connection ends itself.  If the
         gate had already decided to end it, that reason is reported instead.
 
+        :param presented: see `RejectedConnection.presented`.
         :param received: how many bytes came.
         """
         if entry.closing is not None:
@@ -227,6 +229,7 @@ class Connections:
                 number=arrival.number,
                 listener=arrival.listener,
                 leaf=leaf,
+                presented=presented,
                 server_name=server_name,
                 tls_version=tls_version,
                 seconds=self.clock.seconds() - arrival.began,

@@ -199,6 +199,8 @@ class RejectedConnection:
     :ivar listener: the listener's key; None if the connection was closed at once.
     :ivar leaf: the leaf that the client presented, or None.  The client may not
         have the key.
+    :ivar presented: that leaf and the certificates above it, as far as OpenSSL shows
+        them; empty if there are none.
     :ivar server_name: the name that the client asked for, or None.
     :ivar tls_version: the TLS version, or None.
     :ivar seconds: the time since its arrival.
@@ -212,6 +214,7 @@ class RejectedConnection:
     number: int | None = None
     listener: str | None = None
     leaf: Certificate | None = None
+    presented: Path = ()
     server_name: str | None = None
     tls_version: str | None = None
     seconds: float = 0.0

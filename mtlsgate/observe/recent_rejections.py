@@ -78,7 +78,12 @@ class RecentRejections:
         self._kept.append(
             _Kept(
                 self.count,
-                evolve(connection, leaf=leaf if is_small else None, rejection=rejection),
+                evolve(
+                    connection,
+                    leaf=leaf if is_small else None,
+                    presented=(),
+                    rejection=rejection,
+                ),
                 None if leaf is None else leaf.sha256.hex(),
             )
         )

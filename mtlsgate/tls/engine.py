@@ -24,7 +24,7 @@ from enum import Enum
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
-from mtlsgate.admission import Admitted, Rejection
+from mtlsgate.admission import Admitted, Path, Rejection
 from mtlsgate.certificates.certificate import Certificate, known
 from mtlsgate.tls.clienthello import Alert, alert_record
 from mtlsgate.tls.handshake import EngineConnection, Handshake
@@ -375,6 +375,10 @@ class Engine:
     def presented_leaf(self) -> Certificate | None:
         """:returns: the leaf that a rejected client presented, for the log."""
         return None if self._connection is None else self._connection.presented_leaf()
+
+    def presented(self) -> Path:
+        """:returns: see `EngineConnection.presented`; empty once the engine was freed."""
+        return () if self._connection is None else self._connection.presented()
 
 
 def _send(connection: EngineConnection, data: bytes | memoryview) -> None:

@@ -15,6 +15,9 @@ from mtlsgate.certificates.certificate import Certificate, known
 from mtlsgate.tls.judge import Pending
 from mtlsgate.tls.trust import encoded
 
+#: How many of a rejected client's certificates are shown: anybody can send many.
+_MOST = 16
+
 
 class Handshake:
     """
@@ -85,6 +88,21 @@ class EngineConnection(SSL.Connection):
             return seen
         chain = self.get_verified_chain()
         return known(encoded(chain[0])) if chain else None
+
+    def presented(self) -> Path:
+        """
+        :returns: what a rejected client presented, the leaf first, as far as OpenSSL shows
+            it; empty if it presented nothing.  Nothing of it need be verified, and the
+            client may not have the key.
+        """
+        leaf = self.get_peer_certificate()
+        if leaf is not None:
+            return (known(encoded(leaf)), *self.presented_chain()[:_MOST])
+        seen = self.handshake.certificates
+        if 0 in seen:
+            return tuple(seen[depth] for depth in sorted(seen))
+        chain = self.get_verified_chain() or []
+        return tuple(known(encoded(one)) for one in chain[:_MOST])
 
     def presented_chain(self) -> list[Certificate]:
         """:returns: what the client sent after its leaf."""
