@@ -248,8 +248,8 @@ class IGate(Interface):
 
     ``who`` is for the log: it says who asked.  Returned values have ``to_dict()``.
 
-    With several workers, `status`, `exposition`, `history`, `rejected_leaf`, `close` and
-    `eject` return a Deferred with what is described here: the answer takes all of
+    With several workers, `status`, `exposition`, `history`, `rejected_leaf`, `close`,
+    `end_shadow` and `eject` return a Deferred with what is described here: the answer takes all of
     them.  `twisted.internet.defer.maybeDeferred` calls them either way.
     """
 
@@ -306,6 +306,29 @@ class IGate(Interface):
 
         :param is_trial: only report what would change.
         :returns: a Deferred with the result, a `mtlsgate.observe.status.ReloadStatus`.
+        """
+
+    def shadow_report() -> Any:
+        """
+        :returns: a Deferred with what the configuration in the shadow has found out, a
+            `mtlsgate.observe.shadow_status.ShadowReport`; None if there is none.
+        """
+
+    def put_in_shadow(file: str, who: str) -> Any:
+        """
+        Let another configuration judge every client, too, and change nothing.
+
+        :param file: its path on the gate's machine; a relative one starts at the directory of
+            the configuration.
+        :returns: a Deferred with what came of it, a
+            `mtlsgate.observe.shadow_status.ShadowAttempt`.
+        """
+
+    def end_shadow(who: str) -> Any:
+        """
+        End that.
+
+        :returns: whether a configuration was in the shadow.
         """
 
     def drain(who: str) -> None:

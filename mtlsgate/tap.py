@@ -58,6 +58,8 @@ from mtlsgate.run.sandbox import Sandbox, choose_sandbox, make_directories
 from mtlsgate.run.sandbox_rights import Allowed, home_of
 from mtlsgate.run.service import GateService
 from mtlsgate.run.service_manager import Notifier, ServiceManager
+from mtlsgate.run.shadow import Shadowing
+from mtlsgate.run.shadow_control import ShadowControl, ShadowFollower
 from mtlsgate.run.signals import Handler, SignalService
 from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.status_taker import Process, StatusTaker
@@ -266,24 +268,37 @@ def makeService(options: Options) -> IService:
         history=History(reactor.seconds, utc_now),
         changes=Changes(reactor),
     )
-    connections = Connections(reactor, observers.all)
+    shadowing = Shadowing(
+        epoch, options.sockets.key_of, reactor, observers.audit, loader.agents, utc_now
+    )
+    connections = Connections(reactor, (*observers.all, shadowing))
+    shadow_follower = ShadowFollower(shadowing, connections)
     admin = AdminService(handle, epoch.admin, options["admin"], reactor, connections.gone)
     followers = (
         UserFollower.of(epoch),
         ObserversFollower(observers),
+        shadow_follower,
         admin,
         *(() if log is None else (log,)),
     )
-    runner = EpochRunner(epoch, bound, options.sockets, reactor, connections, followers)
+    runner = EpochRunner(
+        epoch,
+        bound,
+        options.sockets,
+        reactor,
+        connections,
+        followers,
+        refreshed=shadowing.refreshed,
+    )
     in_thread = OwnThread(cast(Any, reactor))
     notifier = Notifier(options.manager, lambda: _state(runner), reactor)
     sandbox = options.sandbox
     load = sandbox.guarded(loader.again, lambda: loader.seen)
-    reloader = Reloader(runner, load, in_thread, [notifier])
+    reloader = Reloader(runner, load, in_thread, [notifier, shadow_follower])
     lag = ReactorLag(reactor)
     fetcher = Fetcher.of(runner, reloader.refresh, reactor, in_thread)
     agents = AgentWatch.of(runner, reloader.refresh, loader.agents, reactor, in_thread)
-    gate = GateService(runner, reloader, observers, fetcher, agents)
+    gate = GateService(runner, reloader, observers, fetcher, agents, shadowing)
     process = Process(
         version=version("mtlsgate"),
         config=loader.path,
@@ -294,7 +309,10 @@ def makeService(options: Options) -> IService:
     )
     taker = StatusTaker(gate, process)
     end_gate = partial(_end, runner, notifier, reactor)
-    handle.attach(Control(taker, Metrics(observers.counts, taker.state), in_thread, end_gate))
+    metrics = Metrics(observers.counts, taker.state)
+    load_shadow = sandbox.guarded_shadow(loader.shadow)
+    shadow = ShadowControl(shadowing, runner, load_shadow, in_thread, loader.paths[0])
+    handle.attach(Control(taker, metrics, in_thread, end_gate, shadow))
     watcher = FileWatcher(
         lambda: loader.seen if runner.epoch.settings.watch else {},
         reloader.reload,

@@ -23,6 +23,7 @@ from mtlsgate.observe.connection_status import MOST_CONNECTIONS, ConnectionSelec
 from mtlsgate.observe.explanation import Explanation
 from mtlsgate.observe.human_log import pin_block
 from mtlsgate.observe.server_status import PeriodStatus
+from mtlsgate.observe.shadow_status import ShadowAttempt, ShadowReport
 from mtlsgate.observe.status import ReloadStatus, Status
 from mtlsgate.text import quoted
 
@@ -163,6 +164,33 @@ def _reload(call: AdminCall) -> Deferred[Answer]:
     return reloading.addCallback(reloaded)
 
 
+def _shadow(call: AdminCall) -> Deferred[Answer]:
+    call.only()
+    reporting: Deferred[ShadowReport | None] = call.gate.shadow_report()
+    return reporting.addCallback(
+        lambda found: in_json({"shadow": None if found is None else found.to_dict()})
+    )
+
+
+def _put_in_shadow(call: AdminCall) -> Deferred[Answer]:
+    call.only("file")
+    file = call.query.get("file", "")
+    if not file or "\0" in file:
+        raise BadRequest("file must name a configuration, on the gate's machine")
+
+    def tried(facts: ShadowAttempt) -> Answer:
+        status = HTTPStatus.OK if facts.succeeded else HTTPStatus.UNPROCESSABLE_ENTITY
+        return in_json(facts.to_dict(), status)
+
+    trying: Deferred[ShadowAttempt] = call.gate.put_in_shadow(file, call.who)
+    return trying.addCallback(tried)
+
+
+def _end_shadow(call: AdminCall) -> Answer | Deferred[Answer]:
+    call.only()
+    return _then(call.gate.end_shadow(call.who), lambda had: in_json({"ended": had}))
+
+
 def _drain(call: AdminCall) -> Answer | Deferred[Answer]:
     call.only()
     call.gate.drain(call.who)
@@ -201,8 +229,9 @@ def _eject(call: AdminCall, sha256: str) -> Answer | Deferred[Answer]:
 #: The routes, as a configuration names them.  ``/`` is the console.
 RouteName = Literal[
     "/", "/healthz", "/readyz", "/metrics", "/status", "/connections", "/rejections",
-    "/rejections/ID/explain", "/history", "/periods", "/changes", "/explain", "/reload", "/drain",
-    "/connections/NUMBER/close", "/clients/SHA256/eject",
+    "/rejections/ID/explain", "/history", "/periods", "/changes", "/explain", "/shadow",
+    "/shadow/put", "/shadow/end", "/reload", "/drain", "/connections/NUMBER/close",
+    "/clients/SHA256/eject",
 ]  # fmt: skip
 ALL_ROUTES: tuple[RouteName, ...] = get_args(RouteName)
 
@@ -234,6 +263,9 @@ _ROUTES = (
     Route("/periods", b"GET", _periods),
     Route("/changes", b"GET", _changes),
     Route("/explain", b"POST", _explain, takes_body=True),
+    Route("/shadow", b"GET", _shadow),
+    Route("/shadow/put", b"POST", _put_in_shadow),
+    Route("/shadow/end", b"POST", _end_shadow),
     Route("/reload", b"POST", _reload),
     Route("/drain", b"POST", _drain),
     Route("/connections/NUMBER/close", b"POST", _close),

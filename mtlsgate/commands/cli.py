@@ -58,9 +58,10 @@ def check(config: tuple[str, ...], strict: bool) -> None:
     from mtlsgate.clock import utc_now
     from mtlsgate.load.epoch import load
     from mtlsgate.load.overview import overview
+    from mtlsgate.load.shadow import with_shadow
 
     try:
-        epoch = load(config, say=partial(click.echo, err=True))
+        epoch = with_shadow(load(config, say=partial(click.echo, err=True)), config[0])
     except GateError as error:
         click.echo(str(error), err=True)
         sys.exit(1)

@@ -5,6 +5,7 @@ The commands of ``mtlsgate ctl``: options and output only.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -198,6 +199,45 @@ def reload(dry_run: bool, as_json: bool, **said: Any) -> None:
         for line in changes(facts):
             click.echo(line)
     if not facts["succeeded"]:
+        sys.exit(_REFUSED)
+
+
+@ctl.command()
+@_names_gate
+@click.argument("what", default="", metavar="[FILE|off|report]")
+@_WIDE
+@_JSON
+def shadow(what: str, wide: bool, as_json: bool, **said: Any) -> None:
+    """Let another configuration judge every client, too, and change nothing.
+
+    FILE is a configuration on the gate's machine. Every client is judged by it, and
+    nobody notices. report shows who would be out or in if that file were put in place;
+    off ends it; without an argument this shows what is in the shadow.
+
+    If anything in FILE is wrong, nothing changes and this exits 1.
+    """
+    from mtlsgate.ctl import shadow as trying
+    from mtlsgate.ctl.client import LONG_TIMEOUT
+
+    remote = _remote(said)
+    if what in ("", "report"):
+        facts = remote.get("/shadow")["shadow"]
+        lines = trying.report(facts, wide=wide) if what else trying.status(facts)
+    elif what == "off":
+        facts = remote.post("/shadow/end")
+        lines = trying.ended(facts)
+    else:
+        facts = remote.post("/shadow/put", LONG_TIMEOUT, file=os.path.abspath(what))
+        for problem in facts["problems"]:
+            click.echo(printable(problem), err=True)
+        lines = trying.put(facts)
+    if as_json:
+        _json(facts)
+    else:
+        from mtlsgate.ctl import printing
+
+        printing.say(lines, wide=wide)
+    if what not in ("", "report", "off") and not facts["succeeded"]:
         sys.exit(_REFUSED)
 
 

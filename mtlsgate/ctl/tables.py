@@ -12,6 +12,7 @@ from rich.text import Text
 
 from mtlsgate.ctl.fitting import Column, FittingTable, FittingText
 from mtlsgate.ctl.printing import table, text
+from mtlsgate.ctl.shadow import lines_of as shadow_lines
 from mtlsgate.ctl.words import counted, duration, moment, size
 from mtlsgate.text import printable
 
@@ -46,7 +47,14 @@ def status(facts: Facts) -> RenderableType:
     """:returns: the gate as a whole."""
     listening = [one for one in (servers(facts), clients(facts), targets(facts)) if one.rows]
     spaced = [part for one in listening for part in (Text(), one)]
-    notices = (*workers(facts), *_due(facts), *_fetches(facts), *_agents(facts), *_warnings(facts))
+    notices = (
+        *workers(facts),
+        *_due(facts),
+        *_fetches(facts),
+        *_agents(facts),
+        *_shadow(facts),
+        *_warnings(facts),
+    )
     return Group(heading(facts), *spaced, *notices)
 
 
@@ -107,6 +115,11 @@ def workers(facts: Facts) -> list[RenderableType]:
         Column("restarts", is_right=True),
     )
     return [Text(), table(columns, rows)]
+
+
+def _shadow(facts: Facts) -> list[RenderableType]:
+    found = facts.get("shadow")
+    return [] if found is None else [Text(), FittingText(Text("\n").join(shadow_lines(found)))]
 
 
 def _warnings(facts: Facts) -> list[RenderableType]:

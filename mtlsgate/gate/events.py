@@ -286,7 +286,8 @@ class OperatorAction:
     An operator told the running gate to do something.
 
     :ivar at: when.
-    :ivar action: ``reload``, ``drain``, ``close`` or ``eject``.
+    :ivar action: ``reload``, ``drain``, ``close``, ``eject``, ``shadow`` or
+        ``shadow_off``.
     :ivar who: the caller, in one line.
     :ivar subject: which connection, or whose; None for the whole gate.
     """

@@ -34,7 +34,8 @@ class NotJudged(StrEnum):
 
     #: Only an authorizer or a registry of the shadow could tell, and they are not asked.
     NOT_ASKED = "not_asked"
-    #: It depends on a document that the gate would fetch, and does not fetch for the shadow.
+    #: It depends on a document that the gate would fetch, or get from an agent, and does not
+    #: for the shadow.
     NOT_FETCHED = "not_fetched"
     #: Too many clients waited to have a path verified.
     BUSY = "busy"
@@ -158,6 +159,9 @@ ABOUT_CERTIFICATES = frozenset(
         Reason.CRL_EXPIRED,
         Reason.CRL_INVALID,
         Reason.VALIDATORS_DISAGREE,
+        Reason.SVID_INVALID,
+        Reason.WRONG_TRUST_DOMAIN,
+        Reason.BUNDLE_MISSING,
     }
 )
 #: Rejections of clients that the rules admit, by somebody who was asked after them.

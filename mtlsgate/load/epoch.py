@@ -16,7 +16,7 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
 from mtlsgate.clock import utc_now
 from mtlsgate.config import Located, Material, model
@@ -52,7 +52,25 @@ from mtlsgate.spiffe.agents import Agents
 from mtlsgate.text import quoted
 from mtlsgate.upstream.state import TargetStates
 
-__all__ = ["Epoch", "LoadedServer", "Loading", "load", "load_gate"]
+__all__ = ["Epoch", "LoadedServer", "Loading", "Shadow", "load", "load_gate"]
+
+
+@frozen
+class Shadow:
+    """
+    A configuration that judges every client, too, and changes nothing.
+
+    :ivar path: its file or directory, absolute.
+    :ivar epoch: what was loaded of it, without applications and authorizers; None if
+        there is something wrong with it.
+    :ivar problems: what is wrong with it, in lines.
+    :ivar seen: the files that were read, with their state at that time.
+    """
+
+    path: str
+    epoch: Epoch | None
+    problems: tuple[str, ...] = ()
+    seen: Mapping[Path, Stamp] = field(factory=dict, repr=False)
 
 
 @frozen
@@ -71,6 +89,7 @@ class Epoch:
     :ivar fetches: the documents that the gate fetches by itself.
     :ivar reach: what it needs of the machine while the gate runs.
     :ivar delivered: which version of what SPIFFE agents have delivered it has.
+    :ivar shadow: the configuration that its settings name to be tried, or None.
     """
 
     path: str
@@ -83,6 +102,7 @@ class Epoch:
     fetches: tuple[Fetch, ...] = ()
     reach: Reach = Reach()
     delivered: int = 0
+    shadow: Shadow | None = None
 
 
 def load(
@@ -216,8 +236,14 @@ class Loading:
         target_states: TargetStates | None = None,
         kept: KeptDocuments | None = None,
         agents: Agents | None = None,
+        is_shadow: bool = False,
     ) -> None:
-        """Read and decode the text.  The parameters are those of `load`."""
+        """
+        Read and decode the text.  The other parameters are those of `load`.
+
+        :param is_shadow: whether to build neither applications nor authorizers, so that
+            no code of a user's runs.
+        """
         names = names_of(paths)
         seen = {} if seen is None else seen
         self.report = Report(", ".join(names))
@@ -249,6 +275,7 @@ class Loading:
             now,
             offline,
             self.configuration is not None and self.configuration.settings.takeover,
+            is_shadow,
         )
 
     def _assemble(self, names: Sequence[str], scope: Scope) -> Assembled | None:

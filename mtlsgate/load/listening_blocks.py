@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import partial
 
 from attrs import frozen
+from twisted.internet.protocol import Factory
 
 from mtlsgate.config import Located, model
 from mtlsgate.config.material import looks_like_material
@@ -40,6 +41,7 @@ class ListeningBuilder:
     :ivar now: likewise.
     :ivar offline: likewise.
     :ivar takeover: whether two gates may listen on the same addresses.
+    :ivar is_shadow: whether to build neither applications nor authorizers.
     """
 
     report: Report
@@ -51,6 +53,7 @@ class ListeningBuilder:
     now: Callable[[], datetime]
     offline: bool
     takeover: bool
+    is_shadow: bool = False
 
     def all(
         self,
@@ -68,7 +71,7 @@ class ListeningBuilder:
         elsewhere = names_elsewhere(list(zip(servers, hosts, strict=True)))
         protocols = [self.applications.read(server.protocol) for server in servers]
         reactor = reactor_for(settings, protocols, self.choose_reactor, self.report)
-        build = self.applications.build_for
+        build = _no_application if self.is_shadow else self.applications.build_for
         built = [
             self._server(
                 server,
@@ -105,7 +108,9 @@ class ListeningBuilder:
         :param build: builds its application; None if its ``protocol`` is in error.
         """
         errors_before = len(self.report.errors)
-        authorizer = read_authorizer(server, self.files.directory, self.report)
+        authorizer = None
+        if not self.is_shadow:
+            authorizer = read_authorizer(server, self.files.directory, self.report)
         gate = self.servers.gate(server, hosts, settings, authorizer)
         application = None if build is None else build()
         if len(self.report.errors) != errors_before or gate is None or application is None:
@@ -127,3 +132,8 @@ class ListeningBuilder:
 
     def _parse(self, text: str, **options: int) -> Host:
         return parse_host(text, offline=self.offline, takeover=self.takeover, **options)
+
+
+def _no_application(*_: object) -> Application:
+    """:returns: what takes the place of an application where no client comes."""
+    return Application(Factory())

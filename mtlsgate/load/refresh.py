@@ -57,6 +57,22 @@ def refreshed(epoch: Epoch, key: Hashable, data: bytes, now: datetime) -> Epoch:
     )
 
 
+def with_lists_of(epoch: Epoch, other: Epoch) -> Epoch:
+    """
+    :returns: an epoch with the revocation lists that another one has fetched from the same
+        URLs; the same epoch if they are no others.
+    """
+    there = {one.key: one for one in other.fetches if isinstance(one, ListFetch)}
+    for fetch in epoch.fetches:
+        found = there.get(fetch.key)
+        if isinstance(fetch, ListFetch) and found and found.version != fetch.version:
+            servers = tuple(_with_lists(one, fetch, found.lists) for one in epoch.servers)
+            after = evolve(fetch, lists=found.lists)
+            fetches = tuple(after if one is fetch else one for one in epoch.fetches)
+            epoch = evolve(epoch, servers=servers, fetches=fetches)
+    return epoch
+
+
 def _replacement(fetch: ListFetch, data: bytes, now: datetime) -> tuple[RevocationList, ...]:
     """:raises CredentialError: if one of the lists must not be used."""
     lists = parse_crls(data, strict=fetch.strict)

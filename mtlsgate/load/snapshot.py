@@ -33,13 +33,19 @@ class Recording:
 
     source: FileSource
     _contents: dict[str, bytes] = field(factory=dict, repr=False)
+    _refused: dict[str, str] = field(factory=dict, repr=False)
     _stamps: dict[str, Stamp] = field(factory=dict, repr=False)
     _listings: dict[str, list[str]] = field(factory=dict, repr=False)
 
     def read(self, path: Path) -> bytes:
         """:raises CredentialError: if it cannot be read; the text follows its name."""
         if str(path) not in self._contents:
-            self._contents[str(path)] = self.source.read(path)
+            try:
+                self._contents[str(path)] = self.source.read(path)
+            except CredentialError as error:
+                # Of a file in the shadow that is only a warning, which all must give.
+                self._refused[str(path)] = str(error)
+                raise
         return self._contents[str(path)]
 
     def stamp(self, path: Path) -> Stamp:
@@ -62,6 +68,7 @@ class Recording:
         head = json.dumps(
             {
                 "sizes": {path: len(data) for path, data in self._contents.items()},
+                "refused": self._refused,
                 "stamps": self._stamps,
                 "listings": self._listings,
             }
@@ -89,6 +96,7 @@ class Snapshot:
             (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
             head = json.loads(file.read(length))
             self._contents = {path: file.read(size) for path, size in head["sizes"].items()}
+        self._refused: dict[str, str] = head["refused"]
         self._stamps: dict[str, list[int] | None] = head["stamps"]
         self._listings: dict[str, list[str]] = head["listings"]
 
@@ -96,7 +104,8 @@ class Snapshot:
         """:raises CredentialError: if the recorded load did not read it."""
         data = self._contents.get(str(path))
         if data is None:
-            raise CredentialError("is not among the files of this configuration")
+            otherwise = "is not among the files of this configuration"
+            raise CredentialError(self._refused.get(str(path), otherwise))
         return data
 
     def stamp(self, path: Path) -> Stamp:

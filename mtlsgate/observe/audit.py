@@ -25,6 +25,7 @@ from mtlsgate.gate.events import (
     RejectedConnection,
     Reload,
 )
+from mtlsgate.gate.shadow import ShadowVerdict
 from mtlsgate.observe.capped import Capped, encode
 from mtlsgate.observe.leaf_facts import NO_FACTS, facts_of, facts_of_admitted
 from mtlsgate.observe.log_file import LogFile
@@ -266,6 +267,39 @@ class AuditLog:
                 "complete": change.is_complete,
                 "truncated": capped.is_cut,
             }
+        )
+
+    def shadowed(self, verdict: ShadowVerdict, file: str) -> None:
+        """
+        Write that the configuration in the shadow has another verdict on a client.
+
+        :param file: that configuration's.
+        """
+        then = verdict.then
+        if self._file is None or then is None:
+            return
+        now, leaf, capped = verdict.now, verdict.leaf, Capped()
+        facts = NO_FACTS if leaf is None else facts_of(leaf, MAX_STRANGER)
+        self._write(
+            {
+                **self._head("shadow", verdict.at),
+                "connection": verdict.connection,
+                "server": capped.text(now.server),
+                "peer_address": capped.text(address_text(verdict.address)),
+                "outcome": verdict.outcome.value,
+                "rule": capped.text(now.rule),
+                "reason": None if now.rejection is None else now.rejection.reason.value,
+                "server_then": capped.text(then.server or None),
+                "rule_then": capped.text(then.rule),
+                "reason_then": None if then.rejection is None else then.rejection.reason.value,
+                "detail_then": (
+                    None if then.rejection is None else capped.text(then.rejection.detail)
+                ),
+                "live": verdict.is_live,
+                "shadow": capped.text(file),
+                "truncated": capped.is_cut or facts.is_cut,
+            },
+            facts.text,
         )
 
     def _gap(self, count: int) -> bytes:

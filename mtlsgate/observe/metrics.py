@@ -27,6 +27,7 @@ from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
 from mtlsgate.observe.counts import ConfiguredNames, Counts, Durations
 from mtlsgate.observe.server_status import TargetStatus
+from mtlsgate.observe.shadow_metrics import ShadowState, shadow_metrics
 from mtlsgate.observe.status import AgentStatus, FetchStatus
 from mtlsgate.observe.target_metrics import target_metrics
 from mtlsgate.tls.contexts import openssl_version
@@ -73,6 +74,7 @@ class ServiceState:
     :ivar lost_lines: how many lines the audit log has lost.
     :ivar reactor_lag: how late the reactor was.
     :ivar targets: the targets, each with the name of its server.
+    :ivar shadow: the configuration in the shadow.
     """
 
     names: ConfiguredNames
@@ -91,6 +93,7 @@ class ServiceState:
     lost_lines: int
     reactor_lag: Durations
     targets: Iterable[tuple[str, TargetStatus]]
+    shadow: ShadowState = ShadowState()
 
 
 class Metrics(Collector):
@@ -127,6 +130,7 @@ class Metrics(Collector):
         yield from _agents(tuple(state.agents))
         yield from _health(state)
         yield from target_metrics(state.targets)
+        yield from shadow_metrics(state.shadow)
 
     def _connections(self, state: ServiceState) -> Iterator[Metric]:
         names = state.names

@@ -114,6 +114,23 @@ class ShadowStatus(StatusValue):
 
 
 @frozen(kw_only=True)
+class ShadowAttempt(StatusValue):
+    """
+    What came of putting a configuration in the shadow.
+
+    :ivar file: its absolute path.
+    :ivar succeeded: whether it is there now.
+    :ivar problems: why not, in lines.
+    :ivar changes: the differences from the configuration in force, in lines.
+    """
+
+    file: str
+    succeeded: bool
+    problems: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
 class ShadowReport(StatusValue):
     """
     What would happen if the configuration in the shadow were in force.

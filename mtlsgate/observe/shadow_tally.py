@@ -13,7 +13,7 @@ from datetime import datetime
 
 from attrs import define, field
 
-from mtlsgate.gate.shadow import Outcome, ShadowVerdict
+from mtlsgate.gate.shadow import NotJudged, Outcome, ShadowVerdict
 from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.observe.shadow_status import OutcomeCount, RuleUse, ShadowClient
 from mtlsgate.peer import address_text
@@ -95,6 +95,12 @@ class ShadowTally:
         self._note_identity(verdict)
         return self._remember(verdict, outcome)
 
+    def note_failure(self) -> None:
+        """Count a client on which judging failed."""
+        self.handshakes += 1
+        key = "", Outcome.NOT_JUDGED.value, "", NotJudged.INTERNAL_ERROR.value
+        self.counts[key] += 1
+
     def _note_identity(self, verdict: ShadowVerdict) -> None:
         is_in = verdict.then is not None and verdict.then.rejection is None
         if verdict.identity is None or (verdict.now.rejection is not None and not is_in):
@@ -136,9 +142,7 @@ class ShadowTally:
 
     def count_of(self, outcome: Outcome) -> int:
         """:returns: how many verdicts had an outcome."""
-        return sum(
-            count for (_, one, _, _), count in self.counts.items() if one == outcome.value
-        )
+        return sum(count for (_, one, _, _), count in self.counts.items() if one == outcome.value)
 
     def __iter__(self) -> Iterator[ShadowVerdict]:
         """The latest verdict on each client that is remembered."""
@@ -176,9 +180,7 @@ class ShadowTally:
     def rule_uses(self, rules: Iterator[tuple[str, str]]) -> tuple[RuleUse, ...]:
         """:param rules: all rules of the shadow, by server and name."""
         return tuple(
-            RuleUse(
-                server=printable(server), rule=printable(rule), count=self.uses[server, rule]
-            )
+            RuleUse(server=printable(server), rule=printable(rule), count=self.uses[server, rule])
             for server, rule in rules
         )
 

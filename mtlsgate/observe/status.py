@@ -13,6 +13,7 @@ from attrs import frozen
 
 from mtlsgate.observe.connection_status import ConnectionStatus, RejectionStatus
 from mtlsgate.observe.server_status import ClientGateStatus, ServerStatus
+from mtlsgate.observe.shadow_status import ShadowStatus
 from mtlsgate.observe.status_value import StatusValue
 
 
@@ -135,6 +136,7 @@ class ServiceStatus(StatusValue):
     :ivar last_reload: the latest reload that was no dry run, or None.
     :ivar sandbox: whether the gate runs in its sandbox, and why not, in words.
     :ivar workers: the processes that take connections; empty if this one does.
+    :ivar shadow: the configuration in the shadow, or None.
     """
 
     version: str
@@ -158,6 +160,7 @@ class ServiceStatus(StatusValue):
     last_reload: ReloadStatus | None
     sandbox: str
     workers: tuple[WorkerStatus, ...] = ()
+    shadow: ShadowStatus | None = None
 
 
 @frozen(kw_only=True)

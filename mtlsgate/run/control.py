@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -23,10 +23,12 @@ from mtlsgate.observe.connection_status import NO_CONNECTIONS, ConnectionSelecti
 from mtlsgate.observe.explanation import Explanation, explaining
 from mtlsgate.observe.metrics import CONTENT_TYPE, Metrics
 from mtlsgate.observe.server_status import HistoryStatus, PeriodStatus
+from mtlsgate.observe.shadow_status import ShadowAttempt, ShadowReport
 from mtlsgate.observe.status import ReloadStatus, Status
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause
 from mtlsgate.run.service import GateService
+from mtlsgate.run.shadow_control import ShadowControl
 from mtlsgate.run.status_taker import StatusTaker, period_statuses, reload_status
 from mtlsgate.run.threads import InThread
 from mtlsgate.run.turns import in_turns
@@ -45,12 +47,14 @@ class Control:
     :ivar metrics: writes its metrics.
     :ivar _in_thread: runs what takes long.
     :ivar _end: lets the gate end.
+    :ivar _shadow: puts configurations in the shadow.
     """
 
     taker: StatusTaker
     metrics: Metrics
     _in_thread: InThread
     _end: Callable[[], object]
+    _shadow: ShadowControl
 
     @property
     def _gate(self) -> GateService:
@@ -112,6 +116,39 @@ class Control:
             _log.info("reloading the configuration, asked for by {who}", who=loggable(who))
             self._told("reload", who)
         return self._gate.reloader.reload(is_trial=is_trial).addCallback(reload_status)
+
+    def shadow_report(self) -> Deferred[ShadowReport | None]:
+        """:returns: what the configuration in the shadow has found out; None if there is
+        none."""
+        return self._shadow.report().addCallback(
+            lambda report: None if report is None else evolve(report, seen="")
+        )
+
+    def put_in_shadow(self, file: str, who: str) -> Deferred[ShadowAttempt]:
+        """
+        Let another configuration judge every client, too.
+
+        :param file: its path on this machine.
+        """
+
+        def told(attempt: ShadowAttempt) -> ShadowAttempt:
+            if attempt.succeeded:
+                self._told("shadow", who, attempt.file)
+            return attempt
+
+        return self._shadow.put(file).addCallback(told)
+
+    def end_shadow(self, who: str) -> bool:
+        """
+        Let no other configuration judge clients any more.
+
+        :returns: whether one did.
+        """
+        file = self._shadow.end()
+        if file is not None:
+            _log.info("{file} is no longer in the shadow", file=file)
+            self._told("shadow_off", who, file)
+        return file is not None
 
     def drain(self, who: str) -> None:
         """Accept no more connections, wait for the others, and exit; twice is once."""

@@ -6,7 +6,7 @@ Knows nothing of twistd: `mtlsgate.run.service` runs it there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 
@@ -67,6 +67,7 @@ class EpochRunner:
         number: int = 1,
         tells: bool = True,
         accepts: int = MANY,
+        refreshed: Callable[[Epoch], object] = lambda _: None,
     ) -> None:
         """
         :param bound: the sockets that `bind` made for the first epoch.
@@ -77,7 +78,9 @@ class EpochRunner:
         :param number: the first epoch's.
         :param tells: whether it logs what an epoch has and where it listens.
         :param accepts: how many connections each listener accepts in one turn.
+        :param refreshed: is told when an epoch goes on with other documents.
         """
+        self._refreshed = refreshed
         self._accepts = accepts
         self.epoch = epoch
         self.number = number
@@ -304,6 +307,7 @@ class EpochRunner:
             before = self.listeners[key].turn_to(entrance)
             assert isinstance(before, Entrance)
             before.stop(staying)
+        self._refreshed(epoch)
         self._settle(handover)
 
     def _put_in_force(self, epoch: Epoch, handover: Handover) -> None:

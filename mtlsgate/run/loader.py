@@ -10,9 +10,10 @@ from pathlib import Path
 
 from mtlsgate.interfaces import IGate
 from mtlsgate.load.disk import DISK, FileSource
-from mtlsgate.load.epoch import Epoch, Loading, no_collection
+from mtlsgate.load.epoch import Epoch, Loading, Shadow, no_collection
 from mtlsgate.load.event_loop import ChooseReactor, any_reactor
 from mtlsgate.load.file_state import Stamp
+from mtlsgate.load.shadow import load_shadow, with_shadow
 from mtlsgate.load.state import KeptDocuments
 from mtlsgate.run.selftest import self_test
 from mtlsgate.spiffe.agents import Agents
@@ -92,6 +93,7 @@ class Loader:
         with no_collection():
             epoch = loading.epoch()
         self_test(epoch)
+        epoch = self._with_shadow(epoch, self.seen)
         spare_the_collector()
         return epoch
 
@@ -106,10 +108,25 @@ class Loader:
         seen: dict[Path, Stamp] = {}
         try:
             with no_collection():
-                return self._loading(self.paths, seen).epoch()
+                epoch = self._loading(self.paths, seen).epoch()
+            return self._with_shadow(epoch, seen)
         finally:
             if not is_trial:
                 self.seen = seen
+
+    def shadow(self, path: Path) -> Shadow:
+        """:returns: another configuration, to be tried, as its files are now."""
+        return load_shadow(path, source=self._source, kept=self._kept, agents=self.agents)
+
+    def _with_shadow(self, epoch: Epoch, seen: dict[Path, Stamp]) -> Epoch:
+        return with_shadow(
+            epoch,
+            self.paths[0],
+            seen=seen,
+            source=self._source,
+            kept=self._kept,
+            agents=self.agents,
+        )
 
     def _loading(
         self,

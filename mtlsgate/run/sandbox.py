@@ -22,7 +22,7 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 from mtlsgate.errors import START, ConfigError, GateError, Problem
-from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.epoch import Epoch, Shadow
 from mtlsgate.load.file_state import Stamp
 from mtlsgate.load.reach import Reach
 from mtlsgate.observe.owner import Owner, make_for
@@ -232,10 +232,29 @@ class Sandbox(Service):
                             "\n".join([*map(_restart, lines), str(error)])
                         ) from error
                 raise
-            self._refuse(epoch, seen())
+            # What is wrong with the shadow is a warning.
+            theirs = {} if epoch.shadow is None else epoch.shadow.seen
+            self._refuse(epoch, seen().keys() - theirs.keys())
+            if epoch.shadow is not None and epoch.shadow.problems:
+                epoch = evolve(epoch, shadow=self._explained(epoch.shadow))
             return epoch
 
         return guarded
+
+    def guarded_shadow(self, load: Callable[[Path], Shadow]) -> Callable[[Path], Shadow]:
+        """
+        :param load: loads a configuration for the shadow.
+        :returns: the same; if the sandbox does not allow to read it, it says what to do.
+        """
+        return lambda path: self._explained(load(path))
+
+    def _explained(self, shadow: Shadow) -> Shadow:
+        lines = () if self.allowed is None else self.allowed.missing(Reach(), shadow.seen)
+        remedy = "name it in settings { shadow } and restart the gate, or put it beside gate.hcl"
+        problems = tuple(f"{line}: {remedy}" for line in lines)
+        if not problems:
+            return shadow
+        return evolve(shadow, epoch=None, problems=(*problems, *shadow.problems))
 
     def _refuse(self, epoch: Epoch, seen: Iterable[Path]) -> None:
         """:raises GateError: if an epoch needs a restart of the gate."""

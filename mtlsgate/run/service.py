@@ -22,6 +22,7 @@ from mtlsgate.run.listening import ListenError
 from mtlsgate.run.preparing import needs_preparing, prepare
 from mtlsgate.run.privileges import warn_if_root
 from mtlsgate.run.reloading import Reloader
+from mtlsgate.run.shadow import Shadowing
 from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.service")
@@ -36,6 +37,7 @@ class GateService(Service):
     :ivar observers: are told what happens to connections.
     :ivar fetcher: fetches revocation lists.
     :ivar agents: asks SPIFFE agents.
+    :ivar shadowing: has clients judged by another configuration, too.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class GateService(Service):
         observers: Observers,
         fetcher: Fetcher,
         agents: AgentWatch,
+        shadowing: Shadowing,
     ) -> None:
         self.runner = runner
         self.reloader = reloader
         self.observers = observers
         self.fetcher = fetcher
         self.agents = agents
+        self.shadowing = shadowing
 
     @property
     def not_ready(self) -> str | None:

@@ -36,11 +36,14 @@ from mtlsgate.observe.server_status import (
     ServerStatus,
     TargetStatus,
 )
+from mtlsgate.observe.shadow_metrics import ShadowState
 from mtlsgate.observe.status import ReloadStatus, ServiceStatus, Status
 from mtlsgate.peer import address_text
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.service import GateService
+from mtlsgate.run.shadow import InShadow
+from mtlsgate.run.shadow_report import shadow_status
 from mtlsgate.text import printable
 from mtlsgate.upstream.backends import Backends
 from mtlsgate.upstream.rotation import Member
@@ -111,6 +114,7 @@ class StatusTaker:
             is_audit_failing=audit.is_failing,
             lost_lines=audit.lost,
             reactor_lag=self.process.lag,
+            shadow=_shadow_state(self.service.shadowing.now),
             targets=tuple(
                 (name, one)
                 for name, backends in all_backends(runner.epoch.servers, runner.epoch.clients)
@@ -153,7 +157,7 @@ class StatusTaker:
 
     def _status(self, now: datetime) -> ServiceStatus:
         runner, process = self._runner, self.process
-        recent = self.service.observers.recent
+        recent, shadow = self.service.observers.recent, self.service.shadowing.now
         clock = self._connections.clock.seconds()
         last = self.service.reloader.last
         why = self.service.not_ready
@@ -186,6 +190,7 @@ class StatusTaker:
             agents=self.service.agents.states(),
             warnings=tuple(map(str, runner.epoch.warnings)),
             last_reload=None if last is None else reload_status(last),
+            shadow=None if shadow is None else shadow_status(shadow),
         )
 
     def _server(
@@ -259,6 +264,13 @@ class StatusTaker:
             max_handshakes=limits.max_handshakes,
             idle_timeout=gate.terms.idle_timeout,
         )
+
+
+def _shadow_state(now: InShadow | None) -> ShadowState:
+    if now is None:
+        return ShadowState()
+    is_judging = now.judge is not None
+    return ShadowState(is_judging=is_judging, is_broken=not is_judging, counts=now.tally.counts)
 
 
 def reload_status(reload: Reload) -> ReloadStatus:

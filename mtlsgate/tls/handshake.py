@@ -95,6 +95,12 @@ class EngineConnection(SSL.Connection):
             it; empty if it presented nothing.  Nothing of it need be verified, and the
             client may not have the key.
         """
+        try:
+            return self._presented()
+        except Exception:  # noqa: BLE001 -- the rejection stands, whatever can be shown of it
+            return ()
+
+    def _presented(self) -> Path:
         leaf = self.get_peer_certificate()
         if leaf is not None:
             return (known(encoded(leaf)), *self.presented_chain()[:_MOST])

@@ -28,8 +28,9 @@ from mtlsgate.observe.connection_status import NO_CONNECTIONS, ConnectionSelecti
 from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.metrics import CONTENT_TYPE, reload_metrics
 from mtlsgate.observe.server_status import HistoryStatus, PeriodStatus
+from mtlsgate.observe.shadow_status import ShadowAttempt, ShadowReport
 from mtlsgate.observe.status import ReloadStatus, ServiceStatus, Status, WorkerStatus
-from mtlsgate.observe.status_value import value_of
+from mtlsgate.observe.status_value import StatusValue, value_of
 from mtlsgate.run.status_taker import Process, reload_status
 from mtlsgate.text import loggable, printable
 from mtlsgate.workers.channel import Handler, Refused, WorkerGone
@@ -38,6 +39,8 @@ from mtlsgate.workers.epochs import Epochs
 from mtlsgate.workers.ledger import Ledger
 from mtlsgate.workers.member import Member
 from mtlsgate.workers.remote import Told, explained, leaf_of
+from mtlsgate.workers.shadow_summing import sum_reports
+from mtlsgate.workers.shadows import Shadows
 from mtlsgate.workers.summing import (
     added,
     counters_of,
@@ -76,6 +79,7 @@ class SupervisorControl:
     _ledger: Ledger
     _end: Callable[[], object]
     _reactor: Any
+    _shadows: Shadows
 
     @property
     def not_ready(self) -> str | None:
@@ -233,6 +237,50 @@ class SupervisorControl:
             self._told("reload", who)
         return self.epochs.reload(is_trial=is_trial).addCallback(reload_status)
 
+    def shadow_report(self) -> Deferred[ShadowReport | None]:
+        """:returns: what the configuration in the shadow has found out; None if there is
+        none."""
+
+        def summed(told: list[tuple[Member, Any]]) -> ShadowReport | None:
+            found = [one for one in _answers(told) if one is not None]
+            return sum_reports([value_of(ShadowReport, one) for one in found])
+
+        return self.crew.ask_all("shadow_report").addCallback(summed)
+
+    def put_in_shadow(self, file: str, who: str) -> Deferred[ShadowAttempt]:
+        """
+        Let another configuration judge every client, too.
+
+        :param file: its path on this machine.
+        """
+
+        def told(attempt: ShadowAttempt) -> ShadowAttempt:
+            if attempt.succeeded:
+                _log.info(
+                    "{file} is in the shadow: it judges every client, and changes nothing",
+                    file=attempt.file,
+                )
+                self._told("shadow", who, attempt.file)
+            return attempt
+
+        return self._shadows.put(file).addCallback(told)
+
+    def end_shadow(self, who: str) -> Deferred[bool]:
+        """
+        Let no other configuration judge clients any more.
+
+        :returns: whether one did.
+        """
+
+        def told(ended: list[tuple[Member, Any]]) -> bool:
+            files = [one for one in _answers(ended) if one is not None]
+            if files:
+                _log.info("{file} is no longer in the shadow", file=files[0])
+                self._told("shadow_off", who, files[0])
+            return bool(files)
+
+        return self._shadows.end().addCallback(told)
+
     def drain(self, who: str) -> None:
         """Accept no more connections, wait for the others, and exit; twice is once."""
         if not self.epochs.is_draining:
@@ -345,6 +393,9 @@ class SupervisorControl:
             "status": status,
             "exposition": exposition,
             "reload": reload,
+            "shadow_report": lambda: self.shadow_report().addCallback(_facts),
+            "put_in_shadow": lambda **said: self.put_in_shadow(**said).addCallback(_facts),
+            "end_shadow": self.end_shadow,
             "drain": self.drain,
             "close": self.close,
             "eject": self.eject,
@@ -354,6 +405,10 @@ class SupervisorControl:
             "explain": lambda **values: self._ask_one("explain", **values),
             "rejected_leaf": rejected_leaf,
         }
+
+
+def _facts(value: StatusValue | None) -> dict[str, Any] | None:
+    return None if value is None else value.to_dict()
 
 
 def _answers(told: list[tuple[Member, Any]]) -> list[Any]:

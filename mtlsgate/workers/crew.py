@@ -53,6 +53,11 @@ class InForce(Protocol):
     def sockets(self) -> Mapping[str, socket.socket]:
         """The listening sockets, by their keys."""
 
+    @property
+    def shadow(self) -> tuple[str | None, int | None]:
+        """What somebody has put in the shadow, see `Shadows`, and a descriptor of its
+        files."""
+
 
 class Crew:
     """
@@ -153,7 +158,11 @@ class Crew:
             return None
         for key, one in self._in_force.sockets.items():
             channel.give(f"{SOCKET}{key}", one.fileno()).addErrback(_is_told_elsewhere)
-        begun = channel.ask("begin").addTimeout(BEGIN_WITHIN, self._reactor)
+        shadow, files = self._in_force.shadow
+        if files is not None:
+            channel.give("files", files).addErrback(_is_told_elsewhere)
+        told = {} if shadow is None else {"shadow": shadow}
+        begun = channel.ask("begin", **told).addTimeout(BEGIN_WITHIN, self._reactor)
         return begun.addCallbacks(
             lambda _: self._runs(member), lambda failure: self._failed(member, failure)
         )

@@ -156,7 +156,7 @@ class Epochs:
 
     async def _loaded(self, go_on: Any, is_trial: bool) -> Reload:
         """:raises GateError: with everything that is wrong."""
-        prepared = await self._prepared()
+        prepared = await self.prepared(self._names)
         if not is_trial:
             self.seen = prepared.seen
         try:
@@ -169,11 +169,17 @@ class Epochs:
             prepared.close()
         return report
 
-    def _prepared(self) -> Deferred[Prepared]:
+    def prepared(self, names: Sequence[str], *, is_shadow: bool = False) -> Deferred[Prepared]:
+        """
+        Have a process load a configuration, and keep its files.
+
+        :param names: its files and directories, absolute.
+        :param is_shadow: whether it is one for the shadow.
+        """
         ours, theirs = pair()
         with theirs:
             try:
-                facts = {"names": self._names}
+                facts = {"names": names, "is_shadow": is_shadow}
                 process = self._crew.spawner.order("prepare", facts, (theirs.fileno(),))
             except BaseException:
                 ours.close()

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from mtlsgate.gate.listener import BoundSocket
 from mtlsgate.load.addresses import Address, HostError
-from mtlsgate.load.epoch import Epoch, Loading, no_collection
+from mtlsgate.load.epoch import Epoch, Loading, Shadow, no_collection
 from mtlsgate.load.file_state import Stamp
+from mtlsgate.load.shadow import load_shadow, with_shadow
 from mtlsgate.load.snapshot import Snapshot
 from mtlsgate.load.state import KeptDocuments
 from mtlsgate.run.event_loop import ReactorChoice
@@ -92,4 +93,21 @@ class WorkerLoader:
                 kept=self._kept,
                 agents=self.agents,
             )
-            return loading.epoch()
+            epoch = loading.epoch()
+        return with_shadow(
+            epoch,
+            self._names[0],
+            seen=self.seen,
+            source=source,
+            kept=self._kept,
+            agents=self.agents,
+        )
+
+    def shadow(self, path: Path, files: int) -> Shadow:
+        """
+        :param path: of another configuration, to be tried.
+        :param files: a descriptor of its files, which is closed.
+        """
+        source = Snapshot(files)
+        os.close(files)
+        return load_shadow(path, source=source, kept=self._kept, agents=self.agents)

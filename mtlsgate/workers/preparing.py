@@ -21,10 +21,11 @@ from typing import Any
 from attrs import frozen
 
 from mtlsgate.errors import GateError
-from mtlsgate.load.disk import Disk
+from mtlsgate.load.disk import Disk, FileSource
 from mtlsgate.load.epoch import Loading, no_collection
 from mtlsgate.load.file_state import Opener, Stamp
 from mtlsgate.load.outline import Outline
+from mtlsgate.load.shadow import load_shadow, with_shadow
 from mtlsgate.load.snapshot import Recording, Snapshot
 from mtlsgate.protocols import no_gate
 from mtlsgate.run.event_loop import ReactorChoice
@@ -141,23 +142,28 @@ def _open_for(end: socket.socket, path: str, opener: Opener) -> None:
 
 
 def prepare(
-    end: socket.socket, names: Sequence[str], say: Callable[[str], object] | None = None
+    end: socket.socket,
+    names: Sequence[str],
+    say: Callable[[str], object] | None = None,
+    *,
+    is_shadow: bool = False,
 ) -> None:
     """
     Load a configuration, test it, and send it to the other end.
 
     :param names: the files and directories.
+    :param is_shadow: whether it is one for the shadow.
     """
     seen: dict[Path, Stamp] = {}
     recording = Recording(Disk(_Asking(end)))
     problem, descriptors = "", list[int]()
     try:
-        with no_collection():
-            loading = Loading(
-                names, say=say, seen=seen, reactor=ReactorChoice(), gate=no_gate, source=recording
-            )
-            self_test(loading.epoch())
-        descriptors.append(recording.save())
+        if is_shadow:
+            problem = "\n".join(_read_shadow(Path(names[0]), seen, recording))
+        else:
+            _read(names, say, seen, recording)
+        if not problem:
+            descriptors.append(recording.save())
     except GateError as error:
         problem = str(error)
     except Exception as error:  # noqa: BLE001 -- a plugin may raise anything
@@ -169,6 +175,30 @@ def prepare(
         json.dump(told, file)
     os.lseek(descriptor, 0, os.SEEK_SET)
     socket.send_fds(end, [b"done"], [descriptor, *descriptors])
+
+
+def _read(
+    names: Sequence[str],
+    say: Callable[[str], object] | None,
+    seen: dict[Path, Stamp],
+    source: FileSource,
+) -> None:
+    """:raises GateError: with everything that is wrong with it."""
+    with no_collection():
+        loading = Loading(
+            names, say=say, seen=seen, reactor=ReactorChoice(), gate=no_gate, source=source
+        )
+        epoch = loading.epoch()
+    self_test(epoch)
+    # Its files belong to the epoch, too.
+    with_shadow(epoch, names[0], seen=seen, source=source)
+
+
+def _read_shadow(path: Path, seen: dict[Path, Stamp], source: FileSource) -> tuple[str, ...]:
+    """:returns: what is wrong with it, in lines."""
+    shadow = load_shadow(path, source=source)
+    seen.update(shadow.seen)
+    return shadow.problems
 
 
 @frozen

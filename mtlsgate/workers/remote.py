@@ -17,6 +17,7 @@ from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.interfaces import IGate
 from mtlsgate.observe.connection_status import NO_CONNECTIONS, ConnectionSelection
 from mtlsgate.observe.server_status import HistoryStatus, PeriodStatus
+from mtlsgate.observe.shadow_status import ShadowAttempt, ShadowReport
 from mtlsgate.observe.status import ReloadStatus, Status
 from mtlsgate.observe.status_value import value_of
 from mtlsgate.workers.channel import Channel
@@ -101,6 +102,30 @@ class RemoteGate:
         """
         asked = self._ask("reload", who=who, is_trial=is_trial)
         return asked.addCallback(lambda told: value_of(ReloadStatus, told))
+
+    def shadow_report(self) -> Deferred[ShadowReport | None]:
+        """:returns: what the configuration in the shadow has found out; None if there is
+        none."""
+        return self._ask("shadow_report").addCallback(
+            lambda told: None if told is None else value_of(ShadowReport, told)
+        )
+
+    def put_in_shadow(self, file: str, who: str) -> Deferred[ShadowAttempt]:
+        """
+        Let another configuration judge every client, too.
+
+        :param file: its path on this machine.
+        """
+        asked = self._ask("put_in_shadow", file=file, who=who)
+        return asked.addCallback(lambda told: value_of(ShadowAttempt, told))
+
+    def end_shadow(self, who: str) -> Deferred[bool]:
+        """
+        Let no other configuration judge clients any more.
+
+        :returns: whether one did.
+        """
+        return self._ask("end_shadow", who=who)
 
     def drain(self, who: str) -> None:
         """Accept no more connections, wait for the others, and exit; twice is once."""

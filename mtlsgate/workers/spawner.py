@@ -65,7 +65,7 @@ _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal
 
 def _prepare(order: dict[str, Any], descriptors: Sequence[int]) -> None:
     with socket.socket(fileno=descriptors[0]) as end:
-        prepare(end, order["names"])
+        prepare(end, order["names"], is_shadow=order["is_shadow"])
 
 
 def _work(order: dict[str, Any], descriptors: Sequence[int]) -> None:

@@ -22,6 +22,7 @@ from mtlsgate.observe.server_status import (
     TargetStatus,
 )
 from mtlsgate.observe.status import ServiceStatus, Status
+from mtlsgate.workers.shadow_summing import sum_shadows
 
 #: Gauges that count something, so that the sum of all workers' is meant.
 _SUMMED = frozenset(
@@ -172,6 +173,7 @@ def _sum_service(found: Sequence[ServiceStatus]) -> ServiceStatus:
             by_name[server.name] = admitted + server.admitted, handshakes + server.handshakes
     return evolve(
         found[0],
+        shadow=sum_shadows([one.shadow for one in found if one.shadow is not None]),
         admitted=sum(one.admitted for one in found),
         handshakes=sum(one.handshakes for one in found),
         rejected=sum(one.rejected for one in found),

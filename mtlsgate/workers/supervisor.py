@@ -43,6 +43,7 @@ from mtlsgate.workers.crew import Crew
 from mtlsgate.workers.epochs import Epochs, Follow
 from mtlsgate.workers.ledger import Ledger
 from mtlsgate.workers.preparing import Prepared
+from mtlsgate.workers.shadows import Shadows
 
 _log = Logger("mtlsgate.workers")
 
@@ -109,6 +110,7 @@ def supervise(start: Start, reactor: Any) -> list[IService]:
         UserFollower.of(start.outline).prepare,
         partial(_follow_audit, observers),
         admin.prepare,
+        lambda _: Change(lambda: shadows.follow()),
     ]
     notifier = Notifier(start.manager, lambda: _state(start.workers, epochs), reactor)
     epochs = Epochs(
@@ -126,8 +128,10 @@ def supervise(start: Start, reactor: Any) -> list[IService]:
         [notifier],
     )
     process = process_of(", ".join(start.names), reactor)
+    shadows = Shadows(start.names, crew, epochs)
     orders = _Orders(
         epochs,
+        shadows,
         {
             "workers": start.workers,
             "secret": board.secret,
@@ -152,6 +156,7 @@ def supervise(start: Start, reactor: Any) -> list[IService]:
         ledger,
         end_gate,
         reactor,
+        shadows,
     )
     start.handle.attach(control)
     supervisor.handlers.update(control.handlers())
@@ -205,6 +210,7 @@ class _Orders:
     """
 
     _epochs: Epochs
+    _shadows: Shadows
     _facts: Mapping[str, Any]
     _to_journal: Callable[[], bool] = field(kw_only=True)
 
@@ -222,6 +228,11 @@ class _Orders:
     def sockets(self) -> Mapping[str, socket.socket]:
         """The listening sockets, by their keys."""
         return self._epochs.sockets
+
+    @property
+    def shadow(self) -> tuple[str | None, int | None]:
+        """What somebody has put in the shadow, and a descriptor of its files."""
+        return self._shadows.path, self._shadows.files
 
     def order(self, index: int, *, tells: bool) -> Mapping[str, Any]:
         """:returns: what a new worker is told."""

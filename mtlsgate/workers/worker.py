@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from attrs import define
@@ -21,7 +22,7 @@ from mtlsgate.errors import GateError
 from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.coroutines import later
 from mtlsgate.gate.listener import FEW
-from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.epoch import Epoch, Shadow
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.changes import Changes
 from mtlsgate.observe.connection_status import ConnectionSelection
@@ -31,6 +32,7 @@ from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
 from mtlsgate.observe.recent_rejections import RecentRejections
+from mtlsgate.observe.shadow_status import ShadowAttempt
 from mtlsgate.run.agent_watch import AgentWatch
 from mtlsgate.run.control import Control
 from mtlsgate.run.deadline_watch import DeadlineWatch
@@ -46,6 +48,8 @@ from mtlsgate.run.reactor_lag import ReactorLag
 from mtlsgate.run.reloading import Reloader, dropped_by
 from mtlsgate.run.sandbox import Sandbox
 from mtlsgate.run.service import GateService
+from mtlsgate.run.shadow import Shadowing
+from mtlsgate.run.shadow_control import ShadowControl, ShadowFollower
 from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.run.threads import OwnThread
 from mtlsgate.workers.board import Board
@@ -61,10 +65,12 @@ class _Staged:
 
     :ivar number: the epoch's.
     :ivar change: lets it take over.
+    :ivar changes: what it changes for clients, in lines.
     """
 
     number: int
     change: Change
+    changes: tuple[str, ...]
 
 
 class Worker:
@@ -93,23 +99,34 @@ class Worker:
             history=History(reactor.seconds, utc_now),
             changes=Changes(reactor),
         )
+        self._sockets = PassedSockets(order.passed)
+        shadowing = Shadowing(
+            epoch,
+            self._sockets.key_of,
+            reactor,
+            self.observers.audit,
+            loader.agents,
+            utc_now,
+            tells=order.tells,
+        )
         connections = Connections(
             reactor,
-            self.observers.all,
+            (*self.observers.all, shadowing),
             numbers=board.numbers(),
             new_tally=partial(board.tally, order.index),
         )
-        self._sockets = PassedSockets(order.passed)
+        self._follower = ShadowFollower(shadowing, connections)
         self._runner = runner = EpochRunner(
             epoch,
             {},
             self._sockets,
             reactor,
             connections,
-            [ObserversFollower(self.observers)],
+            [ObserversFollower(self.observers), self._follower],
             number=order.epoch,
             tells=order.tells,
             accepts=FEW,
+            refreshed=shadowing.refreshed,
         )
         self._loader = loader
         self._reactor = reactor
@@ -122,7 +139,7 @@ class Worker:
         fetcher = Fetcher.of(runner, reloader.refresh, reactor, self._in_thread)
         # Each worker asks for itself: keys never leave the process that uses them.
         agents = AgentWatch.of(runner, reloader.refresh, loader.agents, reactor, self._in_thread)
-        self._gate = GateService(runner, reloader, self.observers, fetcher, agents)
+        self._gate = GateService(runner, reloader, self.observers, fetcher, agents, shadowing)
         process = Process(
             version=version("mtlsgate"),
             config=order.config,
@@ -133,7 +150,12 @@ class Worker:
         )
         self._taker = StatusTaker(self._gate, process)
         self._metrics = Metrics(self.observers.counts, self._taker.state)
-        self._control = Control(self._taker, self._metrics, self._in_thread, self.end)
+        load_shadow = sandbox.guarded_shadow(self._load_shadow)
+        self._shadow = ShadowControl(
+            shadowing, runner, load_shadow, self._in_thread, order.names[0]
+        )
+        self._control = Control(self._taker, self._metrics, self._in_thread, self.end, self._shadow)
+        self._tried: tuple[Shadow, ShadowAttempt] | None = None
         self._staged: _Staged | None = None
         deadlines = DeadlineWatch(lambda: runner.epoch, connections.now, reactor)
         self._services: list[Service] = [fetcher, agents, lag]
@@ -159,6 +181,10 @@ class Worker:
             "close_all": self._runner.close_all,
             "rotate": self.observers.audit.rotate,
             "ping": lambda: self._gate.not_ready,
+            "prepare_shadow": self._prepare_shadow,
+            "take_shadow": self._take_shadow,
+            "end_shadow": self._shadow.end,
+            "shadow_report": self._shadow_report,
         }
         self.channel = Channel(handlers, self.end, self._passed)
         loader.remote.attach(self.channel)
@@ -181,9 +207,17 @@ class Worker:
 
     # The first epoch.
 
-    def _begin(self) -> Deferred[None] | None:
-        """:raises GateError: if it cannot listen, or not write the audit log."""
+    def _begin(self, shadow: str | None = None) -> Deferred[None] | None:
+        """
+        :param shadow: what somebody has put in the shadow, whose files were passed: its
+            path; "" if somebody has ended it.
+        :raises GateError: if it cannot listen, or not write the audit log.
+        """
         epoch = self._runner.epoch
+        if shadow:
+            self._shadow.prepare(Path(shadow)).addCallback(self._shadow.take)
+        elif shadow is not None:
+            self._shadow.end()
         if needs_preparing(epoch):
             return later(self._prepared_first(epoch))
         self._listen()
@@ -235,7 +269,7 @@ class Worker:
             )
             assert staging is not None
             return staging
-        self._staged = _Staged(number, self._runner.prepare(epoch))
+        self._staged = _Staged(number, self._runner.prepare(epoch), changes)
         return {"changes": changes}
 
     async def _stage_prepared(
@@ -252,7 +286,7 @@ class Worker:
             change.discard()
             later(discard(epoch))
 
-        self._staged = _Staged(number, Change(change.commit, undo))
+        self._staged = _Staged(number, Change(change.commit, undo), changes)
         return {"changes": changes}
 
     def _take_over(self, number: int) -> None:
@@ -264,6 +298,7 @@ class Worker:
             return
         self.observers.audit.follow(number)
         staged.change.commit()
+        self._follower.changed(staged.changes)
 
     def _discard(self) -> None:
         staged, self._staged = self._staged, None
@@ -280,6 +315,31 @@ class Worker:
             )
 
         return self._loading(is_trial=True).addCallback(judge)
+
+    # What is tried in the shadow.
+
+    def _load_shadow(self, path: Path) -> Shadow:
+        files, self._files = self._files, None
+        if files is None:
+            return Shadow(str(path), None, ("the supervisor passed no files",))
+        return self._loader.shadow(path, files)
+
+    def _prepare_shadow(self, path: str) -> Deferred[dict[str, Any]]:
+        def prepared(found: tuple[Shadow, ShadowAttempt]) -> dict[str, Any]:
+            self._tried = found
+            return found[1].to_dict()
+
+        return self._shadow.prepare(Path(path)).addCallback(prepared)
+
+    def _take_shadow(self) -> None:
+        tried, self._tried = self._tried, None
+        if tried is not None:
+            self._shadow.take(tried)
+
+    def _shadow_report(self) -> Deferred[dict[str, Any] | None]:
+        return self._shadow.report().addCallback(
+            lambda report: None if report is None else report.to_dict()
+        )
 
     # Questions and commands.
 

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from mtlsgate.admin.routes import ALL_ROUTES
-from mtlsgate.observe import connection_status, server_status, status
+from mtlsgate.observe import connection_status, server_status, shadow_status, status
 from mtlsgate.observe.status_value import StatusValue
 from tests.kits.docs import DOCS
 
@@ -42,6 +42,12 @@ def sections() -> dict[str, str]:
         ("History of a server", server_status.ServerHistory),
         ("Periods", server_status.PeriodStatus),
         ("Reload", status.ReloadStatus),
+        ("A shadow", shadow_status.ShadowStatus),
+        ("Shadow", shadow_status.ShadowReport),
+        ("A count", shadow_status.OutcomeCount),
+        ("A client in the shadow", shadow_status.ShadowClient),
+        ("A use", shadow_status.RuleUse),
+        ("An attempt", shadow_status.ShadowAttempt),
     ],
 )
 def test_every_field_is_described(heading: str, facts: type[StatusValue]) -> None:
@@ -69,6 +75,9 @@ def test_every_route_is_described() -> None:
         "GET /periods",
         "GET /changes",
         "POST /explain",
+        "GET /shadow",
+        "POST /shadow/put",
+        "POST /shadow/end",
         "POST /reload",
         "POST /drain",
         "POST /connections/NUMBER/close",

@@ -187,7 +187,9 @@ def test_a_reload_takes_its_time(running: Running) -> None:
             return waiting[-1]
 
     endpoint = Endpoint(
-        lambda: Slow(running.control.taker, running.control.metrics, maybeDeferred, list),
+        lambda: Slow(
+            running.control.taker, running.control.metrics, maybeDeferred, list, running.shadow
+        ),
         clock=running.clock,
     )
     channel, transport = endpoint.connect()
@@ -217,7 +219,9 @@ def test_a_failure_is_500_and_logged(running: Running, log: Log) -> None:
             return failed
 
     endpoint = Endpoint(
-        lambda: Broken(running.control.taker, running.control.metrics, maybeDeferred, list),
+        lambda: Broken(
+            running.control.taker, running.control.metrics, maybeDeferred, list, running.shadow
+        ),
         clock=running.clock,
     )
     found = endpoint.ask("POST", "/reload")
@@ -507,7 +511,7 @@ def test_whoever_is_being_answered_is_not_sent_away(running: Running) -> None:
         def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadStatus]:
             return Deferred()
 
-    slow = Slow(running.control.taker, running.control.metrics, maybeDeferred, list)
+    slow = Slow(running.control.taker, running.control.metrics, maybeDeferred, list, running.shadow)
     endpoint = Endpoint(lambda: slow, clock=running.clock)
     for _ in range(MOST_CONNECTIONS):
         channel, transport = endpoint.connect()

@@ -24,6 +24,7 @@ from mtlsgate.gate.connections import Connections
 from mtlsgate.http.connection import HttpConnection
 from mtlsgate.interfaces import IGate
 from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.shadow import load_shadow
 from mtlsgate.observe.changes import Changes
 from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.history import History
@@ -31,6 +32,7 @@ from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
 from mtlsgate.run.control import Control, GateHandle
 from mtlsgate.run.names import configured_names
+from mtlsgate.run.shadow_control import ShadowControl
 from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.testing import Client, Credential
 from mtlsgate.upstream.state import TargetStates
@@ -48,6 +50,7 @@ class Running:
     :ivar service: the gate.
     :ivar recent: its rejections.
     :ivar control: what the admin endpoint has of it.
+    :ivar shadow: puts configurations in the shadow.
     :ivar ended: how often it was told to end.
     """
 
@@ -87,7 +90,14 @@ class Running:
         )
         taker = StatusTaker(self.service, process)
         metrics = Metrics(observers.counts, taker.state)
-        self.control = Control(taker, metrics, maybeDeferred, self._end)
+        self.shadow = ShadowControl(
+            self.service.shadowing,
+            self.service.runner,
+            load_shadow,
+            maybeDeferred,
+            str(self.site.config),
+        )
+        self.control = Control(taker, metrics, maybeDeferred, self._end, self.shadow)
 
     def _end(self) -> None:
         self.ended += 1

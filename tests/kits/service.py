@@ -24,7 +24,8 @@ from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.events import Observer, Reload
 from mtlsgate.gate.listener import BoundSocket, Listener
 from mtlsgate.load.addresses import Address, UnixAddress
-from mtlsgate.load.epoch import Epoch, load
+from mtlsgate.load.epoch import Epoch, Shadow, load
+from mtlsgate.load.shadow import load_shadow, with_shadow
 from mtlsgate.load.state import KeptDocuments
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.changes import Changes
@@ -37,11 +38,13 @@ from mtlsgate.observe.recent_rejections import RecentRejections
 from mtlsgate.run.agent_watch import AgentWatch
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.fetcher import Fetcher
-from mtlsgate.run.followers import ObserversFollower
+from mtlsgate.run.followers import EpochFollower, ObserversFollower
 from mtlsgate.run.listening import bind
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.reloading import Load, Reloader
 from mtlsgate.run.service import GateService
+from mtlsgate.run.shadow import Shadowing
+from mtlsgate.run.shadow_control import ShadowControl, ShadowFollower
 from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.spiffe.agents import Agents
@@ -97,6 +100,7 @@ def service_of(
     observers: Observers | None = None,
     documents: Documents | None = None,
     identities: Identities | None = None,
+    shadowing: Shadowing | None = None,
 ) -> GateService:
     """:returns: a service put together as twistd's is, but for what listens and observes."""
     documents, identities = documents or Documents(), identities or Identities()
@@ -105,10 +109,21 @@ def service_of(
         history=History(reactor.seconds, connections.now),
         changes=Changes(reactor),
     )
-    followers = [ObserversFollower(observers)]
+    shadowing = shadowing or Shadowing(
+        epoch,
+        sockets.key_of,
+        reactor,
+        observers.audit,
+        identities.delivered,
+        connections.now,
+    )
+    follower = ShadowFollower(shadowing, connections)
+    followers: list[EpochFollower] = [ObserversFollower(observers), follower]
     bound = bind(epoch, sockets)
-    runner = EpochRunner(epoch, bound, sockets, reactor, connections, followers)
-    reloader = Reloader(runner, load, maybeDeferred)
+    runner = EpochRunner(
+        epoch, bound, sockets, reactor, connections, followers, refreshed=shadowing.refreshed
+    )
+    reloader = Reloader(runner, load, maybeDeferred, [follower])
     fetcher = Fetcher(
         lambda: runner.epoch,
         lambda: runner.number,
@@ -130,7 +145,7 @@ def service_of(
         connections.now,
         lambda: 0.5,
     )
-    return GateService(runner, reloader, observers, fetcher, agents)
+    return GateService(runner, reloader, observers, fetcher, agents, shadowing)
 
 
 @frozen
@@ -234,6 +249,7 @@ class MemoryService:
     :ivar now: tells the wall clock's time; a test may move it.
     :ivar taker: takes its status.
     :ivar told: its metrics.
+    :ivar shadow: puts configurations in the shadow.
     :ivar reloads: what came of each reload.
     """
 
@@ -274,8 +290,16 @@ class MemoryService:
             history=History(self.reactor.seconds, lambda: self.now()),
             changes=Changes(self.reactor),
         )
+        shadowing = Shadowing(
+            epoch,
+            self.sockets.key_of,
+            self.reactor,
+            audit,
+            self.identities.delivered,
+            lambda: self.now(),
+        )
         self.connections = Connections(
-            self.reactor, (*observing.all, *observers), lambda: self.now()
+            self.reactor, (*observing.all, shadowing, *observers), lambda: self.now()
         )
         self.service = service_of(
             epoch,
@@ -286,6 +310,10 @@ class MemoryService:
             observing,
             self.documents,
             self.identities,
+            shadowing,
+        )
+        self.shadow = ShadowControl(
+            shadowing, self.service.runner, self._load_shadow, maybeDeferred, str(self.site.config)
         )
         process = Process(version="1", config=str(self.site.config), started=NOW, began=0.0)
         self.taker = StatusTaker(self.service, process)
@@ -296,7 +324,13 @@ class MemoryService:
 
     def _load(self, is_trial: bool = False) -> Epoch:
         kept, agents = self.documents.kept, self.identities.delivered
-        return load(str(self.site.config), {}, lambda: self.now(), kept=kept, agents=agents)
+        config = str(self.site.config)
+        epoch = load(config, {}, lambda: self.now(), kept=kept, agents=agents)
+        return with_shadow(epoch, config, {}, lambda: self.now(), kept=kept, agents=agents)
+
+    def _load_shadow(self, path: Path) -> Shadow:
+        kept, agents = self.documents.kept, self.identities.delivered
+        return load_shadow(path, {}, lambda: self.now(), kept=kept, agents=agents)
 
     def configure(self, text: str) -> None:
         """Write the configuration."""

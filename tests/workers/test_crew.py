@@ -90,6 +90,7 @@ class InForce:
         self.lock = DeferredLock()
         self.files = os.open(os.devnull, os.O_RDONLY)
         self.sockets: dict[str, socket.socket] = {}
+        self.shadow: tuple[str | None, int | None] = (None, None)
 
     def order(self, index: int, *, tells: bool) -> Mapping[str, Any]:
         return {"index": index, "tells": tells}

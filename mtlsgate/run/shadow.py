@@ -1,0 +1,358 @@
+"""
+Has the configuration in the shadow judge every client, too.
+
+It is told of each handshake after the gate has decided.  Whatever happens here, the client
+does not notice: nothing is handed back, and no exception gets out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import Literal
+
+from attrs import evolve, field, frozen
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from mtlsgate.gate.entry import Entry
+from mtlsgate.gate.events import (
+    Admission,
+    AdmittedConnection,
+    Arrival,
+    ClosedConnection,
+    RejectedConnection,
+    Reload,
+)
+from mtlsgate.gate.shadow import (
+    ABOUT_CERTIFICATES,
+    BY_SOMEBODY_ASKED,
+    NotJudged,
+    Outcome,
+    ShadowVerdict,
+    Standing,
+)
+from mtlsgate.load.addresses import Address
+from mtlsgate.load.epoch import Epoch, Shadow
+from mtlsgate.load.identities import supplied
+from mtlsgate.load.refresh import with_lists_of
+from mtlsgate.observe.audit import AuditLog
+from mtlsgate.observe.shadow_log import log_verdict
+from mtlsgate.observe.shadow_tally import ShadowTally
+from mtlsgate.run.listening import places_of
+from mtlsgate.run.rejudging import Handover
+from mtlsgate.run.shadow_judging import Seen, ShadowJudge
+from mtlsgate.spiffe.agents import Agents
+from mtlsgate.text import printable
+
+_log = Logger("mtlsgate.shadow")
+
+#: Clients for whom OpenSSL must verify a path, and those that are connected when the
+#: shadow begins, are judged later: so long in seconds, with so long a pause after it.  It
+#: takes a twenty-fifth of the time, however many come.
+SLICE, PAUSE = 0.002, 0.048
+#: How many clients may wait for that.  Of rejected ones half as many: anybody can be one.
+MOST_WAITING = 10_000
+
+
+@frozen
+class InShadow:
+    """
+    What is in the shadow.
+
+    :ivar shadow: the configuration.
+    :ivar set_by: who has put it there.
+    :ivar since: since when clients are counted.
+    :ivar judge: judges by it; None if there is something wrong with it.
+    :ivar tally: what was counted.
+    :ivar out: the numbers of the live connections that would not be admitted.
+    """
+
+    shadow: Shadow
+    set_by: Literal["settings", "ctl"]
+    since: datetime
+    judge: ShadowJudge | None
+    tally: ShadowTally = field(factory=ShadowTally)
+    out: set[int] = field(factory=set)
+
+
+class Shadowing:
+    """
+    The observer that has every client judged by the configuration in the shadow.
+
+    :ivar now: what is in the shadow, or None.
+    :ivar waiting: the clients that are judged later.
+    """
+
+    def __init__(
+        self,
+        epoch: Epoch,
+        key_of: Callable[[Address], str],
+        clock: IReactorTime,
+        audit: AuditLog,
+        agents: Agents,
+        now: Callable[[], datetime],
+        *,
+        tells: bool = True,
+    ) -> None:
+        """
+        :param epoch: the first epoch in force.
+        :param key_of: gives an address its key, as listeners have it.
+        :param audit: is told of other verdicts.
+        :param agents: what SPIFFE agents have delivered.
+        :param now: returns the time to judge by.
+        :param tells: whether it logs what is put in the shadow.
+        """
+        self._tells = tells
+        self.waiting = deque[Seen]()
+        self._key_of = key_of
+        self._clock = clock
+        self._audit = audit
+        self._agents = agents
+        self._time = now
+        self._flags = _flags(epoch)
+        self._live: Iterator[Entry] = iter(())
+        self._timer: IDelayedCall | None = None
+        self._has_failed = False
+        self.now: InShadow | None = None
+        if epoch.shadow is not None:
+            self._put(epoch.shadow, "settings", ())
+
+    # What is in the shadow.
+
+    def follow(self, epoch: Epoch, connections: Iterable[Entry]) -> None:
+        """
+        Another epoch is in force.  What somebody has put in the shadow stays there.
+
+        :param connections: all there are.
+        """
+        self._flags = _flags(epoch)
+        if self.now is not None and self.now.set_by == "ctl":
+            return
+        if epoch.shadow is None:
+            self._take_away()
+        elif self.now is None or not _is_same(self.now.shadow, epoch.shadow):
+            self._put(epoch.shadow, "settings", connections)
+        elif epoch.shadow.epoch is not None:
+            # The files are the same; documents that were fetched may be newer.
+            self.now = evolve(self.now, shadow=epoch.shadow, judge=self._judge(epoch.shadow))
+
+    def changed(self, connections: Iterable[Entry]) -> None:
+        """The epoch in force has changed something for clients: count from now on."""
+        if self.now is not None:
+            self._put(self.now.shadow, self.now.set_by, connections)
+
+    def refreshed(self, epoch: Epoch) -> None:
+        """The epoch in force goes on with what was fetched or delivered."""
+        if self.now is None or self.now.shadow.epoch is None:
+            return
+        listed = with_lists_of(self.now.shadow.epoch, epoch)
+        after = supplied(listed, self._agents, self._time())
+        if after is not self.now.shadow.epoch:
+            shadow = evolve(self.now.shadow, epoch=after)
+            self.now = evolve(self.now, shadow=shadow, judge=self._judge(shadow))
+
+    def put(self, shadow: Shadow, connections: Iterable[Entry]) -> None:
+        """
+        Somebody puts a configuration in the shadow.
+
+        :param shadow: without problems.
+        :param connections: all there are.
+        """
+        self._put(shadow, "ctl", connections)
+
+    def end(self) -> None:
+        """Somebody ends it.  What the settings name comes back with the next reload."""
+        self._take_away()
+
+    def _put(
+        self,
+        shadow: Shadow,
+        set_by: Literal["settings", "ctl"],
+        connections: Iterable[Entry],
+    ) -> None:
+        self._take_away()
+        self._has_failed = False
+        self.now = InShadow(shadow, set_by, self._time(), self._judge(shadow))
+        if self.now.judge is not None:
+            self._live = _admitted(connections)
+            self._go_on()
+        if self._tells and shadow.epoch is not None:
+            _log.info(
+                "{file} is in the shadow: it judges every client, and changes nothing",
+                file=printable(shadow.path),
+            )
+
+    def _judge(self, shadow: Shadow) -> ShadowJudge | None:
+        if shadow.epoch is None:
+            return None
+        handover = Handover(places_of(shadow.epoch, self._key_of))
+        return ShadowJudge(shadow, shadow.epoch, handover)
+
+    def _take_away(self) -> None:
+        self.now, self._live = None, iter(())
+        self.waiting.clear()
+
+    # What happens to connections.
+
+    def admitted(self, connection: AdmittedConnection) -> None:
+        """Judge a client that was admitted."""
+        if self.now is not None and self.now.judge is not None:
+            arrival, server = connection.arrival, connection.server
+            self._at_sight(lambda: self._seen(arrival, server, connection.admission))
+
+    def rejected(self, connection: RejectedConnection) -> None:
+        """Judge a client that was rejected, if that was about its certificate."""
+        if self.now is not None and self.now.judge is not None:
+            self._at_sight(lambda: _seen_rejected(connection))
+
+    def closed(self, connection: ClosedConnection) -> None:
+        """A connection is over."""
+        if self.now is not None:
+            self.now.out.discard(connection.connection.arrival.number)
+
+    def reloaded(self, reload: Reload) -> None:
+        """Nothing to judge: see `changed`."""
+
+    def _seen(
+        self, arrival: Arrival, server: str, admission: Admission, *, is_live: bool = False
+    ) -> Seen | None:
+        """:returns: an admitted client; None if it is a program behind a client gate."""
+        if admission.destination is not None:
+            return None
+        peer, agreed = admission.peer, admission.negotiated
+        return Seen(
+            connection=arrival.number,
+            listener=arrival.listener,
+            server_name=agreed.server_name,
+            tls_version=agreed.tls_version,
+            address=arrival.address,
+            path=() if peer is None else peer.certificates,
+            flags=self._flags.get(server, 0),
+            now=Standing(server=server, rule=None if peer is None else peer.rule),
+            is_live=is_live,
+        )
+
+    # Judging them.
+
+    def _at_sight(self, see: Callable[[], Seen | None]) -> None:
+        """Judge a client, or let it wait."""
+        now = self.now
+        assert now is not None
+        assert now.judge is not None
+        try:
+            seen = see()
+            if seen is None:
+                return
+            then = now.judge.at_sight(seen, self._time())
+            if then is None:
+                then = self._wait(seen)
+            if then is not None:
+                self._note(now, seen, then)
+        except Exception:  # noqa: BLE001 -- whatever it is, no client must notice
+            self._failed(now)
+
+    def _wait(self, seen: Seen) -> NotJudged | None:
+        """:returns: why a client cannot wait, or None."""
+        most = MOST_WAITING if seen.now.rejection is None else MOST_WAITING // 2
+        if len(self.waiting) >= most:
+            return NotJudged.BUSY
+        self.waiting.append(seen)
+        self._go_on()
+        return None
+
+    def _go_on(self) -> None:
+        if self._timer is None:
+            self._timer = self._clock.callLater(PAUSE, self._slice)
+
+    def _slice(self) -> None:
+        self._timer = None
+        if self.now is None or self.now.judge is None:
+            return
+        end = self._clock.seconds() + SLICE
+        is_over = False
+        while not is_over:
+            if self._clock.seconds() >= end:
+                self._go_on()
+                return
+            is_over = self._step(self.now, self.now.judge)
+
+    def _step(self, now: InShadow, judge: ShadowJudge) -> bool:
+        """:returns: whether there is nothing left to do."""
+        try:
+            for one in self._live:
+                assert one.admission is not None
+                seen = self._seen(one.arrival, one.server, one.admission, is_live=True)
+                if seen is not None:
+                    self._note(now, seen, judge.searched(seen, self._time()))
+                return False
+            if not self.waiting:
+                return True
+            seen = self.waiting.popleft()
+            self._note(now, seen, judge.searched(seen, self._time()))
+        except Exception:  # noqa: BLE001 -- there are others
+            self._failed(now)
+        return False
+
+    def _failed(self, now: InShadow) -> None:
+        if not self._has_failed:
+            # One is enough: it may happen to every client.
+            self._has_failed = True
+            _log.failure("{file}: judging a client failed", file=printable(now.shadow.path))
+        now.tally.note_failure()
+
+    def _note(self, now: InShadow, seen: Seen, then: Standing | NotJudged) -> None:
+        is_judged = isinstance(then, Standing)
+        verdict = ShadowVerdict(
+            at=self._time(),
+            connection=seen.connection,
+            address=seen.address,
+            leaf=seen.leaf,
+            now=seen.now,
+            then=then if isinstance(then, Standing) else None,
+            not_judged=None if isinstance(then, Standing) else then,
+            is_live=seen.is_live,
+        )
+        outcome = verdict.outcome
+        if outcome is Outcome.WOULD_BE_OUT and seen.connection is not None:
+            now.out.add(seen.connection)
+        is_news = now.tally.note(verdict)
+        if is_judged and outcome is not Outcome.SAME:
+            self._audit.shadowed(verdict, now.shadow.path)
+        if is_news:
+            log_verdict(verdict, now.shadow.path)
+
+
+def _admitted(connections: Iterable[Entry]) -> Iterator[Entry]:
+    """:returns: those that are admitted now, unless they are over when they are looked at."""
+    found = [one for one in connections if one.admission is not None]
+    return (one for one in found if not one.ended)
+
+
+def _seen_rejected(connection: RejectedConnection) -> Seen | None:
+    """:returns: a rejected client; None if the rejection was not about its certificate."""
+    reason = connection.rejection.reason
+    if connection.listener is None or reason not in ABOUT_CERTIFICATES | BY_SOMEBODY_ASKED:
+        return None
+    return Seen(
+        connection=connection.number,
+        listener=connection.listener,
+        server_name=connection.server_name,
+        tls_version=connection.tls_version,
+        address=connection.address,
+        path=connection.presented,
+        flags=0,
+        now=Standing(server=connection.server, rejection=connection.rejection),
+    )
+
+
+def _flags(epoch: Epoch) -> dict[str, int]:
+    """:returns: with which flags OpenSSL verifies the clients of each server."""
+    found = ((one.gate.name, one.gate.context.judge) for one in epoch.servers)
+    return {name: judge.flags for name, judge in found if judge is not None}
+
+
+def _is_same(one: Shadow, other: Shadow) -> bool:
+    """:returns: whether both are of the same files in the same state."""
+    return (one.path, one.problems) == (other.path, other.problems) and one.seen == other.seen
