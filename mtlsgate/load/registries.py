@@ -15,7 +15,8 @@ from mtlsgate.admission.key_kinds import KeyKind, RegistryName
 from mtlsgate.config import FileName, Located, model
 from mtlsgate.errors import CredentialError, Report, did_you_mean
 from mtlsgate.load.files import CertificateFiles
-from mtlsgate.registry.opening import address_of
+from mtlsgate.registry.opening import address_of, open_store
+from mtlsgate.registry.schema import Table
 from mtlsgate.registry.store import StoreError, StoreOptions
 from mtlsgate.text import quoted
 
@@ -105,6 +106,7 @@ class RegistryReader:
 
     def _registry(self, block: model.Registry) -> LoadedRegistry | None:
         url = block.url.value
+        errors_before = len(self._report.errors)
         try:
             place = address_of(url)
         except StoreError as error:
@@ -115,19 +117,25 @@ class RegistryReader:
         files = (block.ca_file, block.certificate_file, block.private_key_file)
         read = [self._read(one, name, block) for one, name in zip(files, _FILES, strict=True)]
         ca_file, certificate_file, key_file = (path for path, _ in read)
-        password = self._password(block)
+        options = StoreOptions(
+            url=url,
+            prefix=prefix,
+            timeout=block.timeout,
+            ca_file=ca_file,
+            certificate_file=certificate_file,
+            key_file=key_file,
+            password=self._password(block),
+        )
+        if len(self._report.errors) == errors_before:
+            try:
+                # Whatever can be wrong without a connection is an error now.
+                open_store(options)
+            except StoreError as error:
+                self._report.error(block.url.at, block.heading, str(error))
         return LoadedRegistry(
             name=block.label,
             key=KeyKind(block.key),
-            options=StoreOptions(
-                url=url,
-                prefix=prefix,
-                timeout=block.timeout,
-                ca_file=ca_file,
-                certificate_file=certificate_file,
-                key_file=key_file,
-                password=password,
-            ),
+            options=options,
             place=place,
             on_outage=block.on_outage,
             max_staleness=block.max_staleness,
@@ -148,6 +156,11 @@ class RegistryReader:
         if given is not None:
             if not given.value.isprintable() or not given.value.strip():
                 self._report.error(given.at, block.heading, f"{right}: write a name")
+            elif not is_redis:
+                try:
+                    Table.parse(given.value)
+                except StoreError as error:
+                    self._report.error(given.at, block.heading, str(error))
             return given.value
         return default_prefix(block.label) if is_redis else default_table(block.label)
 

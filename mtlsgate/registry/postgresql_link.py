@@ -43,8 +43,9 @@ SELECT set_config('default_transaction_isolation', 'read committed', false),
     CASE WHEN NOT pg_is_in_recovery()
     THEN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END
 """
-#: Those of libpq's ``sslmode`` that verify a server by a CA.
+#: Values of libpq's ``sslmode`` that verify a server by a CA, and all of them.
 _VERIFYING = ("verify-ca", "verify-full")
+_SSLMODES = ("disable", "allow", "prefer", "require", *_VERIFYING)
 
 
 @frozen
@@ -367,6 +368,11 @@ def _parameters(options: StoreOptions) -> dict[str, str]:
         raise StoreError(
             "the URL cannot be read: write %XX for special characters in user and password"
         ) from None
+    mode = found.get("sslmode", "prefer")
+    if mode not in _SSLMODES:
+        raise StoreError(f"the URL's sslmode must be one of {', '.join(_SSLMODES)}")
+    if options.password is not None and "password" in found:
+        raise StoreError("the password is stated twice, in the URL too")
     beside = {
         "sslrootcert": options.ca_file,
         "sslcert": options.certificate_file,

@@ -54,7 +54,7 @@ def test_the_password_may_come_from_the_environment_or_a_file(tmp_path: Path) ->
           password = env.REDIS_PASSWORD
         }
         registry "b" {
-          url           = "redis://user:word@127.0.0.1/1"
+          url           = "redis://user@127.0.0.1/1"
           password_file = "secret"
         }
         """,
@@ -63,7 +63,7 @@ def test_the_password_may_come_from_the_environment_or_a_file(tmp_path: Path) ->
     assert found["b"].options.password == "from a file"
     shown = f"{found} {found['b'].options}"
     assert "from a file" not in shown
-    assert "word" not in shown
+    assert "user" not in shown
     assert found["b"].place == "redis://127.0.0.1:6379/1"
 
 
@@ -86,6 +86,10 @@ def test_the_rest_of_the_file_does_not_matter(tmp_path: Path) -> None:
         ('url = "rediss://h"\n ca_file = "missing.pem"', 'ca_file: "missing.pem" '),
         ('url = "rediss://h"\n certificate_file = "c.pem"', "certificate_file needs private_key"),
         ('url = "redis://h"\n prefix = " "', "prefix: write a name"),
+        ('url = "redis://:hidden@h"\n password = "other"', "the password is stated twice"),
+        ('url = "postgresql://h"\n table = "a-b"', '3:10: registry "d": table: '),
+        ('url = "postgresql://h/?sslmod=require"', 'did you mean "sslmode"?'),
+        ('url = "postgresql://:hidden@h/?sslmode=often"', "sslmode"),
         ('key = "identity"', "url is missing"),
     ],
 )
