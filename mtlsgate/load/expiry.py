@@ -95,7 +95,11 @@ def expiries_of(server: str, policy: TlsPolicy, now: datetime) -> Iterator[Expir
 
 
 def _of_rule(server: str, rule: Rule, now: datetime) -> Iterator[Expiry]:
-    if rule.authorities:
+    for bundle in rule.bundles:
+        # Its CAs follow each other, so the one that expires last counts.
+        last = sorted(bundle.authorities, key=lambda one: one.not_after)[-1:]
+        yield expiry_of(Kind.CA, server, rule.name, last)
+    if rule.authorities and not rule.bundles:
         yield expiry_of(Kind.CA, server, rule.name, rule.authorities)
     if rule.pins:
         staying = [pin.certificate for pin in rule.pins if not _is_retired_first(pin)]

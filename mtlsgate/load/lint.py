@@ -21,9 +21,11 @@ from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
 from mtlsgate.certificates.parsing import MissingCredential, ServerCredential
 from mtlsgate.certificates.signatures import is_surely_not_by
 from mtlsgate.certificates.strength import key_weakness, signature_weakness
+from mtlsgate.certificates.svid import spiffe_id_of
 from mtlsgate.config.model import ClientCertificate, Server
-from mtlsgate.errors import Position, Report
+from mtlsgate.errors import CredentialError, Position, Report
 from mtlsgate.load.expiry import CRL_SHARE, SOON, soon
+from mtlsgate.spiffe.agents import SvidSource
 from mtlsgate.text import printable
 from mtlsgate.tls.ca_names import LONGEST_MESSAGE
 
@@ -44,6 +46,9 @@ def server(
     :param policy: its rules, one for each client_certificate block.
     """
     for certificate_block, credential in zip(block.tls.server_certificate, own, strict=False):
+        if isinstance(credential.source, SvidSource):
+            # No agent is asked to check a configuration, and what it delivers is replaced.
+            continue
         if isinstance(credential, MissingCredential):
             text = f"there is no certificate yet: {credential.why}"
             report.warn(certificate_block.at, certificate_block.heading, text)
@@ -171,6 +176,7 @@ class PinLint:
         for authority in authorities:
             self._by_subject.setdefault(authority.subject.key, []).append(authority)
         self._no_intermediate = all(one.path_length == 0 for one in authorities)
+        self._trust_domains = block.trust_domains
         self._deny = deny
         # If one of them is wrong, blocks and conditions cannot be matched up.
         self._unsatisfied = list(zip(block.allow, allow, strict=False))
@@ -204,7 +210,9 @@ class PinLint:
         if self._by_subject:
             # The signature of a pin that is its own anchor is never checked.
             yield from _stated(signature_weakness(certificate))
-        if certificate.is_ca and not _is_own_root(certificate):
+        if self._trust_domains:
+            yield from self._workload(certificate)
+        elif certificate.is_ca and not _is_own_root(certificate):
             yield "is a CA (CA:TRUE): it is admitted itself, and nothing that it issued is"
         if not is_for_clients(certificate):
             yield "can never be admitted: its extended key usage does not include clientAuth"
@@ -218,6 +226,15 @@ class PinLint:
             yield from self._issuer(certificate)
         if any(condition.denies(leaf) for condition in self._deny):
             yield "is denied by a deny block"
+
+    def _workload(self, leaf: Certificate) -> Iterator[str]:
+        try:
+            name = spiffe_id_of(leaf)
+        except CredentialError as error:
+            yield f"can never be admitted: it {error}"
+            return
+        if name.trust_domain not in self._trust_domains:
+            yield f"can never be admitted: {name} is in another trust domain"
 
     def _issuer(self, leaf: Certificate) -> Iterator[str]:
         namesakes = self._by_subject.get(leaf.issuer.key, ())

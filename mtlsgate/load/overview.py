@@ -13,6 +13,7 @@ from mtlsgate.certificates.parsing import MissingCredential
 from mtlsgate.config.urls import parse_url
 from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.epoch import Epoch, LoadedServer
+from mtlsgate.spiffe.agents import SvidSource
 from mtlsgate.text import printable
 from mtlsgate.tls.server import TlsPolicy
 
@@ -106,16 +107,23 @@ def _rows(policy: TlsPolicy, now: datetime) -> Iterator[tuple[str, ...]]:
     """:returns: everything that expires, in file order."""
 
     for own in policy.own:
-        if isinstance(own, MissingCredential):
+        if isinstance(own.source, SvidSource):
+            yield (
+                "server certificate",
+                printable(f"the agent at {own.source.agent} delivers it"),
+                "",
+                "",
+            )
+        elif isinstance(own, MissingCredential):
             yield "server certificate", f"none yet: {printable(own.why)}", "", ""
         else:
             yield _row("server certificate", own.chain[0], now)
     for rule in policy.admission.rules if policy.admission else ():
         name = f"rule {printable(rule.name)}"
         for bundle in rule.bundles:
-            if bundle.missing is not None:
-                yield f"{name}: CA", bundle.missing.detail, "", ""
-        for authority in rule.authorities:
+            said = f"the agent at {bundle.agent} delivers those of {bundle.trust_domain}"
+            yield f"{name}: CAs", printable(said), "", ""
+        for authority in () if rule.bundles else rule.authorities:
             yield _row(f"{name}: CA", authority, now)
         for pin in rule.pins:
             pinned = "" if pin.name is None else f" {printable(pin.name)}"

@@ -129,7 +129,7 @@ class Subscription:
         self.is_up = False
         self.attempts += 1
         delay = min(SHORTEST * 2 ** min(self.attempts - 1, 10), LONGEST)
-        self._set_timer(delay * (0.75 + 0.5 * self._random()), self.start)
+        self._set_timer(delay * (1 - 0.25 * self._random()), self.start)
         self._lost(why, status)
 
     def _drop(self) -> None:

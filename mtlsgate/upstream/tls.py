@@ -85,7 +85,7 @@ class TargetTls:
                 None,
                 "no CA to verify the target with: set server_ca_certificate(_file), or "
                 'server_ca_certificate_file = "system" for the system\'s trust store, or pin the '
-                "target with server_leaf_certificate(_file)",
+                "target with server_leaf_certificate(_file), or name it by server_spiffe_ids",
             )
         if self.client_certificate is not None and self.client_private_key is None:
             yield self.client_certificate.attribute, "client_certificate needs client_private_key"

@@ -34,7 +34,7 @@ class Asking:
             self.came.append,
             lambda why, status: self.lost.append((why, status)),
             self.clock,
-            lambda: 0.5,
+            lambda: 0.0,
         )
 
     def begin(self) -> Served:
