@@ -10,38 +10,17 @@ import pytest
 from twisted.internet.task import Clock
 
 from mtlsgate.certificates.certificate import view
-from mtlsgate.config import model
-from mtlsgate.config.tree import Body
-from mtlsgate.errors import START
 from mtlsgate.gate.events import ClosedConnection, RejectedConnection
 from mtlsgate.gate.terms import Terms
-from mtlsgate.load.addresses import SocketAddress
-from mtlsgate.load.clients import LoadedClient
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.run.epoch_diff import epoch_diff
-from mtlsgate.run.listening import ClientPlace
 from mtlsgate.run.rejudging import Handover, InForce
 from mtlsgate.testing import Authority
 from mtlsgate.upstream.tls import TlsClient
-from tests.kits.clientgate import CA, TARGET, Chain, tls_client
+from tests.kits.clientgate import CA, TARGET, Chain, handover, settle, tls_client
 from tests.kits.pki import site
 from tests.kits.service import MemoryService
 from tests.kits.upstream import MemoryServer, ScriptedEndpoint
-
-KEY = "127.0.0.1:6379"
-
-
-def handover(chain: Chain) -> Handover:
-    """:returns: an epoch in which this client gate listens."""
-    block = model.Client(at=START, label="redis", body=Body((), ()))
-    loaded = LoadedClient(block, (), chain.gate)
-    return Handover([ClientPlace(KEY, SocketAddress("127.0.0.1", 6379), loaded)])
-
-
-def settle(before: Chain, after: Handover) -> None:
-    """Let another epoch judge the connections."""
-    for _ in after.settle(before.connections):
-        pass
 
 
 def another(before: Chain, **options: object) -> Handover:

@@ -20,6 +20,9 @@ from mtlsgate.clientgate.connection import LocalConnection
 from mtlsgate.clientgate.entrance import ClientEntrance, Judging
 from mtlsgate.clientgate.gate import ClientGate
 from mtlsgate.clock import utc_now
+from mtlsgate.config import model
+from mtlsgate.config.tree import Body
+from mtlsgate.errors import START
 from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.events import (
     AdmittedConnection,
@@ -29,7 +32,11 @@ from mtlsgate.gate.events import (
 )
 from mtlsgate.gate.limits import Tally
 from mtlsgate.gate.terms import Terms
+from mtlsgate.load.addresses import SocketAddress
+from mtlsgate.load.clients import LoadedClient
 from mtlsgate.observe.human_log import HumanLog
+from mtlsgate.run.listening import ClientPlace
+from mtlsgate.run.rejudging import Handover
 from mtlsgate.testing import Authority, Credential
 from mtlsgate.tls.memory_reactor import MemoryReactor
 from mtlsgate.tls.memory_socket import MemorySocket
@@ -43,6 +50,8 @@ TARGET = CA.issue("gate", dns_names=["gate.example"], usages=["server_auth"])
 APP = Authority.create("App CA").issue("app")
 
 _HERE = IPv4Address("TCP", "127.0.0.1", 6379)
+#: The key of its listener.
+_KEY = "127.0.0.1:6379"
 _PROGRAM = IPv4Address("TCP", "127.0.0.1", 50000)
 
 
@@ -207,3 +216,16 @@ class Chain:
         """The target, if it is a TLS server."""
         assert isinstance(self.target, MemoryServer)
         return self.target
+
+
+def handover(chain: Chain) -> Handover:
+    """:returns: an epoch in which this client gate listens."""
+    block = model.Client(at=START, label="redis", body=Body((), ()))
+    loaded = LoadedClient(block, (), chain.gate)
+    return Handover([ClientPlace(_KEY, SocketAddress("127.0.0.1", 6379), loaded)])
+
+
+def settle(before: Chain, after: Handover) -> None:
+    """Let another epoch judge the connections."""
+    for _ in after.settle(before.connections):
+        pass

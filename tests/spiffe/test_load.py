@@ -129,7 +129,7 @@ def test_a_pin_that_no_workload_can_be_is_warned_of(here: Site) -> None:
         ),
     ],
 )
-def test_mistakes(here: Site, tls: str, problem: str) -> None:
+def test_mistakes_are_told_with_the_remedy(here: Site, tls: str, problem: str) -> None:
     problems = here.problems(server(tls.replace("}client", "}\nclient")))
     assert any(problem in one for one in problems), problems
 

@@ -22,8 +22,7 @@ from mtlsgate.testing import Authority, Credential, RecordingFactory, Version
 from mtlsgate.upstream.tls import TlsClient
 from mtlsgate.upstream.verified import HandshakeFailed, NotReady, NotVerified
 from mtlsgate.upstream.workloads import Workloads
-from tests.clientgate.test_reload import handover, settle
-from tests.kits.clientgate import Chain
+from tests.kits.clientgate import Chain, handover, settle
 from tests.kits.gate import VERSIONS, Log, condition
 from tests.kits.pki import Site, site
 from tests.kits.spiffe import svid_message
@@ -269,5 +268,5 @@ def test_an_epoch_says_what_it_needs(here: Site) -> None:
         ),
     ],
 )
-def test_mistakes(here: Site, tls: Sequence[str], problem: str) -> None:
+def test_mistakes_are_told_with_the_remedy(here: Site, tls: Sequence[str], problem: str) -> None:
     assert any(problem in one for one in here.problems(client(*tls))), here.problems(client(*tls))
