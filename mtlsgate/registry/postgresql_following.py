@@ -35,7 +35,7 @@ SELECT c.oid::bigint,
         AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid),
     EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = c.oid),
     has_table_privilege(c.oid, 'SELECT'),
-    'mtlsgate_' || c.oid IN (SELECT pg_listening_channels()),
+    pg_backend_pid(),
     t.triggers, t.made
 FROM pg_class c, LATERAL (
     SELECT array_agg(ARRAY[tgname::text, tgtype::text])
@@ -131,7 +131,14 @@ class _Following:
         row = await self._link.ask(look, self._seconds)
         if row is None:
             raise table_error(self._table, "is not there")
-        oid, is_plain, is_subscribed, is_readable, listens, triggers, made = row
+        oid, is_plain, is_subscribed, is_readable, process, triggers, made = row
+        if process != self._link.connection.info.backend_pid:
+            # A pooler cannot give its clients the servers' own: they would cancel each
+            # other's questions by them.
+            raise StoreError(
+                "a pooler is in between, which does not pass on what is told: the URL must lead to"
+                " PostgreSQL itself"
+            )
         if not is_plain:
             raise StoreError(f"table {self._table}: is a view, or has or is a partition or a child")
         if is_subscribed:
@@ -148,11 +155,6 @@ class _Following:
             self._made = oid, made
         elif self._made != (oid, made):
             raise StoreUnavailable(f"table {self._table}: it, or a trigger of it, was made anew")
-        if not listens:
-            raise StoreError(
-                "the connection does not listen any more: a pooler is in between, which must be"
-                " passed by, or pool sessions"
-            )
 
 
 def _tells_all(triggers: object) -> bool:

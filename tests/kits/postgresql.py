@@ -237,3 +237,38 @@ def psql(database: Server, text: str) -> tuple[int, str]:
     """:returns: the exit status and the output of psql, which is given some SQL."""
     quiet = ("-X", "-q", "-v", "ON_ERROR_STOP=1")
     return run(_tool("psql"), *quiet, "-d", database.url(), data=text.encode())
+
+
+@contextmanager
+def pooler(database: Server, mode: str) -> Iterator[str]:
+    """
+    Run PgBouncer before a server until the block ends.
+
+    :param mode: its ``pool_mode``.
+    :returns: where it is.
+    """
+    with tempfile.TemporaryDirectory(prefix="pool", dir="/tmp") as name:
+        home, port = Path(name), free_port()
+        (home / "users").write_text('"gate" ""\n')
+        (home / "ini").write_text(
+            f"[databases]\npostgres = host={database.home} port=5432\n[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir = {home}\n"
+            f"auth_type = trust\nauth_file = {home}/users\npool_mode = {mode}\n"
+        )
+        if (user := _user()) is not None:
+            shutil.chown(home, user)
+        found = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+        process = subprocess.Popen(
+            [found if found is not None else program("pgbouncer"), str(home / "ini")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            user=_user(),
+            group=_user(),
+        )
+        try:
+            wait_until((home / f".s.PGSQL.{port}").exists)
+            yield f"postgresql://gate@127.0.0.1:{port}/postgres"
+        finally:
+            process.kill()
+            process.wait(timeout=PATIENCE)

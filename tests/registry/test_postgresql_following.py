@@ -14,7 +14,7 @@ import pytest
 from mtlsgate.admission.devices import Device, DeviceState
 from mtlsgate.registry.schema import MOST_KEYS_TOLD, Table, schema_sql
 from mtlsgate.registry.store import StoreError, StoreUnavailable
-from tests.kits.postgresql import TABLE, Server, opened, psql, server
+from tests.kits.postgresql import TABLE, Server, opened, pooler, psql, server
 from tests.kits.redis import Followed, followed, run
 
 pytestmark = pytest.mark.slow
@@ -294,6 +294,21 @@ def test_what_tells_nothing_is_not_followed(database: Server, statement: str, wh
     finally:
         if "VIEW" in statement:
             database.do(f"DROP VIEW {TABLE}")
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_nothing_is_followed_through_a_pooler(database: Server, mode: str) -> None:
+    """PgBouncer drops what a server tells while no client uses the connection."""
+    with pooler(database, mode) as url:
+
+        async def test() -> None:
+            async with opened(url) as store:
+                assert await store.find(["pump"])
+                with pytest.raises(StoreError, match="a pooler is in between"):
+                    async with followed(store):
+                        pass
+
+        run(test)
 
 
 def test_nothing_is_missed_between_the_beginning_and_the_first_question(database: Server) -> None:
