@@ -18,7 +18,7 @@ from typing import Final
 import psycopg
 
 from mtlsgate.registry.postgresql_errors import question_error, table_error
-from mtlsgate.registry.postgresql_link import Connector, Link
+from mtlsgate.registry.postgresql_link import Connection, Connector, Link
 from mtlsgate.registry.schema import ANYTHING, TOLD, TRIGGERS, Table
 from mtlsgate.registry.store import Follower, StoreError, StoreUnavailable
 
@@ -97,7 +97,7 @@ class _Following:
     async def begin(self) -> None:
         """Listen, and then see whether there is something to hear."""
 
-        async def listen(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+        async def listen(connection: Connection) -> None:
             cursor = await connection.execute(
                 "SELECT 'mtlsgate_' || to_regclass(%s)::oid", (str(self._table),)
             )
@@ -106,7 +106,7 @@ class _Following:
                 self._channel = str(row[0])
                 await connection.execute(f'LISTEN "{self._channel}"')
 
-        await self._link.ask(listen, self._seconds)
+        await self._link.ask_or_leave(listen, self._seconds)
         await self.check()
 
     async def tell(self, follower: Follower, seconds: float) -> None:
@@ -124,11 +124,11 @@ class _Following:
         """
 
         async def look(
-            connection: psycopg.AsyncConnection[tuple[object, ...]],
+            connection: Connection,
         ) -> tuple[object, ...] | None:
             return await (await connection.execute(_CHECK, (str(self._table),))).fetchone()
 
-        row = await self._link.ask(look, self._seconds)
+        row = await self._link.ask_or_leave(look, self._seconds)
         if row is None:
             raise table_error(self._table, "is not there")
         oid, is_plain, is_subscribed, is_readable, process, triggers, made = row

@@ -29,8 +29,9 @@ from mtlsgate.registry.schema import Table
 from mtlsgate.registry.store import StoreError, StoreOptions, StoreUnavailable
 
 _T = TypeVar("_T")
+Connection = psycopg.AsyncConnection[tuple[object, ...]]
 #: Asks something on a connection.
-Question = Callable[["psycopg.AsyncConnection[tuple[object, ...]]"], Awaitable[_T]]
+Question = Callable[[Connection], Awaitable[_T]]
 
 # Which server this is.  A promoted one has a higher timeline than the one it replaces, and
 # a restarted one began at another time.  All of it may be asked by anybody.  Leases need
@@ -43,6 +44,8 @@ SELECT set_config('default_transaction_isolation', 'read committed', false),
     CASE WHEN NOT pg_is_in_recovery()
     THEN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END
 """
+_CLOSED = "the store is closed"
+
 #: Values of libpq's ``sslmode`` that verify a server by a CA, and all of them.
 _VERIFYING = ("verify-ca", "verify-full")
 _SSLMODES = ("disable", "allow", "prefer", "require", *_VERIFYING)
@@ -61,7 +64,6 @@ class Host:
     parameters: Mapping[str, str] = field(repr=False)
 
 
-@frozen(eq=False)
 class Link:
     """
     A connection to one server.
@@ -71,37 +73,60 @@ class Link:
     :ivar timeline: how often this server, or those before it, were promoted.
     """
 
-    connection: psycopg.AsyncConnection[tuple[object, ...]]
-    table: Table
-    host: Host
-    server: str
-    timeline: int
+    def __init__(
+        self, connection: Connection, table: Table, host: Host, server: str = "", timeline: int = 0
+    ) -> None:
+        self.connection = connection
+        self.host = host
+        self.server = server
+        self.timeline = timeline
+        self._table = table
+        self._is_cut = False
 
     async def ask(self, question: Question[_T], seconds: float) -> _T:
         """
-        Ask, and not be cancelled without losing the connection.
+        Ask.  The caller must not be cancelled meanwhile: psycopg would wait for the server
+        to cancel the question.
 
         :raises StoreError: if the answer is an error, or does not come in time.
         """
-        task = asyncio.ensure_future(question(self.connection))
+        timer = asyncio.get_running_loop().call_later(seconds, self.cut)
         try:
-            done, _ = await asyncio.wait({task}, timeout=seconds)
-        except asyncio.CancelledError:
-            await self._end(task)
-            raise
-        if not done:
-            await self._end(task)
-            raise StoreUnavailable(f"no answer from {self.host.name} within {seconds:g} s")
-        try:
-            return task.result()
+            return await question(self.connection)
         except psycopg.Error as error:
-            raise question_error(error, self.table) from None
+            if self._is_cut:
+                raise StoreUnavailable(
+                    f"no answer from {self.host.name} within {seconds:g} s"
+                ) from None
+            raise question_error(error, self._table) from None
         except UnicodeEncodeError:
             raise StoreError("half of a surrogate pair cannot be stored") from None
+        finally:
+            timer.cancel()
+
+    async def ask_or_leave(self, question: Question[_T], seconds: float) -> _T:
+        """As `ask`, but a caller that is cancelled costs the connection."""
+        task = asyncio.ensure_future(self.ask(question, seconds))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self.cut()
+            await asyncio.wait({task})
+            task.exception()
+            raise
+
+    def cut(self) -> None:
+        """Shut the socket down: whoever waits for an answer gets an error at once."""
+        self._is_cut = True
+        with (
+            suppress(OSError, psycopg.Error),
+            socket.socket(fileno=os.dup(self.connection.fileno())) as one,
+        ):
+            one.shutdown(socket.SHUT_RDWR)
 
     def is_usable(self) -> bool:
         """:returns: whether the server has not hung up, as far as can be seen."""
-        if self.connection.broken or self.connection.closed:
+        if self._is_cut or self.connection.broken or self.connection.closed:
             return False
         # What it says without being asked is good-bye.
         poll = select.poll()
@@ -111,17 +136,6 @@ class Link:
     async def close(self) -> None:
         """Close the connection, without asking the server."""
         await self.connection.close()
-
-    async def _end(self, task: asyncio.Future[_T]) -> None:
-        with (
-            suppress(OSError, psycopg.Error),
-            socket.socket(fileno=os.dup(self.connection.fileno())) as one,
-        ):
-            one.shutdown(socket.SHUT_RDWR)
-        await asyncio.wait({task})
-        # It failed, as it was to.
-        task.exception()
-        await self.close()
 
 
 class Connector:
@@ -210,8 +224,8 @@ class Connector:
         try:
             if (found := connection.info.parameter_status("server_encoding")) != "UTF8":
                 raise StoreError(f"the database's encoding is {found}: it must be UTF8")
-            unknown = Link(connection, self._table, host, "", 0)
-            standby, server, timeline = await unknown.ask(_who(limit), self._timeout)
+            unknown = Link(connection, self._table, host)
+            standby, server, timeline = await unknown.ask_or_leave(_who(limit), self._timeout)
             if standby or timeline is None:
                 raise StoreUnavailable("is a standby, which cannot tell changes")
             link = Link(connection, self._table, host, str(server), int(str(timeline)))
@@ -236,36 +250,42 @@ class Session:
         self._connector = connector
         self._limit = limit
         self._turn = asyncio.Lock()
-        self._asked: asyncio.Future[Any] | None = None
+        self._connecting: asyncio.Future[Link] | None = None
         self._link: Link | None = None
-        self._closed = False
+        self._is_closed = False
 
     async def ask(
         self, question: Question[_T], server: Callable[[], str | None] = lambda: None
     ) -> _T:
         """
-        Ask when those before are answered.  If the caller is cancelled meanwhile, the
-        question goes on, and with it the connection.
+        Ask when those before are answered.  The caller must not be cancelled meanwhile.
 
         :param server: which one must answer, or None.
         :raises StoreError: if there is no connection, or no good answer.
         """
+        async with self._turn:
+            return await self._ask(question, server)
+
+    async def ask_for(self, question: Question[_T]) -> _T:
+        """As `ask`.  If the caller is cancelled, a question that is asked goes on."""
         await self._turn.acquire()
-        task = self._asked = asyncio.ensure_future(self._ask(question, server))
+        task = asyncio.ensure_future(self._ask(question, lambda: None))
         task.add_done_callback(self._answered)
         return await asyncio.shield(task)
 
     async def close(self) -> None:
         """End the question that is asked, and the connection."""
-        self._closed = True
-        if self._asked is not None:
-            self._asked.cancel()
-            await asyncio.wait({self._asked})
-        await self._drop()
+        self._is_closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._link is not None:
+            self._link.cut()
+        async with self._turn:
+            await self._drop()
 
     async def _ask(self, question: Question[_T], server: Callable[[], str | None]) -> _T:
-        if self._closed:
-            raise StoreUnavailable("the store is closed")
+        if self._is_closed:
+            raise StoreUnavailable(_CLOSED)
         link = await self._usable(server)
         try:
             return await link.ask(question, self._limit)
@@ -285,10 +305,19 @@ class Session:
             await self._drop()
             link = None
         if link is None:
-            link = self._link = await self._connector.connect(self._limit)
+            link = self._link = await self._connect()
         if server() not in (None, link.server):
             raise StoreUnavailable(f"{link.host.name} is not the server that tells the changes")
         return link
+
+    async def _connect(self) -> Link:
+        self._connecting = asyncio.ensure_future(self._connector.connect(self._limit))
+        try:
+            return await self._connecting
+        except asyncio.CancelledError:
+            raise StoreUnavailable(_CLOSED) from None
+        finally:
+            self._connecting = None
 
     async def _drop(self) -> None:
         link, self._link = self._link, None
@@ -313,7 +342,7 @@ class _ConnectError(Exception):
 
 def _who(limit: float) -> Question[tuple[object, ...]]:
     async def ask(
-        connection: psycopg.AsyncConnection[tuple[object, ...]],
+        connection: Connection,
     ) -> tuple[object, ...]:
         # A little earlier than the client, which then can keep the connection.
         milliseconds = max(1, round(limit * 900))

@@ -13,12 +13,11 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 from contextlib import asynccontextmanager
 from itertools import islice
 
-import psycopg
 from psycopg.sql import Composed
 
 from mtlsgate.admission.devices import Device, is_key
 from mtlsgate.registry.postgresql_following import follow
-from mtlsgate.registry.postgresql_link import Connector, Session
+from mtlsgate.registry.postgresql_link import Connection, Connector, Session
 from mtlsgate.registry.postgresql_rows import Statements, columns_of, devices_of
 from mtlsgate.registry.schema import Table, schema_sql
 from mtlsgate.registry.store import Follower, StoreError, StoreOptions, StoreUnavailable, Written
@@ -29,8 +28,6 @@ _PAGE = 1000
 _MANY_SECONDS = 10.0
 #: After so many leases those that ran out are removed.
 _SWEEP_EVERY = 10_000
-
-_Connection = psycopg.AsyncConnection[tuple[object, ...]]
 
 
 def open_store(options: StoreOptions) -> PostgresqlStore:
@@ -96,10 +93,10 @@ class PostgresqlStore:
         """See `mtlsgate.registry.store.Store.remove`."""
         wanted = sorted(key for key in keys if is_key(key))
 
-        async def remove(connection: _Connection) -> int:
+        async def remove(connection: Connection) -> int:
             return (await connection.execute(self._statements.remove, (wanted,))).rowcount
 
-        return await self._changes.ask(remove)
+        return await self._changes.ask_for(remove)
 
     async def devices(self) -> AsyncIterator[Device]:
         """
@@ -109,11 +106,11 @@ class PostgresqlStore:
         after = ""
         while True:
 
-            async def page(connection: _Connection, after: str = after) -> list[tuple[object, ...]]:
+            async def page(connection: Connection, after: str = after) -> list[tuple[object, ...]]:
                 cursor = await connection.execute(self._statements.page, (after, _PAGE))
                 return await cursor.fetchall()
 
-            rows = await self._changes.ask(page)
+            rows = await self._changes.ask_for(page)
             for device in devices_of(rows).values():
                 yield device
             if len(rows) < _PAGE:
@@ -130,7 +127,7 @@ class PostgresqlStore:
     async def lease(self, key: str, holder: str, places: int, seconds: float) -> bool:
         """See `mtlsgate.registry.store.Store.lease`."""
 
-        async def lease(connection: _Connection) -> bool:
+        async def lease(connection: Connection) -> bool:
             if self._until_sweep == 0:
                 self._until_sweep = _SWEEP_EVERY
                 await connection.execute(self._statements.sweep)
@@ -142,16 +139,16 @@ class PostgresqlStore:
             return row is not None and row[0] is True
 
         async with self._in_time():
-            return await self._leases.ask(lease)
+            return await self._leases.ask_for(lease)
 
     async def release(self, key: str, holder: str) -> None:
         """See `mtlsgate.registry.store.Store.release`."""
 
-        async def release(connection: _Connection) -> None:
+        async def release(connection: Connection) -> None:
             await connection.execute(self._statements.release, (key, holder))
 
         async with self._in_time():
-            await self._leases.ask(release)
+            await self._leases.ask_for(release)
 
     async def apply_schema(self) -> None:
         """
@@ -160,10 +157,10 @@ class PostgresqlStore:
         :raises StoreError: if it fails; then nothing has changed.
         """
 
-        async def apply(connection: _Connection) -> None:
+        async def apply(connection: Connection) -> None:
             await connection.execute(schema_sql(self._table))
 
-        await self._changes.ask(apply)
+        await self._changes.ask_for(apply)
 
     async def close(self) -> None:
         """See `mtlsgate.registry.store.Store.close`."""
@@ -191,7 +188,7 @@ class PostgresqlStore:
             self._asking = None
 
     async def _answer(self, keys: list[str]) -> Mapping[str, Device] | StoreError:
-        async def find(connection: _Connection) -> Sequence[Sequence[object]]:
+        async def find(connection: Connection) -> Sequence[Sequence[object]]:
             # Prepared at once: it is asked again and again.
             cursor = await connection.execute(self._statements.find, (keys,), prepare=True)
             return await cursor.fetchall()
@@ -201,16 +198,14 @@ class PostgresqlStore:
             return devices_of(rows)
         except StoreError as error:
             return error
-        except asyncio.CancelledError:
-            return StoreUnavailable("the store is closed")
 
     async def _write(self, sql: Composed, parameters: Sequence[object]) -> tuple[int, ...]:
-        async def write(connection: _Connection) -> tuple[int, ...]:
+        async def write(connection: Connection) -> tuple[int, ...]:
             row = await (await connection.execute(sql, parameters)).fetchone()
             assert row is not None
             return tuple(int(str(one)) for one in row)
 
-        return await self._changes.ask(write)
+        return await self._changes.ask_for(write)
 
     def _on_server(self, server: str | None) -> None:
         self._server = server
