@@ -49,6 +49,7 @@ _FILES = {
             "certificate.js",
             "dry-run.js",
             "explanation.js",
+            "shadow.js",
             "main.js",
         )
     },

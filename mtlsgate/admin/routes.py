@@ -23,7 +23,7 @@ from mtlsgate.observe.connection_status import MOST_CONNECTIONS, ConnectionSelec
 from mtlsgate.observe.explanation import Explanation
 from mtlsgate.observe.human_log import pin_block
 from mtlsgate.observe.server_status import PeriodStatus
-from mtlsgate.observe.shadow_status import ShadowAttempt, ShadowReport
+from mtlsgate.observe.shadow_status import MOST_CLIENTS, ShadowAttempt, ShadowReport
 from mtlsgate.observe.status import ReloadStatus, Status
 from mtlsgate.text import quoted
 
@@ -165,11 +165,14 @@ def _reload(call: AdminCall) -> Deferred[Answer]:
 
 
 def _shadow(call: AdminCall) -> Deferred[Answer]:
-    call.only()
+    call.only("clients")
+    most = call.number("clients", MOST_CLIENTS, MOST_CLIENTS)
+
+    def told(found: ShadowReport | None) -> Answer:
+        return in_json({"shadow": None if found is None else found.with_most(most).to_dict()})
+
     reporting: Deferred[ShadowReport | None] = call.gate.shadow_report()
-    return reporting.addCallback(
-        lambda found: in_json({"shadow": None if found is None else found.to_dict()})
-    )
+    return reporting.addCallback(told)
 
 
 def _put_in_shadow(call: AdminCall) -> Deferred[Answer]:

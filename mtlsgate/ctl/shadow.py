@@ -114,6 +114,8 @@ def _head(facts: Facts) -> list[Text]:
             f"{facts['identities']} different clients"
         ),
     ]
+    if not facts["changes"]:
+        lines.append(text("no difference from the configuration in force", "bold"))
     if facts["waiting"]:
         lines.append(text(f"{counted(facts['waiting'], 'client')} not judged yet", "yellow"))
     if not any(one["outcome"] in _TITLES for one in facts["counts"]):

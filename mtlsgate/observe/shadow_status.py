@@ -4,11 +4,15 @@ What the admin endpoint tells of the shadow.
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from mtlsgate.observe.status_value import StatusValue
+
+#: How many clients are remembered, of each outcome.
+MOST_CLIENTS = 1000
 
 
 @frozen(kw_only=True)
@@ -167,3 +171,15 @@ class ShadowReport(StatusValue):
     uses: tuple[RuleUse, ...] = ()
     not_counted: tuple[str, ...] = ()
     seen: str = ""
+
+    def with_most(self, most: int) -> ShadowReport:
+        """
+        :param most: how many clients of each outcome.
+        :returns: the same with no more than these.
+        """
+        seen, clients = Counter[str](), list[ShadowClient]()
+        for one in self.clients:
+            seen[one.outcome] += 1
+            if seen[one.outcome] <= most:
+                clients.append(one)
+        return evolve(self, clients=tuple(clients))

@@ -15,12 +15,10 @@ from attrs import define, field
 
 from mtlsgate.gate.shadow import NotJudged, Outcome, ShadowVerdict
 from mtlsgate.observe.leaf_names import subject_of
-from mtlsgate.observe.shadow_status import OutcomeCount, RuleUse, ShadowClient
+from mtlsgate.observe.shadow_status import MOST_CLIENTS, OutcomeCount, RuleUse, ShadowClient
 from mtlsgate.peer import address_text
 from mtlsgate.text import loggable, printable
 
-#: How many clients are remembered, of each outcome.
-MOST_CLIENTS = 1000
 #: How many identities are counted, and how many bytes of each are kept.
 MOST_IDENTITIES, IDENTITY_BYTES = 10_000, 8
 #: The outcomes whose clients are remembered, the most important first.

@@ -28,7 +28,7 @@ from mtlsgate.observe.status import ReloadStatus, Status
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause
 from mtlsgate.run.service import GateService
-from mtlsgate.run.shadow_control import ShadowControl
+from mtlsgate.run.shadow_control import ShadowControl, log_shadow, log_shadow_ended
 from mtlsgate.run.status_taker import StatusTaker, period_statuses, reload_status
 from mtlsgate.run.threads import InThread
 from mtlsgate.run.turns import in_turns
@@ -133,6 +133,7 @@ class Control:
 
         def told(attempt: ShadowAttempt) -> ShadowAttempt:
             if attempt.succeeded:
+                log_shadow(attempt.file, who)
                 self._told("shadow", who, attempt.file)
             return attempt
 
@@ -146,7 +147,7 @@ class Control:
         """
         file = self._shadow.end()
         if file is not None:
-            _log.info("{file} is no longer in the shadow", file=file)
+            log_shadow_ended(file, who)
             self._told("shadow_off", who, file)
         return file is not None
 

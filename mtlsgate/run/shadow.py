@@ -102,7 +102,7 @@ class Shadowing:
         :param audit: is told of other verdicts.
         :param agents: what SPIFFE agents have delivered.
         :param now: returns the time to judge by.
-        :param tells: whether it logs what is put in the shadow.
+        :param tells: whether it logs what the settings put in the shadow.
         """
         self._tells = tells
         self.waiting = deque[Seen]()
@@ -178,7 +178,7 @@ class Shadowing:
         if self.now.judge is not None:
             self._live = _admitted(connections)
             self._go_on()
-        if self._tells and shadow.epoch is not None:
+        if self._tells and set_by == "settings" and self.now.judge is not None:
             _log.info(
                 "{file} is in the shadow: it judges every client, and changes nothing",
                 file=printable(shadow.path),

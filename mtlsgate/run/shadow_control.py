@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from attrs import evolve, frozen
+from attrs import define, evolve, frozen
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.events import Reload
@@ -22,7 +23,9 @@ from mtlsgate.run.shadow import Shadowing
 from mtlsgate.run.shadow_report import reporting
 from mtlsgate.run.threads import InThread
 from mtlsgate.run.turns import in_turns
-from mtlsgate.text import printable
+from mtlsgate.text import loggable, printable
+
+_log = Logger("mtlsgate.shadow")
 
 _ENDING = ".hcl"
 
@@ -57,7 +60,7 @@ class ShadowFollower:
             self.shadowing.changed(self.connections)
 
 
-@frozen
+@define(eq=False)
 class ShadowControl:
     """
     Puts configurations in the shadow.
@@ -67,6 +70,8 @@ class ShadowControl:
     :ivar _load: loads a configuration for the shadow; called in a thread.
     :ivar _in_thread: runs what takes long.
     :ivar _config: the first file or directory of the configuration in force, absolute.
+    :ivar _compared: the epochs that were compared last, and how they differ; a console asks
+        every second.
     """
 
     shadowing: Shadowing
@@ -74,6 +79,7 @@ class ShadowControl:
     _load: Callable[[Path], Shadow]
     _in_thread: InThread
     _config: str
+    _compared: tuple[Epoch, Epoch, tuple[str, ...]] | None = None
 
     def put(self, file: str) -> Deferred[ShadowAttempt]:
         """
@@ -131,12 +137,32 @@ class ShadowControl:
             def compare() -> ShadowReport | None:
                 if report is None or then is None:
                     return report
-                return evolve(report, changes=epoch_diff(epoch, then))
+                return evolve(report, changes=self._difference(epoch, then))
 
             return self._in_thread(compare)
 
         asked = in_turns(connections.clock, [reporting(self.shadowing, connections)])
         return asked.addCallback(compared)
+
+    def _difference(self, before: Epoch, after: Epoch) -> tuple[str, ...]:
+        known = self._compared
+        if known is None or known[0] is not before or known[1] is not after:
+            known = self._compared = before, after, epoch_diff(before, after)
+        return known[2]
+
+
+def log_shadow(file: str, who: str) -> None:
+    """:param file: what somebody has put in the shadow."""
+    _log.info(
+        "{file} is in the shadow, asked for by {who}: it judges every client, and changes nothing",
+        file=file,
+        who=loggable(who),
+    )
+
+
+def log_shadow_ended(file: str, who: str) -> None:
+    """:param file: what somebody has taken out of the shadow."""
+    _log.info("{file} is no longer in the shadow, asked for by {who}", file=file, who=loggable(who))
 
 
 def checked(path: Path) -> Shadow | None:

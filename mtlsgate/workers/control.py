@@ -31,6 +31,7 @@ from mtlsgate.observe.server_status import HistoryStatus, PeriodStatus
 from mtlsgate.observe.shadow_status import ShadowAttempt, ShadowReport
 from mtlsgate.observe.status import ReloadStatus, ServiceStatus, Status, WorkerStatus
 from mtlsgate.observe.status_value import StatusValue, value_of
+from mtlsgate.run.shadow_control import log_shadow, log_shadow_ended
 from mtlsgate.run.status_taker import Process, reload_status
 from mtlsgate.text import loggable, printable
 from mtlsgate.workers.channel import Handler, Refused, WorkerGone
@@ -256,10 +257,7 @@ class SupervisorControl:
 
         def told(attempt: ShadowAttempt) -> ShadowAttempt:
             if attempt.succeeded:
-                _log.info(
-                    "{file} is in the shadow: it judges every client, and changes nothing",
-                    file=attempt.file,
-                )
+                log_shadow(attempt.file, who)
                 self._told("shadow", who, attempt.file)
             return attempt
 
@@ -275,7 +273,7 @@ class SupervisorControl:
         def told(ended: list[tuple[Member, Any]]) -> bool:
             files = [one for one in _answers(ended) if one is not None]
             if files:
-                _log.info("{file} is no longer in the shadow", file=files[0])
+                log_shadow_ended(files[0], who)
                 self._told("shadow_off", who, files[0])
             return bool(files)
 

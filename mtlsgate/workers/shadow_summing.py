@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from attrs import evolve
 
 from mtlsgate.observe.shadow_status import (
+    MOST_CLIENTS,
     OutcomeCount,
     RuleUse,
     ShadowClient,
     ShadowReport,
     ShadowStatus,
 )
-from mtlsgate.observe.shadow_tally import MOST_CLIENTS, TOLD
+from mtlsgate.observe.shadow_tally import TOLD
 from mtlsgate.run.shadow_report import identities_of
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -146,6 +147,18 @@ def opened(
         yield found
         found.check(address(process))
         assert found.page.evaluate("window.hacked") is None
+
+
+def put_in_shadow(place: Place, process: RunningGate, text: str) -> None:
+    """What ``ctl shadow`` does."""
+    (place.directory / "next.hcl").write_text(text)
+    request = Request(
+        f"{address(process)}/shadow/put?file=next.hcl",
+        method="POST",
+        headers={"Authorization": f"Bearer {TOKEN}"},
+    )
+    with urlopen(request) as answer:
+        assert json.load(answer)["problems"] == []
 
 
 @contextmanager
@@ -306,6 +319,26 @@ def test_what_is_no_certificate_is_said_to_be_none(browser: Any, shared: Running
             found.page.locator("textarea").fill(text)
             found.page.get_by_role("button", name="Explain").click()
             found.page.get_by_text("the body must be a certificate").wait_for()
+
+
+def test_what_is_in_the_shadow_is_shown(browser: Any, tmp_path: Path) -> None:
+    """Who would be out is shown as it comes, and stays connected."""
+    place = Place(tmp_path)
+    with running(place) as process, opened(browser, process) as found:
+        page = found.page
+        assert page.get_by_text("In the shadow").count() == 0
+        put_in_shadow(place, process, CONFIG.replace('["lost"]', '["good"]'))
+        card = page.locator("section.card", has_text="In the shadow")
+        card.get_by_text("would be out", exact=True).wait_for()
+        with connected(place, process, "good"):
+            row = card.get_by_role("row", name="CN=good")
+            row.wait_for()
+            assert row.get_by_role("cell").all_inner_texts()[2:5] == [
+                "rule <i>fleet</i>", "denied", "1",
+            ]  # fmt: skip
+        card.locator("summary").click()
+        card.locator("li", has_text="changed").wait_for()
+    assert actions(place) == ["shadow"]
 
 
 def test_a_dry_run_and_a_reload(browser: Any, tmp_path: Path) -> None:

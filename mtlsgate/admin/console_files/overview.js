@@ -4,6 +4,7 @@ import { confirm } from "./actions.js";
 import { ask } from "./api.js";
 import { chart, EMPTY } from "./chart.js";
 import { bytes, facts, h, hostile, lasted, numbers, plural, when } from "./dom.js";
+import { loadShadow, shadowCard } from "./shadow.js";
 
 function target(one) {
   const state = one.up === false ? h("span", { class: "bad" }, "down") : h("span", { class: "good" }, "up");
@@ -50,9 +51,9 @@ export const overview = {
   title: "Overview",
   async load(signal) {
     const [status, history] = await Promise.all([ask("/status", { signal }), ask("/history", { signal })]);
-    return { status, history };
+    return { status, history, shadow: status.shadow ? await loadShadow(signal) : null };
   },
-  render({ status, history }) {
+  render({ status, history, shadow }) {
     const hours = new Map(history.servers.map((one) => [one.name, one]));
     const others = history.servers.filter((one) => !status.servers.some((server) => server.name === one.name));
     return [
@@ -88,6 +89,7 @@ export const overview = {
           }, "Drain…"))),
       h("div", { class: "tiles" }, status.servers.map((one) => tile(one, hours.get(one.name) ?? EMPTY))),
       others.length ? h("section", { class: "card" }, h("h2", {}, "Clients whose server was not known, or is gone"), others.map((one) => h("div", {}, h("h3", {}, hostile(one.name)), chart(one, one.name)))) : null,
+      shadowCard(shadow),
       workers(status.workers),
     ];
   },
