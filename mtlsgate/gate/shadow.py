@@ -165,4 +165,12 @@ ABOUT_CERTIFICATES = frozenset(
     }
 )
 #: Rejections of clients that the rules admit, by somebody who was asked after them.
-BY_SOMEBODY_ASKED = frozenset({Reason.NOT_AUTHORIZED, Reason.AUTHORIZER_FAILED})
+BY_SOMEBODY_ASKED = frozenset(
+    {
+        Reason.NOT_AUTHORIZED,
+        Reason.AUTHORIZER_FAILED,
+        Reason.NOT_REGISTERED,
+        Reason.REGISTRY_DENIED,
+        Reason.REGISTRY_UNAVAILABLE,
+    }
+)

@@ -147,7 +147,14 @@ class ShadowJudge:
 
 def asks(server: LoadedServer) -> tuple[str, ...]:
     """:returns: whom a server asks about clients that its rules admit."""
-    return () if server.model.authorize is None else (f"authorize {server.model.authorize.value}",)
+    authorize, policy = server.model.authorize, server.gate.context.admission
+    found = [] if authorize is None else [f"authorize {authorize.value}"]
+    if policy is not None:
+        named = [one.registry for one in policy.rules]
+        denying = (*policy.deny, *(one for rule in policy.rules for one in rule.deny))
+        named += [one.registry for one in denying]
+        found += [f"registry {one.label}" for one in named if one is not None]
+    return tuple(dict.fromkeys(found))
 
 
 def _before_certificate(server: LoadedServer, seen: Seen) -> Rejection | None:
