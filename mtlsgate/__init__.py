@@ -15,11 +15,22 @@ if TYPE_CHECKING:
     from mtlsgate.api.values import Deny as Deny
     from mtlsgate.api.values import Pin as Pin
     from mtlsgate.api.values import Rule as Rule
+    from mtlsgate.api.values import Svid as Svid
     from mtlsgate.api.verified import verified_peer as verified_peer
     from mtlsgate.errors import ConfigError as ConfigError
     from mtlsgate.peer import VerifiedPeer as VerifiedPeer
 
-__all__ = ["Allow", "ConfigError", "Deny", "Gate", "Pin", "Rule", "VerifiedPeer", "verified_peer"]
+__all__ = [
+    "Allow",
+    "ConfigError",
+    "Deny",
+    "Gate",
+    "Pin",
+    "Rule",
+    "Svid",
+    "VerifiedPeer",
+    "verified_peer",
+]
 
 _MODULES = {
     "Allow": "mtlsgate.api.values",
@@ -28,6 +39,7 @@ _MODULES = {
     "Gate": "mtlsgate.api.gate",
     "Pin": "mtlsgate.api.values",
     "Rule": "mtlsgate.api.values",
+    "Svid": "mtlsgate.api.values",
     "VerifiedPeer": "mtlsgate.peer",
     "verified_peer": "mtlsgate.api.verified",
 }

@@ -29,6 +29,7 @@ from mtlsgate.load.listen_addresses import Host, parse_host
 from mtlsgate.load.registries import RegistryReader
 from mtlsgate.load.servers import GateParts, ServerBuilder, serve
 from mtlsgate.load.state import KeptDocuments
+from mtlsgate.spiffe.agents import Agents
 from mtlsgate.text import quoted
 
 #: What messages name, for a gate that no file describes.
@@ -46,6 +47,7 @@ class Built:
     :ivar settings: the settings of the service.
     :ivar warnings: probable mistakes.
     :ivar now: returns the time to judge certificates by.
+    :ivar agents: what SPIFFE agents have delivered.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Built:
     settings: model.Settings
     warnings: tuple[Problem, ...]
     now: Callable[[], datetime]
+    agents: Agents = field(repr=False)
 
     def check(self) -> tuple[Problem, ...]:
         """
@@ -101,9 +104,10 @@ class Built:
 class Origin(Protocol):
     """The source that a gate is built from, and built again at a reload."""
 
-    def build(self, now: Callable[[], datetime], kept: KeptDocuments) -> Built:
+    def build(self, now: Callable[[], datetime], kept: KeptDocuments, agents: Agents) -> Built:
         """
         :param kept: what was fetched.
+        :param agents: what SPIFFE agents have delivered.
         :raises ConfigError: with every error.
         """
 
@@ -126,7 +130,7 @@ class FromPython:
     rules: object
     options: Mapping[str, object] = field(repr=False)
 
-    def build(self, now: Callable[[], datetime], kept: KeptDocuments) -> Built:
+    def build(self, now: Callable[[], datetime], kept: KeptDocuments, agents: Agents) -> Built:
         """:raises ConfigError: with every error of the values and of the files."""
         report = PythonReport(PYTHON)
         server = BlockReader(report).server(self.name, self.certificate, self.rules, self.options)
@@ -137,13 +141,14 @@ class FromPython:
         authorize = self.options.get("authorize")
         given = None if isinstance(authorize, str) else authorize
         authorizer = read_authorizer(server, self.directory, report, given)
-        parts = ServerBuilder(files, report, now, RegistryReader(files, report), kept).gate(
-            server, (), settings, authorizer
+        builder = ServerBuilder(
+            files, report, now, RegistryReader(files, report), kept, agents=agents
         )
+        parts = builder.gate(server, (), settings, authorizer)
         files.refuse_own_in_directories()
         report.raise_errors()
         assert parts is not None
-        return Built(PYTHON, parts, (), settings, tuple(report.warnings), now)
+        return Built(PYTHON, parts, (), settings, tuple(report.warnings), now, agents)
 
 
 @frozen
@@ -158,8 +163,9 @@ class FromFile:
     paths: tuple[str, ...]
     server: str | None
 
-    def build(self, now: Callable[[], datetime], kept: KeptDocuments) -> Built:
+    def build(self, now: Callable[[], datetime], kept: KeptDocuments, agents: Agents) -> Built:
         """:raises ConfigError: with every error of the files and of that server."""
-        found = load_gate(self.paths, self.server, now=now, kept=kept)
+        found = load_gate(self.paths, self.server, now=now, kept=kept, agents=agents)
         hosts = tuple(host.value for host in found.parts.model.hosts)
-        return Built(", ".join(self.paths), found.parts, hosts, found.settings, found.warnings, now)
+        name, warnings = ", ".join(self.paths), found.warnings
+        return Built(name, found.parts, hosts, found.settings, warnings, now, agents)

@@ -26,7 +26,9 @@ from mtlsgate.gate.connections import Connections
 from mtlsgate.load.address_conflicts import Occupant, refuse_overlaps
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.fetches import combined
+from mtlsgate.load.identities import wanted
 from mtlsgate.observe.human_log import HumanLog
+from mtlsgate.run.agent_watch import AgentWatch
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.listening import bind
@@ -94,6 +96,10 @@ def epoch_of(members: Iterable[tuple[Built, Any]], hosts: tuple[str, ...]) -> Ep
     addresses = [one for server in servers for host in server.hosts for one in host.addresses]
     if len(servers) > 1 and any(getattr(one, "port", None) == 0 for one in addresses):
         report.error(NOWHERE, "", "gates cannot share port 0: each would get a port of its own")
+    if len(servers) > 1 and any(wanted(epoch) for epoch in (first, *others)):
+        # Each gate keeps what was delivered to it.
+        text = "a gate with SPIFFE identities cannot share its hosts: listen on others"
+        report.error(NOWHERE, "", text)
     report.raise_errors()
     return evolve(
         first,
@@ -112,17 +118,20 @@ class GatePort:
         self,
         runner: EpochRunner,
         fetcher: Fetcher,
+        agents: AgentWatch,
         hosts: tuple[str, ...],
         members: tuple[Member, ...],
     ) -> None:
         """
         :param runner: listens.
         :param fetcher: fetches revocation lists.
+        :param agents: asks SPIFFE agents.
         :param hosts: the addresses, as written.
         :param members: the gates.
         """
         self._runner = runner
         self._fetcher = fetcher
+        self._agents = agents
         self._hosts = hosts
         self._members = members
         self._address = runner.listening_on()[0]
@@ -144,11 +153,14 @@ class GatePort:
     def _stop(self) -> None:
         self._runner.stop()
         self._fetcher.stopService()
+        self._agents.stopService()
 
     def fetch(self) -> None:
-        """Fetch what the gate needs, if it needs anything."""
+        """Fetch what the gate needs, and ask the agents that it needs, if any."""
         if self._runner.epoch.fetches and not self._fetcher.running:
             self._fetcher.startService()
+        if wanted(self._runner.epoch) and not self._agents.running:
+            self._agents.startService()
 
     def getHost(self) -> IAddress:
         """:returns: the address that it listens on; the first, if there are several."""
@@ -221,13 +233,19 @@ class GateEndpoint:
             runner.stop_accepting()
             raise
         runner.start()
-        port = GatePort(runner, _fetcher(runner, reactor), self.hosts, members)
+        in_thread, agents = OwnThread(reactor), self._built().agents
+
+        def go_on(change: Callable[[Epoch], Epoch]) -> Deferred[tuple[str, ...]]:
+            return refresh(runner, change, in_thread)
+
+        port = GatePort(
+            runner,
+            Fetcher.of(runner, go_on, reactor, in_thread),
+            AgentWatch.of(runner, go_on, agents, reactor, in_thread),
+            self.hosts,
+            members,
+        )
         port.fetch()
         for one in members:
             one.running.add(port)
         return port
-
-
-def _fetcher(runner: EpochRunner, reactor: Any) -> Fetcher:
-    in_thread = OwnThread(reactor)
-    return Fetcher.of(runner, lambda change: refresh(runner, change, in_thread), reactor, in_thread)

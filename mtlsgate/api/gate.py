@@ -30,6 +30,7 @@ from mtlsgate.clock import utc_now
 from mtlsgate.errors import GateError
 from mtlsgate.load.sources import ConfigPaths, names_of
 from mtlsgate.load.state import KeptDocuments
+from mtlsgate.spiffe.agents import Agents
 
 
 class Gate:
@@ -52,8 +53,8 @@ class Gate:
         **options: Unpack[GateOptions],
     ) -> None:
         """
-        :param certificate: the server's certificate and its key; or a list of such
-            pairs, chosen by the name that a client asks for.
+        :param certificate: the server's certificate and its key, or a `Svid`; or a list
+            of these, chosen by the name that a client asks for.
         :param rules: a client is admitted if at least one of these rules admits it.
         :param name: the server's name in logs.
         :param now: returns the time to judge certificates by.
@@ -90,7 +91,8 @@ class Gate:
         self._origin = origin
         self._now = now
         self._kept = KeptDocuments()
-        self._built = origin.build(now, self._kept)
+        self._agents = Agents()
+        self._built = origin.build(now, self._kept, self._agents)
         self._warnings = self._built.check()
         self._running = Running()
 
@@ -164,7 +166,7 @@ class Gate:
                 rules=origin.rules if rules is None else _listed(rules),
                 options={**origin.options, **options},
             )
-        built = origin.build(self._now, self._kept)
+        built = origin.build(self._now, self._kept, self._agents)
         warnings = built.check()
         self._running.take_over(built)
         self._origin, self._built, self._warnings = origin, built, warnings

@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar, get_origin
 import attrs
 
 from mtlsgate.api.material import material_of
-from mtlsgate.api.values import Allow, Deny, Pin, Rule
+from mtlsgate.api.values import Allow, Deny, Pin, Rule, Svid
 from mtlsgate.config import Located, Material, model
 from mtlsgate.config.convert import Mismatch, convert
 from mtlsgate.config.fields import fields_of
@@ -182,8 +182,14 @@ class BlockReader:
             self.report.error(NOWHERE, where, "certificate: is empty: pass (certificate, key)")
         for pair in pairs:
             errors_before = len(self.report.errors)
+            if isinstance(pair, Svid):
+                values = {**options, **attrs.asdict(pair)}
+                block = self._block(model.ServerCertificate, where, errors_before, values)
+                if block is not None:
+                    yield block
+                continue
             if not (isinstance(pair, tuple) and len(pair) == 2):
-                text = "certificate: must be a pair (certificate, key), or a list of such pairs"
+                text = "certificate: must be a pair (certificate, key), a Svid, or a list of these"
                 self.report.error(NOWHERE, where, text)
                 continue
             chain = self._material("certificate", pair[0], "")

@@ -34,8 +34,23 @@ PrivateKey: TypeAlias = (
     | ed25519.Ed25519PrivateKey
     | ed448.Ed448PrivateKey
 )
-#: A server certificate with its intermediates after it, and its key.
-Credential: TypeAlias = tuple[Certificates, PrivateKey]
+
+
+@frozen
+class Svid:
+    """
+    A server certificate that a SPIFFE agent delivers, with its key, while the gate listens.
+
+    :ivar spiffe: the agent's socket, as ``"unix:/run/spire/agent.sock"``.
+    :ivar spiffe_id: which one of several; by default the agent's first.
+    """
+
+    spiffe: str
+    spiffe_id: str | None = None
+
+
+#: A server certificate with its intermediates after it, and its key; or where both come from.
+Credential: TypeAlias = tuple[Certificates, PrivateKey] | Svid
 #: Seconds, or text as in a configuration file: ``"10s"``.
 Duration: TypeAlias = str | float | timedelta
 #: An aware datetime, or text as in a configuration file: ``"2027-01-31T12:00:00Z"``.
@@ -114,6 +129,10 @@ class Rule:
     :ivar crl_url: URLs to fetch revocation lists from.
     :ivar crl_scope: whether every certificate of the path below the CA must be
         covered (``"path"``, the default), or only the leaf (``"leaf"``).
+    :ivar spiffe_trust_domain: the SPIFFE trust domain whose workloads are admitted, instead
+        of CAs.
+    :ivar spiffe_federated: further trust domains.
+    :ivar spiffe_socket: the socket of the agent that delivers their CAs.
     """
 
     name: str
@@ -128,6 +147,9 @@ class Rule:
     crl_dir: str | os.PathLike[str] | None = field(default=None, kw_only=True)
     crl_url: str | Sequence[str] | None = field(default=None, kw_only=True)
     crl_scope: Literal["path", "leaf"] | None = field(default=None, kw_only=True)
+    spiffe_trust_domain: str | None = field(default=None, kw_only=True)
+    spiffe_federated: Sequence[str] | None = field(default=None, kw_only=True)
+    spiffe_socket: str | None = field(default=None, kw_only=True)
 
 
 class GateOptions(TypedDict, total=False):

@@ -21,7 +21,7 @@ from tests.kits.application import Certificates
 Rule: Any = TypedRule
 SERVER = ("server.crt", "server.key")
 FLEET = Rule("fleet", ca="fleet-ca.crt")
-PAIR = "Gate: certificate: must be a pair (certificate, key), or a list of such pairs"
+PAIR = "Gate: certificate: must be a pair (certificate, key), a Svid, or a list of these"
 KIND = ": pass a path, PEM or DER bytes, or an object of cryptography"
 DURATION = 'not a duration; write it as "250ms", "10s", "5m" or "1h"'
 
