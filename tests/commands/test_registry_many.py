@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import stat
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from mtlsgate.admission.devices import Device, DeviceState
 from mtlsgate.certificates.development_ca import Authority
+from mtlsgate.commands.cli import main
 from mtlsgate.commands.registry import importing, many
 from mtlsgate.registry.store import StoreUnavailable
 from tests.kits.registry_command import Site, site_in
@@ -283,3 +286,15 @@ def test_an_export_says_what_nobody_understands(site: Site) -> None:
         (line := json.loads(text))["key"]: line["state"] for text in result.stdout.splitlines()
     }
     assert found == {"good": "active", "odd": "denied"}
+
+
+def test_what_lasts_collects_garbage(site: Site) -> None:
+    """Other commands are too short for it."""
+    seen: list[bool] = []
+    site.store.called = lambda: seen.append(gc.isenabled())
+    site.run("import", site.write("devices.csv", "key\na\n"))
+    site.run("export", "-")
+    site.store.failing = AssertionError("enough")
+    assert CliRunner().invoke(main, site.words("watch")).exception is site.store.failing
+    assert len(seen) >= 3
+    assert all(seen)

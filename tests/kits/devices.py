@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
 from attrs import define, field
 
@@ -19,6 +19,7 @@ class MemoryStore:
     :ivar failing: why every question fails, or None.
     :ivar calls_left: after so many further calls it begins to fail; None for never.
     :ivar then: why it fails then.
+    :ivar called: is called with each question.
     :ivar batches: the number of devices in each write.
     :ivar story: what each attempt to follow is told, in order: keys, None for anything, or
         an error that ends it.
@@ -30,12 +31,14 @@ class MemoryStore:
     failing: BaseException | None = None
     calls_left: int | None = None
     then: BaseException = StoreUnavailable("the connection is lost")
+    called: Callable[[], object] = bool
     batches: list[int] = field(factory=list)
     story: list[Sequence[Collection[str] | StoreError | None]] = field(factory=list)
     repeats: bool = False
     closed: int = 0
 
     def _called(self) -> None:
+        self.called()
         if self.calls_left is not None:
             self.calls_left -= 1
             if self.calls_left < 0:

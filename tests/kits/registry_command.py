@@ -39,13 +39,16 @@ class Site:
 
     def run(self, *words: str, data: bytes = b"") -> Result:
         """:returns: what a command said; a traceback is never said."""
-        if "--config" not in words:
-            words = (*words, "--config", str(self.directory / "gate.hcl"))
-        result = CliRunner().invoke(main, ["registry", *words], input=data)
+        result = CliRunner().invoke(main, self.words(*words), input=data)
         assert result.exception is None or isinstance(result.exception, SystemExit), result
         assert "very-secret" not in result.output
         assert "-----" not in result.output
         return result
+
+    def words(self, *words: str) -> list[str]:
+        """:returns: the words of a command on the site's registry."""
+        config = () if "--config" in words else ("--config", str(self.directory / "gate.hcl"))
+        return ["registry", *words, *config]
 
     def configure(self, kind: str = "identity", text: str = CONFIG) -> None:
         (self.directory / "gate.hcl").write_text(text.replace("KIND", kind))

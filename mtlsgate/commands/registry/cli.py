@@ -4,6 +4,7 @@ The commands of ``mtlsgate registry``: options and output only.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Coroutine, Iterable
@@ -244,6 +245,8 @@ def watch(config: tuple[str, ...], name: str | None, as_json: bool) -> None:
     """Print changes as they come, until Ctrl-C."""
     from mtlsgate.commands.registry.work import watched
 
+    # This command lasts.
+    gc.enable()
     session = _session(config, name)
     with suppress(KeyboardInterrupt, BrokenPipeError):
         _run(watched(session, as_json, click.echo))
@@ -279,6 +282,7 @@ def import_(file: str, **given: Any) -> None:
     """
     from mtlsgate.commands.registry import many
 
+    gc.enable()
     many.import_file(file, given, _session(given["config"], given["name"]))
 
 
@@ -293,6 +297,7 @@ def export(file: str, kind: str | None, config: tuple[str, ...], name: str | Non
     """
     from mtlsgate.commands.registry import many
 
+    gc.enable()
     many.export_file(file, kind, _session(config, name))
 
 
