@@ -62,8 +62,8 @@ def import_file(file: str, given: dict[str, Any], session: Session) -> None:
                 raise
             why = str(error) or "interrupted"
             raise RegistryError(
-                f"{why}\n{done.written:,} of {done.devices:,} devices are written; the same "
-                "import again does the rest"
+                f"{why}\nat least {done.written:,} of {done.devices:,} devices are written; "
+                "the same import again does the rest"
             ) from None
     click.echo(_summary(session.name, done, given["dry_run"], time.monotonic() - begun))
 
