@@ -41,7 +41,7 @@ from mtlsgate.load.listening_blocks import ListeningBuilder
 from mtlsgate.load.outline import Outline
 from mtlsgate.load.outputs import refuse_outputs
 from mtlsgate.load.progress import note_if_slow
-from mtlsgate.load.reach import Reach, reach_of_fetches, reach_of_gate
+from mtlsgate.load.reach import Reach, reach_of_fetches, reach_of_gate, reach_of_registries
 from mtlsgate.load.readiness import warn_of_readiness
 from mtlsgate.load.registries import RegistryReader
 from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder
@@ -365,6 +365,7 @@ class Loading:
         hosts = (host for one in listening for host in one.hosts)
         fetches = fetches_of(servers, self.listening.servers.state(decoded.settings))
         reach = reach_of_gate(decoded.settings, hosts, admin, self.directory)
+        reach |= reach_of_registries(self._registries.found.values())
         return Epoch(
             self.report.path,
             servers,

@@ -17,6 +17,8 @@ from mtlsgate.load.applications import ReadProtocol
 from mtlsgate.load.clients import ReadClient
 from mtlsgate.load.fetches import Fetch
 from mtlsgate.load.listen_addresses import Host
+from mtlsgate.load.registries import LoadedRegistry
+from mtlsgate.registry.opening import ports_of as ports_of_store
 from mtlsgate.tls.client import system_store
 from mtlsgate.upstream.targets import parse_target, ports_of
 
@@ -29,6 +31,7 @@ class Reach:
     :ivar reads: files and directories that are read.
     :ivar writes: files and sockets that are made, written to, renamed or removed.
     :ivar ports: TCP ports that are connected to.
+    :ivar any_port: whether it turns out later which ports these are.
     :ivar user_code: what runs code that is not mtlsgate's, for people.
     """
 
@@ -36,6 +39,7 @@ class Reach:
     writes: frozenset[Path] = frozenset()
     ports: frozenset[int] = frozenset()
     user_code: tuple[str, ...] = ()
+    any_port: bool = False
 
     def __or__(self, other: Reach) -> Reach:
         return Reach(
@@ -43,6 +47,7 @@ class Reach:
             self.writes | other.writes,
             self.ports | other.ports,
             (*self.user_code, *other.user_code),
+            self.any_port or other.any_port,
         )
 
 
@@ -80,6 +85,17 @@ def reach_of_fetches(fetches: Iterable[Fetch]) -> Reach:
         writes=frozenset(one.path for one in found),
         ports=frozenset(one.url.port for one in found),
     )
+
+
+def reach_of_registries(registries: Iterable[LoadedRegistry]) -> Reach:
+    """:returns: what is needed to ask the stores."""
+    ports: set[int] = set()
+    any_port = False
+    for registry in registries:
+        found = ports_of_store(registry.options.url)
+        any_port |= found is None
+        ports |= found or set()
+    return Reach(ports=frozenset(ports), any_port=any_port)
 
 
 def reach_of_gate(

@@ -17,6 +17,14 @@ from mtlsgate.registry.redis_address import REDIS_SCHEMES, parse_redis
 from mtlsgate.registry.store import Store, StoreError, StoreOptions
 
 
+class _Address(Protocol):
+    """Prints without secrets."""
+
+    @property
+    def ports(self) -> frozenset[int] | None:
+        """The TCP ports to connect to; None if nobody knows beforehand."""
+
+
 class _StoreModule(Protocol):
     def open_store(self, options: StoreOptions) -> Store: ...
 
@@ -27,13 +35,13 @@ class _Kind:
     A kind of store.
 
     :ivar schemes: of its URLs.
-    :ivar parse: reads a URL; what it returns prints without secrets.
+    :ivar parse: reads a URL.
     :ivar module: has ``open_store``, and imports the client library.
     :ivar extra: what to install.
     """
 
     schemes: frozenset[str]
-    parse: Callable[[str], object]
+    parse: Callable[[str], _Address]
     module: str
     extra: str
 
@@ -51,6 +59,16 @@ def address_of(url: str) -> str:
     :raises StoreError: if the URL is none; the text does not repeat it.
     """
     return str(_kind(url).parse(url))
+
+
+def ports_of(url: str) -> frozenset[int] | None:
+    """
+    :param url: of a store.
+    :returns: the TCP ports that are connected to; None if that turns out later, as with
+        Sentinel.
+    :raises StoreError: if the URL is none; the text does not repeat it.
+    """
+    return _kind(url).parse(url).ports
 
 
 def open_store(options: StoreOptions) -> Store:

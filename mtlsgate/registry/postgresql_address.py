@@ -20,6 +20,10 @@ from mtlsgate.text import printable
 POSTGRESQL_SCHEMES = frozenset({"postgresql", "postgres"})
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*)(:[0-9]*)?")
+#: Where PostgreSQL listens if nobody says otherwise.
+_PORT = 5432
+#: Parameters that say where a server is.
+_ELSEWHERE = frozenset({"host", "hostaddr", "port", "service"})
 _PRIMARY = ("primary", "read-write")
 
 
@@ -30,10 +34,12 @@ class PostgresqlAddress:
 
     :ivar hosts: each with its port if the URL states one; empty if libpq is to find them.
     :ivar database: empty for libpq's default.
+    :ivar ports: TCP ports to connect to; None if the URL leaves some to libpq.
     """
 
     hosts: tuple[str, ...] = ()
     database: str = ""
+    ports: frozenset[int] | None = None
 
     def __str__(self) -> str:
         """For people: without user, password and parameters."""
@@ -60,7 +66,19 @@ def parse_postgresql(url: str) -> PostgresqlAddress:
             "the URL's target_session_attrs must be primary or read-write, or not stated:"
             " a standby tells no changes"
         )
-    return PostgresqlAddress(tuple(map(unquote, hosts)), unquote(database))
+    ports = _ports(hosts) if hosts and not _ELSEWHERE & set(query_names(url)) else None
+    return PostgresqlAddress(tuple(map(unquote, hosts)), unquote(database), ports)
+
+
+def _ports(hosts: list[str]) -> frozenset[int] | None:
+    found: set[int] = set()
+    for host in hosts:
+        if unquote(host).startswith("/"):
+            # A directory with a Unix socket.
+            continue
+        stated = host.rpartition(":")[2]
+        found.add(int(stated) if stated.isdigit() and not host.endswith("]") else _PORT)
+    return frozenset(found)
 
 
 def query_names(url: str) -> list[str]:

@@ -111,6 +111,13 @@ class RedisAddress:
     login: Login = Login()
     sentinel_login: Login = Login()
 
+    @property
+    def ports(self) -> frozenset[int] | None:
+        """The ports to connect to; None if the servers say more of them."""
+        if self.kind in (Kind.SENTINEL, Kind.CLUSTER):
+            return None
+        return frozenset(node.port for node in self.nodes)
+
     def __str__(self) -> str:
         """For people: without user, password and parameters."""
         scheme = self.kind.value.replace("redis", "rediss", 1) if self.tls else self.kind.value

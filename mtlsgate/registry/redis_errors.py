@@ -130,5 +130,5 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         seen = seen.__cause__ or seen.__context__
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     return cut(printable(str(error)), _MOST_WORDS)

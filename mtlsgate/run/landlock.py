@@ -48,12 +48,14 @@ class Rights:
     :ivar write: directories in which files and sockets may be made, changed and removed,
         and files.
     :ivar ports: TCP ports that may be connected to.
+    :ivar any_port: whether these are all.
     """
 
     read: frozenset[Path] = frozenset()
     list: frozenset[Path] = frozenset()
     write: frozenset[Path] = frozenset()
     ports: frozenset[int] = frozenset()
+    any_port: bool = False
 
 
 def landlock_abi() -> int:
@@ -77,7 +79,7 @@ def restrict(rights: Rights, abi: int) -> None:
     )
     fields = [handled]
     if abi >= PORTS_ABI:
-        fields.append(_CONNECT_TCP)
+        fields.append(0 if rights.any_port else _CONNECT_TCP)
     if abi >= _SCOPES_ABI:
         fields.append(_SCOPE_SIGNAL)
     attributes = struct.pack(f"={len(fields)}Q", *fields)
@@ -89,7 +91,7 @@ def restrict(rights: Rights, abi: int) -> None:
             (rights.write, _WRITE),
         ):
             _allow_below(ruleset, paths, allowed & handled)
-        if abi >= PORTS_ABI:
+        if abi >= PORTS_ABI and not rights.any_port:
             for port in rights.ports:
                 _call(_ADD_RULE, ruleset, _NET_PORT, struct.pack("=QQ", _CONNECT_TCP, port), 0)
         if _libc().prctl(_PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0))):

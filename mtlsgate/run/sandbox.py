@@ -202,6 +202,8 @@ class Sandbox(Service):
 
     def _say(self, rights: Rights) -> None:
         ports = ", ".join(map(str, sorted(rights.ports))) or "none"
+        if rights.any_port:
+            ports = "all, because a registry says only later which"
         if self.choice.abi < PORTS_ABI:
             ports = f"all, because this kernel's Landlock is of version {self.choice.abi}"
         _log.info(

@@ -96,6 +96,7 @@ class Allowed:
                     for one in _with_target(path)
                 ),
                 ports=frozenset({*reach.ports, _DNS}) if reach.ports else frozenset(),
+                any_port=reach.any_port,
             ),
             {path: _identity(path) for path in read if not path.is_dir()},
         )
@@ -119,8 +120,12 @@ class Allowed:
         for path in sorted(reach.writes):
             if not self.may_write(path):
                 yield f"{path}: the gate's sandbox does not allow to write it"
+        if self.rights.any_port:
+            return
+        if reach.any_port:
+            yield "registry: the gate's sandbox does not allow to connect to all ports"
         for port in sorted(reach.ports - self.rights.ports):
-            yield f"target: the gate's sandbox does not allow to connect to port {port}"
+            yield f"the gate's sandbox does not allow to connect to port {port}"
 
 
 def _with_target(path: Path) -> tuple[Path, Path]:

@@ -129,6 +129,28 @@ def test_client_gates_reach_their_targets(demo: Path) -> None:
     assert found.writes == {Path("/run/redis/gate.sock"), demo / "log/audit.log"}
 
 
+@pytest.mark.parametrize(
+    ("url", "reach"),
+    [
+        ("redis://r.example:7000/1", ({7000}, False)),
+        ("rediss://r.example", ({6379}, False)),
+        ("unix:///run/redis.sock", (set(), False)),
+        ("redis+sentinel://a,b:7000/main", (set(), True)),
+        ("redis+cluster://a,b:7000", (set(), True)),
+        ("postgresql://a,[::1],b:7000/devices", ({5432, 7000}, False)),
+        ("postgresql://%2Frun%2Fpostgresql/devices", (set(), False)),
+        ("postgresql:///devices?host=a", (set(), True)),
+    ],
+)
+def test_registries_are_reached(demo: Path, url: str, reach: tuple[set[int], bool]) -> None:
+    """At all ports where servers name others."""
+    config = demo / "registry.hcl"
+    block = f'registry "devices" {{\n  url = "{url}"\n}}\n'
+    config.write_text(block + SERVER % '"echo" {}')
+    found = load(config).reach
+    assert (set(found.ports), found.any_port) == reach
+
+
 # What it allows
 
 
@@ -176,6 +198,17 @@ def test_names_are_looked_up_only_for_targets() -> None:
     """Without a target nothing is connected to, not even a name server."""
     assert Allowed.by(Reach(), ()).rights.ports == frozenset()
     assert Allowed.by(Reach(ports=frozenset([5432])), ()).rights.ports == {53, 5432}
+
+
+def test_where_nobody_knows_the_ports_none_is_given_up(place: Path) -> None:
+    """Of files it allows no more than otherwise."""
+    allowed = Allowed.by(Reach(any_port=True), [place / "gate.hcl"])
+    assert allowed.rights.any_port
+    assert list(allowed.missing(Reach(ports=frozenset([5432])), ())) == []
+    assert [*Allowed.by(Reach(), ()).missing(Reach(any_port=True), ())] == [
+        "registry: the gate's sandbox does not allow to connect to all ports"
+    ]
+    assert not allowed.may_read(Path("/etc/shadow"))
 
 
 def test_what_python_reads_is_not_everything() -> None:
@@ -271,7 +304,7 @@ def test_a_reload_that_needs_more_is_refused(place: Path) -> None:
     lines = str(caught.value).splitlines()
     assert len(lines) == 4
     assert all(line.endswith(": restart the gate") for line in lines)
-    assert lines[2].startswith("target: the gate's sandbox does not allow to connect to port 5432")
+    assert lines[2].startswith("the gate's sandbox does not allow to connect to port 5432")
 
 
 def test_a_load_that_fails_for_want_of_rights_says_so(place: Path) -> None:
