@@ -14,11 +14,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from mtlsgate.config import Located, model
 from mtlsgate.errors import START, GateError
 from mtlsgate.load.epoch import Epoch, load
 from mtlsgate.load.reach import Reach
+from mtlsgate.load.shadow import load_shadow
 from mtlsgate.run.landlock import Rights, landlock_abi
 from mtlsgate.run.sandbox import Sandbox, SandboxChoice, choose_sandbox
 from mtlsgate.run.sandbox_rights import Allowed, python_directories
@@ -461,3 +463,22 @@ def test_what_only_root_may_see_counts_as_there(
     assert list(allowed.missing(Reach(), [place / "key"])) == []
     (line,) = allowed.missing(Reach(), [Path("/nowhere/key")])
     assert line.startswith("/nowhere/key: ")
+
+
+def test_a_shadow_that_the_sandbox_does_not_allow_to_read(place: Path) -> None:
+    """It is not in the shadow, and it says what to do; the configuration in force is."""
+    (place / "far").mkdir()
+    far = place / "far" / "next.hcl"
+    far.write_text("server {")
+    allowed = Allowed.by(Reach(), [place / "near" / "gate.hcl"])
+    sandbox = Sandbox(SandboxChoice(7), allowed)
+    found = sandbox.guarded_shadow(load_shadow)(far)
+    assert found.epoch is None
+    assert found.problems[0] == (
+        f"{far}: the gate's sandbox does not allow to read it: name it in settings {{ shadow }} "
+        "and restart the gate, or put it beside gate.hcl"
+    )
+    named = evolve(epoch(), shadow=found)
+    kept = sandbox.guarded(lambda _: named, dict)(False)
+    assert kept.shadow is not None
+    assert kept.shadow.problems[0] == found.problems[0]
