@@ -423,6 +423,24 @@ def test_a_change_of_which_nobody_knows_whether_it_was_made_is_recorded(site: Si
     assert (line["action"], line["after"], line["complete"]) == ("deny", "denied", False)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file for another user")
+def test_an_audit_log_that_root_makes_belongs_to_whoever_has_the_directory(site: Site) -> None:
+    """The gate, which is not root, must be able to open it."""
+    os.chown(site.directory, 65534, 65534)
+    assert site.run("allow", "--key", "ab" * 32).exit_code == 0
+    assert (site.directory / "audit.log").stat().st_uid == 65534
+
+
+def test_an_audit_log_that_the_gate_could_not_open_is_not_made(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: site.directory.stat().st_uid + 1)
+    result = site.run("allow", "--key", "ab" * 32)
+    assert (result.exit_code, site.store.listed) == (2, {})
+    assert "audit.log: is not there yet: run the command as the gate's user" in result.stderr
+    assert site.audited() == []
+
+
 def test_without_an_audit_log_there_is_none(site: Site) -> None:
     site.configure(text='registry "a" { url = "redis://:very-secret@127.0.0.1" }')
     assert site.run("allow", "--key", "ab" * 32).exit_code == 0

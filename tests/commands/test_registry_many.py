@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mtlsgate.admission.devices import Device, DeviceState
 from mtlsgate.certificates.development_ca import Authority
 from mtlsgate.commands.cli import main
 from mtlsgate.commands.registry import importing, many
+from mtlsgate.commands.registry.key_index import KeyIndex
 from mtlsgate.registry.store import StoreUnavailable
 from tests.kits.registry_command import Site, site_in
 
@@ -174,6 +176,18 @@ def test_ctrl_c_in_an_import_says_how_far_it_came(site: Site) -> None:
         "at least 2,000 of 4,000 devices are written; the same import again does the rest\n"
     )
     assert [line["complete"] for line in site.audited()] == [False]
+
+
+def test_a_full_disk_is_told_as_such(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: KeyIndex, rows: object) -> bool:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(KeyIndex, "add", full)
+    for words in (("import", site.write("devices.csv", "key\na\n")), ("export", "-")):
+        result = site.run(*words)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith("the temporary file with the keys, in /")
+        assert result.stderr.endswith(": database or disk is full\n")
 
 
 def test_a_store_that_is_down_leaves_no_line(site: Site) -> None:

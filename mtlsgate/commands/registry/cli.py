@@ -57,6 +57,9 @@ def registry() -> None:
 
     Exits 0 on success, 1 if the answer is no, and 2 if it could not be done.
     """
+    if hasattr(sys.stdout, "reconfigure"):
+        # Show a name even if the terminal lacks its letters.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _session(config: tuple[str, ...], name: str | None) -> Session:

@@ -5,9 +5,12 @@ The keys of very many devices, on disk instead of in memory.
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
+
+from mtlsgate.commands.registry.naming import RegistryError
 
 T = TypeVar("T")
 
@@ -17,7 +20,8 @@ _CACHE = 65536
 
 class KeyIndex(AbstractContextManager["KeyIndex"]):
     """
-    From keys to texts, each key once, in a temporary file.
+    From keys to texts, each key once, in a temporary file.  As a context, it says in a
+    `RegistryError` if the file fails.
 
     :ivar _database: it is gone when it is closed, or the program ends.
     """
@@ -28,8 +32,11 @@ class KeyIndex(AbstractContextManager["KeyIndex"]):
             self._database.execute(f"PRAGMA {setting}")
         self._database.execute("CREATE TABLE keys (key TEXT PRIMARY KEY, value) WITHOUT ROWID")
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._database.close()
+        if isinstance(error, sqlite3.Error):
+            where = tempfile.gettempdir()
+            raise RegistryError(f"the temporary file with the keys, in {where}: {error}") from error
 
     def __len__(self) -> int:
         (count,) = self._database.execute("SELECT count(*) FROM keys").fetchone()
