@@ -6,14 +6,20 @@ import json
 import os
 from datetime import UTC, datetime
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.admission.devices import Device, DeviceState
+from mtlsgate.admission.key_kinds import KeyKind, RegistryName
+from mtlsgate.admission.listings import listed, question_of
+from mtlsgate.admission.verdicts import Rejection
 from mtlsgate.certificates.development_ca import Authority, Credential
 from mtlsgate.certificates.parsing import parse_certificates
+from mtlsgate.commands.registry.answers import standing
+from mtlsgate.commands.registry.naming import Named
 from mtlsgate.registry.store import StoreError, StoreOptions, StoreUnavailable
 from tests.kits.devices import MemoryStore
 from tests.kits.registry_command import CONFIG, Site, site_in
@@ -247,6 +253,24 @@ def test_check_says_what_the_gate_would(
     found = json.loads(site.run(*words, "--json").stdout)
     assert found["active"] is (status == 0)
     assert answer == f"{found['reason'] or 'active'}: {found['detail']}"
+
+
+def test_check_and_the_gate_agree_whatever_is_listed() -> None:
+    """With two names in a certificate, and everything that each may be listed as."""
+    (leaf,) = parse_certificates(sensor().pem)
+    name = RegistryName("devices", KeyKind.DNS_NAME)
+    question = question_of(name, leaf)
+    past, future = TIME.replace(hour=11), TIME.replace(hour=13)
+    limits = (None, past, TIME, future)
+    for ones in product((None, *product(DeviceState, limits, limits)), repeat=2):
+        found = {
+            key: Device(key, *fields)
+            for key, fields in zip(question.keys, ones, strict=True)
+            if fields is not None
+        }
+        verdict = listed(name, leaf, TIME, {question: tuple(found.values())})
+        reason = verdict.reason.value if isinstance(verdict, Rejection) else None
+        assert standing(Named(question.keys), found, TIME).reason == reason
 
 
 def test_show_shows_everything(site: Site) -> None:
