@@ -12,7 +12,6 @@ from datetime import datetime
 
 from attrs import evolve
 
-from mtlsgate.admission import AdmissionPolicy
 from mtlsgate.admission.bundles import Bundle
 from mtlsgate.certificates.parsing import MissingCredential, ServerCredential
 from mtlsgate.load.epoch import Epoch, LoadedServer
@@ -20,6 +19,7 @@ from mtlsgate.load.expiry import expiries_of
 from mtlsgate.load.fetches import Fetch, ListFetch
 from mtlsgate.load.readiness import all_backends
 from mtlsgate.spiffe.agents import Agents, SvidSource
+from mtlsgate.spiffe.messages import Bundles
 from mtlsgate.spiffe.subscription import Stream
 from mtlsgate.tls.server import GateContext
 
@@ -44,16 +44,18 @@ def _wanted(epoch: Epoch) -> Iterator[Wanted]:
             yield from backends.tls.wanted
 
 
-def _bundles(server: LoadedServer) -> Iterator[Bundle]:
+def _bundles(server: LoadedServer, *, federated: bool = True) -> Iterator[Bundle]:
     admission = server.gate.context.policy.admission
     for rule in admission.rules if admission else ():
-        yield from rule.bundles
+        # The rule's own trust domain is the first.
+        yield from rule.bundles if federated else rule.bundles[:1]
 
 
 def not_delivered(epoch: Epoch, now: datetime) -> str | None:
     """
     :param now: the time by which certificates are judged, aware.
-    :returns: what a server waits for, in a few words; None if nothing is missing.
+    :returns: what a server waits for, in a few words; None if nothing is missing.  That a
+        federated trust domain is missing does not keep a gate from serving its own.
     """
     for server in epoch.servers:
         for own in server.gate.context.policy.own:
@@ -62,10 +64,21 @@ def not_delivered(epoch: Epoch, now: datetime) -> str | None:
                     return "waiting for an X.509-SVID"
                 if now.replace(microsecond=0) > own.chain[0].not_after:
                     return "the X.509-SVID has expired"
-        for bundle in _bundles(server):
+        for bundle in _bundles(server, federated=False):
             if all(now > one.not_after for one in bundle.authorities):
                 return f"waiting for the bundle of {bundle.trust_domain}"
     return None
+
+
+def without_bundle(epoch: Epoch, agent: str, delivered: Bundles) -> list[str]:
+    """:returns: the trust domains that rules name and an agent has delivered no CA of."""
+    named = {
+        one.trust_domain
+        for server in epoch.servers
+        for one in _bundles(server)
+        if one.agent == agent
+    }
+    return sorted(name for name in named if not delivered.get(name))
 
 
 def supplied(epoch: Epoch, agents: Agents, now: datetime) -> Epoch:
@@ -108,7 +121,7 @@ def _supplied(server: LoadedServer, agents: Agents) -> LoadedServer:
             else rule
             for rule in policy.admission.rules
         )
-        policy = evolve(policy, admission=AdmissionPolicy(rules, policy.admission.deny))
+        policy = evolve(policy, admission=evolve(policy.admission, rules=rules))
     if policy == before:
         return server
     return evolve(server, gate=evolve(server.gate, context=GateContext(policy, context.now)))

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from mtlsgate.errors import CredentialError
 from mtlsgate.load.epoch import Epoch
-from mtlsgate.load.identities import Wanted, supplied, wanted
+from mtlsgate.load.identities import Wanted, supplied, wanted, without_bundle
 from mtlsgate.observe.status import AgentStatus
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.fetcher import Refresh
@@ -215,6 +215,13 @@ class AgentWatch(RegularService):
             self._agents.put_bundles(agent, found)
             said = f"the agent at {agent} has delivered the bundles of {_bundles(found)}"
             _log.info("{said}", said=printable(said))
+            for name in without_bundle(self._epoch(), agent, found):
+                _log.warn(
+                    "the agent at {agent} has delivered no bundle of {name}: nobody of it is "
+                    "admitted",
+                    agent=printable(agent),
+                    name=name,
+                )
         self._apply()
 
     def _refused(self, key: Wanted, asked: _Asked, failure: Failure) -> None:
@@ -297,4 +304,5 @@ def _svids(found: tuple[Svid, ...]) -> str:
 
 
 def _bundles(found: Bundles) -> str:
-    return ", ".join(f"{name} ({len(each)} CAs)" for name, each in sorted(found.items()))
+    counts = {name: len(each) for name, each in sorted(found.items())}
+    return ", ".join(f"{name} ({n} CA{'' if n == 1 else 's'})" for name, n in counts.items())

@@ -148,7 +148,7 @@ def _bundles(before: Rule, after: Rule) -> Iterator[str]:
         if was == bundle.digests:
             continue
         added, removed = len(bundle.digests - was), len(was - bundle.digests)
-        line = f"bundle of {bundle.trust_domain}: {added} CAs added, {removed} removed"
+        line = f"bundle of {bundle.trust_domain}: CAs added: {added}, removed: {removed}"
         yield line if bundle.digests else f"{line}: there is none, and it admits nobody"
 
 

@@ -7,6 +7,7 @@ It begins at once when it ends: first after at most 0.2 s, then after growing de
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, cast
@@ -191,8 +192,10 @@ class _Answers(Protocol):
 def _words(error: BaseException | None) -> str:
     """:returns: why there is no connection, in words."""
     match error:
-        case ConnectError() if error.osError is not None:
-            return printable(str(getattr(error.osError, "strerror", error.osError)).lower())
+        case ConnectError(osError=OSError() as cause) if cause.strerror:
+            return printable(cause.strerror.lower())
+        case ConnectError(osError=int(number)):
+            return printable(os.strerror(number).lower())
         case ConnectionClosed():
             return "it closed the connection"
     return printable(f"{type(error).__name__}: {error}")

@@ -161,19 +161,23 @@ class MemoryAgent:
     :ivar is_up: whether it takes connections.
     :ivar is_silent: whether connecting takes for ever.
     :ivar served: all connections so far.
+    :ivar cause: why it cannot be connected to, if it is not up.
     """
 
     is_up: bool = True
     is_silent: bool = False
     served: list[Served] = field(factory=list)
     tries: int = 0
+    cause: Exception = field(
+        factory=lambda: ConnectError(osError=FileNotFoundError(2, "No such file or directory"))
+    )
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         self.tries += 1
         if self.is_silent:
             return Deferred()
         if not self.is_up:
-            return fail(ConnectError(osError=FileNotFoundError(2, "No such file or directory")))
+            return fail(self.cause)
         protocol = factory.buildProtocol(None)  # type: ignore[arg-type]
         assert protocol is not None
         transport = StringTransport()

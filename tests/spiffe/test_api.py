@@ -42,7 +42,7 @@ reactor.run()
 
 
 #: What it says until it is ready.
-SAID = ("port ", "another server certificate", "bundle of plants.example: 1 CAs added")
+SAID = ("port ", "another server certificate", "bundle of plants.example: CAs added: 1")
 
 
 @pytest.fixture

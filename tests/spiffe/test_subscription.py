@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 from attrs import define, field
+from twisted.internet.error import ConnectError, ConnectionRefusedError
 from twisted.internet.task import Clock
 
 from mtlsgate.spiffe.call import MAX_MESSAGE
@@ -63,6 +66,22 @@ def test_messages_come_as_they_are_sent() -> None:
         served.raw(bytes([octet]))
     assert asking.came == [b"a", b"b", b"xyz"]
     assert asking.lost == []
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (ConnectError(osError=cast(Any, 111)), "connection refused"),
+        (ConnectError(osError=PermissionError(13, "Permission denied")), "permission denied"),
+        (ConnectError(), "ConnectError: An error occurred while connecting."),
+        (ConnectionRefusedError(osError=cast(Any, 111)), "connection refused"),
+        (ValueError("odd"), "ValueError: odd"),
+    ],
+)
+def test_why_there_is_no_connection_is_told_in_words(cause: Exception, words: str) -> None:
+    asking = Asking(MemoryAgent(is_up=False, cause=cause))
+    asking.subscription.start()
+    assert asking.lost == [(words, None)]
 
 
 def test_it_asks_again_soon_and_then_less_and_less_often() -> None:

@@ -43,7 +43,7 @@ server "door" {{
 
 
 #: What each process says of a new CA, and the certificate by it.
-NEW = ("another server certificate", "bundle of plants.example: 1 CAs added, 0 removed")
+NEW = ("another server certificate", "bundle of plants.example: CAs added: 1, removed: 0")
 
 
 @pytest.fixture
