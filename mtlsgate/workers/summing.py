@@ -21,7 +21,7 @@ from mtlsgate.observe.server_status import (
     ServerStatus,
     TargetStatus,
 )
-from mtlsgate.observe.status import ServiceStatus, Status
+from mtlsgate.observe.status import AgentStatus, ServiceStatus, Status
 from mtlsgate.workers.shadow_summing import sum_shadows
 
 #: Gauges that count something, so that the sum of all workers' is meant.
@@ -177,6 +177,7 @@ def _sum_service(found: Sequence[ServiceStatus]) -> ServiceStatus:
         admitted=sum(one.admitted for one in found),
         handshakes=sum(one.handshakes for one in found),
         rejected=sum(one.rejected for one in found),
+        agents=_sum_agents(found),
         servers=tuple(
             evolve(
                 server,
@@ -195,6 +196,21 @@ def _sum_service(found: Sequence[ServiceStatus]) -> ServiceStatus:
             )
             for client in found[0].clients
         ),
+    )
+
+
+def _sum_agents(found: Sequence[ServiceStatus]) -> tuple[AgentStatus, ...]:
+    """:returns: the streams of each worker in one: one that is down for any of them is down."""
+    by_stream: dict[tuple[str, str], list[AgentStatus]] = {}
+    for service in found:
+        for agent in service.agents:
+            by_stream.setdefault((agent.agent, agent.stream), []).append(agent)
+    return tuple(
+        evolve(
+            next((one for one in agents if not one.is_up), agents[0]),
+            updates=sum(one.updates for one in agents),
+        )
+        for agents in by_stream.values()
     )
 
 
