@@ -64,6 +64,9 @@ class IVerifiedPeer(Interface):
     group = Attribute("The key exchange group, in OpenSSL's spelling, or None.")
     alpn = Attribute("The negotiated application protocol, a str, or None.")
     resumed = Attribute("Whether it resumed a session; it was then judged again.")
+    attributes = Attribute(
+        "What the registry of its rule knows of it, a mapping of str to str; empty without one."
+    )
     address = Attribute(
         "Where the client connects from, an IAddress; behind a proxy what the PROXY header says."
     )

@@ -4,10 +4,11 @@ A verified client, as a value.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from cryptography import x509
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
@@ -40,6 +41,19 @@ class VerifiedPeer:
     group: str | None
     alpn: str | None
     resumed: bool = False
+    #: What the registry of its rule knows of it, for the application; empty without one.
+    attributes: Mapping[str, str] = field(factory=dict, hash=False)
+
+    def by(
+        self, path: tuple[Certificate, ...], rule: str, attributes: Mapping[str, str]
+    ) -> VerifiedPeer:
+        """
+        :param attributes: what the registry of the rule knows of the client.
+        :returns: the client as it is admitted by a rule on a path.
+        """
+        if (path, rule, attributes) == (self.certificates, self.rule, self.attributes):
+            return self
+        return evolve(self, path=path, rule=rule, attributes=attributes)
 
     @cached_property
     def leaf(self) -> x509.Certificate:
@@ -156,6 +170,7 @@ class VerifiedPeer:
             "group": self.group,
             "alpn": self.alpn,
             "resumed": self.resumed,
+            "attributes": dict(self.attributes),
             "address": address_text(self.address),
         }
 

@@ -53,6 +53,7 @@ from mtlsgate.run.names import configured_names
 from mtlsgate.run.privileged_reader import PrivilegedReader, reader_if_root
 from mtlsgate.run.privileges import UserFollower, become_configured_user
 from mtlsgate.run.reactor_lag import ReactorLag
+from mtlsgate.run.registries.desks import Desks
 from mtlsgate.run.reloading import Reloader
 from mtlsgate.run.sandbox import Sandbox, choose_sandbox, make_directories
 from mtlsgate.run.sandbox_rights import Allowed, home_of
@@ -268,10 +269,11 @@ def makeService(options: Options) -> IService:
         history=History(reactor.seconds, utc_now),
         changes=Changes(reactor),
     )
+    registries = Desks.of(reactor)
     shadowing = Shadowing(
         epoch, options.sockets.key_of, reactor, observers.audit, loader.agents, utc_now
     )
-    connections = Connections(reactor, (*observers.all, shadowing))
+    connections = Connections(reactor, (*observers.all, shadowing), registries=registries)
     shadow_follower = ShadowFollower(shadowing, connections)
     admin = AdminService(handle, epoch.admin, options["admin"], reactor, connections.gone)
     followers = (
@@ -289,6 +291,7 @@ def makeService(options: Options) -> IService:
         connections,
         followers,
         refreshed=shadowing.refreshed,
+        registries=registries,
     )
     in_thread = OwnThread(cast(Any, reactor))
     notifier = Notifier(options.manager, lambda: _state(runner), reactor)

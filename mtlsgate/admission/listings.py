@@ -122,7 +122,8 @@ def listed(
         return Rejection(Reason.NOT_REGISTERED, f"{where}: {what}", 0)
     denial = next((one for one in answer if one.state is not DeviceState.ACTIVE), None)
     if denial is not None:
-        note = f": {printable(safe_line(denial.note)[:_NOTE])}" if denial.note else ""
+        why = denial.problem or denial.note
+        note = f": {printable(safe_line(why)[:_NOTE])}" if why else ""
         return Rejection(Reason.REGISTRY_DENIED, f"{where} denies it{note}", 0)
     for device in answer:
         if _why_not_now(device, now) is None:

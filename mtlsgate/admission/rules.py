@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 
 from attrs import Factory, evolve, field, frozen
 from cryptography import x509
@@ -146,6 +147,9 @@ def _by_digest(pins: Iterable[Pin]) -> dict[bytes, tuple[Pin, ...]]:
     return found
 
 
+_NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
+
+
 @frozen
 class Admitted:
     """
@@ -164,6 +168,11 @@ class Admitted:
     pin: Pin | None = None
     questions: tuple[Question, ...] = ()
     device: Device | None = None
+
+    @property
+    def attributes(self) -> Mapping[str, str]:
+        """What the application is told of the device."""
+        return _NO_ATTRIBUTES if self.device is None else self.device.attributes
 
 
 def authorities_of(rules: Iterable[Rule]) -> tuple[Certificate, ...]:

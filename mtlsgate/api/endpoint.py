@@ -32,6 +32,7 @@ from mtlsgate.run.agent_watch import AgentWatch
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.listening import bind
+from mtlsgate.run.registries.desks import Desks
 from mtlsgate.run.reloading import refresh
 from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.threads import OwnThread
@@ -224,9 +225,11 @@ class GateEndpoint:
         members = (Member(self._running, self._built, application), *self._beside)
         epoch = epoch_of([(one.built(), one.application) for one in members], self.hosts)
         reactor, sockets = monotonic(self._reactor), Sockets.of_process()
-        connections = Connections(reactor, [HumanLog(epoch.settings.quiet)])
+        registries = Desks.of(reactor)
+        observers = [HumanLog(epoch.settings.quiet)]
+        connections = Connections(reactor, observers, registries=registries)
         bound = bind(epoch, sockets)
-        runner = EpochRunner(epoch, bound, sockets, reactor, connections)
+        runner = EpochRunner(epoch, bound, sockets, reactor, connections, registries=registries)
         try:
             runner.listen()
         except GateError:

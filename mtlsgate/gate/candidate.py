@@ -14,9 +14,13 @@ from attrs import evolve, frozen
 from twisted.internet.interfaces import IAddress
 
 from mtlsgate.admission import Admitted, Pin, Rejection
+from mtlsgate.admission.devices import Device
+from mtlsgate.admission.listings import NOT_ASKED, Answers, Question
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.gate.events import Negotiated
 from mtlsgate.gate.judging import Judging
+from mtlsgate.gate.registries import Known, judged, nothing_known
 from mtlsgate.gate.server import GateServer
 from mtlsgate.gate.terms import Terms
 from mtlsgate.peer import VerifiedPeer
@@ -35,6 +39,10 @@ class Candidate:
     :ivar server: the name of its server.
     :ivar terms: that server's terms.
     :ivar authorizer: that server's authorizer, or None.
+    :ivar device: what a registry knows of it, or None.
+    :ivar answers: what registries said.
+    :ivar open: what registries must still be asked before it is admitted.
+    :ivar presented: what it sent besides its path, if another path may count.
     """
 
     peer: VerifiedPeer | None
@@ -44,6 +52,15 @@ class Candidate:
     server: str
     terms: Terms
     authorizer: Authorizer | None
+    device: Device | None = None
+    answers: Answers = NOT_ASKED
+    open: tuple[Question, ...] = ()
+    presented: tuple[Certificate, ...] = ()
+
+    @property
+    def asks(self) -> bool:
+        """Whether its admission depends on registries."""
+        return bool(self.open or self.answers)
 
     @property
     def identity(self) -> bytes | None:
@@ -66,10 +83,12 @@ def candidate(engine: Engine, server: GateServer, address: IAddress) -> Candidat
         resumed=engine.handshake.resumed,
     )
     peer, pin, verdict = None, None, engine.verdict
+    questions: tuple[Question, ...] = ()
     if isinstance(verdict, Rejection):
         return verdict
     if isinstance(verdict, Admitted):
         peer, pin = _verified_peer(verdict, agreed, address), verdict.pin
+        questions = verdict.questions
     elif server.context.admission is not None:
         raise TypeError("a client was not judged")
     return Candidate(
@@ -80,21 +99,29 @@ def candidate(engine: Engine, server: GateServer, address: IAddress) -> Candidat
         server=server.name,
         terms=server.terms,
         authorizer=server.authorizer,
+        open=questions,
+        presented=engine.presented() if questions else (),
     )
 
 
 def as_of_now(
-    client: Candidate, server: GateServer, judging: Judging | None, listener: str
+    client: Candidate,
+    server: GateServer,
+    judging: Judging | None,
+    listener: str,
+    known: Known = nothing_known,
 ) -> Candidate | Rejection:
     """
     :param server: the server whose rules admitted the client.
     :param judging: judges by the epoch in force; None if the epoch never changes.
     :param listener: the key of the listener that the client connected to.
-    :returns: the client as it is admitted now, or why it no longer is.
+    :param known: what registries say, as far as it is known.
+    :returns: the client as it is admitted now, or why it no longer is.  It must not come
+        in while it has `Candidate.open`.
     """
     now = server.context.now()
     if judging is not None and not judging.is_in_force(listener, server):
-        held = judging.judge(listener, client.negotiated.server_name, client.peer)
+        held = judging.judge(listener, client.negotiated.server_name, client.peer, known)
         if isinstance(held, Rejection):
             return held
         return evolve(
@@ -104,16 +131,31 @@ def as_of_now(
             server=held.server,
             terms=held.terms,
             authorizer=held.authorizer,
+            device=held.device,
+            answers=held.answers,
+            open=held.open,
         )
-    if client.peer is None or not _has_time_passed(client, now):
+    if client.peer is None or not (client.asks or _has_time_passed(client, now)):
         return client
-    judge = server.context.judge
+    judge, path = server.context.judge, client.peer.certificates
     assert judge is not None
-    verdict = judge.still(client.peer.certificates) or judge.again(client.peer.certificates)
+
+    def judge_with(answers: Answers) -> Admitted | Rejection:
+        return judge.still(path, answers) or judge.again(path, answers, client.presented)
+
+    found = judged(judge_with, known)
+    verdict = found.verdict
     if isinstance(verdict, Rejection):
         return verdict
-    peer = evolve(client.peer, rule=verdict.rule.name)
-    return evolve(client, peer=peer, pin=verdict.pin, judged_at=now)
+    return evolve(
+        client,
+        peer=client.peer.by(verdict.path, verdict.rule.name, verdict.attributes),
+        pin=verdict.pin,
+        judged_at=now,
+        device=verdict.device,
+        answers=found.answers,
+        open=found.open,
+    )
 
 
 def _has_time_passed(client: Candidate, now: datetime) -> bool:
@@ -129,6 +171,7 @@ def _has_time_passed(client: Candidate, now: datetime) -> bool:
 
 def _verified_peer(verdict: Admitted, agreed: Negotiated, address: IAddress) -> VerifiedPeer:
     return VerifiedPeer(
+        attributes=verdict.attributes,
         path=verdict.path,
         rule=verdict.rule.name,
         address=address,

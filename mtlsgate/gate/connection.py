@@ -9,6 +9,8 @@ limits and the authorizer.  `mtlsgate.gate.arriving` has the stages before TLS.
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener
@@ -18,8 +20,10 @@ from twisted.python.failure import Failure
 from mtlsgate.admission import Rejection
 from mtlsgate.certificates.server_names import same_name
 from mtlsgate.gate.arriving import ArrivingConnection
+from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.gate.candidate import Candidate, as_of_now, candidate
 from mtlsgate.gate.events import Admission
+from mtlsgate.gate.registries import NOTHING_GIVEN, Givens
 from mtlsgate.gate.server import GateServer
 from mtlsgate.gate.stages import GONE, Stage
 from mtlsgate.interfaces import ITlsFacts, IVerifiedPeer
@@ -33,6 +37,8 @@ _log = Logger("mtlsgate.gate")
 
 #: The length of a TLS record's header (RFC 8446, 5.1).
 _RECORD_HEADER = 5
+#: How often registries are asked about one client.
+_LOOK_UPS = 8
 
 
 class Connection(ArrivingConnection):
@@ -45,12 +51,18 @@ class Connection(ArrivingConnection):
     :ivar _beginning: the first bytes, the length of a record header.  They help to
         explain a failure, because OpenSSL does not say what it read.
     :ivar _asking: the authorizer's pending answer, or None.
+    :ivar _looking_up: the registries' pending answers, or None.
+    :ivar _look_ups: how often registries were asked.
+    :ivar _heard: the authorizer that has nothing against the client, or None.
     :ivar _is_left: whether the application ended the connection.
     :ivar _facts: see `ITlsFacts`.
     """
 
     _beginning = b""
     _asking: Deferred[Rejection | None] | None = None
+    _looking_up: Deferred[Givens] | None = None
+    _look_ups = 0
+    _heard: Authorizer | None = None
     _is_left = False
     _facts: TlsFacts | None = None
 
@@ -140,11 +152,27 @@ class Connection(ArrivingConnection):
             )
             return
         client = candidate(engine, self._server, self._peer)
-        client = client if isinstance(client, Rejection) else self._as_of_now(client)
         if isinstance(client, Rejection):
             self._refuse(client, engine)
         else:
-            self._ask(client)
+            self._settle(client)
+
+    def _settle(self, client: Candidate, given: Givens = NOTHING_GIVEN) -> None:
+        """
+        Go on with a client as it is admitted now.
+
+        :param given: what registries have said of it.
+        """
+        standing = self._as_of_now(client, given)
+        if isinstance(standing, Rejection):
+            if self.stage is Stage.AUTHORIZER or self._engine is None:
+                self._turn_away(standing)
+            else:
+                self._refuse(standing, self._engine)
+        elif standing.open:
+            self._look_up(standing, given)
+        else:
+            self._ask(standing)
 
     def _refuse(self, rejection: Rejection, engine: Engine) -> None:
         alert = engine.refuse()
@@ -155,22 +183,55 @@ class Connection(ArrivingConnection):
         else:
             self._turn_away(rejection)
 
-    def _as_of_now(self, client: Candidate) -> Candidate | Rejection:
+    def _as_of_now(self, client: Candidate, given: Givens) -> Candidate | Rejection:
         """:returns: the client if the rules and the limits admit it now."""
-        found = as_of_now(client, self._server, self._servers.judging, self._servers.key)
+        servers = self._servers
+        known = partial(self._connections.registries.answers, given=given)
+        found = as_of_now(client, self._server, servers.judging, servers.key, known)
         if isinstance(found, Rejection):
             return found
         if (found.server, found.terms) != (self.entry.server, self.entry.terms):
             self._connections.hold(self.entry, found.server, found.terms)
         return self._connections.refuse_admission(self.entry, found.identity) or found
 
+    # REGISTRY
+
+    def _look_up(self, client: Candidate, given: Givens) -> None:
+        """Ask what is not known; then the client is judged again."""
+        self._look_ups += 1
+        if self._look_ups > _LOOK_UPS:
+            detail = "what registries say changes faster than they can be asked"
+            self._turn_away(Rejection(Reason.REGISTRY_UNAVAILABLE, detail, 0))
+            return
+        if self.stage is not Stage.REGISTRY:
+            self._enter(Stage.REGISTRY)
+        self.pauseProducing()
+        # What was not remembered is asked again as well: all answers must count together.
+        again = [one for one in client.answers if one in given]
+        answers = self._connections.registries.ask((*client.open, *again))
+        # Set this first: the answer may already be there.
+        self._looking_up = answers
+        answers.addCallback(self._looked_up, client)
+
+    def _looked_up(self, given: Givens, client: Candidate) -> None:
+        self._looking_up = None
+        if self.stage is not Stage.REGISTRY or self.is_aborted:
+            # The connection is already ending.
+            return
+        self.resumeProducing()
+        try:
+            self._settle(client, given)
+        except Exception:  # noqa: BLE001 -- whatever it is, it must not let anyone in
+            self._broke()
+
     # AUTHORIZER
 
     def _ask(self, client: Candidate) -> None:
         """Let the client in, if the authorizer has nothing against it."""
-        if client.peer is None or client.authorizer is None:
+        if client.peer is None or client.authorizer in (None, self._heard):
             self._let_in(client)
             return
+        assert client.authorizer is not None
         answer = client.authorizer.objection(client.peer, self._connections.clock)
         if isinstance(answer, Deferred):
             self._wait_for(answer, client)
@@ -198,15 +259,13 @@ class Connection(ArrivingConnection):
             self._broke()
 
     def _conclude(self, objection: Rejection | None, client: Candidate) -> None:
-        # The epoch, the limits and the time may have changed meanwhile.
-        standing = objection or self._as_of_now(client)
-        if isinstance(standing, Rejection):
-            self._turn_away(standing)
-        elif standing.authorizer not in (client.authorizer, None):
-            # Another epoch has another authorizer, who was not asked.
-            self._ask(standing)
-        else:
-            self._let_in(standing)
+        if objection is not None:
+            self._turn_away(objection)
+            return
+        self._heard = client.authorizer
+        # The epoch, the limits, the time and what registries say may have changed
+        # meanwhile.  Another epoch may have another authorizer, who is asked then.
+        self._settle(client)
 
     # APPLICATION
 
@@ -218,6 +277,8 @@ class Connection(ArrivingConnection):
                 peer=client.peer,
                 identity=identity,
                 pin=pin,
+                device=client.device,
+                answers=client.answers,
                 negotiated=client.negotiated,
                 since=connections.clock.seconds(),
                 is_first_use=pin is not None and self._server.pins_used.note(pin, identity),
@@ -305,6 +366,7 @@ class Connection(ArrivingConnection):
             self._tell(Rejection(Reason.PEER_GONE, GONE[self.stage]))
             if asking is not None:
                 asking.cancel()
+            self._looking_up = None
         self._stop_timing()
         self._enter(Stage.OVER)
         super().connectionLost(reason)

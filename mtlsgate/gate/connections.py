@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from mtlsgate.admission import Path, Rejection
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.clock import utc_now
+from mtlsgate.gate.dependents import Dependents
 from mtlsgate.gate.entry import Endable, Entry
 from mtlsgate.gate.events import (
     Admission,
@@ -35,6 +36,7 @@ from mtlsgate.gate.events import (
 from mtlsgate.gate.judging import Held
 from mtlsgate.gate.lifetimes import Lifetimes
 from mtlsgate.gate.limits import Tally, source_of
+from mtlsgate.gate.registries import NoRegistries, Registries
 from mtlsgate.gate.slices import Slices
 from mtlsgate.gate.terms import Terms
 from mtlsgate.reasons import Cause, Reason
@@ -50,6 +52,8 @@ class Connections:
     :ivar observers: are told what happens.
     :ivar now: returns the time to judge certificates by.
     :ivar arrivals: how many connections came, including those that limits kept out.
+    :ivar registries: say what is known of clients.
+    :ivar dependents: which admissions depend on what registries say.
     :ivar slices: runs long tasks between the work on connections.
     :ivar _entries: the connections that are not over, by their numbers.
     :ivar _tallies: the counters, by server name; names outlive epochs.
@@ -64,6 +68,7 @@ class Connections:
         now: Callable[[], datetime] = utc_now,
         numbers: Iterator[int] | None = None,
         new_tally: Callable[[str], Tally] = lambda _: Tally(),
+        registries: Registries | None = None,
     ) -> None:
         """
         :param clock: measures durations.
@@ -71,11 +76,14 @@ class Connections:
         :param now: returns the time to judge certificates by.
         :param numbers: of connections; by default from 1.
         :param new_tally: makes the counters of a server, by its name.
+        :param registries: say what is known of clients; None if none can be asked.
         """
         self.clock = clock
         self.observers = tuple(observers)
         self.now = now
         self.arrivals = 0
+        self.registries: Registries = NoRegistries() if registries is None else registries
+        self.dependents = Dependents()
         self.slices = Slices(clock)
         self._entries: dict[int, Entry] = {}
         self._tallies: dict[str, Tally] = {}
@@ -189,6 +197,8 @@ class Connections:
         if rejection is not None:
             return rejection
         entry.admission = admission
+        if admission.answers:
+            self.dependents.add(entry.arrival.number, admission.answers)
         self._lifetimes.watch(entry, admission)
         admitted = entry.as_admitted(admission)
         failed = self._tell(lambda observer: observer.admitted(admitted))
@@ -244,8 +254,13 @@ class Connections:
         admission = entry.admission
         assert admission is not None
         _no_longer_revoked(entry)
-        held_to = (entry.server, entry.terms, admission.peer, admission.pin)
-        if held_to == (held.server, held.terms, held.peer, held.pin):
+        if admission.answers != held.answers:
+            number = entry.arrival.number
+            self.dependents.remove(number, admission.answers)
+            self.dependents.add(number, held.answers)
+            admission = entry.admission = evolve(admission, answers=held.answers)
+        held_to = (entry.server, entry.terms, admission.peer, admission.pin, admission.device)
+        if held_to == (held.server, held.terms, held.peer, held.pin, held.device):
             return
         if entry.server != held.server:
             self._tally(entry.server).ended(entry.source, admission.identity, admitted=True)
@@ -253,7 +268,7 @@ class Connections:
             tally.arrived(entry.source)
             tally.admitted(admission.identity)
         entry.server, entry.terms = held.server, held.terms
-        entry.admission = evolve(admission, peer=held.peer, pin=held.pin)
+        entry.admission = evolve(admission, peer=held.peer, pin=held.pin, device=held.device)
         entry.generation += 1
         self._lifetimes.watch(entry, entry.admission)
 
@@ -332,6 +347,8 @@ class Connections:
         entry.ended, entry.connection = True, None
         _no_longer_revoked(entry)
         del self._entries[entry.arrival.number]
+        if entry.admission is not None and entry.admission.answers:
+            self.dependents.remove(entry.arrival.number, entry.admission.answers)
         self._tallies[entry.server].ended(
             entry.source, entry.identity, admitted=entry.admission is not None
         )

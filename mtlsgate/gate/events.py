@@ -11,10 +11,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.interfaces import IAddress
 
 from mtlsgate.admission import Path, Pin, Rejection
+from mtlsgate.admission.devices import Device
+from mtlsgate.admission.listings import NOT_ASKED, Answers
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.gate.terms import Terms
 from mtlsgate.peer import VerifiedPeer
@@ -98,6 +100,8 @@ class Admission:
     :ivar since: when it was admitted, in the clock's seconds.
     :ivar is_first_use: whether this is the first use of a pin with a name.
     :ivar destination: where a client gate's connection goes; None for a server's.
+    :ivar device: what a registry knows of the client, or None.
+    :ivar answers: what registries said when it was judged last.
     """
 
     peer: VerifiedPeer | None
@@ -107,6 +111,8 @@ class Admission:
     since: float
     is_first_use: bool = False
     destination: Destination | None = None
+    device: Device | None = None
+    answers: Answers = field(default=NOT_ASKED, hash=False)
 
     @property
     def leaf(self) -> Certificate | None:

@@ -9,7 +9,10 @@ from typing import Protocol
 from attrs import frozen
 
 from mtlsgate.admission import Pin, Rejection
+from mtlsgate.admission.devices import Device
+from mtlsgate.admission.listings import NOT_ASKED, Answers, Question
 from mtlsgate.gate.authorizer import Authorizer
+from mtlsgate.gate.registries import Known, nothing_known
 from mtlsgate.gate.terms import Terms
 from mtlsgate.peer import VerifiedPeer
 
@@ -25,6 +28,9 @@ class Held:
         asks for no certificate.
     :ivar pin: the pin that admits it now, or None.
     :ivar authorizer: who is asked about it before it is admitted, or None.
+    :ivar device: what a registry knows of it, or None.
+    :ivar answers: what registries said.
+    :ivar open: what registries must still be asked before it is admitted.
     """
 
     server: str
@@ -32,6 +38,9 @@ class Held:
     peer: VerifiedPeer | None
     pin: Pin | None
     authorizer: Authorizer | None = None
+    device: Device | None = None
+    answers: Answers = NOT_ASKED
+    open: tuple[Question, ...] = ()
 
 
 class Judging(Protocol):
@@ -45,12 +54,17 @@ class Judging(Protocol):
         """
 
     def judge(
-        self, listener: str, server_name: str | None, peer: VerifiedPeer | None
+        self,
+        listener: str,
+        server_name: str | None,
+        peer: VerifiedPeer | None,
+        known: Known = nothing_known,
     ) -> Held | Rejection:
         """
         :param listener: the key of the listener that the client connected to.
         :param server_name: the name that it asked for.
         :param peer: the client as it was verified on arrival; None if no
             certificate was asked for.
+        :param known: what registries say, as far as it is known.
         :returns: its server and terms now, or why it is not admitted.
         """

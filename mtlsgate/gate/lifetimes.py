@@ -12,11 +12,12 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from mtlsgate.admission import Pin
+from mtlsgate.admission.devices import Device
 from mtlsgate.deadlines import Deadlines
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.events import Admission
 from mtlsgate.peer import VerifiedPeer
-from mtlsgate.reasons import Cause
+from mtlsgate.reasons import Cause, Reason
 
 #: How often a connection is checked within its idle timeout.
 _LOOKS = 4
@@ -67,7 +68,7 @@ class Lifetimes:
         terms become void.
         """
         if admission.peer is not None and entry.terms.close_on_expiry:
-            at, _ = _end(admission.peer, admission.pin)
+            at, _ = _end(admission.peer, admission.pin, admission.device)
             self._expiring.add(at, (entry.arrival.number, entry.generation))
         if entry.terms.idle_timeout is not None:
             entry.last_traffic = (sum(entry.traffic), self._clock.seconds())
@@ -80,7 +81,7 @@ class Lifetimes:
             admission = entry.admission
             assert admission is not None
             assert admission.peer is not None
-            self._close(entry, _end(admission.peer, admission.pin)[1])
+            self._close(entry, *_end(admission.peer, admission.pin, admission.device)[1])
         for number, _ in self._idling.due(self._clock.seconds()):
             self._look(self._entries[number])
 
@@ -106,14 +107,20 @@ class Lifetimes:
         self._look_again(entry, limit)
 
 
-def _end(peer: VerifiedPeer, pin: Pin | None) -> tuple[float, Cause]:
+def _end(
+    peer: VerifiedPeer, pin: Pin | None, device: Device | None
+) -> tuple[float, tuple[Cause, str]]:
     """
-    :returns: when the client's certificate or its pin becomes invalid, whichever
-        comes first, in seconds since 1970; and the cause.
+    :returns: when the client's certificate, its pin or its listing in a registry becomes
+        invalid, whichever comes first, in seconds since 1970; the cause and its detail.
     """
     # A certificate is valid until the end of its last second (RFC 5280, 4.1.2.5).
     expired = peer.not_after.timestamp() + 1
     retired = None if pin is None or pin.retire_after is None else pin.retire_after.timestamp()
-    if retired is None or retired >= expired:
-        return expired, Cause.CERTIFICATE_EXPIRED
-    return retired, Cause.PIN_RETIRED
+    ends: list[tuple[float, tuple[Cause, str]]] = [(expired, (Cause.CERTIFICATE_EXPIRED, ""))]
+    if retired is not None:
+        ends.append((retired, (Cause.PIN_RETIRED, "")))
+    if device is not None and device.not_after is not None:
+        detail = f"{Reason.NOT_REGISTERED}: it was listed until {device.not_after.isoformat()}"
+        ends.append((device.not_after.timestamp(), (Cause.NO_LONGER_ADMITTED, detail)))
+    return min(ends, key=lambda one: one[0])

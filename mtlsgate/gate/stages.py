@@ -11,8 +11,11 @@ The stages of a connection, and which may follow which.
                                                                          HANDSHAKE
     STARTTLS        a message, 10 KB              handshake_timeout      CLIENT_HELLO, HANDSHAKE
     CLIENT_HELLO    the hello, 256 KiB            handshake_timeout      HANDSHAKE
-    HANDSHAKE       TLS, handshake_bytes          handshake_timeout      AUTHORIZER, APPLICATION
-    AUTHORIZER      what came with the handshake  authorize_timeout      APPLICATION
+    HANDSHAKE       TLS, handshake_bytes          handshake_timeout      REGISTRY, AUTHORIZER,
+                                                                         APPLICATION
+    REGISTRY        what came with the handshake  the registry's         AUTHORIZER, APPLICATION
+                                                  timeout, a few times
+    AUTHORIZER      what came with the handshake  authorize_timeout      REGISTRY, APPLICATION
     APPLICATION     what the application lets     its own limits         CLOSING
     CLOSING         an alert, or what the         the kernel takes it,   OVER
                     application has written       or handshake_timeout
@@ -37,6 +40,7 @@ class Stage(Enum):
     STARTTLS = "STARTTLS"
     CLIENT_HELLO = "ClientHello"
     HANDSHAKE = "handshake"
+    REGISTRY = "registry"
     AUTHORIZER = "authorizer"
     APPLICATION = "application"
     CLOSING = "closing"
@@ -55,8 +59,9 @@ TRANSITIONS: Mapping[Stage, frozenset[Stage]] = MappingProxyType(
         Stage.PROXY_HEADER: frozenset((Stage.STARTTLS, Stage.CLIENT_HELLO, Stage.HANDSHAKE, *_END)),
         Stage.STARTTLS: frozenset((Stage.CLIENT_HELLO, Stage.HANDSHAKE, *_END)),
         Stage.CLIENT_HELLO: frozenset((Stage.HANDSHAKE, *_END)),
-        Stage.HANDSHAKE: frozenset((Stage.AUTHORIZER, Stage.APPLICATION, *_END)),
-        Stage.AUTHORIZER: frozenset((Stage.APPLICATION, *_END)),
+        Stage.HANDSHAKE: frozenset((Stage.REGISTRY, Stage.AUTHORIZER, Stage.APPLICATION, *_END)),
+        Stage.REGISTRY: frozenset((Stage.AUTHORIZER, Stage.APPLICATION, *_END)),
+        Stage.AUTHORIZER: frozenset((Stage.REGISTRY, Stage.APPLICATION, *_END)),
         Stage.APPLICATION: frozenset(_END),
         Stage.CLOSING: frozenset((Stage.OVER,)),
         Stage.OVER: frozenset(),
@@ -71,6 +76,7 @@ GONE: Mapping[Stage, str] = MappingProxyType(
         Stage.STARTTLS: "the client went away before it asked for TLS",
         Stage.CLIENT_HELLO: "the client went away before its ClientHello was whole",
         Stage.HANDSHAKE: "the client went away in the handshake",
+        Stage.REGISTRY: "the client went away while a registry was asked",
         Stage.AUTHORIZER: "the client went away while the authorizer was asked",
     }
 )

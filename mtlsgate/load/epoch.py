@@ -43,7 +43,7 @@ from mtlsgate.load.outputs import refuse_outputs
 from mtlsgate.load.progress import note_if_slow
 from mtlsgate.load.reach import Reach, reach_of_fetches, reach_of_gate, reach_of_registries
 from mtlsgate.load.readiness import warn_of_readiness
-from mtlsgate.load.registries import RegistryReader
+from mtlsgate.load.registries import LoadedRegistry, RegistryReader
 from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder
 from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
 from mtlsgate.load.state import KeptDocuments
@@ -90,6 +90,7 @@ class Epoch:
     :ivar reach: what it needs of the machine while the gate runs.
     :ivar delivered: which version of what SPIFFE agents have delivered it has.
     :ivar shadow: the configuration that its settings name to be tried, or None.
+    :ivar registries: the stores of devices that its rules ask, in file order.
     """
 
     path: str
@@ -103,6 +104,7 @@ class Epoch:
     reach: Reach = Reach()
     delivered: int = 0
     shadow: Shadow | None = None
+    registries: tuple[LoadedRegistry, ...] = ()
 
 
 def load(
@@ -352,7 +354,9 @@ class Loading:
     def _built(self, decoded: model.Configuration) -> Epoch:
         self._registries.read(decoded.registry)
         with note_if_slow(self._say, self.report.path):
-            found = self.listening.all(decoded.server, decoded.client, decoded.settings)
+            found = self.listening.all(
+                decoded.server, decoded.client, decoded.settings, decoded.registry
+            )
         self._registries.warn_of_unused(decoded.registry)
         servers = tuple(server for server in found[0] if server is not None)
         clients = tuple(client for client in found[1] if client is not None)
@@ -377,6 +381,7 @@ class Loading:
             fetches,
             reduce(or_, found[2], reach | reach_of_fetches(fetches)),
             self._delivered,
+            registries=tuple(self._registries.found.values()),
         )
 
     def _expiries(

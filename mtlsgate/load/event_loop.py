@@ -49,14 +49,18 @@ def reactor_for(
     protocols: Iterable[ReadProtocol | None],
     choose: ChooseReactor,
     report: Report,
+    registries: Sequence[model.Registry] = (),
 ) -> Callable[[], object]:
     """
     :param protocols: the servers'; None for one in error.
+    :param registries: are asked in asyncio.
     :param choose: raises ValueError if there is no such reactor.
     :returns: what returns the reactor for plugins; the report says what is wrong.
     """
     errors_before = len(report.errors)
-    wish = event_loop_wish(settings, [one for one in protocols if one is not None], report)
+    wish = event_loop_wish(
+        settings, [one for one in protocols if one is not None], report, registries
+    )
     if len(report.errors) == errors_before:
         try:
             return choose(wish)
@@ -66,20 +70,28 @@ def reactor_for(
 
 
 def event_loop_wish(
-    settings: model.Settings, protocols: Sequence[ReadProtocol], report: Report
+    settings: model.Settings,
+    protocols: Sequence[ReadProtocol],
+    report: Report,
+    registries: Sequence[model.Registry] = (),
 ) -> EventLoopWish:
-    """:returns: what is wanted; the report says what cannot be."""
+    """
+    :param registries: are asked in asyncio.
+    :returns: what is wanted; the report says what cannot be.
+    """
     named = settings.event_loop
-    needing = next((one for one in protocols if one.needs_asyncio), None)
+    need = [(one.where, one.block.at) for one in protocols if one.needs_asyncio]
+    need += [(one.heading, one.at) for one in registries]
+    needing = need[0] if need else None
     if named is None:
         if needing is None:
             return EventLoopWish()
-        return EventLoopWish(None, True, needing.where, needing.block.at)
+        return EventLoopWish(None, True, *needing)
     wish = EventLoopWish(
         named.value, named.value != "epoll", f'event_loop = "{named.value}"', named.at
     )
     if named.value == "epoll" and needing is not None:
-        text = f'{needing.where} needs asyncio: write "asyncio" or "uvloop", or nothing'
+        text = f'{needing[0]} needs asyncio: write "asyncio" or "uvloop", or nothing'
         report.error(named.at, "settings", f"event_loop: {text}")
     elif named.value == "uvloop" and find_spec("uvloop") is None:
         text = "uvloop is not installed: pip install 'mtlsgate[uvloop]'"

@@ -98,7 +98,6 @@ class RuleReader:
         registry = None
         if block.registry is not None:
             registry = self._registries.named(block.registry, block.heading)
-            self.report.error(block.registry.at, block.heading, "registry: is not asked yet")
             if registry is None:
                 return None
         if block.spiffe_trust_domain is None and not (authorities or pins):
@@ -225,8 +224,6 @@ class RuleReader:
             clauses = tuple(self._clauses(block, heading))
             named = block.registry if isinstance(block, model.DenyBlock) else None
             registry = None if named is None else self._registries.named(named, heading)
-            if named is not None:
-                self.report.error(named.at, heading, "registry: is not asked yet")
             # Without what is wrong with it, a block would match more.
             if (clauses or registry) and (named is None) is (registry is None):
                 yield Condition(clauses, registry)

@@ -15,11 +15,15 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.task import Cooperator, LoopingCall
 from twisted.logger import Logger
 
+from mtlsgate.admission import Rejection
 from mtlsgate.clientgate.entrance import ClientEntrance
 from mtlsgate.errors import GateError
 from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entrance import Entrance
+from mtlsgate.gate.entry import Entry
+from mtlsgate.gate.judging import Held
 from mtlsgate.gate.listener import MANY, Acceptor, BoundSocket, Listener
+from mtlsgate.gate.registries import Known
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.overview import describe, describe_client
 from mtlsgate.peer import address_text
@@ -35,6 +39,8 @@ from mtlsgate.run.listening import (
     release,
 )
 from mtlsgate.run.memory_trim import MemoryTrim, give_back
+from mtlsgate.run.registries.desks import Desks
+from mtlsgate.run.registries.rechecks import Rechecks
 from mtlsgate.run.rejudging import Handover, InForce
 from mtlsgate.run.sockets import Sockets
 
@@ -64,6 +70,7 @@ class EpochRunner:
         connections: Connections,
         followers: Iterable[EpochFollower] = (),
         *,
+        registries: Desks | None = None,
         number: int = 1,
         tells: bool = True,
         accepts: int = MANY,
@@ -75,6 +82,7 @@ class EpochRunner:
         :param reactor: watches sockets, and keeps the time.
         :param connections: of the service.
         :param followers: other parts that change with the epoch.
+        :param registries: those of the connections; None if there are none.
         :param number: the first epoch's.
         :param tells: whether it logs what an epoch has and where it listens.
         :param accepts: how many connections each listener accepts in one turn.
@@ -92,6 +100,9 @@ class EpochRunner:
         self._sockets = sockets
         self._followers = tuple(followers)
         self._reactor = reactor
+        self.registries = registries
+        self._rechecks = Rechecks(connections, self._recheck, reactor)
+        connections.registries.subscribe(self._rechecks.told)
         self.listeners: dict[str, Listener] = {}
         self._in_force = InForce(self.handover(epoch))
         self._drain_timer: IDelayedCall | None = None
@@ -118,6 +129,7 @@ class EpochRunner:
         if self.listeners:
             return
         self._say_warnings()
+        self._turn_registries(self.epoch)
         entrances = self._new_entrances(self._in_force.handover)
         # Keep no reference: it must be possible to free this epoch later.
         bound, self._bound = self._bound if bound is None else bound, {}
@@ -140,6 +152,8 @@ class EpochRunner:
         """Stop looking after connections."""
         if self._sweeping.running:
             self._sweeping.stop()
+        if self.registries is not None:
+            self.registries.stop()
 
     def handover(self, epoch: Epoch) -> Handover:
         """:returns: judges connected clients by an epoch."""
@@ -264,6 +278,7 @@ class EpochRunner:
         changes: Iterable[Change],
     ) -> None:
         before = self._in_force.handover
+        self._turn_registries(epoch)
         self._put_in_force(epoch, handover)
         for key in before.places:
             if key in entrances:
@@ -280,6 +295,7 @@ class EpochRunner:
     def judge_by(self, epoch: Epoch) -> None:
         """Judge existing connections by another epoch, without listening for it."""
         handover = self.handover(epoch)
+        self._turn_registries(epoch)
         self._put_in_force(epoch, handover)
         self._judge_again(handover)
 
@@ -319,9 +335,17 @@ class EpochRunner:
     def _settle(self, handover: Handover) -> None:
         """Judge connected clients again."""
         # If another epoch takes over meanwhile, its task replaces this one.
-        settled = self.connections.slices.run(handover.settle(self.connections))
+        steps = handover.settle(self.connections, self._rechecks.add)
+        settled = self.connections.slices.run(steps)
         # By then the old epoch's memory is free.
         settled.addCallback(lambda _: give_back())
+
+    def _turn_registries(self, epoch: Epoch) -> None:
+        if self.registries is not None:
+            self.registries.turn_to(epoch.registries)
+
+    def _recheck(self, entry: Entry, known: Known) -> Held | Rejection | None:
+        return self._in_force.handover.recheck(entry, known)
 
     def _judge_again(self, handover: Handover) -> None:
         self._settle(handover)

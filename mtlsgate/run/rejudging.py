@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 
 from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
-from mtlsgate.admission import Admitted, Rejection
+from mtlsgate.admission import Rejection
+from mtlsgate.admission.listings import REASONS, Unavailable
 from mtlsgate.clientgate.gate import ClientGate
 from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.events import Admission, Destination
 from mtlsgate.gate.judging import Held
+from mtlsgate.gate.registries import Judged, Known, judged, known_of_live, nothing_known
 from mtlsgate.gate.server import GateServer
 from mtlsgate.gate.terms import Terms
 from mtlsgate.load.epoch import LoadedServer
@@ -71,18 +74,44 @@ class Handover:
         return server
 
     def judge(
-        self, listener: str, server_name: str | None, peer: VerifiedPeer | None
+        self,
+        listener: str,
+        server_name: str | None,
+        peer: VerifiedPeer | None,
+        known: Known = nothing_known,
     ) -> Held | Rejection:
         """:returns: a client's server and terms, or why it is not admitted."""
         server = self.server_for(listener, server_name)
-        return server if isinstance(server, Rejection) else _Verdicts().held(server.gate, peer)
+        if isinstance(server, Rejection):
+            return server
+        return _Verdicts().held(server.gate, peer, known)
 
-    def settle(self, connections: Connections) -> Iterator[None]:
+    def recheck(self, entry: Entry, known: Known) -> Held | Rejection | None:
+        """
+        Judge a live connection after a change in a registry.
+
+        :returns: what it is held to; why it must end; None if nothing follows from the
+            change.
+        """
+        admission = entry.admission
+        assert admission is not None
+        server = self._server_of(entry, admission)
+        if isinstance(server, Rejection):
+            return None
+        found = _Verdicts().held(server.gate, admission.peer, known)
+        # What a reload decided, or keeps, is not decided again.
+        return None if isinstance(found, Rejection) and found.reason not in REASONS else found
+
+    def settle(
+        self, connections: Connections, open_: Callable[[Entry], object] = id
+    ) -> Iterator[None]:
         """
         Judge every admitted client again, one a step, and close those that are no
         longer admitted.  First come clients that can be rejected without verifying a
         path, so that a denial takes effect soon.  Then come those whose path the
         rules no longer admit, unless another path helps; then the rest.
+
+        :param open_: is told of connections about which registries must be asked.
         """
         verdicts, doubtful, others = _Verdicts(), list[Entry](), list[Entry]()
         for entry in connections:
@@ -91,7 +120,7 @@ class Handover:
                 (doubtful if is_doubtful else others).append(entry)
             yield
         for entry in (*doubtful, *others):
-            _settled(self._settle, entry, connections, verdicts)
+            _settled(partial(self._settle, open_=open_), entry, connections, verdicts)
             yield
 
     def _is_doubtful(self, entry: Entry, verdicts: _Verdicts, now: datetime) -> bool:
@@ -138,21 +167,41 @@ class Handover:
             _revoke(entry, rejection, gate.terms, connections)
 
     def _settle(
-        self, entry: Entry, admission: Admission, connections: Connections, verdicts: _Verdicts
+        self,
+        entry: Entry,
+        admission: Admission,
+        connections: Connections,
+        verdicts: _Verdicts,
+        open_: Callable[[Entry], object],
     ) -> bool:
         server = self._server_of(entry, admission)
         assert not isinstance(server, Rejection)
         gate = server.gate
         if not gate.terms.judged_on_reload:
-            if entry.reprieve is None or self._why_dropped(entry, admission, verdicts) is None:
-                peer, pin = admission.peer, admission.pin
-                connections.adopt(
-                    entry, Held(server=gate.name, terms=gate.terms, peer=peer, pin=pin)
+            known = known_of_live(connections.registries, admission.answers)
+            if (
+                entry.reprieve is None
+                or self._why_dropped(entry, admission, verdicts, known) is None
+            ):
+                held = Held(
+                    server=gate.name,
+                    terms=gate.terms,
+                    peer=admission.peer,
+                    pin=admission.pin,
+                    device=admission.device,
+                    answers=admission.answers,
                 )
+                connections.adopt(entry, held)
             # Otherwise it is already marked for closing, and stays marked.
             return True
-        found = verdicts.held(gate, admission.peer)
+        known = known_of_live(connections.registries, admission.answers)
+        found = verdicts.held(gate, admission.peer, known)
         if isinstance(found, Held):
+            if found.open:
+                # It stays while it is asked about, and counts as depending on the answers.
+                waits = dict.fromkeys(found.open, _NOT_HEARD)
+                found = evolve(found, answers={**found.answers, **waits})
+                open_(entry)
             connections.adopt(entry, found)
         else:
             _revoke(entry, found, gate.terms, connections)
@@ -174,7 +223,14 @@ class Handover:
                 keeps = isinstance(server, LoadedServer) and not server.gate.terms.judged_on_reload
                 yield (
                     entry,
-                    None if keeps else self._why_dropped(entry, entry.admission, verdicts),
+                    None
+                    if keeps
+                    else self._why_dropped(
+                        entry,
+                        entry.admission,
+                        verdicts,
+                        known_of_live(connections.registries, entry.admission.answers),
+                    ),
                 )
 
     def _why_cut(self, entry: Entry, destination: Destination) -> Rejection | None:
@@ -185,13 +241,13 @@ class Handover:
         return gate.refuse(destination) if gate.terms.judged_on_reload else None
 
     def _why_dropped(
-        self, entry: Entry, admission: Admission, verdicts: _Verdicts
+        self, entry: Entry, admission: Admission, verdicts: _Verdicts, known: Known
     ) -> Rejection | None:
         """:returns: why this epoch does not admit a client, or None."""
         server = self._server_of(entry, admission)
         if isinstance(server, Rejection):
             return server
-        found = verdicts.held(server.gate, admission.peer)
+        found = verdicts.held(server.gate, admission.peer, known)
         return found if isinstance(found, Rejection) else None
 
 
@@ -214,10 +270,14 @@ class InForce:
         return self.handover.is_in_force(listener, server)
 
     def judge(
-        self, listener: str, server_name: str | None, peer: VerifiedPeer | None
+        self,
+        listener: str,
+        server_name: str | None,
+        peer: VerifiedPeer | None,
+        known: Known = nothing_known,
     ) -> Held | Rejection:
         """:returns: a client's server and terms now, or why it is not admitted."""
-        return self.handover.judge(listener, server_name, peer)
+        return self.handover.judge(listener, server_name, peer, known)
 
     def refuse_destination(self, listener: str, destination: Destination) -> Rejection | None:
         """:returns: why a client gate's connection may not be made now, or None."""
@@ -233,7 +293,7 @@ class _Verdicts:
     def __init__(self) -> None:
         self._at_once: dict[tuple[int, object], Rejection | None] = {}
         self._doubtful: dict[tuple[int, object], bool] = {}
-        self._whole: dict[tuple[int, object], Admitted | Rejection] = {}
+        self._whole: dict[tuple[int, object], Judged] = {}
 
     def at_once(self, gate: GateServer, peer: VerifiedPeer | None) -> Rejection | None:
         """:returns: why a client is rejected, if that can be told without verifying a
@@ -262,8 +322,13 @@ class _Verdicts:
             self._doubtful[key] = isinstance(verdict, Rejection)
         return self._doubtful[key]
 
-    def held(self, gate: GateServer, peer: VerifiedPeer | None) -> Held | Rejection:
-        """:returns: what a client is held to, or why it is not admitted."""
+    def held(
+        self, gate: GateServer, peer: VerifiedPeer | None, known: Known = nothing_known
+    ) -> Held | Rejection:
+        """
+        :param known: what registries say of this client.
+        :returns: what a client is held to, or why it is not admitted.
+        """
         judge = gate.context.judge
         if judge is None:
             # Its admission stays as it was.
@@ -271,22 +336,30 @@ class _Verdicts:
         if peer is None:
             return _NO_CERTIFICATE
         key = id(gate), peer.certificates
-        if key not in self._whole:
-            self._whole[key] = judge.again(peer.certificates)
-        verdict = self._whole[key]
+        found = self._whole.get(key)
+        if found is None:
+            found = judged(partial(judge.again, peer.certificates), known)
+            if not found.answers and not found.open:
+                # What registries say may change while the others are judged.
+                self._whole[key] = found
+        verdict = found.verdict
         if isinstance(verdict, Rejection):
             return verdict
-        if verdict.rule.name != peer.rule:
-            peer = evolve(peer, rule=verdict.rule.name)
+        peer = peer.by(peer.certificates, verdict.rule.name, verdict.attributes)
         return Held(
             server=gate.name,
             terms=gate.terms,
             peer=peer,
             pin=verdict.pin,
             authorizer=gate.authorizer,
+            device=verdict.device,
+            answers=found.answers,
+            open=found.open,
         )
 
 
+#: Stands for an answer that is asked for.
+_NOT_HEARD = Unavailable("it is being asked")
 _NO_CERTIFICATE = Rejection(
     Reason.NO_CERTIFICATE, "it came when no certificate was asked for", None
 )

@@ -249,15 +249,19 @@ class Judge:
         verdict = self._on_path(path, now, answers)
         return verdict if isinstance(verdict, Admitted) else None
 
-    def again(self, path: Path, answers: Answers = NOT_ASKED) -> Admitted | Rejection:
+    def again(
+        self, path: Path, answers: Answers = NOT_ASKED, presented: Iterable[Certificate] = ()
+    ) -> Admitted | Rejection:
         """
         Judge a client again now; this verifies the path again.
 
         :param path: the path that was admitted, perhaps under other rules.
         :param answers: what registries say.
+        :param presented: what else the client sent, for another path.
         """
         now = self._now()
         anchor = path[-1]
+        path = tuple(dict.fromkeys((*path, *presented)))
         if anchor.sha256 in self._authority_digests or self._is_lone_pin(anchor):
             return self._on_anchors(path, (anchor,), now, answers)
         return self.on_chain(path, now, answers)

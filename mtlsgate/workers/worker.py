@@ -45,6 +45,7 @@ from mtlsgate.run.loader import let_go_of_the_first
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.preparing import discard, needs_preparing, prepare
 from mtlsgate.run.reactor_lag import ReactorLag
+from mtlsgate.run.registries.desks import Desks
 from mtlsgate.run.reloading import Reloader, dropped_by
 from mtlsgate.run.sandbox import Sandbox
 from mtlsgate.run.service import GateService
@@ -109,9 +110,11 @@ class Worker:
             utc_now,
             tells=order.tells,
         )
+        registries = Desks.of(reactor)
         connections = Connections(
             reactor,
             (*self.observers.all, shadowing),
+            registries=registries,
             numbers=board.numbers(),
             new_tally=partial(board.tally, order.index),
         )
@@ -123,6 +126,7 @@ class Worker:
             reactor,
             connections,
             [ObserversFollower(self.observers), self._follower],
+            registries=registries,
             number=order.epoch,
             tells=order.tells,
             accepts=FEW,

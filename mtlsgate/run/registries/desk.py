@@ -1,0 +1,411 @@
+"""
+One registry while the gate runs.
+
+States::
+
+    state       the push channel  answers that count            live connections
+    ----------  ----------------  ----------------------------  -------------------------
+    FOLLOWING   is good           remembered, or asked now      judged again as it changes
+    AWAY        is lost           asked now; with last_known    stay
+                                  also remembered ones
+    STALE       is lost for more  none                          end
+                than max_staleness
+
+A registry begins AWAY.  When it follows again, nothing that was remembered counts, and
+everything live is judged again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
+from enum import StrEnum
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mtlsgate.admission.devices import Device
+from mtlsgate.admission.listings import Answer, Question, Unavailable
+from mtlsgate.gate.coroutines import NeedsAsyncio, later
+from mtlsgate.gate.registries import Given
+from mtlsgate.load.registries import LoadedRegistry
+from mtlsgate.registry.store import Store, StoreError, StoreOptions
+from mtlsgate.run.registries.figures import Figures
+from mtlsgate.run.registries.inquiries import Finding, Inquiries
+from mtlsgate.run.registries.memory import Memory, Unknown
+from mtlsgate.text import printable, safe_line
+
+_log = Logger("mtlsgate.registries")
+
+#: Seconds until the first attempt to connect again, at most, and between two later ones.
+FIRST, LONGEST = 0.2, 2.0
+#: How long the push channel may be silent beyond the time limit, in seconds.
+_SILENCE = 1.0
+#: A key that no device has.
+_PROBE = "mtlsgate"
+
+Open = Callable[[StoreOptions], Store]
+
+
+class State(StrEnum):
+    """How a registry is."""
+
+    FOLLOWING = "following"
+    AWAY = "away"
+    STALE = "stale"
+
+
+@frozen
+class Surroundings:
+    """
+    What all desks of a service have in common.
+
+    :ivar open: opens a store.
+    :ivar clock: measures durations.
+    :ivar now: tells the time for people.
+    :ivar random: a number from 0 to 1: gates must not connect all at once.
+    """
+
+    open: Open
+    clock: IReactorTime
+    now: Callable[[], datetime]
+    random: Callable[[], float]
+
+
+class Desk:
+    """
+    Asks, remembers and follows one registry.
+
+    :ivar registry: its block.
+    :ivar figures: what happened so far.
+    :ivar since: since when it is in its state.
+    :ivar problem: why it is away, in one line; "" while it is not.
+    """
+
+    def __init__(
+        self,
+        registry: LoadedRegistry,
+        surroundings: Surroundings,
+        told: Callable[[Collection[str] | None], object],
+    ) -> None:
+        """:param told: is called with each change; None for any."""
+        self.registry = registry
+        self.figures = Figures()
+        self.since = surroundings.now()
+        self.problem = "not connected yet"
+        self._open = surroundings.open
+        self._clock = surroundings.clock
+        self._now = surroundings.now
+        self._random = surroundings.random
+        self._told = told
+        self._memory = Memory(registry.cache_entries, registry.cache_time)
+        self._inquiries = Inquiries(
+            self._find, self._found, self._outcome, self._clock, registry.options.timeout
+        )
+        self._store: Store | None = None
+        self._is_following = False
+        self._is_stale = False
+        # Whether the last question failed: a store that pushes but does not answer is away.
+        self._is_failing = False
+        self._is_stopped = False
+        self._was_said = False
+        self._attempts = 0
+        # Counts everything after which an answer may be out of date.
+        self._mark = 0
+        self._last_alive = self._clock.seconds()
+        self._last_sign = self._last_alive
+        self._following: Deferred[object] | None = None
+        self._timer: IDelayedCall | None = self._clock.callLater(0, self._follow)
+
+    @property
+    def state(self) -> State:
+        """How it is."""
+        if self.is_stale:
+            return State.STALE
+        return State.FOLLOWING if self._is_following else State.AWAY
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it has been away for more than ``max_staleness``."""
+        return self.staleness > self.registry.max_staleness
+
+    @property
+    def staleness(self) -> float:
+        """For how many seconds it has not been known to be good."""
+        return max(0.0, self._clock.seconds() - self._last_alive)
+
+    @property
+    def remembered(self) -> int:
+        """How many answers it remembers."""
+        return len(self._memory)
+
+    # Answers.
+
+    def known(self, question: Question, given: Given | None = None) -> Answer | None:
+        """
+        :param given: what was asked for this client.
+        :returns: the answer that counts now; None if it must be asked.
+        """
+        if not question.keys:
+            return ()
+        if self.is_stale:
+            return self._too_stale()
+        if not self._is_following:
+            if given is not None:
+                return given.answer
+            if self.registry.on_outage == "reject":
+                return None
+        found = self._remembered(question)
+        if found is None and given is not None and self._counts(given):
+            return given.answer
+        return found
+
+    def _counts(self, given: Given) -> bool:
+        return given.mark == self._mark or isinstance(given.answer, Unavailable)
+
+    def _remembered(self, question: Question) -> Answer | None:
+        # While it is away only its staleness limits what counts.
+        now = self._clock.seconds() if self._is_following else self._last_alive
+        devices = list[Device]()
+        for key in question.keys:
+            device = self._memory.get(key, now)
+            if isinstance(device, Unknown):
+                return None
+            if device is not None:
+                devices.append(device)
+        return tuple(devices)
+
+    def ask(self, question: Question) -> Deferred[Given]:
+        """:returns: a Deferred with the answer, within the time limit; it never fails."""
+        answer: Deferred[Given] = Deferred()
+        findings: dict[str, Finding] = {}
+
+        def found(finding: Finding, key: str) -> None:
+            findings[key] = finding
+            if len(findings) == len(question.keys) and not answer.called:
+                answer.callback(Given(_answer_of(findings), self._mark))
+
+        if self.is_stale:
+            answer.callback(Given(self._too_stale(), self._mark))
+            return answer
+        for key in question.keys:
+            self._inquiries.ask(key).addCallback(found, key)
+        return answer
+
+    def _too_stale(self) -> Unavailable:
+        limit = self.registry.max_staleness
+        return Unavailable(f"away for more than {limit:g} s ({self.problem})")
+
+    def _find(self, keys: Collection[str]) -> Deferred[Mapping[str, Device]]:
+        found = later(self._opened().find(keys))
+        assert found is not None
+        return found
+
+    def _found(self, key: str, finding: Finding) -> None:
+        if self._is_following and not isinstance(finding, Unavailable):
+            self._memory.put(key, finding, self._clock.seconds())
+
+    def _outcome(self, seconds: float, error: Exception | None) -> None:
+        self.figures.asked(seconds, error)
+        self._is_failing = error is not None
+        if error is not None:
+            self.figures.problem = printable(safe_line(error))
+        elif self._is_following:
+            self._alive()
+
+    def _opened(self) -> Store:
+        """:raises StoreError: if it cannot be opened."""
+        if self._store is None:
+            self._store = self._open(self.registry.options)
+        return self._store
+
+    # Places: how many connections a client has to all gates.
+
+    def lease(self, key: str, holder: str, places: int, seconds: float) -> Deferred[bool]:
+        """:returns: a Deferred as `Store.lease`; it may fail with `StoreError`."""
+        return self._in_time(lambda store: store.lease(key, holder, places, seconds))
+
+    def release(self, key: str, holder: str) -> None:
+        """Give a place back; if that fails, its time ends it."""
+        done = self._in_time(lambda store: store.release(key, holder))
+        done.addErrback(lambda failure: failure.trap(StoreError, CancelledError))
+        done.addErrback(lambda failure: _log.failure("giving a place back failed", failure))
+
+    def _in_time(self, call: Callable[[Store], object]) -> Deferred[bool]:
+        try:
+            done = later(call(self._opened()))
+        except StoreError:
+            done = Deferred()
+            done.errback(Failure())
+        assert done is not None
+        limit = self._clock.callLater(self.registry.options.timeout, done.cancel)
+
+        def ended(result: object) -> object:
+            if limit.active():
+                limit.cancel()
+            return result
+
+        return done.addBoth(ended)
+
+    # Following.
+
+    def _follow(self) -> None:
+        self._timer = None
+        if self._is_stopped:
+            return
+        self._last_sign = self._clock.seconds()
+        self._attempts += 1
+        try:
+            following = later(self._opened().follow(self))
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is tried again
+            self._lost(Failure(error))
+            return
+        assert following is not None
+        self._following = following
+        following.addBoth(self._lost)
+
+    def following(self) -> None:
+        """From now on every change is told."""
+        if self._is_stopped:
+            return
+        was_away = not self._is_following
+        self._mark += 1
+        self._memory.clear()
+        self._inquiries.changed(None)
+        self._is_following, self._is_failing, self._attempts = True, False, 0
+        self._alive()
+        if was_away:
+            self.since, self.problem = self._now(), ""
+            self.figures.connects += 1
+            _log.info(
+                "registry {name}: following {place}",
+                name=printable(self.registry.name),
+                place=self.registry.place,
+            )
+            self._was_said = False
+        self._told(None)
+
+    def changed(self, keys: Collection[str] | None) -> None:
+        """Something has changed."""
+        if self._is_stopped:
+            return
+        self._mark += 1
+        if keys is None:
+            self._memory.clear()
+        else:
+            self._memory.forget(keys)
+        self.figures.changes += 1 if keys is None else len(keys)
+        self._inquiries.changed(keys)
+        self._told(keys)
+
+    def alive(self) -> None:
+        """The store and its push channel have just been known to be good."""
+        self._last_sign = self._clock.seconds()
+        if self._is_following and not self._is_failing and not self._is_stopped:
+            self._alive()
+
+    def _alive(self) -> None:
+        self._last_alive = self._last_sign = self._clock.seconds()
+        self._is_stale = False
+
+    def _lost(self, result: object) -> None:
+        self._following = None
+        if self._is_stopped:
+            return
+        if isinstance(result, Failure) and isinstance(result.value, StoreError):
+            problem = safe_line(result.value)
+        elif isinstance(result, Failure) and result.check(CancelledError):
+            problem = "the push channel is silent"
+        elif isinstance(result, Failure) and result.check(NeedsAsyncio):
+            problem = str(result.value)
+        else:
+            problem = "following it failed"
+            if isinstance(result, Failure):
+                _log.failure("following a registry failed", result)
+                problem += f": {type(result.value).__name__}"
+        was_following, self._is_following = self._is_following, False
+        self.problem = printable(problem)
+        self._mark += 1
+        if self.registry.on_outage == "reject":
+            self._memory.clear()
+        if was_following:
+            self.since = self._now()
+            self.figures.losses += 1
+        if was_following or not self._was_said:
+            self._was_said = True
+            self._say_lost()
+        # 0.1 to 0.2 s, then twice as long each time.
+        longest = min(FIRST * 2 ** max(0, self._attempts - 1), LONGEST)
+        self._timer = self._clock.callLater(longest * (0.5 + self._random() / 2), self._follow)
+
+    def _say_lost(self) -> None:
+        meanwhile = "new clients are rejected if it does not answer"
+        if self.registry.on_outage == "last_known":
+            meanwhile = "what is remembered counts"
+        _log.warn(
+            "registry {name}: {place} cannot be followed: {problem}; for {limit:g} s live "
+            "connections stay, and {meanwhile}",
+            name=printable(self.registry.name),
+            place=self.registry.place,
+            problem=self.problem,
+            limit=max(0.0, self.registry.max_staleness - self.staleness),
+            meanwhile=meanwhile,
+        )
+
+    def look(self) -> None:
+        """Notice a silent channel, and that a registry has become stale.  Call it several
+        times a second."""
+        now = self._clock.seconds()
+        if (
+            self._following is not None
+            and now - self._last_sign > self.registry.options.timeout + _SILENCE
+        ):
+            self._following.cancel()
+        if self._is_failing and self._is_following and not len(self._inquiries):
+            # Whether it answers again, although nobody asks.
+            self._inquiries.ask(_PROBE)
+        if self.is_stale and not self._is_stale:
+            self._is_stale = True
+            self.since = self._now()
+            self._memory.clear()
+            _log.error(
+                "registry {name}: {place} is away for more than {limit:g} s ({problem}): "
+                "connections that need it end",
+                name=printable(self.registry.name),
+                place=self.registry.place,
+                limit=self.registry.max_staleness,
+                problem=self.problem,
+            )
+            self._told(None)
+
+    def stop(self) -> None:
+        """Stop following, and close every connection to the store."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._inquiries.stop("the registry was removed")
+        following, self._following = self._following, None
+        if following is not None:
+            following.cancel()
+        if self._store is not None:
+            closed = later(self._store.close())
+            assert closed is not None
+            closed.addErrback(
+                lambda failure: _log.failure("closing a registry's store failed", failure)
+            )
+
+
+def _answer_of(findings: Mapping[str, Finding]) -> Answer:
+    """:returns: what the findings on all keys of a question mean together."""
+    devices = list[Device]()
+    for finding in findings.values():
+        if isinstance(finding, Unavailable):
+            return finding
+        if finding is not None:
+            devices.append(finding)
+    return tuple(devices)

@@ -1,0 +1,142 @@
+"""
+All registries of a service, over its epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import datetime
+from functools import partial
+from random import random
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from mtlsgate.admission.listings import Answer, Answers, Question, Unavailable
+from mtlsgate.clock import utc_now
+from mtlsgate.gate.registries import NOTHING_GIVEN, Given, Givens, Told
+from mtlsgate.load.registries import LoadedRegistry
+from mtlsgate.registry.opening import open_store
+from mtlsgate.run.registries.desk import Desk, State, Surroundings
+
+_log = Logger("mtlsgate.registries")
+
+#: Seconds between two looks at what has become stale or silent.
+_INTERVAL = 0.25
+_REMOVED = Unavailable("the configuration in force has no such registry")
+
+
+class Desks:
+    """
+    The registries of the epoch in force.
+
+    A registry whose block did not change keeps its connections and what it remembers when
+    another epoch takes over.
+    """
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._surroundings = surroundings
+        self._by_name: dict[str, Desk] = {}
+        self._subscribers: list[Told] = []
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = surroundings.clock
+
+    @classmethod
+    def of(cls, clock: IReactorTime, now: Callable[[], datetime] = utc_now) -> Desks:
+        """
+        :param clock: the reactor.
+        :param now: tells the time for people.
+        :returns: those that ask real stores.
+        """
+        return cls(Surroundings(open_store, clock, now, random))
+
+    def __iter__(self) -> Iterator[Desk]:
+        """The registries in force."""
+        return iter(tuple(self._by_name.values()))
+
+    def subscribe(self, told: Told) -> None:
+        """:param told: is called with each change."""
+        self._subscribers.append(told)
+
+    def turn_to(self, registries: Iterable[LoadedRegistry]) -> None:
+        """:param registries: those of the epoch that takes over.  Others are closed."""
+        before = self._by_name
+        self._by_name = {}
+        for registry in registries:
+            desk = before.get(registry.name)
+            if desk is not None and desk.registry == registry:
+                self._by_name[registry.name] = before.pop(registry.name)
+            else:
+                told = partial(self._tell, registry.name)
+                self._by_name[registry.name] = Desk(registry, self._surroundings, told)
+        for gone in before.values():
+            gone.stop()
+        if self._by_name and not self._looking.running:
+            self._looking.start(_INTERVAL, now=False)
+        elif not self._by_name and self._looking.running:
+            self._looking.stop()
+
+    def stop(self) -> None:
+        """Close all."""
+        self.turn_to(())
+
+    def desk(self, name: str) -> Desk | None:
+        """:returns: the registry with this label, if there is one."""
+        return self._by_name.get(name)
+
+    def answers(self, questions: Iterable[Question], given: Givens = NOTHING_GIVEN) -> Answers:
+        """:returns: the answers that count now, without asking."""
+        found: dict[Question, Answer] = {}
+        for question in questions:
+            desk = self._by_name.get(question.registry)
+            if desk is None:
+                found[question] = _REMOVED
+                continue
+            answer = desk.known(question, given.get(question))
+            if answer is not None:
+                found[question] = answer
+                desk.figures.hits += question not in given
+        return found
+
+    def ask(self, questions: Iterable[Question]) -> Deferred[Givens]:
+        """:returns: a Deferred with the answers; it never fails."""
+        asked = tuple(questions)
+        waiting = [self._ask(question) for question in asked]
+        every: Deferred[list[Given]] = gatherResults(waiting)
+        return every.addCallback(lambda found: dict(zip(asked, found, strict=True)))
+
+    def _ask(self, question: Question) -> Deferred[Given]:
+        desk = self._by_name.get(question.registry)
+        if desk is None:
+            gone: Deferred[Given] = Deferred()
+            gone.callback(Given(_REMOVED, None))
+            return gone
+        desk.figures.misses += 1
+        return desk.ask(question)
+
+    def is_stale(self, registry: str) -> bool:
+        """:returns: whether live connections that depend on it end."""
+        desk = self._by_name.get(registry)
+        return desk is None or desk.is_stale
+
+    def is_away(self, registry: str) -> bool:
+        """:returns: whether its changes are not told now."""
+        desk = self._by_name.get(registry)
+        return desk is None or desk.state is not State.FOLLOWING
+
+    def _tell(self, name: str, keys: Collection[str] | None) -> None:
+        for told in self._subscribers:
+            try:
+                told(name, keys)
+            except Exception:  # noqa: BLE001 -- the store's client must not fail for it
+                _log.failure("a change in a registry was lost")
+
+    def _look(self) -> None:
+        for desk in tuple(self._by_name.values()):
+            desk.look()
+
+    def by_name(self) -> Mapping[str, Desk]:
+        """:returns: the registries in force, by label, in file order."""
+        return self._by_name
