@@ -105,6 +105,7 @@ def test_to_dict() -> None:
         "group": "X25519MLKEM768",
         "alpn": "h2",
         "resumed": False,
+        "attributes": {},
         "address": "192.0.2.7:4711",
     }
 

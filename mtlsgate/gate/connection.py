@@ -206,9 +206,11 @@ class Connection(ArrivingConnection):
         if self.stage is not Stage.REGISTRY:
             self._enter(Stage.REGISTRY)
         self.pauseProducing()
-        # What was not remembered is asked again as well: all answers must count together.
-        again = [one for one in client.answers if one in given]
-        answers = self._connections.registries.ask((*client.open, *again))
+        registries = self._connections.registries
+        # What is not remembered is asked again as well: all answers must count together.
+        remembered = registries.answers(client.answers) if given else client.answers
+        again = [one for one in client.answers if one not in remembered]
+        answers = registries.ask((*client.open, *again))
         # Set this first: the answer may already be there.
         self._looking_up = answers
         answers.addCallback(self._looked_up, client)

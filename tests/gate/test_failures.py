@@ -214,10 +214,10 @@ def test_whom_no_one_can_judge(tmp_path: Path, log: Log, monkeypatch: pytest.Mon
     clients = running.enter(pki().client), running.enter(pki().other)
     original = Judge.again
 
-    def again(self: Judge, path: Any) -> Any:
+    def again(self: Judge, path: Any, *more: Any) -> Any:
         if path[0] == view(pki().client.certificate):
             raise Oops
-        return original(self, path)
+        return original(self, path, *more)
 
     monkeypatch.setattr(Judge, "again", again)
     assert running.reload(a_server(rules=PINNED)).problems == ()

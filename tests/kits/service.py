@@ -41,6 +41,7 @@ from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.followers import EpochFollower, ObserversFollower
 from mtlsgate.run.listening import bind
 from mtlsgate.run.names import configured_names
+from mtlsgate.run.registries.desks import Desks
 from mtlsgate.run.reloading import Load, Reloader
 from mtlsgate.run.service import GateService
 from mtlsgate.run.shadow import Shadowing
@@ -101,6 +102,7 @@ def service_of(
     documents: Documents | None = None,
     identities: Identities | None = None,
     shadowing: Shadowing | None = None,
+    registries: Desks | None = None,
 ) -> GateService:
     """:returns: a service put together as twistd's is, but for what listens and observes."""
     documents, identities = documents or Documents(), identities or Identities()
@@ -121,7 +123,14 @@ def service_of(
     followers: list[EpochFollower] = [ObserversFollower(observers), follower]
     bound = bind(epoch, sockets)
     runner = EpochRunner(
-        epoch, bound, sockets, reactor, connections, followers, refreshed=shadowing.refreshed
+        epoch,
+        bound,
+        sockets,
+        reactor,
+        connections,
+        followers,
+        registries=registries,
+        refreshed=shadowing.refreshed,
     )
     reloader = Reloader(runner, load, maybeDeferred, [follower])
     fetcher = Fetcher(
@@ -262,9 +271,11 @@ class MemoryService:
         now: Callable[[], datetime] = lambda: NOW,
         documents: Documents | None = None,
         identities: Identities | None = None,
+        registries: Callable[[IReactorTime, Callable[[], datetime]], Desks] | None = None,
     ) -> None:
         """
         :param text: the configuration.
+        :param registries: makes those that the service asks.
         :param observers: beside the service's own.
         :param documents: what can be fetched.
         :param identities: the SPIFFE agents.
@@ -298,8 +309,12 @@ class MemoryService:
             self.identities.delivered,
             lambda: self.now(),
         )
+        self.registries = None if registries is None else registries(self.reactor, self.now)
         self.connections = Connections(
-            self.reactor, (*observing.all, shadowing, *observers), lambda: self.now()
+            self.reactor,
+            (*observing.all, shadowing, *observers),
+            lambda: self.now(),
+            registries=self.registries,
         )
         self.service = service_of(
             epoch,
@@ -311,6 +326,7 @@ class MemoryService:
             self.documents,
             self.identities,
             shadowing,
+            self.registries,
         )
         self.shadow = ShadowControl(
             shadowing, self.service.runner, self._load_shadow, maybeDeferred, str(self.site.config)

@@ -41,9 +41,9 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     paths: list[Any] = []
     whole = Judge.again
 
-    def again(self: Judge, path: Any) -> Any:
+    def again(self: Judge, path: Any, *more: Any) -> Any:
         paths.append(path)
-        return whole(self, path)
+        return whole(self, path, *more)
 
     monkeypatch.setattr(Judge, "again", again)
     return paths

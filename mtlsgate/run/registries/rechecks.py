@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from mtlsgate.admission import Rejection
-from mtlsgate.admission.listings import Question
+from mtlsgate.admission.listings import Question, Unavailable
 from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.judging import Held
@@ -107,11 +107,18 @@ class Rechecks:
 
     def _heard(self, given: Givens, numbers: Iterable[int]) -> None:
         registries = self._connections.registries
+        # What cannot be known stays as it is: until the registry follows again, or becomes
+        # stale; both are told.
+        unknown = {
+            question
+            for question, one in given.items()
+            if isinstance(one.answer, Unavailable) and not registries.is_away(question.registry)
+        }
         for number in numbers:
-            still_open = self._look(number, given)
-            # What cannot be known stays as it is: until the registry follows again, which
-            # is told, or has become stale, which is told as well.
-            if any(not registries.is_away(one.registry) for one in still_open):
+            self._look(number, given)
+            entry = self._connections.get(number)
+            admission = None if entry is None else entry.admission
+            if admission is not None and not unknown.isdisjoint(admission.answers):
                 self._clock.callLater(_AGAIN, self._add, self._urgent, (number,))
 
     def _look(self, number: int, given: Givens) -> Collection[Question]:

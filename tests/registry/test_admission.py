@@ -1,0 +1,536 @@
+"""Who comes in, and who must go, by what registries say: the whole gate, in memory."""
+
+from __future__ import annotations
+
+import sys
+import types
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from mtlsgate.admission.devices import Device
+from mtlsgate.admission.key_kinds import KeyKind, RegistryName
+from mtlsgate.admission.listings import question_of
+from mtlsgate.certificates.certificate import view
+from mtlsgate.interfaces import IVerifiedPeer
+from mtlsgate.reasons import Cause, Reason
+from mtlsgate.registry.store import StoreError
+from mtlsgate.testing import Authority, Version
+from tests.kits.gate import Log
+from tests.kits.registry import DOWN, RegisteredService
+from tests.kits.service import ALICE, ROOT, server
+
+DEVICES = 'registry "devices" { url = "redis://devices" }\n'
+STOLEN = 'registry "stolen" { url = "redis://stolen" }\n'
+LISTED = """client_certificate "listed" {
+      ca_certificate_file = "ca.crt"
+      registry            = "devices"
+    }"""
+ANYONE = 'client_certificate "anyone" { ca_certificate_file = "ca.crt" }'
+BUT_STOLEN = 'deny { registry = "stolen" }\n    ' + ANYONE
+
+NOW = datetime.now(UTC)
+BOB = ROOT.issue("bob")
+
+
+def options(**stated: str) -> str:
+    """:returns: the block, with these attributes."""
+    inside = "\n".join(f'  {name} = "{value}"' for name, value in stated.items())
+    return f'registry "devices" {{\n  url = "redis://devices"\n{inside}\n}}\n'
+
+
+@pytest.fixture
+def running(tmp_path: Path, log: Log) -> RegisteredService:
+    """:returns: a service with one rule that asks one registry."""
+    return service(tmp_path)
+
+
+def service(
+    directory: Path, tls: str = LISTED, blocks: str = DEVICES, more: str = "", **rest: Any
+) -> RegisteredService:
+    """:returns: a service with these rules and registries."""
+    text = blocks + server(tls=tls, more=more)
+    return RegisteredService(directory, text, now=lambda: datetime.now(UTC), **rest)
+
+
+def reasons(log: Log) -> list[Any]:
+    """:returns: why clients were rejected, in order."""
+    return [event["reason"] for event in log.events if event.get("reason")]
+
+
+def test_a_listed_client_is_admitted(running: RegisteredService, version: Version) -> None:
+    """In either version of TLS."""
+    running.store.list(ALICE)
+    client = running.try_in(ALICE, min_version=version, max_version=version)
+    assert running.is_in(client)
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        (None, Reason.NOT_REGISTERED),
+        ({"state": "denied"}, Reason.REGISTRY_DENIED),
+        ({"not_before": NOW + timedelta(hours=1)}, Reason.NOT_REGISTERED),
+        ({"not_after": NOW - timedelta(hours=1)}, Reason.NOT_REGISTERED),
+    ],
+)
+def test_others_are_rejected(
+    running: RegisteredService, log: Log, version: Version, what: Any, reason: Reason
+) -> None:
+    """Whatever the version: the client is cut off, and the application never hears of it."""
+    if what is not None:
+        running.store.list(ALICE, **what)
+    client = running.try_in(ALICE, min_version=version, max_version=version)
+    assert client.disconnected
+    assert client.receive() == b""
+    assert reasons(log) == [reason]
+
+
+def test_only_clients_that_a_rule_may_admit_are_asked_about(
+    running: RegisteredService, log: Log
+) -> None:
+    """A stranger costs the store nothing."""
+    stranger = Authority.create("elsewhere").issue("x")
+    client = running.try_in(stranger)
+    assert client.disconnected
+    assert running.store.asked == []
+
+
+def test_an_answer_is_remembered(running: RegisteredService) -> None:
+    """The next connection of this client is let in without asking; also a denial."""
+    running.store.list(ALICE)
+    for _ in range(3):
+        assert running.is_in(running.try_in(ALICE))
+        assert running.try_in(BOB).disconnected
+    assert len(running.store.asked) == 2
+
+
+def test_questions_of_one_turn_go_together(running: RegisteredService) -> None:
+    """One round trip for all, and one question for each key."""
+    running.store.list(ALICE)
+    assert running.registries is not None
+    name = RegistryName("devices", KeyKind.IDENTITY)
+    alice, bob = (question_of(name, view(one.certificate)) for one in (ALICE, BOB))
+    asked = [running.registries.ask([one]) for one in (alice, bob, alice)]
+    running.run()
+    assert [len(keys) for keys in running.store.asked] == [2]
+    answers = [next(iter(one.result.values())).answer for one in asked]  # type: ignore[attr-defined]
+    assert [len(one) for one in answers] == [1, 0, 1]
+
+
+def test_a_denial_ends_live_connections(running: RegisteredService, log: Log) -> None:
+    """At once, and nobody else's."""
+    running.store.list(ALICE)
+    running.store.list(BOB)
+    alice, bob = running.try_in(ALICE), running.try_in(BOB)
+    running.store.deny(ALICE)
+    running.run()
+    alice.pump()
+    assert alice.disconnected
+    assert running.is_in(bob)
+    [(cause, detail)] = running.endings.found
+    assert cause == Cause.NO_LONGER_ADMITTED
+    assert detail.startswith("registry_denied: ")
+
+
+def test_a_denial_does_not_wait_for_the_grace_of_reloads(tmp_path: Path, log: Log) -> None:
+    """``revoke_grace`` is for new configurations."""
+    running = service(tmp_path, more='revoke_grace = "1h"')
+    running.store.list(ALICE)
+    alice = running.try_in(ALICE)
+    running.store.deny(ALICE)
+    running.run()
+    alice.pump()
+    assert alice.disconnected
+
+
+def test_an_emptied_store_is_a_change_like_any_other(running: RegisteredService, log: Log) -> None:
+    """FLUSHALL and TRUNCATE put everybody out."""
+    running.store.list(ALICE)
+    alice = running.try_in(ALICE)
+    running.store.empty()
+    running.run()
+    alice.pump()
+    assert alice.disconnected
+    assert running.endings.found[0][1].startswith("not_registered: ")
+
+
+def test_whoever_is_allowed_again_comes_in(running: RegisteredService) -> None:
+    """A remembered refusal ends with the change that is told."""
+    assert running.try_in(ALICE).disconnected
+    running.store.list(ALICE)
+    assert running.is_in(running.try_in(ALICE))
+
+
+def test_changes_of_others_ask_nothing(running: RegisteredService) -> None:
+    """However many: nobody depends on them."""
+    running.store.list(ALICE)
+    running.try_in(ALICE)
+    asked = len(running.store.asked)
+    running.store.tell([f"{number:064x}" for number in range(10_000)])
+    running.run()
+    assert len(running.store.asked) == asked
+
+
+def test_a_listing_ends_at_its_time(tmp_path: Path, log: Log) -> None:
+    """While the client is connected, without any change in the store."""
+    clock = [datetime.now(UTC)]
+    text = DEVICES + server(tls=LISTED)
+    running = RegisteredService(tmp_path, text, now=lambda: clock[0])
+    running.store.list(ALICE, not_after=clock[0] + timedelta(seconds=30))
+    alice = running.try_in(ALICE)
+    assert running.is_in(alice)
+    clock[0] += timedelta(seconds=31)
+    running.run(1.1)
+    alice.pump()
+    assert alice.disconnected
+    assert running.endings.found[0][1].startswith("not_registered: it was listed until")
+
+
+def test_a_deny_block_puts_out_whoever_is_listed(tmp_path: Path, log: Log) -> None:
+    """Before the connection, and during it."""
+    running = service(tmp_path, BUT_STOLEN, STOLEN)
+    alice = running.try_in(ALICE)
+    assert running.is_in(alice)
+    running.stolen.list(ALICE)
+    running.run()
+    alice.pump()
+    assert alice.disconnected
+    assert running.try_in(ALICE).disconnected
+    assert reasons(log) == [Reason.REGISTRY_DENIED]
+    assert running.is_in(running.try_in(BOB))
+
+
+def test_another_rule_admits_whom_the_registry_does_not(tmp_path: Path, log: Log) -> None:
+    """A denial in one rule's registry moves the client to the next rule."""
+    running = service(tmp_path, LISTED + "\n    " + ANYONE)
+    running.store.list(ALICE)
+    alice = running.try_in(ALICE)
+    [entry] = running.connections
+    assert entry.admission is not None
+    assert entry.admission.peer is not None
+    assert entry.admission.peer.rule == "listed"
+    running.store.deny(ALICE)
+    running.run()
+    assert running.is_in(alice)
+    assert entry.admission.peer.rule == "anyone"
+
+
+def test_attributes_reach_the_application_as_they_change(running: RegisteredService) -> None:
+    """What the store knows of the device, without a new connection."""
+    running.store.list(ALICE, attributes={"tenant": "north"})
+    running.try_in(ALICE)
+    [entry] = running.connections
+    peer = IVerifiedPeer(entry.connection)
+    assert dict(peer.attributes) == {"tenant": "north"}
+    assert peer.to_dict()["attributes"] == {"tenant": "north"}
+    running.store.list(ALICE, attributes={"tenant": "south"})
+    running.run()
+    assert dict(IVerifiedPeer(entry.connection).attributes) == {"tenant": "south"}
+
+
+# What happens while a question is underway.
+
+
+def test_a_change_between_question_and_answer_is_asked_again(
+    running: RegisteredService, log: Log
+) -> None:
+    """The answer is older than the change."""
+    running.store.list(ALICE)
+    running.store.is_held = True
+    client = running.try_in(ALICE)
+    running.store.deny(ALICE)
+    running.store.answer()
+    running.run()
+    assert running.store.asked[0] == running.store.asked[1]
+    running.store.answer()
+    running.run()
+    client.pump()
+    assert client.disconnected
+    assert reasons(log) == [Reason.REGISTRY_DENIED]
+
+
+def test_a_denial_between_two_registries_counts(tmp_path: Path, log: Log) -> None:
+    """One has answered, the other is still asked."""
+    running = service(tmp_path, 'deny { registry = "stolen" }\n    ' + LISTED, DEVICES + STOLEN)
+    running.store.list(ALICE)
+    running.stolen.is_held = True
+    client = running.try_in(ALICE)
+    running.store.deny(ALICE)
+    running.stolen.is_held = False
+    running.stolen.answer()
+    running.run()
+    client.pump()
+    assert client.disconnected
+    assert reasons(log) == [Reason.REGISTRY_DENIED]
+
+
+def test_a_client_that_leaves_while_asked(running: RegisteredService, log: Log) -> None:
+    """The log says when it left; a later answer finds nobody."""
+    running.store.is_held = True
+    client = running.try_in(ALICE)
+    client.reset()
+    running.run()
+    assert reasons(log) == [Reason.PEER_GONE]
+    assert "while a registry was asked" in log.events[-1]["detail"]
+    running.store.answer()
+    running.run()
+    assert len(running.connections) == 0
+
+
+def test_a_slow_store_is_as_bad_as_one_that_is_down(running: RegisteredService, log: Log) -> None:
+    """The client waits for the time limit and no longer."""
+    running.store.is_held = True
+    client = running.try_in(ALICE)
+    assert not client.disconnected
+    running.run(1.1)
+    client.pump()
+    assert client.disconnected
+    assert reasons(log) == [Reason.REGISTRY_UNAVAILABLE]
+
+
+# Outages.
+
+
+def test_while_it_is_down_new_clients_are_rejected_and_live_ones_stay(
+    running: RegisteredService, log: Log
+) -> None:
+    """``on_outage = "reject"``; afterwards all is as before, by itself."""
+    running.store.list(ALICE)
+    alice = running.try_in(ALICE)
+    running.store.cut()
+    assert running.try_in(ALICE).disconnected
+    assert reasons(log) == [Reason.REGISTRY_UNAVAILABLE]
+    running.run(5)
+    assert running.is_in(alice)
+    running.store.mend()
+    running.run(2)
+    assert running.is_in(running.try_in(ALICE))
+    assert running.is_in(alice)
+
+
+def test_last_known_answers_count(tmp_path: Path, log: Log) -> None:
+    """Of clients that were known when it went away; not of others."""
+    running = service(tmp_path, blocks=options(on_outage="last_known", max_staleness="10s"))
+    running.store.list(ALICE)
+    running.try_in(ALICE)
+    running.store.cut()
+    assert running.is_in(running.try_in(ALICE))
+    assert running.try_in(BOB).disconnected
+    running.run(10.5)
+    assert running.try_in(ALICE).disconnected
+    assert set(reasons(log)) == {Reason.REGISTRY_UNAVAILABLE}
+
+
+@pytest.mark.parametrize("on_outage", ["reject", "last_known"])
+def test_after_max_staleness_live_connections_end(tmp_path: Path, log: Log, on_outage: str) -> None:
+    """Not before: it counts from the last moment at which all was well."""
+    running = service(tmp_path, blocks=options(on_outage=on_outage, max_staleness="10s"))
+    running.store.list(ALICE)
+    alice = running.try_in(ALICE)
+    running.run_well(20, running.store)
+    assert running.is_in(alice)
+    running.store.cut()
+    running.run(9.5)
+    assert running.is_in(alice)
+    running.run(1)
+    alice.pump()
+    assert alice.disconnected
+    assert running.endings.found[0][1].startswith("registry_unavailable: ")
+
+
+def test_without_its_channel_answers_count_and_remembered_ones_do_not(
+    running: RegisteredService,
+) -> None:
+    """Each client is asked about again."""
+    running.store.list(ALICE)
+    assert running.is_in(running.try_in(ALICE))
+    running.store.cut(None, is_mute=True)
+    for _ in range(2):
+        assert running.is_in(running.try_in(ALICE))
+    assert len(running.store.asked) == 3
+    running.store.deny(ALICE)
+    assert running.try_in(ALICE).disconnected
+
+
+def test_after_an_outage_everything_live_is_judged_again(
+    running: RegisteredService, log: Log
+) -> None:
+    """What changed meanwhile was not told."""
+    running.store.list(ALICE)
+    alice = running.try_in(ALICE)
+    running.store.cut()
+    running.store.deny(ALICE)
+    running.run(1)
+    assert running.is_in(alice)
+    running.store.mend()
+    running.run(2.1)
+    alice.pump()
+    assert alice.disconnected
+    assert running.endings.found[0][1].startswith("registry_denied: ")
+
+
+def test_it_connects_again_soon_and_then_less_often(running: RegisteredService) -> None:
+    """Within 0.2 s at first, and every 2 s at most."""
+    before = running.store.followed
+    running.store.cut()
+    running.run(0.2)
+    assert running.store.followed == before + 1
+    running.run(60)
+    assert 30 <= running.store.followed - before <= 36
+
+
+def test_a_silent_channel_is_lost(running: RegisteredService) -> None:
+    """A half-open connection, even if the store's client does not notice."""
+    before = running.store.followed
+    running.run_well(5, running.store)
+    assert running.store.followed == before
+    running.run(3)
+    assert running.store.followed > before
+
+
+def test_a_denial_is_not_forgotten_while_the_store_does_not_answer(
+    running: RegisteredService, log: Log
+) -> None:
+    """Its channel told of a change, but the question failed: it is asked again."""
+    running.store.list(ALICE)
+    alice = running.try_in(ALICE)
+    running.store.problem = DOWN
+    running.store.deny(ALICE)
+    running.run(0.2)
+    running.store.alive()
+    assert running.is_in(alice)
+    running.store.problem = None
+    running.run(1)
+    alice.pump()
+    assert alice.disconnected
+    assert running.endings.found[0][1].startswith("registry_denied: ")
+
+
+def test_a_store_that_pushes_but_does_not_answer_becomes_stale(tmp_path: Path, log: Log) -> None:
+    """Both must be good: nobody stays for ever on an answer that cannot be had."""
+    running = service(tmp_path, blocks=options(max_staleness="10s"))
+    running.store.list(ALICE)
+    alice = running.try_in(ALICE)
+    running.store.problem = StoreError("no permission to read the table")
+    running.store.deny(ALICE)
+    running.run_well(9, running.store)
+    assert running.is_in(alice)
+    running.run_well(3, running.store)
+    alice.pump()
+    assert alice.disconnected
+    running.store.mend()
+    running.store.list(ALICE)
+    running.run_well(2, running.store)
+    assert running.is_in(running.try_in(ALICE))
+
+
+def test_a_gate_starts_without_its_store(tmp_path: Path, log: Log) -> None:
+    """It rejects, and recovers by itself."""
+    running = service(tmp_path)
+    running.store.cut()
+    assert running.try_in(ALICE).disconnected
+    running.store.mend()
+    running.store.list(ALICE)
+    running.run(2.1)
+    assert running.is_in(running.try_in(ALICE))
+
+
+def test_what_is_stored_by_hand_and_not_understood_is_out(
+    running: RegisteredService, log: Log
+) -> None:
+    """The detail says what is wrong with it."""
+    key = running.store.list(ALICE)
+    running.store.listed[key] = Device.unreadable(key, 'state: must be "active" or "denied"')
+    assert running.try_in(ALICE).disconnected
+    assert reasons(log) == [Reason.REGISTRY_DENIED]
+    assert "state: must be" in log.events[-1]["detail"]
+
+
+# Reloads.
+
+
+def test_a_reload_keeps_what_did_not_change(running: RegisteredService) -> None:
+    """No new connection to the store, and no storm of questions."""
+    running.store.list(ALICE)
+    alice = running.try_in(ALICE)
+    asked, followed = len(running.store.asked), running.store.followed
+    running.reload(DEVICES + server(tls=LISTED + "\n    " + ANYONE))
+    running.run()
+    assert running.is_in(alice)
+    assert (len(running.store.asked), running.store.followed) == (asked, followed)
+    assert running.store.closed == 0
+
+
+def test_a_new_rule_asks_about_live_clients(tmp_path: Path, log: Log) -> None:
+    """They stay while they are asked about, and then only those that are listed."""
+    running = service(tmp_path, ANYONE, "")
+    alice, bob = running.try_in(ALICE), running.try_in(BOB)
+    running.store.list(ALICE)
+    running.reload(DEVICES + server(tls=LISTED))
+    running.run(0.1)
+    bob.pump()
+    assert running.is_in(alice)
+    assert bob.disconnected
+
+
+def test_a_registry_that_is_removed_is_closed(running: RegisteredService) -> None:
+    """After the switch; what it said no longer matters."""
+    running.store.list(ALICE)
+    alice = running.try_in(ALICE)
+    running.reload(server(tls=ANYONE))
+    running.run()
+    assert running.store.closed == 1
+    running.store.deny(ALICE)
+    running.run()
+    assert running.is_in(alice)
+
+
+def test_live_connections_survive_a_changed_block(running: RegisteredService) -> None:
+    """They are judged again by the new store's answers."""
+    running.store.list(ALICE)
+    alice = running.try_in(ALICE)
+    running.reload(options(timeout="2s") + server(tls=LISTED))
+    running.run(0.1)
+    assert running.is_in(alice)
+    running.store.deny(ALICE)
+    running.run()
+    alice.pump()
+    assert alice.disconnected
+
+
+@pytest.fixture
+def authorizer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """:returns: the answers that the authorizer ``slow:ask`` is waited for."""
+    waiting: list[Any] = []
+
+    def ask(peer: Any) -> Any:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    module = types.ModuleType("slow_authorizer_of_a_test")
+    module.ask = ask  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return waiting
+
+
+def test_a_denial_while_the_authorizer_is_asked_counts(
+    tmp_path: Path, log: Log, authorizer: list[Any]
+) -> None:
+    """What counts is what is known at hand-over; the authorizer is asked once."""
+    running = service(tmp_path, more='authorize = "slow_authorizer_of_a_test:ask"')
+    running.store.list(ALICE)
+    running.store.list(BOB)
+    alice, bob = running.try_in(ALICE), running.try_in(BOB)
+    running.store.deny(ALICE)
+    for answer in authorizer:
+        answer.callback(True)
+    running.run()
+    alice.pump()
+    assert alice.disconnected
+    assert running.is_in(bob)
+    assert reasons(log) == [Reason.REGISTRY_DENIED]
+    assert len(authorizer) == 2
