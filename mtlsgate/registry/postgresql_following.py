@@ -77,7 +77,7 @@ async def follow(
                 await connector.check_others(link)
     finally:
         on_server(None)
-        await link.close()
+        link.close()
 
 
 class _Following:

@@ -33,17 +33,17 @@ Connection = psycopg.AsyncConnection[tuple[object, ...]]
 #: Asks something on a connection.
 Question = Callable[[Connection], Awaitable[_T]]
 
-# Which server this is.  A promoted one has a higher timeline than the one it replaces, and
-# a restarted one began at another time.  All of it may be asked by anybody.  Leases need
-# READ COMMITTED, which a role may have another default for; and what nobody waits for any
-# more must not go on, since others come after it.
+# Which server this is: a restarted one began at another time.  Leases need READ COMMITTED,
+# which a role may have another default for; and what nobody waits for any more must not go
+# on, since others come after it.
 _WHO = """
 SELECT set_config('default_transaction_isolation', 'read committed', false),
     set_config('statement_timeout', %s, false),
-    pg_is_in_recovery(), pg_postmaster_start_time()::text,
-    CASE WHEN NOT pg_is_in_recovery()
-    THEN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END
+    pg_is_in_recovery(), pg_postmaster_start_time()::text
 """
+# The timeline: a promoted server has a higher one than the server that it replaces.  Anybody
+# may ask for it, but not all who host PostgreSQL have an answer.
+_TIMELINE = "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint"
 _CLOSED = "the store is closed"
 
 #: Values of libpq's ``sslmode`` that verify a server by a CA, and all of them.
@@ -70,16 +70,15 @@ class Link:
 
     :ivar host: which server of the URL.
     :ivar server: differs from that of any other server, and of this one before a restart.
-    :ivar timeline: how often this server, or those before it, were promoted.
+    :ivar timeline: how often this server, or those before it, were promoted; 0 if the URL
+        has no other server.
     """
 
-    def __init__(
-        self, connection: Connection, table: Table, host: Host, server: str = "", timeline: int = 0
-    ) -> None:
+    def __init__(self, connection: Connection, table: Table, host: Host) -> None:
         self.connection = connection
         self.host = host
-        self.server = server
-        self.timeline = timeline
+        self.server = ""
+        self.timeline = 0
         self._table = table
         self._is_cut = False
 
@@ -133,9 +132,9 @@ class Link:
         poll.register(self.connection.fileno(), select.POLLIN)
         return not poll.poll(0)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connection, without asking the server."""
-        await self.connection.close()
+        self.connection.pgconn.finish()
 
 
 class Connector:
@@ -173,7 +172,7 @@ class Connector:
         """
         others = [host for host in self.hosts if host is not link.host]
         for found in (await self._connect(others, len(others), self._timeout))[0]:
-            await found.close()
+            found.close()
         if self.is_replaced(link):
             raise StoreUnavailable(f"{link.host.name} was replaced: another server was promoted")
 
@@ -184,7 +183,7 @@ class Connector:
     async def _connect(
         self, hosts: Sequence[Host], enough: int, limit: float
     ) -> tuple[list[Link], list[tuple[Host, StoreError]]]:
-        tasks = {asyncio.ensure_future(self._to_primary(host, limit)): host for host in hosts}
+        tasks = [asyncio.ensure_future(self._to_primary(host, limit)) for host in hosts]
         found: list[Link] = []
         problems: list[tuple[Host, StoreError]] = []
         try:
@@ -195,14 +194,15 @@ class Connector:
                     problems.append((error.host, error.problem))
                 if len(found) >= enough:
                     break
-            return found, problems
+        except asyncio.CancelledError:
+            found.clear()
+            raise
         finally:
+            # Nobody waits for those that are left over.
             for task in tasks:
                 task.cancel()
-            for task in tasks:
-                with suppress(asyncio.CancelledError, _ConnectError):
-                    if (link := await task) not in found:
-                        await link.close()
+                task.add_done_callback(lambda task: _close_unless_in(found, task))
+        return found, problems
 
     async def _to_primary(self, host: Host, limit: float) -> Link:
         try:
@@ -217,18 +217,23 @@ class Connector:
             raise _ConnectError(host, error) from None
 
     async def _open(self, host: Host, limit: float) -> Link:
-        connection = await psycopg.AsyncConnection.connect(
-            make_conninfo(**host.parameters), autocommit=True
-        )
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                make_conninfo(**host.parameters), autocommit=True
+            )
+        except asyncio.CancelledError as error:
+            # Its frames have the half-made connection, which ends with them.
+            raise error.with_traceback(None) from None
         kept = False
         try:
             if (found := connection.info.parameter_status("server_encoding")) != "UTF8":
                 raise StoreError(f"the database's encoding is {found}: it must be UTF8")
-            unknown = Link(connection, self._table, host)
-            standby, server, timeline = await unknown.ask_or_leave(_who(limit), self._timeout)
-            if standby or timeline is None:
+            link = Link(connection, self._table, host)
+            standby, link.server = await link.ask_or_leave(_who(limit), self._timeout)
+            if standby:
                 raise StoreUnavailable("is a standby, which cannot tell changes")
-            link = Link(connection, self._table, host, str(server), int(str(timeline)))
+            if len(self.hosts) > 1:
+                link.timeline = await link.ask_or_leave(_timeline, self._timeout)
             if self.is_replaced(link):
                 raise StoreUnavailable("was replaced: another server was promoted after it")
             self._timeline = link.timeline
@@ -236,7 +241,7 @@ class Connector:
             return link
         finally:
             if not kept:
-                await connection.close()
+                connection.pgconn.finish()
 
 
 class Session:
@@ -281,7 +286,7 @@ class Session:
         if self._link is not None:
             self._link.cut()
         async with self._turn:
-            await self._drop()
+            self._drop()
 
     async def _ask(self, question: Question[_T], server: Callable[[], str | None]) -> _T:
         if self._is_closed:
@@ -292,7 +297,7 @@ class Session:
         except StoreError:
             # After an error in one statement the connection is as good as before.
             if not link.is_usable():
-                await self._drop()
+                self._drop()
             raise
 
     async def _usable(self, server: Callable[[], str | None]) -> Link:
@@ -302,7 +307,7 @@ class Session:
             and not self._connector.is_replaced(link)
             and server() in (None, link.server)
         ):
-            await self._drop()
+            self._drop()
             link = None
         if link is None:
             link = self._link = await self._connect()
@@ -319,10 +324,10 @@ class Session:
         finally:
             self._connecting = None
 
-    async def _drop(self) -> None:
+    def _drop(self) -> None:
         link, self._link = self._link, None
         if link is not None:
-            await link.close()
+            link.close()
 
     def _answered(self, task: asyncio.Future[Any]) -> None:
         self._turn.release()
@@ -340,17 +345,26 @@ class _ConnectError(Exception):
         self.problem = problem
 
 
-def _who(limit: float) -> Question[tuple[object, ...]]:
-    async def ask(
-        connection: Connection,
-    ) -> tuple[object, ...]:
+def _close_unless_in(kept: Sequence[Link], task: asyncio.Future[Link]) -> None:
+    if not task.cancelled() and task.exception() is None and task.result() not in kept:
+        task.result().close()
+
+
+def _who(limit: float) -> Question[tuple[bool, str]]:
+    async def ask(connection: Connection) -> tuple[bool, str]:
         # A little earlier than the client, which then can keep the connection.
         milliseconds = max(1, round(limit * 900))
         row = await (await connection.execute(_WHO, (str(milliseconds),))).fetchone()
         assert row is not None
-        return row[2:]
+        return bool(row[2]), str(row[3])
 
     return ask
+
+
+async def _timeline(connection: Connection) -> int:
+    row = await (await connection.execute(_TIMELINE)).fetchone()
+    assert row is not None
+    return int(str(row[0]))
 
 
 def _hosts(options: StoreOptions) -> tuple[Host, ...]:
@@ -414,4 +428,6 @@ def _parameters(options: StoreOptions) -> dict[str, str]:
     if found.get("sslmode") in _VERIFYING and "sslrootcert" not in found:
         found["sslrootcert"] = ssl.get_default_verify_paths().cafile or certifi.where()
     # A look for Kerberos tickets may block.
-    return {"gssencmode": "disable", "fallback_application_name": "mtlsgate", **found}
+    return {"gssencmode": "disable", "fallback_application_name": "mtlsgate", **found} | {
+        "client_encoding": "UTF8"
+    }

@@ -183,7 +183,10 @@ class PostgresqlStore:
         try:
             while (this := self._next) is not None:
                 self._next = None
-                this.answer.set_result(await self._answer(list(this.keys)))
+                try:
+                    this.answer.set_result(await self._answer(list(this.keys)))
+                except Exception as error:  # noqa: BLE001 -- whoever asked gets it
+                    this.answer.set_exception(error)
         finally:
             self._asking = None
 

@@ -21,7 +21,7 @@ from mtlsgate.registry.store import Store, StoreError, StoreUnavailable
 from mtlsgate.testing import Authority
 from tests.kits.postgresql import TABLE, Server, opened, server, standby
 from tests.kits.programs import free_port
-from tests.kits.redis import followed, line_to, run, wait_until
+from tests.kits.redis import Told, followed, line_to, run, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -180,6 +180,40 @@ def test_a_caller_that_leaves_takes_nobody_with_it(database: Server) -> None:
     run(test)
 
 
+def test_following_can_be_left_at_any_time(database: Server) -> None:
+    async def test() -> None:
+        async with opened(database.url()) as store:
+            for turns in range(40):
+                task = asyncio.ensure_future(store.follow(Told()))
+                for _ in range(turns):
+                    await asyncio.sleep(0.0005)
+                task.cancel()
+                await asyncio.wait({task})
+                assert task.cancelled()
+            async with followed(store) as follow:
+                database.freeze()
+                # Its heartbeat is on its way, or soon.
+                follow.task.cancel()
+                await asyncio.wait({follow.task})
+            joining = asyncio.ensure_future(store.follow(Told()))
+            await asyncio.sleep(0.01)
+            joining.cancel()
+            await asyncio.wait({joining})
+            assert joining.cancelled()
+        database.thaw()
+        await asyncio.to_thread(wait_until, lambda: others(database) == 0)
+
+    run(test)
+
+
+def others(database: Server) -> object:
+    """:returns: how many connections there are besides the one that asks."""
+    return database.do(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )[0][0]
+
+
 def test_it_closes_at_once_whatever_it_does(database: Server) -> None:
     async def test() -> None:
         async with opened(database.url()) as store:
@@ -267,7 +301,7 @@ def test_a_changed_password_and_other_mistakes_are_told_in_one_line(shared: Serv
             (shared.url("few"), {}, StoreUnavailable, "too many connections"),
             (shared.url("stranger"), {}, StoreError, "permission denied"),
             ("postgresql://gate@127.0.0.1:1/x", {}, StoreUnavailable, "refused"),
-            ("postgresql://gate@does.not.exist.invalid/x", {}, StoreUnavailable, "resolve"),
+            ("postgresql://gate@does.not.exist.invalid/x", {}, StoreUnavailable, "no connection"),
             (f"postgresql://gate@/x?host={shared.home}/no", {}, StoreUnavailable, "No such file"),
         ):
             error = await problem(url, **options)
