@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mtlsgate.admission import Rejection
+from mtlsgate.certificates.parsing import ServerCredential
 from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.judging import Judging
@@ -25,6 +26,7 @@ from mtlsgate.proxyprotocol import Header, HeaderReader
 from mtlsgate.reasons import Reason
 from mtlsgate.starttls import Negotiation, NoUpgrade, Upgrade
 from mtlsgate.text import printable
+from mtlsgate.tls.challenge import ACME_TLS, challenge_engine
 from mtlsgate.tls.clienthello import (
     Alert,
     ClientHello,
@@ -48,6 +50,16 @@ class Proxies(Protocol):
         """:returns: whether this is a trusted proxy's address."""
 
 
+class Challenges(Protocol):
+    """Knows the names that a CA is about to validate."""
+
+    def find(self, server_name: str) -> ServerCredential | None:
+        """:returns: the certificate that answers the CA; None if no name is pending."""
+
+    def answered(self, server_name: str, address: IAddress) -> None:
+        """A client has got the answer."""
+
+
 class Servers(Protocol):
     """
     What a connection needs from the listener's `mtlsgate.gate.entrance.Entrance`.
@@ -60,6 +72,7 @@ class Servers(Protocol):
     proxies: Proxies | None
     negotiate: Callable[[], Negotiation] | None
     reads_hello: bool
+    challenges: Challenges | None
     terms: Terms
     handshake_timeout: float
 
@@ -239,6 +252,15 @@ class ArrivingConnection(TlsTransport):
             self._say_too_much()
 
     def _choose(self, hello: ClientHello, received: bytes) -> None:
+        challenges, name = self._servers.challenges, hello.server_name
+        if challenges is not None and name is not None and hello.offers_only(ACME_TLS):
+            credential = challenges.find(name)
+            if credential is not None:
+                self._hello, self._reader, self._received = hello, None, 0
+                self._engine = challenge_engine(credential)
+                self._enter(Stage.CHALLENGE)
+                self.bytes_came(received)
+                return
         serving = self._servers.choose(hello.server_name)
         if serving is None:
             name = "no server name" if hello.server_name is None else "a name no server declares"

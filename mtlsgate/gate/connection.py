@@ -35,6 +35,9 @@ from mtlsgate.tls.stream import READ_SIZE
 
 _log = Logger("mtlsgate.gate")
 
+#: The stages in which the bytes are those of a handshake.
+_HANDSHAKES = (Stage.HANDSHAKE, Stage.CHALLENGE)
+
 #: The length of a TLS record's header (RFC 8446, 5.1).
 _RECORD_HEADER = 5
 #: How often registries are asked about one client.
@@ -91,7 +94,7 @@ class Connection(ArrivingConnection):
 
     def bytes_came(self, data: bytes) -> None:
         """Handle received bytes as the current stage needs."""
-        if self.stage is Stage.HANDSHAKE:
+        if self.stage in _HANDSHAKES:
             self._shake(data)
         else:
             super().bytes_came(data)
@@ -111,7 +114,7 @@ class Connection(ArrivingConnection):
         assert limit is not None
         allowed = max(0, limit - before)
         super().bytes_came(data[:allowed])
-        if self.stage is Stage.HANDSHAKE:
+        if self.stage in _HANDSHAKES:
             self._say_too_much()
         elif self.connected and not self.is_aborted:
             # The rest came after the handshake: it is for the application.
@@ -119,7 +122,7 @@ class Connection(ArrivingConnection):
 
     def tls_failed(self, error: Exception) -> None:
         """TLS failed; during the handshake, report why."""
-        if self.stage is Stage.HANDSHAKE:
+        if self.stage in _HANDSHAKES:
             assert self._engine is not None
             verdict = self._engine.handshake.verdict
             self._tell(
@@ -132,6 +135,9 @@ class Connection(ArrivingConnection):
     def handshake_completed(self) -> None:
         """Hand the connection over if the client is admitted."""
         self._stop_timing()
+        if self.stage is Stage.CHALLENGE:
+            self._challenge_answered()
+            return
         try:
             self._judge()
         except Exception:  # noqa: BLE001 -- whatever it is, it must not let anyone in
@@ -225,6 +231,19 @@ class Connection(ArrivingConnection):
             self._settle(client, given)
         except Exception:  # noqa: BLE001 -- whatever it is, it must not let anyone in
             self._broke()
+
+    # CHALLENGE
+
+    def _challenge_answered(self) -> None:
+        """The CA has seen what it came for: nothing else is for it, so end at once."""
+        engine, challenges, hello = self._engine, self._servers.challenges, self._hello
+        assert engine is not None
+        self._enter(Stage.CLOSING)
+        if challenges is not None and hello is not None and hello.server_name is not None:
+            challenges.answered(hello.server_name, self._peer)
+        engine.close()
+        self.send(engine.outgoing())
+        self.end_because(Failure(ConnectionDone()))
 
     # AUTHORIZER
 

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from mtlsgate.certificates.server_names import first_by_name
+from mtlsgate.gate.arriving import Challenges
 from mtlsgate.gate.connection import Connection
 from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.judging import Judging
@@ -51,6 +52,7 @@ class Entrance:
         begins at once.
     :ivar reads_hello: whether the ClientHello is read before TLS, to choose the
         server or to learn the name that a resumed session asks for.
+    :ivar challenges: the names that a CA is about to validate; None if it never does.
     :ivar terms: the terms while the server is not known.  They are at least as
         wide as each server's.  The handshake rate is counted later.
     :ivar proxy_terms: the terms of a proxy whose header has not been read yet.
@@ -72,6 +74,7 @@ class Entrance:
         proxies: Trust | None = None,
         negotiate: Callable[[], Negotiation] | None = None,
         reads_hello: bool = False,
+        challenges: Challenges | None = None,
     ) -> None:
         """
         :param servers: each server with the names that it declares.
@@ -84,7 +87,8 @@ class Entrance:
         self.judging = judging
         self.proxies = proxies
         self.negotiate = negotiate
-        self.reads_hello = reads_hello
+        self.reads_hello = reads_hello or challenges is not None
+        self.challenges = challenges
         self.servers = tuple(server for _, server in servers)
         limits = [server.terms.limits for server in self.servers]
         most = _total([one.max_handshakes for one in limits])

@@ -36,6 +36,7 @@ _MESSAGE_HEADER = 4
 _ALERT, _HANDSHAKE = 21, 22
 _CLIENT_HELLO = 1
 _SERVER_NAME = 0
+_ALPN = 16
 _HOST_NAME = 0
 _MAX_HOST_NAME = 255
 
@@ -66,9 +67,17 @@ class ClientHello:
     :ivar server_name: the name exactly as the client wrote it, including case
         and a trailing dot; 1 to 255 characters, one for each octet (latin-1).
         None if the hello has no name.
+    :ivar alpn: the content of its extension for application protocols (RFC 7301,
+        3.1), not checked; None if there is none.
     """
 
     server_name: str | None
+    alpn: bytes | None = None
+
+    def offers_only(self, protocol: bytes) -> bool:
+        """:returns: whether this is the one application protocol that it offers."""
+        names = bytes((len(protocol),)) + protocol
+        return self.alpn == len(names).to_bytes(2, "big") + names
 
 
 @frozen
@@ -144,7 +153,7 @@ class ClientHelloReader:
         end = _MESSAGE_HEADER + length
         if len(message) < end:
             return None
-        return ClientHello(_server_name(bytes(message[_MESSAGE_HEADER:end])))
+        return _client_hello(bytes(message[_MESSAGE_HEADER:end]))
 
 
 class _Refused(Exception):
@@ -214,18 +223,18 @@ class _Fields:
             raise _Refused("the ClientHello has data past an end")
 
 
-def _server_name(body: bytes) -> str | None:
-    """:returns: the name in a ClientHello (RFC 8446, 4.1.2; RFC 5246, 7.4.1.2)."""
+def _client_hello(body: bytes) -> ClientHello:
+    """:returns: what a ClientHello says (RFC 8446, 4.1.2; RFC 5246, 7.4.1.2)."""
     hello = _Fields(body)
     hello.take(2 + 32)  # legacy_version, random
     hello.vector(1)  # legacy_session_id
     hello.vector(2)  # cipher_suites
     hello.vector(1)  # legacy_compression_methods
     if not hello.more():
-        return None
+        return ClientHello(None)
     extensions = _Fields(hello.vector(2))
     hello.end()
-    name = None
+    name, alpn = None, None
     while extensions.more():
         kind = extensions.number(2)
         data = extensions.vector(2)
@@ -233,7 +242,11 @@ def _server_name(body: bytes) -> str | None:
             if name is not None:
                 raise _Refused("the server_name extension is there twice", Alert.ILLEGAL_PARAMETER)
             name = _host_name(data)
-    return name
+        elif kind == _ALPN:
+            if alpn is not None:
+                raise _Refused("the ALPN extension is there twice", Alert.ILLEGAL_PARAMETER)
+            alpn = data
+    return ClientHello(name, alpn)
 
 
 def _host_name(data: bytes) -> str:
