@@ -38,6 +38,7 @@ from mtlsgate.observe.observers import Observers
 from mtlsgate.observe.owner import Owner
 from mtlsgate.observe.recent_rejections import RecentRejections
 from mtlsgate.run.agent_watch import AgentWatch
+from mtlsgate.run.certificate_orders import CertificateOrders
 from mtlsgate.run.control import Control, GateHandle
 from mtlsgate.run.deadline_watch import DeadlineWatch
 from mtlsgate.run.ending import end
@@ -301,7 +302,8 @@ def makeService(options: Options) -> IService:
     lag = ReactorLag(reactor)
     fetcher = Fetcher.of(runner, reloader.refresh, reactor, in_thread)
     agents = AgentWatch.of(runner, reloader.refresh, loader.agents, reactor, in_thread)
-    gate = GateService(runner, reloader, observers, fetcher, agents, shadowing)
+    orders = CertificateOrders.of(runner, reloader.refresh, reactor, in_thread)
+    gate = GateService(runner, reloader, observers, fetcher, agents, shadowing, orders)
     process = Process(
         version=version("mtlsgate"),
         config=loader.path,
@@ -346,6 +348,7 @@ def makeService(options: Options) -> IService:
         watcher,
         fetcher,
         agents,
+        orders,
         deadlines,
         admin,
         lag,

@@ -24,7 +24,6 @@ from acme.challenges import (
 )
 from acme.client import ClientNetwork, ClientV2
 from acme.crypto_util import make_csr
-from attrs import frozen
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -35,15 +34,12 @@ from josepy.jwa import ES256
 from josepy.jwk import JWK, JWKEC
 from twisted.logger import Logger
 
-from mtlsgate.acme.problems import OrderFailed, order_failed
+from mtlsgate.acme.problems import order_failed
 from mtlsgate.acme.schedule import ASK_EVERY, LONGEST, Life
+from mtlsgate.acme.steps import OrderFailed, Suggestion
+from mtlsgate.acme.storage import parse_kept
 from mtlsgate.acme.wanted import WantedCertificate
-from mtlsgate.certificates.parsing import (
-    ServerCredential,
-    pair,
-    parse_certificates,
-    parse_private_key,
-)
+from mtlsgate.certificates.parsing import parse_private_key
 from mtlsgate.clock import utc_now
 from mtlsgate.errors import CredentialError
 from mtlsgate.text import loggable
@@ -77,20 +73,7 @@ class TlsAlpnChallenge(KeyAuthorizationChallenge):
         return hashlib.sha256(self.key_authorization(account_key).encode()).digest()
 
 
-@frozen
-class Suggestion:
-    """
-    When a CA wants a certificate to be renewed (RFC 9773).
-
-    :ivar at: when, aware; None if it does not say.
-    :ivar again: after which time to ask again.
-    """
-
-    at: datetime | None
-    again: timedelta
-
-
-def order(wanted: WantedCertificate) -> ServerCredential:
+def order(wanted: WantedCertificate) -> None:
     """
     Get a certificate with a new key, and keep it.
 
@@ -98,7 +81,7 @@ def order(wanted: WantedCertificate) -> ServerCredential:
     """
     conversation = _Conversation(wanted)
     try:
-        return conversation.order()
+        conversation.order()
     except Exception as error:
         raise order_failed(error, conversation.asked_to_wait) from error
 
@@ -174,7 +157,8 @@ class _Conversation:
         network = self._network(key)
         return ClientV2(ClientV2.get_directory(self._wanted.directory, network), network)
 
-    def order(self) -> ServerCredential:
+    def order(self) -> None:
+        """Raises whatever goes wrong."""
         wanted, account = self._wanted, self._account_key()
         client = self.client(account)
         self._log_in(client)
@@ -191,9 +175,8 @@ class _Conversation:
         deadline = datetime.now() + _PATIENCE
         order = client.finalize_order(order, deadline)
         found = pem + (order.fullchain_pem or "").encode()
-        credential = _checked(found, wanted)
+        _check(found, wanted)
         wanted.storage.put_certificate(wanted.file_name, found)
-        return credential
 
     # The account.
 
@@ -295,10 +278,10 @@ class _Conversation:
         )
 
 
-def _checked(found: bytes, wanted: WantedCertificate) -> ServerCredential:
+def _check(found: bytes, wanted: WantedCertificate) -> None:
     """:raises OrderFailed: if the CA issued something else."""
     try:
-        credential = pair(parse_certificates(found), parse_private_key(found))
+        credential = parse_kept(found)
     except CredentialError as error:
         raise OrderFailed(f"the CA issued something else: {error}") from None
     leaf = credential.chain[0]
@@ -313,4 +296,3 @@ def _checked(found: bytes, wanted: WantedCertificate) -> ServerCredential:
             f"{now:%Y-%m-%d %H:%M:%SZ}: check the clock",
             _WRONG_CLOCK,
         )
-    return credential

@@ -11,28 +11,13 @@ import requests
 from acme import errors, messages
 from josepy.errors import Error as JoseError
 
-from mtlsgate.acme.schedule import REFUSED, UNREACHABLE
-from mtlsgate.errors import CredentialError, GateError
+from mtlsgate.acme.schedule import UNREACHABLE
+from mtlsgate.acme.steps import OrderFailed
+from mtlsgate.errors import CredentialError
 from mtlsgate.text import loggable, printable
 
 #: If the CA does not say how long to wait when it limits a client's rate.
 _RATE_LIMITED = timedelta(hours=1)
-
-
-class OrderFailed(GateError):
-    """
-    There is no certificate.  The text says why, in one line.
-
-    :ivar first: the delay after a first failure of this kind.
-    :ivar asked: how long the CA asks to wait, or None.
-    """
-
-    def __init__(
-        self, text: str, first: timedelta = REFUSED, asked: timedelta | None = None
-    ) -> None:
-        super().__init__(text)
-        self.first = first
-        self.asked = asked
 
 
 def order_failed(error: Exception, asked: timedelta | None) -> OrderFailed:

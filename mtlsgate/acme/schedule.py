@@ -82,7 +82,7 @@ class Progress:
         :param life: of the certificate that there is, or None.
         :returns: when the next one is ordered.
         """
-        wanted = now if life is None else life.renewal(self.suggested)
+        wanted = now if life is None or not life.counts(now) else life.renewal(self.suggested)
         waits = [one for one in (self.wait, self.ca_wait) if one is not None]
         return max([wanted, *waits])
 

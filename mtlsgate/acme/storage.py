@@ -27,11 +27,19 @@ import attrs
 from attrs import frozen
 
 from mtlsgate.acme.schedule import Progress
-from mtlsgate.certificates.parsing import read_file
+from mtlsgate.certificates.parsing import (
+    ServerCredential,
+    pair,
+    parse_certificates,
+    parse_private_key,
+    read_file,
+)
 from mtlsgate.errors import CredentialError
 
 #: A challenge that is older was left behind by a process that ended, in seconds.
 CHALLENGE_LIFE = 3600.0
+
+_END_OF_KEY = b"-----END PRIVATE KEY-----\n"
 
 
 @frozen
@@ -45,6 +53,15 @@ class PendingChallenge:
 
     digest: bytes
     until: float
+
+
+def parse_kept(data: bytes) -> ServerCredential:
+    """
+    :param data: a key, its certificate and the intermediates, in PEM.
+    :raises CredentialError: if they do not parse, or do not belong together.
+    """
+    key, end, chain = data.partition(_END_OF_KEY)
+    return pair(parse_certificates(chain), parse_private_key(key + end))
 
 
 @frozen
@@ -72,12 +89,9 @@ class Storage:
         return read_file(path) if path.exists() else None
 
     def version(self, file_name: str) -> Hashable:
-        """:returns: what differs if a certificate has been replaced; None if there is none."""
-        try:
-            found = self.certificate_path(file_name).stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_ino, found.st_size
+        """:returns: what differs if a certificate has been replaced, or if more is known of
+        its orders."""
+        return tuple(_stamp(self.directory / f"{file_name}.{ending}") for ending in ("pem", "json"))
 
     def put_certificate(self, file_name: str, data: bytes) -> None:
         """:raises OSError: if it cannot be written."""
@@ -192,6 +206,14 @@ class Storage:
         except (CredentialError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _private(path: str, flags: int) -> int:

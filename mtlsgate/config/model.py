@@ -19,6 +19,7 @@ from mtlsgate.config.fields import (
     label,
     position,
 )
+from mtlsgate.config.own_certificate import Acme, ServerCertificate, Values
 from mtlsgate.config.registry import Registry
 from mtlsgate.config.settings import Admin, Audit, Defaults, Log, Settings, VariableDefaults
 from mtlsgate.config.tls import (
@@ -26,15 +27,14 @@ from mtlsgate.config.tls import (
     ConditionBlock,
     DenyBlock,
     PinBlock,
-    ServerCertificate,
     Tls,
-    Values,
 )
 from mtlsgate.config.tree import Body, labelled
 from mtlsgate.errors import Position
 from mtlsgate.starttls import DIALECTS, Dialect
 
 __all__ = [
+    "Acme",
     "Admin",
     "Audit",
     "Client",

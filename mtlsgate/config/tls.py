@@ -8,97 +8,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from attrs import field, fields, frozen
 
 from mtlsgate.certificates.svid import parse_trust_domain
 from mtlsgate.config.agents import (
-    agent_of,
     wrong_agent,
-    wrong_spiffe_id,
     wrong_trust_domain,
 )
 from mtlsgate.config.fields import (
     Duration,
-    Empty,
     FileName,
     Instant,
     Located,
     Material,
     label,
-    needed_unless,
     position,
 )
+from mtlsgate.config.own_certificate import CoupersMaterial, ServerCertificate, Values
 from mtlsgate.config.tree import labelled
 from mtlsgate.config.urls import Url, parse_urls
 from mtlsgate.errors import Position
 from mtlsgate.text import quoted
 
-#: Couper's page gives ``""`` as the default of these: written so, they are not set.
-CoupersMaterial = Annotated[Material, Empty.UNSET]
-
 #: How long a session may be resumed if nothing else is said, in seconds.
 _SESSION_LIFETIME = 3600.0
-
-
-@frozen(kw_only=True)
-class ServerCertificate:
-    """
-    What the gate shows of itself.
-
-    :ivar label: only a label.
-    :ivar public_key: the certificate, leaf first, intermediates after it; None if it is
-        delivered while the gate runs.
-    :ivar private_key: its key.
-    :ivar private_key_passphrase: for an encrypted key.
-    :ivar ocsp_stapling: whether to fetch and show what the CA's OCSP responder says of it.
-    :ivar spiffe: the socket of the SPIFFE agent that delivers an X.509-SVID instead.
-    :ivar spiffe_id: which one of several; by default the agent's first.
-    """
-
-    at: Position = position()
-    label: str | None = label(default=None)
-    public_key: CoupersMaterial | None = needed_unless("spiffe")
-    private_key: CoupersMaterial | None = needed_unless("spiffe")
-    private_key_passphrase: str | None = field(default=None, repr=False)
-    ocsp_stapling: bool = False
-    spiffe: Located[str] | None = None
-    spiffe_id: Located[str] | None = None
-
-    @property
-    def heading(self) -> str:
-        """The block as messages name it."""
-        return labelled("server_certificate", self.label)
-
-    @property
-    def agent(self) -> str | None:
-        """The path of the SPIFFE agent's socket, or None."""
-        return None if self.spiffe is None else agent_of(self.spiffe)
-
-    def problems(self) -> Iterator[tuple[str | None, str]]:
-        """Yield (attribute or None, text) for what is wrong with the block as a whole."""
-        if self.spiffe is None:
-            if self.spiffe_id is not None:
-                yield "spiffe_id", "spiffe_id needs spiffe, the socket of the agent"
-            return
-        yield from wrong_agent("spiffe", self.spiffe)
-        yield from wrong_spiffe_id("spiffe_id", self.spiffe_id)
-        for material in (self.public_key, self.private_key):
-            if material is not None:
-                yield (
-                    material.attribute,
-                    f"{material.attribute} and spiffe are mutually exclusive: the agent delivers "
-                    "the certificate and its key",
-                )
-        if self.private_key_passphrase is not None:
-            yield "private_key_passphrase", "private_key_passphrase has no effect with spiffe"
-        if self.ocsp_stapling:
-            yield "ocsp_stapling", "ocsp_stapling has no effect with spiffe: an SVID has no OCSP"
-
-
-#: The values of one attribute of an ``allow`` or ``deny`` block.
-Values = tuple[Located[str], ...]
 
 
 @frozen(kw_only=True)

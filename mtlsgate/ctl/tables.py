@@ -53,6 +53,7 @@ def status(facts: Facts) -> RenderableType:
         *_fetches(facts),
         *_agents(facts),
         *_shadow(facts),
+        *_orders(facts),
         *_warnings(facts),
     )
     return Group(heading(facts), *spaced, *notices)
@@ -165,6 +166,33 @@ def _agents(facts: Facts) -> list[RenderableType]:
         )
         for one in facts.get("agents", ())
         if one["problem"]
+    ]
+    return [Text(), *lines] if lines else []
+
+
+def _orders(facts: Facts) -> list[RenderableType]:
+    lines = [
+        text(
+            f"no certificate for {', '.join(one['names'])} "
+            f"({counted(one['failures'], 'failure')}): {one['problem']}; the next attempt is at "
+            f"{moment(one['due'])}; "
+            + (
+                f"the one in use expires {moment(one['until'])}"
+                if one["until"]
+                else "there is none in use"
+            ),
+            "bold red",
+        )
+        for one in facts.get("orders", ())
+        if one["problem"]
+    ]
+    lines += [
+        text(
+            f"the certificate for {', '.join(one['names'])} expires {moment(one['until'])}, and is "
+            f"renewed {moment(one['due'])}"
+        )
+        for one in facts.get("orders", ())
+        if one["until"] and not one["problem"]
     ]
     return [Text(), *lines] if lines else []
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from mtlsgate.acme.wanted import WantedCertificate
 from mtlsgate.clock import utc_now
 from mtlsgate.config import Located, Material, model
 from mtlsgate.config.assembly import Assembled, assemble
@@ -25,6 +26,7 @@ from mtlsgate.config.decode import Decoder
 from mtlsgate.config.scope import Scope
 from mtlsgate.errors import START, Problem, Report
 from mtlsgate.interfaces import IGate
+from mtlsgate.load.acme import all_wanted
 from mtlsgate.load.address_conflicts import refuse_same_names
 from mtlsgate.load.addresses import Address
 from mtlsgate.load.admin_endpoint import AdminEndpoint, read_admin
@@ -41,7 +43,13 @@ from mtlsgate.load.listening_blocks import ListeningBuilder
 from mtlsgate.load.outline import Outline
 from mtlsgate.load.outputs import refuse_outputs
 from mtlsgate.load.progress import note_if_slow
-from mtlsgate.load.reach import Reach, reach_of_fetches, reach_of_gate, reach_of_registries
+from mtlsgate.load.reach import (
+    Reach,
+    reach_of_acme,
+    reach_of_fetches,
+    reach_of_gate,
+    reach_of_registries,
+)
 from mtlsgate.load.readiness import warn_of_readiness
 from mtlsgate.load.registries import LoadedRegistry, RegistryReader
 from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder
@@ -91,6 +99,7 @@ class Epoch:
     :ivar delivered: which version of what SPIFFE agents have delivered it has.
     :ivar shadow: the configuration that its settings name to be tried, or None.
     :ivar registries: the stores of devices that its rules ask, in file order.
+    :ivar wanted: the certificates of the gate itself that it orders from CAs.
     """
 
     path: str
@@ -105,6 +114,7 @@ class Epoch:
     delivered: int = 0
     shadow: Shadow | None = None
     registries: tuple[LoadedRegistry, ...] = ()
+    wanted: tuple[WantedCertificate, ...] = ()
 
 
 def load(
@@ -368,6 +378,7 @@ class Loading:
         listening: tuple[LoadedServer | LoadedClient, ...] = (*servers, *clients)
         hosts = (host for one in listening for host in one.hosts)
         fetches = fetches_of(servers, self.listening.servers.state(decoded.settings))
+        wanted = all_wanted(one.gate.context.policy for one in servers)
         reach = reach_of_gate(decoded.settings, hosts, admin, self.directory)
         reach |= reach_of_registries(self._registries.found.values())
         return Epoch(
@@ -379,9 +390,10 @@ class Loading:
             tuple(self._expiries(servers, clients)),
             clients,
             fetches,
-            reduce(or_, found[2], reach | reach_of_fetches(fetches)),
+            reduce(or_, found[2], reach | reach_of_fetches(fetches) | reach_of_acme(wanted)),
             self._delivered,
             registries=tuple(self._registries.found.values()),
+            wanted=wanted,
         )
 
     def _expiries(

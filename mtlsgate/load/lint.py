@@ -50,8 +50,7 @@ def server(
             # No agent is asked to check a configuration, and what it delivers is replaced.
             continue
         if isinstance(credential, MissingCredential):
-            text = f"there is no certificate yet: {credential.why}"
-            report.warn(certificate_block.at, certificate_block.heading, text)
+            # It may come at any time.  The overview of what there is says so.
             continue
         for place, one in enumerate(credential.chain):
             for text in certificate(one, now):

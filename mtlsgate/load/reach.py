@@ -10,7 +10,9 @@ from pathlib import Path
 
 from attrs import frozen
 
+from mtlsgate.acme.wanted import WantedCertificate
 from mtlsgate.config import model
+from mtlsgate.config.urls import parse_url
 from mtlsgate.load.addresses import UnixAddress
 from mtlsgate.load.admin_endpoint import AdminEndpoint
 from mtlsgate.load.applications import ReadProtocol
@@ -96,6 +98,18 @@ def reach_of_registries(registries: Iterable[LoadedRegistry]) -> Reach:
         any_port |= found is None
         ports |= found or set()
     return Reach(ports=frozenset(ports), any_port=any_port)
+
+
+def reach_of_acme(wanted: Iterable[WantedCertificate]) -> Reach:
+    """:returns: what is needed to order certificates and to keep them."""
+    found = tuple(wanted)
+    trusted = {Path(one) for one in system_store() if one} if found else set()
+    files = {one.storage.certificate_path(one.file_name) for one in found}
+    return Reach(
+        reads=frozenset(trusted | files | {one.ca_file for one in found if one.ca_file}),
+        writes=frozenset(files),
+        ports=frozenset(parse_url(one.directory).port for one in found),
+    )
 
 
 def reach_of_gate(

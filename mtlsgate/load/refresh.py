@@ -12,7 +12,7 @@ from attrs import evolve
 from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.certificates.crl import RevocationList, parse_crls
 from mtlsgate.certificates.ocsp import Stapling
-from mtlsgate.certificates.parsing import ServerCredential
+from mtlsgate.certificates.parsing import MissingCredential, ServerCredential
 from mtlsgate.errors import CredentialError
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.expiry import expiries_of
@@ -42,6 +42,25 @@ def refreshed(epoch: Epoch, key: Hashable, data: bytes, now: datetime) -> Epoch:
         stapling = fetch.stapling.responded(data, now)
         servers = tuple(_with_staple(one, stapling) for one in epoch.servers)
         after = evolve(fetch, stapling=stapling)
+    fetches = tuple(after if one is fetch else one for one in epoch.fetches)
+    return evolve(_with_servers(epoch, servers, now), fetches=fetches)
+
+
+def renewed(epoch: Epoch, credential: ServerCredential | MissingCredential, now: datetime) -> Epoch:
+    """
+    :param epoch: the epoch in force.
+    :param credential: a certificate of the gate's own, with its source.
+    :param now: the time to judge by, aware.
+    :returns: the epoch with that in place of the earlier one from the same source; the
+        same epoch if that changes nothing.
+    """
+    servers = tuple(_with_credential(one, credential) for one in epoch.servers)
+    if all(one is another for one, another in zip(servers, epoch.servers, strict=True)):
+        return epoch
+    return _with_servers(epoch, servers, now)
+
+
+def _with_servers(epoch: Epoch, servers: tuple[LoadedServer, ...], now: datetime) -> Epoch:
     names = {one.gate.name for one in servers}
     others = [one for one in epoch.expiries if one.server not in names]
     own = [
@@ -49,12 +68,30 @@ def refreshed(epoch: Epoch, key: Hashable, data: bytes, now: datetime) -> Epoch:
         for server in servers
         for expiry in expiries_of(server.gate.name, server.gate.context.policy, now)
     ]
-    return evolve(
-        epoch,
-        servers=servers,
-        fetches=tuple(after if one is fetch else one for one in epoch.fetches),
-        expiries=(*own, *others),
+    return evolve(epoch, servers=servers, expiries=(*own, *others))
+
+
+def _with_credential(
+    server: LoadedServer, credential: ServerCredential | MissingCredential
+) -> LoadedServer:
+    """:returns: the server with another certificate of its own; the same server if it has
+    that, or none from this source."""
+    policy = server.gate.context.policy
+    own = tuple(
+        credential if one.source == credential.source and not _is_same(one, credential) else one
+        for one in policy.own
     )
+    if all(one is another for one, another in zip(own, policy.own, strict=True)):
+        return server
+    return _with_policy(server, evolve(policy, own=own))
+
+
+def _is_same(
+    one: ServerCredential | MissingCredential, another: ServerCredential | MissingCredential
+) -> bool:
+    if isinstance(one, ServerCredential) and isinstance(another, ServerCredential):
+        return one.chain == another.chain
+    return one == another
 
 
 def with_lists_of(epoch: Epoch, other: Epoch) -> Epoch:

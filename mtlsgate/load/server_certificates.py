@@ -4,7 +4,7 @@ Reads a server's own certificates from ``server_certificate`` blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from attrs import evolve
@@ -20,6 +20,7 @@ from mtlsgate.certificates.parsing import (
 from mtlsgate.config import Material, model
 from mtlsgate.config.urls import parse_url
 from mtlsgate.errors import CredentialError
+from mtlsgate.load.acme import AcmeReader
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host
 from mtlsgate.load.state import State
@@ -36,9 +37,13 @@ class CredentialReader:
     :ivar _known: what was read before: a thousand servers may name the same files.
     """
 
-    def __init__(self, files: CertificateFiles, agents: Agents) -> None:
-        """:param agents: has what SPIFFE agents have delivered."""
+    def __init__(self, files: CertificateFiles, agents: Agents, environ: Mapping[str, str]) -> None:
+        """
+        :param agents: has what SPIFFE agents have delivered.
+        :param environ: the environment variables.
+        """
         self.files = files
+        self.acme = AcmeReader(files, environ)
         self._agents = agents
         self.report = files.report
         self._known: dict[object, ServerCredential] = {}
@@ -56,11 +61,14 @@ class CredentialReader:
         """
         blocks = server.tls.server_certificate
         for block in blocks:
-            if block.agent is not None:
-                name = None if block.spiffe_id is None else block.spiffe_id.value
-                yield self._agents.credential(SvidSource(block.agent, name))
-            elif (credential := self.read(block)) is not None:
-                yield self._stapled(block, credential, state, now)
+            if block.acme is not None:
+                starttls = server.dialect is not None
+                self.acme.check_reach(block.acme, hosts, starttls=starttls)
+            credential = self._delivered(block) or self.read(block)
+            if isinstance(credential, ServerCredential) and block.public_key is not None:
+                yield self._stapled(block, block.public_key, credential, state, now)
+            elif credential is not None:
+                yield credential
         if blocks:
             return
         if all(host.is_local for host in hosts):
@@ -82,16 +90,16 @@ class CredentialReader:
     def _stapled(
         self,
         block: model.ServerCertificate,
+        material: Material,
         credential: ServerCredential,
         state: State,
         now: datetime,
     ) -> ServerCredential:
         leaf, *others = credential.chain
-        assert block.public_key is not None
         if not block.ocsp_stapling:
             if demands_stapling(leaf):
                 self.report.warn(
-                    block.public_key.at,
+                    material.at,
                     block.heading,
                     "the certificate demands a stapled OCSP response, and clients may refuse it "
                     "without: set ocsp_stapling = true",
@@ -101,19 +109,30 @@ class CredentialReader:
             stapling = stapling_of(leaf, others[0] if others else None)
             parse_url(stapling.url)
         except CredentialError as error:
-            self.files.refuse(block.public_key, block.heading, error)
+            self.files.refuse(material, block.heading, error)
             return credential
         except ValueError as error:
             text = f"its OCSP responder cannot be asked: {error}"
-            self.report.error(block.public_key.at, block.heading, text)
+            self.report.error(material.at, block.heading, text)
             return credential
         return evolve(credential, stapling=state.with_response(stapling, now))
 
-    def read(self, block: model.ServerCertificate) -> ServerCredential | None:
+    def _delivered(
+        self, block: model.ServerCertificate
+    ) -> ServerCredential | MissingCredential | None:
+        if block.agent is None:
+            return None
+        name = None if block.spiffe_id is None else block.spiffe_id.value
+        return self._agents.credential(SvidSource(block.agent, name))
+
+    def read(self, block: model.ServerCertificate) -> ServerCredential | MissingCredential | None:
         """:returns: the block's certificate with its key; None if the report says what is
         wrong."""
+        if block.acme is not None:
+            return self.acme.read(block.acme)
         chain, key = block.public_key, block.private_key
         if chain is None or key is None:
+            # Another error keeps the configuration from being loaded.
             return None
         for material in (chain, key):
             if material.path is not None:
@@ -126,16 +145,16 @@ class CredentialReader:
         return credential
 
     def _new(
-        self, block: model.ServerCertificate, written: Material, key: Material
+        self, block: model.ServerCertificate, chain: Material, key: Material
     ) -> ServerCredential | None:
         where = block.heading
-        chain = self.files.certificates(written, where)
+        certificates = self.files.certificates(chain, where)
         data = self.files.read(key, where)
         if data is None:
             return None
         try:
-            parsed = parse_private_key(data, block.private_key_passphrase)
-            credential = pair(chain, parsed) if chain else None
+            private_key = parse_private_key(data, block.private_key_passphrase)
+            credential = pair(certificates, private_key) if certificates else None
         except CredentialError as error:
             self.files.refuse(key, where, error)
             return None

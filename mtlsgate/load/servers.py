@@ -116,7 +116,7 @@ class ServerBuilder:
         self._kept = KeptDocuments() if kept is None else kept
         self._environ = environ
         self.rules = RuleReader(files, report, now, registries, agents, environ)
-        self.credentials = CredentialReader(files, agents)
+        self.credentials = CredentialReader(files, agents, environ)
         self._report = report
         self._directory = files.directory
 

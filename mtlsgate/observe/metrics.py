@@ -26,9 +26,10 @@ from prometheus_client.registry import Collector
 from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
 from mtlsgate.observe.counts import ConfiguredNames, Counts, Durations
+from mtlsgate.observe.order_metrics import order_metrics
 from mtlsgate.observe.server_status import TargetStatus
 from mtlsgate.observe.shadow_metrics import ShadowState, shadow_metrics
-from mtlsgate.observe.status import AgentStatus, FetchStatus
+from mtlsgate.observe.status import AgentStatus, FetchStatus, OrderStatus
 from mtlsgate.observe.target_metrics import target_metrics
 from mtlsgate.tls.contexts import openssl_version
 
@@ -68,6 +69,7 @@ class ServiceState:
     :ivar expiring: what ceases to count, and when.
     :ivar fetches: the documents that the gate fetches by itself.
     :ivar agents: the streams of SPIFFE agents.
+    :ivar orders: the certificates that it orders from CAs.
     :ivar is_accepting_paused: whether descriptors are scarce.
     :ivar is_draining: whether the service ends.
     :ivar is_audit_failing: whether the audit log cannot be written.
@@ -87,6 +89,7 @@ class ServiceState:
     expiring: Iterable[Expiring]
     fetches: Iterable[FetchStatus] = ()
     agents: Iterable[AgentStatus] = ()
+    orders: Iterable[OrderStatus] = ()
     is_accepting_paused: bool
     is_draining: bool
     is_audit_failing: bool
@@ -128,6 +131,7 @@ class Metrics(Collector):
         yield from _expiries(state.expiring)
         yield from _fetches(tuple(state.fetches))
         yield from _agents(tuple(state.agents))
+        yield from order_metrics(state.orders)
         yield from _health(state)
         yield from target_metrics(state.targets)
         yield from shadow_metrics(state.shadow)

@@ -85,6 +85,29 @@ class AgentStatus(StatusValue):
 
 
 @frozen(kw_only=True)
+class OrderStatus(StatusValue):
+    """
+    A certificate of the gate's own that it orders from a CA by ACME.
+
+    :ivar names: the DNS names that it is for.
+    :ivar directory: the URL of the CA's directory.
+    :ivar until: when the one in use expires; None if there is none.
+    :ivar due: when the next one is ordered.
+    :ivar tried: when the latest attempt ended; None if there was none.
+    :ivar failures: how many attempts have failed since the latest success.
+    :ivar problem: why the latest attempt failed, or None.
+    """
+
+    names: tuple[str, ...]
+    directory: str
+    until: datetime | None
+    due: datetime
+    tried: datetime | None
+    failures: int
+    problem: str | None
+
+
+@frozen(kw_only=True)
 class WorkerStatus(StatusValue):
     """
     One worker of several.
@@ -132,6 +155,7 @@ class ServiceStatus(StatusValue):
     :ivar clients: the client gates, in file order.
     :ivar fetches: the documents that it fetches by itself.
     :ivar agents: the streams of SPIFFE agents.
+    :ivar orders: the certificates that it orders from CAs.
     :ivar warnings: those of the configuration, in lines.
     :ivar last_reload: the latest reload that was no dry run, or None.
     :ivar sandbox: whether the gate runs in its sandbox, and why not, in words.
@@ -156,6 +180,7 @@ class ServiceStatus(StatusValue):
     clients: tuple[ClientGateStatus, ...]
     fetches: tuple[FetchStatus, ...] = ()
     agents: tuple[AgentStatus, ...] = ()
+    orders: tuple[OrderStatus, ...] = ()
     warnings: tuple[str, ...]
     last_reload: ReloadStatus | None
     sandbox: str

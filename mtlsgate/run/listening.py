@@ -12,6 +12,7 @@ from typing import Protocol
 from attrs import field, frozen
 from twisted.logger import Logger
 
+from mtlsgate.acme.challenge import PendingChallenges
 from mtlsgate.certificates.server_names import NameTable, first_by_name
 from mtlsgate.clientgate.entrance import ClientEntrance
 from mtlsgate.clientgate.entrance import Judging as ClientJudging
@@ -20,6 +21,7 @@ from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entrance import Entrance
 from mtlsgate.gate.judging import Judging as ServerJudging
 from mtlsgate.gate.listener import BoundSocket
+from mtlsgate.load.acme import all_wanted
 from mtlsgate.load.addresses import Address, HostError, SocketAddress
 from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.epoch import Epoch, LoadedServer
@@ -247,6 +249,7 @@ def entrance_of(
     :returns: the entrance of the servers at a place.
     """
     first, otherwise = place.servers[0], place.otherwise
+    wanted = all_wanted(one.gate.context.policy for one in place.servers)
     return Entrance(
         place.key,
         str(place.address) if place.is_shared else first.gate.name,
@@ -262,4 +265,5 @@ def entrance_of(
         # For a resumed TLS 1.2 session OpenSSL reports the name of its full handshake,
         # not the name asked for now.  So with resumption the hello is read before.
         reads_hello=place.is_shared or first.model.tls.resumption is not None,
+        challenges=PendingChallenges.of(wanted) if wanted else None,
     )

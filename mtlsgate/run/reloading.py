@@ -178,7 +178,8 @@ def refresh(
 
     def made() -> _Loaded:
         after = change(before)
-        self_test(after)
+        if after is not before:
+            self_test(after)
         return _Loaded(after, epoch_diff(before, after))
 
     def take(loaded: _Loaded) -> tuple[str, ...] | Deferred[tuple[str, ...]]:

@@ -91,8 +91,10 @@ def make_directories(epoch: Epoch, owner: Owner) -> None:
 
     :param owner: whom the gate becomes.
     """
-    for directory in {one.path.parent for one in epoch.fetches}:
-        make = partial(directory.mkdir, mode=0o755, parents=True, exist_ok=True)
+    directories = {one.path.parent: 0o755 for one in epoch.fetches}
+    directories |= {one.storage.directory: 0o700 for one in epoch.wanted}
+    for directory, mode in directories.items():
+        make = partial(directory.mkdir, mode=mode, parents=True, exist_ok=True)
         with suppress(OSError):
             # What cannot be kept is told when it was fetched.
             make_for(owner, directory, make)

@@ -16,6 +16,7 @@ from mtlsgate.load.identities import not_delivered
 from mtlsgate.load.readiness import all_backends
 from mtlsgate.observe.observers import Observers
 from mtlsgate.run.agent_watch import AgentWatch
+from mtlsgate.run.certificate_orders import CertificateOrders
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.listening import ListenError
@@ -38,6 +39,7 @@ class GateService(Service):
     :ivar fetcher: fetches revocation lists.
     :ivar agents: asks SPIFFE agents.
     :ivar shadowing: has clients judged by another configuration, too.
+    :ivar orders: orders certificates of the gate's own.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class GateService(Service):
         fetcher: Fetcher,
         agents: AgentWatch,
         shadowing: Shadowing,
+        orders: CertificateOrders,
     ) -> None:
         self.runner = runner
         self.reloader = reloader
@@ -55,6 +58,7 @@ class GateService(Service):
         self.fetcher = fetcher
         self.agents = agents
         self.shadowing = shadowing
+        self.orders = orders
 
     @property
     def not_ready(self) -> str | None:
@@ -71,6 +75,9 @@ class GateService(Service):
         waiting = not_delivered(epoch, self.runner.connections.now())
         if waiting is not None:
             return waiting
+        for server in epoch.servers:
+            if not server.gate.context.has_certificate():
+                return f"{printable(server.gate.name)} has no certificate of its own"
         if epoch.settings.readiness in ("targets", "all"):
             for name, backends in all_backends(epoch.servers, epoch.clients):
                 if not backends.is_ready:

@@ -99,6 +99,7 @@ class GateContext:
         names, in bytes.  If that is too long for some clients, no names are sent.
     :ivar judge: gives the verdict; None if no certificate is asked for.
     :ivar now: returns the time to judge certificates by.
+    :ivar _own: the certificates.
     :ivar _contexts: one for each certificate that is there.
     :ivar _default: the certificate for clients that ask for no certificate's name.
     :ivar _first: the context of new connections, before the certificate is chosen.
@@ -127,7 +128,7 @@ class GateContext:
         names = ca_names(rules) if policy.send_ca_names else ()
         self.request_size = message_size(names)
         named = [bearing(one) for one in names] if self.request_size <= LONGEST_MESSAGE else []
-        own = [self._certificate(one, named) for one in policy.own]
+        self._own = own = [self._certificate(one, named) for one in policy.own]
         self._by_name = first_by_name(
             (one.dns_names, found) for one, found in zip(policy.own, own, strict=True)
         )
@@ -175,6 +176,11 @@ class GateContext:
         # Called for every ClientHello, whether or not it names a server.
         context.set_tlsext_servername_callback(_on_server_name)
         return context
+
+    def has_certificate(self) -> bool:
+        """:returns: whether there is a certificate to show now."""
+        now = self.now()
+        return any(one.problem(now) is None for one in self._own)
 
     def accept(self) -> Engine:
         """:returns: an engine for an accepted connection."""

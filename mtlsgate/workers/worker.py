@@ -34,6 +34,7 @@ from mtlsgate.observe.observers import Observers
 from mtlsgate.observe.recent_rejections import RecentRejections
 from mtlsgate.observe.shadow_status import ShadowAttempt
 from mtlsgate.run.agent_watch import AgentWatch
+from mtlsgate.run.certificate_orders import CertificateOrders
 from mtlsgate.run.control import Control
 from mtlsgate.run.deadline_watch import DeadlineWatch
 from mtlsgate.run.ending import end
@@ -143,7 +144,10 @@ class Worker:
         fetcher = Fetcher.of(runner, reloader.refresh, reactor, self._in_thread)
         # Each worker asks for itself: keys never leave the process that uses them.
         agents = AgentWatch.of(runner, reloader.refresh, loader.agents, reactor, self._in_thread)
-        self._gate = GateService(runner, reloader, self.observers, fetcher, agents, shadowing)
+        orders = CertificateOrders.of(runner, reloader.refresh, reactor, self._in_thread)
+        self._gate = GateService(
+            runner, reloader, self.observers, fetcher, agents, shadowing, orders
+        )
         process = Process(
             version=version("mtlsgate"),
             config=order.config,
@@ -162,7 +166,7 @@ class Worker:
         self._tried: tuple[Shadow, ShadowAttempt] | None = None
         self._staged: _Staged | None = None
         deadlines = DeadlineWatch(lambda: runner.epoch, connections.now, reactor)
-        self._services: list[Service] = [fetcher, agents, lag]
+        self._services: list[Service] = [fetcher, agents, orders, lag]
         if order.index == 0:
             # One is enough to warn.
             self._services.append(deadlines)

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.testing import MemoryReactorClock
 
+from mtlsgate.acme.steps import Orders
 from mtlsgate.clock import utc_now
 from mtlsgate.config.urls import Url
 from mtlsgate.gate.connections import Connections
@@ -36,6 +37,7 @@ from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
 from mtlsgate.observe.recent_rejections import RecentRejections
 from mtlsgate.run.agent_watch import AgentWatch
+from mtlsgate.run.certificate_orders import CertificateOrders
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.followers import EpochFollower, ObserversFollower
@@ -92,6 +94,10 @@ def server(name: str = "door", tls: str = RULE, more: str = "") -> str:
     return a_server(name, tls, more, certificate="s")
 
 
+def _no_orders() -> Orders:
+    raise AssertionError("nothing is ordered")
+
+
 def service_of(
     epoch: Epoch,
     sockets: Sockets,
@@ -103,6 +109,7 @@ def service_of(
     identities: Identities | None = None,
     shadowing: Shadowing | None = None,
     registries: Desks | None = None,
+    orders: Callable[[], Orders] = _no_orders,
 ) -> GateService:
     """:returns: a service put together as twistd's is, but for what listens and observes."""
     documents, identities = documents or Documents(), identities or Identities()
@@ -154,7 +161,17 @@ def service_of(
         connections.now,
         lambda: 0.5,
     )
-    return GateService(runner, reloader, observers, fetcher, agents, shadowing)
+    ordering = CertificateOrders(
+        lambda: runner.epoch,
+        lambda: runner.number,
+        reloader.refresh,
+        orders,
+        reactor,
+        maybeDeferred,
+        connections.now,
+        lambda: 0.5,
+    )
+    return GateService(runner, reloader, observers, fetcher, agents, shadowing, ordering)
 
 
 @frozen

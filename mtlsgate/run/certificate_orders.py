@@ -1,0 +1,259 @@
+"""
+Orders the certificates that an epoch wants from CAs, and takes those that have come.
+
+Who has locked the storage orders: one of several workers, or one of several gates.  All
+of them look whether a file of the storage has changed, and use the certificate in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from datetime import datetime
+from random import random
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mtlsgate.acme.schedule import Life, Progress
+from mtlsgate.acme.steps import Orders, Outcome, is_time, latest, take_step
+from mtlsgate.acme.wanted import WantedCertificate
+from mtlsgate.certificates.parsing import ServerCredential
+from mtlsgate.errors import CredentialError
+from mtlsgate.load.acme import credential_of
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.refresh import renewed
+from mtlsgate.observe.status import OrderStatus
+from mtlsgate.run.epoch_runner import EpochRunner
+from mtlsgate.run.fetcher import Refresh
+from mtlsgate.run.regular import RegularService
+from mtlsgate.run.threads import InThread
+from mtlsgate.text import printable
+
+_log = Logger("mtlsgate.acme")
+
+#: Seconds between two looks.
+INTERVAL = 1.0
+
+
+@attrs.define(eq=False)
+class _State:
+    """
+    How far one certificate is.
+
+    :ivar version: of what the storage had at the last look.
+    :ivar progress: what is known of its orders.
+    :ivar is_hasty: whether an operator waits, who has started the gate or reloaded.
+    :ivar is_underway: whether something is done for it now.
+    """
+
+    version: object = ()
+    progress: Progress = Progress()
+    is_hasty: bool = True
+    is_underway: bool = False
+
+    @property
+    def plan(self) -> Progress:
+        """What decides when to order."""
+        return self.progress.hastened() if self.is_hasty else self.progress
+
+
+class CertificateOrders(RegularService):
+    """
+    Orders what the epoch in force wants.
+
+    :ivar _states: of each certificate, by its key.
+    :ivar _number_seen: the number of the epoch at the last look.
+    """
+
+    def __init__(
+        self,
+        epoch: Callable[[], Epoch],
+        number: Callable[[], int],
+        refresh: Refresh,
+        orders: Callable[[], Orders],
+        reactor: IReactorTime,
+        in_thread: InThread,
+        now: Callable[[], datetime],
+        random: Callable[[], float],
+    ) -> None:
+        """
+        :param epoch: tells the epoch in force.
+        :param number: tells its number.
+        :param refresh: lets it go on with another certificate.
+        :param orders: makes what talks to CAs; called in a thread.
+        :param reactor: keeps the time between looks.
+        :param in_thread: runs what blocks.
+        :param now: tells the time that certificates are judged by.
+        :param random: a number from 0 to 1.
+        """
+        super().__init__(INTERVAL, reactor)
+        self._epoch = epoch
+        self._number = number
+        self._number_seen = number()
+        self._refresh = refresh
+        self._orders = orders
+        self._in_thread = in_thread
+        self._now = now
+        self._random = random
+        self._states: dict[Hashable, _State] = {}
+
+    @classmethod
+    def of(
+        cls, runner: EpochRunner, refresh: Refresh, reactor: Any, in_thread: InThread
+    ) -> CertificateOrders:
+        """
+        :param refresh: lets the runner's epoch go on with another certificate.
+        :returns: what orders for a runner's epoch in force.
+        """
+        return cls(
+            lambda: runner.epoch,
+            lambda: runner.number,
+            refresh,
+            _from_cas,
+            reactor,
+            in_thread,
+            runner.connections.now,
+            random,
+        )
+
+    def states(self) -> tuple[OrderStatus, ...]:
+        """:returns: how each certificate is."""
+        return tuple(map(self._status, self._epoch().wanted))
+
+    def _status(self, wanted: WantedCertificate) -> OrderStatus:
+        state, life, now = self._state_of(wanted), self._life_of(wanted), self._now()
+        return OrderStatus(
+            names=wanted.names,
+            directory=printable(wanted.directory),
+            until=None if life is None else life.ends,
+            due=state.plan.due(life, now),
+            tried=state.progress.tried,
+            failures=state.progress.failures,
+            problem=state.progress.problem,
+        )
+
+    def look(self) -> None:
+        """Take what has come, and begin what is due."""
+        all_wanted = self._epoch().wanted
+        for gone in self._states.keys() - {one.key for one in all_wanted}:
+            del self._states[gone]
+        before, self._number_seen = self._number_seen, self._number()
+        for wanted in all_wanted:
+            state = self._state_of(wanted)
+            if before != self._number_seen:
+                # What a reload has read may be older.
+                state.version, state.is_hasty = (), True
+            self._look_at(wanted, state)
+
+    def _state_of(self, wanted: WantedCertificate) -> _State:
+        return self._states.setdefault(wanted.key, _State())
+
+    def _life_of(self, wanted: WantedCertificate) -> Life | None:
+        """:returns: when the certificate in use is valid."""
+        for server in self._epoch().servers:
+            for one in server.gate.context.policy.own:
+                if isinstance(one, ServerCredential) and one.source == wanted:
+                    return Life(one.chain[0].not_before, one.chain[0].not_after)
+        return None
+
+    def _look_at(self, wanted: WantedCertificate, state: _State) -> None:
+        version = wanted.storage.version(wanted.file_name)
+        if version != state.version and not state.is_underway:
+            state.version = version
+            kept = wanted.storage.progress(wanted.file_name)
+            state.progress = latest(kept, state.progress)
+            self._begin(state, self._take(wanted))
+        elif not state.is_underway and is_time(state.plan, self._life_of(wanted), self._now()):
+            self._begin(state, self._step(wanted, state))
+
+    def _begin(self, state: _State, doing: Deferred[Any]) -> None:
+        state.is_underway = True
+
+        def ended(_: object) -> None:
+            state.is_underway = False
+
+        doing.addErrback(lambda failure: _log.failure("ordering failed", failure)).addBoth(ended)
+
+    # Taking what has come.
+
+    def _take(self, wanted: WantedCertificate) -> Deferred[None]:
+        def change(epoch: Epoch) -> Epoch:
+            return renewed(epoch, credential_of(wanted), self._now())
+
+        def failed(failure: Failure) -> None:
+            failure.trap(CredentialError)
+            _log.error(
+                "the certificate for {names} in {path} {problem}",
+                names=str(wanted),
+                path=printable(str(wanted.storage.directory)),
+                problem=str(failure.value),
+            )
+
+        def took(changes: tuple[str, ...]) -> None:
+            life = self._life_of(wanted)
+            if changes and life is not None:
+                _log.info(
+                    "the certificate for {names} is in use, valid until {until:%Y-%m-%d %H:%M:%SZ}",
+                    names=str(wanted),
+                    until=life.ends,
+                )
+
+        return self._refresh(change).addCallbacks(took, failed)
+
+    # Ordering.
+
+    def _step(self, wanted: WantedCertificate, state: _State) -> Deferred[None]:
+        def begins() -> None:
+            _log.info(
+                "ordering a certificate for {names} from {directory}",
+                names=str(wanted),
+                directory=printable(wanted.directory),
+            )
+
+        def step() -> tuple[Outcome, Progress]:
+            orders = self._orders()
+            return take_step(
+                wanted,
+                state.progress,
+                orders,
+                self._now,
+                self._random,
+                is_hasty=state.is_hasty,
+                begins=begins,
+            )
+
+        def stepped(found: tuple[Outcome, Progress]) -> None:
+            outcome, state.progress = found
+            if outcome in (Outcome.ORDERED, Outcome.FAILED):
+                state.is_hasty = False
+            if outcome is Outcome.ORDERED:
+                _log.info("the CA has issued a certificate for {names}", names=str(wanted))
+            elif outcome is Outcome.FAILED:
+                _log.error("{problem}", problem=self._failure(wanted, state))
+
+        return self._in_thread(step).addCallback(stepped)
+
+    def _failure(self, wanted: WantedCertificate, state: _State) -> str:
+        life, now = self._life_of(wanted), self._now()
+        again = state.progress.due(life, now)
+        if life is None:
+            meanwhile = "the gate has none, and rejects every client that asks for it"
+        elif life.counts(now):
+            meanwhile = f"the one in use is valid until {life.ends:%Y-%m-%d %H:%M:%SZ}"
+        else:
+            meanwhile = f"the one it had expired at {life.ends:%Y-%m-%d %H:%M:%SZ}"
+        return printable(
+            f"no certificate for {wanted}: {state.progress.problem}; {meanwhile}; the next "
+            f"attempt is at {again:%Y-%m-%d %H:%M:%SZ}"
+        )
+
+
+def _from_cas() -> Orders:
+    # Imported when it is needed: the library takes a while, and may not be installed.
+    from mtlsgate.acme import ordering
+
+    return ordering
