@@ -54,6 +54,7 @@ TABLES: Mapping[type, tuple[str, str]] = {
     model.Defaults: ("configuration.md", "Limits for connections"),
     model.Tls: ("configuration.md", "tls"),
     model.ServerCertificate: ("configuration.md", "server_certificate"),
+    model.Acme: ("configuration.md", "acme"),
     model.ClientCertificate: ("configuration.md", "client_certificate"),
     model.PinBlock: ("configuration.md", "pin"),
     ClientConfiguration: ("client-gate.md", "Attributes"),
@@ -83,6 +84,11 @@ _EFFECTIVE: Mapping[type, Mapping[str, object]] = {
         "group": "the user's",
         "sandbox": "`true` unless code of yours runs in the gate",
     },
+    model.ServerCertificate: {
+        "public_key": "required without `acme`",
+        "private_key": "required without `acme`",
+    },
+    model.Acme: {"storage": '`$STATE_DIRECTORY/acme`, or `"acme"`'},
     model.Defaults: {
         "handshake_timeout": HANDSHAKE_TIMEOUT,
         "handshake_bytes": HANDSHAKE_BYTES,
