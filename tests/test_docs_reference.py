@@ -84,10 +84,6 @@ _EFFECTIVE: Mapping[type, Mapping[str, object]] = {
         "group": "the user's",
         "sandbox": "`true` unless code of yours runs in the gate",
     },
-    model.ServerCertificate: {
-        "public_key": "required without `acme`",
-        "private_key": "required without `acme`",
-    },
     model.Acme: {"storage": '`$STATE_DIRECTORY/acme`, or `"acme"`'},
     model.Defaults: {
         "handshake_timeout": HANDSHAKE_TIMEOUT,
