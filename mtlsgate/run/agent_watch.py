@@ -29,7 +29,7 @@ from mtlsgate.run.regular import RegularService
 from mtlsgate.run.threads import InThread
 from mtlsgate.spiffe.agents import Agents
 from mtlsgate.spiffe.call import PERMISSION_DENIED
-from mtlsgate.spiffe.messages import Bundles, Svid, read_bundles, read_svids
+from mtlsgate.spiffe.messages import Bundles, Svid, has_lists, read_bundles, read_svids
 from mtlsgate.spiffe.subscription import PATIENCE, Stream, Subscription
 from mtlsgate.text import printable
 from mtlsgate.tls.openssl_errors import REFUSALS, reasons_of
@@ -193,10 +193,12 @@ class AgentWatch(RegularService):
                 self._read(key, asked)
 
         reading = self._in_thread(partial(read, message))
-        reading.addCallbacks(partial(self._took, key, asked), partial(self._refused, key, asked))
+        reading.addCallbacks(
+            partial(self._took, key, asked, message), partial(self._refused, key, asked)
+        )
         reading.addErrback(lambda failure: _log.failure("reading failed", failure)).addBoth(ended)
 
-    def _took(self, key: Wanted, asked: _Asked, found: Any) -> None:
+    def _took(self, key: Wanted, asked: _Asked, message: bytes, found: Any) -> None:
         if self._asked.get(key) is not asked:
             # Nobody needs it any more.
             return
@@ -204,6 +206,12 @@ class AgentWatch(RegularService):
         if asked.problem is not None:
             _log.info(
                 "the agent at {agent} answers {stream} again", agent=agent, stream=stream.value
+            )
+        if has_lists(message, stream):
+            _log.warn(
+                "the agent at {agent} sends revocation lists, which are not used: name them in "
+                "crl_file or crl_url",
+                agent=printable(agent),
             )
         asked.updates, asked.last, asked.problem = asked.updates + 1, self._now(), None
         if stream is Stream.SVIDS:

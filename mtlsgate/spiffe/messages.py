@@ -23,6 +23,7 @@ from mtlsgate.certificates.parsing import (
 )
 from mtlsgate.certificates.svid import SpiffeId, parse_trust_domain, spiffe_id_of
 from mtlsgate.errors import CredentialError
+from mtlsgate.spiffe.subscription import Stream
 from mtlsgate.text import quoted
 
 # Wire types.
@@ -85,6 +86,12 @@ def read_bundles(message: bytes) -> Bundles:
     if not found:
         raise CredentialError("has no bundle of any trust domain")
     return found
+
+
+def has_lists(message: bytes, stream: Stream) -> bool:
+    """:returns: whether a message that was read has revocation lists, which are not used."""
+    field = 2 if stream is Stream.SVIDS else 1
+    return any(number == field for number, _ in _fields(message))
 
 
 def _bundle(entry: bytes) -> tuple[str, tuple[Certificate, ...]]:

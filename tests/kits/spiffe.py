@@ -6,7 +6,7 @@ A SPIFFE agent in memory, and its messages.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import define, field
 from cryptography.hazmat.primitives.serialization import (
@@ -198,7 +198,3 @@ class MemoryAgent:
         """:returns: the open connection with this call."""
         [found] = [one for one in self.open if one.method == method]
         return found
-
-
-def names(svids: Iterable[object]) -> list[str]:
-    return [str(getattr(one, "spiffe_id")) for one in svids]  # noqa: B009

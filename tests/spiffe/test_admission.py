@@ -108,6 +108,32 @@ def test_a_rule_on_the_same_ca_asks_for_no_spiffe_id(version: Version, log: Log)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("is_ours_first", [True, False])
+def test_a_path_to_its_own_bundle_is_found_if_there_is_one(
+    version: Version, is_ours_first: bool, log: Log
+) -> None:
+    """An intermediate that CAs of both trust domains have signed: OpenSSL may go to the wrong
+    one first."""
+    ours = PLANTS.intermediate("m")
+    theirs = OTHER.intermediate("m", key=ours.private_key)
+    leaf = svid(authority=ours)
+    both = [ours.certificate, theirs.certificate]
+    chain = tuple(both if is_ours_first else reversed(both))
+    client = Credential(leaf.certificate, leaf.private_key, chain)
+    for bundles in ((OURS, FEDERATED), (FEDERATED, OURS)):
+        gate = MemoryGate([mesh(*bundles)], log)
+        assert gate.try_in(client, version) == admitted("mesh")
+    gate = MemoryGate([mesh(FEDERATED)], log)
+    # Which it is depends on the path that OpenSSL takes.
+    reasons = (Reason.WRONG_TRUST_DOMAIN, Reason.UNKNOWN_CA)
+    assert gate.try_in(client, version).reason in reasons
+    # Only the other's signature is sent along: it does not count.
+    lone = Credential(leaf.certificate, leaf.private_key, (theirs.certificate,))
+    gate = MemoryGate([mesh(OURS, FEDERATED)], log)
+    assert gate.try_in(lone, version).reason is Reason.WRONG_TRUST_DOMAIN
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_the_checks_of_svids_do_not_depend_on_the_profile(version: Version, log: Log) -> None:
     gate = MemoryGate([mesh(OURS)], log, strict=False)
     assert gate.try_in(svid(**SIGNS), version) == rejected(Reason.SVID_INVALID)

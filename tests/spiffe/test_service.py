@@ -15,7 +15,7 @@ from mtlsgate.reasons import Cause, Reason
 from mtlsgate.testing import Authority, Client, Credential, Version
 from tests.kits.gate import VERSIONS, Log
 from tests.kits.service import Identities, MemoryService
-from tests.kits.spiffe import MemoryAgent, Served, bundle_message, svid_message
+from tests.kits.spiffe import MemoryAgent, Served, bundle_message, pb, svid_message
 from tests.kits.svids import AGENT, OTHER, PLANTS, svid
 
 GATE, SECOND = "spiffe://plants.example/gate", "spiffe://plants.example/second"
@@ -250,6 +250,17 @@ def test_a_message_that_must_not_be_used_changes_nothing(running: Running, said:
     assert svids.names == (GATE,)
     assert not svids.is_up
     assert bundles.names == ("plants.example",)
+
+
+def test_revocation_lists_of_an_agent_are_said_to_be_unused(running: Running, said: Said) -> None:
+    running.deliver()
+    running.trust(PLANTS)
+    assert "revocation lists" not in said()
+    message = bundle_message({"plants.example": [PLANTS]}) + pb(1, b"a list")
+    running.call("FetchX509Bundles").send(message)
+    running.pass_seconds()
+    assert "sends revocation lists, which are not used" in said()
+    running.enter()
 
 
 def test_a_gate_that_is_not_entitled_any_more_stops(running: Running, said: Said) -> None:

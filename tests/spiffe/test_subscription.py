@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, cast
 
 import pytest
 from attrs import define, field
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.error import ConnectError, ConnectionRefusedError
 from twisted.internet.task import Clock
 
-from mtlsgate.spiffe.call import MAX_MESSAGE
+from mtlsgate.spiffe.call import MAX_MESSAGE, Call, CallEnded
 from mtlsgate.spiffe.subscription import LONGEST, PATIENCE, Stream, Subscription
 from tests.kits.spiffe import MemoryAgent, Served
 
@@ -157,6 +162,24 @@ def test_an_agent_that_goes_wrong_later(misbehave: object, why: str) -> None:
     assert why in text
     assert asking.came == [b"first"]
     assert not served.is_open
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 255), st.binary(max_size=40))))
+def test_whatever_an_agent_sends_only_ends_the_call(frames: list[tuple[int, int, bytes]]) -> None:
+    """Any frames of HTTP/2, on a call that was accepted."""
+    call = Call("/S/M", ())
+    call.outgoing()
+    server = H2Connection(H2Configuration(client_side=False))
+    server.initiate_connection()
+    accepted = server.data_to_send()
+    with suppress(CallEnded):
+        list(call.feed(accepted))
+        for kind, flags, payload in frames:
+            stream = 0 if kind in (4, 6, 7) else 1
+            head = len(payload).to_bytes(3) + bytes((kind, flags)) + stream.to_bytes(4)
+            list(call.feed(head + payload))
+            call.outgoing()
 
 
 def test_an_agent_that_says_nothing_is_asked_again() -> None:
