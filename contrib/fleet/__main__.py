@@ -22,27 +22,39 @@ import socket
 import stat
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fleet import Fleet
 from layout import DEVICES, GATES
 from ports import Ports
 from programs import FleetError
 
+if TYPE_CHECKING:
+    from fleet import Fleet
+
 #: What `Fleet` can do; each says in its first line how it is called.
 _COMMANDS = (
     "status", "start", "kill", "pause", "resume", "drain", "upgrade", "reload",
-    "load", "more", "unload", "hold", "held", "release",
+    "load", "more", "unload", "hold", "held", "release", "allow", "deny",
 )  # fmt: skip
 #: What needs no running fleet.
 _OWN = """\
+commands:
   up: run a fleet until Ctrl-C
-  files: write certificates and configurations only, for contrib/fleet/compose.yaml"""
+  files: write certificates and configurations only, for contrib/fleet/compose.yaml
+  help: what a running fleet can be told"""
 _SOCKET = "fleet.sock"
 
 
 def _command(name: str) -> str:
     """:returns: how a command is called, and what it does."""
-    return inspect.getdoc(getattr(Fleet, name)) or ""
+    return inspect.getdoc(getattr(_fleet(), name)) or ""
+
+
+def _fleet() -> type[Fleet]:
+    # Takes a while: not for those who only tell a fleet something.
+    from fleet import Fleet
+
+    return Fleet
 
 
 async def _answer(fleet: Fleet, line: str) -> str:
@@ -57,7 +69,6 @@ async def _answer(fleet: Fleet, line: str) -> str:
 
 
 def _write_files(directory: Path) -> None:
-    # Takes a while: not for those who only tell the fleet something.
     from setting_up import set_up
 
     set_up(directory, GATES, DEVICES)
@@ -68,8 +79,8 @@ async def _up(directory: Path, port: int) -> None:
     ports = Ports()
     ports.reserve("haproxy", port)
     _write_files(directory)
-    fleet = Fleet.of(directory, ports)
-    ended = asyncio.Event()
+    fleet = _fleet().of(directory, ports)
+    is_up, ended = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, ended.set)
@@ -78,18 +89,27 @@ async def _up(directory: Path, port: int) -> None:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = (await reader.readline()).decode()
+        await is_up.wait()
         writer.write((await _answer(fleet, line)).encode())
         writer.close()
 
+    (directory / _SOCKET).unlink(missing_ok=True)
     try:
-        await fleet.up()
-        (directory / _SOCKET).unlink(missing_ok=True)
         async with await asyncio.start_unix_server(serve, directory / _SOCKET):
+            starting, ending = (asyncio.create_task(one) for one in (fleet.up(), ended.wait()))
+            await asyncio.wait([starting, ending], return_when=asyncio.FIRST_COMPLETED)
+            if ending.done():
+                starting.cancel()
+                await asyncio.wait([starting])
+                return
+            await starting
+            is_up.set()
             print(await fleet.status(), end="\n\n")
             print(f"Clients come in at localhost:{ports['haproxy']}:")
             print(_example(directory, ports["haproxy"]), flush=True)
-            await ended.wait()
+            await ending
     finally:
+        is_up.set()
         await fleet.down()
         (directory / _SOCKET).unlink(missing_ok=True)
 
@@ -119,17 +139,19 @@ def _tell(directory: Path, words: list[str]) -> int:
 
 def main() -> int:
     """:returns: the exit status."""
-    listed = "\n".join(f"  {_command(name)}" for name in _COMMANDS)
     parser = argparse.ArgumentParser(
         prog="fleet",
         description=__doc__,
-        epilog=f"commands:\n{_OWN}\n{listed}",
+        epilog=_OWN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--directory", type=Path, default=Path("fleet"), help="where all is")
     parser.add_argument("--port", type=int, default=0, help="HAProxy's; by default a free one")
     parser.add_argument("command", nargs="+", help="see below")
     given = parser.parse_args()
+    if given.command == ["help"]:
+        print("\n".join(map(_command, _COMMANDS)))
+        return 0
     if given.command not in (["up"], ["files"]):
         return _tell(given.directory, given.command)
     directory = given.directory.resolve()

@@ -7,15 +7,19 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from attrs import define, field
 from clients import Client, Failure, Held, Load
-from layout import DEVICES, GATES, SENTINELS, SERVICE, STORES, programs_of
+from layout import DEVICES, GATES, SENTINELS, SERVICE, STORES, programs_of, url_of_registry
 from ports import Ports
 from programs import FleetError, Program
-from questions import ask_gate, is_balanced, primary_of, tell_haproxy
+from questions import ask_gate, is_balanced, is_replica, is_watched, primary_of, tell_haproxy
+from registry import Registry
+
+from mtlsgate.admission.devices import DeviceState
 
 #: What a gate logs when it leaves new connections to others.
 _ACCEPTS_NO_MORE = "accepting no more"
@@ -34,6 +38,7 @@ class Fleet:
     directory: Path
     ports: Ports
     programs: Mapping[str, Program]
+    _registry: Registry
     _load: Load | None = None
     _held: dict[str, Held] = field(factory=dict)
     #: What was killed, from when to when, in seconds of the monotonic clock.
@@ -41,21 +46,34 @@ class Fleet:
 
     @classmethod
     def of(cls, directory: Path, ports: Ports) -> Fleet:
-        """:raises FleetError: if a program is not installed."""
-        return cls(directory, ports, programs_of(directory, ports))
+        """
+        :raises FleetError: if a program is not installed.
+        :raises StoreError: if what speaks to the store is not installed.
+        """
+        registry = Registry.open(directory, url_of_registry(ports))
+        return cls(directory, ports, programs_of(directory, ports), registry)
 
     async def up(self) -> None:
         """
-        Start all programs.
+        Start all programs, with every device but the last one in the registry.
 
         :raises FleetError: if one does not get ready.
         """
-        for name, program in self.programs.items():
-            if name not in GATES:
-                await program.start()
-        await asyncio.gather(*(self.programs[name].start() for name in GATES))
+        await self._start_all(STORES)
+        # Sentinels that do not hear of the second one at once ask again after ten seconds.
+        for name in STORES[1:]:
+            await until(partial(is_replica, self.ports[name]), f"{name} does not follow")
+        await self._start_all(SENTINELS)
+        for device in DEVICES[:-1]:
+            await self._registry.put(device, DeviceState.ACTIVE)
+        await self._start_all(("haproxy", *GATES))
         for name in GATES:
             await self._until_balanced(name)
+        for name in SENTINELS:
+            await until(
+                partial(is_watched, self.ports[name], SERVICE, len(STORES) - 1, len(SENTINELS)),
+                f"{name} does not know the others",
+            )
 
     async def down(self) -> None:
         """End all that was started."""
@@ -63,6 +81,7 @@ class Fleet:
             await self._load.stop()
         for held in self._held.values():
             await held.close()
+        await self._registry.close()
         for program in self.programs.values():
             await program.end_all()
 
@@ -76,7 +95,9 @@ class Fleet:
             if name in GATES:
                 await self._weigh(name, "ready")
                 await self._until_balanced(name)
-        return await self.status()
+        return "\n".join(
+            f"{name} runs: process {self.programs[name].pid}" for name in names or absent
+        )
 
     async def kill(self, name: str) -> str:
         """kill NAME: end a program at once, by SIGKILL"""
@@ -181,9 +202,35 @@ class Fleet:
             lines += [f"{device}: {gate} has ended its connection" for gate, _ in held.ended]
         return "\n".join(lines) or "nothing is held"
 
+    # Devices
+
+    async def allow(self, device: str) -> str:
+        """allow DEVICE: write into the registry that it may come in"""
+        await self._registry.put(self._device(device), DeviceState.ACTIVE)
+        return f"{device} is allowed"
+
+    async def deny(self, device: str) -> str:
+        """deny DEVICE: write into the registry that it may not; waits for its connections"""
+        held = self._held.get(device)
+        before = 0 if held is None else len(held.ended)
+        denied = await self._registry.put(self._device(device), DeviceState.DENIED)
+        lines = [f"{device} is denied"]
+        if held is not None:
+            async with asyncio.timeout(_PATIENCE):
+                await held.end()
+            lines += [
+                f"{gate} has ended its connection {max(at - denied, 0) * 1000:.0f} ms later"
+                for gate, at in held.ended[before:]
+            ]
+        return "\n".join(lines)
+
+    def _device(self, name: str) -> str:
+        if name not in DEVICES:
+            raise FleetError(f"there is no {name}; there are {', '.join(DEVICES)}")
+        return name
+
     def _client(self, device: str) -> Client:
-        if not (self.directory / f"{device}.crt").exists():
-            raise FleetError(f"there is no {device}; there are {', '.join(DEVICES)}")
+        device = self._device(device)
         return Client.read(self.directory, device, self.ports["haproxy"])
 
     def _loaded(self) -> Load:
@@ -227,17 +274,36 @@ class Fleet:
                 return name
         return None
 
+    @property
+    def _haproxy(self) -> Path:
+        return self.directory / "haproxy.sock"
+
     def _admin(self, gate: str) -> Path:
         return self.directory / f"{gate}.sock"
 
     async def _weigh(self, gate: str, state: str) -> None:
         """Tell HAProxy whether new connections may go to a gate."""
         command = f"set server gates/{gate} state {state}"
-        if said := await tell_haproxy(self.directory / "haproxy.sock", command):
+        if said := await tell_haproxy(self._haproxy, command):
             raise FleetError(f"HAProxy: {said}")
 
     async def _until_balanced(self, gate: str) -> None:
         """Wait until HAProxy sends new connections to a gate."""
+        await until(partial(is_balanced, self._haproxy, gate), f"HAProxy does not use {gate}")
+
+    async def _start_all(self, names: Sequence[str]) -> None:
+        await asyncio.gather(*(self.programs[name].start() for name in names))
+
+
+async def until(asked: Callable[[], Awaitable[bool]], what: str) -> None:
+    """
+    Ask again and again until the answer is yes.
+
+    :raises FleetError: if it never is.
+    """
+    try:
         async with asyncio.timeout(_PATIENCE):
-            while not await is_balanced(self.directory / "haproxy.sock", gate):
+            while not await asked():
                 await asyncio.sleep(_PAUSE)
+    except TimeoutError:
+        raise FleetError(f"waited {_PATIENCE:g} s in vain: {what}") from None

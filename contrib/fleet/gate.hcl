@@ -5,6 +5,7 @@
 #   GATE_HOST      where it listens for devices, as "10.0.0.5:8443"
 #   GATE_READY     where it answers to HAProxy's checks and to Prometheus
 #   GATE_BALANCER  from where HAProxy comes, as "10.0.0.2" or "10.0.0.0/24"
+#   GATE_REGISTRY  the store of devices, as "redis+sentinel://10.0.0.31,10.0.0.32/devices"
 
 settings {
   # A new process takes the addresses over; the old one ends with its connections.
@@ -14,6 +15,12 @@ settings {
 
 admin {
   listen = "unix:${env.GATE_SOCKET}"
+}
+
+# Who may come in, for all gates. Without the store those come in who were known before.
+registry "devices" {
+  url       = env.GATE_REGISTRY
+  on_outage = "last_known"
 }
 
 # Requests: it answers who one is.
@@ -33,6 +40,7 @@ server "devices" {
 
     client_certificate "devices" {
       ca_certificate_file = "ca.crt"
+      registry            = "devices"
     }
   }
 }
@@ -54,6 +62,7 @@ server "streams" {
 
     client_certificate "devices" {
       ca_certificate_file = "ca.crt"
+      registry            = "devices"
     }
   }
 }

@@ -48,7 +48,14 @@ def environment_of(gate: str, ports: Ports) -> dict[str, str]:
         "GATE_HOST": ports.address(gate),
         "GATE_READY": ports.address(f"{gate}-ready"),
         "GATE_BALANCER": "127.0.0.1",
+        "GATE_REGISTRY": url_of_registry(ports),
     }
+
+
+def url_of_registry(ports: Ports) -> str:
+    """:returns: where the store is, as the Sentinels know it."""
+    sentinels = ",".join(ports.address(name) for name in SENTINELS)
+    return f"redis+sentinel://{sentinels}/{SERVICE}"
 
 
 def _gate(name: str, directory: Path, ports: Ports) -> Command:
@@ -79,7 +86,7 @@ def _redis(name: str, directory: Path, ports: Ports) -> Command:
     if name != first:
         lines.append(f"replicaof 127.0.0.1 {ports[first]}")
     # Redis and Sentinel write into it who follows whom.
-    return _of_redis(name, directory, ports, "redis-server", lines)
+    return _of_redis(name, directory, ports, lines)
 
 
 def _sentinel(name: str, directory: Path, ports: Ports) -> Command:
@@ -91,10 +98,10 @@ def _sentinel(name: str, directory: Path, ports: Ports) -> Command:
         f"sentinel down-after-milliseconds {SERVICE} {_SILENCE}",
         f"sentinel failover-timeout {SERVICE} {10 * _SILENCE}",
     ]
-    return _of_redis(name, directory, ports, "redis-sentinel", lines)
+    return _of_redis(name, directory, ports, lines, "--sentinel")
 
 
-def _of_redis(name: str, directory: Path, ports: Ports, program: str, lines: list[str]) -> Command:
+def _of_redis(name: str, directory: Path, ports: Ports, lines: list[str], *options: str) -> Command:
     async def is_ready(_pid: int) -> bool:
         return await is_redis_ready(ports[name])
 
@@ -103,7 +110,7 @@ def _of_redis(name: str, directory: Path, ports: Ports, program: str, lines: lis
     (directory / name).mkdir()
     config = directory / f"{name}.conf"
     config.write_text("".join(f"{line}\n" for line in lines))
-    return Command([_found(program), config.name], is_ready)
+    return Command([_found("redis-server"), config.name, *options], is_ready)
 
 
 def _found(name: str) -> str:

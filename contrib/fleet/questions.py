@@ -14,25 +14,49 @@ from typing import Any
 _PATIENCE = 5.0
 
 
-async def exchange(where: Path | int, question: bytes, *, lines: int | None = None) -> bytes:
+async def exchange(where: Path, question: bytes) -> bytes:
     """
-    :param where: a unix socket, or a port on loopback.
-    :param lines: of the answer; None for all until the end of the connection.
-    :returns: the answer to a question.
-    :raises OSError: if there is none in time.
+    :param where: a unix socket.
+    :returns: all that is answered.
+    :raises OSError: if there is no answer in time.
     """
     async with asyncio.timeout(_PATIENCE):
-        if isinstance(where, Path):
-            reader, writer = await asyncio.open_unix_connection(where)
-        else:
-            reader, writer = await asyncio.open_connection("127.0.0.1", where)
+        reader, writer = await asyncio.open_unix_connection(where)
         try:
             writer.write(question)
-            if lines is None:
-                return await reader.read(-1)
-            return b"".join([await reader.readline() for _ in range(lines)])
+            return await reader.read(-1)
         finally:
             writer.close()
+
+
+async def ask_redis(port: int, command: str) -> list[bytes]:
+    """
+    Ask a Redis or a Sentinel.
+
+    :param command: without spaces in its words.
+    :returns: the lines of the answer, flat.
+    :raises OSError: if there is no answer in time.
+    """
+    async with asyncio.timeout(_PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(f"{command}\r\n".encode())
+            return await _reply(reader)
+        except EOFError:
+            raise ConnectionError("closed") from None
+        finally:
+            writer.close()
+
+
+async def _reply(reader: asyncio.StreamReader) -> list[bytes]:
+    kind, text = await reader.readexactly(1), (await reader.readline()).rstrip()
+    match kind:
+        case b"*":
+            return [line for _ in range(int(text)) for line in await _reply(reader)]
+        case b"$":
+            return (await reader.readexactly(max(int(text), 0) + 2)).split(b"\r\n")[:-1]
+        case _:
+            return [text]
 
 
 async def ask_gate(where: Path, method: str, path: str) -> dict[str, Any]:
@@ -71,7 +95,7 @@ async def is_redis_ready(port: int) -> bool:
     :returns: whether a Redis, or a Sentinel, answers.
     :raises OSError: if nobody listens.
     """
-    return await exchange(port, b"PING\r\n", lines=1) == b"+PONG\r\n"
+    return await ask_redis(port, "PING") == [b"PONG"]
 
 
 async def primary_of(port: int, service: str) -> int:
@@ -81,7 +105,24 @@ async def primary_of(port: int, service: str) -> int:
     :raises OSError: if nobody listens.
     :raises ValueError: if it does not know.
     """
-    question = f"SENTINEL GET-MASTER-ADDR-BY-NAME {service}\r\n".encode()
-    answer = await exchange(port, question, lines=5)
-    # An array of two strings, each after a line with its length.
-    return int(answer.split(b"\r\n")[4])
+    _host, number = await ask_redis(port, f"SENTINEL GET-MASTER-ADDR-BY-NAME {service}")
+    return int(number)
+
+
+async def is_replica(port: int) -> bool:
+    """
+    :returns: whether a Redis has all that its primary has, and follows it.
+    :raises OSError: if nobody listens.
+    """
+    return b"master_link_status:up" in await ask_redis(port, "INFO replication")
+
+
+async def is_watched(port: int, service: str, replicas: int, sentinels: int) -> bool:
+    """
+    :param port: a Sentinel's.
+    :returns: whether it knows of so many of each, so that one may take another's place.
+    :raises OSError: if nobody listens.
+    """
+    known = f"slaves={replicas},sentinels={sentinels}".encode()
+    told = await ask_redis(port, "INFO sentinel")
+    return any(f"name={service},".encode() in line and line.endswith(known) for line in told)
