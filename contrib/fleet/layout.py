@@ -63,8 +63,12 @@ def _gate(name: str, directory: Path, ports: Ports) -> Command:
         status = await ask_gate(directory / f"{name}.sock", "GET", "/status")
         return bool(status["pid"] == pid and status["ready"])
 
+    environment = environment_of(name, ports)
+    # For people, who may ask or change the registry with the same configuration.
+    lines = [f"{key}={value}\n" for key, value in environment.items()]
+    (directory / f"{name}.env").write_text("".join(lines))
     command = str(Path(sys.executable).parent / "mtlsgate")
-    return Command([command, "run", "--config", "gate.hcl"], is_ready, environment_of(name, ports))
+    return Command([command, "run", "--config", "gate.hcl"], is_ready, environment)
 
 
 def _haproxy(directory: Path, ports: Ports) -> Command:
