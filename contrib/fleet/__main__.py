@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 #: What `Fleet` can do; each says in its first line how it is called.
 _COMMANDS = (
     "status", "start", "kill", "pause", "resume", "drain", "upgrade", "reload",
-    "load", "more", "unload", "hold", "held", "release", "allow", "deny",
+    "load", "more", "unload", "knock", "hold", "held", "release", "allow", "deny",
 )  # fmt: skip
 #: What needs no running fleet.
 _OWN = """\

@@ -132,6 +132,19 @@ class Client:
         [gate] = (value for part in shown["subject"] for key, value in part if key == "commonName")
         return Connection(gate, reader, writer)
 
+    async def connect_to_stay(self) -> Connection:
+        """
+        :returns: a new connection that the gate has let in, and that it leaves open.
+        :raises OSError: if there is none.
+        """
+        connection = await self.connect(_ECHO)
+        try:
+            await connection.knock()
+        except OSError:
+            await connection.close()
+            raise
+        return connection
+
 
 @define(eq=False)
 class Load:
@@ -191,7 +204,8 @@ class Held:
 
     :ivar client: whose they are.
     :ivar open: those that are served, and how often they were.
-    :ivar ended: the gates of those that ended, and when, in seconds of the monotonic clock.
+    :ivar ended: the gates of those that ended since, and when, in seconds of the monotonic
+        clock.
     """
 
     client: Client
@@ -205,11 +219,11 @@ class Held:
 
         :raises OSError: if the client is not served, or by other gates only.
         """
+        self.ended.clear()
         for _ in range(20 * len(gates)):
             if not gates - {one.gate for one in self.open}:
                 return
-            connection = await self.client.connect(_ECHO)
-            await connection.knock()
+            connection = await self.client.connect_to_stay()
             self.open[connection] = 1
             self._watching.add(asyncio.create_task(self._watch(connection)))
         missing = ", ".join(sorted(gates - {one.gate for one in self.open}))

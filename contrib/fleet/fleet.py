@@ -178,11 +178,24 @@ class Fleet:
         await load.stop()
         return self._report(load)
 
+    async def knock(self, device: str = DEVICES[0]) -> str:
+        """knock [DEVICE]: one connection that leaves at once"""
+        try:
+            connection = await self._client(device).connect_to_stay()
+        except OSError as error:
+            raise FleetError(f"{device} does not come in: {error}") from None
+        await connection.close()
+        return f"{device} comes in at {connection.gate}"
+
     async def hold(self, device: str = DEVICES[1]) -> str:
         """hold [DEVICE]: connections that stay, to each gate that runs"""
-        held = self._held.setdefault(device, Held(self._client(device)))
+        held = self._held.get(device) or Held(self._client(device))
         gates = {name for name in GATES if self.programs[name].pid is not None}
-        await held.connect_to(gates)
+        try:
+            await held.connect_to(gates)
+        except OSError as error:
+            raise FleetError(f"{device} does not come in: {error}") from None
+        self._held[device] = held
         return f"{device} is connected to {', '.join(sorted(gates))}"
 
     async def release(self) -> str:
@@ -197,7 +210,7 @@ class Fleet:
         lines = []
         for device, held in self._held.items():
             await held.ask_all()
-            served = ", ".join(sorted(one.gate for one in held.open)) or "no gate"
+            served = ", ".join(sorted({one.gate for one in held.open})) or "no gate"
             lines.append(f"{device} is served by {served}")
             lines += [f"{device}: {gate} has ended its connection" for gate, _ in held.ended]
         return "\n".join(lines) or "nothing is held"
@@ -219,7 +232,7 @@ class Fleet:
             async with asyncio.timeout(_PATIENCE):
                 await held.end()
             lines += [
-                f"{gate} has ended its connection {max(at - denied, 0) * 1000:.0f} ms later"
+                f"{gate} has ended its connection {max(at - denied, 0) * 1000:.1f} ms later"
                 for gate, at in held.ended[before:]
             ]
         return "\n".join(lines)

@@ -19,8 +19,9 @@ admin {
 
 # Who may come in, for all gates. Without the store those come in who were known before.
 registry "devices" {
-  url       = env.GATE_REGISTRY
-  on_outage = "last_known"
+  url           = env.GATE_REGISTRY
+  on_outage     = "last_known"
+  max_staleness = "5m"
 }
 
 # Requests: it answers who one is.

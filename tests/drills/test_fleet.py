@@ -1,6 +1,6 @@
 """
 Drills with the fleet under contrib/fleet: what happens to a gate costs nobody a connection who
-is not its own.
+is not its own, and what happens to Redis lets nobody in who is denied.
 """
 
 from __future__ import annotations
@@ -8,18 +8,23 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from twisted.internet.address import IPv4Address
 
 from mtlsgate.proxyprotocol import encode_v2
-from tests.kits.fleet import FLEET, GATES, RunningFleet, running_fleet
+from tests.kits.fleet import FLEET, GATES, STORES, RunningFleet, running_fleet
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not FLEET.is_dir(), reason="installed without contrib"),
 ]
+
+#: What is said of connections that all gates still serve.
+ALL = "device-2 is served by gate1, gate2, gate3"
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +60,7 @@ def test_a_gate_is_killed(fleet: RunningFleet) -> None:
     )
     fleet.tell("start gate2")
     fleet.tell("hold")
-    assert fleet.tell("held").startswith("device-2 is served by gate1, gate2, gate3\n")
+    assert fleet.tell("held") == ALL
     assert nobody_lost(fleet.tell("unload"), own=None)
 
 
@@ -63,7 +68,7 @@ def test_a_gate_drains(fleet: RunningFleet) -> None:
     """It serves those who are connected, and gets nobody new."""
     fleet.tell("drain gate2")
     fleet.tell("more 40")
-    assert fleet.tell("held") == "device-2 is served by gate1, gate2, gate3"
+    assert fleet.tell("held") == ALL
     assert nobody_lost(fleet.tell("unload"))
 
 
@@ -73,7 +78,7 @@ def test_a_gate_is_upgraded(fleet: RunningFleet) -> None:
     assert f"has taken over from {before}" in fleet.tell("upgrade gate2")
     assert fleet.pid("gate2") != before
     fleet.tell("more 40")
-    assert fleet.tell("held") == "device-2 is served by gate1, gate2, gate3"
+    assert fleet.tell("held") == ALL
     assert nobody_lost(fleet.tell("unload"))
 
 
@@ -90,7 +95,7 @@ def test_the_configuration_changes(fleet: RunningFleet) -> None:
     assert 'unknown attribute "server_nmaes"' in said
     config.write_text(good)
     fleet.tell("more 20")
-    assert fleet.tell("held") == "device-2 is served by gate1, gate2, gate3"
+    assert fleet.tell("held") == ALL
     assert nobody_lost(fleet.tell("unload"))
 
 
@@ -117,3 +122,116 @@ def test_a_stranger_lies_about_its_address(shared: RunningFleet) -> None:
     shared.until_logged(r"rejected 127\.0\.0\.3:\d+: untrusted_proxy: ")
     shared.until_logged(r"rejected 127\.0\.0\.1:\d+: not_tls: ")
     assert not any("192.0.2.7" in shared.log(gate) for gate in GATES)
+
+
+def is_out(report: str) -> bool:
+    """:returns: whether a denial has ended a connection to each gate."""
+    ended = re.findall(r"^(gate\d) has ended its connection [\d.]+ ms later$", report, re.MULTILINE)
+    return {*ended} == {*GATES}
+
+
+def test_a_device_is_denied(fleet: RunningFleet) -> None:
+    """It is out of all gates at once, and stays out until it is allowed again."""
+    assert is_out(fleet.tell("deny device-2"))
+    assert fleet.ask("knock device-2") == ("failed", "device-2 does not come in: closed")
+    fleet.until_logged("rejected .*: registry_denied: .*CN=device-2")
+    fleet.tell("allow device-2")
+    fleet.tell("hold device-2")
+    assert fleet.tell("held") == ALL
+    assert nobody_lost(fleet.tell("unload"))
+
+
+def test_redis_restarts(fleet: RunningFleet) -> None:
+    """Nobody notices, and the next denial is heard."""
+    primary = fleet.primary()
+    fleet.tell(f"kill {primary}")
+    fleet.tell(f"start {primary}")
+    assert fleet.tell("held") == ALL
+    assert is_out(fleet.tell("deny device-2"))
+    fleet.tell("allow device-2")
+    assert nobody_lost(fleet.tell("unload"))
+
+
+def test_another_redis_takes_the_writes(fleet: RunningFleet) -> None:
+    """The Sentinels put it in the place of one that is gone.  Who is connected stays, who is
+    known comes in, and a denial that waits for it is heard by all gates."""
+    gone = fleet.primary()
+    fleet.tell(f"kill {gone}")
+    fleet.tell("more 20")
+    assert fleet.tell("held") == ALL
+    assert is_out(fleet.tell("deny device-2"))
+    assert fleet.primary() != gone
+    fleet.tell(f"start {gone}")
+    fleet.tell("allow device-2")
+    assert nobody_lost(fleet.tell("unload"))
+
+
+@contextmanager
+def cut_off(fleet: RunningFleet) -> Iterator[None]:
+    """Both Redis answer nothing, and close nothing, until the block ends."""
+    for store in STORES:
+        fleet.tell(f"pause {store}")
+    try:
+        yield
+    finally:
+        for store in STORES:
+            fleet.tell(f"resume {store}")
+
+
+def test_redis_is_cut_off(fleet: RunningFleet) -> None:
+    """Who is connected stays, and who is known comes in, also while a gate is upgraded; others
+    do not.  A denial that waits for Redis is heard as soon as there is one."""
+    with ThreadPoolExecutor(1) as pool:
+        with cut_off(fleet):
+            fleet.tell("more 20")
+            assert fleet.ask("knock device-3")[0] == "failed"
+            fleet.until_logged("rejected .*: registry_unavailable: .*CN=device-3")
+            assert fleet.tell("held") == ALL
+            denying = pool.submit(fleet.tell, "deny device-2")
+            fleet.tell("more 20")
+        assert is_out(denying.result())
+    fleet.tell("allow device-2")
+    assert nobody_lost(fleet.tell("unload"))
+
+
+@pytest.fixture
+def configured(fleet: RunningFleet) -> Iterator[Callable[[str, str], None]]:
+    """Changes the gates' configuration until the test is over."""
+    fleet.tell("unload")
+    config = fleet.directory / "gate.hcl"
+    before = config.read_text()
+
+    def change(old: str, new: str) -> None:
+        assert old in before
+        config.write_text(before.replace(old, new))
+        fleet.tell("reload")
+
+    yield change
+    config.write_text(before)
+    fleet.tell("reload")
+
+
+def test_redis_is_cut_off_for_too_long(
+    fleet: RunningFleet, configured: Callable[[str, str], None]
+) -> None:
+    """What is known counts no longer: connections end, and nobody comes in until Redis is back."""
+    configured('max_staleness = "5m"', 'max_staleness = "2s"')
+    with cut_off(fleet):
+        fleet.until_told("held", "device-2 is served by no gate")
+        fleet.until_logged("streams: closed .*registry_unavailable")
+        assert fleet.ask("knock device-2")[0] == "failed"
+    fleet.until_told("hold device-2", "device-2 is connected to gate1, gate2, gate3")
+
+
+def test_nobody_comes_in_while_redis_is_cut_off(
+    fleet: RunningFleet, configured: Callable[[str, str], None]
+) -> None:
+    """If an outage rejects, then also those who are known; who is connected stays."""
+    configured('"last_known"', '"reject"')
+    fleet.until_told("knock device-2", "device-2 comes in")
+    with cut_off(fleet):
+        # Until the gates have noticed, what they remember counts.
+        fleet.until_told("knock device-2", "device-2 does not come in: closed")
+        fleet.until_logged("rejected .*: registry_unavailable: .*CN=device-2")
+        assert fleet.tell("held") == ALL
+    fleet.until_told("knock device-2", "device-2 comes in")

@@ -18,6 +18,7 @@ from tests.kits.programs import program
 
 FLEET = CONTRIB / "fleet"
 GATES = ("gate1", "gate2", "gate3")
+STORES = ("redis1", "redis2")
 #: In seconds; far above what anything here takes.
 _PATIENCE = 120.0
 _PAUSE = 0.05
@@ -64,6 +65,21 @@ class RunningFleet:
     def log(self, name: str) -> str:
         """:returns: what a program has printed."""
         return (self.directory / f"{name}.log").read_text()
+
+    def primary(self) -> str:
+        """:returns: the Redis that takes the writes."""
+        [found] = re.findall(r"^(\w+) takes the writes$", self.tell("status"), re.MULTILINE)
+        assert found in STORES
+        return str(found)
+
+    def until_told(self, command: str, text: str) -> None:
+        """Repeat a command until what is said of it has that text."""
+        pause = threading.Event()
+        for _ in range(_TRIALS):
+            if text in self.ask(command)[1]:
+                return
+            pause.wait(_PAUSE)
+        raise AssertionError(f"{command} never says {text}")
 
     def until_logged(self, pattern: str) -> None:
         """Wait until a gate has logged something."""
