@@ -207,6 +207,8 @@ def test_redis_lets_in_who_has_to(tmp_path: Path) -> None:
         (expression,) = rule["from"][0]["podSelector"]["matchExpressions"]
         pods = deployment("fleet")["spec"]["template"]["metadata"]["labels"]
         assert pods[expression["key"]] in expression["values"]
+    (host,) = re.findall(r"redis\+sentinel://([^./]+)\.", configuration("fleet"))
+    assert the("Service", host)["spec"]["ports"][0]["port"] == 26379
 
 
 def test_prometheus_finds_the_metrics(tmp_path: Path) -> None:
