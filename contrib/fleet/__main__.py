@@ -28,6 +28,8 @@ from layout import DEVICES, GATES
 from ports import Ports
 from programs import FleetError
 
+from mtlsgate.errors import GateError
+
 if TYPE_CHECKING:
     from fleet import Fleet
 
@@ -62,9 +64,14 @@ async def _answer(fleet: Fleet, line: str) -> str:
     name, *words = line.split() or [""]
     try:
         if name not in _COMMANDS:
-            raise FleetError(f"there is no command {name}")
-        return f"ok\n{await getattr(fleet, name)(*words)}"
-    except (FleetError, OSError, ValueError, TypeError) as error:
+            raise FleetError(f"there is no command {name}; there are {', '.join(_COMMANDS)}")
+        command = getattr(fleet, name)
+        try:
+            inspect.signature(command).bind(*words)
+        except TypeError:
+            raise FleetError(f"write {_command(name)}") from None
+        return f"ok\n{await command(*words)}"
+    except (FleetError, GateError, OSError, ValueError) as error:
         return f"failed\n{error}"
 
 
@@ -76,8 +83,13 @@ def _write_files(directory: Path) -> None:
 
 async def _up(directory: Path, port: int) -> None:
     """Run a fleet until a signal, or the end of the pipe that is standard input."""
+    if _connected(directory) is not None:
+        raise FleetError(f"a fleet runs in {directory} already")
     ports = Ports()
-    ports.reserve("haproxy", port)
+    try:
+        ports.reserve("haproxy", port)
+    except OSError as error:
+        raise FleetError(f"port {port}: {error.strerror}") from None
     _write_files(directory)
     fleet = _fleet().of(directory, ports)
     is_up, ended = asyncio.Event(), asyncio.Event()
@@ -122,14 +134,24 @@ def _example(directory: Path, port: int) -> str:
     )
 
 
+def _connected(directory: Path) -> socket.socket | None:
+    """:returns: a connection to the fleet that runs there, or None."""
+    client = socket.socket(socket.AF_UNIX)
+    try:
+        client.connect(str(directory / _SOCKET))
+    except OSError:
+        client.close()
+        return None
+    return client
+
+
 def _tell(directory: Path, words: list[str]) -> int:
     """Have a running fleet do something.  :returns: the exit status."""
-    with socket.socket(socket.AF_UNIX) as client:
-        try:
-            client.connect(str(directory / _SOCKET))
-        except OSError:
-            print(f"no fleet runs in {directory}", file=sys.stderr)
-            return 1
+    client = _connected(directory)
+    if client is None:
+        print(f"no fleet runs in {directory}", file=sys.stderr)
+        return 1
+    with client:
         client.sendall(f"{' '.join(words)}\n".encode())
         answer = b"".join(iter(lambda: client.recv(4096), b"")).decode()
     outcome, _, text = answer.partition("\n")
@@ -160,7 +182,7 @@ def main() -> int:
             _write_files(directory)
         else:
             asyncio.run(_up(directory, given.port))
-    except (FleetError, OSError) as error:
+    except (FleetError, GateError, OSError) as error:
         print(f"fleet: {error}", file=sys.stderr)
         return 1
     return 0

@@ -162,14 +162,14 @@ class Fleet:
         """load [NUMBER]: clients that connect, ask and leave, again and again"""
         if self._load is not None:
             raise FleetError("there is a load already; unload ends it")
-        self._load = Load([self._client(DEVICES[0])] * int(clients))
+        self._load = Load([self._client(DEVICES[0])] * _number(clients))
         self._load.start()
         return f"{clients} clients come and go"
 
     async def more(self, connections: str = "50") -> str:
         """more [NUMBER]: wait for so many more connections of the load"""
         load = self._loaded()
-        await load.serve(int(connections))
+        await load.serve(_number(connections))
         return self._report(load)
 
     async def unload(self) -> str:
@@ -306,6 +306,12 @@ class Fleet:
 
     async def _start_all(self, names: Sequence[str]) -> None:
         await asyncio.gather(*(self.programs[name].start() for name in names))
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise FleetError(f"{text} is no number")
+    return int(text)
 
 
 async def until(asked: Callable[[], Awaitable[bool]], what: str) -> None:
