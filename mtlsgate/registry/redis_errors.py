@@ -41,6 +41,9 @@ _PASSING_WORDS = {
     "UNKILLABLE": "is busy with a script",
 }
 
+#: In the reply to a script that may not do what it does; in some versions not NOPERM.
+_SCRIPT_DENIED = "executing the script can't run"
+
 _WRONG_LOGIN = "refuses the user or password"
 
 
@@ -60,7 +63,7 @@ def explained(error: BaseException, where: object) -> StoreError:
             return StoreUnavailable(f"{where} {text}")
     if isinstance(error, exceptions.AuthenticationError):
         return StoreError(f"{where} {_login_problem(error)}")
-    if isinstance(error, exceptions.NoPermissionError):
+    if isinstance(error, exceptions.NoPermissionError) or _SCRIPT_DENIED in str(error):
         return StoreError(f"{where} does not permit it: {_words(error)}")
     if isinstance(error, exceptions.InvalidResponse):
         return StoreError(f"{where} does not speak Redis's protocol")

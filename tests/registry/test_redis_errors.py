@@ -31,6 +31,7 @@ LASTING = [
     ("WRONGPASS invalid username-password pair or user is disabled.", "refuses the user"),
     ("NOAUTH Authentication required.", "needs a password"),
     ("NOPERM User gate has no permissions to run the 'role' command", "'role'"),
+    ("ERR The user executing the script can't run this command", "does not permit it"),
     ("ERR unknown command 'HELLO', with args beginning with: '3'", "older than Redis 6"),
     ("ERR unknown subcommand 'TRACKING'. Try CLIENT HELP.", "older than Redis 6"),
     ("ERR DB index is out of range", "no database of that number"),
