@@ -140,6 +140,19 @@ def test_other_registries_and_leases_are_not_told(alone: Server) -> None:
     run(test)
 
 
+def test_the_server_remembers_nothing_for_each_device_that_is_followed(alone: Server) -> None:
+    async def test() -> None:
+        async with opened(alone.url) as store, followed(store):
+            many = {f"device {number}": Device(f"device {number}") for number in range(100)}
+            await store.put(many.values())
+            assert await store.find(many) == many
+            said = str(alone.do("INFO", "stats"))
+            assert "'tracking_total_keys': 0" in said
+            assert "'tracking_total_prefixes': 1" in said
+
+    run(test)
+
+
 def test_it_is_alive_again_and_again(alone: Server) -> None:
     async def test() -> None:
         async with opened(alone.url) as store, followed(store) as follow:

@@ -49,6 +49,7 @@ def alone() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def _filled(alone: Server) -> None:
     alone.do("FLUSHALL")
+    alone.do("ACL DELUSER", "gate", "clerk")
     alone.do("HSET", key("pump"), "state", "active")
 
 
@@ -351,10 +352,7 @@ def test_the_rights_on_the_page_are_enough_and_no_more(alone: Server) -> None:
                 await gate.put([Device("pump")])
             assert await gate.find(["pump"]) == {}
 
-    try:
-        run(test)
-    finally:
-        alone.do("ACL DELUSER", "gate", "clerk")
+    run(test)
 
 
 @pytest.fixture(scope="module")
