@@ -39,14 +39,16 @@ class Site:
         beside.write_text(text.replace(before, after))
         beside.replace(self.config)
 
-    def connect(self, port: int) -> ssl.SSLSocket:
+    def connect(self, port: int, version: ssl.TLSVersion | None = None) -> ssl.SSLSocket:
         """:returns: a connection of the client that is pinned."""
-        return self.over(socket.create_connection(("127.0.0.1", port), timeout=60))
+        return self.over(socket.create_connection(("127.0.0.1", port), timeout=60), version)
 
-    def over(self, plain: socket.socket) -> ssl.SSLSocket:
+    def over(self, plain: socket.socket, version: ssl.TLSVersion | None = None) -> ssl.SSLSocket:
         """:returns: the same, on a connected socket."""
         context = ssl.create_default_context(cafile=str(self.path / "ca.crt"))
         context.load_cert_chain(self.path / "client.crt", self.path / "client.key")
+        if version is not None:
+            context.minimum_version = context.maximum_version = version
         return context.wrap_socket(plain, server_hostname="localhost")
 
     def is_served(self, port: int) -> bool:
