@@ -181,6 +181,12 @@ class Backends:
         return self._tls
 
     @property
+    def trust(self) -> int:
+        """Differs if targets are verified in another way than before: connections that were
+        made then are not to be used again."""
+        return 0 if self._tls is None else self._tls.version
+
+    @property
     def states(self) -> tuple[TargetState, ...]:
         """The targets' states, in the order of the configuration."""
         return tuple(one.state for one in self.rotation.members)

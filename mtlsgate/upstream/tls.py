@@ -266,7 +266,7 @@ class TlsClient:
         self.pins = tuple(pins)
         self._alpn = alpn
         self._workloads = workloads
-        self._version = self._delivered
+        self._version = self.version
         self._made = self._new_context()
 
     @property
@@ -288,12 +288,13 @@ class TlsClient:
         return iter(()) if self._workloads is None else self._workloads.wanted
 
     @property
-    def _delivered(self) -> int:
+    def version(self) -> int:
+        """Differs if something else may be trusted, or shown, than before."""
         return 0 if self._workloads is None else self._workloads.agents.version
 
     @property
     def _context(self) -> ClientContext:
-        version = self._delivered
+        version = self.version
         if version != self._version:
             self._made, self._version = self._new_context(), version
         return self._made

@@ -81,6 +81,7 @@ class SharedPool:
     :ivar _open: the connections that take requests, by target.
     :ivar _queues: those that wait for a connection that is being made, by the target that was
         chosen: all of them wait for one.
+    :ivar _trust: by which the targets of the open connections were verified.
     """
 
     def __init__(
@@ -110,10 +111,13 @@ class SharedPool:
         self._queues: dict[TargetState | None, _Queue] = {}
         self._sweep = IdleSweep(clock, keep_for, self._close_old)
         self._stopped = False
+        self._trust = backends.trust
 
     def take(self, *, fresh: bool, replayable: bool) -> TargetSide | Deferred[TargetSide]:
         """:returns: a place for one request (`Pool`).  A connection that failed is not kept, so
         that nothing depends on the parameters."""
+        if self._trust != self.backends.trust:
+            self._retire_all()
         state = self.backends.rotation.choose(self._clock.seconds())
         if state is not None:
             for connection in self._open.get(state.target, ()):
@@ -133,13 +137,25 @@ class SharedPool:
     def _dial(self, queue: _Queue) -> None:
         queue.is_dialling = True
         dialling = self.backends.dial(self._factory, first=queue.state)
-        dialling.addCallbacks(partial(self._connected, queue), partial(self._fail, queue))
+        connected = partial(self._connected, queue, self.backends.trust)
+        dialling.addCallbacks(connected, partial(self._fail, queue))
 
-    def _connected(self, queue: _Queue, dialled: Dialled) -> None:
+    def _retire_all(self) -> None:
+        """No request goes to a target again that was verified in another way."""
+        self._trust = self.backends.trust
+        for found in self._open.values():
+            while found:
+                found.pop().retire()
+
+    def _connected(self, queue: _Queue, trust: int, dialled: Dialled) -> None:
         connection, state = dialled.protocol, dialled.use.state
         assert isinstance(connection, Http2Target)
         dialled.use.end()
         connection.reached(state)
+        if trust != self.backends.trust:
+            connection.retire()
+            self._dial(queue)
+            return
         self._open.setdefault(state.target, []).append(connection)
         served = 0
         while queue.waiting and connection.has_room:

@@ -62,6 +62,7 @@ class TargetConnection(Protocol):
     Sends requests and reads their responses.
 
     :ivar target: where it leads.
+    :ivar trust: by which its target was verified.
     :ivar used: whether it carried a request before the present one.
     :ivar idle_since: when it was last given back.
     :ivar _user: whose request it carries, or None.
@@ -73,6 +74,7 @@ class TargetConnection(Protocol):
     """
 
     target: Target
+    trust = 0
     transport: Any
     used = False
     idle_since = 0.0
@@ -98,12 +100,14 @@ class TargetConnection(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
 
-    def reached(self, target: Target, use: TargetUse) -> TargetConnection:
+    def reached(self, target: Target, use: TargetUse, trust: int = 0) -> TargetConnection:
         """
         :param target: where it leads, which is known once it is connected.
         :param use: counts its first request.
+        :param trust: by which its target was verified, see `Backends.trust`.
         """
         self.target = target
+        self.trust = trust
         self.taken(use)
         return self
 

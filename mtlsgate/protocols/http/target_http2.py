@@ -140,6 +140,12 @@ class Http2Target(Protocol):
         """Whether no request is underway."""
         return not self._streams
 
+    def retire(self) -> None:
+        """Take no more requests, and end after those that are underway."""
+        self._leaving = True
+        if not self._streams:
+            self.close()
+
     def take(self, use: TargetUse) -> TargetStream:
         """
         :param use: counts the request.

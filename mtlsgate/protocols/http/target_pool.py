@@ -82,7 +82,7 @@ class TargetPool:
             free = self._free.get(state.target, [])
             while free:
                 found = free.pop()
-                if not found.usable:
+                if not found.usable or found.trust != self.backends.trust:
                     found.close()
                     continue
                 if not replayable and self._clock.seconds() - found.idle_since > RECENT:
@@ -91,12 +91,12 @@ class TargetPool:
                 found.taken(TargetUse(state))
                 return found
         dialling = self.backends.dial(_ConnectionFactory(self, lenient=self._lenient), first=state)
-        return dialling.addCallback(self._connected)
+        return dialling.addCallback(self._connected, self.backends.trust)
 
-    def _connected(self, dialled: Dialled) -> TargetSide:
+    def _connected(self, dialled: Dialled, trust: int) -> TargetSide:
         connection = dialled.protocol
         assert isinstance(connection, TargetConnection)
-        return connection.reached(dialled.target, dialled.use)
+        return connection.reached(dialled.target, dialled.use, trust)
 
     def put(self, connection: TargetConnection) -> None:
         """Take a connection back that is free again."""

@@ -6,6 +6,7 @@ from twisted.internet.error import ConnectionLost
 
 from mtlsgate.http2.versions import HttpVersion
 from mtlsgate.protocols.http.target_pool import RECENT
+from mtlsgate.upstream.backends import Backends
 from tests.kits.http import GET, OK, HttpGate, fields_of, get, read_response
 
 POST = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\nhello"
@@ -321,6 +322,30 @@ def test_connections_to_the_target_are_shared_and_kept(http: HttpGate) -> None:
     http.reactor.advance(1)
     assert not first.open
     assert not second.open
+
+
+def test_what_was_verified_in_another_way_carries_no_more_requests(
+    http: HttpGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When an agent has delivered another bundle, a kept connection is closed, and so is one on
+    which a request was underway, after its response."""
+    http.configure()
+    trust = [1]
+    monkeypatch.setattr(Backends, "trust", property(lambda _: trust[0]))
+    http.exchange(GET, OK)
+    http.exchange(GET, OK)
+    assert len(http.reactor.backends) == 1
+    trust[0] = 2
+    client = http.connect()
+    client.send(GET)
+    first, second = http.reactor.backends
+    assert not first.open
+    trust[0] = 3
+    second.send(OK)
+    assert read_response(client.receive()).status == 200
+    client.send(GET)
+    assert not second.open
+    assert len(http.reactor.backends) == 3
 
 
 def test_no_more_are_kept_than_asked_for(http: HttpGate) -> None:

@@ -17,6 +17,7 @@ from hyperframe.frame import (
 from mtlsgate.http2.wire import CONNECTION_WINDOW, STREAM_WINDOW
 from mtlsgate.protocols.http.configuration import HttpHealthCheck
 from mtlsgate.testing import Client
+from mtlsgate.upstream.backends import Backends
 from tests.kits.http import GET, HttpGate, get, read_response
 from tests.kits.http2 import (
     GET as GET2,
@@ -98,6 +99,35 @@ def test_the_client_is_named_and_cannot_name_itself(http: HttpGate) -> None:
     [head] = target.heads(1)
     assert head[b"client-cert"].startswith(b":MII")
     assert head[b"x-forwarded-for"] != b"::1"
+
+
+def test_what_was_verified_in_another_way_takes_no_more_requests(
+    up: HttpGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When an agent has delivered another bundle: requests that are underway end in peace, and
+    the next goes elsewhere."""
+    trust = [1]
+    monkeypatch.setattr(Backends, "trust", property(lambda _: trust[0]))
+    up.configure(http_version="2")
+    client, target = asked(up)
+    trust[0] = 2
+    other = up.connect()
+    other.send(GET)
+    first, second = up.reactor.backends
+    assert first.open
+    target.answer(1)
+    assert read_response(client.receive()).status == 200
+    assert not first.open
+    new = FrameTarget(second)
+    new.answer(1)
+    assert read_response(other.receive()).status == 200
+    other.send(GET)
+    assert len(up.reactor.backends) == 2
+    new.answer(3)
+    # One that is idle is closed as soon as somebody asks.
+    trust[0] = 3
+    client.send(GET)
+    assert not second.open
 
 
 @pytest.mark.parametrize(
