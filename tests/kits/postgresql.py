@@ -233,10 +233,13 @@ async def opened(
         await store.close()
 
 
-def psql(database: Server, text: str) -> tuple[int, str]:
-    """:returns: the exit status and the output of psql, which is given some SQL."""
+def psql(database: Server, text: str, url: str = "") -> tuple[int, str]:
+    """
+    :param url: of another database of the server.
+    :returns: the exit status and the output of psql, which is given some SQL.
+    """
     quiet = ("-X", "-q", "-v", "ON_ERROR_STOP=1")
-    return run(_tool("psql"), *quiet, "-d", database.url(), data=text.encode())
+    return run(_tool("psql"), *quiet, "-d", url or database.url(), data=text.encode())
 
 
 @contextmanager

@@ -15,8 +15,10 @@ from mtlsgate.admission.devices import LONGEST_KEY, Device, DeviceState
 from mtlsgate.registry.fields import LONGEST_NOTE, LONGEST_VALUE
 from mtlsgate.registry.schema import Table, schema_sql
 from mtlsgate.registry.store import StoreError, Written
+from tests.kits.docs import DOCS
 from tests.kits.postgresql import TABLE, Server, opened, psql, server
 from tests.kits.redis import run
+from tests.kits.samples import samples
 
 pytestmark = pytest.mark.slow
 
@@ -328,6 +330,26 @@ def test_the_schema_can_be_made_again_by_psql_and_keeps_what_is_there(database: 
             assert await store.count() == 1
 
     run(test)
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its docs")
+def test_the_sql_of_the_documentation_works(database: Server) -> None:
+    page = DOCS / "registry-postgresql.md"
+    shown = [sample.text for sample in samples("sql") if sample.page == page]
+    database.do("CREATE DATABASE docs")
+    url = database.url().replace("/postgres?", "/docs?")
+    first = "CREATE ROLE gates; CREATE ROLE operators;" + schema_sql(Table("devices"))
+    assert psql(database, first, url) == (0, "")
+    assert shown
+    for text in shown:
+        assert psql(database, text, url) == (0, "")
+    rights = [sample for sample in shown if "GRANT" in sample]
+    made = schema_sql(Table("devices")).replace("-- GRANT", "GRANT").replace('"', "")
+    assert all(line in made for line in rights[0].splitlines())
+    assert psql(database, "DROP OWNED BY gates, operators; DROP ROLE gates, operators;", url) == (
+        0,
+        "",
+    )
 
 
 def test_roles_need_no_more_than_the_rights_that_the_schema_names(database: Server) -> None:
