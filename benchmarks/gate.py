@@ -107,10 +107,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(name, directory):
+def running(name, directory, settings=""):
     """Run a server while the block lasts: ``bare``, ``gate``, ``quiet`` for a gate
-    that logs no connections, or ``audited`` for one that keeps an audit log, too.
-    Every gate counts for its metrics."""
+    that logs no connections, or ``audited`` for one that keeps an audit log, too;
+    any other name is of a gate with these settings.  Every gate counts for its metrics."""
     environment = dict(os.environ)
     if name == "bare":
         port_file = directory / "bare.port"
@@ -118,7 +118,8 @@ def running(name, directory):
         command = (sys.executable, str(HERE / "bare.py"), str(directory), str(port_file))
     else:
         config, log = directory / f"{name}.hcl", directory / f"{name}.log"
-        config.write_text((AUDIT if name == "audited" else "") + ECHO_CONFIG % {"port": 0})
+        settings = AUDIT if name == "audited" else settings
+        config.write_text(settings + ECHO_CONFIG % {"port": 0})
         log.unlink(missing_ok=True)
         command = twistd(directory, config)
         if name == "quiet":

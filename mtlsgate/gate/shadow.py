@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.interfaces import IAddress
 
 from mtlsgate.admission import Rejection
@@ -86,6 +86,7 @@ class ShadowVerdict:
     :ivar then: where it would stand; None if it was not judged.
     :ivar not_judged: why it was not judged, or None.
     :ivar is_live: whether it was connected when the shadow began.
+    :ivar outcome: how it differs.
     """
 
     at: datetime
@@ -96,10 +97,10 @@ class ShadowVerdict:
     then: Standing | None
     not_judged: NotJudged | None = None
     is_live: bool = False
+    outcome: Outcome = field(init=False)
 
-    @property
-    def outcome(self) -> Outcome:
-        """How it differs."""
+    @outcome.default
+    def _compared(self) -> Outcome:
         return Outcome.NOT_JUDGED if self.then is None else compare(self.now, self.then)
 
     @property

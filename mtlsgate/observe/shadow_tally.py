@@ -93,11 +93,10 @@ class ShadowTally:
         self._note_identity(verdict)
         return self._remember(verdict, outcome)
 
-    def note_failure(self) -> None:
-        """Count a client on which judging failed."""
+    def note_not_judged(self, server: str, why: NotJudged) -> None:
+        """Count a client that is not even looked at."""
         self.handshakes += 1
-        key = "", Outcome.NOT_JUDGED.value, "", NotJudged.INTERNAL_ERROR.value
-        self.counts[key] += 1
+        self.counts[server, Outcome.NOT_JUDGED.value, "", why.value] += 1
 
     def _note_identity(self, verdict: ShadowVerdict) -> None:
         is_in = verdict.then is not None and verdict.then.rejection is None

@@ -1,14 +1,14 @@
 """
 Has the configuration in the shadow judge every client, too.
 
-It is told of each handshake after the gate has decided.  Whatever happens here, the client
-does not notice: nothing is handed back, and no exception gets out.
+It is told of each handshake after the gate has decided, and judges the client a little later.
+Whatever happens here, the client does not notice.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Literal
 
@@ -48,11 +48,11 @@ from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.shadow")
 
-#: Clients for whom OpenSSL must verify a path, and those that are connected when the
-#: shadow begins, are judged later: so long in seconds, with so long a pause after it.  It
-#: takes a twenty-fifth of the time, however many come.
+#: Clients are judged together, so long in seconds, with so long a pause after it.  One after
+#: the other they cost less than half of what each costs among all that a handshake does; and
+#: it takes a twenty-fifth of the time at most, however many come.
 SLICE, PAUSE = 0.002, 0.048
-#: How many clients may wait for that.  Of rejected ones half as many: anybody can be one.
+#: How many clients may wait.  Of rejected ones half as many: anybody can be one.
 MOST_WAITING = 10_000
 
 
@@ -82,7 +82,9 @@ class Shadowing:
     The observer that has every client judged by the configuration in the shadow.
 
     :ivar now: what is in the shadow, or None.
-    :ivar waiting: the clients that are judged later.
+    :ivar _arrived: the clients that came since the latest slice.
+    :ivar _live: those that were connected when it began.
+    :ivar _unverified: those for whom OpenSSL must verify a path.
     """
 
     def __init__(
@@ -105,14 +107,15 @@ class Shadowing:
         :param tells: whether it logs what the settings put in the shadow.
         """
         self._tells = tells
-        self.waiting = deque[Seen]()
+        self._arrived = deque[AdmittedConnection | RejectedConnection]()
+        self._live = deque[Entry]()
+        self._unverified = deque[Seen]()
         self._key_of = key_of
         self._clock = clock
         self._audit = audit
         self._agents = agents
         self._time = now
         self._flags = _flags(epoch)
-        self._live: Iterator[Entry] = iter(())
         self._timer: IDelayedCall | None = None
         self._has_failed = False
         self.now: InShadow | None = None
@@ -176,7 +179,7 @@ class Shadowing:
         self._has_failed = False
         self.now = InShadow(shadow, set_by, self._time(), self._judge(shadow))
         if self.now.judge is not None:
-            self._live = _admitted(connections)
+            self._live.extend(one for one in connections if one.admission is not None)
             self._go_on()
         if self._tells and set_by == "settings" and self.now.judge is not None:
             _log.info(
@@ -191,21 +194,28 @@ class Shadowing:
         return ShadowJudge(shadow, shadow.epoch, handover)
 
     def _take_away(self) -> None:
-        self.now, self._live = None, iter(())
-        self.waiting.clear()
+        self.now = None
+        for queue in (self._arrived, self._live, self._unverified):
+            queue.clear()
+
+    @property
+    def waiting(self) -> int:
+        """How many clients are judged later."""
+        return len(self._arrived) + len(self._unverified)
 
     # What happens to connections.
 
     def admitted(self, connection: AdmittedConnection) -> None:
-        """Judge a client that was admitted."""
+        """Have a client judged that was admitted."""
         if self.now is not None and self.now.judge is not None:
-            arrival, server = connection.arrival, connection.server
-            self._at_sight(lambda: self._seen(arrival, server, connection.admission))
+            self._come(connection, MOST_WAITING)
 
     def rejected(self, connection: RejectedConnection) -> None:
-        """Judge a client that was rejected, if that was about its certificate."""
+        """Have a client judged that was rejected, if that was about its certificate."""
         if self.now is not None and self.now.judge is not None:
-            self._at_sight(lambda: _seen_rejected(connection))
+            reason = connection.rejection.reason
+            if reason in ABOUT_CERTIFICATES or reason in BY_SOMEBODY_ASKED:
+                self._come(connection, MOST_WAITING // 2)
 
     def closed(self, connection: ClosedConnection) -> None:
         """A connection is over."""
@@ -215,7 +225,64 @@ class Shadowing:
     def reloaded(self, reload: Reload) -> None:
         """Nothing to judge: see `changed`."""
 
-    def _seen(
+    def _come(self, connection: AdmittedConnection | RejectedConnection, most: int) -> None:
+        """Let a client wait, unless too many do."""
+        if self.waiting >= most:
+            assert self.now is not None
+            self.now.tally.note_not_judged(connection.server, NotJudged.BUSY)
+            return
+        self._arrived.append(connection)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._timer is None:
+            self._timer = self._clock.callLater(PAUSE, self._slice)
+
+    # Judging them.
+
+    def _slice(self) -> None:
+        self._timer = None
+        end = self._clock.seconds() + SLICE
+        while self.now is not None and self.now.judge is not None and self._is_more:
+            if self._clock.seconds() >= end:
+                self._go_on()
+                return
+            try:
+                self._step(self.now, self.now.judge)
+            except Exception:  # noqa: BLE001 -- there are others
+                self._failed(self.now)
+
+    @property
+    def _is_more(self) -> bool:
+        return bool(self._arrived or self._live or self._unverified)
+
+    def _step(self, now: InShadow, judge: ShadowJudge) -> None:
+        """Judge one client.  First come those for whom no path must be verified."""
+        if self._arrived:
+            seen = self._seen(self._arrived.popleft())
+            then = None if seen is None else judge.at_sight(seen, self._time())
+            if seen is not None and then is None:
+                self._unverified.append(seen)
+        elif self._live:
+            one = self._live.popleft()
+            # Who is not admitted yet, or came later, is judged as it comes in.
+            seen = None
+            if one.admission is not None and not one.ended:
+                seen = self._of_admission(one.arrival, one.server, one.admission, is_live=True)
+            then = None if seen is None else judge.searched(seen, self._time())
+        else:
+            seen = self._unverified.popleft()
+            then = judge.searched(seen, self._time())
+        if seen is not None and then is not None:
+            self._note(now, seen, then)
+
+    def _seen(self, connection: AdmittedConnection | RejectedConnection) -> Seen | None:
+        """:returns: a client; None if nothing is to be judged."""
+        if isinstance(connection, RejectedConnection):
+            return _seen_rejected(connection)
+        return self._of_admission(connection.arrival, connection.server, connection.admission)
+
+    def _of_admission(
         self, arrival: Arrival, server: str, admission: Admission, *, is_live: bool = False
     ) -> Seen | None:
         """:returns: an admitted client; None if it is a program behind a client gate."""
@@ -234,73 +301,12 @@ class Shadowing:
             is_live=is_live,
         )
 
-    # Judging them.
-
-    def _at_sight(self, see: Callable[[], Seen | None]) -> None:
-        """Judge a client, or let it wait."""
-        now = self.now
-        assert now is not None
-        assert now.judge is not None
-        try:
-            seen = see()
-            if seen is None:
-                return
-            then = now.judge.at_sight(seen, self._time())
-            if then is None:
-                then = self._wait(seen)
-            if then is not None:
-                self._note(now, seen, then)
-        except Exception:  # noqa: BLE001 -- whatever it is, no client must notice
-            self._failed(now)
-
-    def _wait(self, seen: Seen) -> NotJudged | None:
-        """:returns: why a client cannot wait, or None."""
-        most = MOST_WAITING if seen.now.rejection is None else MOST_WAITING // 2
-        if len(self.waiting) >= most:
-            return NotJudged.BUSY
-        self.waiting.append(seen)
-        self._go_on()
-        return None
-
-    def _go_on(self) -> None:
-        if self._timer is None:
-            self._timer = self._clock.callLater(PAUSE, self._slice)
-
-    def _slice(self) -> None:
-        self._timer = None
-        if self.now is None or self.now.judge is None:
-            return
-        end = self._clock.seconds() + SLICE
-        is_over = False
-        while not is_over:
-            if self._clock.seconds() >= end:
-                self._go_on()
-                return
-            is_over = self._step(self.now, self.now.judge)
-
-    def _step(self, now: InShadow, judge: ShadowJudge) -> bool:
-        """:returns: whether there is nothing left to do."""
-        try:
-            for one in self._live:
-                assert one.admission is not None
-                seen = self._seen(one.arrival, one.server, one.admission, is_live=True)
-                if seen is not None:
-                    self._note(now, seen, judge.searched(seen, self._time()))
-                return False
-            if not self.waiting:
-                return True
-            seen = self.waiting.popleft()
-            self._note(now, seen, judge.searched(seen, self._time()))
-        except Exception:  # noqa: BLE001 -- there are others
-            self._failed(now)
-        return False
-
     def _failed(self, now: InShadow) -> None:
         if not self._has_failed:
             # One is enough: it may happen to every client.
             self._has_failed = True
             _log.failure("{file}: judging a client failed", file=printable(now.shadow.path))
-        now.tally.note_failure()
+        now.tally.note_not_judged("", NotJudged.INTERNAL_ERROR)
 
     def _note(self, now: InShadow, seen: Seen, then: Standing | NotJudged) -> None:
         is_judged = isinstance(then, Standing)
@@ -324,16 +330,9 @@ class Shadowing:
             log_verdict(verdict, now.shadow.path)
 
 
-def _admitted(connections: Iterable[Entry]) -> Iterator[Entry]:
-    """:returns: those that are admitted now, unless they are over when they are looked at."""
-    found = [one for one in connections if one.admission is not None]
-    return (one for one in found if not one.ended)
-
-
 def _seen_rejected(connection: RejectedConnection) -> Seen | None:
-    """:returns: a rejected client; None if the rejection was not about its certificate."""
-    reason = connection.rejection.reason
-    if connection.listener is None or reason not in ABOUT_CERTIFICATES | BY_SOMEBODY_ASKED:
+    """:returns: a rejected client; None if it is not known where it connected to."""
+    if connection.listener is None:
         return None
     return Seen(
         connection=connection.number,

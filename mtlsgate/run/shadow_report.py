@@ -66,7 +66,7 @@ def reporting(
     return ShadowReport(
         status=shadow_status(now),
         live=tally.live,
-        waiting=len(shadowing.waiting),
+        waiting=shadowing.waiting,
         identities=len(tally.identities),
         is_identities_full=tally.is_full,
         closed=closed,

@@ -55,9 +55,10 @@ class Forecast:
             is_enough = not self.judge.flags & ~flags and _are_valid(verdict.path, now)
             asks_twice = self._always_ask_twice or needs_second_opinion(verdict.path)
             return verdict if is_enough and not asks_twice else None
-        reachable = self._search.reachable(leaf, known)
-        if any(self._policy.hopes(path, now, reachable)):
-            return None
+        if any(self._policy.hopes(path, now)):
+            reachable = self._search.reachable(leaf, known)
+            if any(self._policy.hopes(path, now, reachable)):
+                return None
         return _with_doubt(verdict, path)
 
     def searched(self, path: Path, now: datetime) -> Admitted | Rejection:
