@@ -27,6 +27,7 @@ from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
 from mtlsgate.observe.counts import ConfiguredNames, Counts, Durations
 from mtlsgate.observe.order_metrics import order_metrics
+from mtlsgate.observe.registry_status import RegistryStatus, registry_metrics
 from mtlsgate.observe.server_status import TargetStatus
 from mtlsgate.observe.shadow_metrics import ShadowState, shadow_metrics
 from mtlsgate.observe.status import AgentStatus, FetchStatus, OrderStatus
@@ -70,6 +71,7 @@ class ServiceState:
     :ivar fetches: the documents that the gate fetches by itself.
     :ivar agents: the streams of SPIFFE agents.
     :ivar orders: the certificates that it orders from CAs.
+    :ivar registries: the stores of devices.
     :ivar is_accepting_paused: whether descriptors are scarce.
     :ivar is_draining: whether the service ends.
     :ivar is_audit_failing: whether the audit log cannot be written.
@@ -90,6 +92,7 @@ class ServiceState:
     fetches: Iterable[FetchStatus] = ()
     agents: Iterable[AgentStatus] = ()
     orders: Iterable[OrderStatus] = ()
+    registries: Iterable[RegistryStatus] = ()
     is_accepting_paused: bool
     is_draining: bool
     is_audit_failing: bool
@@ -132,6 +135,7 @@ class Metrics(Collector):
         yield from _fetches(tuple(state.fetches))
         yield from _agents(tuple(state.agents))
         yield from order_metrics(state.orders)
+        yield from registry_metrics(state.registries)
         yield from _health(state)
         yield from target_metrics(state.targets)
         yield from shadow_metrics(state.shadow)

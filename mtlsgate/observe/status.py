@@ -12,6 +12,7 @@ from datetime import datetime
 from attrs import frozen
 
 from mtlsgate.observe.connection_status import ConnectionStatus, RejectionStatus
+from mtlsgate.observe.registry_status import RegistryStatus
 from mtlsgate.observe.server_status import ClientGateStatus, ServerStatus
 from mtlsgate.observe.shadow_status import ShadowStatus
 from mtlsgate.observe.status_value import StatusValue
@@ -156,6 +157,7 @@ class ServiceStatus(StatusValue):
     :ivar fetches: the documents that it fetches by itself.
     :ivar agents: the streams of SPIFFE agents.
     :ivar orders: the certificates that it orders from CAs.
+    :ivar registries: the stores of devices, in file order.
     :ivar warnings: those of the configuration, in lines.
     :ivar last_reload: the latest reload that was no dry run, or None.
     :ivar sandbox: whether the gate runs in its sandbox, and why not, in words.
@@ -181,6 +183,7 @@ class ServiceStatus(StatusValue):
     fetches: tuple[FetchStatus, ...] = ()
     agents: tuple[AgentStatus, ...] = ()
     orders: tuple[OrderStatus, ...] = ()
+    registries: tuple[RegistryStatus, ...] = ()
     warnings: tuple[str, ...]
     last_reload: ReloadStatus | None
     sandbox: str

@@ -82,6 +82,11 @@ class GateService(Service):
             for name, backends in all_backends(epoch.servers, epoch.clients):
                 if not backends.is_ready:
                     return f"no target of {printable(name)} is up"
+        registries = self.runner.registries
+        if registries is not None and epoch.settings.readiness in ("registries", "all"):
+            for one in registries.states():
+                if one.state != "following":
+                    return f"registry {one.name} is {one.state}"
         return None
 
     def privilegedStartService(self) -> None:

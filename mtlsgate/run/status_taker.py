@@ -26,6 +26,7 @@ from mtlsgate.observe.connection_status import NO_CONNECTIONS, ConnectionSelecti
 from mtlsgate.observe.counts import Durations
 from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.observe.metrics import Expiring, ServiceState
+from mtlsgate.observe.registry_status import RegistryStatus
 from mtlsgate.observe.server_status import (
     CertificateStatus,
     ClientGateStatus,
@@ -110,6 +111,7 @@ class StatusTaker:
             fetches=self.service.fetcher.states(),
             agents=self.service.agents.states(),
             orders=self.service.orders.states(),
+            registries=registries_of(runner),
             is_accepting_paused=runner.is_accepting_paused,
             is_draining=runner.is_draining,
             is_audit_failing=audit.is_failing,
@@ -190,6 +192,7 @@ class StatusTaker:
             fetches=self.service.fetcher.states(),
             agents=self.service.agents.states(),
             orders=self.service.orders.states(),
+            registries=registries_of(runner),
             warnings=tuple(map(str, runner.epoch.warnings)),
             last_reload=None if last is None else reload_status(last),
             shadow=None if shadow is None else shadow_status(shadow),
@@ -306,6 +309,11 @@ def _target(member: Member, now: datetime, clock: float) -> TargetStatus:
         weight=member.weight,
         backup=member.is_backup,
     )
+
+
+def registries_of(runner: EpochRunner) -> tuple[RegistryStatus, ...]:
+    """:returns: how each registry is."""
+    return () if runner.registries is None else runner.registries.states()
 
 
 def period_statuses(epoch: Epoch, now: datetime) -> tuple[PeriodStatus, ...]:

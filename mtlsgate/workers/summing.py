@@ -14,6 +14,7 @@ from prometheus_client.samples import Sample
 
 from mtlsgate.observe.connection_status import ConnectionSelection
 from mtlsgate.observe.recent_rejections import KEPT
+from mtlsgate.observe.registry_status import sum_registries
 from mtlsgate.observe.server_status import (
     ClientGateStatus,
     HistoryStatus,
@@ -30,6 +31,7 @@ _SUMMED = frozenset(
         "mtlsgate_live_connections",
         "mtlsgate_handshakes_in_progress",
         "mtlsgate_target_connections",
+        "mtlsgate_registry_remembered",
     }
 )
 #: What is counted from the start on.
@@ -178,6 +180,7 @@ def _sum_service(found: Sequence[ServiceStatus]) -> ServiceStatus:
         handshakes=sum(one.handshakes for one in found),
         rejected=sum(one.rejected for one in found),
         agents=_sum_agents(found),
+        registries=sum_registries(one.registries for one in found),
         servers=tuple(
             evolve(
                 server,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from mtlsgate.admission.devices import Device
@@ -16,8 +17,10 @@ from mtlsgate.admission.key_kinds import KeyKind, RegistryName
 from mtlsgate.admission.listings import question_of
 from mtlsgate.certificates.certificate import view
 from mtlsgate.interfaces import IVerifiedPeer
+from mtlsgate.observe.registry_status import sum_registries
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.registry.store import StoreError
+from mtlsgate.run.registries.memory import Memory, Unknown
 from mtlsgate.testing import Authority, Version
 from tests.kits.gate import Log
 from tests.kits.registry import DOWN, RegisteredService
@@ -534,3 +537,56 @@ def test_a_denial_while_the_authorizer_is_asked_counts(
     assert running.is_in(bob)
     assert reasons(log) == [Reason.REGISTRY_DENIED]
     assert len(authorizer) == 2
+
+
+# What is told.
+
+
+def test_the_status_and_the_metrics_tell_of_registries(running: RegisteredService) -> None:
+    """Without secrets: state, memory, questions and failures."""
+    running.store.list(ALICE)
+    for _ in range(3):
+        running.try_in(ALICE)
+    [one] = running.taker.take().service.registries
+    assert (one.name, one.place, one.state) == ("devices", "redis://devices:6379/0", "following")
+    assert (one.remembered, one.misses, one.questions, one.failures) == (1, 1, 1, 0)
+    assert one.hits > 0
+    assert one.problem is None
+    found = running.metrics()
+    assert found['mtlsgate_registry_away{registry="devices"}'] == 0
+    assert found['mtlsgate_registry_question_seconds_count{registry="devices"}'] == 1
+    running.store.cut()
+    running.try_in(ALICE)
+    [one] = running.taker.take().service.registries
+    assert (one.state, one.failures, one.problem) == ("away", 1, "the store is down")
+    assert running.metrics()['mtlsgate_registry_away{registry="devices"}'] == 1
+
+
+def test_readiness_waits_for_registries_if_asked_to(tmp_path: Path, log: Log) -> None:
+    """By default a gate without its store is ready: it may have other servers."""
+    running = service(tmp_path, blocks='settings { readiness = "registries" }\n' + DEVICES)
+    assert running.service.not_ready is None
+    running.store.cut()
+    assert running.service.not_ready == "registry devices is away"
+    running.reload(DEVICES + server(tls=LISTED))
+    assert running.service.not_ready is None
+
+
+def test_workers_are_as_bad_as_the_worst(running: RegisteredService) -> None:
+    """What is counted is added."""
+    [good] = running.taker.take().service.registries
+    bad = evolve(good, state="away", problem="down", questions=2, failures=2)
+    [one] = sum_registries([[good], [bad]])
+    assert (one.state, one.problem) == ("away", "down")
+    assert one.questions == good.questions + 2
+
+
+def test_memory_does_not_grow_with_the_number_of_devices() -> None:
+    """Whatever is asked for: the oldest answers go."""
+    memory = Memory(1000, 60)
+    for number in range(100_000):
+        memory.put(str(number), None, 0)
+    assert len(memory) == 1000
+    assert memory.get("99999", 1) is None
+    assert isinstance(memory.get("0", 1), Unknown)
+    assert isinstance(memory.get("99999", 60), Unknown)

@@ -32,6 +32,7 @@ from mtlsgate.admission.listings import Answer, Question, Unavailable
 from mtlsgate.gate.coroutines import NeedsAsyncio, later
 from mtlsgate.gate.registries import Given
 from mtlsgate.load.registries import LoadedRegistry
+from mtlsgate.observe.registry_status import RegistryStatus
 from mtlsgate.registry.store import Store, StoreError, StoreOptions
 from mtlsgate.run.registries.figures import Figures
 from mtlsgate.run.registries.inquiries import Finding, Inquiries
@@ -137,10 +138,26 @@ class Desk:
         """For how many seconds it has not been known to be good."""
         return max(0.0, self._clock.seconds() - self._last_alive)
 
-    @property
-    def remembered(self) -> int:
-        """How many answers it remembers."""
-        return len(self._memory)
+    def status(self) -> RegistryStatus:
+        """:returns: how it is, as a value."""
+        figures = self.figures
+        return RegistryStatus(
+            name=printable(self.registry.name),
+            place=self.registry.place,
+            state=self.state.value,
+            since=self.since,
+            staleness=self.staleness,
+            problem=self.problem or figures.problem or None,
+            remembered=len(self._memory),
+            hits=figures.hits,
+            misses=figures.misses,
+            questions=figures.questions,
+            failures=figures.failures,
+            seconds=figures.seconds,
+            latencies=tuple(figures.latencies),
+            changes=figures.changes,
+            losses=figures.losses,
+        )
 
     # Answers.
 
@@ -211,9 +228,7 @@ class Desk:
     def _outcome(self, seconds: float, error: Exception | None) -> None:
         self.figures.asked(seconds, error)
         self._is_failing = error is not None
-        if error is not None:
-            self.figures.problem = printable(safe_line(error))
-        elif self._is_following:
+        if error is None and self._is_following:
             self._alive()
 
     def _opened(self) -> Store:
@@ -346,7 +361,7 @@ class Desk:
         if self.registry.on_outage == "last_known":
             meanwhile = "what is remembered counts"
         _log.warn(
-            "registry {name}: {place} cannot be followed: {problem}; for {limit:g} s live "
+            "registry {name}: {place} cannot be followed: {problem}; for {limit:.0f} s live "
             "connections stay, and {meanwhile}",
             name=printable(self.registry.name),
             place=self.registry.place,

@@ -4,7 +4,7 @@ All registries of a service, over its epochs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 from functools import partial
 from random import random
@@ -18,6 +18,7 @@ from mtlsgate.admission.listings import Answer, Answers, Question, Unavailable
 from mtlsgate.clock import utc_now
 from mtlsgate.gate.registries import NOTHING_GIVEN, Given, Givens, Told
 from mtlsgate.load.registries import LoadedRegistry
+from mtlsgate.observe.registry_status import RegistryStatus
 from mtlsgate.registry.opening import open_store
 from mtlsgate.run.registries.desk import Desk, State, Surroundings
 
@@ -82,6 +83,10 @@ class Desks:
         """Close all."""
         self.turn_to(())
 
+    def states(self) -> tuple[RegistryStatus, ...]:
+        """:returns: how each registry is, in file order."""
+        return tuple(desk.status() for desk in self)
+
     def desk(self, name: str) -> Desk | None:
         """:returns: the registry with this label, if there is one."""
         return self._by_name.get(name)
@@ -136,7 +141,3 @@ class Desks:
     def _look(self) -> None:
         for desk in tuple(self._by_name.values()):
             desk.look()
-
-    def by_name(self) -> Mapping[str, Desk]:
-        """:returns: the registries in force, by label, in file order."""
-        return self._by_name

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import attrs
 
-#: The upper bounds of the latencies that are counted, in seconds.
-BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+from mtlsgate.observe.registry_status import BOUNDS
+from mtlsgate.text import printable, safe_line
 
 
 @attrs.define(eq=False)
@@ -22,7 +22,7 @@ class Figures:
     :ivar changes: how many changes were told.
     :ivar connects: how often following began.
     :ivar losses: how often the push channel was lost.
-    :ivar problem: why a question failed last, in one line; "" if none did.
+    :ivar problem: why the latest question failed, in one line; "" if it did not.
     """
 
     hits: int = 0
@@ -41,7 +41,9 @@ class Figures:
         self.questions += 1
         if error is not None:
             self.failures += 1
+            self.problem = printable(safe_line(error))
             return
+        self.problem = ""
         self.seconds += seconds
         place = next((i for i, bound in enumerate(BOUNDS) if seconds <= bound), len(BOUNDS))
         self.latencies[place] += 1
