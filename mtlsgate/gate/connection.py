@@ -57,6 +57,7 @@ class Connection(ArrivingConnection):
     :ivar _looking_up: the registries' pending answers, or None.
     :ivar _look_ups: how often registries were asked.
     :ivar _heard: the authorizer that has nothing against the client, or None.
+    :ivar _has_place: whether it has a place among its client's connections.
     :ivar _is_left: whether the application ended the connection.
     :ivar _facts: see `ITlsFacts`.
     """
@@ -66,6 +67,7 @@ class Connection(ArrivingConnection):
     _looking_up: Deferred[Givens] | None = None
     _look_ups = 0
     _heard: Authorizer | None = None
+    _has_place = False
     _is_left = False
     _facts: TlsFacts | None = None
 
@@ -250,7 +252,7 @@ class Connection(ArrivingConnection):
     def _ask(self, client: Candidate) -> None:
         """Let the client in, if the authorizer has nothing against it."""
         if client.peer is None or client.authorizer in (None, self._heard):
-            self._let_in(client)
+            self._take_place(client)
             return
         assert client.authorizer is not None
         answer = client.authorizer.objection(client.peer, self._connections.clock)
@@ -287,6 +289,39 @@ class Connection(ArrivingConnection):
         # The epoch, the limits, the time and what registries say may have changed
         # meanwhile.  Another epoch may have another authorizer, who is asked then.
         self._settle(client)
+
+    # A place among the client's connections to all gates.
+
+    def _take_place(self, client: Candidate) -> None:
+        """Let the client in, if it has a place, or needs none."""
+        terms, identity = client.terms, client.identity
+        most = terms.limits.max_connections_per_identity
+        if terms.count_in is None or most is None or identity is None or self._has_place:
+            self._let_in(client)
+            return
+        if self.stage is not Stage.REGISTRY:
+            self._enter(Stage.REGISTRY)
+        self.pauseProducing()
+        # Limits are those of a server, at all gates that have it.
+        key = f"{identity.hex()}@{client.server}"
+        number = self.entry.arrival.number
+        taken = self._connections.registries.take(terms.count_in, key, number, most)
+        taken.addCallback(self._took_place, client)
+
+    def _took_place(self, rejection: Rejection | None, client: Candidate) -> None:
+        if self.stage is not Stage.REGISTRY or self.is_aborted:
+            # The connection is already ending.
+            return
+        self.resumeProducing()
+        try:
+            if rejection is not None:
+                self._turn_away(rejection)
+                return
+            self._has_place = True
+            # What counts may have changed meanwhile.
+            self._settle(client)
+        except Exception:  # noqa: BLE001 -- whatever it is, it must not let anyone in
+            self._broke()
 
     # APPLICATION
 

@@ -345,6 +345,7 @@ class Connections:
 
     def _count_out(self, entry: Entry) -> None:
         entry.ended, entry.connection = True, None
+        self.registries.give_back(entry.arrival.number)
         _no_longer_revoked(entry)
         del self._entries[entry.arrival.number]
         if entry.admission is not None and entry.admission.answers:

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from mtlsgate.admission import Admitted, Rejection
 from mtlsgate.admission.listings import Answer, Answers, Question, Unavailable, unanswered
+from mtlsgate.reasons import Reason
 
 #: Told that something has changed in a registry: its label, and the keys; None for any.
 Told = Callable[[str, Collection[str] | None], object]
@@ -56,6 +57,19 @@ class Registries(Protocol):
             never fails: what cannot be known is `Unavailable`.
         """
 
+    def take(self, registry: str, key: str, number: int, most: int) -> Deferred[Rejection | None]:
+        """
+        Take a place for a connection, over all gates.
+
+        :param key: whose connection.
+        :param number: the connection's.
+        :param most: how many places there are.
+        :returns: a Deferred with why there is none, or None; it never fails.
+        """
+
+    def give_back(self, number: int) -> None:
+        """:param number: of a connection that is over, whether or not it has a place."""
+
     def is_stale(self, registry: str) -> bool:
         """:returns: whether a registry has been away for so long that live connections end."""
 
@@ -78,6 +92,13 @@ class NoRegistries:
     def ask(self, questions: Iterable[Question]) -> Deferred[Givens]:
         """:returns: likewise."""
         return succeed(dict.fromkeys(questions, Given(self._ANSWER, None)))
+
+    def take(self, registry: str, key: str, number: int, most: int) -> Deferred[Rejection | None]:
+        """:returns: that there is none."""
+        return succeed(Rejection(Reason.REGISTRY_UNAVAILABLE, self._ANSWER.why))
+
+    def give_back(self, number: int) -> None:
+        """There is none."""
 
     def is_stale(self, registry: str) -> bool:
         """:returns: always."""

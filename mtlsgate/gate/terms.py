@@ -15,6 +15,8 @@ class Terms:
     The terms of a server's connections.
 
     :ivar limits: how many connections are allowed.
+    :ivar count_in: the registry that counts an identity's connections to all gates, or
+        None.
     :ivar idle_timeout: after how many seconds without a byte in either direction a
         connection ends; None for never.
     :ivar close_on_expiry: whether a connection ends when its client's certificate
@@ -24,6 +26,7 @@ class Terms:
     """
 
     limits: Limits = UNLIMITED
+    count_in: str | None = None
     idle_timeout: float | None = None
     close_on_expiry: bool = True
     judged_on_reload: bool = True

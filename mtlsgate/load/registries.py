@@ -81,9 +81,11 @@ class RegistryReader:
             if registry is not None and len(self._report.errors) == errors_before:
                 self.found[block.label] = registry
 
-    def named(self, name: Located[str], where: str) -> RegistryName | None:
+    def named(
+        self, name: Located[str], where: str, attribute: str = "registry"
+    ) -> RegistryName | None:
         """
-        :param name: the value of ``registry``.
+        :param name: the attribute's value.
         :returns: what to ask; None if it is in error, or there is no such block, and the
             report says so.
         """
@@ -91,7 +93,7 @@ class RegistryReader:
         if self._labels is None or name.value in self._labels:
             found = self.found.get(name.value)
             return None if found is None else RegistryName(found.name, found.key)
-        text = f"registry: no registry block is called {quoted(name.value)}"
+        text = f"{attribute}: no registry block is called {quoted(name.value)}"
         if not self._labels:
             text += f': add registry "{name.value}" {{ url = "redis://…" }}'
         self._report.error(name.at, where, text + did_you_mean(name.value, self._labels))

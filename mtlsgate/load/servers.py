@@ -16,7 +16,7 @@ import attrs
 from attrs import evolve, frozen
 
 from mtlsgate.admission import AdmissionPolicy
-from mtlsgate.config import model
+from mtlsgate.config import Located, model
 from mtlsgate.errors import Report
 from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.gate.limits import Limits
@@ -115,6 +115,7 @@ class ServerBuilder:
         agents = Agents() if agents is None else agents
         self._kept = KeptDocuments() if kept is None else kept
         self._environ = environ
+        self._registries = registries
         self.rules = RuleReader(files, report, now, registries, agents, environ)
         self.credentials = CredentialReader(files, agents, environ)
         self._report = report
@@ -160,7 +161,19 @@ class ServerBuilder:
         )
         timeout = _first(server.handshake_timeout, settings.handshake_timeout, HANDSHAKE_TIMEOUT)
         terms = terms_of(server, settings)
+        self._check_count_in(server, settings, terms)
         return GateParts(server, policy, timeout, terms, authorizer, proxies, state)
+
+    def _check_count_in(self, server: model.Server, settings: model.Settings, terms: Terms) -> None:
+        """Report a ``count_in`` that counts nothing, or names no registry."""
+        where = "settings" if server.count_in is None else server.heading
+        written = settings.count_in if server.count_in is None else server.count_in
+        if written is None:
+            return
+        self._registries.named(written, where, "count_in")
+        if terms.limits.max_connections_per_identity is None:
+            text = "count_in has no effect without max_connections_per_identity"
+            self._report.error(written.at, where, text)
 
 
 def serve(
@@ -206,11 +219,16 @@ def terms_of(server: model.Server, settings: model.Settings) -> Terms:
             **{one.name: stated(one.name) for one in attrs.fields(Limits)}
             | {"handshake_bytes": _first(stated("handshake_bytes"), HANDSHAKE_BYTES)}
         ),
+        count_in=_value(stated("count_in")),
         idle_timeout=stated("idle_timeout"),
         close_on_expiry=stated("close_on_expiry") is not False,
         judged_on_reload=stated("on_reload") != "keep",
         revoke_grace=stated("revoke_grace") or 0.0,
     )
+
+
+def _value(located: Located[str] | None) -> str | None:
+    return None if located is None else located.value
 
 
 def _first(*values: T | None) -> T:

@@ -103,6 +103,8 @@ class EpochRunner:
         self.registries = registries
         self._rechecks = Rechecks(connections, self._recheck, reactor)
         connections.registries.subscribe(self._rechecks.told)
+        if registries is not None:
+            registries.places.subscribe(self._lost_place)
         self.listeners: dict[str, Listener] = {}
         self._in_force = InForce(self.handover(epoch))
         self._drain_timer: IDelayedCall | None = None
@@ -343,6 +345,12 @@ class EpochRunner:
     def _turn_registries(self, epoch: Epoch) -> None:
         if self.registries is not None:
             self.registries.turn_to(epoch.registries)
+
+    def _lost_place(self, number: int, why: Rejection) -> None:
+        entry = self.connections.get(number)
+        if entry is not None:
+            detail = f"{why.reason}: {why.detail}"
+            self.connections.close(entry, Cause.NO_LONGER_ADMITTED, detail)
 
     def _recheck(self, entry: Entry, known: Known) -> Held | Rejection | None:
         return self._in_force.handover.recheck(entry, known)

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from mtlsgate.admission import Rejection
 from mtlsgate.admission.listings import Answer, Answers, Question, Unavailable
 from mtlsgate.clock import utc_now
 from mtlsgate.gate.registries import NOTHING_GIVEN, Given, Givens, Told
@@ -21,6 +22,7 @@ from mtlsgate.load.registries import LoadedRegistry
 from mtlsgate.observe.registry_status import RegistryStatus
 from mtlsgate.registry.opening import open_store
 from mtlsgate.run.registries.desk import Desk, State, Surroundings
+from mtlsgate.run.registries.places import Places
 
 _log = Logger("mtlsgate.registries")
 
@@ -35,12 +37,15 @@ class Desks:
 
     A registry whose block did not change keeps its connections and what it remembers when
     another epoch takes over.
+
+    :ivar places: of connections that are counted over all gates.
     """
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
         self._by_name: dict[str, Desk] = {}
         self._subscribers: list[Told] = []
+        self.places = Places(self.desk, surroundings.clock)
         self._looking = LoopingCall(self._look)
         self._looking.clock = surroundings.clock
 
@@ -125,6 +130,14 @@ class Desks:
         """:returns: whether live connections that depend on it end."""
         desk = self._by_name.get(registry)
         return desk is None or desk.is_stale
+
+    def take(self, registry: str, key: str, number: int, most: int) -> Deferred[Rejection | None]:
+        """:returns: a Deferred with why there is no place for a connection, or None."""
+        return self.places.take(registry, key, number, most)
+
+    def give_back(self, number: int) -> None:
+        """:param number: of a connection that is over."""
+        self.places.give_back(number)
 
     def is_away(self, registry: str) -> bool:
         """:returns: whether its changes are not told now."""
