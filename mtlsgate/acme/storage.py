@@ -86,7 +86,10 @@ class Storage:
         :raises CredentialError: if it cannot be read.
         """
         path = self.certificate_path(file_name)
-        return read_file(path) if path.exists() else None
+        if not path.exists():
+            return None
+        # An empty one is damaged like any other, and not an error.
+        return read_file(path) if path.stat().st_size else b""
 
     def version(self, file_name: str) -> Hashable:
         """:returns: what differs if a certificate has been replaced, or if more is known of

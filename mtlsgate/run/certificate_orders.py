@@ -16,12 +16,11 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from mtlsgate.acme.schedule import Life, Progress
 from mtlsgate.acme.steps import Orders, Outcome, is_time, latest, take_step
 from mtlsgate.acme.wanted import WantedCertificate
-from mtlsgate.certificates.parsing import ServerCredential
+from mtlsgate.certificates.parsing import MissingCredential, ServerCredential
 from mtlsgate.errors import CredentialError
 from mtlsgate.load.acme import credential_of
 from mtlsgate.load.epoch import Epoch
@@ -46,12 +45,14 @@ class _State:
 
     :ivar version: of what the storage had at the last look.
     :ivar progress: what is known of its orders.
+    :ivar is_lost: whether the storage does not have the certificate in use.
     :ivar is_hasty: whether an operator waits, who has started the gate or reloaded.
     :ivar is_underway: whether something is done for it now.
     """
 
     version: object = ()
     progress: Progress = Progress()
+    is_lost: bool = False
     is_hasty: bool = True
     is_underway: bool = False
 
@@ -166,9 +167,11 @@ class CertificateOrders(RegularService):
             state.version = version
             kept = wanted.storage.progress(wanted.file_name)
             state.progress = latest(kept, state.progress)
-            self._begin(state, self._take(wanted))
-        elif not state.is_underway and is_time(state.plan, self._life_of(wanted), self._now()):
-            self._begin(state, self._step(wanted, state))
+            self._take(wanted, state)
+        elif not state.is_underway:
+            life = None if state.is_lost else self._life_of(wanted)
+            if is_time(state.plan, life, self._now()):
+                self._begin(state, self._step(wanted, state))
 
     def _begin(self, state: _State, doing: Deferred[Any]) -> None:
         state.is_underway = True
@@ -180,18 +183,30 @@ class CertificateOrders(RegularService):
 
     # Taking what has come.
 
-    def _take(self, wanted: WantedCertificate) -> Deferred[None]:
-        def change(epoch: Epoch) -> Epoch:
-            return renewed(epoch, credential_of(wanted), self._now())
-
-        def failed(failure: Failure) -> None:
-            failure.trap(CredentialError)
+    def _take(self, wanted: WantedCertificate, state: _State) -> None:
+        try:
+            found = credential_of(wanted)
+        except CredentialError as error:
             _log.error(
                 "the certificate for {names} in {path} {problem}",
                 names=str(wanted),
                 path=printable(str(wanted.storage.directory)),
-                problem=str(failure.value),
+                problem=str(error),
             )
+            return
+        life = self._life_of(wanted)
+        state.is_lost = isinstance(found, MissingCredential) and life is not None
+        if state.is_lost and life is not None and life.counts(self._now()):
+            _log.warn(
+                "the storage {path} has no certificate for {names} any more; the one in use "
+                "stays until another comes",
+                path=printable(str(wanted.storage.directory)),
+                names=str(wanted),
+            )
+            return
+
+        def change(epoch: Epoch) -> Epoch:
+            return renewed(epoch, found, self._now())
 
         def took(changes: tuple[str, ...]) -> None:
             life = self._life_of(wanted)
@@ -202,7 +217,7 @@ class CertificateOrders(RegularService):
                     until=life.ends,
                 )
 
-        return self._refresh(change).addCallbacks(took, failed)
+        self._begin(state, self._refresh(change).addCallback(took))
 
     # Ordering.
 

@@ -289,9 +289,11 @@ class MemoryService:
         documents: Documents | None = None,
         identities: Identities | None = None,
         registries: Callable[[IReactorTime, Callable[[], datetime]], Desks] | None = None,
+        orders: Callable[[], Orders] = _no_orders,
     ) -> None:
         """
         :param text: the configuration.
+        :param orders: makes what talks to CAs.
         :param registries: makes those that the service asks.
         :param observers: beside the service's own.
         :param documents: what can be fetched.
@@ -344,6 +346,7 @@ class MemoryService:
             self.identities,
             shadowing,
             self.registries,
+            orders,
         )
         self.shadow = ShadowControl(
             shadowing, self.service.runner, self._load_shadow, maybeDeferred, str(self.site.config)
