@@ -271,9 +271,7 @@ def makeService(options: Options) -> IService:
         changes=Changes(reactor),
     )
     registries = Desks.of(reactor)
-    shadowing = Shadowing(
-        epoch, options.sockets.key_of, reactor, observers.audit, loader.agents, utc_now
-    )
+    shadowing = Shadowing(epoch, options.sockets.key_of, reactor, observers, loader.agents, utc_now)
     connections = Connections(reactor, (*observers.all, shadowing), registries=registries)
     shadow_follower = ShadowFollower(shadowing, connections)
     admin = AdminService(handle, epoch.admin, options["admin"], reactor, connections.gone)

@@ -37,7 +37,7 @@ from mtlsgate.load.addresses import Address
 from mtlsgate.load.epoch import Epoch, Shadow
 from mtlsgate.load.identities import supplied
 from mtlsgate.load.refresh import with_lists_of
-from mtlsgate.observe.audit import AuditLog
+from mtlsgate.observe.observers import Observers
 from mtlsgate.observe.shadow_log import log_verdict
 from mtlsgate.observe.shadow_tally import ShadowTally
 from mtlsgate.run.listening import places_of
@@ -92,7 +92,7 @@ class Shadowing:
         epoch: Epoch,
         key_of: Callable[[Address], str],
         clock: IReactorTime,
-        audit: AuditLog,
+        observers: Observers,
         agents: Agents,
         now: Callable[[], datetime],
         *,
@@ -101,7 +101,8 @@ class Shadowing:
         """
         :param epoch: the first epoch in force.
         :param key_of: gives an address its key, as listeners have it.
-        :param audit: is told of other verdicts.
+        :param observers: the audit log is told of other verdicts, and those who wait for
+            changes of all.
         :param agents: what SPIFFE agents have delivered.
         :param now: returns the time to judge by.
         :param tells: whether it logs what the settings put in the shadow.
@@ -112,7 +113,8 @@ class Shadowing:
         self._unverified = deque[Seen]()
         self._key_of = key_of
         self._clock = clock
-        self._audit = audit
+        self._audit = observers.audit
+        self._changes = observers.changes
         self._agents = agents
         self._time = now
         self._flags = _flags(epoch)
@@ -243,6 +245,8 @@ class Shadowing:
     def _slice(self) -> None:
         self._timer = None
         end = self._clock.seconds() + SLICE
+        if self._is_more:
+            self._changes.happened()
         while self.now is not None and self.now.judge is not None and self._is_more:
             if self._clock.seconds() >= end:
                 self._go_on()

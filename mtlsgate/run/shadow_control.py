@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from weakref import ref
 
 from attrs import define, evolve, frozen
 from twisted.internet.defer import Deferred
@@ -79,7 +80,7 @@ class ShadowControl:
     _load: Callable[[Path], Shadow]
     _in_thread: InThread
     _config: str
-    _compared: tuple[Epoch, Epoch, tuple[str, ...]] | None = None
+    _compared: tuple[ref[Epoch], ref[Epoch], tuple[str, ...]] | None = None
 
     def put(self, file: str) -> Deferred[ShadowAttempt]:
         """
@@ -146,8 +147,9 @@ class ShadowControl:
 
     def _difference(self, before: Epoch, after: Epoch) -> tuple[str, ...]:
         known = self._compared
-        if known is None or known[0] is not before or known[1] is not after:
-            known = self._compared = before, after, epoch_diff(before, after)
+        if known is None or known[0]() is not before or known[1]() is not after:
+            # Weakly: an epoch that is no longer in force must be freed.
+            known = self._compared = ref(before), ref(after), epoch_diff(before, after)
         return known[2]
 
 

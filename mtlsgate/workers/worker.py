@@ -106,7 +106,7 @@ class Worker:
             epoch,
             self._sockets.key_of,
             reactor,
-            self.observers.audit,
+            self.observers,
             loader.agents,
             utc_now,
             tells=order.tells,

@@ -122,7 +122,7 @@ def service_of(
         epoch,
         sockets.key_of,
         reactor,
-        observers.audit,
+        observers,
         identities.delivered,
         connections.now,
     )
@@ -324,7 +324,7 @@ class MemoryService:
             epoch,
             self.sockets.key_of,
             self.reactor,
-            audit,
+            observing,
             self.identities.delivered,
             lambda: self.now(),
         )

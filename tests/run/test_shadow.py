@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -566,6 +568,26 @@ def test_authorizers_are_not_asked(
     assert counts(running) == {("would_be_in", "rule", "not_authorized"): 1}
 
 
+def test_registries_are_not_asked(tmp_path: Path, log: Log) -> None:
+    """Whom the rules admit counts as in, though nobody listens where the store should be."""
+    running = today(tmp_path, server())
+    listed = RULE.replace("\n    }", '\n registry = "devices"\n}')
+    stolen = 'deny { registry = "stolen" }\n'
+    stores = "".join(
+        f'registry "{name}" {{\n  url = "redis://127.0.0.1:9"\n}}\n'
+        for name in ("devices", "stolen")
+    )
+    assert put(running, stores + server(tls=stolen + listed)).problems == ()
+    running.enter(BOB)
+    running.handshake(CAROL)
+    assert counts(running) == {("same", "rule", ""): 1, ("same", "", ""): 1}
+    told = report(running).not_counted
+    assert {
+        "server door: registry devices is not asked",
+        "server door: registry stolen is not asked",
+    } <= set(told)
+
+
 def test_lists_that_are_fetched(tmp_path: Path, log: Log) -> None:
     """The shadow fetches nothing; it has the lists that the gate fetches for itself."""
     url = "http://ca.example/ca.crl"
@@ -597,3 +619,21 @@ def test_other_rejections_are_not_judged(tmp_path: Path, log: Log, version: Vers
     running.enter(BOB, min_version=version, max_version=version)
     running.handshake(ALICE, min_version=version, max_version=version)
     assert counts(running) == {("other_rule", "rule", ""): 1}
+
+
+def test_what_is_replaced_is_freed(tmp_path: Path, log: Log) -> None:
+    """Neither an earlier shadow nor an earlier configuration stays in memory."""
+    running = today(tmp_path, server())
+    put(running, server(tls=WITHOUT_BOB))
+    report(running)
+    runner, now = running.service.runner, running.service.shadowing.now
+    assert now is not None
+    before: list[Any] = [ref(runner.epoch), ref(now.shadow), ref(now.shadow.epoch)]
+    del now
+    running.enter(BOB).close()
+    report(running)
+    put(running, server())
+    running.reload(server(tls=ca("ca")))
+    report(running)
+    gc.collect()
+    assert [one() for one in before] == [None, None, None]
