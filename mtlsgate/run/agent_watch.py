@@ -14,6 +14,7 @@ from random import random
 from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
@@ -21,7 +22,7 @@ from twisted.python.failure import Failure
 
 from mtlsgate.errors import CredentialError
 from mtlsgate.load.epoch import Epoch
-from mtlsgate.load.identities import Wanted, supplied, wanted, without_bundle
+from mtlsgate.load.identities import Wanted, not_delivered, supplied, wanted, without_bundle
 from mtlsgate.observe.status import AgentStatus
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.fetcher import Refresh
@@ -70,6 +71,7 @@ class AgentWatch(RegularService):
 
     :ivar _asked: the streams, by agent and call.
     :ivar _is_applying: whether the epoch is changed at the moment.
+    :ivar _waiting: who waits for the first answers.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class AgentWatch(RegularService):
         self._random = random
         self._asked: dict[Wanted, _Asked] = {}
         self._is_applying = False
+        self._waiting: list[Deferred[None]] = []
 
     @classmethod
     def of(
@@ -154,6 +157,34 @@ class AgentWatch(RegularService):
         for key in sorted(needed - self._asked.keys()):
             self._ask(*key)
         self._apply()
+
+    def first_answers(self, seconds: float) -> Deferred[None]:
+        """
+        :param seconds: the longest time to wait.
+        :returns: fires when all that is needed has taken effect, or as soon as it is clear that
+            something will not come at once.
+        """
+        answered: Deferred[None] = Deferred()
+        self._waiting.append(answered)
+        timer = self._reactor.callLater(seconds, self._answered)
+
+        def over(_: object) -> None:
+            if timer.active():
+                timer.cancel()
+
+        answered.addCallback(over)
+        self._tell_waiting()
+        return answered
+
+    def _tell_waiting(self) -> None:
+        missing = not_delivered(self._epoch(), self._now())
+        if missing is None or any(one.problem for one in self._asked.values()):
+            self._answered()
+
+    def _answered(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.callback(None)
 
     def stopService(self) -> None:
         """Ask no more."""
@@ -258,6 +289,7 @@ class AgentWatch(RegularService):
                 problem=problem,
                 meanwhile=self._meanwhile(agent, stream),
             )
+        self._tell_waiting()
 
     def _meanwhile(self, agent: str, stream: Stream) -> str:
         if stream is Stream.BUNDLES:
@@ -282,6 +314,7 @@ class AgentWatch(RegularService):
 
         def ended(_: object) -> None:
             self._is_applying = False
+            self._tell_waiting()
 
         applying = self._refresh(lambda epoch: supplied(epoch, self._agents, self._now()))
         applying.addCallback(done)

@@ -310,7 +310,8 @@ class EpochRunner:
         :raises GateError: if an application fails to start again; nothing has changed.
         """
         handover = self.handover(epoch)
-        new = {} if self.is_draining else self._new_entrances(handover)
+        is_listening = bool(self.listeners) and not self.is_draining
+        new = self._new_entrances(handover) if is_listening else {}
         # Client gates admit nobody by a document.
         entrances = {key: one for key, one in new.items() if isinstance(one, Entrance)}
         staying = [server.gate.application for server in epoch.servers]

@@ -23,6 +23,7 @@ from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.coroutines import later
 from mtlsgate.gate.listener import FEW
 from mtlsgate.load.epoch import Epoch, Shadow
+from mtlsgate.load.identities import wanted
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.changes import Changes
 from mtlsgate.observe.connection_status import ConnectionSelection
@@ -58,6 +59,9 @@ from mtlsgate.workers.board import Board
 from mtlsgate.workers.channel import SOCKET, Channel, Handler
 from mtlsgate.workers.order import Order
 from mtlsgate.workers.passed import PassedSockets, WorkerLoader
+
+#: Seconds that a new worker waits for SPIFFE agents before it takes connections.
+FIRST_ANSWERS = 1.0
 
 
 @define
@@ -143,7 +147,9 @@ class Worker:
         lag = ReactorLag(reactor)
         fetcher = Fetcher.of(runner, reloader.refresh, reactor, self._in_thread)
         # Each worker asks for itself: keys never leave the process that uses them.
-        agents = AgentWatch.of(runner, reloader.refresh, loader.agents, reactor, self._in_thread)
+        self._agents = agents = AgentWatch.of(
+            runner, reloader.refresh, loader.agents, reactor, self._in_thread
+        )
         orders = CertificateOrders.of(runner, reloader.refresh, reactor, self._in_thread)
         self._gate = GateService(
             runner, reloader, self.observers, fetcher, agents, shadowing, orders
@@ -226,13 +232,18 @@ class Worker:
             self._shadow.prepare(Path(shadow)).addCallback(self._shadow.take)
         elif shadow is not None:
             self._shadow.end()
-        if needs_preparing(epoch):
+        if needs_preparing(epoch) or wanted(epoch):
             return later(self._prepared_first(epoch))
         self._listen()
         return None
 
     async def _prepared_first(self, epoch: Epoch) -> None:
-        await prepare(epoch, None)
+        if needs_preparing(epoch):
+            await prepare(epoch, None)
+        if wanted(epoch):
+            # The others have an identity: a new worker does not turn their clients away.
+            self._agents.startService()
+            await self._agents.first_answers(FIRST_ANSWERS)
         self._listen()
 
     def _listen(self) -> None:
@@ -242,7 +253,8 @@ class Worker:
         self._runner.start()
         Service.startService(self._gate)
         for one in self._services:
-            one.startService()
+            if not one.running:
+                one.startService()
 
     # Later ones.
 

@@ -8,13 +8,21 @@ from pathlib import Path
 
 import pytest
 from attrs import define, field
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from mtlsgate.clock import utc_now
+from mtlsgate.gate.connections import Connections
+from mtlsgate.load.epoch import load
+from mtlsgate.load.identities import supplied
+from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Cause, Reason
+from mtlsgate.spiffe.agents import Agents
+from mtlsgate.spiffe.messages import read_bundles, read_svids
 from mtlsgate.testing import Authority, Client, Credential, Version
 from tests.kits.gate import VERSIONS, Log
-from tests.kits.service import Identities, MemoryService
+from tests.kits.pki import site
+from tests.kits.service import Identities, MemoryService, MemorySockets, service_of
 from tests.kits.spiffe import MemoryAgent, Served, bundle_message, pb, svid_message
 from tests.kits.svids import AGENT, OTHER, PLANTS, svid
 
@@ -323,6 +331,55 @@ def test_a_reload_goes_on_with_what_was_delivered(running: Running) -> None:
     running.pass_seconds(2)
     assert running.agent.open == []
     assert client.disconnected
+
+
+def test_who_waits_for_the_first_answers_does_not_wait_in_vain(tmp_path: Path, said: Said) -> None:
+    """A new worker takes connections when it has an identity; if the agent is away at once, and
+    if it is silent after the time that it was given."""
+    ended: list[str] = []
+
+    def wait(running: Running, name: str) -> None:
+        waiting = running.service.service.agents.first_answers(5.0)
+        waiting.addCallback(lambda _: ended.append(name))
+
+    running = Running(tmp_path)
+    wait(running, "answered")
+    running.deliver()
+    assert ended == []
+    running.trust(PLANTS)
+    assert ended == ["answered"]
+    wait(running, "had it")
+    assert ended.pop() == "had it"
+    wait(Running(tmp_path, agent=MemoryAgent(is_up=False)), "away")
+    assert ended.pop() == "away"
+    silent = Running(tmp_path, agent=MemoryAgent(is_silent=True))
+    wait(silent, "silent")
+    silent.service.reactor.advance(4.9)
+    assert ended == ["answered"]
+    silent.service.reactor.advance(0.2)
+    assert ended.pop() == "silent"
+    running.pass_seconds(2)
+    assert ended == ["answered"]
+
+
+def test_what_comes_before_the_gate_listens_is_there_when_it_does(
+    tmp_path: Path, said: Said
+) -> None:
+    site(tmp_path)
+    agents, reactor = Agents(), MemoryReactorClock()
+    (tmp_path / "gate.hcl").write_text(config())
+    epoch = load(str(tmp_path / "gate.hcl"), {}, utc_now, agents=agents)
+    connections = Connections(reactor, [HumanLog()])
+    service = service_of(epoch, MemorySockets(), reactor, connections, lambda _: epoch)
+    own = svid(GATE)
+    agents.put_svids(AGENT, read_svids(svid_message((GATE, own))))
+    agents.put_bundles(AGENT, read_bundles(bundle_message({"plants.example": [PLANTS]})))
+    service.runner.refresh(supplied(epoch, agents, utc_now()))
+    service.runner.listen()
+    client = Client(service.runner.listeners["unix:door.sock"], svid(), clock=reactor)
+    client.send(b"knock")
+    assert client.receive() == b"knock"
+    assert client.server_certificate == own.certificate
 
 
 def test_status_and_log_never_show_a_key(running: Running, said: Said) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -59,6 +60,26 @@ def shake_hands(port: int) -> None:
         tls = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), sock)
         tls.set_connect_state()
         tls.do_handshake()
+
+
+#: A client of the Workload API that others have written.
+OTHERS = """
+import sys
+from spiffe import WorkloadApiClient
+
+with WorkloadApiClient(sys.argv[1]) as client:
+    svid = client.fetch_x509_svid(timeout=30)
+    [bundle] = client.fetch_x509_bundles(timeout=30).bundles
+    print(svid.spiffe_id, bundle.trust_domain, len(bundle.x509_authorities))
+"""
+
+
+def test_the_agent_of_these_tests_is_one_to_other_clients_too(directory: Path) -> None:
+    """So what the gate is tested with is the published API."""
+    with agent(directory):
+        code, told = run(sys.executable, "-c", OTHERS, f"unix:{directory}/agent.sock")
+    assert told.splitlines()[-1] == "spiffe://plants.example/gate plants.example 1", told
+    assert code == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])
