@@ -4,6 +4,7 @@ What goes wrong between the gate and a CA, in one line for people.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
@@ -85,8 +86,9 @@ def _reached(error: requests.RequestException) -> str:
         cause = inner
     if isinstance(cause, OSError) and cause.strerror:
         return loggable(cause.strerror)
-    # urllib3 puts the connection object in front.
-    return loggable(str(cause).rpartition(">: ")[2] or type(cause).__name__)
+    # urllib3 puts more in front of what the system says.
+    said = re.search(r"\[Errno -?[0-9]+\] (.+)\Z", str(cause))
+    return loggable(said[1] if said else str(cause) or type(cause).__name__)
 
 
 def _answer(error: errors.ClientError) -> str:
