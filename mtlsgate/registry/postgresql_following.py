@@ -12,7 +12,9 @@ connection, a table whose rows come in by other ways than statements.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from itertools import count
 from typing import Final
 
 import psycopg
@@ -61,23 +63,35 @@ async def follow(
     :raises StoreError: why it is lost.
     """
     link = await connector.connect(seconds)
+    looking: asyncio.Future[None] | None = None
     try:
         following = _Following(link, table, seconds)
         await following.begin()
         on_server(link.server)
         follower.following()
-        beats = 0
-        while True:
+        for beat in count(1):
             await following.tell(follower, _QUIET)
             await following.check()
             await following.tell(follower, 0)
             follower.alive()
-            beats += 1
-            if len(connector.hosts) > 1 and beats % _LOOK_AROUND == 0:
-                await connector.check_others(link)
+            if looking is not None and looking.done():
+                looking.result()
+                looking = None
+            if looking is None and len(connector.hosts) > 1 and beat % _LOOK_AROUND == 0:
+                # Beside all else: a server that is down takes its time.
+                looking = asyncio.ensure_future(connector.check_others(link))
     finally:
         on_server(None)
         link.close()
+        if looking is not None:
+            looking.cancel()
+            looking.add_done_callback(_heard)
+
+
+def _heard(looking: asyncio.Future[None]) -> None:
+    """What was found does not matter any more."""
+    if not looking.cancelled():
+        looking.exception()
 
 
 class _Following:
