@@ -20,7 +20,7 @@ class KeyKind(StrEnum):
     DNS_NAME = "dns_name"
 
 
-@frozen
+@frozen(cache_hash=True)
 class RegistryName:
     """
     A registry, as a rule names it.

@@ -25,7 +25,7 @@ from mtlsgate.reasons import Reason
 from mtlsgate.text import printable, quoted, safe_line
 
 
-@frozen
+@frozen(cache_hash=True)
 class Question:
     """
     What a registry is asked about a client.
@@ -112,6 +112,10 @@ def listed(
     answer = answers.get(question)
     if answer is None:
         return None
+    if not isinstance(answer, Unavailable):
+        device = _active(answer, now)
+        if device is not None:
+            return device
     where = f"registry {quoted(name.label)}"
     if isinstance(answer, Unavailable):
         return Rejection(Reason.REGISTRY_UNAVAILABLE, f"{where}: {answer.why}", 0)
@@ -125,14 +129,18 @@ def listed(
         why = denial.problem or denial.note
         note = f": {printable(safe_line(why)[:_NOTE])}" if why else ""
         return Rejection(Reason.REGISTRY_DENIED, f"{where} denies it{note}", 0)
-    for device in answer:
-        if _why_not_now(device, now) is None:
-            return device
     return Rejection(Reason.NOT_REGISTERED, f"{where}: {_why_not_now(answer[0], now)}", 0)
 
 
 #: How much of a note a rejection shows, in characters.
 _NOTE = 100
+
+
+def _active(answer: tuple[Device, ...], now: datetime) -> Device | None:
+    """:returns: the device by which a client is listed as active, if none denies it."""
+    if any(one.state is not DeviceState.ACTIVE for one in answer):
+        return None
+    return next((one for one in answer if _why_not_now(one, now) is None), None)
 
 
 def _why_not_now(device: Device, now: datetime) -> str | None:
@@ -152,8 +160,10 @@ def denied_by_registry(
         if condition.registry is None or not condition.denies_if_listed(leaf):
             continue
         question = question_of(condition.registry, leaf.certificate, True)
-        where = f"registry {quoted(question.registry)}"
         answer = answers.get(question)
+        if not answer and not question.is_doubtful:
+            continue
+        where = f"registry {quoted(question.registry)}"
         if isinstance(answer, Unavailable):
             return Rejection(Reason.REGISTRY_UNAVAILABLE, f"{where}, in deny: {answer.why}", 0)
         if answer:

@@ -8,6 +8,7 @@ revocation lists may expire.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from attrs import evolve, frozen
@@ -16,7 +17,7 @@ from twisted.internet.interfaces import IAddress
 from mtlsgate.admission import Admitted, Pin, Rejection
 from mtlsgate.admission.devices import Device
 from mtlsgate.admission.listings import NOT_ASKED, Answers, Question
-from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.admission.verdicts import Path
 from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.gate.events import Negotiated
 from mtlsgate.gate.judging import Judging
@@ -42,7 +43,7 @@ class Candidate:
     :ivar device: what a registry knows of it, or None.
     :ivar answers: what registries said.
     :ivar open: what registries must still be asked before it is admitted.
-    :ivar presented: what it sent besides its path, if another path may count.
+    :ivar presented: returns what it sent besides its path: another path may count.
     """
 
     peer: VerifiedPeer | None
@@ -55,7 +56,7 @@ class Candidate:
     device: Device | None = None
     answers: Answers = NOT_ASKED
     open: tuple[Question, ...] = ()
-    presented: tuple[Certificate, ...] = ()
+    presented: Callable[[], Path] = tuple
 
     @property
     def asks(self) -> bool:
@@ -100,7 +101,7 @@ def candidate(engine: Engine, server: GateServer, address: IAddress) -> Candidat
         terms=server.terms,
         authorizer=server.authorizer,
         open=questions,
-        presented=engine.presented() if questions else (),
+        presented=engine.presented,
     )
 
 
@@ -135,15 +136,20 @@ def as_of_now(
             answers=held.answers,
             open=held.open,
         )
-    if client.peer is None or not (client.asks or _has_time_passed(client, now)):
+    has_time_passed = _has_time_passed(client, now)
+    if client.peer is None or not (client.asks or has_time_passed):
+        return client
+    # The last verdict says what matters: to judge without these answers would tell no more.
+    answers = known((*client.answers, *client.open))
+    if not (answers or client.answers or has_time_passed):
         return client
     judge, path = server.context.judge, client.peer.certificates
     assert judge is not None
 
     def judge_with(answers: Answers) -> Admitted | Rejection:
-        return judge.still(path, answers) or judge.again(path, answers, client.presented)
+        return judge.still(path, answers) or judge.again(path, answers, client.presented())
 
-    found = judged(judge_with, known)
+    found = judged(judge_with, known, answers)
     verdict = found.verdict
     if isinstance(verdict, Rejection):
         return verdict

@@ -15,7 +15,14 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 
 from mtlsgate.admission import Admitted, Rejection
-from mtlsgate.admission.listings import Answer, Answers, Question, Unavailable, unanswered
+from mtlsgate.admission.listings import (
+    NOT_ASKED,
+    Answer,
+    Answers,
+    Question,
+    Unavailable,
+    unanswered,
+)
 from mtlsgate.reasons import Reason
 
 #: Told that something has changed in a registry: its label, and the keys; None for any.
@@ -127,14 +134,17 @@ class Judged:
     open: tuple[Question, ...] = ()
 
 
-def judged(judge: Callable[[Answers], Admitted | Rejection], known: Known) -> Judged:
+def judged(
+    judge: Callable[[Answers], Admitted | Rejection], known: Known, first: Answers = NOT_ASKED
+) -> Judged:
     """
     :param judge: gives the verdict with these answers.
     :param known: looks answers up.
+    :param first: what was looked up already, since an earlier verdict depended on it.
     :returns: the verdict with all answers that are known.  Only what matters for the
         client is looked up.
     """
-    answers: dict[Question, Answer] = {}
+    answers = dict(first)
     while True:
         verdict = judge(answers)
         if isinstance(verdict, Rejection):

@@ -12,9 +12,10 @@ import pytest
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
+from mtlsgate.admission import AdmissionPolicy
 from mtlsgate.admission.devices import Device
 from mtlsgate.admission.key_kinds import KeyKind, RegistryName
-from mtlsgate.admission.listings import question_of
+from mtlsgate.admission.listings import NOT_ASKED, Answers, question_of
 from mtlsgate.certificates.certificate import view
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.observe.registry_status import sum_registries
@@ -90,6 +91,30 @@ def test_others_are_rejected(
     assert client.disconnected
     assert client.receive() == b""
     assert reasons(log) == [reason]
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_client_is_judged_once_without_answers_and_once_with_them(
+    running: RegisteredService, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    """In the handshake and at hand-over: what registries say costs one judgement more."""
+    running.store.list(ALICE)
+    if is_known:
+        running.try_in(ALICE)
+    judged: list[bool] = []
+    judge = AdmissionPolicy.judge
+
+    def counting(
+        self: AdmissionPolicy, path: Any, now: Any, objection: Any, answers: Answers = NOT_ASKED
+    ) -> Any:
+        judged.append(bool(answers))
+        return judge(self, path, now, objection, answers)
+
+    # Within the second of the verdict time changes nothing.
+    monkeypatch.setattr("mtlsgate.gate.candidate._has_time_passed", lambda client, now: False)
+    monkeypatch.setattr(AdmissionPolicy, "judge", counting)
+    assert running.is_in(running.try_in(ALICE))
+    assert judged == [False, True]
 
 
 def test_only_clients_that_a_rule_may_admit_are_asked_about(
