@@ -61,4 +61,4 @@ def _words(verdict: ShadowVerdict) -> str:
         return f"would be in{server} {would} (now rejected: {now.rejection.reason.value})"
     if verdict.outcome is Outcome.OTHER_SERVER:
         return f"would reach server {then.server}, {would} (now {held})"
-    return f"would be in {would} (now {held})"
+    return f"would be admitted {would} (now {held})"

@@ -11,8 +11,6 @@ from importlib.metadata import version
 from typing import Any
 
 from attrs import evolve, frozen
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from twisted.internet.defer import Deferred, ensureDeferred, fail
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -25,8 +23,6 @@ from mtlsgate.interfaces import IGate
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.changes import Changes
 from mtlsgate.observe.connection_status import NO_CONNECTIONS, ConnectionSelection
-from mtlsgate.observe.counts import Counts
-from mtlsgate.observe.metrics import CONTENT_TYPE, reload_metrics
 from mtlsgate.observe.server_status import HistoryStatus, PeriodStatus
 from mtlsgate.observe.shadow_status import ShadowAttempt, ShadowReport
 from mtlsgate.observe.status import ReloadStatus, ServiceStatus, Status, WorkerStatus
@@ -37,20 +33,13 @@ from mtlsgate.text import loggable, printable
 from mtlsgate.workers.channel import Handler, Refused, WorkerGone
 from mtlsgate.workers.crew import Crew
 from mtlsgate.workers.epochs import Epochs
+from mtlsgate.workers.exposition import Exposition
 from mtlsgate.workers.ledger import Ledger
 from mtlsgate.workers.member import Member
 from mtlsgate.workers.remote import Told, explained, leaf_of
 from mtlsgate.workers.shadow_summing import sum_reports
 from mtlsgate.workers.shadows import Shadows
-from mtlsgate.workers.summing import (
-    added,
-    counters_of,
-    families_of,
-    sum_history,
-    sum_metrics,
-    sum_status,
-    without_connections,
-)
+from mtlsgate.workers.summing import sum_history, sum_status, without_connections
 
 _log = Logger("mtlsgate.control")
 
@@ -66,18 +55,17 @@ class SupervisorControl:
 
     :ivar crew: the workers.
     :ivar epochs: the epoch in force.
-    :ivar counts: what the supervisor counts: reloads.
     :ivar changes: what it notices by itself.
     :ivar audit: the audit log.
     """
 
     crew: Crew
     epochs: Epochs
-    counts: Counts
     changes: Changes
     audit: AuditLog
     _process: Process
     _ledger: Ledger
+    _exposition: Exposition
     _end: Callable[[], object]
     _reactor: Any
     _shadows: Shadows
@@ -179,53 +167,7 @@ class SupervisorControl:
 
     def exposition(self) -> Deferred[tuple[str, bytes]]:
         """:returns: the media type of the metrics, and the metrics."""
-        return self.crew.ask_all("exposition").addCallback(self._exposition)
-
-    def _exposition(self, told: list[tuple[Member, Any]]) -> tuple[str, bytes]:
-        families = {
-            member.index: families_of(one) for member, one in told if not isinstance(one, Refused)
-        }
-        for index, of_worker in families.items():
-            self._ledger.counters[index] = counters_of(of_worker)
-        silent = {
-            index: counted
-            for index, counted in self._ledger.counters.items()
-            if index not in families
-        }
-        gone = self._ledger.gone
-        for counted in silent.values():
-            gone = added(gone, counted)
-        by_number = {str(index + 1): one for index, one in families.items()}
-        summed = sum_metrics(by_number, gone, [*self._own(), *_of_this_process()])
-        return CONTENT_TYPE, generate_latest(_Made(summed))
-
-    def _own(self) -> list[Metric]:
-        restarts = CounterMetricFamily(
-            "mtlsgate_worker_restarts_total",
-            "Workers that were started in the place of one that ended.",
-            labels=("worker",),
-        )
-        for member in self.crew.members:
-            restarts.add_metric((str(member.index + 1),), max(0, member.restarts))
-        return [
-            GaugeMetricFamily(
-                "mtlsgate_workers",
-                "Workers that take connections at the moment.",
-                len(self.crew.running),
-            ),
-            restarts,
-            GaugeMetricFamily(
-                "mtlsgate_draining",
-                "Whether no connection is accepted because the gate ends.",
-                self.epochs.is_draining,
-            ),
-            *reload_metrics(
-                self.counts,
-                self.epochs.number,
-                self._reactor.seconds() - self.epochs.since,
-                self.epochs.last,
-            ),
-        ]
+        return self._exposition.of_all()
 
     def reload(self, who: str, *, is_trial: bool = False) -> Deferred[ReloadStatus]:
         """
@@ -419,23 +361,6 @@ def _with_ids(status: Status, index: int, size: int) -> Status:
         status,
         rejections=tuple(evolve(one, id=one.id * size + index) for one in status.rejections),
     )
-
-
-@frozen
-class _Made(CollectorRegistry):
-    """Metrics that are there already."""
-
-    _families: list[Metric]
-
-    def collect(self) -> Any:
-        """:returns: the metrics."""
-        return iter(self._families)
-
-
-def _of_this_process() -> list[Metric]:
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    return list(registry.collect())
 
 
 def process_of(config: str, reactor: Any) -> Process:

@@ -41,6 +41,7 @@ from mtlsgate.workers.board import Board
 from mtlsgate.workers.control import SupervisorControl, process_of
 from mtlsgate.workers.crew import Crew
 from mtlsgate.workers.epochs import Epochs, Follow
+from mtlsgate.workers.exposition import Exposition
 from mtlsgate.workers.ledger import Ledger
 from mtlsgate.workers.preparing import Prepared
 from mtlsgate.workers.shadows import Shadows
@@ -149,11 +150,11 @@ def supervise(start: Start, reactor: Any) -> list[IService]:
     control = SupervisorControl(
         crew,
         epochs,
-        observers.counts,
         observers.changes,
         observers.audit,
         process,
         ledger,
+        Exposition(crew, epochs, observers.counts, ledger, reactor),
         end_gate,
         reactor,
         shadows,
