@@ -22,6 +22,7 @@ from mtlsgate.acme.storage import Storage, parse_kept
 from mtlsgate.acme.wanted import AccountBinding, WantedCertificate
 from mtlsgate.certificates.parsing import MissingCredential, ServerCredential
 from mtlsgate.config import Material
+from mtlsgate.config.model import Server
 from mtlsgate.config.own_certificate import Acme
 from mtlsgate.errors import CredentialError
 from mtlsgate.load.addresses import SocketAddress
@@ -52,6 +53,9 @@ class AcmeReader:
     def read(self, block: Acme) -> ServerCredential | MissingCredential | None:
         """:returns: the block's certificate; None if the report says what is wrong."""
         errors_before = len(self.report.errors)
+        if any(True for _ in block.problems()):
+            # They are reported already.
+            return None
         for name in _LIBRARIES:
             if find_spec(name) is None:
                 text = f"{name} is not installed: pip install 'mtlsgate[acme]'"
@@ -118,6 +122,13 @@ class AcmeReader:
             self.files.refuse(key, "acme", CredentialError("is no base64url, as CAs give it"))
             return None
         return AccountBinding(key_id=block.eab_key_id, hmac_key=text)
+
+    def refuse_in_python(self, server: Server) -> None:
+        """Report the blocks of a server that is not this program's: nothing would order."""
+        for block in server.tls.server_certificate:
+            if block.acme is not None:
+                text = "a gate in Python orders no certificates: run twistd mtlsgate, or name files"
+                self.report.error(block.acme.at, "acme", text)
 
     def check_reach(self, block: Acme, hosts: Iterable[Host], *, starttls: bool) -> None:
         """Report if the CA could not see the server's answer to its challenge."""

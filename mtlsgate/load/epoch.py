@@ -316,6 +316,7 @@ class Loading:
         server = self._chosen(decoded.server, name)
         self.report.raise_errors()
         assert server is not None
+        self.listening.servers.credentials.acme.refuse_in_python(server)
         hosts = self.listening.hosts(server)
         self._registries.read(decoded.registry)
         authorizer = read_authorizer(server, self.directory, self.report)

@@ -148,7 +148,8 @@ class ServerBuilder:
         rules = tuple(self.rules.rules(tls, deny, state))
         judged = tls.client_authentication == "required"
         complete = len(rules) == len(tls.client_certificate) and bool(rules) == judged
-        if len(self._report.errors) != errors_before or not complete:
+        # A block of a certificate may have been in error before.
+        if len(self._report.errors) != errors_before or not complete or not own:
             return None
         policy = TlsPolicy(
             own=own,
