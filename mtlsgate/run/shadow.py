@@ -85,6 +85,7 @@ class Shadowing:
     :ivar _arrived: the clients that came since the latest slice.
     :ivar _live: those that were connected when it began.
     :ivar _unverified: those for whom OpenSSL must verify a path.
+    :ivar _connected: the numbers of the connections that are admitted and not over.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Shadowing:
         self._arrived = deque[AdmittedConnection | RejectedConnection]()
         self._live = deque[Entry]()
         self._unverified = deque[Seen]()
+        self._connected = set[int]()
         self._key_of = key_of
         self._clock = clock
         self._audit = observers.audit
@@ -182,6 +184,7 @@ class Shadowing:
         self.now = InShadow(shadow, set_by, self._time(), self._judge(shadow))
         if self.now.judge is not None:
             self._live.extend(one for one in connections if one.admission is not None)
+            self._connected = {one.arrival.number for one in self._live}
             self._go_on()
         if self._tells and set_by == "settings" and self.now.judge is not None:
             _log.info(
@@ -199,6 +202,7 @@ class Shadowing:
         self.now = None
         for queue in (self._arrived, self._live, self._unverified):
             queue.clear()
+        self._connected.clear()
 
     @property
     def waiting(self) -> int:
@@ -210,6 +214,7 @@ class Shadowing:
     def admitted(self, connection: AdmittedConnection) -> None:
         """Have a client judged that was admitted."""
         if self.now is not None and self.now.judge is not None:
+            self._connected.add(connection.arrival.number)
             self._come(connection, MOST_WAITING)
 
     def rejected(self, connection: RejectedConnection) -> None:
@@ -222,7 +227,9 @@ class Shadowing:
     def closed(self, connection: ClosedConnection) -> None:
         """A connection is over."""
         if self.now is not None:
-            self.now.out.discard(connection.connection.arrival.number)
+            number = connection.connection.arrival.number
+            self._connected.discard(number)
+            self.now.out.discard(number)
 
     def reloaded(self, reload: Reload) -> None:
         """Nothing to judge: see `changed`."""
@@ -236,20 +243,24 @@ class Shadowing:
         self._arrived.append(connection)
         self._go_on()
 
-    def _go_on(self) -> None:
+    def _go_on(self, used: float = 0.0) -> None:
+        """:param used: how long the slice before took, in seconds."""
         if self._timer is None:
-            self._timer = self._clock.callLater(PAUSE, self._slice)
+            pause = max(PAUSE, used * PAUSE / SLICE)
+            self._timer = self._clock.callLater(pause, self._slice)
 
     # Judging them.
 
     def _slice(self) -> None:
         self._timer = None
-        end = self._clock.seconds() + SLICE
+        began = self._clock.seconds()
         if self._is_more:
             self._changes.happened()
         while self.now is not None and self.now.judge is not None and self._is_more:
-            if self._clock.seconds() >= end:
-                self._go_on()
+            used = self._clock.seconds() - began
+            if used >= SLICE:
+                # One search may take longer: then the pause is longer, too.
+                self._go_on(used)
                 return
             try:
                 self._step(self.now, self.now.judge)
@@ -325,7 +336,7 @@ class Shadowing:
             is_live=seen.is_live,
         )
         outcome = verdict.outcome
-        if outcome is Outcome.WOULD_BE_OUT and seen.connection is not None:
+        if outcome is Outcome.WOULD_BE_OUT and seen.connection in self._connected:
             now.out.add(seen.connection)
         is_news = now.tally.note(verdict)
         if is_judged and outcome is not Outcome.SAME:

@@ -14,7 +14,7 @@ import pytest
 
 from mtlsgate.clock import utc_now
 from mtlsgate.observe.shadow_status import ShadowAttempt, ShadowReport
-from mtlsgate.run.shadow import PAUSE
+from mtlsgate.run.shadow import PAUSE, SLICE
 from mtlsgate.run.shadow_judging import ShadowJudge
 from mtlsgate.testing import Authority, Client, Credential, Version, self_signed
 from mtlsgate.tls.forecast import Forecast
@@ -337,6 +337,28 @@ def test_not_all_can_wait(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPa
     }
 
 
+def test_searches_take_a_small_share_of_the_time(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sends what takes long to verify makes the pause longer."""
+    running = today(tmp_path, server())
+    above(running)
+    for number in range(3):
+        running.handshake(ROOT.issue(f"slow {number}"))
+    whole, searched = Forecast.searched, list[float]()
+
+    def slow(self: Forecast, path: Any, now: Any) -> Any:
+        searched.append(running.reactor.seconds())
+        running.reactor.rightNow += SLICE * 10
+        return whole(self, path, now)
+
+    monkeypatch.setattr(Forecast, "searched", slow)
+    began = running.reactor.seconds()
+    while len(searched) < 3:
+        running.reactor.advance(PAUSE)
+    assert searched[-1] - began >= PAUSE + 2 * 10 * PAUSE
+
+
 # Who is connected.
 
 
@@ -360,6 +382,24 @@ def test_connected_clients_are_judged_once(
     assert told.clients[0].connected == 1
     events = [one for one in running.audited() if one["event"] == "shadow"]
     assert [one["live"] for one in events] == [True, True]
+
+
+def test_who_left_before_the_verdict_is_not_remembered_as_connected(
+    tmp_path: Path, log: Log
+) -> None:
+    """Many connections end before they are judged."""
+    running = today(tmp_path, server())
+    put(running, server(tls=WITHOUT_BOB))
+    running.enter(BOB).close()
+    running.reactor.pump([0.0] * 5)
+    stays = running.enter(BOB)
+    assert report(running).closed == 1
+    now = running.service.shadowing.now
+    assert now is not None
+    assert len(now.out) == 1
+    stays.close()
+    running.reactor.pump([0.0] * 5)
+    assert now.out == set()
 
 
 def test_a_reload_does_what_the_report_said(tmp_path: Path, log: Log) -> None:
