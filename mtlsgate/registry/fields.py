@@ -115,7 +115,7 @@ def parse_attributes(text: str) -> dict[str, str]:
     if text == "{}":
         return {}
     try:
-        found = json.loads(text, object_pairs_hook=unique_pairs)
+        found = _decode(text)
     except (ValueError, RecursionError) as error:
         raise FieldError(f"attributes: is no JSON object: {error}") from None
     return read_attributes(found)
@@ -185,6 +185,7 @@ def unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
+_decode = json.JSONDecoder(object_pairs_hook=unique_pairs).decode
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 _UNSTORABLE = "has a NUL character, or half of a surrogate pair"
 
