@@ -230,4 +230,10 @@ class Cluster:
             return slots
 
     async def _slots_by(self, node: Node) -> Slots:
-        return read_slots(await self._channel(node).ask(self.beat), node)
+        channel = self._channel(node)
+        try:
+            # So that there is time left for the question, if some do not answer.
+            async with asyncio.timeout(self._dialler.timeout / 2):
+                return read_slots(await channel.ask(self.beat), node)
+        except TimeoutError:
+            raise StoreUnavailable(f"{node} did not answer in time") from None

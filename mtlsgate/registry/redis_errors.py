@@ -86,7 +86,10 @@ def _replied(error: exceptions.ResponseError, where: object) -> StoreError:
     if (passing := _PASSING_WORDS.get(text.partition(" ")[0])) is not None:
         return StoreUnavailable(f"{where} {passing}")
     if "unknown" in text and "command" in text:
-        return StoreError(f"{where} is older than Redis 6: {_words(error)}")
+        return StoreError(
+            f"{where} lacks a command: Redis 6 or later with all its commands is needed"
+            f" ({_words(error)})"
+        )
     if "DB index" in text:
         return StoreError(f"{where} has no database of that number")
     return StoreError(f"{where} says: {_words(error)}")

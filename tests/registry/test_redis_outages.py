@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shlex
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,6 +191,38 @@ def test_sentinels_that_do_not_know_the_service_say_so(alone: Server) -> None:
 
     with server(port=free_port()) as master, watched(master, 1) as (sentinel,):
         run(lambda: test(sentinel))
+
+
+@pytest.fixture
+def mute() -> Iterator[int]:
+    """The port of a server that takes connections, and never says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        yield port
+
+
+def test_a_sentinel_that_says_nothing_keeps_nobody_waiting_too_long(mute: int) -> None:
+    async def test(sentinel: Server) -> None:
+        url = f"redis+sentinel://127.0.0.1:{mute},127.0.0.1:{sentinel.port}/main"
+        async with opened(url, 1.0) as store, followed(store) as follow:
+            await store.put([Device("pump")])
+            await follow.told.told_of("pump")
+            assert await store.find(["pump"]) == PUMP
+
+    with server(port=free_port()) as master, watched(master, 1) as (sentinel,):
+        run(lambda: test(sentinel))
+
+
+def test_a_node_of_a_cluster_that_says_nothing_keeps_nobody_waiting_too_long(mute: int) -> None:
+    async def test(node: Server) -> None:
+        url = f"redis+cluster://127.0.0.1:{mute},127.0.0.1:{node.port}"
+        async with opened(url, 1.0) as store, followed(store) as follow:
+            await store.put([Device("pump")])
+            await follow.told.told_of("pump")
+            assert await store.find(["pump"]) == PUMP
+
+    with cluster(1) as (node,):
+        run(lambda: test(node))
 
 
 def test_a_server_is_no_sentinel_and_no_cluster_and_a_cluster_is_no_server() -> None:
