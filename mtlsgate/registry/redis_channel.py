@@ -51,7 +51,12 @@ class Channel:
         self._role = role
         self._link: Link | None = None
         self._questions: deque[_Question] = deque()
+        # Whether a round trip is under way, and what makes those after it.
+        self._is_busy = False
         self._worker: asyncio.Task[None] | None = None
+        self._is_closed = False
+        # How often.
+        self._forgotten = 0
 
     async def ask(self, commands: Sequence[Command]) -> list[object]:
         """
@@ -60,51 +65,60 @@ class Channel:
         :returns: their replies in order; an error reply is a value.
         :raises StoreError: if there is no answer in time.
         """
-        question = _Question(commands, asyncio.get_running_loop().create_future())
-        self._questions.append(question)
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
-        return await question.answer
+        if self._is_busy:
+            question = _Question(commands, asyncio.get_running_loop().create_future())
+            self._questions.append(question)
+            return await question.answer
+        # Nobody else waits: a task of its own would cost more than the question.
+        self._is_busy = True
+        try:
+            return await self._round_trip(commands)
+        finally:
+            self._is_busy = False
+            if self._questions:
+                self._is_busy = True
+                self._worker = asyncio.create_task(self._work())
 
     async def forget(self) -> None:
         """Make a new connection for what is asked from now on, and for what is not answered
         yet."""
+        self._forgotten += 1
         await self._drop()
 
     async def close(self) -> None:
         """Close the connection.  Who still waits is told so."""
+        self._is_closed = True
+        await self.forget()
         if (worker := self._worker) is not None:
-            worker.cancel()
             await asyncio.wait((worker,))
-        for question in self._questions:
-            _fail(question, StoreUnavailable(f"{self._where}: the registry is closed"))
-        self._questions.clear()
-        await self._drop()
 
     async def _work(self) -> None:
-        asked: list[_Question] = []
         try:
             while asked := self._take():
                 commands = [command for question in asked for command in question.commands]
                 try:
-                    async with asyncio.timeout(self._timeout):
-                        replies = iter(await self._exchange(commands))
-                except TimeoutError:
+                    replies = iter(await self._round_trip(commands))
+                except StoreError as error:
                     for question in asked:
-                        _fail(question, StoreUnavailable(f"{self._where} did not answer in time"))
-                except Exception as error:  # noqa: BLE001 -- nobody may wait for ever
-                    told = explained(error, self._where)
-                    for question in asked:
-                        _fail(question, type(told)(*told.args))
+                        if not question.answer.done():
+                            question.answer.set_exception(type(error)(*error.args))
                 else:
                     for question in asked:
                         answer = [next(replies) for _ in question.commands]
                         if not question.answer.done():
                             question.answer.set_result(answer)
         finally:
-            # Cancelled, if anything is left.
-            self._questions.extendleft(reversed(asked))
             self._worker = None
+            self._is_busy = False
+
+    async def _round_trip(self, commands: Sequence[Command]) -> list[object]:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._exchange(commands)
+        except TimeoutError:
+            raise StoreUnavailable(f"{self._where} did not answer in time") from None
+        except Exception as error:
+            raise explained(error, self._where) from error
 
     def _take(self) -> list[_Question]:
         """:returns: the questions for the next round trip; none if nobody waits."""
@@ -132,23 +146,30 @@ class Channel:
             return await self._once(commands)
 
     async def _once(self, commands: Sequence[Command]) -> list[object]:
-        if self._link is None:
-            self._link = await self._connect()
+        link = await self._connected()
         try:
             if self._role is None:
-                return await self._link.exchange(commands)
-            return await ask_role(self._link, commands, self._role)
+                return await link.exchange(commands)
+            return await ask_role(link, commands, self._role)
         except BaseException:
             # Late replies must not be taken for those of the next question.
             await self._drop()
             raise
 
+    async def _connected(self) -> Link:
+        while self._link is None:
+            if self._is_closed:
+                raise StoreUnavailable(f"{self._where}: the registry is closed")
+            forgotten = self._forgotten
+            link = await self._connect()
+            if forgotten == self._forgotten:
+                self._link = link
+            else:
+                # It may lead to the server that was to be forgotten.
+                await link.close()
+        return self._link
+
     async def _drop(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             await link.close()
-
-
-def _fail(question: _Question, error: StoreError) -> None:
-    if not question.answer.done():
-        question.answer.set_exception(error)

@@ -147,6 +147,38 @@ def test_what_is_found_of_many_at_once_is_right_for_each(url: str) -> None:
     run(test)
 
 
+def test_what_is_asked_at_the_same_time_shares_a_round_trip(alone: Server) -> None:
+    async def test() -> None:
+        async with opened(alone.url) as store:
+            await store.find(["x"])
+            alone.do("CONFIG RESETSTAT")
+            await asyncio.gather(*(store.find([f"device {number}"]) for number in range(100)))
+            said = str(alone.do("INFO", "commandstats"))
+            # The first goes at once, the others together.
+            assert "'cmdstat_role': {'calls': 2," in said
+            assert "'cmdstat_hgetall': {'calls': 100," in said
+
+    run(test)
+
+
+def test_whoever_gives_up_leaves_the_others_their_answers(alone: Server) -> None:
+    alone.do("FLUSHALL")
+
+    async def test() -> None:
+        async with opened(alone.url) as store:
+            await store.put([NORTH, DENIED])
+            first, second, third = (
+                asyncio.ensure_future(store.find([key])) for key in (NORTH.key, "x", DENIED.key)
+            )
+            await asyncio.sleep(0)
+            first.cancel()
+            second.cancel()
+            assert await third == {DENIED.key: DENIED}
+            assert await store.find([NORTH.key]) == {NORTH.key: NORTH}
+
+    run(test)
+
+
 UNREADABLE = [
     ({"note": "no state"}, "state"),
     ({"state": "Active"}, "state"),
