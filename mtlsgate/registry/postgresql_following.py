@@ -13,7 +13,7 @@ connection, a table whose rows come in by other ways than statements.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Final
 
@@ -53,13 +53,13 @@ async def follow(
     table: Table,
     seconds: float,
     follower: Follower,
-    on_server: Callable[[str | None], None],
+    begun: Callable[[str], Awaitable[None]],
 ) -> None:
     """
     Follow until the channel is lost.
 
     :param seconds: the time limit of each heartbeat.
-    :param on_server: is told which server tells the changes, and None when it is lost.
+    :param begun: is told which server tells the changes, before the follower is.
     :raises StoreError: why it is lost.
     """
     link = await connector.connect(seconds)
@@ -67,7 +67,7 @@ async def follow(
     try:
         following = _Following(link, table, seconds)
         await following.begin()
-        on_server(link.server)
+        await begun(link.server)
         follower.following()
         for beat in count(1):
             await following.tell(follower, _QUIET)
@@ -81,7 +81,6 @@ async def follow(
                 # Beside all else: a server that is down takes its time.
                 looking = asyncio.ensure_future(connector.check_others(link))
     finally:
-        on_server(None)
         link.close()
         if looking is not None:
             looking.cancel()

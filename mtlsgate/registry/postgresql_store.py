@@ -77,7 +77,10 @@ class PostgresqlStore:
 
     async def follow(self, follower: Follower) -> None:
         """See `mtlsgate.registry.store.Store.follow`."""
-        await follow(self._connector, self._table, self._timeout, follower, self._on_server)
+        try:
+            await follow(self._connector, self._table, self._timeout, follower, self._begun)
+        finally:
+            self._server = None
 
     async def put(self, devices: Iterable[Device]) -> Written:
         """See `mtlsgate.registry.store.Store.put`."""
@@ -210,8 +213,12 @@ class PostgresqlStore:
 
         return await self._changes.ask_for(write)
 
-    def _on_server(self, server: str | None) -> None:
+    async def _begun(self, server: str) -> None:
+        """Connect for questions, too, so that the first one is as quick as the others."""
         self._server = server
+        found = await asyncio.shield(asyncio.ensure_future(self._answer([])))
+        if isinstance(found, StoreError):
+            raise found
 
 
 class _Round:

@@ -57,6 +57,8 @@ def database(shared: Server) -> Iterator[Server]:
     """A server that is up again when the test ends."""
     yield shared
     shared.thaw()
+    if not shared.is_running:
+        shared.start()
 
 
 def by_port(database: Server) -> str:
@@ -133,10 +135,10 @@ def test_while_it_hangs_nobody_new_comes_in_and_who_is_denied_afterwards_is_out(
 def test_an_outage_that_lasts_ends_live_connections(site: Site, database: Server) -> None:
     with listed(site, by_port(database), database, max_staleness="1s") as one:
         live = one.connect()
-        database.freeze()
+        database.stop()
         ends(live)
         one.refuses("registry_unavailable")
-        database.thaw()
+        database.start()
         one.follows()
         one.connect().close()
 

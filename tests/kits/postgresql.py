@@ -125,6 +125,11 @@ class Server:
                 found = connection.execute(statement.encode())
             return found.fetchall() if found.description else []
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not stopped."""
+        return self._process is not None
+
     def freeze(self) -> None:
         """Stop all of its processes where they are."""
         self._signal_all(signal.SIGSTOP)
@@ -163,7 +168,8 @@ class Server:
         return self.port or 5432
 
     def _signal_all(self, number: signal.Signals) -> None:
-        assert self._process is not None
+        if self._process is None:
+            return
         first = self._process.pid
         # Each has a session of its own.
         children = Path(f"/proc/{first}/task/{first}/children")

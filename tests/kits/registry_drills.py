@@ -59,7 +59,7 @@ def identity_of_client(site: Site) -> str:
 @contextmanager
 def door(site: Site, url: str, **block: str) -> Iterator[Door]:
     """Run a gate until the block ends; it follows the registry when the block begins."""
-    attributes = {"url": url, "timeout": "300ms", **block}
+    attributes = {"url": url, **block}
     lines = "".join(f'  {name} = "{value}"\n' for name, value in attributes.items())
     site.change('server "demo" {', f'registry "devices" {{\n{lines}}}\n\nserver "demo" {{')
     site.change('leaf_certificate_file = "admitted.crt"', 'registry = "devices"')

@@ -180,6 +180,18 @@ def test_a_caller_that_leaves_takes_nobody_with_it(database: Server) -> None:
     run(test)
 
 
+def test_it_follows_only_if_questions_are_answered_too(database: Server) -> None:
+    database.do("CREATE ROLE single LOGIN CONNECTION LIMIT 1", f"GRANT SELECT ON {TABLE} TO single")
+
+    async def test() -> None:
+        async with opened(database.url("single")) as store:
+            with pytest.raises(StoreUnavailable, match="too many connections"):
+                async with followed(store):
+                    pass
+
+    run(test)
+
+
 def test_following_can_be_left_at_any_time(database: Server) -> None:
     async def test() -> None:
         async with opened(database.url()) as store:
