@@ -90,6 +90,21 @@ class ShadowControl:
         """
         return self.prepare(path_in_shadow(file, self._config)).addCallback(self.take)
 
+    async def put_again(self, path: Path) -> None:
+        """
+        Put what others have in the shadow there, too.  If that is not possible, it is logged,
+        and nothing is in the shadow.
+
+        :param path: its file or directory, absolute.
+        """
+        try:
+            attempt = self.take(await self.prepare(path))
+        except Exception:  # noqa: BLE001 -- whatever it is, clients are not to suffer for it
+            _log.failure("{file} cannot be put in the shadow", file=printable(str(path)))
+            return
+        for problem in attempt.problems:
+            _log.warn("not in the shadow: {problem}", problem=problem)
+
     def prepare(self, path: Path) -> Deferred[tuple[Shadow, ShadowAttempt]]:
         """
         :param path: its file or directory, absolute.

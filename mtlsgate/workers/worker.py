@@ -228,16 +228,16 @@ class Worker:
         :raises GateError: if it cannot listen, or not write the audit log.
         """
         epoch = self._runner.epoch
-        if shadow:
-            self._shadow.prepare(Path(shadow)).addCallback(self._shadow.take)
-        elif shadow is not None:
+        if shadow == "":
             self._shadow.end()
-        if needs_preparing(epoch) or wanted(epoch):
-            return later(self._prepared_first(epoch))
+        if shadow or needs_preparing(epoch) or wanted(epoch):
+            return later(self._prepared_first(epoch, shadow))
         self._listen()
         return None
 
-    async def _prepared_first(self, epoch: Epoch) -> None:
+    async def _prepared_first(self, epoch: Epoch, shadow: str | None) -> None:
+        if shadow:
+            await self._shadow.put_again(Path(shadow))
         if needs_preparing(epoch):
             await prepare(epoch, None)
         if wanted(epoch):

@@ -39,6 +39,7 @@ from mtlsgate.observe.capped import MAX_VALUE
 from mtlsgate.observe.log_file import LogFile
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
+from mtlsgate.run.shadow import PAUSE
 from mtlsgate.testing import Authority, Credential, Version, self_signed
 from tests.kits.docs import DOCS, sections
 from tests.kits.forgery import edited, present
@@ -572,17 +573,22 @@ def test_the_page_has_every_field(tmp_path: Path) -> None:
     running.handshake(ALICE).close()
     running.handshake(EVE)
     running.reload(AUDITED + server())
+    running.site.write("next.hcl", server(tls='client_authentication = "none"'))
+    running.shadow.put("next.hcl")
+    running.handshake(EVE)
+    running.reactor.advance(PAUSE)
     log = running.service.observers.audit
     now = datetime.now(UTC)
     log.registry_changed(RegistryChange(at=now, action="deny", who="root", registry="devices"))
     with (tmp_path / "audit.log").open("ab") as file:
         file.write(log._gap(3))
     seen = {line["event"]: list(line) for line in running.audited()}
-    assert set(seen) == {"admitted", "rejected", "closed", "reload", "registry", "lost"}
+    assert set(seen) == {"admitted", "rejected", "closed", "reload", "registry", "shadow", "lost"}
     common, leaf = fields_on_the_page("All events"), fields_on_the_page("The leaf")
     for event, names in seen.items():
         own = fields_on_the_page(event)
-        expected = common + own + (leaf if event in ("admitted", "rejected", "closed") else [])
+        has_leaf = event in ("admitted", "rejected", "closed", "shadow")
+        expected = common + own + (leaf if has_leaf else [])
         assert sorted(names) == sorted(expected), event
     page = (DOCS / "audit.md").read_text()
     for number in (MAX_VALUE, audit.MAX_REPORT, audit.MAX_STRANGER // 1024):
