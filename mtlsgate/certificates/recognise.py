@@ -33,6 +33,11 @@ _PEM_KINDS = {
 }
 
 
+def is_pkcs12(der: bytes) -> bool:
+    """:returns: whether it begins as a PKCS#12 file does."""
+    return _PKCS12.match(der) is not None
+
+
 def what_is_it(data: bytes) -> str | None:
     """
     :param data: the bytes that did not parse.
@@ -47,7 +52,7 @@ def what_is_it(data: bytes) -> str | None:
     if labels:
         literal = rb"\n" in data and data.count(b"\n") < 3
         return r"has its line ends written as \n, a backslash and an n" if literal else None
-    if _PKCS12.match(data):
+    if is_pkcs12(data):
         return (
             "is PKCS#12: openssl pkcs12 -in FILE -nokeys -out FILE.crt for its certificates, "
             "-nocerts -noenc -out FILE.key for its key"

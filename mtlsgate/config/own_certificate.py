@@ -95,6 +95,10 @@ class Acme:
             yield name, f"{name} needs {other}: the CA gives you both"
 
 
+#: Where a certificate may come from, other than from two files.
+_OTHERS = ("acme", "pkcs12", "pkcs12_file", "spiffe")
+
+
 @frozen(kw_only=True)
 class ServerCertificate:
     """
@@ -105,6 +109,8 @@ class ServerCertificate:
         delivered while the gate runs.
     :ivar private_key: its key.
     :ivar private_key_passphrase: for an encrypted key.
+    :ivar pkcs12: a keystore with both, and the intermediates, instead.
+    :ivar pkcs12_passphrase: the keystore's.
     :ivar ocsp_stapling: whether to fetch and show what the CA's OCSP responder says of it.
     :ivar acme: a CA that issues the certificate, instead.
     :ivar spiffe: the socket of the SPIFFE agent that delivers an X.509-SVID, instead.
@@ -113,9 +119,11 @@ class ServerCertificate:
 
     at: Position = position()
     label: str | None = label(default=None)
-    public_key: CoupersMaterial | None = needed_unless("acme", "spiffe")
-    private_key: CoupersMaterial | None = needed_unless("acme", "spiffe")
+    public_key: CoupersMaterial | None = needed_unless(*_OTHERS)
+    private_key: CoupersMaterial | None = needed_unless(*_OTHERS)
     private_key_passphrase: str | None = field(default=None, repr=False)
+    pkcs12: Material | None = field(default=None, repr=False)
+    pkcs12_passphrase: str | None = field(default=None, repr=False)
     ocsp_stapling: bool = False
     acme: Acme | None = None
     spiffe: Located[str] | None = None
@@ -133,6 +141,14 @@ class ServerCertificate:
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield (attribute or None, text) for what is wrong with the block as a whole."""
+        if self.pkcs12 is not None:
+            name = self.pkcs12.attribute
+            yield from self._useless(name, "a keystore has the certificate and its key")
+            for other in ("acme", "spiffe"):
+                if getattr(self, other) is not None:
+                    yield name, f"{name} and {other} are mutually exclusive: remove one of them"
+        elif self.pkcs12_passphrase is not None:
+            yield "pkcs12_passphrase", "pkcs12_passphrase needs pkcs12_file"
         if self.spiffe is None and self.spiffe_id is not None:
             yield "spiffe_id", "spiffe_id needs spiffe, the socket of the agent"
         if self.spiffe is not None:
@@ -150,7 +166,9 @@ class ServerCertificate:
                 "name files for that",
             )
 
-    def _useless(self, name: str, why: str, no_ocsp: str) -> Iterator[tuple[str | None, str]]:
+    def _useless(
+        self, name: str, why: str, no_ocsp: str | None = None
+    ) -> Iterator[tuple[str | None, str]]:
         """Yield what is stated beside an attribute that says where everything comes from."""
         for material in (self.public_key, self.private_key):
             if material is not None:
@@ -160,5 +178,5 @@ class ServerCertificate:
                 )
         if self.private_key_passphrase is not None:
             yield "private_key_passphrase", f"private_key_passphrase has no effect with {name}"
-        if self.ocsp_stapling:
+        if self.ocsp_stapling and no_ocsp is not None:
             yield "ocsp_stapling", f"ocsp_stapling has no effect with {name}: {no_ocsp}"

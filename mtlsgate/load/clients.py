@@ -195,7 +195,7 @@ class ClientReader:
     def _lint(
         self, block: model.Client, configuration: ClientConfiguration, tls: TlsClient
     ) -> None:
-        key = configuration.tls.client_private_key
+        key = configuration.tls.own_key
         if key is not None:
             self._files.warn_if_exposed(key, block.heading)
         for at, text in _certificates(configuration, tls, self._now()):
@@ -207,17 +207,17 @@ def _certificates(
 ) -> Iterator[tuple[Position, str]]:
     """What is wrong, or soon will be, with the certificates of a client gate."""
     block = configuration.tls
-    if block.client_certificate is None and block.spiffe is None:
+    if block.own is None and block.spiffe is None:
         yield block.at, "shows no certificate: set client_certificate, if the target asks for one"
-    own = tls.credential if block.client_certificate is not None else None
+    own = tls.credential if block.own is not None else None
     for place, one in enumerate(() if own is None else own.chain):
         role = "intermediate certificate" if place else "client certificate"
-        assert block.client_certificate is not None
+        assert block.own is not None
         for text in lint.certificate(one, now):
-            yield block.client_certificate.at, f"the {role} {text}"
+            yield block.own.at, f"the {role} {text}"
         if not place and not _is_for_clients(one):
             yield (
-                block.client_certificate.at,
+                block.own.at,
                 "the client certificate's extended key usage does not include clientAuth: targets "
                 "reject it",
             )

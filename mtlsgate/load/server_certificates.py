@@ -4,12 +4,14 @@ Reads a server's own certificates from ``server_certificate`` blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 
 from attrs import evolve
 
 from mtlsgate.certificates.development_ca import self_signed
+from mtlsgate.certificates.keystore import parse_keystore
 from mtlsgate.certificates.ocsp import demands_stapling, stapling_of
 from mtlsgate.certificates.parsing import (
     MissingCredential,
@@ -65,8 +67,9 @@ class CredentialReader:
                 starttls = server.dialect is not None
                 self.acme.check_reach(block.acme, hosts, starttls=starttls)
             credential = self._delivered(block) or self.read(block)
-            if isinstance(credential, ServerCredential) and block.public_key is not None:
-                yield self._stapled(block, block.public_key, credential, state, now)
+            material = block.pkcs12 or block.public_key
+            if isinstance(credential, ServerCredential) and material is not None:
+                yield self._stapled(block, material, credential, state, now)
             elif credential is not None:
                 yield credential
         if blocks:
@@ -131,38 +134,65 @@ class CredentialReader:
         if block.acme is not None:
             return self.acme.read(block.acme)
         chain, key = block.public_key, block.private_key
-        if chain is None or key is None:
+        read: Callable[[], ServerCredential | None]
+        if block.pkcs12 is not None:
+            materials = [block.pkcs12]
+            read = partial(self._from_keystore, block, block.pkcs12)
+        elif chain is not None and key is not None:
+            materials = [chain, key]
+            read = partial(self._from_files, block, chain, key)
+        else:
             # Another error keeps the configuration from being loaded.
             return None
-        for material in (chain, key):
+        for material in materials:
             if material.path is not None:
                 self.files.note_own(material.path)
-        self.files.warn_if_exposed(key, block.heading)
-        source = (chain.text, chain.path, key.text, key.path, block.private_key_passphrase)
-        credential = self._known.get(source) or self._new(block, chain, key)
+        self.files.warn_if_exposed(materials[-1], block.heading)
+        source = (
+            *((one.text, one.path) for one in materials),
+            block.private_key_passphrase,
+            block.pkcs12_passphrase,
+        )
+        credential = self._known.get(source) or self._usable(block, read())
         if credential is not None:
             self._known[source] = credential
         return credential
 
-    def _new(
+    def _from_files(
         self, block: model.ServerCertificate, chain: Material, key: Material
     ) -> ServerCredential | None:
-        where = block.heading
-        certificates = self.files.certificates(chain, where)
-        data = self.files.read(key, where)
+        certificates = self.files.certificates(chain, block.heading)
+        data = self.files.read(key, block.heading)
         if data is None:
             return None
         try:
             private_key = parse_private_key(data, block.private_key_passphrase)
-            credential = pair(certificates, private_key) if certificates else None
+            return pair(certificates, private_key) if certificates else None
         except CredentialError as error:
-            self.files.refuse(key, where, error)
+            self.files.refuse(key, block.heading, error)
             return None
-        if credential is not None:
-            try:
-                GateContext(TlsPolicy((credential,), admission=None))
-            except REFUSALS as error:
-                text = f"OpenSSL refuses it: {reasons_of(error)}; issue a stronger one"
-                self.report.error(block.at, where, text)
-                return None
+
+    def _from_keystore(
+        self, block: model.ServerCertificate, keystore: Material
+    ) -> ServerCredential | None:
+        data = self.files.read(keystore, block.heading)
+        if data is None:
+            return None
+        try:
+            return parse_keystore(data, block.pkcs12_passphrase)
+        except CredentialError as error:
+            self.files.refuse(keystore, block.heading, error)
+            return None
+
+    def _usable(
+        self, block: model.ServerCertificate, credential: ServerCredential | None
+    ) -> ServerCredential | None:
+        if credential is None:
+            return None
+        try:
+            GateContext(TlsPolicy((credential,), admission=None))
+        except REFUSALS as error:
+            text = f"OpenSSL refuses it: {reasons_of(error)}; issue a stronger one"
+            self.report.error(block.at, block.heading, text)
+            return None
         return credential

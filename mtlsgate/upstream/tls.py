@@ -17,6 +17,7 @@ from mtlsgate.admission import Path as CertificatePath
 from mtlsgate.admission import Rejection
 from mtlsgate.admission.conditions import Condition, clause, read_value
 from mtlsgate.certificates.certificate import Certificate, view
+from mtlsgate.certificates.keystore import parse_keystore
 from mtlsgate.certificates.parsing import (
     ServerCredential,
     pair,
@@ -54,6 +55,8 @@ class TargetTls:
     :ivar client_certificate: the gate's own certificate, leaf first.
     :ivar client_private_key: its key.
     :ivar client_private_key_passphrase: the passphrase of an encrypted key.
+    :ivar client_pkcs12: a keystore with both, and the intermediates, instead.
+    :ivar client_pkcs12_passphrase: the keystore's.
     :ivar server_name: the DNS name or IP address that the server's certificate
         must be for; by default the target's host.
     :ivar spiffe: the socket of the SPIFFE agent whose X.509-SVID the gate shows instead of
@@ -71,6 +74,8 @@ class TargetTls:
     client_certificate: Material | None = None
     client_private_key: Material | None = None
     client_private_key_passphrase: str | None = field(default=None, repr=False)
+    client_pkcs12: Material | None = field(default=None, repr=False)
+    client_pkcs12_passphrase: str | None = field(default=None, repr=False)
     server_name: Located[str] | None = None
     spiffe: Located[str] | None = None
     spiffe_id: Located[str] | None = None
@@ -93,9 +98,33 @@ class TargetTls:
             yield self.client_private_key.attribute, "client_private_key needs client_certificate"
         if self.client_private_key is None and self.client_private_key_passphrase is not None:
             yield "client_private_key_passphrase", "there is no client_private_key to decrypt"
+        yield from self._keystore_problems()
         yield from self._spiffe_problems(trust)
         if self.server_name is not None and not _is_server_name(self.server_name.value):
             yield "server_name", "server_name must be a DNS name (ASCII) or an IP address"
+
+    @property
+    def own(self) -> Material | None:
+        """Where the gate's own certificate is, or None."""
+        return self.client_pkcs12 or self.client_certificate
+
+    @property
+    def own_key(self) -> Material | None:
+        """Where the key of the gate's own certificate is, or None."""
+        return self.client_pkcs12 or self.client_private_key
+
+    def _keystore_problems(self) -> Iterator[tuple[str | None, str]]:
+        keystore = self.client_pkcs12
+        if keystore is None:
+            if self.client_pkcs12_passphrase is not None:
+                yield "client_pkcs12_passphrase", "there is no client_pkcs12_file to decrypt"
+            return
+        for material in (self.client_certificate, self.client_private_key):
+            if material is not None:
+                name = material.attribute
+                yield name, f"{name} and {keystore.attribute} are mutually exclusive"
+        if self.spiffe is not None:
+            yield "spiffe", f"spiffe and {keystore.attribute} are mutually exclusive"
 
     def _spiffe_problems(
         self, trust: tuple[Material | None, ...]
@@ -184,6 +213,16 @@ class TargetTls:
 
     def _credential(self, environment: IProtocolEnvironment) -> ServerCredential | None:
         certificate, key = self.client_certificate, self.client_private_key
+        keystore = self.client_pkcs12
+        if keystore is not None:
+            try:
+                return parse_keystore(
+                    environment.read(keystore),
+                    self.client_pkcs12_passphrase,
+                    "client_pkcs12_passphrase",
+                )
+            except CredentialError as error:
+                raise unusable(keystore, error) from None
         if certificate is None or key is None:
             return None
         chain = _certificates(certificate, environment)
