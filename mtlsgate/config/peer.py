@@ -7,10 +7,11 @@ the client is evaluated then.  What is left cannot fail while the gate runs.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from attrs import field, frozen
 
@@ -19,9 +20,12 @@ from mtlsgate.config.tree import (
     Call,
     Expression,
     ListExpression,
+    Literal,
     ObjectExpression,
     PeerField,
+    Step,
     Template,
+    Traversal,
     all_of,
 )
 from mtlsgate.config.values import ExpressionErrors, Fault, joined
@@ -30,7 +34,7 @@ from mtlsgate.text import address_text, shown
 
 #: What an expression stands for, once the client is known.
 Rendered: TypeAlias = "str | tuple[str, ...] | None"
-Kind = Literal["text", "list"]
+Kind = typing.Literal["text", "list"]
 
 #: The attributes of `IVerifiedPeer` that have a text, or a list of them.
 PEER_FIELDS: Mapping[str, Kind] = MappingProxyType(
@@ -58,6 +62,8 @@ PEER_FIELDS: Mapping[str, Kind] = MappingProxyType(
     }
 )
 _CERTIFICATES = ("leaf", "path")
+#: Has texts by names that only the registry knows.
+_ATTRIBUTES = "attributes"
 _CONVERSIONS: Mapping[str, Callable[[str], str]] = MappingProxyType(
     {
         "lower": str.lower,
@@ -148,6 +154,18 @@ class _Field:
 
 
 @frozen
+class _Attribute:
+    """What a registry knows of the client: ``peer.attributes.NAME``."""
+
+    name: str
+    kind: Kind = "text"
+
+    def of(self, peer: object) -> Rendered:
+        attributes: Mapping[str, str] = {} if peer is None else getattr(peer, _ATTRIBUTES)
+        return attributes.get(self.name)
+
+
+@frozen
 class _Template:
     parts: tuple[_Node, ...]
     kind: Kind = "text"
@@ -200,7 +218,9 @@ class _Default:
         return next((value for value in values if value not in (None, "")), values[-1])
 
 
-_Node: TypeAlias = _Constant | _Field | _Template | _List | _Join | _Converted | _Default
+_Node: TypeAlias = (
+    _Constant | _Field | _Attribute | _Template | _List | _Join | _Converted | _Default
+)
 
 
 def peer_text(expression: Expression, scope: Scope, at: Position) -> PeerText:
@@ -244,6 +264,8 @@ class _Compiler:
         match expression:
             case PeerField(name, at):
                 return self.field(name, at)
+            case Traversal(PeerField(name), (Step(Literal(str() as key)),)) if name == _ATTRIBUTES:
+                return _Attribute(key)
             case Template(parts):
                 return _Template(self.texts(parts, "a template", 'join(", ", …)'))
             case ListExpression(items):
@@ -280,7 +302,9 @@ class _Compiler:
             return _Field(name)
         if name in _CERTIFICATES:
             return self.wrong(at, f"peer.{name} is no text; there is peer.sha256 for a fingerprint")
-        known = ", ".join(PEER_FIELDS)
+        if name == _ATTRIBUTES:
+            return self.wrong(at, "peer.attributes is no text; write peer.attributes.NAME")
+        known = ", ".join((*PEER_FIELDS, "attributes.NAME"))
         hint = did_you_mean(name, PEER_FIELDS) or f"; there are {known}"
         return self.wrong(at, f"there is no peer.{shown(name)}{hint}")
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import pytest
 from attrs import frozen
@@ -34,11 +36,12 @@ class Peer:
     uris: tuple[str, ...] = ()
     serial: int = 0x1F
     resumed: bool = False
+    attributes: Mapping[str, str] = MappingProxyType({"tenant": "north"})
     not_after: datetime = datetime(2027, 1, 2, tzinfo=UTC)
     address: IPv6Address = IPv6Address("TCP", "::1", 5)
 
 
-NAMELESS = Peer(common_name=None)
+NAMELESS = Peer(common_name=None, attributes={})
 
 
 def render(expression: str, peer: object = Peer()) -> object:
@@ -55,6 +58,11 @@ def refusal(expression: str) -> str:
     ("expression", "expected", "nameless"),
     [
         ("peer.common_name", "alice", None),
+        ("peer.attributes.tenant", "north", None),
+        ('peer.attributes["tenant"]', "north", None),
+        ('"${peer.attributes.tenant}/1"', "north/1", None),
+        ("peer.attributes.other", None, None),
+        ('default(peer.attributes.other, "none")', "none", "none"),
         ('peer["common_name"]', "alice", None),
         ('"${peer.common_name}"', "alice", None),
         ('"${peer.common_name}@${peer.rule}"', "alice@people", None),
@@ -227,7 +235,7 @@ def test_what_is_wrong_with_such_a_block(text: str, problem: str) -> None:
 
 def test_the_fields_are_those_of_a_peer() -> None:
     """Every attribute of IVerifiedPeer but the certificates is there, and has a value."""
-    others = {"certificates", "identity", "leaf", "path", "to_dict"}
+    others = {"attributes", "certificates", "identity", "leaf", "path", "to_dict"}
     assert set(PEER_FIELDS) == set(IVerifiedPeer) - others
     credential = Authority.create("CA").issue("alice", dns_names=["a.example"])
     peer = VerifiedPeer(
