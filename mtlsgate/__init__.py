@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mtlsgate.api.values import Allow as Allow
     from mtlsgate.api.values import Deny as Deny
     from mtlsgate.api.values import Pin as Pin
+    from mtlsgate.api.values import Registry as Registry
     from mtlsgate.api.values import Rule as Rule
     from mtlsgate.api.values import Svid as Svid
     from mtlsgate.api.verified import verified_peer as verified_peer
@@ -26,6 +27,7 @@ __all__ = [
     "Deny",
     "Gate",
     "Pin",
+    "Registry",
     "Rule",
     "Svid",
     "VerifiedPeer",
@@ -38,6 +40,7 @@ _MODULES = {
     "Deny": "mtlsgate.api.values",
     "Gate": "mtlsgate.api.gate",
     "Pin": "mtlsgate.api.values",
+    "Registry": "mtlsgate.api.values",
     "Rule": "mtlsgate.api.values",
     "Svid": "mtlsgate.api.values",
     "VerifiedPeer": "mtlsgate.peer",

@@ -87,6 +87,13 @@ class AdmissionPolicy:
         if not all(rule.demands_ca or rule.pins for rule in self.rules):
             raise ValueError("a rule demands neither a CA nor a leaf")
 
+    @property
+    def registries(self) -> frozenset[str]:
+        """The labels of the registries that its rules and ``deny`` blocks ask."""
+        conditions = (*self.deny, *(one for rule in self.rules for one in rule.deny))
+        named = (*(one.registry for one in conditions), *(rule.registry for rule in self.rules))
+        return frozenset(one.label for one in named if one is not None)
+
     def judge(
         self,
         path: Path,

@@ -98,6 +98,7 @@ class Built:
             tuple(sorted({*self.warnings, *report.warnings})),
             tuple(expiries_of(loaded.gate.name, loaded.gate.context.policy, self.now())),
             fetches=fetches_of((loaded,), self.parts.state),
+            registries=self.parts.registries,
         )
 
 
@@ -133,7 +134,8 @@ class FromPython:
     def build(self, now: Callable[[], datetime], kept: KeptDocuments, agents: Agents) -> Built:
         """:raises ConfigError: with every error of the values and of the files."""
         report = PythonReport(PYTHON)
-        server = BlockReader(report).server(self.name, self.certificate, self.rules, self.options)
+        reader = BlockReader(report)
+        server = reader.server(self.name, self.certificate, self.rules, self.options)
         report.raise_errors()
         assert server is not None
         files = CertificateFiles(self.directory, report, {})
@@ -141,9 +143,9 @@ class FromPython:
         authorize = self.options.get("authorize")
         given = None if isinstance(authorize, str) else authorize
         authorizer = read_authorizer(server, self.directory, report, given)
-        builder = ServerBuilder(
-            files, report, now, RegistryReader(files, report), kept, agents=agents
-        )
+        registries = RegistryReader(files, report)
+        registries.read(reader.registries.values())
+        builder = ServerBuilder(files, report, now, registries, kept, agents=agents)
         parts = builder.gate(server, (), settings, authorizer)
         files.refuse_own_in_directories()
         report.raise_errors()

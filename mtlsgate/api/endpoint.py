@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import define, evolve, field, frozen
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import (
     IAddress,
@@ -27,6 +28,7 @@ from mtlsgate.load.address_conflicts import Occupant, refuse_overlaps
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.fetches import combined
 from mtlsgate.load.identities import wanted
+from mtlsgate.load.registries import LoadedRegistry
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.run.agent_watch import AgentWatch
 from mtlsgate.run.epoch_runner import EpochRunner
@@ -101,9 +103,15 @@ def epoch_of(members: Iterable[tuple[Built, Any]], hosts: tuple[str, ...]) -> Ep
         # Each gate keeps what was delivered to it.
         text = "a gate with SPIFFE identities cannot share its hosts: listen on others"
         report.error(NOWHERE, "", text)
+    registries: dict[str, LoadedRegistry] = {}
+    for one in (one for epoch in (first, *others) for one in epoch.registries):
+        if registries.setdefault(one.name, one) != one:
+            text = f"two registries are called {one.name!r}: give each a name of its own"
+            report.error(NOWHERE, "", text)
     report.raise_errors()
     return evolve(
         first,
+        registries=tuple(registries.values()),
         servers=tuple(servers),
         warnings=tuple(one for epoch in (first, *others) for one in epoch.warnings),
         expiries=tuple(one for epoch in (first, *others) for one in epoch.expiries),
@@ -224,6 +232,11 @@ class GateEndpoint:
     def _listen(self, application: IProtocolFactory | Factory[Any]) -> GatePort:
         members = (Member(self._running, self._built, application), *self._beside)
         epoch = epoch_of([(one.built(), one.application) for one in members], self.hosts)
+        if epoch.registries and not isinstance(self._reactor, AsyncioSelectorReactor):
+            raise GateError(
+                "registries need Twisted's asyncio reactor: call "
+                "twisted.internet.asyncioreactor.install() before the reactor is imported"
+            )
         reactor, sockets = monotonic(self._reactor), Sockets.of_process()
         registries = Desks.of(reactor)
         observers = [HumanLog(epoch.settings.quiet)]

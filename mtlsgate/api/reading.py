@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar, get_origin
 import attrs
 
 from mtlsgate.api.material import material_of
-from mtlsgate.api.values import Allow, Deny, Pin, Rule, Svid
+from mtlsgate.api.values import Allow, Deny, Pin, Registry, Rule, Svid
 from mtlsgate.config import Located, Material, model
 from mtlsgate.config.convert import Mismatch, convert
 from mtlsgate.config.fields import fields_of
@@ -30,6 +30,7 @@ T = TypeVar("T")
 _HEADINGS = {
     "client_certificate": "Rule",
     "pin": "Pin",
+    "registry": "Registry",
     "allow": "Allow",
     "deny": "Deny",
     "server_certificate": "",
@@ -79,11 +80,14 @@ class BlockReader:
     Reads the values of one gate.
 
     :ivar report: where problems go.
+    :ivar registries: those that rules name, by name.
     """
 
     def __init__(self, report: Report) -> None:
         self.report = report
         self._blocks = 0
+        self.registries: dict[str, model.Registry] = {}
+        self._given: dict[str, Registry] = {}
 
     def server(
         self,
@@ -119,7 +123,11 @@ class BlockReader:
             model.Server,
             "server",
             errors_before,
-            {**options, "authorize": named if asked is None else _ASKED},
+            {
+                **options,
+                "authorize": named if asked is None else _ASKED,
+                "count_in": self._registry(options.get("count_in"), "", "count_in"),
+            },
             label=name,
             # Where it will listen, and what stands behind it, are not known yet.
             hosts=(Located("unix:", NOWHERE),),
@@ -140,7 +148,11 @@ class BlockReader:
             model.ClientCertificate,
             where,
             errors_before,
-            {**attrs.asdict(rule, recurse=False), **_paths(rule)},
+            {
+                **attrs.asdict(rule, recurse=False),
+                **_paths(rule),
+                "registry": self._registry(rule.registry, where, "registry"),
+            },
             label=self._name(rule.name, where),
             ca_certificate=self._material("ca", rule.ca, where),
             leaf_certificate=self._material("leaf", rule.leaf, where),
@@ -169,8 +181,40 @@ class BlockReader:
     def _condition(self, condition: Allow | Deny) -> model.ConditionBlock | None:
         where = type(condition).__name__.lower()
         values = attrs.asdict(condition, recurse=False)
-        cls = model.DenyBlock if isinstance(condition, Deny) else model.ConditionBlock
-        return self._block(cls, where, len(self.report.errors), values)
+        errors_before = len(self.report.errors)
+        if not isinstance(condition, Deny):
+            return self._block(model.ConditionBlock, where, errors_before, values)
+        values["registry"] = self._registry(condition.registry, where, "registry")
+        return self._block(model.DenyBlock, where, errors_before, values)
+
+    def _registry(self, given: object, where: str, name: str) -> str | None:
+        """:returns: the name of a registry, whose block is read; None if there is none, or
+        the report says what is wrong."""
+        if given is None:
+            return None
+        if not isinstance(given, Registry):
+            text = f"{name}: must be a Registry, not {type(given).__name__}"
+            self.report.error(NOWHERE, where, text)
+            return None
+        known = self._given.setdefault(given.name, given)
+        if known != given:
+            text = f"{name}: two different registries are called {given.name!r}"
+            self.report.error(NOWHERE, where, text)
+        if known is not given or given.name in self.registries:
+            return given.name
+        heading = f'registry "{given.name}"'
+        password = given.password
+        block = self._block(
+            model.Registry,
+            heading,
+            len(self.report.errors),
+            attrs.asdict(given, recurse=False),
+            label=self._name(given.name, heading),
+            password=None if password is None else Material("password", NOWHERE, password),
+        )
+        if block is not None:
+            self.registries[given.name] = block
+        return given.name
 
     def _server_certificates(
         self, given: object, options: Mapping[str, object]

@@ -84,9 +84,56 @@ class Allow(_Condition):
     """
 
 
+@frozen
+class Registry:
+    """
+    A ``registry`` block: a store of devices that many gates share.  Asking one needs
+    Twisted's asyncio reactor.
+
+    :ivar url: where it is: ``redis://…``, ``postgresql://…``; may have a password.
+    :ivar name: its name in logs; two different registries need two names.
+    :ivar key: what a client is found by.
+    :ivar prefix: what all keys in Redis begin with.
+    :ivar table: the table in PostgreSQL.
+    :ivar on_outage: whether new clients are rejected while it cannot be reached, or what is
+        remembered counts.
+    :ivar max_staleness: how long live connections stay without it.
+    :ivar timeout: how long it may take to answer.
+    :ivar cache_entries: how many answers are remembered.
+    :ivar cache_time: how long one is remembered.
+    :ivar password: if it is not in the URL.
+    :ivar ca_file: the CAs of its certificate.
+    :ivar certificate_file: the gate's certificate for it.
+    :ivar private_key_file: its key.
+    """
+
+    url: str = field(repr=False)
+    name: str = "registry"
+    key: Literal["identity", "sha256", "spki_sha256", "spiffe_id", "common_name", "dns_name"] = (
+        field(default="identity", kw_only=True)
+    )
+    prefix: str | None = field(default=None, kw_only=True)
+    table: str | None = field(default=None, kw_only=True)
+    on_outage: Literal["reject", "last_known"] = field(default="reject", kw_only=True)
+    max_staleness: Duration = field(default="5m", kw_only=True)
+    timeout: Duration = field(default="1s", kw_only=True)
+    cache_entries: int = field(default=100_000, kw_only=True)
+    cache_time: Duration = field(default="5m", kw_only=True)
+    password: str | None = field(default=None, kw_only=True, repr=False)
+    ca_file: str | None = field(default=None, kw_only=True)
+    certificate_file: str | None = field(default=None, kw_only=True)
+    private_key_file: str | None = field(default=None, kw_only=True)
+
+
 @frozen(kw_only=True)
 class Deny(_Condition):
-    """A ``deny`` block: it matches like `Allow`, and rejects the client."""
+    """
+    A ``deny`` block: it matches like `Allow`, and rejects the client.
+
+    :ivar registry: must list the client as well.
+    """
+
+    registry: Registry | None = None
 
 
 @frozen
@@ -123,6 +170,7 @@ class Rule:
     :ivar pin: further pins, with a name each.
     :ivar allow: one of them must match, if there are any.
     :ivar deny: none of them may match.
+    :ivar registry: must list the client as active.
     :ivar max_depth: the highest number of intermediates allowed.
     :ivar crl: revocation lists.
     :ivar crl_dir: a directory of further revocation lists.
@@ -142,6 +190,7 @@ class Rule:
     pin: Sequence[Pin] | None = field(default=None, kw_only=True)
     allow: Sequence[Allow] | None = field(default=None, kw_only=True)
     deny: Sequence[Deny] = field(default=(), kw_only=True)
+    registry: Registry | None = field(default=None, kw_only=True)
     max_depth: int | None = field(default=None, kw_only=True)
     crl: RevocationLists | None = field(default=None, kw_only=True)
     crl_dir: str | os.PathLike[str] | None = field(default=None, kw_only=True)
@@ -178,6 +227,7 @@ class GateOptions(TypedDict, total=False):
     max_connections: int
     max_connections_per_ip: int
     max_connections_per_identity: int
+    count_in: Registry
     max_handshakes: int
     handshakes_per_second_per_ip: float
     handshake_bytes: int

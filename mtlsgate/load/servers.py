@@ -28,7 +28,7 @@ from mtlsgate.load.address_conflicts import refuse_names
 from mtlsgate.load.applications import Application
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host
-from mtlsgate.load.registries import RegistryReader
+from mtlsgate.load.registries import LoadedRegistry, RegistryReader
 from mtlsgate.load.rules import RuleReader
 from mtlsgate.load.server_certificates import CredentialReader
 from mtlsgate.load.state import KeptDocuments, State, state_directory
@@ -74,6 +74,7 @@ class GateParts:
     :ivar authorizer: asked after the rules, or None.
     :ivar proxies: the trusted proxies; None if clients connect directly.
     :ivar state: where fetched documents are kept.
+    :ivar registries: the stores of devices that it asks.
     """
 
     model: model.Server
@@ -83,6 +84,7 @@ class GateParts:
     authorizer: Authorizer | None
     proxies: TrustedProxies | None
     state: State
+    registries: tuple[LoadedRegistry, ...] = ()
 
 
 class ServerBuilder:
@@ -163,7 +165,13 @@ class ServerBuilder:
         timeout = _first(server.handshake_timeout, settings.handshake_timeout, HANDSHAKE_TIMEOUT)
         terms = terms_of(server, settings)
         self._check_count_in(server, settings, terms)
-        return GateParts(server, policy, timeout, terms, authorizer, proxies, state)
+        asked = frozenset() if policy.admission is None else policy.admission.registries
+        registries = tuple(
+            one
+            for name, one in self._registries.found.items()
+            if name in asked or name == terms.count_in
+        )
+        return GateParts(server, policy, timeout, terms, authorizer, proxies, state, registries)
 
     def _check_count_in(self, server: model.Server, settings: model.Settings, terms: Terms) -> None:
         """Report a ``count_in`` that counts nothing, or names no registry."""

@@ -23,7 +23,17 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.web.server import Request, Site
 from typing import assert_type
 
-from mtlsgate import Allow, ConfigError, Deny, Gate, Pin, Rule, VerifiedPeer, verified_peer
+from mtlsgate import (
+    Allow,
+    ConfigError,
+    Deny,
+    Gate,
+    Pin,
+    Registry,
+    Rule,
+    VerifiedPeer,
+    verified_peer,
+)
 
 
 def use(certificate: x509.Certificate, request: Request, until: datetime, site: Site) -> None:
@@ -35,6 +45,7 @@ def use(certificate: x509.Certificate, request: Request, until: datetime, site: 
             deny=(Deny(sha256=("ab",)),),
             crl="ca.crl",
             max_depth=1,
+            registry=Registry("redis://127.0.0.1", on_outage="last_known", max_staleness="1m"),
         ),
         Rule("laptop", leaf=Path("laptop.crt"), pin=[Pin("b", certificate, retire_after=until)]),
     ]
