@@ -68,6 +68,12 @@ class Registry:
             yield "certificate_file", "certificate_file needs private_key_file"
         if self.cache_entries < 1:
             yield "cache_entries", "cache_entries must be 1 or more"
+        if self.max_staleness < self.timeout + 1:
+            yield (
+                "max_staleness",
+                "max_staleness must be at least timeout and a second: the gate looks at its "
+                "store twice a second, and waits for it",
+            )
         if self.timeout > _LONGEST_TIMEOUT:
             yield (
                 "timeout",

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from mtlsgate.ctl.fitting import Column, FittingTable, FittingText
 from mtlsgate.ctl.printing import table, text
+from mtlsgate.ctl.registries import registries, registry_notices
 from mtlsgate.ctl.shadow import lines_of as shadow_lines
 from mtlsgate.ctl.words import counted, duration, moment, size
 from mtlsgate.text import printable
@@ -53,7 +54,7 @@ def status(facts: Facts) -> RenderableType:
         *_due(facts),
         *_fetches(facts),
         *_agents(facts),
-        *_registries(facts),
+        *registry_notices(facts),
         *_shadow(facts),
         *_orders(facts),
         *_warnings(facts),
@@ -197,60 +198,6 @@ def _orders(facts: Facts) -> list[RenderableType]:
         if one["until"] and not one["problem"]
     ]
     return [Text(), *lines] if lines else []
-
-
-def _registries(facts: Facts) -> list[RenderableType]:
-    lines = [
-        FittingText(
-            text(
-                f"registry {one['name']} is {one['state']} since {moment(one['since'])}: "
-                f"{one['problem']}"
-                if one["state"] != "following"
-                else f"registry {one['name']}: the latest question failed: {one['problem']}",
-                "bold red",
-            )
-        )
-        for one in facts.get("registries", ())
-        if one["problem"]
-    ]
-    return [Text(), *lines] if lines else []
-
-
-def registries(facts: Facts) -> FittingTable:
-    """:returns: a line for each registry."""
-    return table(
-        (
-            Column("registry"),
-            Column("where", rank=3),
-            Column("state"),
-            Column("remembered", is_right=True, rank=4),
-            Column("from memory", is_right=True, rank=5),
-            Column("asked", is_right=True, rank=6),
-            Column("failed", is_right=True, rank=2),
-            Column("ms each", is_right=True, rank=1),
-        ),
-        [
-            (
-                one["name"],
-                one["place"],
-                one["state"],
-                one["remembered"],
-                _share(one["hits"], one["hits"] + one["misses"]),
-                one["questions"],
-                one["failures"],
-                _each(one["seconds"], one["questions"] - one["failures"]),
-            )
-            for one in facts.get("registries", ())
-        ],
-    )
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.0f} %" if whole else "-"
-
-
-def _each(seconds: float, count: int) -> str:
-    return f"{1000 * seconds / count:.1f}" if count else "-"
 
 
 def due_line(server: str, deadline: Facts) -> str:

@@ -75,6 +75,8 @@ def describe_rule(rule: Rule) -> str:
     if rule.pins:
         demands.append(f"{len(rule.pins)} pin{'s' if len(rule.pins) > 1 else ''}")
     demands += [word for word, blocks in (("allow", rule.allow), ("deny", rule.deny)) if blocks]
+    if rule.registry is not None:
+        demands.append(f"registry {printable(rule.registry.label)}")
     if rule.max_depth is not None:
         demands.append(f"at most {rule.max_depth} intermediates")
     if rule.revocation is not None:

@@ -14,11 +14,12 @@ from datetime import datetime
 from attrs import frozen
 
 from mtlsgate.admission import Admitted, Rejection, Rule
+from mtlsgate.admission.listings import question_of
 from mtlsgate.admission.near_miss import near_misses
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.gate.server import GateServer
 from mtlsgate.observe.leaf_names import subject_of
-from mtlsgate.text import printable
+from mtlsgate.text import printable, quoted
 from mtlsgate.tls.handshake_checks import tls_versions
 
 
@@ -91,7 +92,12 @@ class Explanation:
 
 def _verdict(verdict: Admitted | Rejection) -> dict[str, object]:
     if isinstance(verdict, Admitted):
-        return {"admitted": True, "by": verdict.rule.name}
+        found: dict[str, object] = {"admitted": True, "by": verdict.rule.name}
+        if verdict.questions:
+            found["registries"] = [
+                {"registry": one.registry, "keys": list(one.keys)} for one in verdict.questions
+            ]
+        return found
     return {
         "admitted": False,
         "reason": verdict.reason.value,
@@ -102,9 +108,21 @@ def _verdict(verdict: Admitted | Rejection) -> dict[str, object]:
 
 def _words(verdict: Admitted | Rejection) -> str:
     if isinstance(verdict, Admitted):
-        return f"admitted by rule {printable(verdict.rule.name)}"
+        return f"admitted by rule {printable(verdict.rule.name)}{_conditions(verdict)}"
     depth = "" if verdict.depth is None else f" at depth {verdict.depth}"
     return f"rejected: {verdict.reason}{depth}: {printable(verdict.detail)}"
+
+
+def _conditions(verdict: Admitted) -> str:
+    """:returns: what registries must say, which are not asked here."""
+    rule = verdict.rule
+    asked = None if rule.registry is None else question_of(rule.registry, verdict.path[0])
+    found = [
+        f"registry {quoted(one.registry)} "
+        + ("lists it as active" if one == asked else "does not list it")
+        for one in dict.fromkeys(verdict.questions)
+    ]
+    return f", if {' and '.join(found)}" if found else ""
 
 
 def explain(server: GateServer, chain: tuple[Certificate, ...], at: datetime) -> Explanation:

@@ -14,6 +14,7 @@ from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.load.listen_addresses import Host
 from mtlsgate.load.overview import describe_rule
+from mtlsgate.load.registries import LoadedRegistry
 from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.text import printable
 
@@ -41,7 +42,20 @@ def _lines(before: Epoch, after: Epoch) -> Iterator[str]:
             for line in _server(old[name], server):
                 yield f"server {name}: {line}"
     yield from _clients(before, after)
+    yield from _registries(before.registries, after.registries)
     yield from _admin(before.admin, after.admin)
+
+
+def _registries(before: Iterable[LoadedRegistry], after: Iterable[LoadedRegistry]) -> Iterator[str]:
+    old = {registry.name: registry for registry in before}
+    new = {registry.name: registry for registry in after}
+    for name in sorted(old.keys() - new.keys()):
+        yield f"registry {name}: removed"
+    for name, registry in new.items():
+        if name not in old:
+            yield f"registry {name}: added, at {registry.place}"
+        elif registry != old[name]:
+            yield f"registry {name}: another, at {registry.place}; nothing of it is remembered"
 
 
 def _clients(before: Epoch, after: Epoch) -> Iterator[str]:
@@ -135,6 +149,7 @@ def _rest(rule: Rule) -> tuple[object, ...]:
         [(one.trust_domain, one.agent) for one in rule.bundles],
         rule.allow,
         rule.deny,
+        rule.registry,
         rule.max_depth,
         rule.revocation and rule.revocation.scope,
         {(pin.digest, pin.not_before, pin.retire_after) for pin in rule.pins if pin.name},

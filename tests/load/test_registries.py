@@ -80,6 +80,7 @@ def test_the_rest_of_the_file_does_not_matter(tmp_path: Path) -> None:
         ('url = "redis://u:hidden@"', "url: the URL needs a host"),
         ('url = "redis://h"\n table = "t"', "table is for a registry in PostgreSQL"),
         ('url = "postgresql://h"\n prefix = "p"', "prefix is for a registry in Redis"),
+        ('url = "redis://h"\n max_staleness = "1s"', "max_staleness must be at least timeout"),
         ('url = "redis://h"\n cache_entries = 0', "cache_entries must be 1 or more"),
         ('url = "redis://h"\n timeout = "31s"', "timeout must be at most 30 s"),
         ('url = "redis://h"\n on_outage = "admit"', "on_outage"),

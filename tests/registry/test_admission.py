@@ -12,18 +12,21 @@ import pytest
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from mtlsgate.admission import AdmissionPolicy
+from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.admission.devices import Device
 from mtlsgate.admission.key_kinds import KeyKind, RegistryName
 from mtlsgate.admission.listings import NOT_ASKED, Answers, question_of
 from mtlsgate.certificates.certificate import view
 from mtlsgate.interfaces import IVerifiedPeer
+from mtlsgate.load.overview import describe_rule
+from mtlsgate.observe.explanation import explain
 from mtlsgate.observe.registry_status import sum_registries
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.registry.store import StoreError
 from mtlsgate.run.registries.memory import Memory, Unknown
 from mtlsgate.testing import Authority, Version
 from tests.kits.gate import Log
+from tests.kits.pki import site
 from tests.kits.registry import DOWN, RegisteredService
 from tests.kits.service import ALICE, ROOT, server
 
@@ -615,3 +618,68 @@ def test_memory_does_not_grow_with_the_number_of_devices() -> None:
     assert memory.get("99999", 1) is None
     assert isinstance(memory.get("0", 1), Unknown)
     assert isinstance(memory.get("99999", 60), Unknown)
+
+
+def test_explain_says_what_a_registry_must_say(running: RegisteredService) -> None:
+    """It asks none: the verdict depends on it."""
+    [place] = running.service.runner.epoch.servers
+    found = explain(place.gate, (view(ALICE.certificate),), datetime.now(UTC))
+    text = "\n".join(found.lines())
+    assert 'admitted by rule listed, if registry "devices" lists it as active' in text
+    assert running.store.asked == []
+
+
+def test_a_reload_tells_of_changed_registries(running: RegisteredService) -> None:
+    """Those that came, went, or are elsewhere; and which rule asks one."""
+    changed = running.reload(options(timeout="2s") + STOLEN + server(tls=BUT_STOLEN)).changes
+    lines = "\n".join(changed)
+    assert "registry devices: another, at redis://devices:6379/0" in lines
+    assert "registry stolen: added, at redis://stolen:6379/0" in lines
+    assert "server door: another deny" in lines
+    assert "registry devices" in describe_rule(
+        Rule("r", (view(ROOT.certificate),), registry=RegistryName("devices", KeyKind.IDENTITY))
+    )
+
+
+def test_a_resumed_session_is_judged_by_what_registries_say_now(
+    tmp_path: Path, log: Log, version: Version
+) -> None:
+    """A session that began while the client was listed lets in nobody afterwards."""
+    tls = "session_resumption = true\n    " + LISTED
+    running = service(tmp_path, tls)
+    running.store.list(ALICE)
+    first = running.try_in(ALICE, min_version=version, max_version=version)
+    assert running.is_in(first)
+    second = running.try_in(ALICE, session=first.session)
+    assert running.is_in(second)
+    assert second.resumed
+    running.store.deny(ALICE)
+    running.run()
+    assert running.try_in(ALICE, session=first.session).disconnected
+    assert reasons(log)[-1] == Reason.REGISTRY_DENIED
+
+
+def test_a_leaf_may_come_by_another_path_if_its_registry_does_not_list_it(
+    tmp_path: Path, log: Log
+) -> None:
+    """The rules fall through to a CA that only another path leads to."""
+    middle = ROOT.intermediate("middle")
+    device = middle.issue("device")
+    tls = f"""client_certificate "listed" {{
+      ca_certificate_file = "middle.crt"
+      registry            = "devices"
+    }}
+    {ANYONE}"""
+    site(tmp_path).write("middle.crt", middle.pem)
+    running = service(tmp_path, tls)
+    client = running.try_in(device)
+    assert running.is_in(client)
+    [entry] = running.connections
+    assert entry.admission is not None
+    assert entry.admission.peer is not None
+    assert entry.admission.peer.rule == "anyone"
+    running.store.list(device)
+    assert running.is_in(running.try_in(device))
+    names = [one.admission.peer.rule for one in running.connections]  # type: ignore[union-attr]
+    # Both: what changes for a live client is the first rule in file order that admits it.
+    assert names == ["listed", "listed"]

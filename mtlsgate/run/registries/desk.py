@@ -29,13 +29,14 @@ from twisted.python.failure import Failure
 
 from mtlsgate.admission.devices import Device
 from mtlsgate.admission.listings import Answer, Question, Unavailable
-from mtlsgate.gate.coroutines import NeedsAsyncio, later
+from mtlsgate.gate.coroutines import NeedsAsyncio
 from mtlsgate.gate.registries import Given
 from mtlsgate.load.registries import LoadedRegistry
 from mtlsgate.observe.registry_status import RegistryStatus
-from mtlsgate.registry.store import Store, StoreError, StoreOptions
+from mtlsgate.registry.store import StoreError
 from mtlsgate.run.registries.figures import Figures
 from mtlsgate.run.registries.inquiries import Finding, Inquiries
+from mtlsgate.run.registries.link import Link, Open
 from mtlsgate.run.registries.memory import Memory, Unknown
 from mtlsgate.text import printable, safe_line
 
@@ -47,8 +48,6 @@ FIRST, LONGEST = 0.2, 2.0
 _SILENCE = 1.0
 #: A key that no device has.
 _PROBE = "mtlsgate"
-
-Open = Callable[[StoreOptions], Store]
 
 
 class State(StrEnum):
@@ -97,16 +96,15 @@ class Desk:
         self.figures = Figures()
         self.since = surroundings.now()
         self.problem = "not connected yet"
-        self._open = surroundings.open
         self._clock = surroundings.clock
         self._now = surroundings.now
         self._random = surroundings.random
         self._told = told
         self._memory = Memory(registry.cache_entries, registry.cache_time)
+        self._link = Link(registry.options, surroundings.open, surroundings.clock)
         self._inquiries = Inquiries(
-            self._find, self._found, self._outcome, self._clock, registry.options.timeout
+            self._link.find, self._found, self._outcome, self._clock, registry.options.timeout
         )
-        self._store: Store | None = None
         self._is_following = False
         self._is_stale = False
         # Whether the last question failed: a store that pushes but does not answer is away.
@@ -118,7 +116,7 @@ class Desk:
         self._mark = 0
         self._last_alive = self._clock.seconds()
         self._last_sign = self._last_alive
-        self._following: Deferred[object] | None = None
+        self._following: Deferred[None] | None = None
         self._timer: IDelayedCall | None = self._clock.callLater(0, self._follow)
 
     @property
@@ -216,11 +214,6 @@ class Desk:
         limit = self.registry.max_staleness
         return Unavailable(f"away for more than {limit:g} s ({self.problem})")
 
-    def _find(self, keys: Collection[str]) -> Deferred[Mapping[str, Device]]:
-        found = later(self._opened().find(keys))
-        assert found is not None
-        return found
-
     def _found(self, key: str, finding: Finding) -> None:
         if self._is_following and not isinstance(finding, Unavailable):
             self._memory.put(key, finding, self._clock.seconds())
@@ -231,39 +224,15 @@ class Desk:
         if error is None and self._is_following:
             self._alive()
 
-    def _opened(self) -> Store:
-        """:raises StoreError: if it cannot be opened."""
-        if self._store is None:
-            self._store = self._open(self.registry.options)
-        return self._store
-
     # Places: how many connections a client has to all gates.
 
     def lease(self, key: str, holder: str, places: int, seconds: float) -> Deferred[bool]:
-        """:returns: a Deferred as `Store.lease`; it may fail with `StoreError`."""
-        return self._in_time(lambda store: store.lease(key, holder, places, seconds))
+        """:returns: a Deferred as `Store.lease`; it fails if there is no answer in time."""
+        return self._link.lease(key, holder, places, seconds)
 
     def release(self, key: str, holder: str) -> None:
-        """Give a place back; if that fails, its time ends it."""
-        done = self._in_time(lambda store: store.release(key, holder))
-        done.addErrback(lambda failure: failure.trap(StoreError, CancelledError))
-        done.addErrback(lambda failure: _log.failure("giving a place back failed", failure))
-
-    def _in_time(self, call: Callable[[Store], object]) -> Deferred[bool]:
-        try:
-            done = later(call(self._opened()))
-        except StoreError:
-            done = Deferred()
-            done.errback(Failure())
-        assert done is not None
-        limit = self._clock.callLater(self.registry.options.timeout, done.cancel)
-
-        def ended(result: object) -> object:
-            if limit.active():
-                limit.cancel()
-            return result
-
-        return done.addBoth(ended)
+        """Give a place back."""
+        self._link.release(key, holder)
 
     # Following.
 
@@ -273,12 +242,7 @@ class Desk:
             return
         self._last_sign = self._clock.seconds()
         self._attempts += 1
-        try:
-            following = later(self._opened().follow(self))
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it is tried again
-            self._lost(Failure(error))
-            return
-        assert following is not None
+        following = self._link.follow(self)
         self._following = following
         following.addBoth(self._lost)
 
@@ -407,12 +371,7 @@ class Desk:
         following, self._following = self._following, None
         if following is not None:
             following.cancel()
-        if self._store is not None:
-            closed = later(self._store.close())
-            assert closed is not None
-            closed.addErrback(
-                lambda failure: _log.failure("closing a registry's store failed", failure)
-            )
+        self._link.close()
 
 
 def _answer_of(findings: Mapping[str, Finding]) -> Answer:
