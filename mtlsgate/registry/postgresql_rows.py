@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from attrs import frozen
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Identifier
 
 from mtlsgate.admission.devices import Device
 from mtlsgate.registry.fields import (
@@ -38,10 +38,16 @@ _COLUMNS = SQL(
     " extract(epoch FROM not_after), left(note::text, {note}), left(attributes::text, {json})"
 ).format(note=LONGEST_NOTE + 1, json=_LONGEST_JSON + 1)
 
+_FIND = "SELECT {columns} FROM {devices} WHERE key = ANY(string_to_array(%s, E'\\n'))"
+_PAGE = "SELECT {columns} FROM {devices} WHERE key > %s ORDER BY key LIMIT %s"
+_REMOVE = "DELETE FROM {devices} WHERE key = ANY(%s::text[])"
+_LEASE = "SELECT {lease}(%s, %s, %s, %s)"
+_RELEASE = "DELETE FROM {leases} WHERE key = %s AND holder = %s"
+
 # A row that was there is locked before it is updated, and so has an xmax.
-_PUT = SQL("""
+_PUT = """
 WITH written AS (
-    INSERT INTO {table} AS device (key, state, not_before, not_after, note, attributes)
+    INSERT INTO {devices} AS device (key, state, not_before, not_after, note, attributes)
     SELECT * FROM unnest(%s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[],
         %s::text[], %s::jsonb[])
     ON CONFLICT (key) DO UPDATE SET state = excluded.state, not_before = excluded.not_before,
@@ -52,18 +58,17 @@ WITH written AS (
         excluded.note, excluded.attributes)
     RETURNING device.xmax = 0 AS added
 )
-SELECT count(*) FILTER (WHERE added), count(*) FILTER (WHERE NOT added) FROM written""")
+SELECT count(*) FILTER (WHERE added), count(*) FILTER (WHERE NOT added) FROM written"""
 
-_COUNT = SQL("""
+_COUNT = """
 SELECT CASE WHEN n < {most} THEN n ELSE greatest(n, (SELECT reltuples::bigint FROM pg_class
     WHERE oid = to_regclass({name}))) END
-FROM (SELECT count(*) AS n FROM (SELECT FROM {table} LIMIT {most}) AS first) AS counted""")
-
+FROM (SELECT count(*) AS n FROM (SELECT FROM {devices} LIMIT {most}) AS first) AS counted"""
 
 # It waits for nobody, and so nobody waits for it in a circle.
-_SWEEP = SQL("""
+_SWEEP = """
 DELETE FROM {leases} WHERE (key, holder) IN (SELECT key, holder FROM {leases}
-    WHERE until <= clock_timestamp() FOR UPDATE SKIP LOCKED)""")
+    WHERE until <= clock_timestamp() FOR UPDATE SKIP LOCKED)"""
 
 
 @frozen
@@ -71,7 +76,9 @@ class Statements:
     """
     What is asked of a table.
 
-    :ivar find: the devices with the keys of an array.
+    As bytes, which psycopg need not put together again.
+
+    :ivar find: the devices with the keys of a text, separated by line ends.
     :ivar page: some devices, the first with a key after a given one.
     :ivar count: how many devices there are; many are PostgreSQL's estimate.
     :ivar put: adds or replaces the devices of `columns_of`; how many were added, and how
@@ -82,40 +89,45 @@ class Statements:
     :ivar sweep: the places that were not renewed in time, whoever's.
     """
 
-    find: Composed
-    page: Composed
-    count: Composed
-    put: Composed
-    remove: Composed
-    lease: Composed
-    release: Composed
-    sweep: Composed
+    find: bytes
+    page: bytes
+    count: bytes
+    put: bytes
+    remove: bytes
+    lease: bytes
+    release: bytes
+    sweep: bytes
 
     @classmethod
     def about(cls, table: Table) -> Statements:
         """:returns: the statements about a table."""
-        name = Identifier(*table.devices)
+        named = {
+            "columns": _COLUMNS,
+            "devices": Identifier(*table.devices),
+            "lease": Identifier(*table.lease),
+            "leases": Identifier(*table.leases),
+            "most": _MOST_COUNTED,
+            "name": str(table),
+        }
+
+        def made(text: str) -> bytes:
+            return SQL(text).format(**named).as_bytes()
+
         return cls(
-            find=SQL("SELECT {columns} FROM {table} WHERE key = ANY(%s::text[])").format(
-                columns=_COLUMNS, table=name
-            ),
-            page=SQL("SELECT {columns} FROM {table} WHERE key > %s ORDER BY key LIMIT %s").format(
-                columns=_COLUMNS, table=name
-            ),
-            count=_COUNT.format(table=name, name=str(table), most=_MOST_COUNTED),
-            put=_PUT.format(table=name),
-            remove=SQL("DELETE FROM {table} WHERE key = ANY(%s::text[])").format(table=name),
-            lease=SQL("SELECT {lease}(%s, %s, %s, %s)").format(lease=Identifier(*table.lease)),
-            release=SQL("DELETE FROM {leases} WHERE key = %s AND holder = %s").format(
-                leases=Identifier(*table.leases)
-            ),
-            sweep=_SWEEP.format(leases=Identifier(*table.leases)),
+            find=made(_FIND),
+            page=made(_PAGE),
+            count=made(_COUNT),
+            put=made(_PUT),
+            remove=made(_REMOVE),
+            lease=made(_LEASE),
+            release=made(_RELEASE),
+            sweep=made(_SWEEP),
         )
 
 
 def columns_of(devices: Iterable[Device]) -> tuple[Sequence[object], ...]:
     """
-    :returns: the columns for `put_sql`.  Of several devices with one key the last counts.
+    :returns: the columns for `Statements.put`.  Of several devices with one key the last counts.
         They are sorted, so that two writers do not wait for each other.
     """
     devices = [one for _, one in sorted({device.key: device for device in devices}.items())]
@@ -130,7 +142,7 @@ def columns_of(devices: Iterable[Device]) -> tuple[Sequence[object], ...]:
 
 
 def devices_of(rows: Collection[Sequence[object]]) -> dict[str, Device]:
-    """:returns: the devices of `find_sql` or `page_sql` by their keys."""
+    """:returns: the devices of `Statements.find` or `Statements.page` by their keys."""
     return {str(row[0]): _device(*row) for row in rows}
 
 

@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 from contextlib import asynccontextmanager
 from itertools import islice
 
-from psycopg.sql import Composed
-
 from mtlsgate.admission.devices import Device, is_key
 from mtlsgate.registry.postgresql_following import follow
 from mtlsgate.registry.postgresql_link import Connection, Connector, Session
@@ -194,9 +192,12 @@ class PostgresqlStore:
             self._asking = None
 
     async def _answer(self, keys: list[str]) -> Mapping[str, Device] | StoreError:
+        # No key has a line end, see `is_key`.
+        text = "\n".join(keys)
+
         async def find(connection: Connection) -> Sequence[Sequence[object]]:
             # Prepared at once: it is asked again and again.
-            cursor = await connection.execute(self._statements.find, (keys,), prepare=True)
+            cursor = await connection.execute(self._statements.find, (text,), prepare=True)
             return await cursor.fetchall()
 
         try:
@@ -205,7 +206,7 @@ class PostgresqlStore:
         except StoreError as error:
             return error
 
-    async def _write(self, sql: Composed, parameters: Sequence[object]) -> tuple[int, ...]:
+    async def _write(self, sql: bytes, parameters: Sequence[object]) -> tuple[int, ...]:
         async def write(connection: Connection) -> tuple[int, ...]:
             row = await (await connection.execute(sql, parameters)).fetchone()
             assert row is not None
