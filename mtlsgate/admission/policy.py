@@ -127,6 +127,24 @@ class AdmissionPolicy:
         except UNPARSABLE as error:
             return malformed(error, 0)
 
+    def confirmed(self, verdict: Admitted, now: datetime, answers: Answers) -> Admitted | None:
+        """
+        Add what registries say to a verdict that was given without it.
+
+        :param verdict: of this policy, given so recently that time changes nothing in it.
+        :param now: the time to judge by, aware.
+        :param answers: as for `judge`.
+        :returns: the verdict that `judge` would give, if it is by the same rule: answers can
+            only turn a rule against a client.  None if it must be judged anew.
+        """
+        leaf = leaf_of(verdict.path[0])
+        if denied_by_registry(self.deny, leaf, answers) is not None:
+            return None
+        device = _by_registries(verdict.rule, leaf, now, answers)
+        if isinstance(device, Rejection):
+            return None
+        return Admitted(verdict.rule, verdict.path, verdict.pin, verdict.questions, device)
+
     def _by_rules(
         self,
         path: Path,

@@ -35,6 +35,8 @@ class Candidate:
 
     :ivar peer: the verified client; None if no certificate is asked for.
     :ivar pin: the pin that admits it, or None.
+    :ivar verdict: that of its server's rules, by which it is admitted; None if it is
+        admitted by another epoch's, or no certificate is asked for.
     :ivar negotiated: what TLS agreed on.
     :ivar judged_at: when the rules admitted it.
     :ivar server: the name of its server.
@@ -48,6 +50,7 @@ class Candidate:
 
     peer: VerifiedPeer | None
     pin: Pin | None
+    verdict: Admitted | None
     negotiated: Negotiated
     judged_at: datetime
     server: str
@@ -95,6 +98,7 @@ def candidate(engine: Engine, server: GateServer, address: IAddress) -> Candidat
     return Candidate(
         peer=peer,
         pin=pin,
+        verdict=verdict,
         negotiated=agreed,
         judged_at=engine.handshake.judged_at or server.context.now(),
         server=server.name,
@@ -129,6 +133,7 @@ def as_of_now(
             client,
             peer=held.peer,
             pin=held.pin,
+            verdict=None,
             server=held.server,
             terms=held.terms,
             authorizer=held.authorizer,
@@ -147,6 +152,10 @@ def as_of_now(
     assert judge is not None
 
     def judge_with(answers: Answers) -> Admitted | Rejection:
+        if client.verdict is not None and not has_time_passed:
+            confirmed = judge.policy.confirmed(client.verdict, now, answers)
+            if confirmed is not None:
+                return confirmed
         return judge.still(path, answers) or judge.again(path, answers, client.presented())
 
     found = judged(judge_with, known, answers)
@@ -157,6 +166,7 @@ def as_of_now(
         client,
         peer=client.peer.by(verdict.path, verdict.rule.name, verdict.attributes),
         pin=verdict.pin,
+        verdict=verdict,
         judged_at=now,
         device=verdict.device,
         answers=found.answers,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import product
 
 import pytest
 from attrs import evolve
@@ -173,3 +174,38 @@ def test_only_matching_deny_blocks_ask() -> None:
     """A block that does not match otherwise needs no answer."""
     conditions = (evolve(IS_B, registry=STOLEN), block(common_names="a"))
     assert list(questions_of(None, conditions, leaf_of(LEAF))) == []
+
+
+POLICIES = [
+    AdmissionPolicy(rules, deny)
+    for rules in (
+        (REGISTERED,),
+        (REGISTERED, PLAIN),
+        (PLAIN, REGISTERED),
+        (evolve(REGISTERED, deny=(NOT_STOLEN,)), PLAIN),
+        (evolve(REGISTERED, allow=(IS_B,)), evolve(PLAIN, deny=(evolve(IS_A, registry=STOLEN),))),
+        (PLAIN,),
+    )
+    for deny in ((), (NOT_STOLEN,), (evolve(IS_B, registry=STOLEN),))
+]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_verdict_is_confirmed_as_it_would_be_given(policy: AdmissionPolicy) -> None:
+    """Whatever registries say: the same verdict, and none only where it is another rule's."""
+    hopeful = policy.judge(FULL, NOW)
+    assert isinstance(hopeful, Admitted)
+    says = (None, (), (ACTIVE,), (DENIED,), (BEFORE,), (AFTER,), (ACTIVE, DENIED), DOWN)
+    for devices, stolen in product(says, says):
+        answers = {
+            question_of(name, LEAF, wide): answer
+            for name, answer in ((DEVICES, devices), (STOLEN, stolen))
+            for wide in (False, True)
+            if answer is not None
+        }
+        verdict = policy.judge(FULL, NOW, answers=answers)
+        confirmed = policy.confirmed(hopeful, NOW, answers)
+        if isinstance(verdict, Admitted) and verdict.rule is hopeful.rule:
+            assert confirmed == verdict
+        else:
+            assert confirmed is None

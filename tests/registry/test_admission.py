@@ -97,10 +97,10 @@ def test_others_are_rejected(
 
 
 @pytest.mark.parametrize("is_known", [False, True])
-def test_a_client_is_judged_once_without_answers_and_once_with_them(
+def test_what_registries_say_costs_no_further_judgement(
     running: RegisteredService, monkeypatch: pytest.MonkeyPatch, is_known: bool
 ) -> None:
-    """In the handshake and at hand-over: what registries say costs one judgement more."""
+    """The verdict of the handshake is confirmed at hand-over, if no second has passed."""
     running.store.list(ALICE)
     if is_known:
         running.try_in(ALICE)
@@ -113,11 +113,10 @@ def test_a_client_is_judged_once_without_answers_and_once_with_them(
         judged.append(bool(answers))
         return judge(self, path, now, objection, answers)
 
-    # Within the second of the verdict time changes nothing.
     monkeypatch.setattr("mtlsgate.gate.candidate._has_time_passed", lambda client, now: False)
     monkeypatch.setattr(AdmissionPolicy, "judge", counting)
     assert running.is_in(running.try_in(ALICE))
-    assert judged == [False, True]
+    assert judged == [False]
 
 
 def test_only_clients_that_a_rule_may_admit_are_asked_about(
