@@ -27,11 +27,9 @@ def near_misses(rule: Rule, chain: Sequence[Certificate], now: datetime) -> Iter
     """
     leaf = Leaf(chain[0])
     yield from _validity(leaf.certificate, now)
-    if rule.bundles:
-        bundle = bundle_for(leaf.certificate, rule.bundles)
-        if isinstance(bundle, Rejection):
-            yield bundle.detail
-            return
+    if rule.bundles and isinstance(bundle_for(leaf.certificate, rule.bundles), Rejection):
+        # What is wrong with it as an X.509-SVID is the verdict itself.
+        return
     missing = list(_authority(rule, chain)) if rule.authorities else []
     yield from missing
     if rule.pins and not rule.pins_of(leaf.certificate.sha256) and not missing:

@@ -14,6 +14,7 @@ from mtlsgate.config.urls import parse_url
 from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.epoch import Epoch, LoadedServer
 from mtlsgate.spiffe.agents import SvidSource
+from mtlsgate.spiffe.subscription import Stream
 from mtlsgate.text import printable
 from mtlsgate.tls.server import TlsPolicy
 
@@ -43,8 +44,10 @@ def describe_client(client: LoadedClient, where: Iterable[str]) -> str:
     :returns: what a client gate does, in one line.
     """
     gate = client.gate
-    leaf = gate.tls.credential
+    leaf, source = gate.tls.credential, gate.tls.own_source
     shown = "no certificate" if leaf is None else leaf.chain[0].subject.rfc4514_string()
+    if source is not None:
+        shown = f"the agent at {source.agent} says"
     names = " or ".join(target.text for target in gate.targets)
     return printable(
         f"{gate.name}: listening on {', '.join(where)}; client gate in plaintext; "
@@ -143,6 +146,11 @@ def _rows(policy: TlsPolicy, now: datetime) -> Iterator[tuple[str, ...]]:
 def _rows_of_client(client: LoadedClient, now: datetime) -> Iterator[tuple[str, ...]]:
     """:returns: everything of a client gate that expires."""
     tls = client.gate.tls
+    for agent, stream in tls.wanted:
+        what, it = (
+            ("client certificate", "it") if stream is Stream.SVIDS else ("target's CAs", "them")
+        )
+        yield what, printable(f"the agent at {agent} delivers {it}"), "", ""
     if tls.credential is not None:
         yield _row("client certificate", tls.credential.chain[0], now)
     for authority in tls.anchors or ():

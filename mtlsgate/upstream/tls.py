@@ -322,6 +322,11 @@ class TlsClient:
         return self._workloads.credential
 
     @property
+    def own_source(self) -> SvidSource | None:
+        """Where its certificate comes from, if a SPIFFE agent delivers it; otherwise None."""
+        return None if self._workloads is None else self._workloads.own
+
+    @property
     def wanted(self) -> Iterator[tuple[str, Stream]]:
         """The streams of SPIFFE agents that it needs."""
         return iter(()) if self._workloads is None else self._workloads.wanted

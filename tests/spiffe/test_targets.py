@@ -13,6 +13,7 @@ from mtlsgate.certificates.certificate import views
 from mtlsgate.clock import utc_now
 from mtlsgate.gate.events import ClosedConnection, RejectedConnection
 from mtlsgate.load.identities import wanted
+from mtlsgate.load.overview import overview
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.run.rejudging import Handover
 from mtlsgate.spiffe.agents import Agents, SvidSource
@@ -24,7 +25,7 @@ from mtlsgate.upstream.verified import HandshakeFailed, NotReady, NotVerified
 from mtlsgate.upstream.workloads import Workloads
 from tests.kits.clientgate import Chain, handover, settle
 from tests.kits.gate import VERSIONS, Log, condition
-from tests.kits.pki import Site, site
+from tests.kits.pki import NOW, Site, site
 from tests.kits.spiffe import svid_message
 from tests.kits.svids import AGENT, OTHER, PLANTS, svid
 from tests.kits.upstream import MemoryServer
@@ -237,6 +238,10 @@ def test_an_epoch_says_what_it_needs(here: Site) -> None:
     assert gate.gate.tls.credential is None
     assert gate.gate.tls.anchors == ()
     assert epoch.warnings == ()
+    lines = "\n".join(overview(epoch, NOW))
+    assert f"connects to r.internal:1 as the agent at {AGENT} says" in lines
+    assert f"client certificate  the agent at {AGENT} delivers it" in lines
+    assert "target's CAs        the agent at /other.sock delivers them" in lines
     files = client(SOCKET, 'server_ca_certificate_file = "root.crt"')
     assert wanted(here.load(files)) == {(AGENT, Stream.SVIDS)}
 
