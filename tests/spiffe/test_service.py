@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from attrs import define, field
+from cryptography.hazmat.primitives.asymmetric import rsa
+from rich.console import Console
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from mtlsgate.clock import utc_now
+from mtlsgate.ctl import tables
 from mtlsgate.gate.connections import Connections
 from mtlsgate.load.epoch import load
 from mtlsgate.load.identities import supplied
@@ -407,3 +411,42 @@ def test_the_status_says_how_the_agent_is(running: Running) -> None:
     [own] = status.servers[0].certificates
     assert own.sha256 == running.own.sha256
     assert [one.kind for one in status.servers[0].deadlines] == ["server_certificate"]
+
+
+def test_ctl_status_says_what_is_wrong_with_an_agent(running: Running) -> None:
+    """And nothing of one that answers."""
+
+    def shown() -> str:
+        facts = running.service.taker.take().service.to_dict()
+        output = io.StringIO()
+        Console(file=output, width=300, markup=False, highlight=False).print(tables.status(facts))
+        return output.getvalue()
+
+    running.deliver()
+    running.trust(PLANTS)
+    assert "agent" not in shown()
+    running.call("FetchX509SVID").end(14, "shutting down")
+    assert (
+        f"no FetchX509SVID from the agent at {AGENT}: Unavailable: shutting down; in force: {GATE}"
+    ) in shown()
+    running.pass_seconds()
+    running.agent.the("FetchX509SVID").refuse(7, "no identity issued")
+    assert "PermissionDenied: no identity issued; there is none in force" in shown()
+
+
+@pytest.mark.parametrize("key", ["sharp", "weak"])
+def test_an_svid_that_openssl_refuses_is_refused_before_it_counts(
+    running: Running, said: Said, key: str
+) -> None:
+    """Or else it would take the server down."""
+    running.deliver()
+    running.trust(PLANTS)
+    weak = rsa.generate_private_key(65537, 1024 if key == "weak" else 2048)
+    other = svid(GATE, key=weak)
+    running.deliver((GATE, other))
+    shown = running.enter().server_certificate
+    if key == "weak":
+        assert "that OpenSSL refuses: ee key too small" in said()
+        assert shown == running.own.certificate
+    else:
+        assert shown == other.certificate
