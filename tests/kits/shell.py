@@ -34,7 +34,7 @@ def is_test_command(command: str) -> bool:
 #: The ports of the pages: of the gate first, then of what stands behind it.
 _PORTS = ("8443", "8000", "9090")
 #: The programs that pages use, and that a machine may lack.
-_PROGRAMS = "curl|openssl|redis-server|redis-cli|psql|mosquitto|mosquitto_pub|haproxy|git"
+_PROGRAMS = "curl|openssl|redis-server|redis-cli|psql|mosquitto|mosquitto_pub|haproxy|git|pebble"
 #: How often a program in the background is looked for, every 20 ms.
 _TRIALS = 1500
 #: How often a command is run again because curl lost an alert.
