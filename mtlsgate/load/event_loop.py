@@ -27,12 +27,15 @@ class EventLoopWish:
     :ivar needs_asyncio: whether it must be one of asyncio's.
     :ivar why: what says so, for messages.
     :ivar at: where that stands.
+    :ivar prefers_uvloop: whether it is to be uvloop's where that is installed: if clients'
+        connections run on asyncio, and not only the questions to registries.
     """
 
     name: EventLoop | None = None
     needs_asyncio: bool = False
     why: str = ""
     at: Position = START
+    prefers_uvloop: bool = False
 
 
 #: Chooses the reactor for a configuration, and returns what returns it.
@@ -86,7 +89,7 @@ def event_loop_wish(
     if named is None:
         if needing is None:
             return EventLoopWish()
-        return EventLoopWish(None, True, *needing)
+        return EventLoopWish(None, True, *needing, any(one.needs_asyncio for one in protocols))
     wish = EventLoopWish(
         named.value, named.value != "epoll", f'event_loop = "{named.value}"', named.at
     )

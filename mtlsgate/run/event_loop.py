@@ -2,8 +2,8 @@
 The reactor of this process.
 
 The first configuration chooses it, if nobody else has: an asyncio event loop where
-something needs one, uvloop's where that is installed.  It stays the same for as long as
-the process runs.
+something needs one, uvloop's where a protocol does and it is installed.  It stays the same
+for as long as the process runs.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _install(wish: EventLoopWish) -> None:
     elif wish.needs_asyncio:
         from twisted.internet import asyncioreactor
 
-        wants_uvloop = wish.name == "uvloop" or (wish.name is None and find_spec("uvloop"))
+        wants_uvloop = wish.name == "uvloop" or (wish.prefers_uvloop and find_spec("uvloop"))
         loop = _uvloop() if wants_uvloop else asyncio.new_event_loop()
         loop.set_exception_handler(report)
         asyncio.set_event_loop(loop)

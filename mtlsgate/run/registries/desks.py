@@ -113,6 +113,10 @@ class Desks:
     def ask(self, questions: Iterable[Question]) -> Deferred[Givens]:
         """:returns: a Deferred with the answers; it never fails."""
         asked = tuple(questions)
+        if len(asked) == 1:
+            # As nearly always.
+            [question] = asked
+            return self._ask(question).addCallback(lambda given: {question: given})
         waiting = [self._ask(question) for question in asked]
         every: Deferred[list[Given]] = gatherResults(waiting)
         return every.addCallback(lambda found: dict(zip(asked, found, strict=True)))
