@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 from random import random
 from typing import Any
+from weakref import ref
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -55,6 +56,8 @@ class _Asked:
     :ivar problem: why nothing comes, in one line, or None.
     :ivar latest: the message that came last and is not read yet, or None.
     :ivar is_reading: whether a message is read at the moment.
+    :ivar denials: how often the agent has said that the gate is not entitled to it: what came
+        before that does not count, even if it is read later.
     """
 
     subscription: Subscription
@@ -63,6 +66,7 @@ class _Asked:
     problem: str | None = None
     latest: bytes | None = None
     is_reading: bool = False
+    denials: int = 0
 
 
 class AgentWatch(RegularService):
@@ -70,6 +74,7 @@ class AgentWatch(RegularService):
     Asks the agents.
 
     :ivar _asked: the streams, by agent and call.
+    :ivar _known: the epoch of the last look, and the streams that it needs.
     :ivar _is_applying: whether the epoch is changed at the moment.
     :ivar _waiting: who waits for the first answers.
     """
@@ -104,6 +109,7 @@ class AgentWatch(RegularService):
         self._now = now
         self._random = random
         self._asked: dict[Wanted, _Asked] = {}
+        self._known: tuple[ref[Epoch], frozenset[Wanted]] | None = None
         self._is_applying = False
         self._waiting: list[Deferred[None]] = []
 
@@ -151,12 +157,26 @@ class AgentWatch(RegularService):
 
     def look(self) -> None:
         """Begin to ask for what is needed, end what is not, and let take effect what came."""
-        needed = wanted(self._epoch())
+        needed = self._needed()
         for gone in self._asked.keys() - needed:
             self._asked.pop(gone).subscription.stop()
+            # No key stays in memory that nobody needs, and nothing old comes back.
+            self._agents.take_away(*gone)
         for key in sorted(needed - self._asked.keys()):
             self._ask(*key)
         self._apply()
+
+    def _needed(self) -> frozenset[Wanted]:
+        epoch = self._epoch()
+        if self._known is None or self._known[0]() is not epoch:
+            # Weakly: an epoch that is no longer in force must be freed.
+            self._known = ref(epoch), wanted(epoch)
+        return self._known[1]
+
+    @property
+    def missing(self) -> str | None:
+        """What a server waits for, in a few words; None if nothing is missing."""
+        return not_delivered(self._epoch(), self._now()) if self._needed() else None
 
     def first_answers(self, seconds: float) -> Deferred[None]:
         """
@@ -177,8 +197,7 @@ class AgentWatch(RegularService):
         return answered
 
     def _tell_waiting(self) -> None:
-        missing = not_delivered(self._epoch(), self._now())
-        if missing is None or any(one.problem for one in self._asked.values()):
+        if self.missing is None or any(one.problem for one in self._asked.values()):
             self._answered()
 
     def _answered(self) -> None:
@@ -224,14 +243,13 @@ class AgentWatch(RegularService):
                 self._read(key, asked)
 
         reading = self._in_thread(partial(read, message))
-        reading.addCallbacks(
-            partial(self._took, key, asked, message), partial(self._refused, key, asked)
-        )
+        took = partial(self._took, key, asked, message, asked.denials)
+        reading.addCallbacks(took, partial(self._refused, key, asked))
         reading.addErrback(lambda failure: _log.failure("reading failed", failure)).addBoth(ended)
 
-    def _took(self, key: Wanted, asked: _Asked, message: bytes, found: Any) -> None:
-        if self._asked.get(key) is not asked:
-            # Nobody needs it any more.
+    def _took(self, key: Wanted, asked: _Asked, message: bytes, denials: int, found: Any) -> None:
+        if self._asked.get(key) is not asked or asked.denials != denials:
+            # Nobody needs it any more, or it was taken away meanwhile.
             return
         agent, stream = key
         if asked.problem is not None:
@@ -271,14 +289,8 @@ class AgentWatch(RegularService):
     def _lost(self, key: Wanted, why: str, status: int | None) -> None:
         agent, stream = key
         asked = self._asked[key]
-        if status == PERMISSION_DENIED and self._agents.take_away(agent, stream):
-            # SPIFFE Workload API, 5.2: it is to be used no more.
-            _log.warn(
-                "the agent at {agent} says that the gate is not entitled to its {what} any more",
-                agent=agent,
-                what=_WHAT[stream],
-            )
-            self._apply()
+        if status == PERMISSION_DENIED:
+            self._denied(agent, stream, asked)
         problem = printable(why)
         if problem != asked.problem:
             asked.problem = problem
@@ -290,6 +302,18 @@ class AgentWatch(RegularService):
                 meanwhile=self._meanwhile(agent, stream),
             )
         self._tell_waiting()
+
+    def _denied(self, agent: str, stream: Stream, asked: _Asked) -> None:
+        """What was delivered is to be used no more (SPIFFE Workload API, 5.2)."""
+        asked.denials += 1
+        asked.latest = None
+        if self._agents.take_away(agent, stream):
+            _log.warn(
+                "the agent at {agent} says that the gate is not entitled to its {what} any more",
+                agent=printable(agent),
+                what=_WHAT[stream],
+            )
+            self._apply()
 
     def _meanwhile(self, agent: str, stream: Stream) -> str:
         if stream is Stream.BUNDLES:
@@ -309,20 +333,20 @@ class AgentWatch(RegularService):
         self._is_applying = True
 
         def done(changes: tuple[str, ...]) -> None:
+            self._is_applying = False
             for change in changes:
                 _log.info("delivered: {change}", change=change)
-
-        def ended(_: object) -> None:
-            self._is_applying = False
             self._tell_waiting()
+            # Another message may have come meanwhile.
+            self._apply()
+
+        def failed(failure: Failure) -> None:
+            # The next look tries again.
+            self._is_applying = False
+            _log.failure("what an agent has delivered takes no effect", failure)
 
         applying = self._refresh(lambda epoch: supplied(epoch, self._agents, self._now()))
-        applying.addCallback(done)
-        applying.addErrback(
-            lambda failure: _log.failure("what an agent has delivered takes no effect", failure)
-        )
-        # If another message came meanwhile, the next look finds it.
-        applying.addBoth(ended)
+        applying.addCallback(done).addErrback(failed)
 
 
 def _checked_svids(message: bytes) -> tuple[Svid, ...]:

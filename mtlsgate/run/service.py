@@ -12,7 +12,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mtlsgate.errors import GateError
-from mtlsgate.load.identities import not_delivered
 from mtlsgate.load.readiness import all_backends
 from mtlsgate.observe.observers import Observers
 from mtlsgate.run.agent_watch import AgentWatch
@@ -72,9 +71,8 @@ class GateService(Service):
         if self.fetcher.is_waiting:
             return "waiting for a revocation list"
         epoch = self.runner.epoch
-        waiting = not_delivered(epoch, self.runner.connections.now())
-        if waiting is not None:
-            return waiting
+        if (missing := self.agents.missing) is not None:
+            return missing
         for server in epoch.servers:
             if not server.gate.context.has_certificate():
                 return f"{printable(server.gate.name)} has no certificate of its own"

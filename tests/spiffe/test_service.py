@@ -6,11 +6,13 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import define, field
 from cryptography.hazmat.primitives.asymmetric import rsa
 from rich.console import Console
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
@@ -21,6 +23,7 @@ from mtlsgate.load.epoch import load
 from mtlsgate.load.identities import supplied
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Cause, Reason
+from mtlsgate.run.agent_watch import AgentWatch
 from mtlsgate.spiffe.agents import Agents
 from mtlsgate.spiffe.messages import read_bundles, read_svids
 from mtlsgate.testing import Authority, Client, Credential, Version
@@ -290,6 +293,46 @@ def test_a_gate_that_is_not_entitled_any_more_stops(running: Running, said: Said
     assert "PermissionDenied: no identity issued; the rules that need them" in said()
 
 
+def test_what_is_read_after_it_was_taken_away_does_not_count(running: Running, said: Said) -> None:
+    """A message is read in a thread; meanwhile the agent may say that it was the last."""
+    reading: list[tuple[Callable[[], Any], Deferred[Any]]] = []
+
+    def in_thread(function: Callable[[], Any], /) -> Deferred[Any]:
+        reading.append((function, Deferred()))
+        return reading[-1][1]
+
+    service, agent, agents = running.service.service, MemoryAgent(), Agents()
+    watch = AgentWatch(
+        lambda: service.runner.epoch,
+        service.reloader.refresh,
+        agents,
+        lambda _: agent,
+        running.service.reactor,
+        in_thread,
+        utc_now,
+        lambda: 0.5,
+    )
+    watch.startService()
+    served = agent.the("FetchX509SVID")
+    served.accept()
+    served.send(svid_message((GATE, running.own)))
+    served.end(7, "no identity issued")
+    [(function, read)] = reading
+    read.callback(function())
+    assert agents.svids(AGENT) == ()
+    watch.stopService()
+
+
+def test_two_messages_in_a_row_both_take_effect(running: Running) -> None:
+    running.deliver()
+    bundles = running.call("FetchX509Bundles")
+    new = Authority.create("new")
+    bundles.send(bundle_message({"plants.example": [PLANTS]}))
+    bundles.send(bundle_message({"plants.example": [new]}))
+    running.enter(svid(authority=new))
+    assert running.refuse() is Reason.UNKNOWN_CA
+
+
 def test_one_of_several_svids_is_chosen_by_its_name(tmp_path: Path, said: Said) -> None:
     named = f'server_certificate {{\nspiffe = "unix:{AGENT}"\nspiffe_id = "{SECOND}"\n}}'
     running = Running(tmp_path, config(named))
@@ -335,6 +378,10 @@ def test_a_reload_goes_on_with_what_was_delivered(running: Running) -> None:
     running.pass_seconds(2)
     assert running.agent.open == []
     assert client.disconnected
+    # Nor is anything kept that it has delivered: what comes back later may be out of date.
+    assert running.service.identities.delivered.svids(AGENT) == ()
+    assert running.service.reload(config()).problems == ()
+    assert running.not_ready == "waiting for an X.509-SVID"
 
 
 def test_who_waits_for_the_first_answers_does_not_wait_in_vain(tmp_path: Path, said: Said) -> None:
