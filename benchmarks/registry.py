@@ -173,13 +173,11 @@ def write_devices(path, keys, count):
             file.write(f"{key},active,2099-01-01T00:00:00Z,device {number},north\n")
 
 
-def import_devices(config, path):
+def import_devices(config, path, *options):
     """Return how many seconds it took to write a file's devices, and which of them of CPU."""
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    command = (gate.script("mtlsgate"), "registry", "import", path, "--config", config)
-    subprocess.run(
-        gate.on_core(gate.SERVER_CORE, *map(str, command)), check=True, stdout=subprocess.DEVNULL
-    )
+    command = (gate.script("mtlsgate"), "registry", "import", path, "--config", config, *options)
+    subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
     took, after = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -354,7 +352,8 @@ def measure(table, name, directory, options):
             check=True,
             capture_output=True,
         )
-        import_devices(config, few)
+        rate(table, name, options, import_devices(config, many))
+        import_devices(config, few, "--replace", "--yes")
         with running(directory, "warm", url) as warm:
             memory(table, name, directory, options, warm, lambda: import_devices(config, many))
             ratios(table, name, directory, options, url, warm)
@@ -375,15 +374,19 @@ def measure(table, name, directory, options):
         )
 
 
+def rate(table, name, options, times):
+    """Tell how fast an import was, of which there are seconds in all and of CPU."""
+    took, cpu = (options.devices / seconds for seconds in times)
+    bar = f">= {IMPORT:,}" if name == "redis" else ""
+    what = f"import of {options.devices:,}, devices a second ({cpu:,.0f} for a second of CPU)"
+    table.row(name, what, f"{took:,.0f}", bar, not bar or took >= IMPORT)
+
+
 def memory(table, name, directory, options, server, list_many):
-    """Measure the import, and what the gate keeps of it."""
+    """Measure what a gate keeps of the devices, although it is told of each."""
     handshakes(directory, [server], options.seconds / 4)
     before = server.rss()
-    took, cpu = list_many()
-    rate = options.devices / took
-    bar = f">= {IMPORT:,}" if name == "redis" else ""
-    what = f"import of {options.devices:,}, devices a second ({options.devices / cpu:,.0f} of CPU)"
-    table.row(name, what, f"{rate:,.0f}", bar, not bar or rate >= IMPORT)
+    list_many()
     handshakes(directory, [server], options.seconds / 4)
     what = f"a gate's memory with {min(FEW, options.devices):,} and {options.devices:,} listed, MB"
     table.row(name, what, f"{before / 1024:.1f}, {server.rss() / 1024:.1f}")

@@ -120,7 +120,7 @@ def listed(
     if isinstance(answer, Unavailable):
         return Rejection(Reason.REGISTRY_UNAVAILABLE, f"{where}: {answer.why}", 0)
     if not answer:
-        what = "it is not listed there"
+        what = f"it is not listed there as {_shortly(question.keys)}"
         if not question.keys:
             what = f"its certificate has no {name.kind.replace('_', ' ')} to be found by"
         return Rejection(Reason.NOT_REGISTERED, f"{where}: {what}", 0)
@@ -134,6 +134,16 @@ def listed(
 
 #: How much of a note a rejection shows, in characters.
 _NOTE = 100
+
+
+def _shortly(keys: tuple[str, ...]) -> str:
+    """:returns: the first keys of a client, for a person who wants to list it."""
+    more = len(keys) - _KEYS
+    return ", ".join(keys[:_KEYS]) + (f" and {more} more" if more > 0 else "")
+
+
+#: How many keys of a client a rejection shows.
+_KEYS = 2
 
 
 def _active(answer: tuple[Device, ...], now: datetime) -> Device | None:

@@ -16,12 +16,14 @@ from mtlsgate.admission.key_kinds import KeyKind, RegistryName
 from mtlsgate.admission.listings import (
     Answer,
     Unavailable,
+    listed,
     question_of,
     questions_of,
     unanswered,
 )
 from mtlsgate.certificates.certificate import view
 from mtlsgate.reasons import Reason
+from mtlsgate.testing import Authority
 from tests.kits.rules import FULL, IS_A, IS_B, NOW, ROOT, SECOND, TICK, A, block, pinned, rule
 
 DEVICES, STOLEN = RegistryName("devices", KeyKind.IDENTITY), RegistryName("stolen", KeyKind.SHA256)
@@ -209,3 +211,15 @@ def test_a_verdict_is_confirmed_as_it_would_be_given(policy: AdmissionPolicy) ->
             assert confirmed == verdict
         else:
             assert confirmed is None
+
+
+def test_a_client_that_is_not_listed_is_told_with_its_keys() -> None:
+    """Whoever reads it can list the client by them."""
+    verdict = judged([REGISTERED], {DEVICES: ()})
+    assert isinstance(verdict, Rejection)
+    assert verdict.detail == f'registry "devices": it is not listed there as {LEAF.identity.hex()}'
+    names = Authority.create("CA").issue("x", dns_names=[f"{n}.example" for n in range(4)])
+    name, leaf = RegistryName("names", KeyKind.DNS_NAME), view(names.certificate)
+    rejection = listed(name, leaf, NOW, {question_of(name, leaf): ()})
+    assert isinstance(rejection, Rejection)
+    assert rejection.detail.endswith("as 0.example, 1.example and 2 more")
