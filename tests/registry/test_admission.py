@@ -404,13 +404,14 @@ def test_after_an_outage_everything_live_is_judged_again(
 
 
 def test_it_connects_again_soon_and_then_less_often(running: RegisteredService) -> None:
-    """Within 0.2 s at first, and every 2 s at most."""
+    """Within 0.2 s at first, and within 0.8 s later: what changed is heard within a second of
+    the store's return."""
     before = running.store.followed
     running.store.cut()
     running.run(0.2)
     assert running.store.followed == before + 1
     running.run(60)
-    assert 30 <= running.store.followed - before <= 36
+    assert 70 <= running.store.followed - before <= 80
 
 
 def test_a_silent_channel_is_lost(running: RegisteredService) -> None:

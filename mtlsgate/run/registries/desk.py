@@ -42,8 +42,9 @@ from mtlsgate.text import printable, safe_line
 
 _log = Logger("mtlsgate.registries")
 
-#: Seconds until the first attempt to connect again, at most, and between two later ones.
-FIRST, LONGEST = 0.2, 2.0
+#: Seconds until the first attempt to connect again, at most, and between two later ones: a
+#: denial is heard within a second of the store's return.
+FIRST, LONGEST = 0.2, 0.8
 #: How long the push channel may be silent beyond the time limit, in seconds.
 _SILENCE = 1.0
 #: A key that no device has.
