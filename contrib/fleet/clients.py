@@ -236,8 +236,14 @@ class Held:
             await asyncio.sleep(_BETWEEN)
 
     async def end(self) -> None:
-        """Wait until the gates have ended all of them."""
-        await asyncio.gather(*self._watching)
+        """
+        Wait until the gates have ended all of them.
+
+        :raises TimeoutError: if they do not in time.
+        """
+        _, going = await asyncio.wait(self._watching, timeout=_PATIENCE)
+        if going:
+            raise TimeoutError(f"the gates leave {self.client.name} connected")
 
     async def close(self) -> None:
         """End all of them."""

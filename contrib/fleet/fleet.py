@@ -46,11 +46,8 @@ class Fleet:
 
     @classmethod
     def of(cls, directory: Path, ports: Ports) -> Fleet:
-        """
-        :raises FleetError: if a program is not installed.
-        :raises StoreError: if what speaks to the store is not installed.
-        """
-        registry = Registry.open(directory, url_of_registry(ports))
+        """:raises FleetError: if a program is not installed."""
+        registry = Registry(directory, url_of_registry(ports))
         return cls(directory, ports, programs_of(directory, ports), registry)
 
     async def up(self) -> None:
@@ -81,7 +78,6 @@ class Fleet:
             await self._load.stop()
         for held in self._held.values():
             await held.close()
-        await self._registry.close()
         for program in self.programs.values():
             await program.end_all()
 
@@ -229,8 +225,7 @@ class Fleet:
         denied = await self._registry.put(self._device(device), DeviceState.DENIED)
         lines = [f"{device} is denied"]
         if held is not None:
-            async with asyncio.timeout(_PATIENCE):
-                await held.end()
+            await held.end()
             lines += [
                 f"{gate} has ended its connection {max(at - denied, 0) * 1000:.1f} ms later"
                 for gate, at in held.ended[before:]

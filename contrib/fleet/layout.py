@@ -14,9 +14,10 @@ from questions import ask_gate, is_redis_ready, tell_haproxy
 
 GATES = ("gate1", "gate2", "gate3")
 DEVICES = ("device-1", "device-2", "device-3")
-#: Two, of which one takes the writes, and three that decide which.
-STORES, SENTINELS = ("redis1", "redis2"), ("sentinel1", "sentinel2", "sentinel3")
-#: What the Sentinels call the two.
+#: Three, of which one takes the writes, and three that decide which.
+STORES = ("redis1", "redis2", "redis3")
+SENTINELS = ("sentinel1", "sentinel2", "sentinel3")
+#: What the Sentinels call them.
 SERVICE = "devices"
 #: After so many milliseconds of silence a Redis is down, and another one takes its place.
 _SILENCE = 1000
@@ -86,7 +87,16 @@ def _haproxy(directory: Path, ports: Ports) -> Command:
 
 def _redis(name: str, directory: Path, ports: Ports) -> Command:
     first = STORES[0]
-    lines = ["bind 127.0.0.1", f"port {ports[name]}", "appendonly yes", f"dir {name}"]
+    lines = [
+        "bind 127.0.0.1",
+        f"port {ports[name]}",
+        f"dir {name}",
+        "appendonly yes",
+        # One that was cut off, and does not know that another one has taken its place, takes
+        # no writes: they would be lost.
+        "min-replicas-to-write 1",
+        "min-replicas-max-lag 3",
+    ]
     if name != first:
         lines.append(f"replicaof 127.0.0.1 {ports[first]}")
     # Redis and Sentinel write into it who follows whom.

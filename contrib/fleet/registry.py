@@ -13,7 +13,7 @@ from attrs import frozen
 from mtlsgate.admission.devices import Device, DeviceState, KeyKind, keys_of
 from mtlsgate.certificates.parsing import parse_certificates
 from mtlsgate.registry.opening import open_store
-from mtlsgate.registry.store import Store, StoreOptions, StoreUnavailable
+from mtlsgate.registry.store import StoreOptions, StoreUnavailable
 
 #: What gate.hcl calls it.
 _LABEL = "devices"
@@ -24,15 +24,11 @@ _PAUSE = 0.05
 class Registry:
     """
     :ivar directory: has the certificates of the devices.
+    :ivar url: where the store is.
     """
 
     directory: Path
-    _store: Store
-
-    @classmethod
-    def open(cls, directory: Path, url: str) -> Registry:
-        """:raises StoreError: if there is no such store."""
-        return cls(directory, open_store(StoreOptions(url, f"mtlsgate:{_LABEL}")))
+    url: str
 
     async def put(self, name: str, state: DeviceState) -> float:
         """
@@ -45,13 +41,13 @@ class Registry:
         [leaf] = parse_certificates((self.directory / f"{name}.crt").read_bytes())
         device = Device(keys_of(leaf, KeyKind.IDENTITY)[0], state, note=name)
         while True:
+            # A kept one may lead to a Redis in whose place there is another one by now.
+            store = open_store(StoreOptions(self.url, f"mtlsgate:{_LABEL}"))
             try:
-                await self._store.put([device])
+                await store.put([device])
             except StoreUnavailable:
                 await asyncio.sleep(_PAUSE)
             else:
                 return time.monotonic()
-
-    async def close(self) -> None:
-        """Close the connections to the store."""
-        await self._store.close()
+            finally:
+                await store.close()

@@ -16,7 +16,7 @@ from mtlsgate.load.epoch import load
 from mtlsgate.testing import Authority
 from tests.kits.contrib import CONTRIB, parses
 from tests.kits.docs import ROOT
-from tests.kits.fleet import FLEET, GATES
+from tests.kits.fleet import FLEET, GATES, STORES
 from tests.kits.programs import program, run
 
 pytestmark = pytest.mark.skipif(not CONTRIB.is_dir(), reason="installed without contrib")
@@ -147,5 +147,12 @@ def test_prometheus_asks_every_gate() -> None:
 def test_the_sentinels_watch_the_first_redis() -> None:
     lines = composed()["configs"]["sentinel"]["content"].splitlines()
     assert f"sentinel monitor devices {address('redis1')} 6379 2" in lines
-    command = services()["redis2"]["command"]
-    assert command[-2:] == [address("redis1"), "6379"]
+    for name in STORES:
+        command = services()[name]["command"]
+        assert ("--replicaof" in command) == (name != STORES[0])
+        assert name == STORES[0] or command.endswith(f"--replicaof {address('redis1')} 6379")
+        # The same as without containers.
+        layout = (FLEET / "layout.py").read_text()
+        for option in ("min-replicas-to-write 1", "min-replicas-max-lag 3", "appendonly yes"):
+            assert f"--{option}" in command
+            assert f'"{option}"' in layout

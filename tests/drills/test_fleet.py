@@ -36,7 +36,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
 @pytest.fixture
 def fleet(shared: RunningFleet) -> Iterator[RunningFleet]:
     """A fleet that is whole, under load; connections to each gate that stay."""
-    shared.tell("hold")
+    # A gate may not have heard yet that it is allowed again.
+    shared.until_told("hold device-2", "device-2 is connected to gate1, gate2, gate3")
     shared.tell("load 3")
     shared.tell("more 20")
     yield shared
@@ -136,7 +137,7 @@ def test_a_device_is_denied(fleet: RunningFleet) -> None:
     assert fleet.ask("knock device-2") == ("failed", "device-2 does not come in: closed")
     fleet.until_logged("rejected .*: registry_denied: .*CN=device-2")
     fleet.tell("allow device-2")
-    fleet.tell("hold device-2")
+    fleet.until_told("hold device-2", "device-2 is connected to gate1, gate2, gate3")
     assert fleet.tell("held") == ALL
     assert nobody_lost(fleet.tell("unload"))
 
