@@ -16,7 +16,7 @@ import pytest
 from twisted.internet.address import IPv4Address
 
 from mtlsgate.proxyprotocol import encode_v2
-from tests.kits.fleet import FLEET, GATES, STORES, RunningFleet, running_fleet
+from tests.kits.fleet import FLEET, GATES, SENTINELS, STORES, RunningFleet, running_fleet
 
 pytestmark = [
     pytest.mark.slow,
@@ -169,14 +169,16 @@ def test_another_redis_takes_the_writes(fleet: RunningFleet) -> None:
 
 @contextmanager
 def cut_off(fleet: RunningFleet) -> Iterator[None]:
-    """Both Redis answer nothing, and close nothing, until the block ends."""
-    for store in STORES:
-        fleet.tell(f"pause {store}")
+    """Redis and the Sentinels answer nothing, and close nothing, until the block ends: so it is
+    for gates without a network to them."""
+    # The Sentinels first: they are not to put one Redis in the place of another.
+    for name in (*SENTINELS, *STORES):
+        fleet.tell(f"pause {name}")
     try:
         yield
     finally:
-        for store in STORES:
-            fleet.tell(f"resume {store}")
+        for name in (*STORES, *SENTINELS):
+            fleet.tell(f"resume {name}")
 
 
 def test_redis_is_cut_off(fleet: RunningFleet) -> None:

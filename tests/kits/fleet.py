@@ -19,6 +19,7 @@ from tests.kits.programs import program
 FLEET = CONTRIB / "fleet"
 GATES = ("gate1", "gate2", "gate3")
 STORES = ("redis1", "redis2", "redis3")
+SENTINELS = ("sentinel1", "sentinel2", "sentinel3")
 #: In seconds; far above what anything here takes.
 _PATIENCE = 120.0
 _PAUSE = 0.05
