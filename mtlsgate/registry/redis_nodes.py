@@ -23,6 +23,10 @@ from mtlsgate.registry.store import StoreError, StoreUnavailable
 #: How often what is followed is proved good, in seconds.
 BEAT = 0.5
 
+#: In seconds, and less than the time limit together: when one master takes another's place,
+#: some sentinels still name the one that is gone.
+_UNTIL_ALL_KNOW = (0.05, 0.1, 0.2, 0.3)
+
 _Answer = TypeVar("_Answer")
 
 
@@ -84,6 +88,7 @@ class OneMaster:
     :param where: for people.
     :param find: finds the master; its result may change.  None is a Unix socket.
     :param watch: returns when there is another master than the given one.
+    :param pauses: before each further attempt to reach a master that is gone, in seconds.
     """
 
     # SWAPDB is told to nobody, so its count is watched.
@@ -95,8 +100,10 @@ class OneMaster:
         where: str,
         find: Callable[[], Awaitable[Node | None]],
         watch: Callable[[Node | None], Awaitable[None]],
+        pauses: Sequence[float] = (),
     ) -> None:
         self._dialler = dialler
+        self._pauses = pauses
         self._find = find
         self._watch = watch
         self._followed: Node | None = None
@@ -153,6 +160,11 @@ class OneMaster:
         await self._channel.close()
 
     async def _connect(self) -> Link:
+        for pause in self._pauses:
+            try:
+                return await self._dialler.dial(await self._find())
+            except StoreUnavailable:
+                await asyncio.sleep(pause)
         return await self._dialler.dial(await self._find())
 
 
@@ -225,7 +237,9 @@ class SentinelMaster(OneMaster):
 
     def __init__(self, dialler: Dialler, login: Login, service: str, where: str) -> None:
         self._sentinels = Sentinels(dialler, login, service)
-        super().__init__(dialler, where, self._sentinels.master, self._sentinels.replaced)
+        super().__init__(
+            dialler, where, self._sentinels.master, self._sentinels.replaced, _UNTIL_ALL_KNOW
+        )
 
     async def close(self) -> None:
         """Close every connection."""
