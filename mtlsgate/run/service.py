@@ -82,9 +82,9 @@ class GateService(Service):
                     return f"no target of {printable(name)} is up"
         registries = self.runner.registries
         if registries is not None and epoch.settings.readiness in ("registries", "all"):
-            for one in registries.states():
-                if one.state != "following":
-                    return f"registry {one.name} is {one.state}"
+            for desk in registries:
+                if not desk.is_ready:
+                    return f"registry {printable(desk.registry.name)} is {desk.state}"
         return None
 
     def privilegedStartService(self) -> None:

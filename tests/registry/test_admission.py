@@ -600,6 +600,24 @@ def test_readiness_waits_for_registries_if_asked_to(tmp_path: Path, log: Log) ->
     assert running.service.not_ready is None
 
 
+def test_what_is_remembered_makes_ready_while_it_counts(tmp_path: Path, log: Log) -> None:
+    """A gate that has never reached its store knows nobody; one that has is ready until what
+    it knows is too old."""
+    ready = 'settings { readiness = "registries" }\n'
+    running = service(tmp_path, blocks=ready + options(on_outage="last_known"))
+    running.store.cut()
+    assert running.service.not_ready is None
+    running.run(301)
+    assert running.service.not_ready == "registry devices is stale"
+    # Of another block the store has never been reached.
+    other = options(on_outage="last_known", max_staleness="10m")
+    running.reload(ready + other + server(tls=LISTED))
+    assert running.service.not_ready == "registry devices is away"
+    running.store.mend()
+    running.run(1)
+    assert running.service.not_ready is None
+
+
 def test_workers_are_as_bad_as_the_worst(running: RegisteredService) -> None:
     """What is counted is added."""
     [good] = running.taker.take().service.registries

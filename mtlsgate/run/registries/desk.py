@@ -133,6 +133,13 @@ class Desk:
         return self.staleness > self.registry.max_staleness
 
     @property
+    def is_ready(self) -> bool:
+        """Whether clients may come in by it: it follows, or what it remembers counts and is
+        more than nothing."""
+        is_known = self.registry.on_outage == "last_known" and self.figures.connects > 0
+        return not self.is_stale and (self._is_following or is_known)
+
+    @property
     def staleness(self) -> float:
         """For how many seconds it has not been known to be good."""
         return max(0.0, self._clock.seconds() - self._last_alive)
