@@ -8,6 +8,9 @@
 #   GATE_REGISTRY  the store of devices, as "redis+sentinel://10.0.0.31,10.0.0.32/devices"
 
 settings {
+  # A gate that knows nobody yet, because the store is away, gets nobody.
+  readiness = "registries"
+
   # A new process takes the addresses over; the old one ends with its connections.
   takeover      = true
   drain_timeout = "1m"

@@ -82,6 +82,15 @@ class RunningFleet:
             pause.wait(_PAUSE)
         raise AssertionError(f"{command} never says {text}")
 
+    def until_logs(self, name: str, text: str, times: int) -> None:
+        """Wait until a program has logged something so often."""
+        pause = threading.Event()
+        for _ in range(_TRIALS):
+            if self.log(name).count(text) >= times:
+                return
+            pause.wait(_PAUSE)
+        raise AssertionError(f"{name} has not logged {text!r} {times} times")
+
     def until_logged(self, pattern: str) -> None:
         """Wait until a gate has logged something."""
         pause = threading.Event()
