@@ -38,7 +38,7 @@ _COLUMNS = SQL(
     " extract(epoch FROM not_after), left(note::text, {note}), left(attributes::text, {json})"
 ).format(note=LONGEST_NOTE + 1, json=_LONGEST_JSON + 1)
 
-_FIND = "SELECT {columns} FROM {devices} WHERE key = ANY(string_to_array(%s, E'\\n'))"
+_FIND = "SELECT {columns} FROM {devices} WHERE key = ANY(string_to_array($1, E'\\n'))"
 _PAGE = "SELECT {columns} FROM {devices} WHERE key > %s ORDER BY key LIMIT %s"
 _REMOVE = "DELETE FROM {devices} WHERE key = ANY(%s::text[])"
 _LEASE = "SELECT {lease}(%s, %s, %s, %s)"
@@ -78,7 +78,8 @@ class Statements:
 
     As bytes, which psycopg need not put together again.
 
-    :ivar find: the devices with the keys of a text, separated by line ends.
+    :ivar find: the devices with the keys of a text, separated by line ends, as
+        `mtlsgate.registry.postgresql_prepared` asks it.
     :ivar page: some devices, the first with a key after a given one.
     :ivar count: how many devices there are; many are PostgreSQL's estimate.
     :ivar put: adds or replaces the devices of `columns_of`; how many were added, and how

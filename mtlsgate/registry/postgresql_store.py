@@ -16,6 +16,7 @@ from itertools import islice
 from mtlsgate.admission.devices import Device, is_key
 from mtlsgate.registry.postgresql_following import follow
 from mtlsgate.registry.postgresql_link import Connection, Connector, Session
+from mtlsgate.registry.postgresql_prepared import Prepared
 from mtlsgate.registry.postgresql_rows import Statements, columns_of, devices_of
 from mtlsgate.registry.schema import Table, schema_sql
 from mtlsgate.registry.store import Follower, StoreError, StoreOptions, StoreUnavailable, Written
@@ -44,6 +45,7 @@ class PostgresqlStore:
         self._connector = connector
         self._table = table
         self._statements = Statements.about(table)
+        self._find = Prepared(self._statements.find)
         self._timeout = timeout
         self._questions = Session(connector, timeout)
         self._leases = Session(connector, timeout)
@@ -196,9 +198,7 @@ class PostgresqlStore:
         text = "\n".join(keys)
 
         async def find(connection: Connection) -> Sequence[Sequence[object]]:
-            # Prepared at once: it is asked again and again.
-            cursor = await connection.execute(self._statements.find, (text,), prepare=True)
-            return await cursor.fetchall()
+            return await self._find.ask(connection, text)
 
         try:
             rows = await self._questions.ask(find, lambda: self._server)

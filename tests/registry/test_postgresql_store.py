@@ -119,6 +119,17 @@ def test_many_devices_are_listed_and_counted_once(database: Server) -> None:
     run(test)
 
 
+def test_a_question_may_be_larger_than_what_a_socket_takes_at_once(database: Server) -> None:
+    many = [f"{'x' * 400}{number}" for number in range(20_000)]
+
+    async def test() -> None:
+        async with opened(database.url()) as store:
+            await store.put([Device(many[-1])])
+            assert await store.find(many) == {many[-1]: Device(many[-1])}
+
+    run(test)
+
+
 def test_what_is_asked_at_once_takes_two_questions_and_each_gets_its_own(database: Server) -> None:
     many = {f"device {number}": Device(f"device {number}") for number in range(100)}
 
