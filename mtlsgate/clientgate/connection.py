@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtlsgate.admission import Rejection
+from mtlsgate.admission import Path, Rejection
 from mtlsgate.clientgate.gate import ClientGate
 from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entry import Entry
@@ -78,6 +78,10 @@ class LocalConnection(RelayEnd):
     def traffic(self) -> tuple[int, int]:
         """How many bytes the program has sent to the target, and got from it."""
         return (0, 0) if self._target is None else self._target.traffic
+
+    def presented(self) -> Path:
+        """:returns: nothing: programs have no certificates."""
+        return ()
 
     def abortConnection(self) -> None:
         """Reset the program's connection, and so the target's."""

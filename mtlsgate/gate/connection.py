@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IHandshakeListener
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mtlsgate.admission import Rejection
+from mtlsgate.admission import Path, Rejection
 from mtlsgate.certificates.server_names import same_name
 from mtlsgate.gate.arriving import ArrivingConnection
 from mtlsgate.gate.authorizer import Authorizer
@@ -83,6 +83,10 @@ class Connection(ArrivingConnection):
             own = None if self._engine is None else self._engine.own_certificate
             self._facts = TlsFacts(agreed.server_name, agreed.tls_version, agreed.cipher, own)
         return self._facts
+
+    def presented(self) -> Path:
+        """:returns: the certificates that the client sent, its leaf first."""
+        return () if self._engine is None else self._engine.presented()
 
     @property
     def traffic(self) -> tuple[int, int]:

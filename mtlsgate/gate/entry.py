@@ -9,6 +9,7 @@ from typing import Protocol
 import attrs
 from twisted.internet.interfaces import IDelayedCall
 
+from mtlsgate.admission import Path
 from mtlsgate.gate.events import Admission, AdmittedConnection, Arrival, Closing
 from mtlsgate.gate.terms import Terms
 
@@ -19,6 +20,10 @@ class Endable(Protocol):
     @property
     def traffic(self) -> tuple[int, int]:
         """How many bytes the client has sent to the application, and got from it."""
+
+    def presented(self) -> Path:
+        """:returns: the certificates that the client sent, its leaf first, as far as is
+        known; empty if it sent none."""
 
     def abortConnection(self) -> None:
         """End the connection at once."""
@@ -79,4 +84,13 @@ class Entry:
 
     def as_admitted(self, admission: Admission) -> AdmittedConnection:
         """:returns: the event for observers."""
-        return AdmittedConnection(arrival=self.arrival, server=self.server, admission=admission)
+        return AdmittedConnection(
+            arrival=self.arrival,
+            server=self.server,
+            admission=admission,
+            presented=self.presented,
+        )
+
+    def presented(self) -> Path:
+        """:returns: the certificates that the client sent, see `Endable.presented`."""
+        return () if self.connection is None else self.connection.presented()

@@ -8,6 +8,7 @@ connections and passes these frozen values to observers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
@@ -178,11 +179,14 @@ class AdmittedConnection:
     :ivar arrival: where and when it came.
     :ivar server: the server's name.
     :ivar admission: why it was admitted.
+    :ivar presented: tells the certificates that it sent, its leaf first, while it is
+        connected; empty if they are not known.
     """
 
     arrival: Arrival
     server: str
     admission: Admission
+    presented: Callable[[], Path] = field(default=tuple, eq=False, repr=False)
 
     @property
     def rule(self) -> str | None:

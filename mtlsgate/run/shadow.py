@@ -8,7 +8,7 @@ Whatever happens here, the client does not notice.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -16,6 +16,7 @@ from attrs import evolve, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from mtlsgate.admission import AdmissionPolicy, Path, authorities_of
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.events import (
     Admission,
@@ -85,6 +86,7 @@ class Shadowing:
     :ivar _arrived: the clients that came since the latest slice.
     :ivar _live: those that were connected when it began.
     :ivar _unverified: those for whom OpenSSL must verify a path.
+    :ivar _others: see `_others`.
     :ivar _connected: the numbers of the connections that are admitted and not over.
     """
 
@@ -109,7 +111,7 @@ class Shadowing:
         :param tells: whether it logs what the settings put in the shadow.
         """
         self._tells = tells
-        self._arrived = deque[AdmittedConnection | RejectedConnection]()
+        self._arrived = deque[tuple[AdmittedConnection | RejectedConnection, Path | None]]()
         self._live = deque[Entry]()
         self._unverified = deque[Seen]()
         self._connected = set[int]()
@@ -119,7 +121,9 @@ class Shadowing:
         self._changes = observers.changes
         self._agents = agents
         self._time = now
+        self._epoch = epoch
         self._flags = _flags(epoch)
+        self._others: Mapping[str, frozenset[bytes]] = {}
         self._timer: IDelayedCall | None = None
         self._has_failed = False
         self.now: InShadow | None = None
@@ -134,7 +138,7 @@ class Shadowing:
 
         :param connections: all there are.
         """
-        self._flags = _flags(epoch)
+        self._in_force(epoch)
         if self.now is not None and self.now.set_by == "ctl":
             return
         if epoch.shadow is None:
@@ -143,7 +147,17 @@ class Shadowing:
             self._put(epoch.shadow, "settings", connections)
         elif epoch.shadow.epoch is not None:
             # The files are the same; documents that were fetched may be newer.
-            self.now = evolve(self.now, shadow=epoch.shadow, judge=self._judge(epoch.shadow))
+            self._go_on_with(self.now, epoch.shadow)
+
+    def _in_force(self, epoch: Epoch) -> None:
+        self._epoch, self._flags = epoch, _flags(epoch)
+        then = None if self.now is None else self.now.shadow.epoch
+        self._others = {} if then is None else _others(epoch, then)
+
+    def _go_on_with(self, now: InShadow, shadow: Shadow) -> None:
+        """Judge by the same configuration with other documents."""
+        self.now = evolve(now, shadow=shadow, judge=self._judge(shadow))
+        self._in_force(self._epoch)
 
     def changed(self, connections: Iterable[Entry]) -> None:
         """The epoch in force has changed something for clients: count from now on."""
@@ -152,13 +166,13 @@ class Shadowing:
 
     def refreshed(self, epoch: Epoch) -> None:
         """The epoch in force goes on with what was fetched or delivered."""
+        self._in_force(epoch)
         if self.now is None or self.now.shadow.epoch is None:
             return
         listed = with_lists_of(self.now.shadow.epoch, epoch)
         after = supplied(listed, self._agents, self._time())
         if after is not self.now.shadow.epoch:
-            shadow = evolve(self.now.shadow, epoch=after)
-            self.now = evolve(self.now, shadow=shadow, judge=self._judge(shadow))
+            self._go_on_with(self.now, evolve(self.now.shadow, epoch=after))
 
     def put(self, shadow: Shadow, connections: Iterable[Entry]) -> None:
         """
@@ -182,6 +196,7 @@ class Shadowing:
         self._take_away()
         self._has_failed = False
         self.now = InShadow(shadow, set_by, self._time(), self._judge(shadow))
+        self._in_force(self._epoch)
         if self.now.judge is not None:
             self._live.extend(one for one in connections if one.admission is not None)
             self._connected = {one.arrival.number for one in self._live}
@@ -213,9 +228,15 @@ class Shadowing:
 
     def admitted(self, connection: AdmittedConnection) -> None:
         """Have a client judged that was admitted."""
-        if self.now is not None and self.now.judge is not None:
+        if self.now is None or self.now.judge is None:
+            return
+        try:
             self._connected.add(connection.arrival.number)
-            self._come(connection, MOST_WAITING)
+            # Later it may be gone.
+            sent = self._sent(connection.server, connection.admission, connection.presented)
+            self._come(connection, MOST_WAITING, sent)
+        except Exception:  # noqa: BLE001 -- whatever it is, the client must not notice
+            self._failed(self.now)
 
     def rejected(self, connection: RejectedConnection) -> None:
         """Have a client judged that was rejected, if that was about its certificate."""
@@ -234,13 +255,35 @@ class Shadowing:
     def reloaded(self, reload: Reload) -> None:
         """Nothing to judge: see `changed`."""
 
-    def _come(self, connection: AdmittedConnection | RejectedConnection, most: int) -> None:
+    def _sent(
+        self, server: str, admission: Admission, presented: Callable[[], Path]
+    ) -> Path | None:
+        """
+        :param presented: tells what the client has sent.
+        :returns: that, if the shadow's verdict may depend on it: the CAs are others, and the
+            client's path does not end in one that has signed itself.  None if it does not
+            matter, or is not known.
+        """
+        if server not in self._others or admission.peer is None or admission.negotiated.resumed:
+            return None
+        path = admission.peer.certificates
+        ends = path[-1].subject.key == path[-1].issuer.key
+        if ends and self._others[server].isdisjoint(one.sha256 for one in path[1:]):
+            return None
+        return presented() or None
+
+    def _come(
+        self,
+        connection: AdmittedConnection | RejectedConnection,
+        most: int,
+        sent: Path | None = None,
+    ) -> None:
         """Let a client wait, unless too many do."""
         if self.waiting >= most:
             assert self.now is not None
             self.now.tally.note_not_judged(connection.server, NotJudged.BUSY)
             return
-        self._arrived.append(connection)
+        self._arrived.append((connection, sent))
         self._go_on()
 
     def _go_on(self, used: float = 0.0) -> None:
@@ -274,7 +317,7 @@ class Shadowing:
     def _step(self, now: InShadow, judge: ShadowJudge) -> None:
         """Judge one client.  First come those for whom no path must be verified."""
         if self._arrived:
-            seen = self._seen(self._arrived.popleft())
+            seen = self._seen(*self._arrived.popleft())
             then = None if seen is None else judge.at_sight(seen, self._time())
             if seen is not None and then is None:
                 self._unverified.append(seen)
@@ -283,7 +326,10 @@ class Shadowing:
             # Who is not admitted yet, or came later, is judged as it comes in.
             seen = None
             if one.admission is not None and not one.ended:
-                seen = self._of_admission(one.arrival, one.server, one.admission, is_live=True)
+                sent = self._sent(one.server, one.admission, one.presented)
+                seen = self._of_admission(
+                    one.arrival, one.server, one.admission, sent, is_live=True
+                )
             then = None if seen is None else judge.searched(seen, self._time())
         else:
             seen = self._unverified.popleft()
@@ -291,27 +337,45 @@ class Shadowing:
         if seen is not None and then is not None:
             self._note(now, seen, then)
 
-    def _seen(self, connection: AdmittedConnection | RejectedConnection) -> Seen | None:
+    def _seen(
+        self, connection: AdmittedConnection | RejectedConnection, sent: Path | None
+    ) -> Seen | None:
         """:returns: a client; None if nothing is to be judged."""
         if isinstance(connection, RejectedConnection):
             return _seen_rejected(connection)
-        return self._of_admission(connection.arrival, connection.server, connection.admission)
+        return self._of_admission(connection.arrival, connection.server, connection.admission, sent)
 
     def _of_admission(
-        self, arrival: Arrival, server: str, admission: Admission, *, is_live: bool = False
+        self,
+        arrival: Arrival,
+        server: str,
+        admission: Admission,
+        sent: Path | None,
+        *,
+        is_live: bool = False,
     ) -> Seen | None:
-        """:returns: an admitted client; None if it is a program behind a client gate."""
+        """
+        :param sent: what the client has sent; None if it does not matter, or is not known.
+        :returns: an admitted client; None if it is a program behind a client gate.
+        """
         if admission.destination is not None:
             return None
         peer, agreed = admission.peer, admission.negotiated
+        path = () if peer is None else peer.certificates
+        flags = self._flags.get(server, 0)
+        given = self._others.get(server, frozenset())
+        if any(one.sha256 in given and one not in (sent or ()) for one in path[1:]):
+            # The gate has added a CA that the shadow does not have.
+            path, flags = sent or path[:1], 0
         return Seen(
             connection=arrival.number,
             listener=arrival.listener,
             server_name=agreed.server_name,
             tls_version=agreed.tls_version,
             address=arrival.address,
-            path=() if peer is None else peer.certificates,
-            flags=self._flags.get(server, 0),
+            path=path,
+            flags=flags,
+            sent=sent,
             now=Standing(server=server, rule=None if peer is None else peer.rule),
             is_live=is_live,
         )
@@ -365,6 +429,31 @@ def _flags(epoch: Epoch) -> dict[str, int]:
     """:returns: with which flags OpenSSL verifies the clients of each server."""
     found = ((one.gate.name, one.gate.context.judge) for one in epoch.servers)
     return {name: judge.flags for name, judge in found if judge is not None}
+
+
+def _others(epoch: Epoch, then: Epoch) -> dict[str, frozenset[bytes]]:
+    """
+    :returns: the servers that have other CAs than another epoch's, each with the digests of
+        the intermediate ones that not every server of that epoch has.
+    """
+    judges = [one.gate.context.judge for one in then.servers]
+    theirs = [_digests(judge.policy) for judge in judges if judge is not None]
+    kept = frozenset[bytes]().union(*theirs).intersection(*theirs)
+    found: dict[str, frozenset[bytes]] = {}
+    for server in epoch.servers:
+        policy = server.gate.context.admission
+        if any(one != _digests(policy) for one in theirs):
+            found[server.gate.name] = _digests(policy, intermediate=True) - kept
+    return found
+
+
+def _digests(policy: AdmissionPolicy | None, *, intermediate: bool = False) -> frozenset[bytes]:
+    return frozenset(
+        one.sha256
+        for one in authorities_of(() if policy is None else policy.rules)
+        # A CA that has signed itself is of no use but as an anchor.
+        if not intermediate or one.subject.key != one.issuer.key
+    )
 
 
 def _is_same(one: Shadow, other: Shadow) -> bool:

@@ -23,6 +23,9 @@ _MOST_KEPT, _KEPT_FOR = 2000, 300.0
 #: Rejections for want of a revocation list, which may be one that is fetched.
 _FOR_WANT_OF_LIST = (Reason.CRL_MISSING, Reason.CRL_EXPIRED)
 
+#: A server, a path, and what the client has sent.
+_Key = tuple[int, Path, Path | None]
+
 
 @frozen(kw_only=True)
 class Seen:
@@ -36,6 +39,7 @@ class Seen:
     :ivar address: its address.
     :ivar path: its certificates, the leaf first; empty if it has shown none.
     :ivar flags: with which OpenSSL has verified the path; 0 if it has not.
+    :ivar sent: what it has sent; None if that is not known.
     :ivar now: where it stands.
     :ivar is_live: whether it was connected before the shadow began.
     """
@@ -47,6 +51,7 @@ class Seen:
     address: IAddress
     path: Path
     flags: int
+    sent: Path | None = None
     now: Standing
     is_live: bool = False
 
@@ -71,8 +76,7 @@ class ShadowJudge:
         self.handover = handover
         self._forecasts = {id(one.gate): _forecast(one) for one in epoch.servers}
         self._fetching = {id(one.gate) for one in epoch.servers if _fetches_lists(one)}
-        self._searched: OrderedDict[tuple[int, Path], tuple[Admitted | Rejection, datetime]]
-        self._searched = OrderedDict()
+        self._searched = OrderedDict[_Key, tuple[Admitted | Rejection, datetime]]()
 
     def at_sight(self, seen: Seen, now: datetime) -> Standing | NotJudged | None:
         """
@@ -94,7 +98,9 @@ class ShadowJudge:
         rejection = _before_certificate(server, seen)
         if rejection is not None:
             return Standing(server=server.gate.name, rejection=rejection)
-        verdict = forecast.at_sight(seen.path, seen.flags, now) or self._kept(server, seen, now)
+        verdict = forecast.at_sight(seen.path, seen.flags, now, seen.sent) or self._kept(
+            server, seen, now
+        )
         return None if verdict is None else self._standing(server, verdict)
 
     def searched(self, seen: Seen, now: datetime) -> Standing | NotJudged:
@@ -108,14 +114,14 @@ class ShadowJudge:
         assert isinstance(server, LoadedServer)
         forecast = self._forecasts[id(server.gate)]
         assert forecast is not None
-        verdict = forecast.searched(seen.path, now)
-        self._searched[id(server.gate), seen.path] = verdict, now
+        verdict = forecast.searched(seen.path, now, seen.sent)
+        self._searched[id(server.gate), seen.path, seen.sent] = verdict, now
         if len(self._searched) > _MOST_KEPT:
             self._searched.popitem(last=False)
         return self._standing(server, verdict)
 
     def _kept(self, server: LoadedServer, seen: Seen, now: datetime) -> Admitted | Rejection | None:
-        key = id(server.gate), seen.path
+        key = id(server.gate), seen.path, seen.sent
         found = self._searched.get(key)
         if found is None:
             return None

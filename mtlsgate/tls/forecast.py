@@ -41,35 +41,44 @@ class Forecast:
         self._digests = frozenset(one.sha256 for one in authorities)
         self._search = Search(authorities, judge.flags)
 
-    def at_sight(self, path: Path, flags: int, now: datetime) -> Admitted | Rejection | None:
+    def at_sight(
+        self, path: Path, flags: int, now: datetime, sent: Path | None = None
+    ) -> Admitted | Rejection | None:
         """
         :param path: the leaf first.
         :param flags: with which OpenSSL has verified the path; 0 if it has not.
         :param now: the time to judge by, aware.
+        :param sent: what the client has sent, in any order; None if that is not known.
         :returns: the verdict; None if a path must be verified first.
         """
-        leaf, known = path[0], path[1:]
+        leaf, known = path[0], (*path[1:], *(sent or ()))
         path = self._up_to_anchor(path, now)
         verdict = self._policy.judge(path, now, self._violation)
         if isinstance(verdict, Admitted):
             is_enough = not self.judge.flags & ~flags and _are_valid(verdict.path, now)
             asks_twice = self._always_ask_twice or needs_second_opinion(verdict.path)
             return verdict if is_enough and not asks_twice else None
-        if any(self._policy.hopes(path, now)):
+        is_unknown = verdict.reason is Reason.UNKNOWN_CA
+        if is_unknown or any(self._policy.hopes(path, now)):
             reachable = self._search.reachable(leaf, known)
-            if any(self._policy.hopes(path, now, reachable)):
+            # If the CA is only further up, the rules may have another reason.
+            if (is_unknown and reachable) or any(self._policy.hopes(path, now, reachable)):
                 return None
-        return _with_doubt(verdict, path)
+        return _with_doubt(verdict, path) if sent is None else verdict
 
-    def searched(self, path: Path, now: datetime) -> Admitted | Rejection:
+    def searched(self, path: Path, now: datetime, sent: Path | None = None) -> Admitted | Rejection:
         """
         :param path: the leaf first; it need not be verified.
         :param now: the time to judge by, aware.
+        :param sent: as for `at_sight`.
         :returns: the verdict that a handshake would give.  This may take OpenSSL as long
             as a handshake.
         """
-        verdict = self.judge.on_chain(path, now)
-        return _with_doubt(verdict, path) if isinstance(verdict, Rejection) else verdict
+        chain = tuple(dict.fromkeys((*path, *(sent or ()))))
+        verdict = self.judge.on_chain(chain, now)
+        if sent is None and isinstance(verdict, Rejection):
+            return _with_doubt(verdict, path)
+        return verdict
 
     def _up_to_anchor(self, path: Path, now: datetime) -> Path:
         """:returns: the path that OpenSSL would build: it stops at the first anchor."""

@@ -14,7 +14,7 @@ import pytest
 
 from mtlsgate.clock import utc_now
 from mtlsgate.observe.shadow_status import ShadowAttempt, ShadowReport
-from mtlsgate.run.shadow import PAUSE, SLICE
+from mtlsgate.run.shadow import PAUSE, SLICE, Shadowing
 from mtlsgate.run.shadow_judging import ShadowJudge
 from mtlsgate.testing import Authority, Client, Credential, Version, self_signed
 from mtlsgate.tls.forecast import Forecast
@@ -254,11 +254,16 @@ def test_nobody_notices(
         log.expect_failure(ZeroDivisionError)
 
 
-def test_a_failure_is_counted(tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("where", "name"), [(ShadowJudge, "at_sight"), (Shadowing, "_sent"), (Shadowing, "_note")]
+)
+def test_a_failure_is_counted(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch, where: type, name: str
+) -> None:
     """The client is in; that it was not judged stands in the report."""
     running = today(tmp_path, server())
     put(running, server())
-    monkeypatch.setattr(ShadowJudge, "at_sight", _broken)
+    monkeypatch.setattr(where, name, _broken)
     running.enter(BOB)
     running.enter(BOB)
     assert counts(running) == {("not_judged", "", "internal_error"): 2}
@@ -347,15 +352,16 @@ def test_searches_take_a_small_share_of_the_time(
         running.handshake(ROOT.issue(f"slow {number}"))
     whole, searched = Forecast.searched, list[float]()
 
-    def slow(self: Forecast, path: Any, now: Any) -> Any:
+    def slow(self: Forecast, *arguments: Any) -> Any:
         searched.append(running.reactor.seconds())
         running.reactor.rightNow += SLICE * 10
-        return whole(self, path, now)
+        return whole(self, *arguments)
 
     monkeypatch.setattr(Forecast, "searched", slow)
     began = running.reactor.seconds()
-    while len(searched) < 3:
+    for _ in range(100):
         running.reactor.advance(PAUSE)
+    assert len(searched) == 3
     assert searched[-1] - began >= PAUSE + 2 * 10 * PAUSE
 
 
