@@ -19,6 +19,7 @@ from twisted.internet.task import Clock
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from mtlsgate.certificates.token import TokenKey
 from mtlsgate.testing import Authority, Client, Credential, RecordingFactory, Version, self_signed
 from tests.kits.gate import Log, localhost
 
@@ -42,7 +43,9 @@ def context(
 ) -> SSL.Context:
     made = SSL.Context(SSL.TLS_SERVER_METHOD)
     made.use_certificate(localhost().chain[0].x509)
-    made.use_privatekey(localhost().private_key)
+    key = localhost().private_key
+    assert not isinstance(key, TokenKey)
+    made.use_privatekey(key)
     made.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify)
     if session_id is not None:
         made.set_session_id(session_id)

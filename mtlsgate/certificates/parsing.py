@@ -28,6 +28,7 @@ from mtlsgate.certificates.certificate import UNPARSABLE, Certificate, views
 from mtlsgate.certificates.der import MalformedDer
 from mtlsgate.certificates.ocsp import Stapling
 from mtlsgate.certificates.recognise import what_is_it
+from mtlsgate.certificates.token import TokenKey
 from mtlsgate.errors import CredentialError
 from mtlsgate.text import first_line
 
@@ -56,7 +57,7 @@ class ServerCredential:
     """
 
     chain: tuple[Certificate, ...] = field(converter=views)
-    private_key: PrivateKey = field(repr=False)
+    private_key: PrivateKey | TokenKey = field(repr=False)
     stapling: Stapling | None = field(default=None, eq=False)
     source: Hashable = None
 

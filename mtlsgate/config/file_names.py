@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 
+from mtlsgate.certificates.token import is_token_uri
+
 _PEM = re.compile(r"-----BEGIN ")
 _BASE64 = re.compile(r"\s*M[A-Za-z0-9+/\s]{50,}=*\s*")
 _FINGERPRINT = re.compile(r"(?:(?i:sha-?256)[:/= ]*)?(?:[0-9A-Fa-f]{2}:?){32}")
 _ENDING = re.compile(r"[^\n]{1,255}\.(?:pem|crt|cer|cert|der|key|p12|pfx|p7b|p7c|crl)", re.I)
-_PKCS11 = re.compile(r"\s*pkcs11:", re.I)
 _SHELL = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 
 
@@ -27,8 +28,8 @@ def wrong_file_name(text: str, inline: str | None = None) -> str | None:
         return f"this is not the name of a file, but what is in one: {remedy}"
     if _FINGERPRINT.fullmatch(text):
         return _FINGERPRINT_REMEDY
-    if _PKCS11.match(text):
-        return _PKCS11_REMEDY
+    if is_token_uri(text):
+        return _TOKEN if inline == _TAKES_TOKENS else _NO_TOKEN
     if text.startswith("~"):
         return 'the "~" of a shell is not expanded: write "${env.HOME}/…"'
     if found := _SHELL.search(text):
@@ -56,8 +57,8 @@ def wrong_material(text: str, file: str) -> str | None:
         return None
     if _FINGERPRINT.fullmatch(text.strip()):
         return _FINGERPRINT_REMEDY
-    if _PKCS11.match(text):
-        return _PKCS11_REMEDY
+    if is_token_uri(text):
+        return None if file == f"{_TAKES_TOKENS}_file" else _NO_TOKEN
     if text.startswith(("/", "./", "../", "~")) or _ENDING.fullmatch(text):
         return f"this is the name of a file, not what is in it: write {file}"
     if re.match(r"(?i)(?:https?|file)://", text):
@@ -65,9 +66,12 @@ def wrong_material(text: str, file: str) -> str | None:
     return None
 
 
-_PKCS11_REMEDY = (
-    "this is the URI of a key in a token (RFC 7512), and the gate uses keys in files only: name a"
-    " file"
+#: The one attribute that a key in a token fits.
+_TAKES_TOKENS = "private_key"
+_TOKEN = f"this is the URI of a key in a token, not the name of a file: write {_TAKES_TOKENS}"
+_NO_TOKEN = (
+    f"this is the URI of something in a token, and only {_TAKES_TOKENS} of a server_certificate"
+    " takes one: name a file"
 )
 _FINGERPRINT_REMEDY = (
     "this is a fingerprint, not a certificate: write it in the rule of its CA, as"

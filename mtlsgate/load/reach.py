@@ -11,6 +11,7 @@ from pathlib import Path
 from attrs import frozen
 
 from mtlsgate.acme.wanted import WantedCertificate
+from mtlsgate.certificates.token import is_token_uri
 from mtlsgate.config import model
 from mtlsgate.config.urls import parse_url
 from mtlsgate.load.addresses import UnixAddress
@@ -59,6 +60,11 @@ def reach_of_server(server: model.Server, protocol: ReadProtocol, directory: Pat
     :param directory: where relative paths start.
     """
     code = [f"{server.heading}: authorize"] if server.authorize is not None else []
+    for block in server.tls.server_certificate:
+        key = block.private_key
+        if key is not None and key.text is not None and is_token_uri(key.text):
+            # It reads its own files, and connects to its device.
+            code.append(f"{server.heading}: the module of private_key's token")
     if protocol.runs_user_code:
         code.append(f"{server.heading}: {protocol.where}")
     return Reach(

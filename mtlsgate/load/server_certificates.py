@@ -10,6 +10,7 @@ from functools import partial
 
 from attrs import evolve
 
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.development_ca import self_signed
 from mtlsgate.certificates.keystore import parse_keystore
 from mtlsgate.certificates.ocsp import demands_stapling, stapling_of
@@ -19,6 +20,7 @@ from mtlsgate.certificates.parsing import (
     pair,
     parse_private_key,
 )
+from mtlsgate.certificates.token import is_token_uri, parse_token_key
 from mtlsgate.config import Material, model
 from mtlsgate.config.urls import parse_url
 from mtlsgate.errors import CredentialError
@@ -162,6 +164,8 @@ class CredentialReader:
         self, block: model.ServerCertificate, chain: Material, key: Material
     ) -> ServerCredential | None:
         certificates = self.files.certificates(chain, block.heading)
+        if key.text is not None and is_token_uri(key.text):
+            return self._with_token(block, certificates, key, key.text)
         data = self.files.read(key, block.heading)
         if data is None:
             return None
@@ -171,6 +175,34 @@ class CredentialReader:
         except CredentialError as error:
             self.files.refuse(key, block.heading, error)
             return None
+
+    def _with_token(
+        self,
+        block: model.ServerCertificate,
+        certificates: tuple[Certificate, ...],
+        key: Material,
+        uri: str,
+    ) -> ServerCredential | None:
+        try:
+            if block.private_key_passphrase is not None:
+                raise CredentialError("is in a token: private_key_passphrase has no effect")
+            credential = ServerCredential(certificates, parse_token_key(uri))
+        except CredentialError as error:
+            self.files.refuse(key, block.heading, error)
+            return None
+        if not certificates:
+            return None
+        try:
+            GateContext(TlsPolicy((credential,), admission=None))
+        except REFUSALS as error:
+            text = (
+                "private_key: OpenSSL gets no such key from a token, or it is not that of the "
+                f"certificate ({reasons_of(error)}): let OPENSSL_CONF name a configuration that "
+                "loads pkcs11-provider"
+            )
+            self.report.error(key.at, block.heading, text)
+            return None
+        return credential
 
     def _from_keystore(
         self, block: model.ServerCertificate, keystore: Material

@@ -5,12 +5,14 @@ targets: versions, cipher suites, options.
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import Literal
 
 from OpenSSL import SSL
 
 from mtlsgate.certificates.parsing import ServerCredential
+from mtlsgate.certificates.token import TokenKey
 from mtlsgate.tls.trust import openssl_certificate
 
 MinVersion = Literal["1.2", "1.3"]
@@ -67,8 +69,21 @@ def use_credential(context: SSL.Context, credential: ServerCredential) -> None:
         context.use_certificate(leaf)
         for intermediate in intermediates:
             context.add_extra_chain_cert(intermediate)
-    context.use_privatekey(credential.private_key)
+    if isinstance(credential.private_key, TokenKey):
+        _use_token(context, credential.private_key)
+    else:
+        context.use_privatekey(credential.private_key)
     context.check_privatekey()
+
+
+def _use_token(context: SSL.Context, key: TokenKey) -> None:
+    """:raises SSL.Error: if OpenSSL loads no provider that has the key."""
+    # pyOpenSSL takes what is not cryptography's from a file only.
+    descriptor = os.memfd_create("mtlsgate-key", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key.pem)
+        file.flush()
+        context.use_privatekey_file(f"/proc/self/fd/{descriptor}")
 
 
 def openssl_version() -> str:

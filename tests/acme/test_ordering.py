@@ -11,7 +11,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from cryptography import x509
 
 from mtlsgate.acme.challenge import PendingChallenges
 from mtlsgate.acme.ordering import order, suggestion
@@ -25,6 +24,7 @@ from mtlsgate.tls.engine import Event
 from tests.kits.pebble import Pebble, pebble
 from tests.kits.programs import BIN, gate, run
 from tests.kits.service import ALICE, ROOT
+from tests.kits.tls_client import echoed
 
 pytestmark = pytest.mark.slow
 
@@ -219,24 +219,6 @@ def configured(directory: Path, ca: Pebble, settings: str = "") -> Path:
     return directory / "gate.hcl"
 
 
-def echoed(directory: Path, port: int, version: ssl.TLSVersion) -> str:
-    """:returns: the issuer of the certificate that the gate shows to a client it admits."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.minimum_version = context.maximum_version = version
-    context.load_cert_chain(directory / "alice.crt", directory / "alice.key")
-    with (
-        socket.create_connection(("127.0.0.1", port), 30) as sock,
-        context.wrap_socket(sock, server_hostname="gate.example") as client,
-    ):
-        client.sendall(b"knock")
-        assert client.recv(5) == b"knock"
-        der = client.getpeercert(binary_form=True)
-    assert der is not None
-    return x509.load_der_x509_certificate(der).issuer.rfc4514_string()
-
-
 @pytest.mark.parametrize("settings", ["", "workers = 2"])
 def test_a_gate_gets_its_first_certificate(tmp_path: Path, settings: str) -> None:
     """In its sandbox; with several workers one orders, and all of them use it."""
@@ -250,7 +232,9 @@ def test_a_gate_gets_its_first_certificate(tmp_path: Path, settings: str) -> Non
                 running.read_until("the certificate for gate.example is in use, valid until")
             for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
                 for _ in range(4 if settings else 1):
-                    assert "Pebble" in echoed(tmp_path, ca.tls_port, version)
+                    assert (
+                        "Pebble" in echoed(tmp_path, ca.tls_port, version).issuer.rfc4514_string()
+                    )
             status, text = run(BIN / "mtlsgate", "ctl", "--config", config, "status", "--json")
             assert status == 0
             [found] = json.loads(text)["orders"]
@@ -266,4 +250,7 @@ def test_a_gate_gets_its_first_certificate(tmp_path: Path, settings: str) -> Non
         assert "none yet" not in text
     # Without its CA, after a restart.
     with gate(config):
-        assert "Pebble" in echoed(tmp_path, ca.tls_port, ssl.TLSVersion.TLSv1_3)
+        assert (
+            "Pebble"
+            in echoed(tmp_path, ca.tls_port, ssl.TLSVersion.TLSv1_3).issuer.rfc4514_string()
+        )

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 
 from mtlsgate.certificates.keystore import parse_keystore
+from mtlsgate.certificates.token import TokenKey
 from mtlsgate.errors import CredentialError
 from mtlsgate.testing import Authority, self_signed
 from tests.kits.keystores import joined, keystore
@@ -36,6 +37,7 @@ def refused(data: bytes, passphrase: str | None = "secret") -> str:
 def test_a_certificate_with_its_key_and_its_chain(passphrase: str | None) -> None:
     found = parse_keystore(keystore(GATE, passphrase), passphrase)
     assert [one.x509 for one in found.chain] == list(GATE.chain)
+    assert not isinstance(found.private_key, TokenKey)
     assert found.private_key.public_key() == GATE.private_key.public_key()
 
 

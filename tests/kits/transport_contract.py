@@ -266,6 +266,7 @@ def main(name: str) -> None:
     from mtlsgate.gate.listener import Listener
     from mtlsgate.gate.server import GateServer
     from mtlsgate.testing import Authority
+    from mtlsgate.tls.contexts import use_credential
     from mtlsgate.tls.server import GateContext, TlsPolicy
     from tests.kits.gate import localhost, rule
 
@@ -333,8 +334,7 @@ def main(name: str) -> None:
     class Creator:
         def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
             context = SSL.Context(SSL.TLS_SERVER_METHOD)
-            context.use_certificate(localhost().chain[0].x509)
-            context.use_privatekey(localhost().private_key)
+            use_credential(context, localhost())
             store = context.get_cert_store()
             assert store is not None
             store.add_cert(X509.from_cryptography(root.certificate))
