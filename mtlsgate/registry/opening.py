@@ -81,8 +81,9 @@ def open_store(options: StoreOptions) -> Store:
     try:
         module = cast(_StoreModule, import_module(kind.module))
     except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
         raise StoreError(
-            f"this registry needs the Python package {error.name!r}:"
+            f"this registry needs the Python package {package!r}:"
             f" pip install 'mtlsgate[{kind.extra}]'"
         ) from None
     return module.open_store(options)

@@ -133,7 +133,7 @@ def test_while_it_hangs_nobody_new_comes_in_and_who_is_denied_afterwards_is_out(
 
 
 def test_an_outage_that_lasts_ends_live_connections(site: Site, database: Server) -> None:
-    with listed(site, by_port(database), database, max_staleness="1s") as one:
+    with listed(site, by_port(database), database, max_staleness="2s") as one:
         live = one.connect()
         database.stop()
         ends(live)

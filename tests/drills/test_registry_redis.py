@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import pytest
 
 from tests.kits.drills import Site, echoes
-from tests.kits.programs import free_port
-from tests.kits.redis import Server, replicated, server, wait_until, watched
+from tests.kits.programs import free_port, gate
+from tests.kits.redis import Server, cluster, owner_of, replicated, server, wait_until, watched
 from tests.kits.registry_drills import VERSIONS, Door, door, ends, identity_of_client
 
 pytestmark = pytest.mark.slow
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 def listed(site: Site, url: str, redis: Server, **block: str) -> Iterator[Door]:
     """Run a gate whose only client is listed, until the block ends; it follows the Redis."""
     allow(site, redis)
-    with door(site, url, **block) as one:
+    with door(site, url, timeout="300ms", **block) as one:
         yield one
 
 
@@ -122,7 +122,7 @@ def test_what_was_denied_while_the_gate_was_cut_off_is_out_once_it_is_back(
 
 
 def test_an_outage_that_lasts_ends_live_connections(site: Site, redis: Server) -> None:
-    with listed(site, redis.url, redis, max_staleness="1s") as one:
+    with listed(site, redis.url, redis, max_staleness="1500ms") as one:
         live = one.connect()
         redis.kill()
         ends(live)
@@ -140,6 +140,41 @@ def test_with_last_known_a_known_client_comes_in_during_an_outage(
         one.connect().close()
         redis.kill()
         one.gate.read_until("cannot be followed")
+        one.connect().close()
+
+
+def test_a_denial_in_a_cluster_ends_live_connections(site: Site) -> None:
+    with cluster() as nodes:
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        owner = owner_of(nodes, key(site))
+        with listed(site, f"redis+cluster://{hosts}", owner) as one:
+            live = one.connect()
+            deny(site, owner)
+            ends(live)
+            one.refuses("registry_denied")
+
+
+def test_a_place_at_one_gate_counts_at_the_other_until_it_is_given_back_or_its_gate_is_dead(
+    site: Site, redis: Server
+) -> None:
+    site.change(
+        'protocol "echo" {}',
+        'protocol "echo" {}\n  max_connections_per_identity = 1\n  count_in = "devices"',
+    )
+    with listed(site, redis.url, redis) as one, gate(site.config) as running:
+        other = Door(site, running)
+        other.follows()
+        places = f"mtlsgate:devices:l:{identity_of_client(site)}@demo"
+        with one.connect():
+            other.refuses("too_many_of_identity")
+        wait_until(lambda: redis.do("EXISTS", places) == 0)
+        with other.connect():
+            one.refuses("too_many_of_identity")
+            other.gate.process.kill()
+        # As if its time were over.
+        holder = redis.do("ZRANGE", places, 0, -1)
+        assert isinstance(holder, list)
+        redis.do("ZADD", places, 1, *holder)
         one.connect().close()
 
 

@@ -229,14 +229,18 @@ def masters(node: Server) -> set[int]:
     return {master[1] for _, _, master, *_ in slots}
 
 
+def owner_of(nodes: Sequence[Server], name: str) -> Server:
+    """:returns: which of a new cluster's masters has a key."""
+    slot = _slot(nodes[0], name)
+    starts = [16384 * index // len(nodes) for index in range(len(nodes))]
+    return nodes[max(index for index, start in enumerate(starts) if start <= slot)]
+
+
 def migration(nodes: Sequence[Server], name: str) -> tuple[Server, Server]:
     """Begin to move a key's slot in a cluster of masters; return whose it is, and whose it
     will be."""
     slot = _slot(nodes[0], name)
-    owner = max(
-        (node for index, node in enumerate(nodes) if 16384 * index // len(nodes) <= slot),
-        key=nodes.index,
-    )
+    owner = owner_of(nodes, name)
     target = nodes[nodes.index(owner) - 1]
     target.do("CLUSTER SETSLOT", slot, "IMPORTING", _id(owner))
     owner.do("CLUSTER SETSLOT", slot, "MIGRATING", _id(target))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from mtlsgate.registry.opening import address_of, open_store
@@ -104,3 +106,19 @@ def test_an_address_shows_hosts_and_database_and_no_secret(url: str, shown: str)
 def test_no_repr_has_a_password() -> None:
     assert "hush" not in repr(parse_redis("redis+sentinel://:hush@a/m?sentinel_password=hush"))
     assert "hush" not in repr(StoreOptions("redis://:hush@a", "p", password="hush"))
+
+
+@pytest.mark.parametrize(("extra", "package"), [("redis", "redis"), ("postgresql", "psycopg")])
+def test_a_client_library_that_is_missing_is_named_with_what_installs_it(
+    extra: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [*sys.modules]:
+        if name.startswith((f"{package}.", f"mtlsgate.registry.{extra}_")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert address_of(f"{extra}://r/0")
+    with pytest.raises(StoreError) as refused:
+        open_store(StoreOptions(f"{extra}://r/0", "p"))
+    assert str(refused.value) == (
+        f"this registry needs the Python package '{package}': pip install 'mtlsgate[{extra}]'"
+    )
