@@ -208,7 +208,8 @@ class Fleet:
             await held.ask_all()
             served = ", ".join(sorted({one.gate for one in held.open})) or "no gate"
             lines.append(f"{device} is served by {served}")
-            lines += [f"{device}: {gate} has ended its connection" for gate, _ in held.ended]
+            ended = dict.fromkeys(gate for gate, _ in held.ended)
+            lines += [f"{device}: {gate} has ended its connection" for gate in ended]
         return "\n".join(lines) or "nothing is held"
 
     # Devices
@@ -226,9 +227,11 @@ class Fleet:
         lines = [f"{device} is denied"]
         if held is not None:
             await held.end()
+            # Of a gate that has several, the last one.
+            ended = dict(held.ended[before:])
             lines += [
                 f"{gate} has ended its connection {max(at - denied, 0) * 1000:.1f} ms later"
-                for gate, at in held.ended[before:]
+                for gate, at in ended.items()
             ]
         return "\n".join(lines)
 
