@@ -24,6 +24,14 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*)(:[0-9]*)?")
 _PORT = 5432
 #: Parameters that say where a server is.
 _ELSEWHERE = frozenset({"host", "hostaddr", "port", "service"})
+#: Parameters with files that the gate must know of, and what to state in their place.
+_BESIDE = {
+    "sslrootcert": "ca_file",
+    "sslcert": "certificate_file",
+    "sslkey": "private_key_file",
+    "passfile": "password_file",
+    "service": "what the service says, in the URL or",
+}
 _PRIMARY = ("primary", "read-write")
 
 
@@ -66,6 +74,9 @@ def parse_postgresql(url: str) -> PostgresqlAddress:
             "the URL's target_session_attrs must be primary or read-write, or not stated:"
             " a standby tells no changes"
         )
+    for name in query_names(url):
+        if name in _BESIDE:
+            raise StoreError(f"the URL has {name}: state {_BESIDE[name]} beside it")
     ports = _ports(hosts) if hosts and not _ELSEWHERE & set(query_names(url)) else None
     return PostgresqlAddress(tuple(map(unquote, hosts)), unquote(database), ports)
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from mtlsgate.registry.schema import Table, schema_sql
+from mtlsgate.testing import Authority
 from tests.kits.drills import Site, echoes
 from tests.kits.postgresql import Server, server, standby
 from tests.kits.programs import free_port
@@ -152,6 +153,32 @@ def test_without_its_triggers_the_table_is_not_followed_and_the_log_says_what_to
         database.do(schema_sql(Table(TABLE)))
         one.follows()
         one.connect().close()
+
+
+def test_in_tls_with_certificates_it_is_followed_again_and_again(site: Site) -> None:
+    """Also from within the sandbox, in which the gate reads few files."""
+    authority = Authority.create("Databases")
+    client = authority.issue("gate")
+    (site.path / "database-ca.crt").write_bytes(authority.pem)
+    (site.path / "gate.crt").write_bytes(client.pem)
+    (site.path / "gate.key").write_bytes(client.key_pem)
+    (site.path / "gate.key").chmod(0o600)
+    files = {
+        "ca_file": "database-ca.crt",
+        "certificate_file": "gate.crt",
+        "private_key_file": "gate.key",
+    }
+    with server(port=free_port()) as database:
+        database.speak_tls(authority)
+        url = f"postgresql://gate@localhost:{database.port}/postgres"
+        with listed(site, url, database, **files) as one:
+            live = one.connect()
+            database.restart()
+            one.follows()
+            assert echoes(live)
+            deny(site, database)
+            ends(live)
+            one.refuses("registry_denied")
 
 
 def test_a_denial_after_a_failover_ends_live_connections(site: Site) -> None:

@@ -20,6 +20,7 @@ from attrs import define
 from mtlsgate.registry.opening import open_store
 from mtlsgate.registry.postgresql_store import PostgresqlStore
 from mtlsgate.registry.store import StoreOptions
+from mtlsgate.testing import Authority
 from tests.kits.programs import free_port, lacking, program, run
 from tests.kits.redis import PATIENCE, wait_until
 
@@ -158,6 +159,16 @@ class Server:
         path.chmod(0o600)
         owner = self.data.stat()
         os.chown(path, owner.st_uid, owner.st_gid)
+
+    def speak_tls(self, authority: Authority) -> None:
+        """Ask for certificates of an authority at the port, and have one of it for localhost."""
+        issued = authority.issue("db", dns_names=["localhost"], usages=["server_auth"])
+        self.write("server.crt", issued.pem)
+        self.write("server.key", issued.key_pem)
+        self.write("root.crt", authority.pem)
+        self.write("pg_hba.conf", b"hostssl all all all cert\nlocal all all trust\n")
+        self.do("ALTER SYSTEM SET ssl_ca_file = 'root.crt'", "ALTER SYSTEM SET ssl = on")
+        self.restart()
 
     def promote(self) -> None:
         """Make a standby the primary."""

@@ -76,6 +76,9 @@ REFUSED = [
     ("redis+cluster://a?db=1", "none of ours"),
     ("postgresql://:hush#1@a", "%23"),
     ("postgresql://hush@[::1", "IPv6"),
+    ("postgresql://a/b?sslrootcert=/hush", "state ca_file beside it"),
+    ("postgresql://a/b?passfile=/hush", "state password_file beside it"),
+    ("postgresql://a/b?service=hush", "what the service says"),
 ]
 
 

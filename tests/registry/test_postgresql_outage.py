@@ -393,19 +393,9 @@ def test_the_certificate_of_the_server_is_verified(tmp_path: Path) -> None:
     (tmp_path / "gate.crt").write_bytes(client.pem)
     (tmp_path / "gate.key").write_bytes(client.key_pem)
     (tmp_path / "gate.key").chmod(0o600)
-    with server("ssl=off", port=free_port()) as database:
+    with server(port=free_port()) as database:
         prepare(database)
-        issued = authority.issue("db", dns_names=["localhost"], usages=["server_auth"])
-        database.write("server.crt", issued.pem)
-        database.write("server.key", issued.key_pem)
-        database.write("root.crt", authority.pem)
-        database.write("pg_hba.conf", b"hostssl all all all cert\nlocal all all trust\n")
-        database.do(
-            "ALTER SYSTEM SET ssl_ca_file = 'root.crt'",
-            "ALTER SYSTEM SET ssl = on",
-        )
-        database.options = ()
-        database.restart()
+        database.speak_tls(authority)
         url = f"postgresql://gate@localhost:{database.port}/postgres?hostaddr=127.0.0.1"
         other_name = f"postgresql://gate@127.0.0.1:{database.port}/postgres"
         ours: dict[str, Any] = {
