@@ -8,7 +8,7 @@ Whatever happens here, the client does not notice.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Literal
 
@@ -16,12 +16,10 @@ from attrs import evolve, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from mtlsgate.admission import AdmissionPolicy, Path, authorities_of
+from mtlsgate.admission import Path
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.events import (
-    Admission,
     AdmittedConnection,
-    Arrival,
     ClosedConnection,
     RejectedConnection,
     Reload,
@@ -44,6 +42,7 @@ from mtlsgate.observe.shadow_tally import ShadowTally
 from mtlsgate.run.listening import places_of
 from mtlsgate.run.rejudging import Handover
 from mtlsgate.run.shadow_judging import Seen, ShadowJudge
+from mtlsgate.run.shadow_seeing import rejected, seeing
 from mtlsgate.spiffe.agents import Agents
 from mtlsgate.text import printable
 
@@ -86,7 +85,8 @@ class Shadowing:
     :ivar _arrived: the clients that came since the latest slice.
     :ivar _live: those that were connected when it began.
     :ivar _unverified: those for whom OpenSSL must verify a path.
-    :ivar _others: see `_others`.
+    :ivar _epoch: the one in force.
+    :ivar _seeing: what there is to know of its clients.
     :ivar _connected: the numbers of the connections that are admitted and not over.
     """
 
@@ -122,8 +122,7 @@ class Shadowing:
         self._agents = agents
         self._time = now
         self._epoch = epoch
-        self._flags = _flags(epoch)
-        self._others: Mapping[str, frozenset[bytes]] = {}
+        self._seeing = seeing(epoch, None)
         self._timer: IDelayedCall | None = None
         self._has_failed = False
         self.now: InShadow | None = None
@@ -150,9 +149,8 @@ class Shadowing:
             self._go_on_with(self.now, epoch.shadow)
 
     def _in_force(self, epoch: Epoch) -> None:
-        self._epoch, self._flags = epoch, _flags(epoch)
         then = None if self.now is None else self.now.shadow.epoch
-        self._others = {} if then is None else _others(epoch, then)
+        self._epoch, self._seeing = epoch, seeing(epoch, then)
 
     def _go_on_with(self, now: InShadow, shadow: Shadow) -> None:
         """Judge by the same configuration with other documents."""
@@ -233,7 +231,8 @@ class Shadowing:
         try:
             self._connected.add(connection.arrival.number)
             # Later it may be gone.
-            sent = self._sent(connection.server, connection.admission, connection.presented)
+            admission, presented = connection.admission, connection.presented
+            sent = self._seeing.sent(connection.server, admission, presented)
             self._come(connection, MOST_WAITING, sent)
         except Exception:  # noqa: BLE001 -- whatever it is, the client must not notice
             self._failed(self.now)
@@ -254,23 +253,6 @@ class Shadowing:
 
     def reloaded(self, reload: Reload) -> None:
         """Nothing to judge: see `changed`."""
-
-    def _sent(
-        self, server: str, admission: Admission, presented: Callable[[], Path]
-    ) -> Path | None:
-        """
-        :param presented: tells what the client has sent.
-        :returns: that, if the shadow's verdict may depend on it: the CAs are others, and the
-            client's path does not end in one that has signed itself.  None if it does not
-            matter, or is not known.
-        """
-        if server not in self._others or admission.peer is None or admission.negotiated.resumed:
-            return None
-        path = admission.peer.certificates
-        ends = path[-1].subject.key == path[-1].issuer.key
-        if ends and self._others[server].isdisjoint(one.sha256 for one in path[1:]):
-            return None
-        return presented() or None
 
     def _come(
         self,
@@ -326,8 +308,8 @@ class Shadowing:
             # Who is not admitted yet, or came later, is judged as it comes in.
             seen = None
             if one.admission is not None and not one.ended:
-                sent = self._sent(one.server, one.admission, one.presented)
-                seen = self._of_admission(
+                sent = self._seeing.sent(one.server, one.admission, one.presented)
+                seen = self._seeing.admitted(
                     one.arrival, one.server, one.admission, sent, is_live=True
                 )
             then = None if seen is None else judge.searched(seen, self._time())
@@ -342,42 +324,9 @@ class Shadowing:
     ) -> Seen | None:
         """:returns: a client; None if nothing is to be judged."""
         if isinstance(connection, RejectedConnection):
-            return _seen_rejected(connection)
-        return self._of_admission(connection.arrival, connection.server, connection.admission, sent)
-
-    def _of_admission(
-        self,
-        arrival: Arrival,
-        server: str,
-        admission: Admission,
-        sent: Path | None,
-        *,
-        is_live: bool = False,
-    ) -> Seen | None:
-        """
-        :param sent: what the client has sent; None if it does not matter, or is not known.
-        :returns: an admitted client; None if it is a program behind a client gate.
-        """
-        if admission.destination is not None:
-            return None
-        peer, agreed = admission.peer, admission.negotiated
-        path = () if peer is None else peer.certificates
-        flags = self._flags.get(server, 0)
-        given = self._others.get(server, frozenset())
-        if any(one.sha256 in given and one not in (sent or ()) for one in path[1:]):
-            # The gate has added a CA that the shadow does not have.
-            path, flags = sent or path[:1], 0
-        return Seen(
-            connection=arrival.number,
-            listener=arrival.listener,
-            server_name=agreed.server_name,
-            tls_version=agreed.tls_version,
-            address=arrival.address,
-            path=path,
-            flags=flags,
-            sent=sent,
-            now=Standing(server=server, rule=None if peer is None else peer.rule),
-            is_live=is_live,
+            return rejected(connection)
+        return self._seeing.admitted(
+            connection.arrival, connection.server, connection.admission, sent
         )
 
     def _failed(self, now: InShadow) -> None:
@@ -407,53 +356,6 @@ class Shadowing:
             self._audit.shadowed(verdict, now.shadow.path)
         if is_news:
             log_verdict(verdict, now.shadow.path)
-
-
-def _seen_rejected(connection: RejectedConnection) -> Seen | None:
-    """:returns: a rejected client; None if it is not known where it connected to."""
-    if connection.listener is None:
-        return None
-    return Seen(
-        connection=connection.number,
-        listener=connection.listener,
-        server_name=connection.server_name,
-        tls_version=connection.tls_version,
-        address=connection.address,
-        path=connection.presented,
-        flags=0,
-        now=Standing(server=connection.server, rejection=connection.rejection),
-    )
-
-
-def _flags(epoch: Epoch) -> dict[str, int]:
-    """:returns: with which flags OpenSSL verifies the clients of each server."""
-    found = ((one.gate.name, one.gate.context.judge) for one in epoch.servers)
-    return {name: judge.flags for name, judge in found if judge is not None}
-
-
-def _others(epoch: Epoch, then: Epoch) -> dict[str, frozenset[bytes]]:
-    """
-    :returns: the servers that have other CAs than another epoch's, each with the digests of
-        the intermediate ones that not every server of that epoch has.
-    """
-    judges = [one.gate.context.judge for one in then.servers]
-    theirs = [_digests(judge.policy) for judge in judges if judge is not None]
-    kept = frozenset[bytes]().union(*theirs).intersection(*theirs)
-    found: dict[str, frozenset[bytes]] = {}
-    for server in epoch.servers:
-        policy = server.gate.context.admission
-        if any(one != _digests(policy) for one in theirs):
-            found[server.gate.name] = _digests(policy, intermediate=True) - kept
-    return found
-
-
-def _digests(policy: AdmissionPolicy | None, *, intermediate: bool = False) -> frozenset[bytes]:
-    return frozenset(
-        one.sha256
-        for one in authorities_of(() if policy is None else policy.rules)
-        # A CA that has signed itself is of no use but as an anchor.
-        if not intermediate or one.subject.key != one.issuer.key
-    )
 
 
 def _is_same(one: Shadow, other: Shadow) -> bool:

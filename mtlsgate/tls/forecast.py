@@ -102,7 +102,7 @@ def _are_valid(path: Path, now: datetime) -> bool:
 
 def _with_doubt(rejection: Rejection, path: Path) -> Rejection:
     """:returns: the rejection; if a certificate above the path might help, it says so."""
-    if rejection.reason is not Reason.UNKNOWN_CA or _is_self_issued(path[-1]):
+    if rejection.reason is not Reason.UNKNOWN_CA or is_self_issued(path[-1]):
         return rejection
     return Rejection(
         rejection.reason,
@@ -111,7 +111,8 @@ def _with_doubt(rejection: Rejection, path: Path) -> Rejection:
     )
 
 
-def _is_self_issued(certificate: Certificate) -> bool:
+def is_self_issued(certificate: Certificate) -> bool:
+    """:returns: whether nothing is above a certificate; also if its names do not parse."""
     try:
         return certificate.subject.key == certificate.issuer.key
     except UNPARSABLE:

@@ -16,6 +16,7 @@ from mtlsgate.clock import utc_now
 from mtlsgate.observe.shadow_status import ShadowAttempt, ShadowReport
 from mtlsgate.run.shadow import PAUSE, SLICE, Shadowing
 from mtlsgate.run.shadow_judging import ShadowJudge
+from mtlsgate.run.shadow_seeing import Seeing
 from mtlsgate.testing import Authority, Client, Credential, Version, self_signed
 from mtlsgate.tls.forecast import Forecast
 from tests.kits.gate import VERSIONS, Log
@@ -255,7 +256,7 @@ def test_nobody_notices(
 
 
 @pytest.mark.parametrize(
-    ("where", "name"), [(ShadowJudge, "at_sight"), (Shadowing, "_sent"), (Shadowing, "_note")]
+    ("where", "name"), [(ShadowJudge, "at_sight"), (Seeing, "sent"), (Shadowing, "_note")]
 )
 def test_a_failure_is_counted(
     tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch, where: type, name: str
