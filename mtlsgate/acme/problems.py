@@ -50,7 +50,8 @@ def order_failed(error: Exception, asked: timedelta | None) -> OrderFailed:
             return OrderFailed(loggable(str(error)))
         case errors.Error() | JoseError() | KeyError() | ValueError():
             return OrderFailed(f"the CA's answer makes no sense: {loggable(str(error))}")
-    raise error
+    # The library takes an answer's JSON for what it should be.
+    return OrderFailed(f"the CA's answer makes no sense: {loggable(repr(error))}")
 
 
 def _validations(failed: Iterable[messages.AuthorizationResource]) -> Iterator[str]:

@@ -85,11 +85,10 @@ class Storage:
         :returns: key and certificates in PEM; None if there is no such file.
         :raises CredentialError: if it cannot be read.
         """
-        path = self.certificate_path(file_name)
-        if not path.exists():
-            return None
         # An empty one is damaged like any other, and not an error.
-        return read_file(path) if path.stat().st_size else b""
+        path = self.certificate_path(file_name)
+        size = _size(path)
+        return read_file(path) if size else None if size is None else b""
 
     def version(self, file_name: str) -> Hashable:
         """:returns: what differs if a certificate has been replaced, or if more is known of
@@ -108,7 +107,7 @@ class Storage:
         :raises CredentialError: if it cannot be read.
         """
         path = self.directory / f"{account_name}.pem"
-        return read_file(path) if path.exists() else None
+        return None if _size(path) is None else read_file(path)
 
     def put_account(self, account_name: str, data: bytes) -> None:
         """:raises OSError: if it cannot be written."""
@@ -209,6 +208,20 @@ class Storage:
         except (CredentialError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
+
+
+def _size(path: Path) -> int | None:
+    """
+    :returns: a file's size; None if there is none.
+    :raises CredentialError: if this user may not know.
+    """
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CredentialError(f"cannot be read: {reason}") from None
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

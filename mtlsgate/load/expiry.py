@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from mtlsgate.admission import Pin, Rule
 from mtlsgate.certificates.certificate import Certificate
@@ -89,7 +89,11 @@ def expiries_of(server: str, policy: TlsPolicy, now: datetime) -> Iterator[Expir
     :returns: what expires in a server and in each of its rules.
     """
     chains = [one for credential in policy.credentials for one in credential.chain]
-    yield expiry_of(Kind.SERVER_CERTIFICATE, server, None, chains)
+    own = expiry_of(Kind.SERVER_CERTIFICATE, server, None, chains)
+    if any(one.source is not None for one in policy.credentials):
+        # One that is renewed by itself has been renewed by then, if all is well.
+        own = evolve(own, warn_before=own.warn_before / 2)
+    yield own
     for rule in policy.admission.rules if policy.admission else ():
         yield from _of_rule(server, rule, now)
 

@@ -16,8 +16,9 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from mtlsgate.acme.schedule import Life, Progress
+from mtlsgate.acme.schedule import REFUSED, Life, Progress
 from mtlsgate.acme.steps import Orders, Outcome, is_time, latest, take_step
 from mtlsgate.acme.wanted import WantedCertificate
 from mtlsgate.certificates.parsing import MissingCredential, ServerCredential
@@ -250,7 +251,15 @@ class CertificateOrders(RegularService):
             elif outcome is Outcome.FAILED:
                 _log.error("{problem}", problem=self._failure(wanted, state))
 
-        return self._in_thread(step).addCallback(stepped)
+        def broke(failure: Failure) -> None:
+            # Whatever it is, it must not be tried again at once.
+            _log.failure("ordering a certificate for {names} failed", failure, names=str(wanted))
+            state.is_hasty = False
+            state.progress = state.progress.failed(
+                repr(failure.value), self._now(), first=REFUSED, asked=None, random=self._random()
+            )
+
+        return self._in_thread(step).addCallbacks(stepped, broke)
 
     def _failure(self, wanted: WantedCertificate, state: _State) -> str:
         life, now = self._life_of(wanted), self._now()

@@ -178,3 +178,19 @@ def test_other_names_or_another_ca_make_another_certificate(storage: Storage) ->
     assert name("a.example", "b.example", directory="https://other.example/dir") != first
     assert name("a.example") != first
     assert name("a.example", "c.example") != first
+
+
+def test_a_storage_of_another_user_is_an_error_and_no_traceback(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for an operator who runs ``mtlsgate check`` as another user than the gate's."""
+
+    def forbidden(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", forbidden)
+        with pytest.raises(CredentialError, match="cannot be read: Permission denied"):
+            storage.certificate("gate")
+        with pytest.raises(CredentialError, match="cannot be read: Permission denied"):
+            storage.account("account")

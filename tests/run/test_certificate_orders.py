@@ -206,6 +206,22 @@ def test_a_reload_tries_again_but_not_all_the_time(gate: Gate, log: Log) -> None
     assert len(gate.ca.ordered) == tried + 1
 
 
+def test_a_fault_of_the_gates_own_is_no_reason_to_try_all_the_time(gate: Gate, log: Log) -> None:
+    def broken() -> None:
+        raise RuntimeError("nobody expects this")
+
+    gate.ca.during = broken
+    gate.start()
+    gate.advance(timedelta(seconds=30))
+    assert len(gate.ca.ordered) == 1
+    log.expect_failure(RuntimeError)
+    [status] = gate.memory.service.orders.states()
+    assert "nobody expects this" in (status.problem or "")
+    gate.ca.during = lambda: None
+    gate.advance(timedelta(minutes=6))
+    assert gate.gets_in()
+
+
 def test_the_storage_is_a_directory_of_its_own(gate: Gate, log: Log) -> None:
     gate.start()
     [wanted] = gate.memory.service.runner.epoch.wanted
