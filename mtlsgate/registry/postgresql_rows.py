@@ -42,7 +42,8 @@ _FIND = "SELECT {columns} FROM {devices} WHERE key = ANY(string_to_array($1, E'\
 _PAGE = "SELECT {columns} FROM {devices} WHERE key > %s ORDER BY key LIMIT %s"
 _REMOVE = "DELETE FROM {devices} WHERE key = ANY(%s::text[])"
 _LEASE = "SELECT {lease}(%s, %s, %s, %s)"
-_RELEASE = "DELETE FROM {leases} WHERE key = %s AND holder = %s"
+_RELEASE = """
+DELETE FROM {leases} WHERE (key, holder) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"""
 
 # A row that was there is locked before it is updated, and so has an xmax.
 _PUT = """
@@ -86,7 +87,7 @@ class Statements:
         many changed.
     :ivar remove: the devices with the keys of an array.
     :ivar lease: a place for a holder; whether there was one.
-    :ivar release: a place of a holder.
+    :ivar release: the places of an array of keys and one of their holders.
     :ivar sweep: the places that were not renewed in time, whoever's.
     """
 

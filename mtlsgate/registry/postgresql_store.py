@@ -18,8 +18,9 @@ from mtlsgate.registry.postgresql_following import follow
 from mtlsgate.registry.postgresql_link import Connection, Connector, Session
 from mtlsgate.registry.postgresql_prepared import Prepared
 from mtlsgate.registry.postgresql_rows import Statements, columns_of, devices_of
+from mtlsgate.registry.rounds import Rounds
 from mtlsgate.registry.schema import Table, schema_sql
-from mtlsgate.registry.store import Follower, StoreError, StoreOptions, StoreUnavailable, Written
+from mtlsgate.registry.store import Follower, StoreOptions, StoreUnavailable, Written
 
 #: How many devices are written, or read one after the other, in one statement.
 _PAGE = 1000
@@ -54,25 +55,16 @@ class PostgresqlStore:
         self._server: str | None = None
         # Gates that ended at once leave leases of clients that may never come again.
         self._until_sweep = 0
-        self._next: _Round | None = None
-        self._asking: asyncio.Future[None] | None = None
+        self._finding = Rounds(self._find_all)
+        self._releasing = Rounds(self._release_all)
 
     async def find(self, keys: Collection[str]) -> Mapping[str, Device]:
         """See `mtlsgate.registry.store.Store.find`."""
         wanted = [key for key in keys if is_key(key)]
         if not wanted:
             return {}
-        if self._next is None:
-            self._next = _Round()
-        this = self._next
-        this.keys.update(wanted)
-        if self._asking is None:
-            self._asking = asyncio.ensure_future(self._ask())
         async with self._in_time():
-            found = await asyncio.shield(this.answer)
-        if isinstance(found, StoreError):
-            # Each caller has an error of its own: they collect tracebacks.
-            raise type(found)(str(found))
+            found = await self._finding.ask(wanted)
         return {key: found[key] for key in wanted if key in found}
 
     async def follow(self, follower: Follower) -> None:
@@ -147,11 +139,8 @@ class PostgresqlStore:
     async def release(self, key: str, holder: str) -> None:
         """See `mtlsgate.registry.store.Store.release`."""
 
-        async def release(connection: Connection) -> None:
-            await connection.execute(self._statements.release, (key, holder))
-
         async with self._in_time():
-            await self._leases.ask_for(release)
+            await self._releasing.ask([(key, holder)])
 
     async def apply_schema(self) -> None:
         """
@@ -169,8 +158,8 @@ class PostgresqlStore:
         """See `mtlsgate.registry.store.Store.close`."""
         for session in (self._questions, self._leases, self._changes):
             await session.close()
-        if self._asking is not None:
-            await asyncio.wait({self._asking})
+        await self._finding.close()
+        await self._releasing.close()
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
@@ -181,30 +170,22 @@ class PostgresqlStore:
         except TimeoutError:
             raise StoreUnavailable(f"no answer within {self._timeout:g} s") from None
 
-    async def _ask(self) -> None:
-        """Ask what is wanted, until nothing is."""
-        try:
-            while (this := self._next) is not None:
-                self._next = None
-                try:
-                    this.answer.set_result(await self._answer(list(this.keys)))
-                except Exception as error:  # noqa: BLE001 -- whoever asked gets it
-                    this.answer.set_exception(error)
-        finally:
-            self._asking = None
-
-    async def _answer(self, keys: list[str]) -> Mapping[str, Device] | StoreError:
+    async def _find_all(self, keys: Collection[str]) -> Mapping[str, Device]:
         # No key has a line end, see `is_key`.
         text = "\n".join(keys)
 
         async def find(connection: Connection) -> Sequence[Sequence[object]]:
             return await self._find.ask(connection, text)
 
-        try:
-            rows = await self._questions.ask(find, lambda: self._server)
-            return devices_of(rows)
-        except StoreError as error:
-            return error
+        return devices_of(await self._questions.ask(find, lambda: self._server))
+
+    async def _release_all(self, places: Collection[tuple[str, str]]) -> None:
+        columns = [key for key, _ in places], [holder for _, holder in places]
+
+        async def release(connection: Connection) -> None:
+            await connection.execute(self._statements.release, columns)
+
+        await self._leases.ask(release)
 
     async def _write(self, sql: bytes, parameters: Sequence[object]) -> tuple[int, ...]:
         async def write(connection: Connection) -> tuple[int, ...]:
@@ -217,21 +198,4 @@ class PostgresqlStore:
     async def _begun(self, server: str) -> None:
         """Connect for questions, too, so that the first one is as quick as the others."""
         self._server = server
-        found = await asyncio.shield(asyncio.ensure_future(self._answer([])))
-        if isinstance(found, StoreError):
-            raise found
-
-
-class _Round:
-    """
-    One question to come.
-
-    :ivar keys: what is asked for.
-    :ivar answer: the devices that are there, or why there is no answer.
-    """
-
-    def __init__(self) -> None:
-        self.keys: set[str] = set()
-        self.answer: asyncio.Future[Mapping[str, Device] | StoreError] = (
-            asyncio.get_running_loop().create_future()
-        )
+        await self._finding.ask([])

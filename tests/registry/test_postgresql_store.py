@@ -296,6 +296,22 @@ def test_places_are_kept_given_back_and_run_out(database: Server) -> None:
     run(test)
 
 
+def test_places_of_very_many_are_given_back_in_time(database: Server) -> None:
+    """As when a gate drains: their clients are at another one at once."""
+    database.do(
+        f"INSERT INTO {TABLE}_leases SELECT 'client ' || n, 'gate', now() + '1 h'::interval"
+        " FROM generate_series(0, 9999) AS n"
+    )
+
+    async def test() -> None:
+        async with opened(database.url()) as store:
+            await asyncio.gather(*(store.release(f"client {n}", "gate") for n in range(10_000)))
+            await store.release("client 1", "nobody")
+
+    run(test)
+    assert database.do(f"SELECT count(*) FROM {TABLE}_leases") == [(0,)]
+
+
 def test_of_many_who_want_a_place_at_once_as_many_get_one_as_there_are(database: Server) -> None:
     database.do("ALTER ROLE gate SET default_transaction_isolation = 'serializable'")
 
