@@ -14,9 +14,9 @@ import pytest
 from mtlsgate.registry.schema import Table, schema_sql
 from mtlsgate.testing import Authority
 from tests.kits.drills import Site, echoes
+from tests.kits.following import wait_until
 from tests.kits.postgresql import Server, server, standby
 from tests.kits.programs import free_port
-from tests.kits.redis import wait_until
 from tests.kits.registry_drills import VERSIONS, Door, door, ends, identity_of_client
 
 pytestmark = pytest.mark.slow

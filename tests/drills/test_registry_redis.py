@@ -12,8 +12,9 @@ from contextlib import contextmanager
 import pytest
 
 from tests.kits.drills import Site, echoes
+from tests.kits.following import wait_until
 from tests.kits.programs import free_port, gate
-from tests.kits.redis import Server, cluster, owner_of, replicated, server, wait_until, watched
+from tests.kits.redis import Server, cluster, owner_of, replicated, server, watched
 from tests.kits.registry_drills import VERSIONS, Door, door, ends, identity_of_client
 
 pytestmark = pytest.mark.slow

@@ -21,8 +21,8 @@ from mtlsgate.registry.opening import open_store
 from mtlsgate.registry.postgresql_store import PostgresqlStore
 from mtlsgate.registry.store import StoreOptions
 from mtlsgate.testing import Authority
+from tests.kits.following import PATIENCE, wait_until
 from tests.kits.programs import free_port, lacking, program, run
-from tests.kits.redis import PATIENCE, wait_until
 
 #: The table of the tests.
 TABLE = "devices"

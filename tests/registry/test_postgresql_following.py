@@ -14,8 +14,8 @@ import pytest
 from mtlsgate.admission.devices import Device, DeviceState
 from mtlsgate.registry.schema import MOST_KEYS_TOLD, Table, schema_sql
 from mtlsgate.registry.store import StoreError, StoreUnavailable
+from tests.kits.following import Followed, followed, run
 from tests.kits.postgresql import TABLE, Server, opened, pooler, psql, server
-from tests.kits.redis import Followed, followed, run
 
 pytestmark = pytest.mark.slow
 

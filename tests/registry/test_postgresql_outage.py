@@ -19,9 +19,9 @@ from mtlsgate.admission.devices import Device, DeviceState
 from mtlsgate.registry.schema import Table, schema_sql
 from mtlsgate.registry.store import Store, StoreError, StoreUnavailable
 from mtlsgate.testing import Authority
+from tests.kits.following import Told, followed, line_to, run, wait_until
 from tests.kits.postgresql import TABLE, Server, opened, server, standby
 from tests.kits.programs import free_port
-from tests.kits.redis import Told, followed, line_to, run, wait_until
 
 pytestmark = pytest.mark.slow
 

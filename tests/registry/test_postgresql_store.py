@@ -16,8 +16,8 @@ from mtlsgate.registry.fields import LONGEST_NOTE, LONGEST_VALUE
 from mtlsgate.registry.schema import Table, schema_sql
 from mtlsgate.registry.store import StoreError, Written
 from tests.kits.docs import DOCS
+from tests.kits.following import run
 from tests.kits.postgresql import TABLE, Server, opened, psql, server
-from tests.kits.redis import run
 from tests.kits.samples import samples
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from mtlsgate.registry.redis_channel import Channel
 from mtlsgate.registry.redis_links import Command, Link, packed
 from mtlsgate.registry.store import StoreError, StoreUnavailable
-from tests.kits.redis import run
+from tests.kits.following import run
 
 
 class FakeLink(Link):

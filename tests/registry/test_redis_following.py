@@ -10,17 +10,16 @@ import pytest
 
 from mtlsgate.admission.devices import Device, DeviceState
 from mtlsgate.registry.store import StoreError
+from tests.kits.following import followed, run
 from tests.kits.redis import (
     PREFIX,
     Server,
     cluster,
     end_migration,
-    followed,
     key,
     migration,
     move_key,
     opened,
-    run,
     server,
 )
 

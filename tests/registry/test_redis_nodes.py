@@ -11,7 +11,7 @@ from mtlsgate.registry.redis_address import Node
 from mtlsgate.registry.redis_links import Command, Dialler, Link
 from mtlsgate.registry.redis_nodes import OneMaster, Question
 from mtlsgate.registry.store import StoreUnavailable
-from tests.kits.redis import run
+from tests.kits.following import run
 
 OLD, NEW = Node("old", 1), Node("new", 2)
 

@@ -12,7 +12,8 @@ import pytest
 
 from mtlsgate.admission.devices import Device, DeviceState
 from mtlsgate.registry.store import StoreError, StoreUnavailable, Written
-from tests.kits.redis import PREFIX, Server, cluster, key, opened, run, server
+from tests.kits.following import run
+from tests.kits.redis import PREFIX, Server, cluster, key, opened, server
 
 pytestmark = pytest.mark.slow
 
