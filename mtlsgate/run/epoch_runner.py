@@ -131,7 +131,6 @@ class EpochRunner:
         if self.listeners:
             return
         self._say_warnings()
-        self._turn_registries(self.epoch)
         entrances = self._new_entrances(self._in_force.handover)
         # Keep no reference: it must be possible to free this epoch later.
         bound, self._bound = self._bound if bound is None else bound, {}
@@ -142,6 +141,7 @@ class EpochRunner:
                 undo.callback(entrance.stop)
             added = self._listening(bound, entrances, undo)
             undo.pop_all()
+        self._turn_registries(self.epoch)
         for listener in added:
             self._add(listener)
         self._say_servers()

@@ -17,12 +17,14 @@ from mtlsgate.admission.devices import Device
 from mtlsgate.admission.key_kinds import KeyKind, RegistryName
 from mtlsgate.admission.listings import NOT_ASKED, Answers, question_of
 from mtlsgate.certificates.certificate import view
+from mtlsgate.gate.listener import Listener
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.load.overview import describe_rule
 from mtlsgate.observe.explanation import explain
 from mtlsgate.observe.registry_status import sum_registries
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.registry.store import StoreError
+from mtlsgate.run.registries.desks import Desks
 from mtlsgate.run.registries.memory import Memory, Unknown
 from mtlsgate.testing import Authority, Version
 from tests.kits.gate import Log
@@ -701,3 +703,19 @@ def test_a_leaf_may_come_by_another_path_if_its_registry_does_not_list_it(
     names = [one.admission.peer.rule for one in running.connections]  # type: ignore[union-attr]
     # Both: what changes for a live client is the first rule in file order that admits it.
     assert names == ["listed", "listed"]
+
+
+def test_a_gate_that_cannot_listen_follows_nothing(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application may go on after its gate failed to listen."""
+
+    def refused(self: Listener) -> None:
+        raise OSError("no")
+
+    turned: list[object] = []
+    monkeypatch.setattr(Desks, "turn_to", lambda self, registries: turned.append(registries))
+    monkeypatch.setattr(Listener, "startListening", refused)
+    with pytest.raises(SystemExit):
+        service(tmp_path)
+    assert turned == []
