@@ -23,6 +23,7 @@ from mtlsgate.admin.sockets import take
 from mtlsgate.clock import MonotonicReactor, utc_now
 from mtlsgate.errors import GateError
 from mtlsgate.gate.connections import Connections
+from mtlsgate.load.acme import modules_for
 from mtlsgate.load.disk import Disk
 from mtlsgate.load.epoch import Epoch, Loading
 from mtlsgate.load.file_state import Stamp
@@ -165,8 +166,9 @@ class Options(usage.Options):
         owner = become_configured_user(self.parent, outline)
         surroundings = surroundings_of(self.parent, owner)
         assert loading.configuration is not None
-        protocols = {one.protocol.name for one in loading.configuration.server}
-        orders = fork_spawner(surroundings, protocols)
+        servers = loading.configuration.server
+        protocols = {one.protocol.name for one in servers}
+        orders = fork_spawner(surroundings, protocols, modules_for(servers))
         prepared = prepare_in_child(names, self.source.opener, say)
         outline = prepared.outline(names)
         mend_pid_file(self.parent, owner, say)

@@ -13,7 +13,7 @@ import os
 import stat
 from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 
 from attrs import evolve
@@ -33,8 +33,14 @@ from mtlsgate.tls.server import TlsPolicy
 
 #: Where CAs connect to for TLS-ALPN-01 (RFC 8737, 3).
 _PORT = 443
-#: What `mtlsgate[acme]` brings.
-_LIBRARIES = ("acme", "josepy")
+#: What imports the libraries that `mtlsgate[acme]` brings.
+_ORDERING = "mtlsgate.acme.ordering"
+
+
+def modules_for(servers: Iterable[Server]) -> tuple[str, ...]:
+    """:returns: the modules that are imported for the servers' ``acme`` blocks."""
+    blocks = [block for one in servers for block in one.tls.server_certificate]
+    return (_ORDERING,) if any(block.acme is not None for block in blocks) else ()
 
 
 class AcmeReader:
@@ -56,11 +62,13 @@ class AcmeReader:
         if any(True for _ in block.problems()):
             # They are reported already.
             return None
-        for name in _LIBRARIES:
-            if find_spec(name) is None:
-                text = f"{name} is not installed: pip install 'mtlsgate[acme]'"
-                self.report.error(block.at, "acme", text)
-                return None
+        try:
+            # Now: later the gate's user may not read Python's files.
+            import_module(_ORDERING)
+        except ImportError as error:
+            text = f"{error.name} is not installed: pip install 'mtlsgate[acme]'"
+            self.report.error(block.at, "acme", text)
+            return None
         storage, ca_file = self._storage(block), None
         if block.ca_file is not None:
             ca_file = self.files.directory / block.ca_file.value

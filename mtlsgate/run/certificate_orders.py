@@ -277,7 +277,7 @@ class CertificateOrders(RegularService):
 
 
 def _from_cas() -> Orders:
-    # Imported when it is needed: the library takes a while, and may not be installed.
+    # The library takes a while to import, and may not be installed.
     from mtlsgate.acme import ordering
 
     return ordering

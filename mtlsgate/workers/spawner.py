@@ -175,19 +175,23 @@ def _run(job: str, order: dict[str, Any], descriptors: Sequence[int]) -> NoRetur
         os._exit(status)
 
 
-def _import_all(protocols: Iterable[str]) -> None:
+def _import_all(protocols: Iterable[str], modules: Iterable[str] = ()) -> None:
     """
     Import what is else imported on first use: to be quick then, and because another user
     may be unable to read it.
 
     :param protocols: the names of the configuration's protocols.  Only built-in ones are
         imported: other code may keep the reactor that it finds.
+    :param modules: what its blocks need; loading says so if a library is missing.
     """
     parse(b"one = 1\n", Report(""))
     # Imports a module of its own for each platform.
     sysconfig.get_config_vars()
     for name in _ON_FIRST_USE:
         import_module(name)
+    for name in modules:
+        with suppress(ImportError):
+            import_module(name)
     # Reads what Python was built with, and keeps it.
     python_directories()
     for entry in entry_points(group=GROUP):
@@ -201,11 +205,14 @@ def _serve(orders: socket.socket) -> None:
     _Spawner(orders).serve()
 
 
-def fork_spawner(surroundings: Surroundings, protocols: Iterable[str]) -> socket.socket:
+def fork_spawner(
+    surroundings: Surroundings, protocols: Iterable[str], modules: Iterable[str] = ()
+) -> socket.socket:
     """
     Fork the process.  Only while there is one thread.
 
     :param protocols: the names of the configuration's protocols.
+    :param modules: the modules that its blocks need.
     :returns: the socket of orders.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -216,7 +223,7 @@ def fork_spawner(surroundings: Surroundings, protocols: Iterable[str]) -> socket
         _close_all_but(theirs.fileno())
         name_process(_NAME)
         _forget_reactor()
-        _import_all(protocols)
+        _import_all(protocols, modules)
         _settle(surroundings)
         _serve(theirs)
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -178,8 +177,10 @@ def test_a_server_that_speaks_plaintext_first_cannot_answer(here: Here) -> None:
 def test_a_missing_library_is_named(
     here: Here, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(acme, "find_spec", lambda name: None if name == missing else found(name))
+    def absent(_: str) -> None:
+        raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    monkeypatch.setattr(acme, "import_module", absent)
     [line] = here.problems(config())
     assert f"{missing} is not installed: pip install 'mtlsgate[acme]'" in line
 
