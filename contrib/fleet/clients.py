@@ -76,9 +76,12 @@ class Connection:
         """
         self._writer.write(_KNOCK)
         try:
-            await self._reader.readexactly(len(_KNOCK))
+            async with asyncio.timeout(_PATIENCE):
+                await self._reader.readexactly(len(_KNOCK))
         except EOFError:
             raise ConnectionError("closed") from None
+        except TimeoutError:
+            raise TimeoutError(f"no answer in {_PATIENCE:g} s") from None
 
     async def is_closed_within(self, seconds: float) -> bool:
         """:returns: whether the gate ends it in that time, in which nothing is asked."""
@@ -125,9 +128,13 @@ class Client:
         :returns: a new connection, after its handshake; in TLS 1.3 the gate may still reject it.
         :raises OSError: if there is none.
         """
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self.port, ssl=self._context, server_hostname=server
-        )
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", self.port, ssl=self._context, server_hostname=server
+                )
+        except TimeoutError:
+            raise TimeoutError(f"no handshake in {_PATIENCE:g} s") from None
         shown = writer.get_extra_info("peercert")
         [gate] = (value for part in shown["subject"] for key, value in part if key == "commonName")
         return Connection(gate, reader, writer)
@@ -254,8 +261,7 @@ class Held:
     async def _watch(self, connection: Connection) -> None:
         try:
             while not await connection.is_closed_within(_BEAT):
-                async with asyncio.timeout(_PATIENCE):
-                    await connection.knock()
+                await connection.knock()
                 self.open[connection] += 1
         except (OSError, ValueError):
             pass

@@ -69,6 +69,10 @@ class Program:
         """The number of its process, or None if it does not run."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def _pid_file(self) -> Path:
+        return self.directory / f"{self.name}.pid"
+
     async def start(self) -> None:
         """
         Start it, and wait until it is ready.
@@ -153,7 +157,7 @@ class Program:
                 start_new_session=True,
             )
         self._alive[process] = asyncio.create_task(self._wait(process))
-        (self.directory / f"{self.name}.pid").write_text(f"{process.pid}\n")
+        self._pid_file.write_text(f"{process.pid}\n")
         with suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
                 while process in self._alive:
@@ -168,6 +172,10 @@ class Program:
     async def _wait(self, process: Process) -> None:
         status = await process.wait()
         del self._alive[process]
+        with suppress(OSError):
+            # It may be that of another process by now.
+            if self._pid_file.read_text() == f"{process.pid}\n":
+                self._pid_file.unlink()
         if process is self._process:
             self._process = None
         if process not in self._told:
