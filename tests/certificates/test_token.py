@@ -46,7 +46,7 @@ def test_what_openssl_reads_in_place_of_a_key() -> None:
         f"{URI}?pin-value=1234",
     ],
 )
-def test_uris(uri: str) -> None:
+def test_a_uri_of_a_token_is_kept_and_not_shown(uri: str) -> None:
     assert is_token_uri(uri)
     key = parse_token_key(f" {uri}\n")
     assert key.uri == uri
