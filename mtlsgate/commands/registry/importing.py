@@ -30,8 +30,8 @@ MOST_TOLD = 20
 class Progress(Protocol):
     """Shows how far a long work is."""
 
-    def begin(self, what: str, total: int | None) -> None:
-        """:param total: how much there is to do, if that is known."""
+    def begin(self, what: str, total: int) -> None:
+        """:param total: how much there is to do, perhaps roughly."""
 
     def advance(self, count: int) -> None:
         """:param count: how much has just been done."""

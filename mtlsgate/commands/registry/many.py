@@ -22,6 +22,7 @@ from mtlsgate.clock import utc_now
 from mtlsgate.commands.registry import importing, progress
 from mtlsgate.commands.registry.key_index import KeyIndex
 from mtlsgate.commands.registry.naming import STANDARD, RegistryError
+from mtlsgate.commands.registry.options import NEVER
 from mtlsgate.commands.registry.session import Session
 from mtlsgate.commands.registry.sources import CERTIFICATES, format_of, opened
 from mtlsgate.commands.registry.work import Changes, HowToImport
@@ -70,7 +71,7 @@ def import_file(file: str, given: dict[str, Any], session: Session) -> None:
 
 def _unstated(given: dict[str, Any]) -> Unstated:
     def limit(said: Any) -> Any:
-        return None if said == "never" else said
+        return None if said == NEVER else said
 
     return Unstated(
         DeviceState(given["state"]),

@@ -22,7 +22,7 @@ _EVERY = 0.1
 class Nobody:
     """Shows nothing, where nobody looks."""
 
-    def begin(self, what: str, total: int | None) -> None:
+    def begin(self, what: str, total: int) -> None:
         """A part begins."""
 
     def advance(self, count: int) -> None:
@@ -46,7 +46,7 @@ class Bar:
         self._done = 0
         self._shown = 0.0
 
-    def begin(self, what: str, total: int | None) -> None:
+    def begin(self, what: str, total: int) -> None:
         """A part begins."""
         if self._task is not None:
             self._bars.remove_task(self._task)
