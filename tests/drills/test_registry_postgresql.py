@@ -16,7 +16,7 @@ from mtlsgate.testing import Authority
 from tests.kits.drills import Site, echoes
 from tests.kits.following import wait_until
 from tests.kits.postgresql import Server, server, standby
-from tests.kits.programs import free_port
+from tests.kits.programs import free_port, gate
 from tests.kits.registry_drills import VERSIONS, Door, door, ends, identity_of_client
 
 pytestmark = pytest.mark.slow
@@ -152,6 +152,27 @@ def test_without_its_triggers_the_table_is_not_followed_and_the_log_says_what_to
         assert "mtlsgate registry schema --apply" in one.gate.read_until("cannot be followed")
         database.do(schema_sql(Table(TABLE)))
         one.follows()
+        one.connect().close()
+
+
+def test_a_place_at_one_gate_counts_at_the_other_until_it_is_given_back_or_its_gate_is_dead(
+    site: Site, database: Server
+) -> None:
+    site.change(
+        'protocol "echo" {}',
+        'protocol "echo" {}\n  max_connections_per_identity = 1\n  count_in = "devices"',
+    )
+    with listed(site, by_port(database), database) as one, gate(site.config) as running:
+        other = Door(site, running)
+        other.follows()
+        with one.connect():
+            other.refuses("too_many_of_identity")
+        wait_until(lambda: database.do(f"SELECT count(*) FROM {TABLE}_leases") == [(0,)])
+        with other.connect():
+            one.refuses("too_many_of_identity")
+            other.gate.process.kill()
+        # As if its time were over.
+        database.do(f"UPDATE {TABLE}_leases SET until = now()")
         one.connect().close()
 
 
