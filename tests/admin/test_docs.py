@@ -10,7 +10,13 @@ import attrs
 import pytest
 
 from mtlsgate.admin.routes import ALL_ROUTES
-from mtlsgate.observe import connection_status, server_status, shadow_status, status
+from mtlsgate.observe import (
+    connection_status,
+    registry_status,
+    server_status,
+    shadow_status,
+    status,
+)
 from mtlsgate.observe.status_value import StatusValue
 from tests.kits.docs import DOCS
 
@@ -28,6 +34,7 @@ def sections() -> dict[str, str]:
     [
         ("Status", status.ServiceStatus),
         ("A worker", status.WorkerStatus),
+        ("A registry", registry_status.RegistryStatus),
         ("A server", server_status.ServerStatus),
         ("A target", server_status.TargetStatus),
         ("A client gate", server_status.ClientGateStatus),
