@@ -168,7 +168,8 @@ class RuleReader:
                 found = () if data is None else parse_crls(data, strict=strict)
             except CredentialError:
                 found = ()
-            self._fetched[url, strict] = found
+            # A delta is never kept, so somebody else has put it there.
+            self._fetched[url, strict] = () if any(one.is_delta for one in found) else found
         return self._fetched[url, strict]
 
     def _authorities(self, block: model.ClientCertificate) -> tuple[Certificate, ...]:

@@ -165,12 +165,13 @@ def test_what_was_kept_is_in_force_after_a_reload(gate: Gate) -> None:
     assert gate.reason(ALICE) is None
 
 
-def test_a_kept_file_that_is_damaged_is_as_none(gate: Gate, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["garbage", "a delta"])
+def test_a_kept_file_that_is_damaged_is_as_none(gate: Gate, tmp_path: Path, what: str) -> None:
     """The gate starts, and fetches another."""
     gate.offer(fleet_list())
     gate.start()
     [kept] = (tmp_path / "state").iterdir()
-    kept.write_bytes(b"what is this")
+    kept.write_bytes(REFUSED[what][0]())
     again = Gate(tmp_path)
     again.start()
     assert again.reason() is Reason.CRL_MISSING
