@@ -36,15 +36,20 @@ class HttpClient:
     The client of a connection.
 
     :ivar address: where it connects from.
-    :ivar peer: who it is; None where the server asks for no certificate.
     :ivar tls: what its handshake agreed on; None without TLS.
     :ivar transport: its connection, for what HTTP has no words for.
     """
 
     address: IAddress
-    peer: IVerifiedPeer | None
     tls: ITlsFacts | None
     transport: ITransport
+
+    @property
+    def peer(self) -> IVerifiedPeer | None:
+        """Who it is now; None where the server asks for no certificate.  The rule that admits
+        it, and what a registry knows of it, may change while it is connected."""
+        peer: IVerifiedPeer | None = IVerifiedPeer(self.transport, None)
+        return peer
 
     @property
     def server_name(self) -> str | None:
@@ -58,7 +63,7 @@ def client_of(transport: Any, address: IAddress | None) -> HttpClient:
     :returns: the client at the other end of a transport.
     """
     where = transport.getPeer() if address is None else address
-    return HttpClient(where, IVerifiedPeer(transport, None), ITlsFacts(transport, None), transport)
+    return HttpClient(where, ITlsFacts(transport, None), transport)
 
 
 class Exchange(Protocol):

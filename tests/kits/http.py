@@ -19,8 +19,11 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtlsgate.config import Located
-from mtlsgate.errors import START
+from mtlsgate.config import Located, PeerText
+from mtlsgate.config.expressions import Scope
+from mtlsgate.config.peer import peer_text
+from mtlsgate.config.syntax import parse
+from mtlsgate.errors import START, Report
 from mtlsgate.protocols import ProtocolEnvironment
 from mtlsgate.protocols.http.configuration import HttpConfiguration
 from mtlsgate.protocols.http.plugin import HttpFactory, plugin
@@ -251,3 +254,10 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n".encode()
+
+
+def text(expression: str) -> PeerText:
+    """:returns: the value of one of ``headers``, as a file has it."""
+    body = parse(f"x = {expression}\n".encode(), Report("f"))
+    assert body is not None
+    return peer_text(body.attributes[0].expression, Scope({}, lambda _: b""), START)

@@ -92,7 +92,8 @@ def test_the_settings_name_it_for_all(demo: Path, tmp_path: Path) -> None:
         assert warning.endswith("next.hcl:1:1: configuration: no such file")
         assert here.remote.get("/status")["shadow"]["since"] is None
         (tmp_path / "next.hcl").write_text(config.read_text())
-        assert here.remote.post("/reload")["succeeded"]
+        reload = here.remote.post("/reload")
+        assert reload["succeeded"], reload["problems"]
         status = here.remote.get("/status")
         assert not any("shadow" in one for one in status["warnings"])
         assert status["shadow"]["set_by"] == "settings"

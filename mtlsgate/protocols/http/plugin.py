@@ -19,7 +19,7 @@ from mtlsgate.http.refusal import Refusal, own_body
 from mtlsgate.http.server import HttpServer, Versions, served_names
 from mtlsgate.http.sides import ClientConnection, ClientSide, Exchange, HttpClient
 from mtlsgate.http2.versions import versions
-from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin
+from mtlsgate.interfaces import IProtocolEnvironment, IProtocolPlugin, IVerifiedPeer
 from mtlsgate.protocols.http.access import AccessLog, Record, Who, who
 from mtlsgate.protocols.http.capacity import Capacity, CapacityLimits
 from mtlsgate.protocols.http.configuration import HttpConfiguration
@@ -36,8 +36,10 @@ from mtlsgate.upstream.targets import ports_of
 
 @frozen
 class _Named:
-    """A client, as targets and the log are told of it: worked out once a connection."""
+    """A client, as targets and the log are told of it: worked out once, until the rule that
+    admits it changes, or what a registry knows of it."""
 
+    peer: IVerifiedPeer | None
     lines: Sequence[Line]
     who: Who
 
@@ -103,9 +105,9 @@ class HttpFactory(HttpServer):
         return ForwardedExchange(self._around, side, sent, record, named.who, seat)
 
     def _name(self, client: HttpClient) -> _Named:
-        named = self._named.get(client)
-        if named is None:
-            named = _Named(self.rules.identity_of(client), who(client))
+        named, peer = self._named.get(client), client.peer
+        if named is None or named.peer is not peer:
+            named = _Named(peer, self.rules.identity_of(client), who(client))
             self._named[client] = named
         return named
 

@@ -9,9 +9,10 @@ before the application hears of it.
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, BaseTransport
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from logging import Logger
+from types import MappingProxyType
 from typing import Any, NoReturn, Protocol, cast
 
 from twisted.internet.interfaces import IReactorTime
@@ -100,8 +101,8 @@ class AsgiConnection(HttpToolsProtocol):
     """
 
     _gate_client: HttpClient
-    _peer: IVerifiedPeer | None
-    _facts: dict[str, Any]
+    _peer: IVerifiedPeer | None = None
+    _facts: Mapping[str, Any] = MappingProxyType({})
     _head: RequestHead | None = None
     _head_size = 0
     _body_size = 0
@@ -129,9 +130,8 @@ class AsgiConnection(HttpToolsProtocol):
         """Identify the client, and wait for its first request."""
         assert isinstance(transport, GateTransport)
         super().connection_made(transport)
-        client = self._gate_client = client_of(transport.transport, None)
-        self._peer = client.peer
-        self._facts = extensions(client.peer, client.tls)
+        self._gate_client = client_of(transport.transport, None)
+        self._know_client()
         self._deadline.within(self._limits.first_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -140,8 +140,16 @@ class AsgiConnection(HttpToolsProtocol):
         self._deadline.end()
         super().connection_lost(exc)
 
+    def _know_client(self) -> None:
+        """Find out who the client is now.  The rule that admits it, and what a registry knows
+        of it, may change while it is connected."""
+        peer = self._gate_client.peer
+        if not self._facts or peer is not self._peer:
+            self._peer, self._facts = peer, extensions(peer, self._gate_client.tls)
+
     def _add_facts(self, scope: Any) -> None:
         """Say in the scope of a WebSocket who the client is."""
+        self._know_client()
         scope[PEER] = self._peer
         scope["extensions"].update(self._facts)
 
@@ -167,8 +175,9 @@ class AsgiConnection(HttpToolsProtocol):
         self._reading = HttpStage.HEAD
         self._head = None
         scope = cast(dict[str, Any], self.scope)
+        self._know_client()
         scope[PEER] = self._peer
-        scope["extensions"] = self._facts.copy()
+        scope["extensions"] = dict(self._facts)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field came.  One after the body is no header field (RFC 9110, 6.5.1), and ASGI has

@@ -117,7 +117,7 @@ class WsgiApplication:
         """:returns: the part of the environ that does not come from the request."""
         client = request.channel.client
         peer, variables = client.peer, self._variables.get(client)
-        if variables is None:
+        if variables is None or variables["mtlsgate.peer"] is not peer:
             variables = self._variables[client] = connection_variables(peer, client.tls)
         told: Environ = {
             **variables,

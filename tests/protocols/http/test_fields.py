@@ -12,11 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 
-from mtlsgate.config import PeerText
-from mtlsgate.config.expressions import Scope
-from mtlsgate.config.peer import peer_text
-from mtlsgate.config.syntax import parse
-from mtlsgate.errors import START, Report
 from mtlsgate.http.authority import (
     Asked,
     ask,
@@ -34,6 +29,7 @@ from mtlsgate.protocols.http.identity import (
     forwarded_client_cert,
 )
 from mtlsgate.testing import Authority, Credential
+from tests.kits.http import text
 
 
 def peer(credential: Credential, *above: x509.Certificate) -> VerifiedPeer:
@@ -47,12 +43,6 @@ def peer(credential: Credential, *above: x509.Certificate) -> VerifiedPeer:
         group=None,
         alpn=None,
     )
-
-
-def text(expression: str) -> PeerText:
-    body = parse(f"x = {expression}\n".encode(), Report("f"))
-    assert body is not None
-    return peer_text(body.attributes[0].expression, Scope({}, lambda _: b""), START)
 
 
 # Values

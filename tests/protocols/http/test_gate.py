@@ -4,10 +4,11 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
 from twisted.internet.error import ConnectionLost
 
+from mtlsgate.gate.judging import Held
 from mtlsgate.http2.versions import HttpVersion
 from mtlsgate.protocols.http.target_pool import RECENT
 from mtlsgate.upstream.backends import Backends
-from tests.kits.http import GET, OK, HttpGate, fields_of, get, read_response
+from tests.kits.http import GET, OK, HttpGate, fields_of, get, read_response, text
 
 POST = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -720,10 +721,10 @@ def test_names_of_fields_keep_their_case(http: HttpGate) -> None:
         b"0\r\nx-SUM: 3\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nserver: x\r\nX-UPPER: 1\r\ncontent-length: 0\r\n\r\n",
     )
-    for text in (b"\r\nX-lOwEr: 1\r\n", b"\r\nETAG: 2\r\n", b"\r\nx-SUM: 3\r\n"):
-        assert text in received
-    for text in (b"\r\nserver: x\r\n", b"\r\nX-UPPER: 1\r\n", b"\r\ncontent-length: 0\r\n"):
-        assert text in answer
+    for detail in (b"\r\nX-lOwEr: 1\r\n", b"\r\nETAG: 2\r\n", b"\r\nx-SUM: 3\r\n"):
+        assert detail in received
+    for detail in (b"\r\nserver: x\r\n", b"\r\nX-UPPER: 1\r\n", b"\r\ncontent-length: 0\r\n"):
+        assert detail in answer
 
 
 # What goes wrong
@@ -949,3 +950,34 @@ def test_long_values_are_cut_in_the_log(http: HttpGate) -> None:
         assert len(value) == 256
         assert value.endswith(f"… ({size} characters)")
     assert len(event["text"]) < 800
+
+
+def test_headers_name_the_client_as_it_is_now(http: HttpGate) -> None:
+    """Its rule, and what a registry knows of it, may change between two requests of one
+    connection."""
+    headers = {"X-Rule": text("peer.rule"), "X-Tenant": text("peer.attributes.tenant")}
+    http.configure(headers=headers)
+    client, seen = http.connect(), list[list[tuple[str, str]]]()
+    connections = http.gate.entrance.connections
+    [entry] = connections
+    assert entry.admission is not None
+    for rule, attributes in (("people", {}), ("devices", {"tenant": "north"})):
+        peer = entry.admission.peer
+        assert peer is not None
+        held = Held(
+            server=entry.server,
+            terms=entry.terms,
+            peer=peer.by(peer.certificates, rule, attributes),
+            pin=None,
+        )
+        connections.adopt(entry, held)
+        before = sum(len(one.received()) for one in http.reactor.backends)
+        client.send(GET)
+        received = http.backend.received()[before:]
+        seen.append([one for one in fields_of(received) if one[0] in headers])
+        http.backend.send(OK)
+        client.receive()
+    assert seen == [
+        [("X-Rule", "people")],
+        [("X-Rule", "devices"), ("X-Tenant", "north")],
+    ]
