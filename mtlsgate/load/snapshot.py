@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import struct
+from io import BytesIO
 from pathlib import Path
 
 from attrs import field, frozen
@@ -91,11 +92,10 @@ class Snapshot:
         """
         :param descriptor: of the file in memory; the caller may close it afterwards.
         """
-        with os.fdopen(os.dup(descriptor), "rb") as file:
-            file.seek(0)
-            (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
-            head = json.loads(file.read(length))
-            self._contents = {path: file.read(size) for path, size in head["sizes"].items()}
+        file = BytesIO(_whole(descriptor))
+        (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+        head = json.loads(file.read(length))
+        self._contents = {path: file.read(size) for path, size in head["sizes"].items()}
         self._refused: dict[str, str] = head["refused"]
         self._stamps: dict[str, list[int] | None] = head["stamps"]
         self._listings: dict[str, list[str]] = head["listings"]
@@ -119,6 +119,19 @@ class Snapshot:
         if names is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         return [path / name for name in names]
+
+
+def _whole(descriptor: int) -> bytes:
+    """:returns: everything in a file.  Other processes read the same open file at the same
+    time, and share its position: this neither uses nor moves it."""
+    size = os.fstat(descriptor).st_size
+    found = bytearray()
+    while len(found) < size:
+        piece = os.pread(descriptor, size - len(found), len(found))
+        if not piece:
+            break
+        found += piece
+    return bytes(found)
 
 
 def _seal(descriptor: int) -> None:

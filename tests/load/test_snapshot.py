@@ -54,6 +54,19 @@ def test_nobody_can_change_a_snapshot(tmp_path: Path) -> None:
     os.close(descriptor)
 
 
+def test_readers_do_not_get_in_each_others_way(tmp_path: Path) -> None:
+    """Several processes read the same open file at the same time, wherever one of them has
+    left it, and none moves it."""
+    config, descriptor = recorded(tmp_path)
+    pin = config.parent / "pins" / "client.crt"
+    for position in (0, 5, os.fstat(descriptor).st_size):
+        os.lseek(descriptor, position, os.SEEK_SET)
+        snapshot = Snapshot(descriptor)
+        assert snapshot.read(pin) == pin.read_bytes()
+        assert os.lseek(descriptor, 0, os.SEEK_CUR) == position
+    os.close(descriptor)
+
+
 def test_what_was_not_read_is_not_there(tmp_path: Path) -> None:
     """Another configuration cannot be loaded from it."""
     config, descriptor = recorded(tmp_path)
