@@ -7,88 +7,110 @@ entry with the same name in ``docs/reasons.md``.
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 
-__all__ = ["Cause", "Reason"]
+__all__ = ["About", "Cause", "Reason"]
+
+
+class About(Enum):
+    """What a rejection is about: a chapter of ``docs/reasons.md``."""
+
+    CERTIFICATE = auto()
+    REGISTRY = auto()
+    CONNECTION = auto()
+    LIMIT = auto()
+    AUTHORIZER = auto()
+    CLIENT_GATE = auto()
+    GATE = auto()
 
 
 class Reason(StrEnum):
-    """Why a connection was not handed to the application."""
+    """
+    Why a connection was not handed to the application.
 
-    # Rejections caused by the certificate.
-    NO_CERTIFICATE = "no_certificate"
-    UNKNOWN_CA = "unknown_ca"
-    LEAF_MISMATCH = "leaf_mismatch"
-    EXPIRED = "expired"
-    NOT_YET_VALID = "not_yet_valid"
-    WRONG_PURPOSE = "wrong_purpose"
-    CA_AS_LEAF = "ca_as_leaf"
-    BAD_SIGNATURE = "bad_signature"
-    WEAK_KEY = "weak_key"
-    PATH_TOO_LONG = "path_too_long"
-    NAME_CONSTRAINT = "name_constraint"
-    INVALID_CA = "invalid_ca"
-    PROFILE_VIOLATION = "profile_violation"
-    MALFORMED_CERTIFICATE = "malformed_certificate"
-    DENIED = "denied"
-    NOT_ALLOWED = "not_allowed"
-    PIN_NOT_YET_VALID = "pin_not_yet_valid"
-    PIN_RETIRED = "pin_retired"
-    REVOKED = "revoked"
-    CRL_MISSING = "crl_missing"
-    CRL_EXPIRED = "crl_expired"
-    CRL_INVALID = "crl_invalid"
-    VALIDATORS_DISAGREE = "validators_disagree"
-    SVID_INVALID = "svid_invalid"
-    WRONG_TRUST_DOMAIN = "wrong_trust_domain"
-    BUNDLE_MISSING = "bundle_missing"
+    :ivar about: what the rejection is about.
+    """
 
-    # Rejections caused by a registry.
-    NOT_REGISTERED = "not_registered"
-    REGISTRY_DENIED = "registry_denied"
-    REGISTRY_UNAVAILABLE = "registry_unavailable"
+    about: About
 
-    # Rejections caused by the connection.
-    UNKNOWN_SERVER_NAME = "unknown_server_name"
-    NOT_RESUMABLE = "not_resumable"
-    UNTRUSTED_PROXY = "untrusted_proxy"
-    PROXY_PROTOCOL_ERROR = "proxy_protocol_error"
-    STARTTLS_REQUIRED = "starttls_required"
-    STARTTLS_INJECTION = "starttls_injection"
-    STARTTLS_ERROR = "starttls_error"
-    NOT_TLS = "not_tls"
-    UNSUPPORTED_TLS = "unsupported_tls"
-    PROTOCOL_ERROR = "protocol_error"
-    PEER_ALERT = "peer_alert"
-    HANDSHAKE_TIMEOUT = "handshake_timeout"
-    PEER_GONE = "peer_gone"
+    def __new__(cls, value: str, about: About | None = None) -> Reason:
+        """
+        :param value: as logs and metrics name it.
+        :param about: every member states it; ``Reason("denied")``, which finds one, does not.
+        """
+        assert about is not None, value
+        self = str.__new__(cls, value)
+        self._value_ = value
+        self.about = about
+        return self
 
-    # Rejections caused by limits.
-    TOO_MANY_CONNECTIONS = "too_many_connections"
-    TOO_MANY_FROM_ADDRESS = "too_many_from_address"
-    TOO_MANY_OF_IDENTITY = "too_many_of_identity"
-    TOO_MANY_HANDSHAKES = "too_many_handshakes"
-    HANDSHAKE_RATE = "handshake_rate"
-    HANDSHAKE_TOO_LARGE = "handshake_too_large"
+    NO_CERTIFICATE = "no_certificate", About.CERTIFICATE
+    UNKNOWN_CA = "unknown_ca", About.CERTIFICATE
+    LEAF_MISMATCH = "leaf_mismatch", About.CERTIFICATE
+    EXPIRED = "expired", About.CERTIFICATE
+    NOT_YET_VALID = "not_yet_valid", About.CERTIFICATE
+    WRONG_PURPOSE = "wrong_purpose", About.CERTIFICATE
+    CA_AS_LEAF = "ca_as_leaf", About.CERTIFICATE
+    BAD_SIGNATURE = "bad_signature", About.CERTIFICATE
+    WEAK_KEY = "weak_key", About.CERTIFICATE
+    PATH_TOO_LONG = "path_too_long", About.CERTIFICATE
+    NAME_CONSTRAINT = "name_constraint", About.CERTIFICATE
+    INVALID_CA = "invalid_ca", About.CERTIFICATE
+    PROFILE_VIOLATION = "profile_violation", About.CERTIFICATE
+    MALFORMED_CERTIFICATE = "malformed_certificate", About.CERTIFICATE
+    DENIED = "denied", About.CERTIFICATE
+    NOT_ALLOWED = "not_allowed", About.CERTIFICATE
+    PIN_NOT_YET_VALID = "pin_not_yet_valid", About.CERTIFICATE
+    PIN_RETIRED = "pin_retired", About.CERTIFICATE
+    REVOKED = "revoked", About.CERTIFICATE
+    CRL_MISSING = "crl_missing", About.CERTIFICATE
+    CRL_EXPIRED = "crl_expired", About.CERTIFICATE
+    CRL_INVALID = "crl_invalid", About.CERTIFICATE
+    VALIDATORS_DISAGREE = "validators_disagree", About.CERTIFICATE
+    SVID_INVALID = "svid_invalid", About.CERTIFICATE
+    WRONG_TRUST_DOMAIN = "wrong_trust_domain", About.CERTIFICATE
+    BUNDLE_MISSING = "bundle_missing", About.CERTIFICATE
 
-    # Rejections caused by the authorizer.
-    NOT_AUTHORIZED = "not_authorized"
-    AUTHORIZER_FAILED = "authorizer_failed"
+    NOT_REGISTERED = "not_registered", About.REGISTRY
+    REGISTRY_DENIED = "registry_denied", About.REGISTRY
+    REGISTRY_UNAVAILABLE = "registry_unavailable", About.REGISTRY
 
-    # Rejections of connections to a client gate.
-    UID_NOT_ALLOWED = "uid_not_allowed"
-    WRONG_SERVER_NAME = "wrong_server_name"
-    TARGET_UNREACHABLE = "target_unreachable"
-    TARGET_TIMEOUT = "target_timeout"
-    REFUSED_BY_TARGET = "refused_by_target"
-    TARGET_REMOVED = "target_removed"
-    NO_CLIENT_CERTIFICATE = "no_client_certificate"
+    UNKNOWN_SERVER_NAME = "unknown_server_name", About.CONNECTION
+    NOT_RESUMABLE = "not_resumable", About.CONNECTION
+    UNTRUSTED_PROXY = "untrusted_proxy", About.CONNECTION
+    PROXY_PROTOCOL_ERROR = "proxy_protocol_error", About.CONNECTION
+    STARTTLS_REQUIRED = "starttls_required", About.CONNECTION
+    STARTTLS_INJECTION = "starttls_injection", About.CONNECTION
+    STARTTLS_ERROR = "starttls_error", About.CONNECTION
+    NOT_TLS = "not_tls", About.CONNECTION
+    UNSUPPORTED_TLS = "unsupported_tls", About.CONNECTION
+    PROTOCOL_ERROR = "protocol_error", About.CONNECTION
+    PEER_ALERT = "peer_alert", About.CONNECTION
+    HANDSHAKE_TIMEOUT = "handshake_timeout", About.CONNECTION
+    PEER_GONE = "peer_gone", About.CONNECTION
 
-    # Rejections caused by the gate itself.
-    NO_SERVER_CERTIFICATE = "no_server_certificate"
-    SERVER_REMOVED = "server_removed"
-    CLOSED_BY_GATE = "closed_by_gate"
-    INTERNAL_ERROR = "internal_error"
+    TOO_MANY_CONNECTIONS = "too_many_connections", About.LIMIT
+    TOO_MANY_FROM_ADDRESS = "too_many_from_address", About.LIMIT
+    TOO_MANY_OF_IDENTITY = "too_many_of_identity", About.LIMIT
+    TOO_MANY_HANDSHAKES = "too_many_handshakes", About.LIMIT
+    HANDSHAKE_RATE = "handshake_rate", About.LIMIT
+    HANDSHAKE_TOO_LARGE = "handshake_too_large", About.LIMIT
+
+    NOT_AUTHORIZED = "not_authorized", About.AUTHORIZER
+    AUTHORIZER_FAILED = "authorizer_failed", About.AUTHORIZER
+
+    UID_NOT_ALLOWED = "uid_not_allowed", About.CLIENT_GATE
+    WRONG_SERVER_NAME = "wrong_server_name", About.CLIENT_GATE
+    TARGET_UNREACHABLE = "target_unreachable", About.CLIENT_GATE
+    TARGET_TIMEOUT = "target_timeout", About.CLIENT_GATE
+    REFUSED_BY_TARGET = "refused_by_target", About.CLIENT_GATE
+    TARGET_REMOVED = "target_removed", About.CLIENT_GATE
+    NO_CLIENT_CERTIFICATE = "no_client_certificate", About.CLIENT_GATE
+
+    NO_SERVER_CERTIFICATE = "no_server_certificate", About.GATE
+    SERVER_REMOVED = "server_removed", About.GATE
+    CLOSED_BY_GATE = "closed_by_gate", About.GATE
+    INTERNAL_ERROR = "internal_error", About.GATE
 
 
 class Cause(StrEnum):

@@ -51,7 +51,7 @@ from mtlsgate.config.syntax import parse
 from mtlsgate.errors import ConfigError, Report
 from mtlsgate.http.refusal import REASONS
 from mtlsgate.load.epoch import load
-from mtlsgate.reasons import Cause, Reason
+from mtlsgate.reasons import About, Cause, Reason
 from mtlsgate.testing import Authority, Client, gate, self_signed
 from tests.kits.docs import DOCS, PAGES, README, ROOT, make_files, sections
 from tests.kits.samples import BEFORE, Sample, samples
@@ -338,7 +338,11 @@ def test_every_reason_has_a_section() -> None:
     """reasons.md describes all reasons and causes, and no others, each with what to do."""
     described = sections(DOCS / "reasons.md", 3)
     assert set(described) == set(Reason)
-    causes = sections(DOCS / "reasons.md", 2)["Why a connection ended"]
+    chapters = sections(DOCS / "reasons.md", 2)
+    found = [set(re.findall(r"^### `(\w+)`$", each, re.MULTILINE)) for each in chapters.values()]
+    for about in About:
+        assert {reason for reason in Reason if reason.about is about} in found
+    causes = chapters["Why a connection ended"]
     assert set(re.findall(r"^\| `(\w+)` \|", causes, re.MULTILINE)) == set(Cause)
     links = set(re.findall(r"\(reasons\.md#(\w+)\)", (DOCS / "logging.md").read_text()))
     assert links == set(Reason)

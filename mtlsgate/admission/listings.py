@@ -59,9 +59,6 @@ Answers = Mapping[Question, Answer]
 #: No registry has been asked.
 NOT_ASKED: Answers = MappingProxyType({})
 
-#: The reasons of clients that a registry keeps out.
-REASONS = (Reason.NOT_REGISTERED, Reason.REGISTRY_DENIED, Reason.REGISTRY_UNAVAILABLE)
-
 _ATTRIBUTES = {
     KeyKind.COMMON_NAME: "common_names",
     KeyKind.DNS_NAME: "dns_names",

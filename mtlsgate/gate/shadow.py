@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IAddress
 
 from mtlsgate.admission import Rejection
 from mtlsgate.certificates.certificate import Certificate
-from mtlsgate.reasons import Reason
+from mtlsgate.reasons import About
 
 
 class Outcome(StrEnum):
@@ -133,45 +133,8 @@ def _reason(rejection: Rejection | None) -> str:
     return "" if rejection is None else rejection.reason.value
 
 
-#: Rejections that another configuration may see in another way, because they are about
-#: the certificate.  Nothing can be said about others: a limit, or no TLS.
-ABOUT_CERTIFICATES = frozenset(
-    {
-        Reason.NO_CERTIFICATE,
-        Reason.UNKNOWN_CA,
-        Reason.LEAF_MISMATCH,
-        Reason.EXPIRED,
-        Reason.NOT_YET_VALID,
-        Reason.WRONG_PURPOSE,
-        Reason.CA_AS_LEAF,
-        Reason.BAD_SIGNATURE,
-        Reason.WEAK_KEY,
-        Reason.PATH_TOO_LONG,
-        Reason.NAME_CONSTRAINT,
-        Reason.INVALID_CA,
-        Reason.PROFILE_VIOLATION,
-        Reason.MALFORMED_CERTIFICATE,
-        Reason.DENIED,
-        Reason.NOT_ALLOWED,
-        Reason.PIN_NOT_YET_VALID,
-        Reason.PIN_RETIRED,
-        Reason.REVOKED,
-        Reason.CRL_MISSING,
-        Reason.CRL_EXPIRED,
-        Reason.CRL_INVALID,
-        Reason.VALIDATORS_DISAGREE,
-        Reason.SVID_INVALID,
-        Reason.WRONG_TRUST_DOMAIN,
-        Reason.BUNDLE_MISSING,
-    }
-)
 #: Rejections of clients that the rules admit, by somebody who was asked after them.
-BY_SOMEBODY_ASKED = frozenset(
-    {
-        Reason.NOT_AUTHORIZED,
-        Reason.AUTHORIZER_FAILED,
-        Reason.NOT_REGISTERED,
-        Reason.REGISTRY_DENIED,
-        Reason.REGISTRY_UNAVAILABLE,
-    }
-)
+BY_SOMEBODY_ASKED = (About.REGISTRY, About.AUTHORIZER)
+#: Rejections that another configuration may see in another way.  It says nothing about the
+#: others: a limit, or no TLS.
+JUDGED_AGAIN = (About.CERTIFICATE, *BY_SOMEBODY_ASKED)

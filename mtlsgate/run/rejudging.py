@@ -15,7 +15,7 @@ from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
 from mtlsgate.admission import Rejection
-from mtlsgate.admission.listings import REASONS, Unavailable
+from mtlsgate.admission.listings import Unavailable
 from mtlsgate.clientgate.gate import ClientGate
 from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entry import Entry
@@ -26,7 +26,7 @@ from mtlsgate.gate.server import GateServer
 from mtlsgate.gate.terms import Terms
 from mtlsgate.load.epoch import LoadedServer
 from mtlsgate.peer import VerifiedPeer
-from mtlsgate.reasons import Cause, Reason
+from mtlsgate.reasons import About, Cause, Reason
 from mtlsgate.run.listening import AnyPlace, ClientPlace, Place
 
 _log = Logger("mtlsgate.handover")
@@ -100,7 +100,9 @@ class Handover:
             return None
         found = _Verdicts().held(server.gate, admission.peer, known)
         # What a reload decided, or keeps, is not decided again.
-        return None if isinstance(found, Rejection) and found.reason not in REASONS else found
+        if isinstance(found, Rejection) and found.reason.about is not About.REGISTRY:
+            return None
+        return found
 
     def settle(
         self, connections: Connections, open_: Callable[[Entry], object] = id

@@ -25,8 +25,7 @@ from mtlsgate.gate.events import (
     Reload,
 )
 from mtlsgate.gate.shadow import (
-    ABOUT_CERTIFICATES,
-    BY_SOMEBODY_ASKED,
+    JUDGED_AGAIN,
     NotJudged,
     Outcome,
     ShadowVerdict,
@@ -238,11 +237,11 @@ class Shadowing:
             self._failed(self.now)
 
     def rejected(self, connection: RejectedConnection) -> None:
-        """Have a client judged that was rejected, if that was about its certificate."""
-        if self.now is not None and self.now.judge is not None:
-            reason = connection.rejection.reason
-            if reason in ABOUT_CERTIFICATES or reason in BY_SOMEBODY_ASKED:
-                self._come(connection, MOST_WAITING // 2)
+        """Have a client judged that was rejected, if the shadow may see that in another way."""
+        if self.now is None or self.now.judge is None:
+            return
+        if connection.rejection.reason.about in JUDGED_AGAIN:
+            self._come(connection, MOST_WAITING // 2)
 
     def closed(self, connection: ClosedConnection) -> None:
         """A connection is over."""

@@ -88,7 +88,7 @@ class ShadowJudge:
         if isinstance(server, Rejection):
             return Standing(server="", rejection=server)
         is_by_asked = seen.now.rejection is not None and (
-            seen.now.rejection.reason in BY_SOMEBODY_ASKED
+            seen.now.rejection.reason.about in BY_SOMEBODY_ASKED
         )
         if is_by_asked and asks(server):
             return NotJudged.NOT_ASKED
