@@ -48,6 +48,7 @@ from mtlsgate.run.event_loop import ReactorChoice
 from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.file_watcher import FileWatcher
 from mtlsgate.run.followers import ObserversFollower
+from mtlsgate.run.in_force import InForce
 from mtlsgate.run.listening import bind, bind_all, keyed
 from mtlsgate.run.loader import Loader
 from mtlsgate.run.log_output import LogFollower, LogPlace, complain, log_notices, open_log
@@ -300,9 +301,9 @@ def makeService(options: Options) -> IService:
     load = sandbox.guarded(loader.again, lambda: loader.seen)
     reloader = Reloader(runner, load, in_thread, [notifier, shadow_follower])
     lag = ReactorLag(reactor)
-    fetcher = Fetcher.of(runner, reloader.refresh, reactor, in_thread)
-    agents = AgentWatch.of(runner, reloader.refresh, loader.agents, reactor, in_thread)
-    orders = CertificateOrders.of(runner, reloader.refresh, reactor, in_thread)
+    in_force = InForce(runner, reloader.refresh, reactor, in_thread)
+    fetcher, agents = Fetcher.of(in_force), AgentWatch.of(in_force, loader.agents)
+    orders = CertificateOrders.of(in_force)
     gate = GateService(runner, reloader, observers, fetcher, agents, shadowing, orders)
     process = Process(
         version=version("mtlsgate"),

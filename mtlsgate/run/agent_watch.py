@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from random import random
 from typing import Any
 from weakref import ref
 
@@ -25,10 +24,8 @@ from mtlsgate.errors import CredentialError
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.identities import Wanted, not_delivered, supplied, wanted, without_bundle
 from mtlsgate.observe.status import AgentStatus
-from mtlsgate.run.epoch_runner import EpochRunner
-from mtlsgate.run.fetcher import Refresh
+from mtlsgate.run.in_force import InForce
 from mtlsgate.run.regular import RegularService
-from mtlsgate.run.threads import InThread
 from mtlsgate.spiffe.agents import Agents
 from mtlsgate.spiffe.call import PERMISSION_DENIED
 from mtlsgate.spiffe.messages import Bundles, Svid, has_lists, read_bundles, read_svids
@@ -81,60 +78,33 @@ class AgentWatch(RegularService):
 
     def __init__(
         self,
-        epoch: Callable[[], Epoch],
-        refresh: Refresh,
+        in_force: InForce,
         agents: Agents,
         connect: Callable[[str], IStreamClientEndpoint],
-        reactor: Any,
-        in_thread: InThread,
-        now: Callable[[], datetime],
-        random: Callable[[], float],
     ) -> None:
         """
-        :param epoch: tells the epoch in force.
-        :param refresh: lets it go on with what was delivered.
+        :param in_force: the epoch that needs what they deliver.
         :param agents: keeps what was delivered.
         :param connect: connects to the socket of an agent.
-        :param in_thread: reads messages.
-        :param now: tells the time that certificates are judged by.
-        :param random: a number from 0 to 1.
         """
-        super().__init__(INTERVAL, reactor)
-        self._epoch = epoch
-        self._refresh = refresh
+        super().__init__(INTERVAL, in_force.reactor)
+        self._in_force = in_force
         self._agents = agents
         self._connect = connect
-        self._reactor = reactor
-        self._in_thread = in_thread
-        self._now = now
-        self._random = random
         self._asked: dict[Wanted, _Asked] = {}
         self._known: tuple[ref[Epoch], frozenset[Wanted]] | None = None
         self._is_applying = False
         self._waiting: list[Deferred[None]] = []
 
     @classmethod
-    def of(
-        cls,
-        runner: EpochRunner,
-        refresh: Refresh,
-        agents: Agents,
-        reactor: Any,
-        in_thread: InThread,
-    ) -> AgentWatch:
+    def of(cls, in_force: InForce, agents: Agents) -> AgentWatch:
         """
-        :param refresh: lets the runner's epoch go on with what was delivered.
-        :returns: what asks for a runner's epoch in force.
+        :param agents: keeps what was delivered.
+        :returns: what asks by the sockets of this machine.
         """
+        reactor = in_force.reactor
         return cls(
-            lambda: runner.epoch,
-            refresh,
-            agents,
-            lambda path: UNIXClientEndpoint(reactor, path, timeout=PATIENCE),
-            reactor,
-            in_thread,
-            runner.connections.now,
-            random,
+            in_force, agents, lambda path: UNIXClientEndpoint(reactor, path, timeout=PATIENCE)
         )
 
     def states(self) -> tuple[AgentStatus, ...]:
@@ -167,7 +137,7 @@ class AgentWatch(RegularService):
         self._apply()
 
     def _needed(self) -> frozenset[Wanted]:
-        epoch = self._epoch()
+        epoch = self._in_force.epoch
         if self._known is None or self._known[0]() is not epoch:
             # Weakly: an epoch that is no longer in force must be freed.
             self._known = ref(epoch), wanted(epoch)
@@ -176,7 +146,7 @@ class AgentWatch(RegularService):
     @property
     def missing(self) -> str | None:
         """What a server waits for, in a few words; None if nothing is missing."""
-        return not_delivered(self._epoch(), self._now()) if self._needed() else None
+        return not_delivered(self._in_force.epoch, self._in_force.now()) if self._needed() else None
 
     def first_answers(self, seconds: float) -> Deferred[None]:
         """
@@ -186,7 +156,7 @@ class AgentWatch(RegularService):
         """
         answered: Deferred[None] = Deferred()
         self._waiting.append(answered)
-        timer = self._reactor.callLater(seconds, self._answered)
+        timer = self._in_force.reactor.callLater(seconds, self._answered)
 
         def over(_: object) -> None:
             if timer.active():
@@ -219,8 +189,8 @@ class AgentWatch(RegularService):
             self._connect(agent),
             partial(self._came, key),
             partial(self._lost, key),
-            self._reactor,
-            self._random,
+            self._in_force.reactor,
+            self._in_force.random,
         )
         self._asked[key] = _Asked(subscription)
         subscription.start()
@@ -242,7 +212,7 @@ class AgentWatch(RegularService):
             if asked.latest is not None:
                 self._read(key, asked)
 
-        reading = self._in_thread(partial(read, message))
+        reading = self._in_force.in_thread(partial(read, message))
         took = partial(self._took, key, asked, message, asked.denials)
         reading.addCallbacks(took, partial(self._refused, key, asked))
         reading.addErrback(lambda failure: _log.failure("reading failed", failure)).addBoth(ended)
@@ -262,7 +232,7 @@ class AgentWatch(RegularService):
                 "crl_file or crl_url",
                 agent=printable(agent),
             )
-        asked.updates, asked.last, asked.problem = asked.updates + 1, self._now(), None
+        asked.updates, asked.last, asked.problem = asked.updates + 1, self._in_force.now(), None
         if stream is Stream.SVIDS:
             self._agents.put_svids(agent, found)
             _log.info(
@@ -272,7 +242,7 @@ class AgentWatch(RegularService):
             self._agents.put_bundles(agent, found)
             said = f"the agent at {agent} has delivered the bundles of {_bundles(found)}"
             _log.info("{said}", said=printable(said))
-            for name in without_bundle(self._epoch(), agent, found):
+            for name in without_bundle(self._in_force.epoch, agent, found):
                 _log.warn(
                     "the agent at {agent} has delivered no bundle of {name}: nobody of it is "
                     "admitted",
@@ -328,7 +298,7 @@ class AgentWatch(RegularService):
 
     def _apply(self) -> None:
         """Bring together the epoch in force and what was delivered."""
-        if self._is_applying or self._epoch().delivered == self._agents.version:
+        if self._is_applying or self._in_force.epoch.delivered == self._agents.version:
             return
         self._is_applying = True
 
@@ -345,7 +315,9 @@ class AgentWatch(RegularService):
             self._is_applying = False
             _log.failure("what an agent has delivered takes no effect", failure)
 
-        applying = self._refresh(lambda epoch: supplied(epoch, self._agents, self._now()))
+        applying = self._in_force.refresh(
+            lambda epoch: supplied(epoch, self._agents, self._in_force.now())
+        )
         applying.addCallback(done).addErrback(failed)
 
 

@@ -8,13 +8,10 @@ of them look whether a file of the storage has changed, and use the certificate 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from datetime import datetime
-from random import random
 from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -27,10 +24,8 @@ from mtlsgate.load.acme import credential_of
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.refresh import renewed
 from mtlsgate.observe.status import OrderStatus
-from mtlsgate.run.epoch_runner import EpochRunner
-from mtlsgate.run.fetcher import Refresh
+from mtlsgate.run.in_force import InForce
 from mtlsgate.run.regular import RegularService
-from mtlsgate.run.threads import InThread
 from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.acme")
@@ -71,63 +66,28 @@ class CertificateOrders(RegularService):
     :ivar _number_seen: the number of the epoch at the last look.
     """
 
-    def __init__(
-        self,
-        epoch: Callable[[], Epoch],
-        number: Callable[[], int],
-        refresh: Refresh,
-        orders: Callable[[], Orders],
-        reactor: IReactorTime,
-        in_thread: InThread,
-        now: Callable[[], datetime],
-        random: Callable[[], float],
-    ) -> None:
+    def __init__(self, in_force: InForce, orders: Callable[[], Orders]) -> None:
         """
-        :param epoch: tells the epoch in force.
-        :param number: tells its number.
-        :param refresh: lets it go on with another certificate.
+        :param in_force: the epoch that wants certificates.
         :param orders: makes what talks to CAs; called in a thread.
-        :param reactor: keeps the time between looks.
-        :param in_thread: runs what blocks.
-        :param now: tells the time that certificates are judged by.
-        :param random: a number from 0 to 1.
         """
-        super().__init__(INTERVAL, reactor)
-        self._epoch = epoch
-        self._number = number
-        self._number_seen = number()
-        self._refresh = refresh
+        super().__init__(INTERVAL, in_force.reactor)
+        self._in_force = in_force
+        self._number_seen = in_force.number
         self._orders = orders
-        self._in_thread = in_thread
-        self._now = now
-        self._random = random
         self._states: dict[Hashable, _State] = {}
 
     @classmethod
-    def of(
-        cls, runner: EpochRunner, refresh: Refresh, reactor: Any, in_thread: InThread
-    ) -> CertificateOrders:
-        """
-        :param refresh: lets the runner's epoch go on with another certificate.
-        :returns: what orders for a runner's epoch in force.
-        """
-        return cls(
-            lambda: runner.epoch,
-            lambda: runner.number,
-            refresh,
-            _from_cas,
-            reactor,
-            in_thread,
-            runner.connections.now,
-            random,
-        )
+    def of(cls, in_force: InForce) -> CertificateOrders:
+        """:returns: what orders by ACME."""
+        return cls(in_force, _from_cas)
 
     def states(self) -> tuple[OrderStatus, ...]:
         """:returns: how each certificate is."""
-        return tuple(map(self._status, self._epoch().wanted))
+        return tuple(map(self._status, self._in_force.epoch.wanted))
 
     def _status(self, wanted: WantedCertificate) -> OrderStatus:
-        state, life, now = self._state_of(wanted), self._life_of(wanted), self._now()
+        state, life, now = self._state_of(wanted), self._life_of(wanted), self._in_force.now()
         return OrderStatus(
             names=wanted.names,
             directory=printable(wanted.directory),
@@ -140,10 +100,10 @@ class CertificateOrders(RegularService):
 
     def look(self) -> None:
         """Take what has come, and begin what is due."""
-        all_wanted = self._epoch().wanted
+        all_wanted = self._in_force.epoch.wanted
         for gone in self._states.keys() - {one.key for one in all_wanted}:
             del self._states[gone]
-        before, self._number_seen = self._number_seen, self._number()
+        before, self._number_seen = self._number_seen, self._in_force.number
         for wanted in all_wanted:
             state = self._state_of(wanted)
             if before != self._number_seen:
@@ -156,7 +116,7 @@ class CertificateOrders(RegularService):
 
     def _life_of(self, wanted: WantedCertificate) -> Life | None:
         """:returns: when the certificate in use is valid."""
-        for server in self._epoch().servers:
+        for server in self._in_force.epoch.servers:
             for one in server.gate.context.policy.own:
                 if isinstance(one, ServerCredential) and one.source == wanted:
                     return Life(one.chain[0].not_before, one.chain[0].not_after)
@@ -171,7 +131,7 @@ class CertificateOrders(RegularService):
             self._take(wanted, state)
         elif not state.is_underway:
             life = None if state.is_lost else self._life_of(wanted)
-            if is_time(state.plan, life, self._now()):
+            if is_time(state.plan, life, self._in_force.now()):
                 self._begin(state, self._step(wanted, state))
 
     def _begin(self, state: _State, doing: Deferred[Any]) -> None:
@@ -197,7 +157,7 @@ class CertificateOrders(RegularService):
             return
         life = self._life_of(wanted)
         state.is_lost = isinstance(found, MissingCredential) and life is not None
-        if state.is_lost and life is not None and life.counts(self._now()):
+        if state.is_lost and life is not None and life.counts(self._in_force.now()):
             _log.warn(
                 "the storage {path} has no certificate for {names} any more; the one in use "
                 "stays until another comes",
@@ -207,7 +167,7 @@ class CertificateOrders(RegularService):
             return
 
         def change(epoch: Epoch) -> Epoch:
-            return renewed(epoch, found, self._now())
+            return renewed(epoch, found, self._in_force.now())
 
         def took(changes: tuple[str, ...]) -> None:
             life = self._life_of(wanted)
@@ -218,7 +178,7 @@ class CertificateOrders(RegularService):
                     until=life.ends,
                 )
 
-        self._begin(state, self._refresh(change).addCallback(took))
+        self._begin(state, self._in_force.refresh(change).addCallback(took))
 
     # Ordering.
 
@@ -236,8 +196,8 @@ class CertificateOrders(RegularService):
                 wanted,
                 state.progress,
                 orders,
-                self._now,
-                self._random,
+                self._in_force.now,
+                self._in_force.random,
                 is_hasty=state.is_hasty,
                 begins=begins,
             )
@@ -256,13 +216,17 @@ class CertificateOrders(RegularService):
             _log.failure("ordering a certificate for {names} failed", failure, names=str(wanted))
             state.is_hasty = False
             state.progress = state.progress.failed(
-                repr(failure.value), self._now(), first=REFUSED, asked=None, random=self._random()
+                repr(failure.value),
+                self._in_force.now(),
+                first=REFUSED,
+                asked=None,
+                random=self._in_force.random(),
             )
 
-        return self._in_thread(step).addCallbacks(stepped, broke)
+        return self._in_force.in_thread(step).addCallbacks(stepped, broke)
 
     def _failure(self, wanted: WantedCertificate, state: _State) -> str:
-        life, now = self._life_of(wanted), self._now()
+        life, now = self._life_of(wanted), self._in_force.now()
         again = state.progress.due(life, now)
         if life is None:
             meanwhile = "the gate has none, and rejects every client that asks for it"

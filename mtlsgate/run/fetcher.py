@@ -13,25 +13,21 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from datetime import datetime
 from functools import partial
-from random import random
 from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mtlsgate.config.urls import Url
 from mtlsgate.errors import GateError
-from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.fetches import Fetch
 from mtlsgate.load.refresh import refreshed
 from mtlsgate.observe.status import FetchStatus
 from mtlsgate.run.download import Downloader, why_not
-from mtlsgate.run.epoch_runner import EpochRunner
+from mtlsgate.run.in_force import InForce
 from mtlsgate.run.regular import RegularService
-from mtlsgate.run.threads import InThread
 from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.fetching")
@@ -42,8 +38,6 @@ INTERVAL = 1.0
 SHORTEST = 60.0
 #: The longest delay after a failure, in seconds.
 LONGEST_DELAY = 900.0
-
-Refresh = Callable[[Callable[[Epoch], Epoch]], Deferred[tuple[str, ...]]]
 
 
 @attrs.define(eq=False)
@@ -79,72 +73,38 @@ class Fetcher(RegularService):
 
     def __init__(
         self,
-        epoch: Callable[[], Epoch],
-        number: Callable[[], int],
-        refresh: Refresh,
+        in_force: InForce,
         download: Callable[[Url, bytes | None], Deferred[bytes]],
         why_not: Callable[[BaseException | None], str],
-        reactor: IReactorTime,
-        in_thread: InThread,
-        now: Callable[[], datetime],
-        random: Callable[[], float],
     ) -> None:
         """
-        :param epoch: tells the epoch in force.
-        :param number: tells its number: after a reload everything is fetched.
-        :param refresh: lets it go on with another document.
+        :param in_force: the epoch that needs them; after a reload everything is fetched.
         :param download: fetches from a URL, with an OCSP request if there is one.
         :param why_not: says why that failed.
-        :param reactor: keeps the time.
-        :param in_thread: checks and writes documents.
-        :param now: tells the time that documents are judged by.
-        :param random: a number from 0 to 1.  Gates that were started together must not
-            ask together for ever.
         """
-        super().__init__(INTERVAL, reactor)
-        self._epoch = epoch
-        self._number = number
-        self._number_seen = number()
-        self._refresh = refresh
+        super().__init__(INTERVAL, in_force.reactor)
+        self._in_force = in_force
+        self._number_seen = in_force.number
         self._download = download
         self._why_not = why_not
-        self._reactor = reactor
-        self._in_thread = in_thread
-        self._now = now
-        self._random = random
         self._progress: dict[Hashable, _Progress] = {}
 
     @classmethod
-    def of(
-        cls, runner: EpochRunner, refresh: Refresh, reactor: Any, in_thread: InThread
-    ) -> Fetcher:
-        """
-        :param refresh: lets the runner's epoch go on with another document.
-        :returns: what fetches for a runner's epoch in force.
-        """
-        return cls(
-            lambda: runner.epoch,
-            lambda: runner.number,
-            refresh,
-            Downloader(reactor),
-            why_not,
-            reactor,
-            in_thread,
-            runner.connections.now,
-            random,
-        )
+    def of(cls, in_force: InForce) -> Fetcher:
+        """:returns: what fetches by HTTP."""
+        return cls(in_force, Downloader(in_force.reactor), why_not)
 
     @property
     def is_waiting(self) -> bool:
         """Whether a document is missing that has not been asked for to the end."""
         return any(
             fetch.is_missing and not self._progress_of(fetch).was_tried
-            for fetch in self._epoch().fetches
+            for fetch in self._in_force.epoch.fetches
         )
 
     def states(self) -> tuple[FetchStatus, ...]:
         """:returns: how each document is."""
-        return tuple(self._state(fetch) for fetch in self._epoch().fetches)
+        return tuple(self._state(fetch) for fetch in self._in_force.epoch.fetches)
 
     def _state(self, fetch: Fetch) -> FetchStatus:
         progress = self._progress_of(fetch)
@@ -158,10 +118,10 @@ class Fetcher(RegularService):
 
     def look(self) -> None:
         """Begin to fetch what is due."""
-        fetches, now = self._epoch().fetches, self._reactor.seconds()
+        fetches, now = self._in_force.epoch.fetches, self._in_force.reactor.seconds()
         for gone in self._progress.keys() - {fetch.key for fetch in fetches}:
             del self._progress[gone]
-        before, self._number_seen = self._number_seen, self._number()
+        before, self._number_seen = self._number_seen, self._in_force.number
         if before != self._number_seen:
             for progress in self._progress.values():
                 progress.due = now
@@ -174,7 +134,7 @@ class Fetcher(RegularService):
                 self._fetch(fetch, progress)
 
     def _progress_of(self, fetch: Fetch) -> _Progress:
-        return self._progress.setdefault(fetch.key, _Progress(self._reactor.seconds()))
+        return self._progress.setdefault(fetch.key, _Progress(self._in_force.reactor.seconds()))
 
     def _fetch(self, fetch: Fetch, progress: _Progress) -> None:
         progress.is_underway = True
@@ -193,17 +153,17 @@ class Fetcher(RegularService):
         self, data: bytes, fetch: Fetch, progress: _Progress
     ) -> Deferred[tuple[str, ...]] | tuple[str, ...]:
         """:returns: what changes for clients, in lines; fails if the document is refused."""
-        now, until = self._now(), fetch.until
+        now, until = self._in_force.now(), fetch.until
         is_known = data == fetch.kept.get(fetch.path) and progress.taken in (None, fetch.version)
         if is_known and until is not None and now <= until:
             return ()
-        taken = self._refresh(lambda epoch: refreshed(epoch, fetch.key, data, now))
+        taken = self._in_force.refresh(lambda epoch: refreshed(epoch, fetch.key, data, now))
         return taken.addCallback(partial(self._keep, data, fetch))
 
     def _keep(
         self, data: bytes, fetch: Fetch, changes: tuple[str, ...]
     ) -> Deferred[tuple[str, ...]]:
-        kept: Deferred[Any] = self._in_thread(lambda: fetch.kept.put(fetch.path, data))
+        kept: Deferred[Any] = self._in_force.in_thread(lambda: fetch.kept.put(fetch.path, data))
 
         def not_kept(failure: Failure) -> None:
             failure.trap(OSError)
@@ -220,11 +180,11 @@ class Fetcher(RegularService):
         return kept.addErrback(not_kept).addCallback(lambda _: changes)
 
     def _took(self, fetch: Fetch, progress: _Progress, changes: tuple[str, ...]) -> None:
-        now = self._now()
+        now = self._in_force.now()
         if progress.problem is not None:
             _log.info("{url} can be fetched again", url=str(fetch.url))
         progress.fetched, progress.failures, progress.problem = now, 0, None
-        after = next((one for one in self._epoch().fetches if one.key == fetch.key), fetch)
+        after = next((one for one in self._in_force.epoch.fetches if one.key == fetch.key), fetch)
         progress.taken = after.version
         left = after.longest
         if after.until is not None:
@@ -253,8 +213,8 @@ class Fetcher(RegularService):
 
     def _wait(self, progress: _Progress, seconds: float) -> None:
         """Fetch it next after about this time."""
-        spread = 0.9 + 0.2 * self._random()
-        progress.due = self._reactor.seconds() + seconds * spread
+        spread = 0.9 + 0.2 * self._in_force.random()
+        progress.due = self._in_force.reactor.seconds() + seconds * spread
 
 
 def _refusal(error: GateError) -> str:

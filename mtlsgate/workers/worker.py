@@ -43,6 +43,7 @@ from mtlsgate.run.epoch_diff import epoch_diff
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.followers import Change, ObserversFollower
+from mtlsgate.run.in_force import InForce
 from mtlsgate.run.loader import let_go_of_the_first
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.preparing import discard, needs_preparing, prepare
@@ -145,12 +146,10 @@ class Worker:
         # It only lets documents that are fetched take effect.
         reloader = Reloader(runner, self._load, self._in_thread)
         lag = ReactorLag(reactor)
-        fetcher = Fetcher.of(runner, reloader.refresh, reactor, self._in_thread)
+        in_force = InForce(runner, reloader.refresh, reactor, self._in_thread)
+        fetcher, orders = Fetcher.of(in_force), CertificateOrders.of(in_force)
         # Each worker asks for itself: keys never leave the process that uses them.
-        self._agents = agents = AgentWatch.of(
-            runner, reloader.refresh, loader.agents, reactor, self._in_thread
-        )
-        orders = CertificateOrders.of(runner, reloader.refresh, reactor, self._in_thread)
+        self._agents = agents = AgentWatch.of(in_force, loader.agents)
         self._gate = GateService(
             runner, reloader, self.observers, fetcher, agents, shadowing, orders
         )

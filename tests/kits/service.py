@@ -41,6 +41,7 @@ from mtlsgate.run.certificate_orders import CertificateOrders
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.followers import EpochFollower, ObserversFollower
+from mtlsgate.run.in_force import InForce
 from mtlsgate.run.listening import bind
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.registries.desks import Desks
@@ -140,37 +141,10 @@ def service_of(
         refreshed=shadowing.refreshed,
     )
     reloader = Reloader(runner, load, maybeDeferred, [follower])
-    fetcher = Fetcher(
-        lambda: runner.epoch,
-        lambda: runner.number,
-        reloader.refresh,
-        documents.download,
-        str,
-        reactor,
-        maybeDeferred,
-        connections.now,
-        lambda: 0.5,
-    )
-    agents = AgentWatch(
-        lambda: runner.epoch,
-        reloader.refresh,
-        identities.delivered,
-        identities.agents.__getitem__,
-        reactor,
-        maybeDeferred,
-        connections.now,
-        lambda: 0.5,
-    )
-    ordering = CertificateOrders(
-        lambda: runner.epoch,
-        lambda: runner.number,
-        reloader.refresh,
-        orders,
-        reactor,
-        maybeDeferred,
-        connections.now,
-        lambda: 0.5,
-    )
+    in_force = InForce(runner, reloader.refresh, reactor, maybeDeferred, lambda: 0.5)
+    fetcher = Fetcher(in_force, documents.download, str)
+    agents = AgentWatch(in_force, identities.delivered, identities.agents.__getitem__)
+    ordering = CertificateOrders(in_force, orders)
     return GateService(runner, reloader, observers, fetcher, agents, shadowing, ordering)
 
 

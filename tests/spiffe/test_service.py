@@ -24,6 +24,7 @@ from mtlsgate.load.identities import supplied
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.run.agent_watch import AgentWatch
+from mtlsgate.run.in_force import InForce
 from mtlsgate.spiffe.agents import Agents
 from mtlsgate.spiffe.messages import read_bundles, read_svids
 from mtlsgate.testing import Authority, Client, Credential, Version
@@ -302,16 +303,9 @@ def test_what_is_read_after_it_was_taken_away_does_not_count(running: Running, s
         return reading[-1][1]
 
     service, agent, agents = running.service.service, MemoryAgent(), Agents()
-    watch = AgentWatch(
-        lambda: service.runner.epoch,
-        service.reloader.refresh,
-        agents,
-        lambda _: agent,
-        running.service.reactor,
-        in_thread,
-        utc_now,
-        lambda: 0.5,
-    )
+    reactor, refresh = running.service.reactor, service.reloader.refresh
+    in_force = InForce(service.runner, refresh, reactor, in_thread)
+    watch = AgentWatch(in_force, agents, lambda _: agent)
     watch.startService()
     served = agent.the("FetchX509SVID")
     served.accept()
