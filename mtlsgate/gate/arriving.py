@@ -357,11 +357,12 @@ class ArrivingConnection(TlsTransport):
             server_name = engine.server_name
         elif server_name is not None:
             server_name = printable(server_name)
+        presented = () if engine is None else engine.presented()
         self._connections.reject(
             self.entry,
             rejection,
-            leaf=None if engine is None else engine.presented_leaf(),
-            presented=() if engine is None else engine.presented(),
+            leaf=presented[0] if presented else None,
+            presented=presented,
             server_name=server_name,
             tls_version=None if engine is None else engine.version,
             received=self._received,

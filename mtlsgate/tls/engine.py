@@ -372,10 +372,6 @@ class Engine:
         own = None if self._connection is None else self._connection.get_certificate()
         return None if own is None else known(encoded(own))
 
-    def presented_leaf(self) -> Certificate | None:
-        """:returns: the leaf that a rejected client presented, for the log."""
-        return None if self._connection is None else self._connection.presented_leaf()
-
     def presented(self) -> Path:
         """:returns: see `EngineConnection.presented`; empty once the engine was freed."""
         return () if self._connection is None else self._connection.presented()

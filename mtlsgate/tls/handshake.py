@@ -78,22 +78,12 @@ class EngineConnection(SSL.Connection):
         name = self.get_servername()
         return None if name is None else name.decode("latin-1")
 
-    def presented_leaf(self) -> Certificate | None:
-        """
-        :returns: the leaf that a rejected client presented, for the log.  The client
-            may not have the key.
-        """
-        seen = self.handshake.certificates.get(0)
-        if seen is not None:
-            return seen
-        chain = self.get_verified_chain()
-        return known(encoded(chain[0])) if chain else None
-
     def presented(self) -> Path:
         """
-        :returns: what a rejected client presented, the leaf first, as far as OpenSSL shows
-            it; empty if it presented nothing.  Nothing of it need be verified, and the
-            client may not have the key.
+        :returns: what a client presented, the leaf first, as far as OpenSSL shows it; empty
+            if it presented nothing.  If it resumes a session, the leaf is that of the
+            session's full handshake.  Nothing of it need be verified, and the client may
+            not have the key.
         """
         try:
             return self._presented()

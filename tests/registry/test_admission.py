@@ -677,6 +677,7 @@ def test_a_resumed_session_is_judged_by_what_registries_say_now(
     running.run()
     assert running.try_in(ALICE, session=first.session).disconnected
     assert reasons(log)[-1] == Reason.REGISTRY_DENIED
+    assert log.events[-1]["subject"] == "CN=alice"
 
 
 def test_a_leaf_may_come_by_another_path_if_its_registry_does_not_list_it(

@@ -4,6 +4,7 @@ Resumed sessions: judged again, by now and by the rules in force, or not resumed
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from typing import Any
@@ -16,12 +17,16 @@ from twisted.internet.task import Clock
 from mtlsgate.admission import AdmissionPolicy, Pin, Rejection, Rule
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.certificates.crl import parse_crls
+from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.gate.connections import Connections
+from mtlsgate.gate.limits import Limits
+from mtlsgate.gate.terms import Terms
 from mtlsgate.interfaces import IVerifiedPeer
 from mtlsgate.reasons import Reason
 from mtlsgate.run.listening import Place, entrance_of, places_of
 from mtlsgate.testing import Authority, Client, Credential, Session, Version, self_signed
 from mtlsgate.tls import full_handshakes
+from mtlsgate.tls.full_handshakes import FullHandshakes
 from mtlsgate.tls.handshake import Handshake
 from mtlsgate.tls.judge import Judge
 from mtlsgate.tls.server import GateContext, TlsPolicy
@@ -313,6 +318,56 @@ def test_what_a_session_proves(
     peer = gate.recorder.protocols[-1].peer
     assert peer is not None
     assert peer.leaf == ALICE.certificate
+
+
+def refusals() -> dict[str, tuple[Reason, Callable[[MemoryGate], object], dict[str, Any]]]:
+    """A reason that a session does not come in again, what must happen first, and at which gate."""
+
+    def deny(gate: MemoryGate) -> None:
+        assert gate.server.context.judge is not None
+        gate.server.context.judge.policy = policies()["denied"][0]
+
+    def forget(gate: MemoryGate) -> None:
+        assert gate.server.context.judge is not None
+        gate.server.context.judge._begun = FullHandshakes()
+
+    answers = [True, False]
+    authorizer = Authorizer("ask", lambda peer: answers.pop(0), 5.0)
+    one_each = Terms(limits=Limits(max_connections_per_identity=1))
+    return {
+        "denied": (Reason.DENIED, deny, {}),
+        "forgotten": (Reason.NOT_RESUMABLE, forget, {}),
+        "limit": (Reason.TOO_MANY_OF_IDENTITY, id, {"terms": one_each}),
+        "authorizer": (Reason.NOT_AUTHORIZED, id, {"authorizer": authorizer}),
+    }
+
+
+@pytest.mark.parametrize("kind", refusals())
+def test_a_rejection_names_the_client(log: Log, version: Version, time: Time, kind: str) -> None:
+    """Whoever offers a session presents no certificate: the log has that of its beginning,
+    whatever the client is rejected for."""
+    reason, change, options = refusals()[kind]
+    gate = opened(log, time, rule(ca=ROOT), **options)
+    session = begin(gate, ALICE, version)
+    change(gate)
+    client = gate.connect(None, version, session=session)
+    assert gate.judge(client).reason is reason
+    assert client.resumed
+    assert (log.only["subject"], log.only["issuer"]) == ("CN=alice", "CN=Middle")
+    assert " subject=CN=alice " in log.only["text"]
+
+
+def test_a_rejection_names_the_client_whose_certificate_has_expired(
+    log: Log, version: Version, time: Time
+) -> None:
+    """Likewise."""
+    short = MIDDLE.issue("short", not_after=SOON)
+    gate = opened(log, time, rule(ca=ROOT))
+    session = begin(gate, short, version)
+    time.passed = timedelta(minutes=30)
+    client = gate.connect(None, version, session=session)
+    assert gate.judge(client).reason is Reason.EXPIRED
+    assert (log.only["subject"], log.only["fingerprint"]) == ("CN=short", short.sha256)
 
 
 def test_a_session_of_a_rejected_client(log: Log, version: Version, time: Time) -> None:
