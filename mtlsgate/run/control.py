@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from attrs import define, evolve, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entry import Entry
-from mtlsgate.gate.events import OperatorAction
 from mtlsgate.interfaces import IGate
 from mtlsgate.observe.connection_status import NO_CONNECTIONS, ConnectionSelection
 from mtlsgate.observe.explanation import Explanation, explaining
@@ -27,14 +25,13 @@ from mtlsgate.observe.shadow_status import ShadowAttempt, ShadowReport
 from mtlsgate.observe.status import ReloadStatus, Status
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause
+from mtlsgate.run.operator_acts import OperatorActs
 from mtlsgate.run.service import GateService
-from mtlsgate.run.shadow_control import ShadowControl, log_shadow, log_shadow_ended
+from mtlsgate.run.shadow_control import ShadowControl
 from mtlsgate.run.status_taker import StatusTaker, period_statuses, reload_status
 from mtlsgate.run.threads import InThread
 from mtlsgate.run.turns import in_turns
 from mtlsgate.text import loggable
-
-_log = Logger("mtlsgate.control")
 
 
 @implementer(IGate)
@@ -48,6 +45,7 @@ class Control:
     :ivar _in_thread: runs what takes long.
     :ivar _end: lets the gate end.
     :ivar _shadow: puts configurations in the shadow.
+    :ivar _acts: tells of what the operator does.
     """
 
     taker: StatusTaker
@@ -55,6 +53,12 @@ class Control:
     _in_thread: InThread
     _end: Callable[[], object]
     _shadow: ShadowControl
+    _acts: OperatorActs = field(init=False)
+
+    @_acts.default
+    def _told_to(self) -> OperatorActs:
+        observers = self._gate.observers
+        return OperatorActs(observers.audit, observers.changes, self._connections.now)
 
     @property
     def _gate(self) -> GateService:
@@ -113,8 +117,7 @@ class Control:
         :returns: the result.
         """
         if not is_trial:
-            _log.info("reloading the configuration, asked for by {who}", who=loggable(who))
-            self._told("reload", who)
+            self._acts.reload(who)
         return self._gate.reloader.reload(is_trial=is_trial).addCallback(reload_status)
 
     def shadow_report(self) -> Deferred[ShadowReport | None]:
@@ -130,14 +133,7 @@ class Control:
 
         :param file: its path on this machine.
         """
-
-        def told(attempt: ShadowAttempt) -> ShadowAttempt:
-            if attempt.succeeded:
-                log_shadow(attempt.file, who)
-                self._told("shadow", who, attempt.file)
-            return attempt
-
-        return self._shadow.put(file).addCallback(told)
+        return self._shadow.put(file).addCallback(self._acts.put_in_shadow, who)
 
     def end_shadow(self, who: str) -> bool:
         """
@@ -145,17 +141,12 @@ class Control:
 
         :returns: whether one did.
         """
-        file = self._shadow.end()
-        if file is not None:
-            log_shadow_ended(file, who)
-            self._told("shadow_off", who, file)
-        return file is not None
+        return self._acts.end_shadow(self._shadow.end(), who)
 
     def drain(self, who: str) -> None:
         """Accept no more connections, wait for the others, and exit; twice is once."""
         if not self._gate.runner.is_draining:
-            _log.info("draining, asked for by {who}", who=loggable(who))
-            self._told("drain", who)
+            self._acts.drain(who)
             self._end()
 
     def close(self, number: int, who: str) -> bool:
@@ -166,7 +157,7 @@ class Control:
         connection = self._connections.get(number)
         if connection is None:
             return False
-        self._told("close", who, f"connection {number}")
+        self._acts.close(number, who)
         self._close(connection, who)
         return True
 
@@ -177,7 +168,7 @@ class Control:
         """
         count = self.eject_untold(sha256, who)
         if count:
-            self._told("eject", who, f"the client with the certificate {sha256}")
+            self._acts.eject(sha256, who)
         return count
 
     def eject_untold(self, sha256: str, who: str) -> int:
@@ -199,12 +190,6 @@ class Control:
     def _close(self, connection: Entry, who: str) -> None:
         detail = f"asked for by {loggable(who)}"
         self._connections.close(connection, Cause.CLOSED_BY_OPERATOR, detail)
-
-    def _told(self, action: str, who: str, subject: str | None = None) -> None:
-        now = self._connections.now()
-        action_told = OperatorAction(at=now, action=action, who=loggable(who), subject=subject)
-        self._gate.observers.audit.told(action_told)
-        self._gate.observers.changes.happened()
 
 
 def _peer(connection: Entry) -> VerifiedPeer | None:

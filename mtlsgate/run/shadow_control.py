@@ -24,7 +24,7 @@ from mtlsgate.run.shadow import Shadowing
 from mtlsgate.run.shadow_report import reporting
 from mtlsgate.run.threads import InThread
 from mtlsgate.run.turns import in_turns
-from mtlsgate.text import loggable, printable
+from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.shadow")
 
@@ -166,20 +166,6 @@ class ShadowControl:
             # Weakly: an epoch that is no longer in force must be freed.
             known = self._compared = ref(before), ref(after), epoch_diff(before, after)
         return known[2]
-
-
-def log_shadow(file: str, who: str) -> None:
-    """:param file: what somebody has put in the shadow."""
-    _log.info(
-        "{file} is in the shadow, asked for by {who}: it judges every client, and changes nothing",
-        file=file,
-        who=loggable(who),
-    )
-
-
-def log_shadow_ended(file: str, who: str) -> None:
-    """:param file: what somebody has taken out of the shadow."""
-    _log.info("{file} is no longer in the shadow, asked for by {who}", file=file, who=loggable(who))
 
 
 def checked(path: Path) -> Shadow | None:

@@ -13,23 +13,20 @@ from typing import Any
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, ensureDeferred, fail
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.clock import utc_now
-from mtlsgate.gate.events import OperatorAction
 from mtlsgate.interfaces import IGate
-from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.changes import Changes
 from mtlsgate.observe.connection_status import NO_CONNECTIONS, ConnectionSelection
 from mtlsgate.observe.server_status import HistoryStatus, PeriodStatus
 from mtlsgate.observe.shadow_status import ShadowAttempt, ShadowReport
 from mtlsgate.observe.status import ReloadStatus, ServiceStatus, Status, WorkerStatus
 from mtlsgate.observe.status_value import StatusValue, value_of
-from mtlsgate.run.shadow_control import log_shadow, log_shadow_ended
+from mtlsgate.run.operator_acts import OperatorActs
 from mtlsgate.run.status_taker import Process, reload_status
-from mtlsgate.text import loggable, printable
+from mtlsgate.text import printable
 from mtlsgate.workers.channel import Handler, Refused, WorkerGone
 from mtlsgate.workers.crew import Crew
 from mtlsgate.workers.epochs import Epochs
@@ -40,8 +37,6 @@ from mtlsgate.workers.remote import Told, explained, leaf_of
 from mtlsgate.workers.shadow_summing import sum_reports
 from mtlsgate.workers.shadows import Shadows
 from mtlsgate.workers.summing import sum_history, sum_status, without_connections
-
-_log = Logger("mtlsgate.control")
 
 #: Seconds between two looks whether something has changed at a worker.
 _LOOK_EVERY = 1.0
@@ -56,13 +51,13 @@ class SupervisorControl:
     :ivar crew: the workers.
     :ivar epochs: the epoch in force.
     :ivar changes: what it notices by itself.
-    :ivar audit: the audit log.
+    :ivar _acts: tells of what the operator does.
     """
 
     crew: Crew
     epochs: Epochs
     changes: Changes
-    audit: AuditLog
+    _acts: OperatorActs
     _process: Process
     _ledger: Ledger
     _exposition: Exposition
@@ -176,8 +171,7 @@ class SupervisorControl:
         :returns: the result.
         """
         if not is_trial:
-            _log.info("reloading the configuration, asked for by {who}", who=loggable(who))
-            self._told("reload", who)
+            self._acts.reload(who)
         return self.epochs.reload(is_trial=is_trial).addCallback(reload_status)
 
     def shadow_report(self) -> Deferred[ShadowReport | None]:
@@ -196,14 +190,7 @@ class SupervisorControl:
 
         :param file: its path on this machine.
         """
-
-        def told(attempt: ShadowAttempt) -> ShadowAttempt:
-            if attempt.succeeded:
-                log_shadow(attempt.file, who)
-                self._told("shadow", who, attempt.file)
-            return attempt
-
-        return self._shadows.put(file).addCallback(told)
+        return self._shadows.put(file).addCallback(self._acts.put_in_shadow, who)
 
     def end_shadow(self, who: str) -> Deferred[bool]:
         """
@@ -213,26 +200,16 @@ class SupervisorControl:
         """
 
         def told(ended: list[tuple[Member, Any]]) -> bool:
-            files = [one for one in _answers(ended) if one is not None]
-            if files:
-                log_shadow_ended(files[0], who)
-                self._told("shadow_off", who, files[0])
-            return bool(files)
+            files = (one for one in _answers(ended) if one is not None)
+            return self._acts.end_shadow(next(files, None), who)
 
         return self._shadows.end().addCallback(told)
 
     def drain(self, who: str) -> None:
         """Accept no more connections, wait for the others, and exit; twice is once."""
         if not self.epochs.is_draining:
-            _log.info("draining, asked for by {who}", who=loggable(who))
-            self._told("drain", who)
+            self._acts.drain(who)
             self._end()
-
-    def _told(self, action: str, who: str, subject: str | None = None) -> None:
-        self.audit.told(
-            OperatorAction(at=utc_now(), action=action, who=loggable(who), subject=subject)
-        )
-        self.changes.happened()
 
     def close(self, number: int, who: str) -> Deferred[bool]:
         """
@@ -254,7 +231,7 @@ class SupervisorControl:
         def count(told: list[tuple[Member, Any]]) -> int:
             found = sum(map(int, _answers(told)))
             if found:
-                self._told("eject", who, f"the client with the certificate {sha256}")
+                self._acts.eject(sha256, who)
             return found
 
         return asked.addCallback(count)

@@ -32,6 +32,7 @@ from mtlsgate.run.ending import end
 from mtlsgate.run.file_watcher import FileWatcher
 from mtlsgate.run.followers import Change
 from mtlsgate.run.log_output import LogFollower
+from mtlsgate.run.operator_acts import OperatorActs
 from mtlsgate.run.privileges import UserFollower, warn_if_root
 from mtlsgate.run.service_manager import Notifier, ServiceManager
 from mtlsgate.run.signals import Handler, SignalService
@@ -151,7 +152,7 @@ def supervise(start: Start, reactor: Any) -> list[IService]:
         crew,
         epochs,
         observers.changes,
-        observers.audit,
+        OperatorActs(observers.audit, observers.changes, utc_now),
         process,
         ledger,
         Exposition(crew, epochs, observers.counts, ledger, reactor),
