@@ -21,7 +21,7 @@ from mtlsgate.certificates.parsing import parse_certificates
 from mtlsgate.commands.registry.answers import standing
 from mtlsgate.commands.registry.naming import Named
 from mtlsgate.registry.store import StoreError, StoreOptions, StoreUnavailable
-from tests.kits.devices import MemoryStore
+from tests.kits.memory_stores import ScriptedStore
 from tests.kits.registry_command import CONFIG, Site, site_in
 
 TIME = datetime(2027, 1, 31, 12, tzinfo=UTC)
@@ -386,7 +386,7 @@ def test_without_a_configuration_the_remedy_is_said(site: Site) -> None:
 
 @pytest.mark.parametrize("command", ["allow", "deny", "remove", "show", "check"])
 def test_a_store_that_is_down_is_named_without_its_password(site: Site, command: str) -> None:
-    site.store.failing = StoreUnavailable("no answer within 10 s")
+    site.store.problem = StoreUnavailable("no answer within 10 s")
     result = site.run(command, "--key", "ab" * 32)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == ('registry "devices", redis://127.0.0.1:1/0: no answer within 10 s\n')
@@ -396,7 +396,7 @@ def test_a_store_that_is_down_is_named_without_its_password(site: Site, command:
 def test_a_client_library_that_is_missing_is_named(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(options: StoreOptions) -> MemoryStore:
+    def missing(options: StoreOptions) -> ScriptedStore:
         raise StoreError("pip install 'mtlsgate[redis]'")
 
     monkeypatch.setattr("mtlsgate.commands.registry.session.open_store", missing)

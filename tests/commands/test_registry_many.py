@@ -161,7 +161,7 @@ def test_an_import_that_fails_on_the_way_says_how_far_it_came(site: Site) -> Non
     )
     (line,) = site.audited()
     assert (line["complete"], line["added"], line["devices"]) == (False, 2000, 4000)
-    site.store.calls_left = site.store.failing = None
+    site.store.calls_left = site.store.problem = None
     assert "2,000 added, 0 changed, 2,000 as before" in site.run("import", name).stdout
 
 
@@ -191,7 +191,7 @@ def test_a_full_disk_is_told_as_such(site: Site, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_store_that_is_down_leaves_no_line(site: Site) -> None:
-    site.store.failing = StoreUnavailable("no answer within 10 s")
+    site.store.problem = StoreUnavailable("no answer within 10 s")
     name = site.write("devices.csv", "key\na\n")
     assert site.run("import", name).exit_code == 2
     assert site.audited() == []
@@ -309,7 +309,7 @@ def test_what_lasts_collects_garbage(site: Site) -> None:
     site.store.called = lambda: seen.append(gc.isenabled())
     site.run("import", site.write("devices.csv", "key\na\n"))
     site.run("export", "-")
-    site.store.failing = AssertionError("enough")
-    assert CliRunner().invoke(main, site.words("watch")).exception is site.store.failing
+    site.store.problem = AssertionError("enough")
+    assert CliRunner().invoke(main, site.words("watch")).exception is site.store.problem
     assert len(seen) >= 3
     assert all(seen)

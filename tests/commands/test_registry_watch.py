@@ -25,10 +25,10 @@ from mtlsgate.commands.registry.watching import (
     watch,
 )
 from mtlsgate.registry.store import StoreError, StoreUnavailable
-from tests.kits.devices import MemoryStore
+from tests.kits.memory_stores import ScriptedStore
 
 
-def told(store: MemoryStore, count: int) -> tuple[list[Event], list[float]]:
+def told(store: ScriptedStore, count: int) -> tuple[list[Event], list[float]]:
     """:returns: the first events, and the pauses between attempts to follow."""
     pauses: list[float] = []
 
@@ -50,7 +50,7 @@ def told(store: MemoryStore, count: int) -> tuple[list[Event], list[float]]:
 
 def test_changes_are_told_as_they_are_now() -> None:
     denied = Device("a", DeviceState.DENIED)
-    store = MemoryStore({"a": denied}, story=[[{"a"}, {"gone"}]])
+    store = ScriptedStore({"a": denied}, story=[[{"a"}, {"gone"}]])
     assert told(store, 4)[0] == [
         Following(),
         Lost("the channel is lost"),
@@ -60,18 +60,18 @@ def test_changes_are_told_as_they_are_now() -> None:
 
 
 def test_anything_may_have_changed() -> None:
-    store = MemoryStore(story=[[{"a"}, None]])
+    store = ScriptedStore(story=[[{"a"}, None]])
     assert told(store, 3)[0] == [Following(), Everything(), Lost("the channel is lost")]
 
 
 def test_more_than_can_be_looked_at_is_told_as_one() -> None:
-    store = MemoryStore(story=[[[str(n) for n in range(MOST_PENDING + 1)]]])
+    store = ScriptedStore(story=[[[str(n) for n in range(MOST_PENDING + 1)]]])
     assert told(store, 2)[0] == [Following(), Everything()]
 
 
 def test_an_outage_is_told_once_and_its_end() -> None:
     down: Sequence[StoreError | None] = [StoreUnavailable("down")]
-    store = MemoryStore(story=[[], down, down, down, [{"a"}]])
+    store = ScriptedStore(story=[[], down, down, down, [{"a"}]])
     events, pauses = told(store, 3)
     assert events[:2] == [Following(), Lost("the channel is lost")]
     assert pauses[0] == FIRST_PAUSE
@@ -79,13 +79,13 @@ def test_an_outage_is_told_once_and_its_end() -> None:
 
 
 def test_the_pauses_grow_to_a_limit() -> None:
-    store = MemoryStore(failing=StoreUnavailable("down"))
+    store = ScriptedStore(problem=StoreUnavailable("down"))
     pauses: list[float] = []
 
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
         if len(pauses) == 6:
-            store.failing = None
+            store.problem = None
             store.story.append([{"a"}])
         await asyncio.sleep(0)
 
@@ -99,10 +99,10 @@ def test_the_pauses_grow_to_a_limit() -> None:
 
 def test_what_cannot_be_looked_at_yet_is_looked_at_later() -> None:
     """The change is not lost if the store goes away right after it."""
-    store = MemoryStore({"a": Device("a")}, story=[[{"a"}]], calls_left=1)
+    store = ScriptedStore({"a": Device("a")}, story=[[{"a"}]], calls_left=1)
 
     async def pause(seconds: float) -> None:
-        store.failing = store.calls_left = None
+        store.problem = store.calls_left = None
         store.story = store.story or [[]]
         await asyncio.sleep(0)
 
@@ -123,7 +123,7 @@ def test_what_cannot_be_looked_at_yet_is_looked_at_later() -> None:
 def test_a_fault_of_ours_ends_it() -> None:
     """Nobody waits for changes that nobody follows."""
     with pytest.raises(AssertionError, match="nothing more"):
-        told(MemoryStore(story=[[]]), 100)
+        told(ScriptedStore(story=[[]]), 100)
 
 
 NOW = datetime(2026, 6, 15, 12, 0, 0, 7000, UTC)

@@ -1,157 +1,19 @@
-"""Stores whose faults are on command, and services that ask them."""
+"""Services whose registries are in memory."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field
-from twisted.internet.defer import Deferred, succeed
-
-from mtlsgate.admission.devices import Device, DeviceState, KeyKind, keys_of
-from mtlsgate.certificates.certificate import view
 from mtlsgate.gate.events import ClosedConnection
 from mtlsgate.reasons import Cause
-from mtlsgate.registry.store import Follower, Store, StoreError, StoreOptions, StoreUnavailable
+from mtlsgate.registry.store import Store, StoreOptions
 from mtlsgate.run.registries.desk import Surroundings
 from mtlsgate.run.registries.desks import Desks
 from mtlsgate.testing import Client, Credential
+from tests.kits.memory_stores import FaultyStore
 from tests.kits.service import MemoryService
-
-DENIED = DeviceState.DENIED
-
-DOWN = StoreUnavailable("the store is down")
-
-
-@define(eq=False)
-class FaultyStore:
-    """
-    A store of devices in memory, that fails when told to.
-
-    :ivar listed: the devices, by key.
-    :ivar problem: why every question fails, and none can follow; None if it is well.
-    :ivar is_held: whether questions wait for `answer`.
-    :ivar asked: the keys of each question.
-    :ivar followed: how often somebody began to follow.
-    :ivar places: the holders of leases, by key.
-    """
-
-    listed: dict[str, Device] = field(factory=dict)
-    problem: StoreError | None = None
-    is_held: bool = False
-    asked: list[tuple[str, ...]] = field(factory=list)
-    followed: int = 0
-    places: dict[str, dict[str, float]] = field(factory=dict)
-    closed: int = 0
-    _waiting: list[tuple[Mapping[str, Device], Deferred[Any]]] = field(factory=list)
-    _follower: Follower | None = None
-    _lost: Deferred[None] | None = None
-    # Its channel stays away although questions are answered.
-    is_mute: bool = False
-
-    # What tests do.
-
-    def list(self, who: Credential, tell: bool = True, kind: str = "identity", **what: Any) -> str:
-        """List a device, and tell of it."""
-        [key, *_] = keys_of(view(who.certificate), KeyKind(kind))
-        self.listed[key] = Device(key, **what)
-        if tell:
-            self.tell((key,))
-        return key
-
-    def deny(self, who: Credential, tell: bool = True, **what: Any) -> str:
-        """Deny a device, and tell of it."""
-        return self.list(who, tell, state=DENIED, **what)
-
-    def tell(self, keys: Collection[str] | None) -> None:
-        """Tell of a change."""
-        if self._follower is not None:
-            self._follower.changed(keys)
-
-    def alive(self) -> None:
-        """Say that all is well."""
-        if self._follower is not None:
-            self._follower.alive()
-
-    def empty(self) -> None:
-        """As FLUSHALL and TRUNCATE do."""
-        self.listed.clear()
-        self.tell(None)
-
-    def cut(self, problem: StoreError | None = DOWN, *, is_mute: bool = False) -> None:
-        """
-        The push channel is lost.
-
-        :param problem: why questions fail as well; None if they do not.
-        :param is_mute: whether the channel stays away.
-        """
-        self.problem, self.is_mute = problem, is_mute
-        lost, self._lost, self._follower = self._lost, None, None
-        if lost is not None:
-            lost.errback(problem or DOWN)
-
-    def mend(self) -> None:
-        """It is well again."""
-        self.problem, self.is_mute = None, False
-
-    def answer(self) -> None:
-        """Answer the questions that wait, with what was true when they were asked."""
-        waiting, self._waiting = self._waiting, []
-        for found, deferred in waiting:
-            if not deferred.called:
-                deferred.callback(found)
-
-    # What a gate does.
-
-    async def find(self, keys: Collection[str]) -> Mapping[str, Device]:
-        self.asked.append(tuple(keys))
-        if self.problem is not None:
-            raise self.problem
-        found = {key: self.listed[key] for key in keys if key in self.listed}
-        if self.is_held:
-            deferred: Deferred[Mapping[str, Device]] = Deferred()
-            self._waiting.append((found, deferred))
-            return await deferred
-        return found
-
-    async def follow(self, follower: Follower) -> None:
-        self.followed += 1
-        if self.problem is not None or self.is_mute:
-            raise self.problem or DOWN
-        self._follower, self._lost = follower, Deferred()
-        follower.following()
-        await self._lost
-
-    async def lease(self, key: str, holder: str, places: int, seconds: float) -> bool:
-        if self.problem is not None:
-            raise self.problem
-        holders = self.places.setdefault(key, {})
-        if holder not in holders and len(holders) >= places:
-            return False
-        holders[holder] = seconds
-        return True
-
-    async def release(self, key: str, holder: str) -> None:
-        if self.problem is not None:
-            raise self.problem
-        self.places.get(key, {}).pop(holder, None)
-
-    async def put(self, devices: Iterable[Device]) -> Any:
-        raise NotImplementedError
-
-    async def remove(self, keys: Collection[str]) -> int:
-        raise NotImplementedError
-
-    def devices(self) -> AsyncIterator[Device]:
-        raise NotImplementedError
-
-    async def count(self) -> int:
-        return len(self.listed)
-
-    async def close(self) -> None:
-        self.closed += 1
-        await succeed(None)
 
 
 def desks(clock: Any, stores: Mapping[str, Store], now: Callable[[], Any]) -> Desks:

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from mtlsgate.commands.cli import main
 from mtlsgate.registry.store import StoreOptions
-from tests.kits.devices import MemoryStore
+from tests.kits.memory_stores import ScriptedStore
 
 #: Its store is never connected to.
 CONFIG = """\
@@ -35,7 +35,7 @@ class Site:
     """
 
     directory: Path
-    store: MemoryStore
+    store: ScriptedStore
 
     def run(self, *words: str, data: bytes = b"") -> Result:
         """:returns: what a command said; a traceback is never said."""
@@ -68,9 +68,9 @@ class Site:
 
 def site_in(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     """:returns: a configuration in a directory, whose store is in memory."""
-    store = MemoryStore()
+    store = ScriptedStore()
 
-    def opened(options: StoreOptions) -> MemoryStore:
+    def opened(options: StoreOptions) -> ScriptedStore:
         assert options.url.startswith("redis://:very-secret@")
         return store
 

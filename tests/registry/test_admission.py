@@ -28,8 +28,9 @@ from mtlsgate.run.registries.desks import Desks
 from mtlsgate.run.registries.memory import Memory, Unknown
 from mtlsgate.testing import Authority, Version
 from tests.kits.gate import Log
+from tests.kits.memory_stores import DOWN
 from tests.kits.pki import site
-from tests.kits.registry import DOWN, RegisteredService
+from tests.kits.registry import RegisteredService
 from tests.kits.service import ALICE, ROOT, server
 
 DEVICES = 'registry "devices" { url = "redis://devices" }\n'
