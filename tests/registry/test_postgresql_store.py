@@ -6,31 +6,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import psycopg
 import pytest
 
 from mtlsgate.admission.devices import LONGEST_KEY, Device, DeviceState
-from mtlsgate.registry.fields import LONGEST_NOTE, LONGEST_VALUE
+from mtlsgate.registry.fields import LONGEST_NOTE
 from mtlsgate.registry.schema import Table, schema_sql
 from mtlsgate.registry.store import StoreError, Written
 from tests.kits.docs import DOCS
 from tests.kits.following import run
 from tests.kits.postgresql import TABLE, Server, opened, psql, server
 from tests.kits.samples import samples
+from tests.kits.store_contract import DENIED, NORTH, Opening, StoreContract
 
 pytestmark = pytest.mark.slow
-
-NORTH = Device(
-    "a" * 64,
-    DeviceState.ACTIVE,
-    datetime(2026, 1, 1, tzinfo=UTC),
-    datetime(2027, 1, 1, 12, 30, 0, 123456, tzinfo=UTC),
-    "the pump in the north, Ø 40",
-    {"tenant": "north", "colour": "blue"},
-)
-DENIED = Device("common name: {odd} *?[x]\\%s '\"", DeviceState.DENIED)
 
 
 @pytest.fixture(scope="module")
@@ -45,48 +35,21 @@ def _emptied(database: Server) -> None:
     database.do(f"TRUNCATE {TABLE}, {TABLE}_leases")
 
 
-def test_what_is_put_is_found_and_can_be_removed(database: Server) -> None:
-    async def test() -> None:
-        async with opened(database.url()) as store:
-            assert await store.find([NORTH.key]) == {}
-            assert await store.put([NORTH, DENIED]) == Written(added=2)
-            assert await store.put([NORTH, DENIED]) == Written()
-            found = await store.find(["nobody", NORTH.key, DENIED.key])
-            assert found == {NORTH.key: NORTH, DENIED.key: DENIED}
-            assert found[NORTH.key].attributes == NORTH.attributes
-            assert await store.remove([NORTH.key, "nobody"]) == 1
-            assert await store.find([NORTH.key]) == {}
+class TestPostgresqlStore(StoreContract):
+    """Does what every store does."""
 
-    run(test)
+    @pytest.fixture
+    def opening(self, database: Server) -> Opening:
+        return lambda: opened(database.url())
 
 
-def test_a_put_replaces_the_whole_device(database: Server) -> None:
+def test_of_two_devices_with_one_key_the_last_counts(database: Server) -> None:
     async def test() -> None:
         async with opened(database.url()) as store:
             await store.put([NORTH])
             bare = Device(NORTH.key, DeviceState.DENIED)
-            # Of two with one key the last counts.
             assert await store.put([NORTH, DENIED, bare]) == Written(added=1, changed=1)
-            found = await store.find([NORTH.key])
-            assert found[NORTH.key] == bare
-            assert found[NORTH.key].attributes == {}
-
-    run(test)
-
-
-def test_the_largest_device_is_kept_whole(database: Server) -> None:
-    largest = Device(
-        "\U0001f600" * LONGEST_KEY,
-        note="\U0001f600" * LONGEST_NOTE,
-        attributes={f"n{number}": "\x01" * LONGEST_VALUE for number in range(15)},
-    )
-
-    async def test() -> None:
-        async with opened(database.url()) as store:
-            await store.put([largest])
-            found = (await store.find([largest.key]))[largest.key]
-            assert found == largest
-            assert found.attributes == largest.attributes
+            assert await store.find([NORTH.key]) == {NORTH.key: bare}
 
     run(test)
 
@@ -98,23 +61,6 @@ def test_what_cannot_be_a_key_is_never_asked_for(database: Server) -> None:
             found = await store.find(["", "\0", "\ud800", "x" * 600, NORTH.key])
             assert found == {NORTH.key: NORTH}
             assert await store.remove(["\0", "\ud800"]) == 0
-
-    run(test)
-
-
-def test_many_devices_are_listed_and_counted_once(database: Server) -> None:
-    many = {f"device {number}": Device(f"device {number}") for number in range(2300)}
-
-    async def test() -> None:
-        async with opened(database.url()) as store:
-            assert await store.put(many.values()) == Written(added=2300)
-            assert await store.count() == 2300
-            listed = [device async for device in store.devices()]
-            assert listed == sorted(many.values(), key=lambda device: device.key)
-            assert await store.find([*many, "nobody"]) == many
-            assert await store.remove([*many]) == 2300
-            assert await store.count() == 0
-            assert [device async for device in store.devices()] == []
 
     run(test)
 
@@ -273,25 +219,6 @@ def test_a_device_that_postgresql_cannot_keep_is_an_error_in_one_line(database: 
                 assert "\n" not in str(refused.value)
             # The connection is as good as before.
             assert await store.put([Device("a")]) == Written(added=1)
-
-    run(test)
-
-
-def test_places_are_kept_given_back_and_run_out(database: Server) -> None:
-    async def test() -> None:
-        async with opened(database.url()) as store, opened(database.url()) as another:
-            assert await store.lease("client", "gate 1", 2, 60)
-            assert await another.lease("client", "gate 2", 2, 60)
-            assert not await another.lease("client", "gate 3", 2, 60)
-            assert await another.lease("other client", "gate 3", 2, 60)
-            # Again is a renewal, also when all places are taken.
-            assert await store.lease("client", "gate 1", 2, 60)
-            await store.release("client", "gate 1")
-            assert await another.lease("client", "gate 3", 2, 0.001)
-            # Who does not renew loses the place.
-            while not await store.lease("client", "gate 1", 2, 60):
-                await asyncio.sleep(0)
-            assert not await store.lease("client", "gate 4", 2, 60)
 
     run(test)
 

@@ -5,7 +5,6 @@ Who may do what in a real Redis: passwords, rights, TLS.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,27 +18,13 @@ from tests.kits.programs import free_port
 from tests.kits.redis import (
     PREFIX,
     Server,
-    key,
     opened,
     server,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("pump")]
 
 PUMP = {"pump": Device("pump")}
-
-
-@pytest.fixture(scope="module")
-def alone() -> Iterator[Server]:
-    with server() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _filled(alone: Server) -> None:
-    alone.do("FLUSHALL")
-    alone.do("ACL DELUSER", "gate", "clerk")
-    alone.do("HSET", key("pump"), "state", "active")
 
 
 def test_a_password_that_is_wrong_or_missing_is_told_and_never_shown(alone: Server) -> None:

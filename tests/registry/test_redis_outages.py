@@ -26,24 +26,11 @@ from tests.kits.redis import (
     watched,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("pump")]
 
 PUMP = {"pump": Device("pump")}
 #: In seconds: the time limit of drills in which something does not answer.
 SHORT = 0.3
-
-
-@pytest.fixture(scope="module")
-def alone() -> Iterator[Server]:
-    with server() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _filled(alone: Server) -> None:
-    alone.do("FLUSHALL")
-    alone.do("ACL DELUSER", "gate", "clerk")
-    alone.do("HSET", key("pump"), "state", "active")
 
 
 def test_a_stopped_server_is_lost_and_asked_in_vain_until_it_goes_on(alone: Server) -> None:

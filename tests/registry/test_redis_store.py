@@ -6,32 +6,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import pytest
 
 from mtlsgate.admission.devices import Device, DeviceState
 from mtlsgate.registry.store import StoreError, StoreUnavailable, Written
 from tests.kits.following import run
-from tests.kits.redis import PREFIX, Server, cluster, key, opened, server
+from tests.kits.redis import PREFIX, Server, cluster, key, opened
+from tests.kits.store_contract import DENIED, NORTH, Opening, StoreContract
 
 pytestmark = pytest.mark.slow
-
-NORTH = Device(
-    "a" * 64,
-    DeviceState.ACTIVE,
-    datetime(2026, 1, 1, tzinfo=UTC),
-    datetime(2027, 1, 1, 12, 30, tzinfo=UTC),
-    "the pump in the north, Ø 40",
-    {"tenant": "north", "colour": "blue"},
-)
-DENIED = Device("common name: {odd} *?[x]\\", DeviceState.DENIED)
-
-
-@pytest.fixture(scope="module")
-def alone() -> Iterator[Server]:
-    with server() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -40,83 +24,20 @@ def spread() -> Iterator[list[Server]]:
         yield nodes
 
 
-@pytest.fixture(params=["alone", "spread"])
-def url(request: pytest.FixtureRequest) -> str:
-    """Of an empty registry, in one server and in a cluster."""
-    if request.param == "alone":
-        one: Server = request.getfixturevalue("alone")
-        one.do("FLUSHALL")
-        return one.url
-    nodes: list[Server] = request.getfixturevalue("spread")
-    for node in nodes:
-        node.do("FLUSHALL")
-    return f"redis+cluster://127.0.0.1:{nodes[0].port},127.0.0.1:{nodes[1].port}"
+class TestRedisStore(StoreContract):
+    """Does what every store does, in one server and in a cluster."""
 
-
-def test_what_is_put_is_found_and_can_be_removed(url: str) -> None:
-    async def test() -> None:
-        async with opened(url) as store:
-            assert await store.find([NORTH.key]) == {}
-            assert await store.put([NORTH, DENIED]) == Written(added=2)
-            assert await store.put([NORTH, DENIED]) == Written()
-            found = await store.find(["nobody", NORTH.key, DENIED.key])
-            assert found == {NORTH.key: NORTH, DENIED.key: DENIED}
-            assert found[NORTH.key].attributes == NORTH.attributes
-            assert await store.remove([NORTH.key, "nobody"]) == 1
-            assert await store.find([NORTH.key]) == {}
-
-    run(test)
-
-
-def test_a_put_replaces_the_whole_device(url: str) -> None:
-    async def test() -> None:
-        async with opened(url) as store:
-            await store.put([NORTH])
-            bare = Device(NORTH.key, DeviceState.DENIED)
-            assert await store.put([bare, DENIED]) == Written(added=1, changed=1)
-            found = await store.find([NORTH.key])
-            assert found[NORTH.key] == bare
-            assert found[NORTH.key].attributes == {}
-
-    run(test)
-
-
-def test_many_devices_are_listed_and_counted_once_and_nothing_else_is(url: str) -> None:
-    many = {f"device {number}": Device(f"device {number}") for number in range(1200)}
-
-    async def test() -> None:
-        async with opened(url) as store:
-            assert await store.put(many.values()) == Written(added=1200)
-            assert await store.lease("limit", "holder", 1, 60)
-            assert await store.count() == 1200
-            listed = [device async for device in store.devices()]
-            assert sorted(listed, key=lambda device: device.key) == sorted(
-                many.values(), key=lambda device: device.key
-            )
-            assert await store.find([*many, "nobody"]) == many
-            assert await store.remove([*many]) == 1200
-            assert await store.count() == 0
-
-    run(test)
-
-
-def test_places_are_kept_given_back_and_run_out(url: str) -> None:
-    async def test() -> None:
-        async with opened(url) as store, opened(url) as another:
-            assert await store.lease("client", "gate 1", 2, 60)
-            assert await another.lease("client", "gate 2", 2, 60)
-            assert not await another.lease("client", "gate 3", 2, 60)
-            assert await another.lease("other client", "gate 3", 2, 60)
-            # Again is a renewal, also when all places are taken.
-            assert await store.lease("client", "gate 1", 2, 60)
-            await store.release("client", "gate 1")
-            assert await another.lease("client", "gate 3", 2, 0.001)
-            # Who does not renew loses the place.
-            while not await store.lease("client", "gate 1", 2, 60):
-                await asyncio.sleep(0)
-            assert not await store.lease("client", "gate 4", 2, 60)
-
-    run(test)
+    @pytest.fixture(params=["alone", "spread"])
+    def opening(self, request: pytest.FixtureRequest) -> Opening:
+        if request.param == "alone":
+            one: Server = request.getfixturevalue("alone")
+            one.do("FLUSHALL")
+            return lambda: opened(one.url)
+        nodes: list[Server] = request.getfixturevalue("spread")
+        for node in nodes:
+            node.do("FLUSHALL")
+        url = f"redis+cluster://127.0.0.1:{nodes[0].port},127.0.0.1:{nodes[1].port}"
+        return lambda: opened(url)
 
 
 def test_a_limit_that_nobody_renews_leaves_nothing_behind(alone: Server) -> None:
@@ -130,20 +51,6 @@ def test_a_limit_that_nobody_renews_leaves_nothing_behind(alone: Server) -> None
         assert isinstance(left, int)
         # As long as the longest lease.
         assert 500 < left <= 5000
-
-    run(test)
-
-
-def test_what_is_found_of_many_at_once_is_right_for_each(url: str) -> None:
-    many = {
-        f"device {number}": Device(f"device {number}", note=f"{number}") for number in range(99)
-    }
-
-    async def test() -> None:
-        async with opened(url) as store:
-            await store.put(many.values())
-            answers = await asyncio.gather(*(store.find([name, "nobody"]) for name in many))
-            assert answers == [{name: device} for name, device in many.items()]
 
     run(test)
 
