@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 FLEET = Path(__file__).parent.parent / "contrib" / "fleet"
@@ -58,6 +59,8 @@ def main() -> None:
             for line in fleet.stdout:
                 if line.startswith("Clients come in"):
                     break
+            # What else it says is nobody's business, but a full pipe would stop it.
+            threading.Thread(target=fleet.stdout.read, daemon=True).start()
             each, last = measured(directory, rounds)
         finally:
             fleet.terminate()

@@ -28,20 +28,10 @@ HERE = "127.0.0.1:0"
 @contextmanager
 def example(directory: Path, *command: str | Path) -> Iterator[int]:
     """Run one until the block ends.  :returns: its port."""
-    with subprocess.Popen(
-        [str(word) for word in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=directory,
-        env={**os.environ, "LISTEN": HERE, "PYTHONUNBUFFERED": "1"},
-    ) as process:
-        running = RunningGate(process)
-        try:
-            running.read_until(": listening on ")
-            yield running.port("gate")
-        finally:
-            process.kill()
+    environment = {**os.environ, "LISTEN": HERE, "PYTHONUNBUFFERED": "1"}
+    with RunningGate(command, cwd=directory, env=environment) as running:
+        running.read_until(": listening on ")
+        yield running.port("gate")
 
 
 def python(name: str, where: str = HERE) -> tuple[str | Path, ...]:

@@ -8,7 +8,6 @@ import configparser
 import re
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -19,7 +18,7 @@ from mtlsgate.load.addresses import SocketAddress
 from mtlsgate.run.sockets import bind_tcp
 from tests.kits.contrib import CONTRIB, parses
 from tests.kits.probe import write_demo
-from tests.kits.programs import BIN, RUN, gate, program, run
+from tests.kits.programs import BIN, RUN, Program, gate, program, run
 
 UNITS = CONTRIB / "systemd"
 SERVICES = ("mtlsgate.service", "mtlsgate@.service")
@@ -182,22 +181,16 @@ def test_systemds_own_activation_starts_a_gate(config: Path) -> None:
         port = trial.getsockname()[1]
     activate = [program("systemd-socket-activate"), "-l", str(port), "--fdname=gate"]
     command = [*activate, str(BIN / RUN[0]), *RUN[1:], "--config", str(config)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            said = []
-            for line in process.stdout:
-                said.append(line)
-                if "Listening on" in line:
-                    # The first connection starts the gate.
-                    waiting = threading.Thread(target=echoes, args=(config, ("127.0.0.1", port)))
-                    waiting.start()
-                if "admitted" in line:
-                    break
-            assert re.search(r"admitted 127\.0\.0\.1:[0-9]+ by rule", said[-1]), said
-            waiting.join()
-        finally:
-            process.terminate()
-            process.communicate(timeout=60)
+    with Program(command) as process:
+        said = []
+        for line in iter(process.next_line, ""):
+            said.append(line)
+            if "Listening on" in line:
+                # The first connection starts the gate.
+                waiting = threading.Thread(target=echoes, args=(config, ("127.0.0.1", port)))
+                waiting.start()
+            if "admitted" in line:
+                break
+        assert re.search(r"admitted 127\.0\.0\.1:[0-9]+ by rule", said[-1]), said
+        waiting.join()
+        process.stop()

@@ -15,7 +15,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from queue import Empty, SimpleQueue
+from typing import Any, NoReturn, Self, TextIO
 
 import pytest
 
@@ -60,17 +61,82 @@ def run(*command: str | Path, data: bytes = b"", cwd: Path | None = None) -> tup
     return done.returncode, done.stdout.decode(errors="replace")
 
 
-class RunningGate:
+class Program:
+    """
+    A program that runs. What it prints is read all the time, whether or not somebody waits for
+    it: a program whose pipe is full stands still.
+
+    :ivar process: its process.
+    """
+
+    def __init__(self, command: Sequence[str | Path], **options: Any) -> None:
+        """:param options: what `subprocess.Popen` takes besides."""
+        ours, theirs = os.pipe()
+        printed = os.fdopen(ours, errors="backslashreplace")
+        try:
+            self.process = subprocess.Popen(
+                [str(word) for word in command],
+                stdin=subprocess.DEVNULL,
+                stdout=theirs,
+                stderr=subprocess.STDOUT,
+                **options,
+            )
+        except BaseException:
+            printed.close()
+            raise
+        finally:
+            os.close(theirs)
+        self._lines: SimpleQueue[str] = SimpleQueue()
+        self._is_over = False
+        # Its children may hold the pipe for longer than anybody is interested.
+        threading.Thread(target=self._read, args=(printed,), daemon=True).start()
+
+    def _read(self, printed: TextIO) -> None:
+        with printed:
+            for line in printed:
+                self._lines.put(line)
+        self._lines.put("")
+
+    def next_line(self) -> str:
+        """:returns: what it prints next; empty when nothing can come any more."""
+        if self._is_over:
+            return ""
+        try:
+            line = self._lines.get(timeout=_PATIENCE)
+        except Empty:
+            raise AssertionError(f"{self.process.args!r} prints no more") from None
+        self._is_over = not line
+        return line
+
+    def rest(self) -> str:
+        """:returns: what it prints from here to its end."""
+        return "".join(iter(self.next_line, ""))
+
+    def stop(self) -> str:
+        """:returns: what it printed from the last wait to its end."""
+        self.process.terminate()
+        rest = self.rest()
+        self.process.wait(timeout=60)
+        return rest
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait(timeout=60)
+
+
+class RunningGate(Program):
     """
     A gate that listens.
 
-    :ivar process: its process.
     :ivar where: for each server the addresses it listens on, from its log.
     :ivar lines: what it logged so far, as far as it was waited for.
     """
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
+    def __init__(self, command: Sequence[str | Path], **options: Any) -> None:
+        super().__init__(command, **options)
         self.where: dict[str, list[str]] = {}
         self.lines: list[str] = []
 
@@ -80,8 +146,7 @@ class RunningGate:
 
     def read_until(self, text: str) -> str:
         """:returns: the next line that holds the text; fails if the gate ends first."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        for line in iter(self.next_line, ""):
             self.lines.append(line)
             if (found := _LISTENING.search(line)) is not None:
                 self.where[found["server"]] = found["where"].split(", ")
@@ -103,14 +168,6 @@ class RunningGate:
             line = self.read_until("")
             missing -= {text for text in missing if text in line}
 
-    def stop(self) -> str:
-        """:returns: what it logged from the last wait to its end."""
-        self.process.terminate()
-        assert self.process.stdout is not None
-        rest = self.process.stdout.read()
-        self.process.wait(timeout=60)
-        return rest
-
 
 @contextmanager
 def gate(
@@ -129,20 +186,12 @@ def gate(
     """
     name, *options = command
     gate_of_twistd = () if command[-1] == RUN[-1] else ("mtlsgate",)
-    with subprocess.Popen(
-        [str(BIN / name), *options, *gate_of_twistd, "--config", str(config)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=cwd or config.parent,
-        pass_fds=pass_fds,
-    ) as process:
+    words = [BIN / name, *options, *gate_of_twistd, "--config", config]
+    with RunningGate(words, cwd=cwd or config.parent, pass_fds=pass_fds) as running:
         if limits is not None:
-            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
-        running = RunningGate(process)
+            resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, limits)
         # What it never says would be waited for without end.
-        watchdog = threading.Timer(_PATIENCE, process.kill)
+        watchdog = threading.Timer(_PATIENCE, running.process.kill)
         watchdog.start()
         try:
             text = ((cwd or Path()) / config).read_text()
@@ -151,7 +200,6 @@ def gate(
             yield running
         finally:
             watchdog.cancel()
-            process.kill()
 
 
 @contextmanager

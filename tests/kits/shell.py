@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.kits.docs import DOCS
-from tests.kits.programs import BIN, free_port, program
+from tests.kits.programs import BIN, Program, free_port, program
 from tests.kits.samples import Sample
 
 
@@ -54,7 +54,7 @@ class Shell:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.ports = {port: str(free_port(_PORTS)) for port in _PORTS}
-        self.gate: subprocess.Popen[str] | None = None
+        self.gate: Program | None = None
         self.others: list[subprocess.Popen[str]] = []
         self.environment = {
             **os.environ,
@@ -169,23 +169,18 @@ class Shell:
             rf"\1 && sed -i s/8443/{self.ports['8443']}/ \2/gate.hcl &&",
             command,
         )
-        self.gate = subprocess.Popen(
+        self.gate = Program(
             ["sh", "-c", command],
             cwd=self.directory,
             env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
             start_new_session=True,
         )
         return self.read_gate_until(": listening on ")
 
     def read_gate_until(self, pattern: str) -> str:
         assert self.gate is not None
-        assert self.gate.stdout is not None
         lines = []
-        for line in self.gate.stdout:
+        for line in iter(self.gate.next_line, ""):
             lines.append(line)
             if re.search(pattern, line):
                 return "".join(lines)
@@ -195,8 +190,8 @@ class Shell:
         if self.gate is None:
             return
         # Its own group: the shell, and what the shell started.
-        os.killpg(self.gate.pid, signal.SIGTERM)
-        self.gate.communicate(timeout=60)
+        os.killpg(self.gate.process.pid, signal.SIGTERM)
+        self.gate.process.wait(timeout=60)
         self.gate = None
 
     def stop(self) -> None:

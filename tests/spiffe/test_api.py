@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from twisted.python.failure import Failure
 
 from mtlsgate import ConfigError, Gate, Rule, Svid
 from mtlsgate.testing import Authority
+from tests.kits.programs import Program
 from tests.kits.spiffe_agent import agent, connect, echoes
 
 #: A gate whose certificate and trust an agent delivers.
@@ -55,24 +55,15 @@ def directory() -> Iterator[Path]:
 @pytest.mark.slow
 def test_a_gate_in_python_asks_by_itself(directory: Path) -> None:
     """From the moment it listens; nothing else has to be started."""
-    with (
-        agent(directory),
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, directory], stdout=subprocess.PIPE, text=True
-        ) as process,
-    ):
-        try:
-            assert process.stdout is not None
-            found: dict[str, str] = {}
-            while len(found) < len(SAID):
-                line = process.stdout.readline()
-                assert line, "it has ended"
-                found |= {text: line for text in SAID if text in line}
-            port = int(found["port "].split()[-1])
-            with connect(port, directory) as client:
-                assert echoes(client)
-        finally:
-            process.kill()
+    with agent(directory), Program([sys.executable, "-c", SCRIPT, directory]) as process:
+        found: dict[str, str] = {}
+        while len(found) < len(SAID):
+            line = process.next_line()
+            assert line, "it has ended"
+            found |= {text: line for text in SAID if text in line}
+        port = int(found["port "].split()[-1])
+        with connect(port, directory) as client:
+            assert echoes(client)
 
 
 def test_what_is_wrong_is_told_in_the_words_of_python() -> None:
