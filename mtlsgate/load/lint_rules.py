@@ -1,0 +1,89 @@
+"""
+Warnings about rules that other rules leave without effect.
+
+This module is pure, as `mtlsgate.load.lint` is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mtlsgate.admission import Rule
+from mtlsgate.config.model import ClientCertificate
+
+
+def among_rules(
+    blocks: tuple[ClientCertificate, ...], rules: tuple[Rule, ...]
+) -> Iterator[tuple[ClientCertificate, str]]:
+    """
+    :param blocks: the rules of a server as written.
+    :param rules: the same rules.
+    :returns: the blocks to warn of, and why.
+    """
+    yield from _shadowed(blocks, rules)
+    yield from _doubled(blocks, rules)
+
+
+def _shadowed(
+    blocks: tuple[ClientCertificate, ...], rules: tuple[Rule, ...]
+) -> Iterator[tuple[ClientCertificate, str]]:
+    """
+    A rule without effect: another rule admits all its leaves anyway.  If it comes first
+    and has a label, it does have an effect: `peer.rule` shows its name.
+    """
+    free = [
+        (block, rule)
+        for block, rule in zip(blocks, rules, strict=True)
+        if not (
+            rule.allow or rule.deny or rule.revocation or rule.max_depth is not None or rule.bundles
+        )
+    ]
+    wide = {
+        digest: block for block, rule in free if not rule.pins for digest in rule.authority_digests
+    }
+    lone = {digest for _, rule in free if not rule.demands_ca for digest in _lasting_pins(rule)}
+    lone_from = min((block.at for block, rule in free if not rule.demands_ca), default=None)
+    for block, rule in zip(blocks, rules, strict=True):
+        over = [wide.get(digest, block) for digest in rule.authority_digests]
+        others = [one for one in over if one is not block]
+        if others and len(others) == len(over):
+            first = min(others, key=lambda one: one.at)
+            if block.label is not None and block.at < first.at:
+                continue
+            yield (
+                block,
+                f"has no effect: {first.heading}{first.at.reference} admits every leaf of "
+                "the same CA",
+            )
+        elif rule.authorities and rule.pins and lone.issuperset(rule.pin_digests):
+            if block.label is not None and lone_from is not None and block.at < lone_from:
+                continue
+            yield block, "has no effect: a rule without a CA admits the same leaves"
+
+
+def _lasting_pins(rule: Rule) -> Iterator[bytes]:
+    for pin in rule.pins:
+        if pin.not_before is None and pin.retire_after is None:
+            yield pin.digest
+
+
+def _doubled(
+    blocks: tuple[ClientCertificate, ...], rules: tuple[Rule, ...]
+) -> Iterator[tuple[ClientCertificate, str]]:
+    """A rule that equals another except for its label."""
+    seen: dict[object, ClientCertificate] = {}
+    for block, rule in zip(blocks, rules, strict=True):
+        same = (
+            rule.authority_digests,
+            tuple((one.trust_domain, one.agent) for one in rule.bundles),
+            frozenset((pin.not_before, pin.retire_after, pin.digest) for pin in rule.pins),
+            frozenset(rule.allow),
+            frozenset(rule.deny),
+            rule.max_depth,
+            None if rule.revocation is None else rule.revocation.scope,
+            block.crl and (block.crl.path, block.crl.text),
+            block.crl_dir and block.crl_dir.value,
+        )
+        first = seen.setdefault(same, block)
+        if first is not block:
+            yield block, f"is {first.heading}{first.at.reference} but for its label"
