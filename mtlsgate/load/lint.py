@@ -63,7 +63,7 @@ def server(
     for rule_block, rule in zip(blocks, policy.rules, strict=True):
         for at, text in _rule(rule_block, rule, now):
             report.warn(at, rule_block.heading, text)
-    for rule_block, text in among_rules(blocks, policy.rules):
+    for rule_block, text in among_rules(blocks, policy):
         report.warn(rule_block.at, rule_block.heading, text)
 
 

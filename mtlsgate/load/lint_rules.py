@@ -1,5 +1,5 @@
 """
-Warnings about rules that other rules leave without effect.
+Warnings about rules that other blocks leave without effect.
 
 This module is pure, as `mtlsgate.load.lint` is.
 """
@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mtlsgate.admission import Rule
+from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.config.model import ClientCertificate
+from mtlsgate.text import quoted
 
 
 def among_rules(
-    blocks: tuple[ClientCertificate, ...], rules: tuple[Rule, ...]
+    blocks: tuple[ClientCertificate, ...], policy: AdmissionPolicy
 ) -> Iterator[tuple[ClientCertificate, str]]:
     """
     :param blocks: the rules of a server as written.
-    :param rules: the same rules.
+    :param policy: the same rules.
     :returns: the blocks to warn of, and why.
     """
-    yield from _shadowed(blocks, rules)
-    yield from _doubled(blocks, rules)
+    yield from _shadowed(blocks, policy.rules)
+    yield from _doubled(blocks, policy.rules)
+    yield from _denying_itself(blocks, policy)
 
 
 def _shadowed(
@@ -34,9 +36,8 @@ def _shadowed(
     free = [
         (block, rule)
         for block, rule in zip(blocks, rules, strict=True)
-        if not (
-            rule.allow or rule.deny or rule.revocation or rule.max_depth is not None or rule.bundles
-        )
+        if not (rule.allow or rule.deny or rule.revocation or rule.bundles or rule.registry)
+        and rule.max_depth is None
     ]
     wide = {
         digest: block for block, rule in free if not rule.pins for digest in rule.authority_digests
@@ -79,6 +80,7 @@ def _doubled(
             frozenset((pin.not_before, pin.retire_after, pin.digest) for pin in rule.pins),
             frozenset(rule.allow),
             frozenset(rule.deny),
+            rule.registry,
             rule.max_depth,
             None if rule.revocation is None else rule.revocation.scope,
             block.crl and (block.crl.path, block.crl.text),
@@ -87,3 +89,18 @@ def _doubled(
         first = seen.setdefault(same, block)
         if first is not block:
             yield block, f"is {first.heading}{first.at.reference} but for its label"
+
+
+def _denying_itself(
+    blocks: tuple[ClientCertificate, ...], policy: AdmissionPolicy
+) -> Iterator[tuple[ClientCertificate, str]]:
+    """A rule whose own registry is in a deny block, too."""
+    for block, rule in zip(blocks, policy.rules, strict=True):
+        whole = {one.registry for one in (*policy.deny, *rule.deny) if not one.clauses}
+        if rule.registry is not None and rule.registry in whole:
+            yield (
+                block,
+                f"admits nobody: a deny block keeps out whoever registry "
+                f"{quoted(rule.registry.label)} lists, active or not; without that block the rule "
+                "still keeps out devices that are denied there",
+            )

@@ -33,6 +33,19 @@ def pem(*ones: Credential | Authority) -> bytes:
 CA, ROOT = 'ca_certificate_file = "issuing.crt"', 'ca_certificate_file = "root.crt"'
 LEAF, LEAVES = 'leaf_certificate_file = "client.crt"', 'leaf_certificate_file = "clients.crt"'
 CRL = 'crl_file = "one.crl"'
+ASKS, ASKS_OTHERS = 'registry = "devices"', 'registry = "others"'
+
+
+def registries(text: str) -> str:
+    """:returns: the registries that a text names."""
+    named = [label for label in ("devices", "others") if f'registry = "{label}"' in text]
+    return "".join(f'registry "{one}" {{ url = "redis://127.0.0.1" }}\n' for one in named)
+
+
+def two_rules(first: str, second: str) -> str:
+    """:returns: a configuration with two rules, ``a`` and ``b``."""
+    return server(rule(first, '"a" ') + rule(second, '"b" ')) + registries(first + second)
+
 
 ORDINARY = f"""\
 server_certificate {{
@@ -88,6 +101,8 @@ EFFECT = 'has no effect: client_certificate "a" in line 5 admits every leaf of t
         (CA + '\nallow { common_names = ["x"] }', f"{CA}\n{LEAF}", []),
         (CA + '\ndeny { common_names = ["x"] }', f"{CA}\n{LEAF}", []),
         (f"{CA}\n{CRL}", f"{CA}\n{LEAF}", []),
+        (f"{CA}\n{ASKS}", f"{CA}\n{LEAF}", []),
+        (CA, f"{CA}\n{ASKS}", [f'8:1: client_certificate "b": {EFFECT}']),
         (CA, ROOT, []),
     ],
 )
@@ -95,7 +110,7 @@ def test_a_rule_that_a_wider_one_covers_is_warned_of(
     here: Site, first: str, second: str, expected: list[str]
 ) -> None:
     """A rule that states less on the same CA admits whomever the other does."""
-    assert here.warnings(server(rule(first, '"a" ') + rule(second, '"b" '))) == expected
+    assert here.warnings(two_rules(first, second)) == expected
 
 
 @pytest.mark.parametrize(
@@ -159,14 +174,41 @@ SAME = 'is client_certificate "a" in line 5 but for its label'
             False,
         ),
         (f"{CA}\n{LEAF}", f"{CA}\n{LEAVES}", False),
+        (f"{CA}\n{ASKS}", f"{CA}\n{ASKS}", True),
+        (f"{CA}\n{ASKS}", f"{CA}\n{ASKS_OTHERS}", False),
+        (CA, f"{CA}\n{ASKS}", False),
+        (f"{CA}\ndeny {{ {ASKS} }}", f"{CA}\ndeny {{ {ASKS_OTHERS} }}", False),
     ],
 )
 def test_two_rules_that_differ_only_in_label_are_warned_of(
     here: Site, first: str, second: str, same: bool
 ) -> None:
     """Two rules that differ only in label: one of them was meant otherwise."""
-    found = here.warnings(server(rule(first, '"a" ') + rule(second, '"b" ')))
+    found = here.warnings(two_rules(first, second))
     assert any(SAME in one for one in found) is same
+
+
+@pytest.mark.parametrize(
+    ("denying", "admits_nobody"),
+    [
+        (f"deny {{ {ASKS} }}", True),
+        (f'deny {{\n{ASKS}\ncommon_names = ["x"]\n}}', False),
+        (f"deny {{ {ASKS_OTHERS} }}", False),
+    ],
+)
+@pytest.mark.parametrize("is_inside", [True, False])
+def test_a_rule_that_denies_whom_it_demands_is_warned_of(
+    here: Site, denying: str, admits_nobody: bool, is_inside: bool
+) -> None:
+    """A deny block keeps out whoever is listed, not only who is denied there."""
+    inside, beside = (f"\n{denying}", "") if is_inside else ("", f"{denying}\n")
+    text = server(beside + rule(f"{CA}\n{ASKS}{inside}", '"a" ')) + registries(denying + ASKS)
+    found = [one.partition(": ")[2] for one in here.warnings(text)]
+    assert found == admits_nobody * [
+        'client_certificate "a": admits nobody: a deny block keeps out whoever registry "devices" '
+        "lists, active or not; without that block the rule still keeps out devices that are "
+        "denied there"
+    ]
 
 
 # CAs
