@@ -6,7 +6,7 @@ Nothing connects to a store here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 from attrs import frozen
@@ -74,12 +74,16 @@ class RegistryReader:
     def read(self, blocks: Iterable[model.Registry]) -> None:
         """Read all blocks; the report says what is wrong with one."""
         self._labels = []
+        defaults = set[str]()
         for block in blocks:
             self._labels.append(block.label)
             errors_before = len(self._report.errors)
             registry = self._registry(block)
             if registry is not None and len(self._report.errors) == errors_before:
+                self._refuse_mixed(block, registry, defaults)
                 self.found[block.label] = registry
+                if block.prefix is None and block.table is None:
+                    defaults.add(block.label)
 
     def named(
         self, name: Located[str], where: str, attribute: str = "registry"
@@ -105,6 +109,29 @@ class RegistryReader:
             if block.label not in self._named:
                 text = "nothing names it: no rule, deny block or count_in asks this registry"
                 self._report.warn(block.at, block.heading, text)
+
+    def _refuse_mixed(
+        self, block: model.Registry, registry: LoadedRegistry, defaults: Collection[str]
+    ) -> None:
+        """
+        Refuse a registry that would list devices of another one.
+
+        :param defaults: the labels of the others that state neither prefix nor table.
+        """
+        states_none = block.prefix is None and block.table is None
+        for other in self.found.values():
+            if other.place != registry.place:
+                continue
+            mine, its = registry.options.prefix, other.options.prefix
+            # Whoever states the same twice means the same devices.
+            is_same = mine == its and states_none and other.name in defaults
+            is_redis = registry.place.startswith("redis")
+            if is_same or (is_redis and (is_inside(mine, its) or is_inside(its, mine))):
+                at = block.prefix.at if block.prefix is not None else block.at
+                text = f"{quoted(mine)} would mix its devices with those of registry "
+                text += f"{quoted(other.name)}, in {quoted(its)}: state another "
+                name = "prefix" if is_redis else "table"
+                self._report.error(at, block.heading, text + name)
 
     def _registry(self, block: model.Registry) -> LoadedRegistry | None:
         url = block.url.value
@@ -195,6 +222,11 @@ class RegistryReader:
             at, name = block.password.at, block.password.attribute
             self._report.error(at, block.heading, f"{name}: has no password in UTF-8")
         return password
+
+
+def is_inside(prefix: str, other: str) -> bool:
+    """:returns: whether in Redis keys with the one prefix are those of the other's devices."""
+    return f"{prefix}:".startswith(f"{other}:d:")
 
 
 _FILES = ("ca_file", "certificate_file", "private_key_file")

@@ -10,6 +10,7 @@ from mtlsgate.admission.devices import KeyKind
 from mtlsgate.errors import ConfigError
 from mtlsgate.load.registries import LoadedRegistry
 from mtlsgate.load.registry_blocks import registry_blocks
+from tests.kits.pki import server, site
 
 
 def read(tmp_path: Path, text: str) -> dict[str, LoadedRegistry]:
@@ -99,3 +100,45 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, inside: str, said: str
     told = problems(tmp_path, f'registry "d" {{\n {inside}\n}}')
     assert said in told
     assert "hidden" not in told
+
+
+ONE, TWO = "redis://127.0.0.1/0", "redis://127.0.0.1/1"
+FLEET = "postgresql://127.0.0.1/fleet"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_mixed"),
+    [
+        (("a", ONE, ""), ("b", ONE, ""), False),
+        # What registry "a" finds under "d:x", registry "b" would list as "x".
+        (("a", ONE, ""), ("b", ONE, 'prefix = "mtlsgate:a:d"'), True),
+        (("b", ONE, 'prefix = "mtlsgate:a:d:c"'), ("a", ONE, ""), True),
+        (("a", ONE, ""), ("a:d", ONE, ""), True),
+        (("a", ONE, ""), ("a:d", TWO, ""), False),
+        (("a", ONE, ""), ("a:de", ONE, ""), False),
+        # PostgreSQL's names are narrower than labels.
+        (("a-b", FLEET, ""), ("a_b", FLEET, ""), True),
+        (("a-b", FLEET, ""), ("a_b", f"{FLEET}2", ""), False),
+        (("a-b", FLEET, ""), ("a_b", FLEET, 'table = "b"'), False),
+        # The same devices on purpose, with other terms.
+        (("a", FLEET, 'table = "t"'), ("b", FLEET, 'table = "t"'), False),
+        (("a", ONE, ""), ("b", ONE, 'prefix = "mtlsgate:a"'), False),
+    ],
+)
+def test_two_registries_do_not_share_devices_by_accident(
+    tmp_path: Path,
+    first: tuple[str, str, str],
+    second: tuple[str, str, str],
+    is_mixed: bool,
+) -> None:
+    """Or whoever is listed in one would come in, or stay out, by the other."""
+    text = server()
+    for label, url, more in (first, second):
+        text += f'registry "{label}" {{\n  url = "{url}"\n  {more}\n}}\n'
+    try:
+        site(tmp_path).load(text)
+        told = ""
+    except ConfigError as error:
+        told = str(error)
+    assert (f'registry "{second[0]}": ' in told and "would mix" in told) is is_mixed
+    assert bool(told) is is_mixed
