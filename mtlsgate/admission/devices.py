@@ -18,6 +18,7 @@ from mtlsgate.admission.conditions import key_fingerprints
 from mtlsgate.admission.key_kinds import KeyKind as KeyKind
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.names import COMMON_NAME
+from mtlsgate.certificates.server_names import canonical
 from mtlsgate.certificates.signatures import fingerprints
 
 #: The longest key, in characters.  No registry has a device with a longer one.
@@ -105,5 +106,7 @@ def _keys(leaf: Certificate, kind: KeyKind, wide: bool) -> Iterator[str]:
                     yield name.text
         case KeyKind.DNS_NAME:
             for dns_name in leaf.readable_names.dns:
-                # RFC 4343: DNS names are the same in either case.
-                yield dns_name.lower()
+                yield canonical(dns_name)
+                if wide:
+                    # As whoever denies it may have copied it from the certificate.
+                    yield dns_name

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from mtlsgate.admission.conditions import read_value
 from mtlsgate.admission.devices import LONGEST_KEY, Device, DeviceState, KeyKind, is_key
+from mtlsgate.certificates.server_names import canonical
 
 #: In the order in which they are written.
 FIELDS = ("key", "state", "not_before", "not_after", "note", "attributes")
@@ -60,7 +61,18 @@ def read_key(kind: KeyKind, text: str) -> str:
     if kind is KeyKind.SPIFFE_ID and not text.startswith("spiffe://"):
         raise FieldError("key: is no SPIFFE ID: it begins with spiffe://")
     # RFC 4343: DNS names are the same in either case.
-    return text.lower() if kind is KeyKind.DNS_NAME else text
+    found = canonical(text) if kind is KeyKind.DNS_NAME else text
+    if not found:
+        raise FieldError("key: is no DNS name")
+    return found
+
+
+def is_key_of(kind: KeyKind, key: str) -> bool:
+    """:returns: whether a client can be found by a key that is in a store."""
+    try:
+        return read_key(kind, key) == key
+    except FieldError:
+        return False
 
 
 def read_state(text: str) -> DeviceState:
