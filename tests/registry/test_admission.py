@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 from twisted.internet.defer import Deferred
+from twisted.logger import formatEvent
 
 from mtlsgate.admission import AdmissionPolicy, Rule
 from mtlsgate.admission.devices import Device
@@ -28,6 +29,7 @@ from mtlsgate.run.registries.desks import Desks
 from mtlsgate.run.registries.memory import Memory, Unknown
 from mtlsgate.testing import Authority, Version
 from tests.kits.gate import Log
+from tests.kits.logged import Logged
 from tests.kits.memory_stores import DOWN
 from tests.kits.pki import site
 from tests.kits.registry import RegisteredService
@@ -628,6 +630,22 @@ def test_workers_are_as_bad_as_the_worst(running: RegisteredService) -> None:
     [one] = sum_registries([[good], [bad]])
     assert (one.state, one.problem) == ("away", "down")
     assert one.questions == good.questions + 2
+
+
+def test_a_device_that_is_no_clients_is_told(running: RegisteredService) -> None:
+    """Whoever denies one by hand learns that it keeps nobody out; a flood of them is told
+    once."""
+    with Logged("mtlsgate.registries") as log:
+        running.store.deny(ALICE)
+        running.store.tell(("AB" * 32, "cd" * 32))
+        running.store.tell(("no digest",))
+        running.run_well(10, running.store)
+        running.store.tell(("no digest",))
+    beginning = "registry devices: no client is found by"
+    assert [formatEvent(event) for event in log.events] == [
+        f'{beginning} "{"AB" * 32}": write it as {"ab" * 32}',
+        f'{beginning} "no digest": key: is no identity: 64 hex digits',
+    ]
 
 
 def test_memory_does_not_grow_with_the_number_of_devices() -> None:

@@ -22,6 +22,7 @@ from mtlsgate.load.registries import LoadedRegistry
 from mtlsgate.observe.registry_status import RegistryStatus
 from mtlsgate.registry.opening import open_store
 from mtlsgate.run.registries.desk import Desk, State, Surroundings
+from mtlsgate.run.registries.odd_keys import OddKeys
 from mtlsgate.run.registries.places import Places
 
 _log = Logger("mtlsgate.registries")
@@ -45,6 +46,7 @@ class Desks:
         self._surroundings = surroundings
         self._by_name: dict[str, Desk] = {}
         self._subscribers: list[Told] = []
+        self._odd_keys = OddKeys(surroundings.clock)
         self.places = Places(self.desk, surroundings.clock)
         self._looking = LoopingCall(self._look)
         self._looking.clock = surroundings.clock
@@ -149,6 +151,9 @@ class Desks:
         return desk is None or desk.state is not State.FOLLOWING
 
     def _tell(self, name: str, keys: Collection[str] | None) -> None:
+        desk = self._by_name.get(name)
+        if desk is not None:
+            self._odd_keys.look(desk.registry, keys or ())
         for told in self._subscribers:
             try:
                 told(name, keys)
