@@ -20,7 +20,7 @@ from twisted.logger import globalLogBeginner
 
 from mtlsgate.certificates.parsing import parse_certificates, parse_private_key
 from mtlsgate.gate.connections import Connections
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.run.listening import Entrance, places_of
 from mtlsgate.testing import Client, Credential

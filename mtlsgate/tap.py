@@ -25,8 +25,9 @@ from mtlsgate.errors import GateError
 from mtlsgate.gate.connections import Connections
 from mtlsgate.load.acme import modules_for
 from mtlsgate.load.disk import Disk
-from mtlsgate.load.epoch import Epoch, Loading
+from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.file_state import Stamp
+from mtlsgate.load.loading import Loading
 from mtlsgate.load.outline import Configured
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.changes import Changes

@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import pytest
 
 from mtlsgate.commands.init import write_setup
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from tests.kits.programs import program
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"

@@ -50,7 +50,7 @@ from mtlsgate.config.scope import Scope
 from mtlsgate.config.syntax import parse
 from mtlsgate.errors import ConfigError, Report
 from mtlsgate.http.refusal import REASONS
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from mtlsgate.reasons import About, Cause, Reason
 from mtlsgate.testing import Authority, Client, gate, self_signed
 from tests.kits.docs import DOCS, PAGES, README, ROOT, make_files, sections

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from tests.kits.docs import DOCS, make_files, sections
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its docs")

@@ -21,11 +21,12 @@ from mtlsgate.errors import NOWHERE, Problem, Report
 from mtlsgate.load.addresses import HostError
 from mtlsgate.load.applications import Application
 from mtlsgate.load.authorizers import read_authorizer
-from mtlsgate.load.epoch import Epoch, load_gate
+from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.expiry import expiries_of
 from mtlsgate.load.fetches import fetches_of
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host, parse_host
+from mtlsgate.load.loading import load_gate
 from mtlsgate.load.registries import RegistryReader
 from mtlsgate.load.servers import GateParts, ServerBuilder, serve
 from mtlsgate.load.state import KeptDocuments

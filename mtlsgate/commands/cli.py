@@ -56,7 +56,7 @@ def check(config: tuple[str, ...], strict: bool) -> None:
     Exits 0 if the gate would start, and 1 if not.
     """
     from mtlsgate.clock import utc_now
-    from mtlsgate.load.epoch import load
+    from mtlsgate.load.loading import load
     from mtlsgate.load.overview import overview
     from mtlsgate.load.shadow import with_shadow
 

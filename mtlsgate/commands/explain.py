@@ -12,14 +12,14 @@ from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.parsing import parse_certificates, read_file
 from mtlsgate.errors import CredentialError, did_you_mean
 from mtlsgate.gate.server import GateServer
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from mtlsgate.load.sources import ConfigPaths, names_of
 from mtlsgate.text import quoted
 
 
 def choose_server(paths: ConfigPaths, name: str | None) -> GateServer:
     """
-    :param paths: the configuration, as for `mtlsgate.load.epoch.load`.
+    :param paths: the configuration, as for `mtlsgate.load.loading.load`.
     :param name: the server's name; None means the only server.
     :raises ConfigError: if the configuration is wrong.
     :raises ValueError: if there is no such server, or it asks for no certificate.

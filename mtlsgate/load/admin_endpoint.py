@@ -116,7 +116,7 @@ def endpoint_of(paths: ConfigPaths) -> AdminEndpoint | None:
     Read only the ``admin`` block of a configuration.  The rest may be wrong, and its
     keys and certificates need not be readable.
 
-    :param paths: as for `mtlsgate.load.epoch.load`.
+    :param paths: as for `mtlsgate.load.loading.load`.
     :returns: the endpoint, or None if there is no such block.
     :raises CredentialError: if a file cannot be read; it names the file.
     :raises ConfigError: if the block is wrong.

@@ -14,10 +14,11 @@ from attrs import evolve
 
 from mtlsgate.admission.bundles import Bundle
 from mtlsgate.certificates.parsing import MissingCredential, ServerCredential
-from mtlsgate.load.epoch import Epoch, LoadedServer
+from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.expiry import expiries_of
 from mtlsgate.load.fetches import Fetch, ListFetch
 from mtlsgate.load.readiness import all_backends
+from mtlsgate.load.servers import LoadedServer
 from mtlsgate.spiffe.agents import Agents, SvidSource
 from mtlsgate.spiffe.messages import Bundles
 from mtlsgate.spiffe.subscription import Stream

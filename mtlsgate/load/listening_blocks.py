@@ -37,7 +37,7 @@ class ListeningBuilder:
     :ivar servers: builds the servers.
     :ivar applications: builds the applications behind them.
     :ivar clients: builds the client gates.
-    :ivar choose_reactor: as for `mtlsgate.load.epoch.load`.
+    :ivar choose_reactor: as for `mtlsgate.load.loading.load`.
     :ivar now: likewise.
     :ivar offline: likewise.
     :ivar takeover: whether two gates may listen on the same addresses.

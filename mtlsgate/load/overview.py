@@ -12,7 +12,8 @@ from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.parsing import MissingCredential
 from mtlsgate.config.urls import parse_url
 from mtlsgate.load.clients import LoadedClient
-from mtlsgate.load.epoch import Epoch, LoadedServer
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.servers import LoadedServer
 from mtlsgate.spiffe.agents import SvidSource
 from mtlsgate.spiffe.subscription import Stream
 from mtlsgate.text import printable

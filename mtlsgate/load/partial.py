@@ -42,7 +42,7 @@ def read_partial(
 ) -> Partial[T]:
     """
     :param cls: has the blocks that matter, and a `mtlsgate.config.Remainder` for the rest.
-    :param paths: as for `mtlsgate.load.epoch.load`.
+    :param paths: as for `mtlsgate.load.loading.load`.
     :param environ: the values of ``env.NAME``.
     :raises CredentialError: if a file of the configuration cannot be read; it names the file.
     """

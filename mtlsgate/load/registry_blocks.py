@@ -70,7 +70,7 @@ def registry_blocks(paths: ConfigPaths, environ: Mapping[str, str] = os.environ)
     Read only the ``registry`` blocks of a configuration, and where its audit log is.  The
     rest may be wrong, and its keys and certificates need not be readable.
 
-    :param paths: as for `mtlsgate.load.epoch.load`.
+    :param paths: as for `mtlsgate.load.loading.load`.
     :param environ: the values of ``env.NAME``.
     :raises CredentialError: if a configuration file cannot be read; it names the file.
     :raises ConfigError: if one of the blocks is wrong.

@@ -19,8 +19,9 @@ from twisted.logger import Logger
 from mtlsgate.clock import utc_now
 from mtlsgate.errors import GateError, Problem
 from mtlsgate.load.disk import DISK, FileSource
-from mtlsgate.load.epoch import Epoch, Loading, Shadow, no_collection
+from mtlsgate.load.epoch import Epoch, Shadow
 from mtlsgate.load.file_state import Stamp
+from mtlsgate.load.loading import Loading, no_collection
 from mtlsgate.load.sources import base_directory
 from mtlsgate.load.state import KeptDocuments
 from mtlsgate.spiffe.agents import Agents

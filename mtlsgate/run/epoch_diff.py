@@ -11,10 +11,11 @@ from mtlsgate.admission.revocation import Revocation
 from mtlsgate.certificates.crl import RevocationList
 from mtlsgate.load.admin_endpoint import AdminEndpoint
 from mtlsgate.load.clients import LoadedClient
-from mtlsgate.load.epoch import Epoch, LoadedServer
+from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.listen_addresses import Host
 from mtlsgate.load.overview import describe_rule
 from mtlsgate.load.registries import LoadedRegistry
+from mtlsgate.load.servers import LoadedServer
 from mtlsgate.observe.leaf_names import subject_of
 from mtlsgate.text import printable
 

@@ -24,8 +24,9 @@ from mtlsgate.gate.listener import BoundSocket
 from mtlsgate.load.acme import all_wanted
 from mtlsgate.load.addresses import Address, HostError, SocketAddress
 from mtlsgate.load.clients import LoadedClient
-from mtlsgate.load.epoch import Epoch, LoadedServer
+from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.listen_addresses import Host
+from mtlsgate.load.servers import LoadedServer
 from mtlsgate.run.sockets import Sockets, adapt
 from mtlsgate.starttls import Negotiation
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from mtlsgate.interfaces import IGate
 from mtlsgate.load.disk import DISK, FileSource
-from mtlsgate.load.epoch import Epoch, Loading, Shadow, no_collection
+from mtlsgate.load.epoch import Epoch, Shadow
 from mtlsgate.load.event_loop import ChooseReactor, any_reactor
 from mtlsgate.load.file_state import Stamp
+from mtlsgate.load.loading import Loading, no_collection
 from mtlsgate.load.shadow import load_shadow, with_shadow
 from mtlsgate.load.state import KeptDocuments
 from mtlsgate.run.selftest import self_test

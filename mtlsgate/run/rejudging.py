@@ -24,7 +24,7 @@ from mtlsgate.gate.judging import Held
 from mtlsgate.gate.registries import Judged, Known, judged, known_of_live, nothing_known
 from mtlsgate.gate.server import GateServer
 from mtlsgate.gate.terms import Terms
-from mtlsgate.load.epoch import LoadedServer
+from mtlsgate.load.servers import LoadedServer
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import About, Cause, Reason
 from mtlsgate.run.listening import AnyPlace, ClientPlace, Place

@@ -13,7 +13,8 @@ from twisted.internet.interfaces import IAddress
 from mtlsgate.admission import Admitted, Path, Rejection
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.gate.shadow import BY_SOMEBODY_ASKED, NotJudged, Standing
-from mtlsgate.load.epoch import Epoch, LoadedServer, Shadow
+from mtlsgate.load.epoch import Epoch, Shadow
+from mtlsgate.load.servers import LoadedServer
 from mtlsgate.reasons import Reason
 from mtlsgate.run.rejudging import Handover
 from mtlsgate.tls.forecast import Forecast

@@ -17,10 +17,11 @@ from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
 from mtlsgate.load.clients import LoadedClient
-from mtlsgate.load.epoch import Epoch, LoadedServer
+from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.expiry import Expiry, Kind
 from mtlsgate.load.overview import describe_rule
 from mtlsgate.load.readiness import all_backends, backends_of
+from mtlsgate.load.servers import LoadedServer
 from mtlsgate.load.timeline import Period, periods_of, periods_of_client
 from mtlsgate.observe.connection_status import NO_CONNECTIONS, ConnectionSelection, ConnectionStatus
 from mtlsgate.observe.counts import Durations

@@ -20,7 +20,7 @@ from mtlsgate.clock import utc_now
 from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entrance import Entrance
 from mtlsgate.interfaces import IVerifiedPeer
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from mtlsgate.observe.human_log import HumanLog
 
 __all__ = ["RecordingFactory", "RecordingProtocol", "gate"]

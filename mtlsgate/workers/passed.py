@@ -11,8 +11,9 @@ from pathlib import Path
 
 from mtlsgate.gate.listener import BoundSocket
 from mtlsgate.load.addresses import Address, HostError
-from mtlsgate.load.epoch import Epoch, Loading, Shadow, no_collection
+from mtlsgate.load.epoch import Epoch, Shadow
 from mtlsgate.load.file_state import Stamp
+from mtlsgate.load.loading import Loading, no_collection
 from mtlsgate.load.shadow import load_shadow, with_shadow
 from mtlsgate.load.snapshot import Snapshot
 from mtlsgate.load.state import KeptDocuments

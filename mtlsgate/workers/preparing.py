@@ -22,8 +22,8 @@ from attrs import frozen
 
 from mtlsgate.errors import GateError
 from mtlsgate.load.disk import Disk, FileSource
-from mtlsgate.load.epoch import Loading, no_collection
 from mtlsgate.load.file_state import Opener, Stamp
+from mtlsgate.load.loading import Loading, no_collection
 from mtlsgate.load.outline import Outline
 from mtlsgate.load.shadow import load_shadow, with_shadow
 from mtlsgate.load.snapshot import Recording, Snapshot

@@ -193,7 +193,7 @@ def test_the_plugins_cost_no_start(tmp_path: Path) -> None:
         "import sys, twisted.plugins.mtlsgate_plugin as plugin\n"
         "assert plugin.mtls_server.prefix == plugin.mtls_client.prefix == 'mtls'\n"
         "print(sorted(one for one in sys.modules if one in ('OpenSSL', 'mtlsgate.api.gate',"
-        " 'mtlsgate.load.epoch', 'twisted.internet.reactor')))"
+        " 'mtlsgate.load.loading', 'twisted.internet.reactor')))"
     )
     import sys
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from mtlsgate.certificates.token import TokenKey, is_token_uri, parse_token_key
 from mtlsgate.errors import CredentialError
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from tests.kits.pki import NOW, site
 from tests.kits.programs import gate, program, run
 from tests.kits.service import ALICE, ROOT

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mtlsgate.load.addresses import UnixAddress
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from mtlsgate.load.overview import overview
 from tests.kits.pki import NOW, Site, server, site
 

@@ -24,7 +24,7 @@ from mtlsgate.certificates.certificate import view, views
 from mtlsgate.certificates.parsing import pair, parse_certificates, parse_private_key
 from mtlsgate.commands.cli import main
 from mtlsgate.commands.init import commands, is_pinned, write_setup
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 
 FILES = {
     *("gate.hcl", "admitted.crt", "ca.crt", "ca.key", "server.crt", "server.key"),

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.config import model
 from mtlsgate.errors import ConfigError
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from tests.kits.pki import NOW, pki
 from tests.kits.revocation import crl
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from tests.kits.contrib import CONTRIB, parses, sample
 from tests.kits.docs import DOCS, ROOT
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from tests.kits.contrib import CONTRIB, sample
 from tests.kits.programs import lacking, program, run
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from mtlsgate.testing import Authority
 from tests.kits.contrib import CONTRIB, parses
 from tests.kits.docs import ROOT

@@ -19,7 +19,8 @@ import pytest
 import yaml
 from cryptography import x509
 
-from mtlsgate.load.epoch import Epoch, load
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.loading import load
 from mtlsgate.testing import Authority, Credential
 from tests.kits.contrib import CONTRIB, Volume, parses
 from tests.kits.programs import RunningGate, gate, program, run

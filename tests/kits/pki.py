@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsgate.certificates.development_ca import Authority, Credential, self_signed
 from mtlsgate.errors import ConfigError
-from mtlsgate.load.epoch import Epoch, load
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.loading import load
 from mtlsgate.protocols import GROUP
 
 #: As a message lists the protocols that there are.

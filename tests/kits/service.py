@@ -25,7 +25,8 @@ from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.events import Observer, Reload
 from mtlsgate.gate.listener import BoundSocket, Listener
 from mtlsgate.load.addresses import Address, UnixAddress
-from mtlsgate.load.epoch import Epoch, Shadow, load
+from mtlsgate.load.epoch import Epoch, Shadow
+from mtlsgate.load.loading import load
 from mtlsgate.load.shadow import load_shadow, with_shadow
 from mtlsgate.load.state import KeptDocuments
 from mtlsgate.observe.audit import AuditLog

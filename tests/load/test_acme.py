@@ -11,7 +11,8 @@ from mtlsgate import Gate
 from mtlsgate.certificates.parsing import MissingCredential
 from mtlsgate.errors import ConfigError
 from mtlsgate.load import acme
-from mtlsgate.load.epoch import Epoch, load
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.loading import load
 from mtlsgate.run.listening import entrance_of, places_of
 from tests.kits.acme import MemoryCa
 from tests.kits.pki import NOW, site

@@ -12,7 +12,7 @@ import pytest
 
 from mtlsgate.errors import ConfigError, CredentialError
 from mtlsgate.load.disk import DISK
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from mtlsgate.load.snapshot import Recording, Snapshot
 from tests.kits.pki import NOW, site
 from tests.kits.service import ISSUING, a_server

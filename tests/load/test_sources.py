@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from mtlsgate.commands.cli import main
 from mtlsgate.errors import ConfigError
 from mtlsgate.load.admin_endpoint import endpoint_of
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from tests.kits.pki import NOW, Site, pki
 
 SERVER = """\

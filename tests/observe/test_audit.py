@@ -32,7 +32,7 @@ from mtlsgate.gate.events import (
     RejectedConnection,
     Reload,
 )
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from mtlsgate.observe import audit
 from mtlsgate.observe.audit import MAX_LINE, AuditLog
 from mtlsgate.observe.capped import MAX_VALUE

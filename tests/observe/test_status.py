@@ -22,7 +22,7 @@ from mtlsgate.certificates.certificate import view
 from mtlsgate.gate.events import RejectedConnection, Reload
 from mtlsgate.gate.terms import Terms
 from mtlsgate.interfaces import IGate
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from mtlsgate.observe.connection_status import ConnectionSelection
 from mtlsgate.observe.recent_rejections import KEPT, RecentRejections
 from mtlsgate.reasons import Reason

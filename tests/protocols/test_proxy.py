@@ -22,7 +22,7 @@ from zope.interface import implementer, provider
 from zope.interface.verify import verifyObject
 
 from mtlsgate.interfaces import IProtocolPlugin
-from mtlsgate.load.epoch import load
+from mtlsgate.load.loading import load
 from mtlsgate.protocols.proxy import ProxyFactory, plugin
 from mtlsgate.proxyprotocol import Header, HeaderReader, SslClient, TlvType, parse_ssl
 from mtlsgate.testing import Authority, Client, MemoryTransport, Version, self_signed

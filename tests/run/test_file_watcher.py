@@ -8,8 +8,8 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 
 from mtlsgate.errors import ConfigError
-from mtlsgate.load.epoch import load
 from mtlsgate.load.file_state import Stamp, stamp
+from mtlsgate.load.loading import load
 from mtlsgate.run.file_watcher import INTERVAL, FileWatcher
 from tests.kits.gate import Log
 from tests.kits.pki import NOW, Site, server, site

@@ -191,7 +191,7 @@ def test_log_and_audit_log_are_two_files(demo: Path, tmp_path: Path) -> None:
     config = demo / "same.hcl"
     text = (demo / "gate.hcl").read_text()
     config.write_text(text.replace("settings {", block, 1))
-    from mtlsgate.load.epoch import load
+    from mtlsgate.load.loading import load
 
     with pytest.raises(GateError, match=r'"\./a\.log" is the file of audit, too'):
         load(config)

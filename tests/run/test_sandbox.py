@@ -18,7 +18,8 @@ from attrs import evolve
 
 from mtlsgate.config import Located, model
 from mtlsgate.errors import START, GateError
-from mtlsgate.load.epoch import Epoch, load
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.loading import load
 from mtlsgate.load.reach import Reach
 from mtlsgate.load.shadow import load_shadow
 from mtlsgate.run.landlock import Rights, landlock_abi

@@ -19,8 +19,8 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from mtlsgate.clock import utc_now
 from mtlsgate.ctl import tables
 from mtlsgate.gate.connections import Connections
-from mtlsgate.load.epoch import load
 from mtlsgate.load.identities import supplied
+from mtlsgate.load.loading import load
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.run.agent_watch import AgentWatch

@@ -78,7 +78,7 @@ class Session:
 
 def choose(paths: ConfigPaths, name: str | None) -> Session:
     """
-    :param paths: the configuration, as for `mtlsgate.load.epoch.load`.
+    :param paths: the configuration, as for `mtlsgate.load.loading.load`.
     :param name: the registry's; None means the only one.
     :raises ConfigError: if its registries are wrong.
     :raises RegistryError: if it cannot be read, or there is no such registry.

@@ -23,7 +23,8 @@ from mtlsgate.certificates.development_ca import Authority, self_signed
 from mtlsgate.certificates.parsing import MAX_FILE_BYTES, parse_certificates
 from mtlsgate.errors import ConfigError
 from mtlsgate.load.disk import Disk
-from mtlsgate.load.epoch import Epoch, load
+from mtlsgate.load.epoch import Epoch
+from mtlsgate.load.loading import load
 from tests.kits.pki import INSTALLED, NOW, Site, base64_of, der, pki, server, site
 
 COUPER = Path(__file__).parent.parent / "data" / "couper"
