@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import define, evolve, field, frozen
-from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import (
     IAddress,
@@ -233,11 +232,6 @@ class GateEndpoint:
     def _listen(self, application: IProtocolFactory | Factory[Any]) -> GatePort:
         members = (Member(self._running, self._built, application), *self._beside)
         epoch = epoch_of([(one.built(), one.application) for one in members], self.hosts)
-        if epoch.registries and not isinstance(self._reactor, AsyncioSelectorReactor):
-            raise GateError(
-                "registries need Twisted's asyncio reactor: call "
-                "twisted.internet.asyncioreactor.install() before the reactor is imported"
-            )
         reactor, sockets = monotonic(self._reactor), Sockets.of_process()
         registries = Desks.of(reactor)
         observers = [HumanLog(epoch.settings.quiet)]

@@ -27,15 +27,12 @@ class EventLoopWish:
     :ivar needs_asyncio: whether it must be one of asyncio's.
     :ivar why: what says so, for messages.
     :ivar at: where that stands.
-    :ivar prefers_uvloop: whether it is to be uvloop's where that is installed: if clients'
-        connections run on asyncio, and not only the questions to registries.
     """
 
     name: EventLoop | None = None
     needs_asyncio: bool = False
     why: str = ""
     at: Position = START
-    prefers_uvloop: bool = False
 
 
 #: Chooses the reactor for a configuration, and returns what returns it.
@@ -52,18 +49,14 @@ def reactor_for(
     protocols: Iterable[ReadProtocol | None],
     choose: ChooseReactor,
     report: Report,
-    registries: Sequence[model.Registry] = (),
 ) -> Callable[[], object]:
     """
     :param protocols: the servers'; None for one in error.
-    :param registries: are asked in asyncio.
     :param choose: raises ValueError if there is no such reactor.
     :returns: what returns the reactor for plugins; the report says what is wrong.
     """
     errors_before = len(report.errors)
-    wish = event_loop_wish(
-        settings, [one for one in protocols if one is not None], report, registries
-    )
+    wish = event_loop_wish(settings, [one for one in protocols if one is not None], report)
     if len(report.errors) == errors_before:
         try:
             return choose(wish)
@@ -76,25 +69,19 @@ def event_loop_wish(
     settings: model.Settings,
     protocols: Sequence[ReadProtocol],
     report: Report,
-    registries: Sequence[model.Registry] = (),
 ) -> EventLoopWish:
-    """
-    :param registries: are asked in asyncio.
-    :returns: what is wanted; the report says what cannot be.
-    """
+    """:returns: what is wanted; the report says what cannot be."""
     named = settings.event_loop
-    need = [(one.where, one.block.at) for one in protocols if one.needs_asyncio]
-    need += [(one.heading, one.at) for one in registries]
-    needing = need[0] if need else None
+    needing = next((one for one in protocols if one.needs_asyncio), None)
     if named is None:
         if needing is None:
             return EventLoopWish()
-        return EventLoopWish(None, True, *needing, any(one.needs_asyncio for one in protocols))
+        return EventLoopWish(None, True, needing.where, needing.block.at)
     wish = EventLoopWish(
         named.value, named.value != "epoll", f'event_loop = "{named.value}"', named.at
     )
     if named.value == "epoll" and needing is not None:
-        text = f'{needing[0]} needs asyncio: write "asyncio" or "uvloop", or nothing'
+        text = f'{needing.where} needs asyncio: write "asyncio" or "uvloop", or nothing'
         report.error(named.at, "settings", f"event_loop: {text}")
     elif named.value == "uvloop" and find_spec("uvloop") is None:
         text = "uvloop is not installed: pip install 'mtlsgate[uvloop]'"

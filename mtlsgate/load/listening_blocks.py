@@ -60,7 +60,6 @@ class ListeningBuilder:
         servers: Sequence[model.Server],
         clients: Sequence[model.Client],
         settings: model.Settings,
-        registries: Sequence[model.Registry] = (),
     ) -> tuple[list[LoadedServer | None], list[LoadedClient | None], list[Reach]]:
         """:returns: servers and client gates, None for one in error; and what they reach."""
         hosts = [self.hosts(server) for server in servers]
@@ -71,7 +70,7 @@ class ListeningBuilder:
             refuse_overlaps([*zip(occupants, hosts, strict=True), *others], self.report)
         elsewhere = names_elsewhere(list(zip(servers, hosts, strict=True)))
         protocols = [self.applications.read(server.protocol) for server in servers]
-        reactor = reactor_for(settings, protocols, self.choose_reactor, self.report, registries)
+        reactor = reactor_for(settings, protocols, self.choose_reactor, self.report)
         build = _no_application if self.is_shadow else self.applications.build_for
         built = [
             self._server(

@@ -309,9 +309,7 @@ class Loading:
     def _built(self, decoded: model.Configuration) -> Epoch:
         self._registries.read(decoded.registry)
         with note_if_slow(self._say, self.report.path):
-            found = self.listening.all(
-                decoded.server, decoded.client, decoded.settings, decoded.registry
-            )
+            found = self.listening.all(decoded.server, decoded.client, decoded.settings)
         self._registries.warn_of_unused(decoded.registry)
         servers = tuple(server for server in found[0] if server is not None)
         clients = tuple(client for client in found[1] if client is not None)

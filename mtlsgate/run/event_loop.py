@@ -73,7 +73,7 @@ def _install(wish: EventLoopWish) -> None:
     elif wish.needs_asyncio:
         from twisted.internet import asyncioreactor
 
-        wants_uvloop = wish.name == "uvloop" or (wish.prefers_uvloop and find_spec("uvloop"))
+        wants_uvloop = wish.name == "uvloop" or (wish.name is None and find_spec("uvloop"))
         loop = _uvloop() if wants_uvloop else asyncio.new_event_loop()
         loop.set_exception_handler(report)
         asyncio.set_event_loop(loop)

@@ -10,9 +10,11 @@ from twisted.internet.protocol import Factory
 
 from mtlsgate import ConfigError, Deny, Gate, Registry, Rule
 from mtlsgate.admission.key_kinds import KeyKind
-from mtlsgate.errors import GateError
+from mtlsgate.certificates.certificate import view
 from mtlsgate.load.registries import LoadedRegistry
 from mtlsgate.testing import Authority
+from tests.kits.application import VERSIONS, Certificates, Client, Greeters, Loop, admitted
+from tests.kits.redis import server
 
 CA = Authority.create("ca")
 OWN = CA.issue("localhost", dns_names=["localhost"], usages=["server_auth"])
@@ -66,11 +68,21 @@ def test_two_registries_need_two_names() -> None:
         gate(*rules)
 
 
-def test_another_reactor_is_refused() -> None:
-    """Stores are asked in asyncio: a gate that could ask nobody does not listen."""
-    made = gate(Rule("fleet", ca=CA.certificate, registry=DEVICES))
-    failed: list[Any] = []
-    made.endpoint(object(), "unix:x.sock").listen(Factory()).addErrback(failed.append)
-    [failure] = failed
-    failure.trap(GateError)
-    assert "asyncioreactor.install()" in str(failure.value)
+def test_a_registry_is_asked_on_any_reactor(here: Certificates, running: Loop) -> None:
+    """Here on select, which knows nothing of asyncio; and a denial ends what is open."""
+    alice = view(here.people["alice"].certificate).identity.hex()
+    application = Greeters()
+    with server() as redis:
+        redis.do("HSET", f"mtlsgate:registry:d:{alice}", "state", "active")
+        rule = Rule("fleet", ca="fleet-ca.crt", registry=Registry(f"redis+unix://{redis.socket}"))
+        made = Gate(certificate=("server.crt", "server.key"), rules=[rule])
+        port = running.listen(made.endpoint(running.reactor, "127.0.0.1:0"), application)
+        client = Client(here.directory, port.getHost())
+        for version in VERSIONS:
+            assert admitted(running, client, version) == {"alice"}
+        with running.call(lambda: client.connect("alice")) as connection:
+            running.until(lambda: len(application.protocols) == 3)
+            redis.do("HSET", f"mtlsgate:registry:d:{alice}", "state", "denied")
+            running.until(lambda: len(application.lost) == 3)
+            assert running.call(lambda: client.ask("alice")) == ""
+            connection.close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
 
 from mtlsgate.gate.events import ClosedConnection
 from mtlsgate.reasons import Cause
@@ -15,6 +17,18 @@ from mtlsgate.testing import Client, Credential
 from tests.kits.memory_stores import FaultyStore
 from tests.kits.service import MemoryService
 
+T = TypeVar("T")
+
+
+class Eager:
+    """Runs coroutines that await Deferreds only."""
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
+        return Deferred.fromCoroutine(coroutine)
+
+    def close(self) -> None:
+        """Nothing runs."""
+
 
 def desks(clock: Any, stores: Mapping[str, Store], now: Callable[[], Any]) -> Desks:
     """:param stores: by the host of their URL."""
@@ -22,7 +36,7 @@ def desks(clock: Any, stores: Mapping[str, Store], now: Callable[[], Any]) -> De
     def open_(options: StoreOptions) -> Store:
         return stores[options.url.removeprefix("redis://")]
 
-    return Desks(Surroundings(open_, clock, now, lambda: 1.0))
+    return Desks(Surroundings(open_, Eager(), clock, now, lambda: 1.0))
 
 
 class Endings:

@@ -84,14 +84,7 @@ def test_without_need_any_loop_will_do() -> None:
 
 def test_a_protocol_that_needs_asyncio_is_named() -> None:
     found, _ = wish(None, Silent(), Needy(True))
-    assert found == EventLoopWish(None, True, 'protocol "needy"', AT, True)
-
-
-def test_registries_alone_need_asyncio_but_not_uvloop() -> None:
-    """Twisted's connections, which then are most of the work, cost less on asyncio's own."""
-    registry = model.Registry(at=AT, label="devices", url=Located("redis://localhost", AT))
-    found = event_loop_wish(model.Settings(), [read(Silent())], Report("gate.hcl"), [registry])
-    assert found == EventLoopWish(None, True, 'registry "devices"', AT, False)
+    assert found == EventLoopWish(None, True, 'protocol "needy"', AT)
 
 
 @pytest.mark.parametrize("name", ["asyncio", "epoll"])
@@ -132,8 +125,8 @@ def chosen(script: str) -> str:
         from mtlsgate.run.event_loop import ReactorChoice
         assert "twisted.internet.reactor" not in sys.modules
         choice = ReactorChoice()
-        def choose(name, needs_asyncio, prefers=False):
-            wish = EventLoopWish(name, needs_asyncio, "somebody", prefers_uvloop=prefers)
+        def choose(name, needs_asyncio):
+            wish = EventLoopWish(name, needs_asyncio, "somebody")
             try:
                 reactor = choice(wish)()
             except ValueError as error:
@@ -159,8 +152,7 @@ UVLOOP = "mtlsgate.run.uvloop_loop" if util.find_spec("uvloop") else "asyncio.un
     ("wanted", "expected"),
     [
         ("None, False", "EPollReactor"),
-        ("None, True", "AsyncioSelectorReactor asyncio.unix_events"),
-        ("None, True, True", f"AsyncioSelectorReactor {UVLOOP}"),
+        ("None, True", f"AsyncioSelectorReactor {UVLOOP}"),
         ("'asyncio', True", "AsyncioSelectorReactor asyncio.unix_events"),
         ("'epoll', False", "EPollReactor"),
     ],

@@ -29,12 +29,12 @@ from twisted.python.failure import Failure
 
 from mtlsgate.admission.devices import Device
 from mtlsgate.admission.listings import Answer, Question, Unavailable
-from mtlsgate.gate.coroutines import NeedsAsyncio
 from mtlsgate.gate.registries import Given
 from mtlsgate.load.registries import LoadedRegistry
 from mtlsgate.observe.registry_status import RegistryStatus
 from mtlsgate.registry.store import StoreError
 from mtlsgate.run.registries.figures import Figures
+from mtlsgate.run.registries.guest_loop import Runner
 from mtlsgate.run.registries.inquiries import Finding, Inquiries
 from mtlsgate.run.registries.link import Link, Open
 from mtlsgate.run.registries.memory import Memory, Unknown
@@ -65,12 +65,14 @@ class Surroundings:
     What all desks of a service have in common.
 
     :ivar open: opens a store.
+    :ivar runner: runs what asks it.
     :ivar clock: measures durations.
     :ivar now: tells the time for people.
     :ivar random: a number from 0 to 1: gates must not connect all at once.
     """
 
     open: Open
+    runner: Runner
     clock: IReactorTime
     now: Callable[[], datetime]
     random: Callable[[], float]
@@ -102,7 +104,9 @@ class Desk:
         self._random = surroundings.random
         self._told = told
         self._memory = Memory(registry.cache_entries, registry.cache_time)
-        self._link = Link(registry.options, surroundings.open, surroundings.clock)
+        self._link = Link(
+            registry.options, surroundings.open, surroundings.runner, surroundings.clock
+        )
         self._inquiries = Inquiries(
             self._link.find, self._found, self._outcome, self._clock, registry.options.timeout
         )
@@ -306,8 +310,6 @@ class Desk:
             problem = safe_line(result.value)
         elif isinstance(result, Failure) and result.check(CancelledError):
             problem = "the push channel is silent"
-        elif isinstance(result, Failure) and result.check(NeedsAsyncio):
-            problem = str(result.value)
         else:
             problem = "following it failed"
             if isinstance(result, Failure):

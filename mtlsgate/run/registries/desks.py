@@ -22,6 +22,7 @@ from mtlsgate.load.registries import LoadedRegistry
 from mtlsgate.observe.registry_status import RegistryStatus
 from mtlsgate.registry.opening import open_store
 from mtlsgate.run.registries.desk import Desk, State, Surroundings
+from mtlsgate.run.registries.guest_loop import AsyncioRunner
 from mtlsgate.run.registries.odd_keys import OddKeys
 from mtlsgate.run.registries.places import Places
 
@@ -58,7 +59,7 @@ class Desks:
         :param now: tells the time for people.
         :returns: those that ask real stores.
         """
-        return cls(Surroundings(open_store, clock, now, random))
+        return cls(Surroundings(open_store, AsyncioRunner(clock), clock, now, random))
 
     def __iter__(self) -> Iterator[Desk]:
         """The registries in force."""
@@ -89,6 +90,7 @@ class Desks:
     def stop(self) -> None:
         """Close all."""
         self.turn_to(())
+        self._surroundings.runner.close()
 
     def states(self) -> tuple[RegistryStatus, ...]:
         """:returns: how each registry is, in file order."""

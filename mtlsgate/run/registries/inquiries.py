@@ -15,7 +15,6 @@ from twisted.python.failure import Failure
 
 from mtlsgate.admission.devices import Device
 from mtlsgate.admission.listings import Unavailable
-from mtlsgate.gate.coroutines import NeedsAsyncio
 from mtlsgate.registry.store import StoreError, StoreUnavailable
 from mtlsgate.text import printable, safe_line
 
@@ -194,7 +193,5 @@ def _store_error(failure: Failure) -> Exception:
     """:returns: the store's own error; what is none of its errors is logged."""
     if isinstance(failure.value, StoreError):
         return failure.value
-    if failure.check(NeedsAsyncio):
-        return StoreUnavailable(str(failure.value))
     _log.failure("asking a registry failed", failure)
     return StoreUnavailable(f"asking it failed: {type(failure.value).__name__}")

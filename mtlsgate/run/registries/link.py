@@ -7,14 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from mtlsgate.admission.devices import Device
-from mtlsgate.gate.coroutines import later
 from mtlsgate.registry.store import Follower, Store, StoreError, StoreOptions
+from mtlsgate.run.registries.guest_loop import Runner
 
 _log = Logger("mtlsgate.registries")
 
@@ -26,10 +25,13 @@ Open = Callable[[StoreOptions], Store]
 class Link:
     """The store of one registry."""
 
-    def __init__(self, options: StoreOptions, open_: Open, clock: IReactorTime) -> None:
+    def __init__(
+        self, options: StoreOptions, open_: Open, runner: Runner, clock: IReactorTime
+    ) -> None:
         """:param open_: opens a store."""
         self._options = options
         self._open = open_
+        self._runner = runner
         self._clock = clock
         self._store: Store | None = None
 
@@ -64,12 +66,9 @@ class Link:
         try:
             if self._store is None:
                 self._store = self._open(self._options)
-            done = later(call(self._store))
+            return self._runner.start(call(self._store))
         except Exception:  # noqa: BLE001 -- whatever it is, it is told as if it came later
-            done = Deferred()
-            done.errback(Failure())
-        assert done is not None
-        return done
+            return fail()
 
     def _in_time(self, done: Deferred[T]) -> Deferred[T]:
         limit = self._clock.callLater(self._options.timeout, done.cancel)
