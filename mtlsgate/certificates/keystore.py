@@ -80,8 +80,8 @@ def _refuse_several(leaf: Certificate, others: Iterable[Certificate]) -> None:
     for one in others:
         if not one.is_ca and one != leaf:
             raise CredentialError(
-                f"has several certificates that are no CA's, {_name(leaf)} and {_name(one)}: the "
-                "gate cannot know which is meant; export each into a file of its own"
+                f"has several certificates that are no CA's, {_name(leaf)} and {_name(one)}: "
+                "export each into a file of its own"
             )
 
 

@@ -10,7 +10,7 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import click
 
@@ -187,8 +187,17 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) ->
 
 @main.command()
 @click.argument("target", metavar="HOST:PORT")
-@click.option("--cert", type=_FILE, help="The client's certificate, with its chain after it.")
+@click.option(
+    "--cert",
+    type=_FILE,
+    help="The client's certificate, with its chain after it; or a PKCS#12 file, with its key.",
+)
 @click.option("--key", type=_FILE, help="Its private key.")
+@click.option(
+    "--passphrase-file",
+    type=click.File("rb"),
+    help="Its first line decrypts the key or the PKCS#12 file; - reads standard input.",
+)
 @click.option("--ca", type=_FILE, help="The CAs to verify the server's certificate with.")
 @click.option("--server-name", help="The name the server must have; by default HOST.")
 @click.option(
@@ -213,6 +222,7 @@ def probe(
     target: str,
     cert: Path | None,
     key: Path | None,
+    passphrase_file: BinaryIO | None,
     ca: Path | None,
     server_name: str | None,
     timeout: float,
@@ -232,7 +242,7 @@ def probe(
     try:
         outcome = client.probe(
             client.parse_target(target, server_name),
-            identity=client.load_identity(cert, key),
+            identity=client.load_identity(cert, key, client.read_passphrase(passphrase_file)),
             trust=client.load_trust(ca),
             version=tls,
             timeout=timeout,

@@ -6,7 +6,13 @@ is an `Outcome`, which `describe` puts into words and `to_dict` into JSON.
 """
 
 from mtlsgate.certificates.server_identity import name_problem
-from mtlsgate.probe.arguments import ProbeError, load_identity, load_trust, parse_target
+from mtlsgate.probe.arguments import (
+    ProbeError,
+    load_identity,
+    load_trust,
+    parse_target,
+    read_passphrase,
+)
 from mtlsgate.probe.client import probe
 from mtlsgate.probe.document import to_dict
 from mtlsgate.probe.outcome import (
@@ -38,5 +44,6 @@ __all__ = [
     "parse_target",
     "probe",
     "problem_text",
+    "read_passphrase",
     "to_dict",
 ]

@@ -6,19 +6,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from attrs import frozen
 
 from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.certificates.keystore import parse_keystore
 from mtlsgate.certificates.parsing import (
+    PrivateKey,
     ServerCredential,
     pair,
     parse_certificates,
     parse_private_key,
     read_file,
 )
+from mtlsgate.certificates.recognise import is_pkcs12
 from mtlsgate.certificates.server_identity import as_address
 from mtlsgate.certificates.server_names import canonical
 from mtlsgate.errors import CredentialError, GateError
@@ -26,6 +30,10 @@ from mtlsgate.probe.outcome import ProbeTarget
 from mtlsgate.text import printable, quoted
 
 T = TypeVar("T")
+
+#: The option for a passphrase, and the most bytes of one.
+_OPTION = "--passphrase-file"
+_LONGEST = 4096
 
 _HOST_AND_PORT = re.compile(
     r"(?:\[(?P<ipv6>[0-9a-fA-F:.]+(?:%\w+)?)\]|(?P<host>[^\[\]:/\s]+)):(?P<port>[0-9]{1,5})"
@@ -76,31 +84,67 @@ def _checked_name(text: str) -> str:
     return name
 
 
-def load_identity(certificate: Path | None, key: Path | None) -> ServerCredential | None:
+def load_identity(
+    certificate: Path | None, key: Path | None = None, passphrase: str | None = None
+) -> ServerCredential | None:
     """
-    :param certificate: the client's certificate, with its chain after it.
-    :param key: its private key, not encrypted.
+    :param certificate: the client's certificate, with its chain after it; or a PKCS#12 file
+        with both and the key.
+    :param key: its private key; None with a PKCS#12 file.
+    :param passphrase: that of the key or the PKCS#12 file, if it is encrypted.
     :returns: the certificate to present with its key; None if neither was given.
     :raises ProbeError: if only one was given, if one is not usable, or if they do not
         belong together.
     """
-    if certificate is None or key is None:
-        if certificate is key:
-            return None
-        raise ProbeError("--cert and --key go together")
+    if certificate is None:
+        if key is not None:
+            raise ProbeError("--key needs --cert, the certificate that it is the key of")
+        if passphrase is not None:
+            raise ProbeError(f"{_OPTION} has no effect without --cert")
+        return None
+    in_one = is_pkcs12(_load(certificate, bytes))
+    if key is None:
+        if not in_one:
+            raise ProbeError("--cert needs --key, unless it is a PKCS#12 file (.p12, .pfx)")
+        return _load(certificate, partial(_keystore, passphrase=passphrase))
+    if in_one:
+        raise ProbeError(f"{certificate}: is PKCS#12, with its key in it: leave out --key")
     chain = _load(certificate, parse_certificates)
-    try:
-        private_key = _load(key, parse_private_key)
-    except ProbeError as error:
-        if "the key is encrypted" in error.problem:
-            raise ProbeError(
-                f"{key}: the key is encrypted: decrypt it first, with openssl pkey -in … -out …"
-            ) from None
-        raise
+    private_key = _load(key, partial(_private_key, passphrase=passphrase))
     try:
         return pair(chain, private_key)
     except CredentialError as error:
         raise ProbeError(f"{key}: {error}") from None
+
+
+def _keystore(data: bytes, passphrase: str | None) -> ServerCredential:
+    return parse_keystore(data, passphrase, _OPTION)
+
+
+def _private_key(data: bytes, passphrase: str | None) -> PrivateKey:
+    try:
+        return parse_private_key(data, passphrase)
+    except CredentialError as error:
+        raise CredentialError(str(error).replace("private_key_passphrase", _OPTION)) from None
+
+
+def read_passphrase(stream: BinaryIO | None) -> str | None:
+    """
+    :param stream: a file whose first line is the passphrase.
+    :returns: the passphrase; None without a file.
+    :raises ProbeError: if it has no line, one that is too long, or cannot be read.
+    """
+    if stream is None:
+        return None
+    try:
+        line = stream.readline(_LONGEST + 1).rstrip(b"\r\n")
+    except OSError as error:
+        raise ProbeError(f"{_OPTION}: cannot be read: {error.strerror}") from None
+    if not line:
+        raise ProbeError(f"{_OPTION}: its first line is empty: write the passphrase there")
+    if len(line) > _LONGEST:
+        raise ProbeError(f"{_OPTION}: its first line is longer than {_LONGEST} bytes")
+    return line.decode(errors="surrogateescape")
 
 
 def load_trust(path: Path | None) -> tuple[Certificate, ...] | None:

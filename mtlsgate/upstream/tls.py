@@ -92,12 +92,9 @@ class TargetTls:
                 'server_ca_certificate_file = "system" for the system\'s trust store, or pin the '
                 "target with server_leaf_certificate(_file), or name it by server_spiffe_ids",
             )
-        if self.client_certificate is not None and self.client_private_key is None:
-            yield self.client_certificate.attribute, "client_certificate needs client_private_key"
-        if self.client_private_key is not None and self.client_certificate is None:
-            yield self.client_private_key.attribute, "client_private_key needs client_certificate"
         if self.client_private_key is None and self.client_private_key_passphrase is not None:
             yield "client_private_key_passphrase", "there is no client_private_key to decrypt"
+        yield from self._pair_problems() if self.client_pkcs12 is None else ()
         yield from self._keystore_problems()
         yield from self._spiffe_problems(trust)
         if self.server_name is not None and not _is_server_name(self.server_name.value):
@@ -112,6 +109,13 @@ class TargetTls:
     def own_key(self) -> Material | None:
         """Where the key of the gate's own certificate is, or None."""
         return self.client_pkcs12 or self.client_private_key
+
+    def _pair_problems(self) -> Iterator[tuple[str | None, str]]:
+        certificate, key = self.client_certificate, self.client_private_key
+        if certificate is not None and key is None:
+            yield certificate.attribute, "client_certificate needs client_private_key"
+        if key is not None and certificate is None:
+            yield key.attribute, "client_private_key needs client_certificate"
 
     def _keystore_problems(self) -> Iterator[tuple[str | None, str]]:
         keystore = self.client_pkcs12

@@ -11,7 +11,8 @@ import pytest
 from mtlsgate.load.addresses import UnixAddress
 from mtlsgate.load.loading import load
 from mtlsgate.load.overview import overview
-from tests.kits.pki import NOW, Site, server, site
+from tests.kits.keystores import keystore
+from tests.kits.pki import NOW, Site, pki, server, site
 
 TLS = """\
 server_ca_certificate_file = "root.crt"
@@ -180,6 +181,20 @@ def test_certificates_that_end_are_warned_of(here: Site) -> None:
     warnings = [str(one) for one in here.load(client(), later).warnings]
     assert any("the client certificate expired on" in one for one in warnings)
     assert any("the target's CA expired on" in one for one in warnings)
+
+
+def test_a_keystore_is_looked_at_like_files(here: Site) -> None:
+    """Of the certificate that is in it the same is said, at its line."""
+    (here.directory / "app.p12").write_bytes(keystore(pki().client))
+    (here.directory / "app.p12").chmod(0o644)
+    text = client(
+        tls='server_ca_certificate_file = "root.crt"\nclient_pkcs12_file = "app.p12"\n'
+        'client_pkcs12_passphrase = "secret"\n'
+    )
+    warnings = [str(one) for one in here.load(text, NOW.replace(year=NOW.year + 30)).warnings]
+    mine = [one for one in warnings if "/gate.hcl:7:1: " in one]
+    assert any("the client certificate expired on" in one for one in mine)
+    assert any('"app.p12" may be read by everybody on this machine' in one for one in mine)
 
 
 def test_no_certificate_is_warned_of(here: Site) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kits.keystores import keystore
 from tests.kits.programs import BIN, gate, program, run, serving
 from tests.kits.proxy import Keys, proxy
 
@@ -32,7 +33,7 @@ client "mine" {{
   hosts      = ["unix:mine.sock"]
   allow_uids = [{uid}]
   target     = "localhost:{port}"
-  {tls}
+  {keystore}
 }}
 
 client "others" {{
@@ -47,6 +48,11 @@ TLS = """tls {
     client_certificate_file    = "client.crt"
     client_private_key_file    = "client.key"
   }"""
+KEYSTORE = """tls {
+    server_ca_certificate_file = "ca.crt"
+    client_pkcs12_file         = "app.p12"
+    client_pkcs12_passphrase   = "secret"
+  }"""
 
 
 @pytest.fixture
@@ -58,9 +64,10 @@ def directory() -> Iterator[Path]:
 
 def test_redis_through_both_gates(directory: Path) -> None:
     """Client gate, server gate, Redis: commands and a large value, by TCP and by a unix socket
-    of one's own; a unix socket of somebody else's gives nothing; a new client certificate is
-    shown after a reload."""
+    of one's own, which shows a certificate from a keystore; a unix socket of somebody else's
+    gives nothing; a new client certificate is shown after a reload."""
     keys = Keys.write(directory)
+    (directory / "app.p12").write_bytes(keystore(keys.authority.issue("app")))
     path = directory / "redis.sock"
     server = [
         program("redis-server"), "--port", "0", "--unixsocket", str(path),
@@ -72,7 +79,8 @@ def test_redis_through_both_gates(directory: Path) -> None:
     ):
         config = directory / "client.hcl"
         port, uid = door.port("redis"), os.getuid()
-        config.write_text(CLIENT.format(port=port, tls=TLS, uid=uid, other=uid + 1))
+        values = {"port": port, "uid": uid, "other": uid + 1}
+        config.write_text(CLIENT.format(tls=TLS, keystore=KEYSTORE, **values))
         with gate(config) as client:
             cli = (program("redis-cli"), "-h", "127.0.0.1", "-p", str(client.port("redis")))
             assert run(*cli, "set", "press", "seven") == (0, "OK\n")
@@ -83,6 +91,7 @@ def test_redis_through_both_gates(directory: Path) -> None:
             assert (status, len(output)) == (0, len(big) + 1)
             own = (program("redis-cli"), "-s", directory / "mine.sock")
             assert run(*own, "get", "press") == (0, "seven\n")
+            door.read_until("subject=CN=app ")
             status, output = run(program("redis-cli"), "-s", directory / "others.sock", "ping")
             assert status != 0
             line = client.read_until("uid_not_allowed")

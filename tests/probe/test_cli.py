@@ -18,6 +18,7 @@ from OpenSSL import SSL
 
 from mtlsgate.commands.cli import main
 from mtlsgate.testing import Authority
+from tests.kits.keystores import keystore
 from tests.kits.probe import (
     Tls,
     authority,
@@ -104,6 +105,35 @@ def test_every_option_reaches_the_probe(tls: Tls, files: Path) -> None:
 
 
 @both_versions
+def test_a_keystore_is_presented(tls: Tls, files: Path) -> None:
+    """With its passphrase in a file, a pipe or on standard input."""
+    (files / "c.p12").write_bytes(keystore(client_authority().issue("in-one")))
+    for source, given in ((files / "passphrase", None), ("-", "secret\n")):
+        (files / "passphrase").write_text("secret\n")
+        with serving(tls_server(server_context(server(), client_authority()))) as target:
+            result = CliRunner().invoke(
+                main,
+                [
+                    "probe", str(target), "--server-name", "localhost", "--timeout", "1m",
+                    "--cert", str(files / "c.p12"), "--passphrase-file", str(source),
+                    "--wait", "200ms", "--tls", tls,
+                ],
+                input=given,
+            )  # fmt: skip
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert "presented  CN=in-one, " in result.stdout
+
+
+def test_a_passphrase_that_cannot_be_read(files: Path) -> None:
+    """In one line, and nothing is connected to."""
+    for source in (files, files / "gone"):
+        result = probe("gate:1", "--cert", files / "c.crt", "--passphrase-file", source)
+        assert result.exit_code == 2
+        assert "Traceback" not in result.output
+        assert "--passphrase-file" in result.stderr
+
+
+@both_versions
 def test_an_alert_is_status_1(tls: Tls) -> None:
     """An alert is status 1."""
     result = knock(
@@ -166,8 +196,14 @@ def test_arguments_that_cannot_be(files: Path) -> None:
     (files / "bad.crt").write_text("nothing")
     said: list[tuple[tuple[str | Path, ...], str]] = [
         (("gate",), '"gate" is not an address: write "gate.example:8443" or "[::1]:8443"'),
-        (("gate:1", "--cert", certificate), "--cert and --key go together"),
-        (("gate:1", "--key", key), "--cert and --key go together"),
+        (
+            ("gate:1", "--cert", certificate),
+            "--cert needs --key, unless it is a PKCS#12 file (.p12, .pfx)",
+        ),
+        (
+            ("gate:1", "--key", key),
+            "--key needs --cert, the certificate that it is the key of",
+        ),
         (("gate:1", "--ca", files / "none"), f"{files}/none: no such file"),
         (
             ("gate:1", "--server-name", "a b"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,11 @@ from mtlsgate.probe import (
     parse_target,
     probe,
     problem_text,
+    read_passphrase,
     to_dict,
 )
 from mtlsgate.testing import Authority
+from tests.kits.keystores import keystore
 from tests.kits.probe import (
     SHORT,
     authority,
@@ -128,12 +131,13 @@ def test_no_identities(tmp_path: Path) -> None:
     for number, encoding in enumerate((Encoding.PEM, Encoding.DER)):
         data = leaf.private_key.private_bytes(encoding, PrivateFormat.PKCS8, secret)
         encrypted = write(tmp_path / f"{number}.key", data)
-        said[(certificate, encrypted)] = (
-            f"{encrypted}: the key is encrypted: decrypt it first, with openssl pkey -in … -out …"
-        )
+        said[(certificate, encrypted)] = f"{encrypted}: the key is encrypted: set --passphrase-file"
+    in_one = write(tmp_path / "c.p12", keystore(leaf))
     said |= {
-        (certificate, None): "--cert and --key go together",
-        (None, key): "--cert and --key go together",
+        (certificate, None): "--cert needs --key, unless it is a PKCS#12 file (.p12, .pfx)",
+        (None, key): "--key needs --cert, the certificate that it is the key of",
+        (in_one, key): f"{in_one}: is PKCS#12, with its key in it: leave out --key",
+        (in_one, None): f"{in_one}: is encrypted: set --passphrase-file",
         (certificate, other): f"{other}: the private key is not that of the certificate",
         (certificate, tmp_path / "gone"): f"{tmp_path}/gone: no such file",
         (tmp_path / "gone", key): f"{tmp_path}/gone: no such file",
@@ -143,6 +147,61 @@ def test_no_identities(tmp_path: Path) -> None:
         with pytest.raises(ProbeError) as raised:
             load_identity(one, two)
         assert str(raised.value) == problem
+
+
+def test_a_keystore_is_an_identity(tmp_path: Path) -> None:
+    """It has the key in it, and so the chain, as a gate's own; its passphrase must be right."""
+    leaf = client_authority().intermediate().issue("c")
+    path = write(tmp_path / "c.p12", keystore(leaf))
+    found = load_identity(path, passphrase="secret")
+    assert found is not None
+    assert found.chain == views(leaf.chain)
+    with pytest.raises(ProbeError) as raised:
+        load_identity(path, passphrase="wrong")
+    assert str(raised.value) == f"{path}: cannot be decrypted: --passphrase-file is wrong"
+
+
+def test_an_encrypted_key_is_decrypted(tmp_path: Path) -> None:
+    """A passphrase is for whichever of the files is encrypted, and for nothing else."""
+    leaf = client_authority().issue("c")
+    secret = BestAvailableEncryption(b"secret")
+    data = leaf.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, secret)
+    certificate = write(tmp_path / "c.crt", leaf.pem)
+    encrypted = write(tmp_path / "c.key", data)
+    assert load_identity(certificate, encrypted, "secret") is not None
+    plain = write(tmp_path / "plain.key", leaf.key_pem)
+    for arguments, problem in (
+        ((certificate, encrypted, "wrong"), "or the passphrase is wrong"),
+        ((certificate, plain, "secret"), "the key is not encrypted: remove --passphrase-file"),
+        ((None, None, "secret"), "--passphrase-file has no effect without --cert"),
+    ):
+        with pytest.raises(ProbeError, match=problem):
+            load_identity(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"secret", "secret"),
+        (b" se cret \r\nand a comment\n", " se cret "),
+        ("naïve 🔑\n".encode(), "naïve 🔑"),
+        (b"x" * 4096 + b"\n", "x" * 4096),
+    ],
+)
+def test_a_passphrase_is_a_line(data: bytes, expected: str) -> None:
+    """The first line, without its end, whatever follows."""
+    assert read_passphrase(BytesIO(data)) == expected
+    assert read_passphrase(None) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [(b"", "is empty"), (b"\nsecret\n", "is empty"), (b"x" * 5000, "longer than 4096 bytes")],
+)
+def test_no_passphrases(data: bytes, problem: str) -> None:
+    """An empty one is a mistake, and what has no end is not read."""
+    with pytest.raises(ProbeError, match=problem):
+        read_passphrase(BytesIO(data))
 
 
 def test_an_identity_that_openssl_does_not_take() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mtlsgate.testing import Version
+from tests.kits.keystores import keystore
 from tests.kits.programs import program, run, serving
 from tests.kits.proxy import Keys, TlsSocket, proxy
 
@@ -196,8 +197,17 @@ def test_haproxy_by_tls(directory: Path, version: Version) -> None:
         'tls {\nserver_ca_certificate_file = "ca.crt"\nserver_name = "target.example"\n'
         'client_certificate_file = "client.crt"\nclient_private_key_file = "client.key"\n}'
     )
+    (directory / "app.p12").write_bytes(keystore(keys.authority.issue("app")))
+    in_one = (
+        'tls {\nserver_ca_certificate_file = "ca.crt"\nserver_name = "target.example"\n'
+        'client_pkcs12_file = "app.p12"\nclient_pkcs12_passphrase = "secret"\n}'
+    )
     target = f'target = "unix:{path}"\nproxy_protocol = "v2"\n'
-    servers = {"good": target + tls, "bad": target + tls.replace("target.example", "other")}
+    servers = {
+        "good": target + tls,
+        "keystore": target + in_one,
+        "bad": target + tls.replace("target.example", "other"),
+    }
     with (
         serving([program("haproxy"), "-db", "-f", str(directory / "haproxy.cfg")], path),
         proxy(directory, servers) as gate,
@@ -205,6 +215,8 @@ def test_haproxy_by_tls(directory: Path, version: Version) -> None:
         with TlsSocket(gate.port("good"), keys, version) as client:
             port = client.socket.getsockname()[1]
             assert _ask(client) == f"{port} press-7 target.example localhost"
+        with TlsSocket(gate.port("keystore"), keys, version) as client:
+            assert _ask(client).split()[1] == "app"
         with TlsSocket(gate.port("bad"), keys, version) as client:
             assert client.receive() == b""
         line = gate.read_until("no target could be reached")

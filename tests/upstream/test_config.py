@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PrivateFormat,
 )
+from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 
 from mtlsgate.config import Misconfigured
 from mtlsgate.config.decode import Decoder
@@ -24,6 +25,7 @@ from mtlsgate.errors import START, ConfigError, Report
 from mtlsgate.protocols import ProtocolEnvironment
 from mtlsgate.testing import Authority
 from mtlsgate.upstream.tls import TargetTls, TlsClient
+from tests.kits.keystores import joined, keystore
 from tests.kits.pki import base64_of, der, pki
 
 
@@ -137,6 +139,87 @@ def test_encrypted_key(tmp_path: Path) -> None:
     )
     assert build(tmp_path, text.format("secret"))
     assert "passphrase is wrong" in problem(tmp_path, text.format("other"))
+
+
+KEYSTORE = CA + 'client_pkcs12_file = "{}"\n'
+WITH_PASSPHRASE = KEYSTORE + 'client_pkcs12_passphrase = "secret"\n'
+
+
+def write_keystores(directory: Path) -> None:
+    """Write one that fits, and some that do not."""
+    pki().write(directory)
+    trust = serialize_key_and_certificates(
+        None, None, None, [pki().root.certificate], BestAvailableEncryption(b"secret")
+    )
+    both = joined(keystore(pki().client, None), keystore(pki().server, None))
+    files = {"app.p12": keystore(pki().client), "trust.p12": trust, "both.p12": both}
+    for name, data in {**files, "cut.p12": files["app.p12"][:200]}.items():
+        (directory / name).write_bytes(data)
+
+
+def test_keystore(tmp_path: Path) -> None:
+    """A keystore has the certificate, the key and the intermediates."""
+    write_keystores(tmp_path)
+    found = build(tmp_path, WITH_PASSPHRASE.format("app.p12")).credential
+    assert found is not None
+    assert [one.x509 for one in found.chain] == list(pki().client.chain)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            WITH_PASSPHRASE.format("app.p12").replace('"secret"', '"wrong"'),
+            '"app.p12" cannot be decrypted: client_pkcs12_passphrase is wrong',
+        ),
+        (KEYSTORE.format("app.p12"), '"app.p12" is encrypted: set client_pkcs12_passphrase'),
+        (
+            WITH_PASSPHRASE.format("trust.p12"),
+            '"trust.p12" has no private key with its certificate: it may be a trust store; '
+            "export one with the key",
+        ),
+        (KEYSTORE.format("both.p12"), '"both.p12" has several certificates that are no CA'),
+        (WITH_PASSPHRASE.format("cut.p12"), '"cut.p12" is damaged'),
+        (WITH_PASSPHRASE.format("client.crt"), '"client.crt" is not PKCS#12 (.p12, .pfx)'),
+        (WITH_PASSPHRASE.format("none.p12"), '"none.p12" no such file'),
+    ],
+)
+def test_a_keystore_that_is_not_taken(text: str, expected: str, tmp_path: Path) -> None:
+    """What is wrong with it is said at its place, with the remedy, and with nothing that is
+    in it."""
+    write_keystores(tmp_path)
+    said = problem(tmp_path, text)
+    assert said.startswith(f"3:1: client_pkcs12_file: {expected}")
+    assert "secret" not in said
+    assert "wrong" not in said.replace("is wrong", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            WITH_PASSPHRASE.format("app.p12")
+            + f'client_certificate = "{base64_of(der(pki().root))}"',
+            "5:1: tls: client_certificate and client_pkcs12_file are mutually exclusive",
+        ),
+        (
+            WITH_PASSPHRASE.format("app.p12") + 'client_private_key_passphrase = "secret"',
+            "5:1: tls: there is no client_private_key to decrypt",
+        ),
+        (
+            CA + 'client_pkcs12_passphrase = "secret"',
+            "3:1: tls: there is no client_pkcs12_file to decrypt",
+        ),
+        (
+            WITH_PASSPHRASE.format("app.p12") + 'spiffe = "unix:/run/agent.sock"',
+            "5:1: tls: spiffe and client_pkcs12_file are mutually exclusive",
+        ),
+    ],
+)
+def test_a_keystore_stands_alone(text: str, expected: str, tmp_path: Path) -> None:
+    """Nothing beside it may say which certificate is shown."""
+    write_keystores(tmp_path)
+    assert problem(tmp_path, text).startswith(expected)
 
 
 def test_system_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
