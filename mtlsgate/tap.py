@@ -58,6 +58,7 @@ from mtlsgate.run.privileged_reader import PrivilegedReader, reader_if_root
 from mtlsgate.run.privileges import UserFollower, become_configured_user
 from mtlsgate.run.reactor_lag import ReactorLag
 from mtlsgate.run.registries.desks import Desks
+from mtlsgate.run.registries.words import InShadow
 from mtlsgate.run.reloading import Reloader
 from mtlsgate.run.sandbox import Sandbox, choose_sandbox, make_directories
 from mtlsgate.run.sandbox_rights import Allowed, home_of
@@ -219,7 +220,9 @@ class Options(usage.Options):
             written += self.log.log.output.stream.files
         make_directories(self.epoch, owner)
         home = home_of(os.geteuid() if owner[0] == -1 else owner[0])
-        allowed = Allowed.by(self.epoch.reach, self.loader.seen, map(Path, written), home)
+        allowed = Allowed.by(
+            self.epoch.reach_with_shadow, self.loader.seen, map(Path, written), home
+        )
         return Sandbox(choose_sandbox(self.epoch, self.parent), allowed)
 
 
@@ -275,7 +278,15 @@ def makeService(options: Options) -> IService:
         changes=Changes(reactor),
     )
     registries = Desks.of(reactor)
-    shadowing = Shadowing(epoch, options.sockets.key_of, reactor, observers, loader.agents, utc_now)
+    shadowing = Shadowing(
+        epoch,
+        options.sockets.key_of,
+        reactor,
+        observers,
+        loader.agents,
+        Desks.of(reactor, utc_now, InShadow()),
+        utc_now,
+    )
     connections = Connections(reactor, (*observers.all, shadowing), registries=registries)
     shadow_follower = ShadowFollower(shadowing, connections)
     admin = AdminService(handle, epoch.admin, options["admin"], reactor, connections.gone)

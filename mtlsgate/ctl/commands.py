@@ -228,8 +228,8 @@ def shadow(what: str, wide: bool, as_json: bool, **said: Any) -> None:
         lines = trying.ended(facts)
     else:
         facts = remote.post("/shadow/put", LONG_TIMEOUT, file=os.path.abspath(what))
-        for problem in facts["problems"]:
-            click.echo(printable(problem), err=True)
+        for line in (*facts["problems"], *facts["warnings"]):
+            click.echo(printable(line), err=True)
         lines = trying.put(facts)
     if as_json:
         _json(facts)

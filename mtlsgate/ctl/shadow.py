@@ -27,7 +27,7 @@ _TITLES = {
     "other_rule": "Who would be admitted by another rule:",
 }
 _NOT_JUDGED = {
-    "not_asked": "only an authorizer or a registry could tell, and they are not asked",
+    "not_asked": "only an authorizer, which is not asked, or a silent registry could tell",
     "not_fetched": "it depends on a revocation list or bundle that is not asked for by the shadow",
     "busy": "too many clients waited to be judged",
     "internal_error": "judging them failed: see the gate's log",

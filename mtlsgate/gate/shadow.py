@@ -32,7 +32,8 @@ class Outcome(StrEnum):
 class NotJudged(StrEnum):
     """Why the shadow has no verdict on a client."""
 
-    #: Only an authorizer or a registry of the shadow could tell, and they are not asked.
+    #: Only an authorizer or a registry of the shadow could tell: the one is not asked, the other
+    #: does not answer.
     NOT_ASKED = "not_asked"
     #: It depends on a document that the gate would fetch, or get from an agent, and does not
     #: for the shadow.

@@ -17,7 +17,7 @@ from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.expiry import Expiry
 from mtlsgate.load.fetches import Fetch
 from mtlsgate.load.file_state import Stamp
-from mtlsgate.load.reach import Reach
+from mtlsgate.load.reach import Reach, reach_of_registries
 from mtlsgate.load.registries import LoadedRegistry
 from mtlsgate.load.servers import LoadedServer
 
@@ -32,12 +32,19 @@ class Shadow:
         there is something wrong with it.
     :ivar problems: what is wrong with it, in lines.
     :ivar seen: the files that were read, with their state at that time.
+    :ivar barred: what it could ask, but may not: in lines, each with the remedy.
     """
 
     path: str
     epoch: Epoch | None
     problems: tuple[str, ...] = ()
     seen: Mapping[Path, Stamp] = field(factory=dict, repr=False)
+    barred: tuple[str, ...] = ()
+
+    @property
+    def reach(self) -> Reach:
+        """What is needed to judge by it: to ask its registries."""
+        return reach_of_registries(() if self.epoch is None else self.epoch.registries)
 
 
 @frozen
@@ -74,3 +81,8 @@ class Epoch:
     shadow: Shadow | None = None
     registries: tuple[LoadedRegistry, ...] = ()
     wanted: tuple[WantedCertificate, ...] = ()
+
+    @property
+    def reach_with_shadow(self) -> Reach:
+        """What it and the configuration in the shadow need."""
+        return self.reach if self.shadow is None else self.reach | self.shadow.reach

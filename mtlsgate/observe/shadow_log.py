@@ -29,7 +29,10 @@ def log_verdict(verdict: ShadowVerdict, file: str) -> None:
     words = _words(verdict)
     facts = {} if leaf is None else {"subject": loggable(subject_of(leaf))}
     facts |= {} if leaf is None else {"fingerprint": leaf.sha256.hex()}
-    shown = " ".join(f"{key}={value}" for key, value in facts.items())
+    # As the line of the handshake shows it.
+    shown = " ".join(
+        f"{'sha256' if key == 'fingerprint' else key}={value}" for key, value in facts.items()
+    )
     text = f"{now.server}: by {name} {address} {words}{f' [{shown}]' if shown else ''}"
     _log.info(
         WHOLE_TEXT,

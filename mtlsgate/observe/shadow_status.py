@@ -126,12 +126,14 @@ class ShadowAttempt(StatusValue):
     :ivar succeeded: whether it is there now.
     :ivar problems: why not, in lines.
     :ivar changes: the differences from the configuration in force, in lines.
+    :ivar warnings: what it cannot judge as the gate runs now, in lines.
     """
 
     file: str
     succeeded: bool
     problems: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)

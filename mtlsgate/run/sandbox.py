@@ -239,8 +239,9 @@ class Sandbox(Service):
             # What is wrong with the shadow is a warning.
             theirs = {} if epoch.shadow is None else epoch.shadow.seen
             self._refuse(epoch, seen().keys() - theirs.keys())
-            if epoch.shadow is not None and epoch.shadow.problems:
-                epoch = evolve(epoch, shadow=self._explained(epoch.shadow))
+            if epoch.shadow is not None:
+                explained = self._explained if epoch.shadow.problems else self._with_barred
+                epoch = evolve(epoch, shadow=explained(epoch.shadow))
             return epoch
 
         return guarded
@@ -248,9 +249,10 @@ class Sandbox(Service):
     def guarded_shadow(self, load: Callable[[Path], Shadow]) -> Callable[[Path], Shadow]:
         """
         :param load: loads a configuration for the shadow.
-        :returns: the same; if the sandbox does not allow to read it, it says what to do.
+        :returns: the same; if the sandbox does not allow to read it, or to ask its registries,
+            it says what to do.
         """
-        return lambda path: self._explained(load(path))
+        return lambda path: self._with_barred(self._explained(load(path)))
 
     def _explained(self, shadow: Shadow) -> Shadow:
         lines = () if self.allowed is None else self.allowed.missing(Reach(), shadow.seen)
@@ -259,6 +261,11 @@ class Sandbox(Service):
         if not problems:
             return shadow
         return evolve(shadow, epoch=None, problems=(*problems, *shadow.problems))
+
+    def _with_barred(self, shadow: Shadow) -> Shadow:
+        lines = () if self.allowed is None else self.allowed.missing(shadow.reach, ())
+        remedy = "name the file in settings { shadow } and restart the gate"
+        return evolve(shadow, barred=tuple(f"{line}: {remedy}" for line in lines))
 
     def _refuse(self, epoch: Epoch, seen: Iterable[Path]) -> None:
         """:raises GateError: if an epoch needs a restart of the gate."""

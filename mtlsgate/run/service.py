@@ -135,4 +135,5 @@ class GateService(Service):
 
     def _stopped(self, _: None) -> None:
         self.runner.stop()
+        self.shadowing.stop()
         self.observers.audit.close()

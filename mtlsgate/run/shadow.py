@@ -36,11 +36,14 @@ from mtlsgate.load.epoch import Epoch, Shadow
 from mtlsgate.load.identities import supplied
 from mtlsgate.load.refresh import with_lists_of
 from mtlsgate.observe.observers import Observers
+from mtlsgate.observe.registry_status import RegistryStatus
 from mtlsgate.observe.shadow_log import log_verdict
 from mtlsgate.observe.shadow_tally import ShadowTally
 from mtlsgate.run.listening import places_of
+from mtlsgate.run.registries.desks import Desks
 from mtlsgate.run.rejudging import Handover
-from mtlsgate.run.shadow_judging import Seen, ShadowJudge
+from mtlsgate.run.shadow_asking import Asked, Asking
+from mtlsgate.run.shadow_judging import Seen, ShadowJudge, Unanswered
 from mtlsgate.run.shadow_seeing import rejected, seeing
 from mtlsgate.spiffe.agents import Agents
 from mtlsgate.text import printable
@@ -84,6 +87,7 @@ class Shadowing:
     :ivar _arrived: the clients that came since the latest slice.
     :ivar _live: those that were connected when it began.
     :ivar _unverified: those for whom OpenSSL must verify a path.
+    :ivar _asking: those about whom its registries are asked.
     :ivar _epoch: the one in force.
     :ivar _seeing: what there is to know of its clients.
     :ivar _connected: the numbers of the connections that are admitted and not over.
@@ -96,6 +100,7 @@ class Shadowing:
         clock: IReactorTime,
         observers: Observers,
         agents: Agents,
+        registries: Desks,
         now: Callable[[], datetime],
         *,
         tells: bool = True,
@@ -106,6 +111,7 @@ class Shadowing:
         :param observers: the audit log is told of other verdicts, and those who wait for
             changes of all.
         :param agents: what SPIFFE agents have delivered.
+        :param registries: for the shadow alone.
         :param now: returns the time to judge by.
         :param tells: whether it logs what the settings put in the shadow.
         """
@@ -119,6 +125,7 @@ class Shadowing:
         self._audit = observers.audit
         self._changes = observers.changes
         self._agents = agents
+        self._asking = Asking(registries, self._go_on)
         self._time = now
         self._epoch = epoch
         self._seeing = seeing(epoch, None)
@@ -184,6 +191,15 @@ class Shadowing:
         """Somebody ends it.  What the settings name comes back with the next reload."""
         self._take_away()
 
+    def stop(self) -> None:
+        """The gate ends."""
+        self._take_away()
+        self._asking.stop()
+
+    def registry_states(self) -> tuple[RegistryStatus, ...]:
+        """:returns: how the registries that the shadow asks are."""
+        return self._asking.desks.states()
+
     def _put(
         self,
         shadow: Shadow,
@@ -207,19 +223,21 @@ class Shadowing:
     def _judge(self, shadow: Shadow) -> ShadowJudge | None:
         if shadow.epoch is None:
             return None
+        self._asking.turn_to(shadow.epoch.registries)
         handover = Handover(places_of(shadow.epoch, self._key_of))
-        return ShadowJudge(shadow, shadow.epoch, handover)
+        return ShadowJudge(shadow, shadow.epoch, handover, self._asking.desks)
 
     def _take_away(self) -> None:
         self.now = None
         for queue in (self._arrived, self._live, self._unverified):
             queue.clear()
+        self._asking.clear()
         self._connected.clear()
 
     @property
     def waiting(self) -> int:
         """How many clients are judged later."""
-        return len(self._arrived) + len(self._unverified)
+        return len(self._arrived) + len(self._unverified) + len(self._asking)
 
     # What happens to connections.
 
@@ -293,30 +311,45 @@ class Shadowing:
 
     @property
     def _is_more(self) -> bool:
-        return bool(self._arrived or self._live or self._unverified)
+        return bool(self._asking.answered or self._arrived or self._live or self._unverified)
 
     def _step(self, now: InShadow, judge: ShadowJudge) -> None:
-        """Judge one client.  First come those for whom no path must be verified."""
+        """Judge one client.  Those for whom a path must be verified come last."""
+        found = self._next(judge)
+        if found is None:
+            return
+        client, then = found
+        if isinstance(then, Unanswered):
+            if self._asking.ask(client, then.questions):
+                return
+            then = NotJudged.NOT_ASKED
+        self._note(now, client.seen, then)
+
+    def _next(self, judge: ShadowJudge) -> tuple[Asked, Standing | NotJudged | Unanswered] | None:
+        """:returns: the next client and its verdict; None if there is nothing to judge yet."""
+        if self._asking.answered:
+            client = self._asking.answered.popleft()
+            return client, judge.searched(client.seen, self._time(), client.given)
         if self._arrived:
             seen = self._seen(*self._arrived.popleft())
-            then = None if seen is None else judge.at_sight(seen, self._time())
-            if seen is not None and then is None:
+            if seen is None:
+                return None
+            then = judge.at_sight(seen, self._time())
+            if then is None:
                 self._unverified.append(seen)
-        elif self._live:
-            one = self._live.popleft()
-            # Who is not admitted yet, or came later, is judged as it comes in.
-            seen = None
-            if one.admission is not None and not one.ended:
-                sent = self._seeing.sent(one.server, one.admission, one.presented)
-                seen = self._seeing.admitted(
-                    one.arrival, one.server, one.admission, sent, is_live=True
-                )
-            then = None if seen is None else judge.searched(seen, self._time())
-        else:
-            seen = self._unverified.popleft()
-            then = judge.searched(seen, self._time())
-        if seen is not None and then is not None:
-            self._note(now, seen, then)
+                return None
+            return Asked(seen), then
+        seen = self._connected_one() if self._live else self._unverified.popleft()
+        return None if seen is None else (Asked(seen), judge.searched(seen, self._time()))
+
+    def _connected_one(self) -> Seen | None:
+        """:returns: the next of those that were connected; None if it is gone, or is not
+        admitted yet: then it is judged as it comes in."""
+        one = self._live.popleft()
+        if one.admission is None or one.ended:
+            return None
+        sent = self._seeing.sent(one.server, one.admission, one.presented)
+        return self._seeing.admitted(one.arrival, one.server, one.admission, sent, is_live=True)
 
     def _seen(
         self, connection: AdmittedConnection | RejectedConnection, sent: Path | None

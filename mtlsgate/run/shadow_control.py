@@ -120,6 +120,7 @@ class ShadowControl:
                 succeeded=shadow.epoch is not None,
                 problems=tuple(map(printable, shadow.problems)),
                 changes=changes,
+                warnings=tuple(map(printable, shadow.barred)),
             )
 
         return self._in_thread(load)

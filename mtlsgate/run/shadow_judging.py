@@ -6,12 +6,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from datetime import datetime
+from functools import partial
 
 from attrs import frozen
 from twisted.internet.interfaces import IAddress
 
 from mtlsgate.admission import Admitted, Path, Rejection
+from mtlsgate.admission.listings import Answers, Question
 from mtlsgate.certificates.certificate import Certificate
+from mtlsgate.gate.registries import NOTHING_GIVEN, Givens, Registries, judged
 from mtlsgate.gate.shadow import BY_SOMEBODY_ASKED, NotJudged, Standing
 from mtlsgate.load.epoch import Epoch, Shadow
 from mtlsgate.load.servers import LoadedServer
@@ -62,6 +65,17 @@ class Seen:
         return self.path[0] if self.path else None
 
 
+@frozen
+class Unanswered:
+    """
+    What registries must be asked before there is a verdict.
+
+    :ivar questions: the questions, at least one.
+    """
+
+    questions: tuple[Question, ...]
+
+
 class ShadowJudge:
     """
     Judges clients by one configuration, as a handshake with it would.
@@ -71,7 +85,11 @@ class ShadowJudge:
     :ivar handover: its servers, by the addresses that they listen on.
     """
 
-    def __init__(self, shadow: Shadow, epoch: Epoch, handover: Handover) -> None:
+    def __init__(
+        self, shadow: Shadow, epoch: Epoch, handover: Handover, registries: Registries
+    ) -> None:
+        """:param registries: the configuration's."""
+        self._registries = registries
         self.shadow = shadow
         self.epoch = epoch
         self.handover = handover
@@ -79,9 +97,12 @@ class ShadowJudge:
         self._fetching = {id(one.gate) for one in epoch.servers if _fetches_lists(one)}
         self._searched = OrderedDict[_Key, tuple[Admitted | Rejection, datetime]]()
 
-    def at_sight(self, seen: Seen, now: datetime) -> Standing | NotJudged | None:
+    def at_sight(
+        self, seen: Seen, now: datetime, given: Givens = NOTHING_GIVEN
+    ) -> Standing | NotJudged | Unanswered | None:
         """
         :param now: the time to judge by, aware.
+        :param given: what registries have said of the client.
         :returns: where a client would stand, or why that is not known; None if a path
             must be verified to tell, see `searched`.
         """
@@ -91,7 +112,7 @@ class ShadowJudge:
         is_by_asked = seen.now.rejection is not None and (
             seen.now.rejection.reason.about in BY_SOMEBODY_ASKED
         )
-        if is_by_asked and asks(server):
+        if is_by_asked and server.model.authorize is not None:
             return NotJudged.NOT_ASKED
         forecast = self._forecasts[id(server.gate)]
         if forecast is None:
@@ -102,13 +123,17 @@ class ShadowJudge:
         verdict = forecast.at_sight(seen.path, seen.flags, now, seen.sent) or self._kept(
             server, seen, now
         )
-        return None if verdict is None else self._standing(server, verdict)
+        if verdict is None:
+            return None
+        return self._answered(server, forecast, seen, verdict, now, given)
 
-    def searched(self, seen: Seen, now: datetime) -> Standing | NotJudged:
+    def searched(
+        self, seen: Seen, now: datetime, given: Givens = NOTHING_GIVEN
+    ) -> Standing | NotJudged | Unanswered:
         """
         The same, but it verifies a path if it must, which takes as long as a handshake.
         """
-        found = self.at_sight(seen, now)
+        found = self.at_sight(seen, now, given)
         if found is not None:
             return found
         server = self.handover.server_for(seen.listener, seen.server_name)
@@ -119,7 +144,38 @@ class ShadowJudge:
         self._searched[id(server.gate), seen.path, seen.sent] = verdict, now
         if len(self._searched) > _MOST_KEPT:
             self._searched.popitem(last=False)
-        return self._standing(server, verdict)
+        return self._answered(server, forecast, seen, verdict, now, given)
+
+    def _answered(
+        self,
+        server: LoadedServer,
+        forecast: Forecast,
+        seen: Seen,
+        verdict: Admitted | Rejection,
+        now: datetime,
+        given: Givens,
+    ) -> Standing | NotJudged | Unanswered:
+        """
+        :param verdict: the one for which no registry was asked.
+        :returns: the one with what they say.
+        """
+        if isinstance(verdict, Rejection) or not verdict.questions:
+            return self._standing(server, verdict)
+        unasked = verdict
+
+        def judge(answers: Answers) -> Admitted | Rejection:
+            if not answers:
+                return unasked
+            return (
+                forecast.judge.policy.confirmed(unasked, now, answers)
+                or forecast.at_sight(seen.path, seen.flags, now, seen.sent, answers)
+                or forecast.searched(seen.path, now, seen.sent, answers)
+            )
+
+        found = judged(judge, partial(self._registries.answers, given=given))
+        if found.open:
+            return Unanswered(found.open)
+        return self._standing(server, found.verdict)
 
     def _kept(self, server: LoadedServer, seen: Seen, now: datetime) -> Admitted | Rejection | None:
         key = id(server.gate), seen.path, seen.sent
@@ -145,23 +201,13 @@ class ShadowJudge:
         name = server.gate.name
         if isinstance(verdict, Admitted):
             return Standing(server=name, rule=verdict.rule.name)
+        if verdict.reason is Reason.REGISTRY_UNAVAILABLE:
+            return NotJudged.NOT_ASKED
         if verdict.reason is Reason.BUNDLE_MISSING:
             return NotJudged.NOT_FETCHED
         if verdict.reason in _FOR_WANT_OF_LIST and id(server.gate) in self._fetching:
             return NotJudged.NOT_FETCHED
         return Standing(server=name, rejection=verdict)
-
-
-def asks(server: LoadedServer) -> tuple[str, ...]:
-    """:returns: whom a server asks about clients that its rules admit."""
-    authorize, policy = server.model.authorize, server.gate.context.admission
-    found = [] if authorize is None else [f"authorize {authorize.value}"]
-    if policy is not None:
-        named = [one.registry for one in policy.rules]
-        denying = (*policy.deny, *(one for rule in policy.rules for one in rule.deny))
-        named += [one.registry for one in denying]
-        found += [f"registry {one.label}" for one in named if one is not None]
-    return tuple(dict.fromkeys(found))
 
 
 def _before_certificate(server: LoadedServer, seen: Seen) -> Rejection | None:

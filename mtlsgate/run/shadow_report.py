@@ -5,7 +5,7 @@ What the configuration in the shadow has found out, for people.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 from mtlsgate.admission import Rejection
 from mtlsgate.admission.policy import missing_bundles
@@ -13,10 +13,12 @@ from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.shadow import Outcome
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.fetches import ListFetch
+from mtlsgate.observe.registry_status import RegistryStatus
 from mtlsgate.observe.shadow_status import ShadowReport, ShadowStatus
 from mtlsgate.observe.shadow_tally import IDENTITY_BYTES
+from mtlsgate.run.registries.desk import State
 from mtlsgate.run.shadow import InShadow, Shadowing
-from mtlsgate.run.shadow_judging import ShadowJudge, asks
+from mtlsgate.run.shadow_judging import ShadowJudge
 from mtlsgate.text import printable
 
 #: What it does not judge, of any configuration.
@@ -75,7 +77,17 @@ def reporting(
         clients=tally.clients(connected),
         left_out=tally.left_out,
         uses=tally.rule_uses(_rules(now.judge.epoch)),
-        not_counted=tuple(map(printable, (*_not_asked(now.judge.epoch), *_NEVER_COUNTED))),
+        not_counted=tuple(
+            map(
+                printable,
+                (
+                    *now.shadow.barred,
+                    *_away(shadowing.registry_states()),
+                    *_not_asked(now.judge.epoch),
+                    *_NEVER_COUNTED,
+                ),
+            )
+        ),
         seen=b"".join(sorted(tally.identities)).hex(),
     )
 
@@ -113,10 +125,17 @@ def _rules(epoch: Epoch) -> Iterator[tuple[str, str]]:
             yield server.gate.name, name
 
 
+def _away(registries: Iterable[RegistryStatus]) -> Iterator[str]:
+    for one in registries:
+        if one.state != State.FOLLOWING:
+            yield f"registry {one.name} at {one.place}: {one.problem}"
+
+
 def _not_asked(epoch: Epoch) -> Iterator[str]:
     for server in epoch.servers:
-        for one in asks(server):
-            yield f"server {server.gate.name}: {one} is not asked"
+        if server.model.authorize is not None:
+            authorizer = server.model.authorize.value
+            yield f"server {server.gate.name}: authorize {authorizer} is not asked"
     for client in epoch.clients:
         yield f"client {client.gate.name}: client gates are not judged"
     for server in epoch.servers:

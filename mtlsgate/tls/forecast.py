@@ -13,6 +13,7 @@ from datetime import datetime
 from OpenSSL.crypto import X509StoreFlags
 
 from mtlsgate.admission import Admitted, Path, Rejection, authorities_of
+from mtlsgate.admission.listings import NOT_ASKED, Answers
 from mtlsgate.admission.profile import profile_violation
 from mtlsgate.admission.second_opinion import needs_second_opinion
 from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
@@ -42,40 +43,54 @@ class Forecast:
         self._search = Search(authorities, judge.flags)
 
     def at_sight(
-        self, path: Path, flags: int, now: datetime, sent: Path | None = None
+        self,
+        path: Path,
+        flags: int,
+        now: datetime,
+        sent: Path | None = None,
+        answers: Answers = NOT_ASKED,
     ) -> Admitted | Rejection | None:
         """
         :param path: the leaf first.
         :param flags: with which OpenSSL has verified the path; 0 if it has not.
         :param now: the time to judge by, aware.
         :param sent: what the client has sent, in any order; None if that is not known.
+        :param answers: what registries say, see `Admitted.questions`.
         :returns: the verdict; None if a path must be verified first.
         """
         leaf, known = path[0], (*path[1:], *(sent or ()))
         path = self._up_to_anchor(path, now)
-        verdict = self._policy.judge(path, now, self._violation)
+        verdict = self._policy.judge(path, now, self._violation, answers)
         if isinstance(verdict, Admitted):
             is_enough = not self.judge.flags & ~flags and _are_valid(verdict.path, now)
             asks_twice = self._always_ask_twice or needs_second_opinion(verdict.path)
             return verdict if is_enough and not asks_twice else None
         is_unknown = verdict.reason is Reason.UNKNOWN_CA
-        if is_unknown or any(self._policy.hopes(path, now)):
+        if is_unknown or any(self._policy.hopes(path, now, answers=answers)):
             reachable = self._search.reachable(leaf, known)
             # If the CA is only further up, the rules may have another reason.
-            if (is_unknown and reachable) or any(self._policy.hopes(path, now, reachable)):
+            hopes = self._policy.hopes(path, now, reachable, answers)
+            if (is_unknown and reachable) or any(hopes):
                 return None
         return _with_doubt(verdict, path) if sent is None else verdict
 
-    def searched(self, path: Path, now: datetime, sent: Path | None = None) -> Admitted | Rejection:
+    def searched(
+        self,
+        path: Path,
+        now: datetime,
+        sent: Path | None = None,
+        answers: Answers = NOT_ASKED,
+    ) -> Admitted | Rejection:
         """
         :param path: the leaf first; it need not be verified.
         :param now: the time to judge by, aware.
         :param sent: as for `at_sight`.
+        :param answers: as for `at_sight`.
         :returns: the verdict that a handshake would give.  This may take OpenSSL as long
             as a handshake.
         """
         chain = tuple(dict.fromkeys((*path, *(sent or ()))))
-        verdict = self.judge.on_chain(chain, now)
+        verdict = self.judge.on_chain(chain, now, answers)
         if sent is None and isinstance(verdict, Rejection):
             return _with_doubt(verdict, path)
         return verdict

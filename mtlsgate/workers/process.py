@@ -81,7 +81,7 @@ def _nothing() -> None:
 def _sandbox(epoch: Epoch, loader: WorkerLoader) -> Sandbox:
     """:raises GateError: if there is to be one, and the kernel has none."""
     make_directories(epoch, NOBODY_ELSE)
-    allowed = Allowed.by(epoch.reach, loader.seen, (), home_of(os.geteuid()))
+    allowed = Allowed.by(epoch.reach_with_shadow, loader.seen, (), home_of(os.geteuid()))
     return Sandbox(choose_sandbox(epoch, None), allowed)
 
 

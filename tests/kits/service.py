@@ -126,6 +126,7 @@ def service_of(
         reactor,
         observers,
         identities.delivered,
+        Desks.of(reactor),
         connections.now,
     )
     follower = ShadowFollower(shadowing, connections)
@@ -295,15 +296,17 @@ class MemoryService:
             history=History(self.reactor.seconds, lambda: self.now()),
             changes=Changes(self.reactor),
         )
+        self.registries = None if registries is None else registries(self.reactor, self.now)
+        of_shadow = Desks.of if registries is None else registries
         shadowing = Shadowing(
             epoch,
             self.sockets.key_of,
             self.reactor,
             observing,
             self.identities.delivered,
+            of_shadow(self.reactor, self.now),
             lambda: self.now(),
         )
-        self.registries = None if registries is None else registries(self.reactor, self.now)
         self.connections = Connections(
             self.reactor,
             (*observing.all, shadowing, *observers),

@@ -483,3 +483,25 @@ def test_a_shadow_that_the_sandbox_does_not_allow_to_read(place: Path) -> None:
     kept = sandbox.guarded(lambda _: named, dict)(False)
     assert kept.shadow is not None
     assert kept.shadow.problems[0] == found.problems[0]
+
+
+def test_a_shadow_whose_registry_the_sandbox_does_not_allow_to_ask(demo: Path) -> None:
+    """It judges all the same, and says what it cannot ask.  A gate that starts with it may."""
+    registry = 'registry "devices" {\n  url = "redis://127.0.0.1:6379"\n}\n'
+    server = SERVER.replace('"ca.crt"', '"ca.crt"\n      registry = "devices"') % '"echo" {}'
+    config = demo / "next.hcl"
+    config.write_text(registry + server)
+    shadow = load_shadow(config)
+    narrow = Sandbox(SandboxChoice(7), Allowed.by(Reach(), shadow.seen))
+    expected = (
+        "the gate's sandbox does not allow to connect to port 6379: name the file in "
+        "settings { shadow } and restart the gate",
+    )
+    found = narrow.guarded_shadow(lambda _: shadow)(config)
+    assert (found.epoch, found.barred) == (shadow.epoch, expected)
+    named = evolve(epoch(), shadow=shadow)
+    kept = narrow.guarded(lambda _: named, dict)(False)
+    assert kept.shadow is not None
+    assert kept.shadow.barred == expected
+    wide = Sandbox(SandboxChoice(7), Allowed.by(named.reach_with_shadow, shadow.seen))
+    assert wide.guarded_shadow(lambda _: shadow)(config).barred == ()

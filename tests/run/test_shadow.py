@@ -13,11 +13,11 @@ from weakref import ref
 import pytest
 
 from mtlsgate.clock import utc_now
-from mtlsgate.observe.shadow_status import ShadowAttempt, ShadowReport
+from mtlsgate.observe.shadow_status import ShadowAttempt
 from mtlsgate.run.shadow import PAUSE, SLICE, Shadowing
 from mtlsgate.run.shadow_judging import ShadowJudge
 from mtlsgate.run.shadow_seeing import Seeing
-from mtlsgate.testing import Authority, Client, Credential, Version, self_signed
+from mtlsgate.testing import Client, Credential, Version, self_signed
 from mtlsgate.tls.forecast import Forecast
 from tests.kits.gate import VERSIONS, Log
 from tests.kits.logged import Logged
@@ -33,45 +33,11 @@ from tests.kits.service import (
     server,
     today,
 )
+from tests.kits.shadow import BOB, CAROL, ca, counts, next_one, put, report
 
-BOB = ROOT.issue("bob")
-OTHER = Authority.create("Next")
-CAROL = OTHER.issue("carol")
 NAMED = 'settings {\n  shadow = "next.hcl"\n}\n'
 #: Bob is out.
 WITHOUT_BOB = 'deny { common_names = ["bob"] }\n' + RULE
-
-
-def next_one(running: MemoryService, text: str) -> str:
-    """Write the next configuration."""
-    running.site.write("other.crt", OTHER.pem)
-    running.site.write("next.hcl", text)
-    return "next.hcl"
-
-
-def put(running: MemoryService, text: str) -> ShadowAttempt:
-    """Put a configuration in the shadow, as ctl does."""
-    found: list[ShadowAttempt] = []
-    running.shadow.put(next_one(running, text)).addCallback(found.append)
-    [attempt] = found
-    running.reactor.advance(PAUSE)
-    return attempt
-
-
-def report(running: MemoryService) -> ShadowReport:
-    """:returns: what the shadow has found out."""
-    running.reactor.advance(PAUSE)
-    found: list[ShadowReport | None] = []
-    running.shadow.report().addCallback(found.append)
-    running.reactor.pump([0.0] * 20)
-    [told] = found
-    assert told is not None
-    return told
-
-
-def counts(running: MemoryService) -> dict[tuple[str, str, str], int]:
-    """:returns: how many verdicts there were, by outcome, rule and reason."""
-    return {(one.outcome, one.rule, one.reason): one.count for one in report(running).counts}
 
 
 def try_in(running: MemoryService, who: Credential | None, version: Version, **more: Any) -> Client:
@@ -79,11 +45,6 @@ def try_in(running: MemoryService, who: Credential | None, version: Version, **m
     client = running.connect(who, min_version=version, max_version=version, **more)
     client.send(b"knock")
     return client
-
-
-def ca(name: str) -> str:
-    """:returns: a rule on a CA."""
-    return f'client_certificate "{name}" {{ ca_certificate_file = "{name}.crt" }}'
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -613,26 +574,6 @@ def test_authorizers_are_not_asked(
     put(running, server())
     running.handshake(BOB)
     assert counts(running) == {("would_be_in", "rule", "not_authorized"): 1}
-
-
-def test_registries_are_not_asked(tmp_path: Path, log: Log) -> None:
-    """Whom the rules admit counts as in, though nobody listens where the store should be."""
-    running = today(tmp_path, server())
-    listed = RULE.replace("\n    }", '\n registry = "devices"\n}')
-    stolen = 'deny { registry = "stolen" }\n'
-    stores = "".join(
-        f'registry "{name}" {{\n  url = "redis://127.0.0.1:9"\n}}\n'
-        for name in ("devices", "stolen")
-    )
-    assert put(running, stores + server(tls=stolen + listed)).problems == ()
-    running.enter(BOB)
-    running.handshake(CAROL)
-    assert counts(running) == {("same", "rule", ""): 1, ("same", "", ""): 1}
-    told = report(running).not_counted
-    assert {
-        "server door: registry devices is not asked",
-        "server door: registry stolen is not asked",
-    } <= set(told)
 
 
 def test_lists_that_are_fetched(tmp_path: Path, log: Log) -> None:

@@ -38,6 +38,7 @@ from mtlsgate.run.registries.guest_loop import Runner
 from mtlsgate.run.registries.inquiries import Finding, Inquiries
 from mtlsgate.run.registries.link import Link, Open
 from mtlsgate.run.registries.memory import Memory, Unknown
+from mtlsgate.run.registries.words import InForce, Words
 from mtlsgate.text import printable, safe_line
 
 _log = Logger("mtlsgate.registries")
@@ -69,6 +70,7 @@ class Surroundings:
     :ivar clock: measures durations.
     :ivar now: tells the time for people.
     :ivar random: a number from 0 to 1: gates must not connect all at once.
+    :ivar words: what the log says of them.
     """
 
     open: Open
@@ -76,6 +78,7 @@ class Surroundings:
     clock: IReactorTime
     now: Callable[[], datetime]
     random: Callable[[], float]
+    words: Words = InForce()
 
 
 class Desk:
@@ -102,6 +105,7 @@ class Desk:
         self._clock = surroundings.clock
         self._now = surroundings.now
         self._random = surroundings.random
+        self._words = surroundings.words
         self._told = told
         self._memory = Memory(registry.cache_entries, registry.cache_time)
         self._link = Link(
@@ -271,11 +275,7 @@ class Desk:
         if was_away:
             self.since, self.problem = self._now(), ""
             self.figures.connects += 1
-            _log.info(
-                "registry {name}: following {place}",
-                name=printable(self.registry.name),
-                place=self.registry.place,
-            )
+            self._words.following(self.registry)
             self._was_said = False
         self._told(None)
 
@@ -325,24 +325,11 @@ class Desk:
             self.figures.losses += 1
         if was_following or not self._was_said:
             self._was_said = True
-            self._say_lost()
+            left = max(0.0, self.registry.max_staleness - self.staleness)
+            self._words.lost(self.registry, self.problem, left)
         # 0.1 to 0.2 s, then twice as long each time.
         longest = min(FIRST * 2 ** max(0, self._attempts - 1), LONGEST)
         self._timer = self._clock.callLater(longest * (0.5 + self._random() / 2), self._follow)
-
-    def _say_lost(self) -> None:
-        meanwhile = "new clients are rejected if it does not answer"
-        if self.registry.on_outage == "last_known":
-            meanwhile = "what is remembered counts"
-        _log.warn(
-            "registry {name}: {place} cannot be followed: {problem}; for {limit:.0f} s live "
-            "connections stay, and {meanwhile}",
-            name=printable(self.registry.name),
-            place=self.registry.place,
-            problem=self.problem,
-            limit=max(0.0, self.registry.max_staleness - self.staleness),
-            meanwhile=meanwhile,
-        )
 
     def look(self) -> None:
         """Notice a silent channel, and that a registry has become stale.  Call it several
@@ -360,14 +347,7 @@ class Desk:
             self._is_stale = True
             self.since = self._now()
             self._memory.clear()
-            _log.error(
-                "registry {name}: {place} is away for more than {limit:g} s ({problem}): "
-                "connections that need it end",
-                name=printable(self.registry.name),
-                place=self.registry.place,
-                limit=self.registry.max_staleness,
-                problem=self.problem,
-            )
+            self._words.stale(self.registry, self.problem)
             self._told(None)
 
     def stop(self) -> None:

@@ -25,11 +25,13 @@ from mtlsgate.run.registries.desk import Desk, State, Surroundings
 from mtlsgate.run.registries.guest_loop import AsyncioRunner
 from mtlsgate.run.registries.odd_keys import OddKeys
 from mtlsgate.run.registries.places import Places
+from mtlsgate.run.registries.words import InForce, Words
 
 _log = Logger("mtlsgate.registries")
 
 #: Seconds between two looks at what has become stale or silent.
 _INTERVAL = 0.25
+_IN_FORCE = InForce()
 _REMOVED = Unavailable("the configuration in force has no such registry")
 
 
@@ -53,13 +55,19 @@ class Desks:
         self._looking.clock = surroundings.clock
 
     @classmethod
-    def of(cls, clock: IReactorTime, now: Callable[[], datetime] = utc_now) -> Desks:
+    def of(
+        cls,
+        clock: IReactorTime,
+        now: Callable[[], datetime] = utc_now,
+        words: Words = _IN_FORCE,
+    ) -> Desks:
         """
         :param clock: the reactor.
         :param now: tells the time for people.
+        :param words: what the log says of them.
         :returns: those that ask real stores.
         """
-        return cls(Surroundings(open_store, AsyncioRunner(clock), clock, now, random))
+        return cls(Surroundings(open_store, AsyncioRunner(clock), clock, now, random, words))
 
     def __iter__(self) -> Iterator[Desk]:
         """The registries in force."""
