@@ -157,7 +157,7 @@ def write_keystores(directory: Path) -> None:
         (directory / name).write_bytes(data)
 
 
-def test_keystore(tmp_path: Path) -> None:
+def test_a_keystore_has_all_that_files_have(tmp_path: Path) -> None:
     """A keystore has the certificate, the key and the intermediates."""
     write_keystores(tmp_path)
     found = build(tmp_path, WITH_PASSPHRASE.format("app.p12")).credential
