@@ -25,10 +25,11 @@ from mtlsgate.observe.shadow_status import ShadowAttempt, ShadowReport
 from mtlsgate.observe.status import ReloadStatus, Status
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause
+from mtlsgate.run.gate_status import period_statuses
 from mtlsgate.run.operator_acts import OperatorActs
 from mtlsgate.run.service import GateService
 from mtlsgate.run.shadow_control import ShadowControl
-from mtlsgate.run.status_taker import StatusTaker, period_statuses, reload_status
+from mtlsgate.run.status_taker import StatusTaker, reload_status
 from mtlsgate.run.threads import InThread
 from mtlsgate.run.turns import in_turns
 from mtlsgate.text import loggable
