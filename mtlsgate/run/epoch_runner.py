@@ -16,28 +16,20 @@ from twisted.internet.task import Cooperator, LoopingCall
 from twisted.logger import Logger
 
 from mtlsgate.admission import Rejection
-from mtlsgate.clientgate.entrance import ClientEntrance
 from mtlsgate.errors import GateError
 from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entrance import Entrance
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.judging import Held
-from mtlsgate.gate.listener import MANY, Acceptor, BoundSocket, Listener
+from mtlsgate.gate.listener import MANY, BoundSocket, Listener
 from mtlsgate.gate.registries import Known
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.overview import describe, describe_client
 from mtlsgate.peer import address_text
 from mtlsgate.reasons import Cause
-from mtlsgate.run.descriptors import Descriptors
 from mtlsgate.run.followers import Change, EpochFollower, commit_all
-from mtlsgate.run.listening import (
-    ListenError,
-    adapt_all,
-    bind,
-    entrance_at,
-    places_of,
-    release,
-)
+from mtlsgate.run.listeners import AnyEntrance, Listeners, start
+from mtlsgate.run.listening import bind, entrance_at, places_of, release
 from mtlsgate.run.memory_trim import MemoryTrim, give_back
 from mtlsgate.run.registries.desks import Desks
 from mtlsgate.run.registries.rechecks import Rechecks
@@ -45,8 +37,6 @@ from mtlsgate.run.rejudging import Handover, InForce
 from mtlsgate.run.sockets import Sockets
 
 _log = Logger("mtlsgate.service")
-
-AnyEntrance = Entrance | ClientEntrance
 
 
 class EpochRunner:
@@ -57,7 +47,6 @@ class EpochRunner:
     :ivar number: that epoch's number; the first is 1.
     :ivar since: when it took over, in the clock's seconds.
     :ivar connections: of the service.
-    :ivar listeners: all listeners, by their keys.
     :ivar is_draining: whether it accepts no more connections because it is ending.
     """
 
@@ -89,7 +78,6 @@ class EpochRunner:
         :param refreshed: is told when an epoch goes on with other documents.
         """
         self._refreshed = refreshed
-        self._accepts = accepts
         self.epoch = epoch
         self.number = number
         self._tells = tells
@@ -105,19 +93,23 @@ class EpochRunner:
         connections.registries.subscribe(self._rechecks.told)
         if registries is not None:
             registries.places.subscribe(self._lost_place)
-        self.listeners: dict[str, Listener] = {}
+        self._listeners = Listeners(reactor, accepts)
         self._in_force = InForce(self.handover(epoch))
         self._drain_timer: IDelayedCall | None = None
-        self._descriptors = Descriptors(self.listeners.values)
         self._memory = MemoryTrim()
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = reactor
         self.cooperator = Cooperator(scheduler=lambda step: reactor.callLater(0, step))
 
     @property
+    def listeners(self) -> Mapping[str, Listener]:
+        """All listeners, by the keys of their places."""
+        return self._listeners.by_key
+
+    @property
     def is_accepting_paused(self) -> bool:
         """Whether no connection is accepted because file descriptors are scarce."""
-        return self._descriptors.is_scarce
+        return self._listeners.descriptors.is_scarce
 
     # Starting.
 
@@ -137,13 +129,13 @@ class EpochRunner:
         with ExitStack() as undo:
             undo.callback(release, bound.values())
             for entrance in entrances.values():
-                _start(entrance)
+                start(entrance)
                 undo.callback(entrance.stop)
-            added = self._listening(bound, entrances, undo)
+            added = self._listeners.open(bound, entrances, undo)
             undo.pop_all()
         self._turn_registries(self.epoch)
         for listener in added:
-            self._add(listener)
+            self._listeners.add(listener)
         self._say_servers()
 
     def start(self) -> None:
@@ -166,35 +158,6 @@ class EpochRunner:
             key: entrance_at(place, self.connections, self._in_force)
             for key, place in handover.places.items()
         }
-
-    def _listener(self, key: str, bound: BoundSocket, entrance: AnyEntrance) -> Listener:
-        """:raises ListenError: if the reactor cannot watch the socket."""
-        listener = Listener(key, bound, entrance, self._reactor, self._descriptors, self._accepts)
-        try:
-            listener.startListening()
-        except OSError as error:
-            raise ListenError(f"cannot listen on {key}: {error.strerror or error}") from error
-        return listener
-
-    def _listening(
-        self,
-        bound: Mapping[str, BoundSocket],
-        entrances: Mapping[str, AnyEntrance],
-        undo: ExitStack,
-    ) -> list[Listener]:
-        """
-        :param undo: gets callbacks that undo it.
-        :raises ListenError: if the reactor cannot watch a socket.
-        """
-        listeners = []
-        for key, one in bound.items():
-            listeners.append(self._listener(key, one, entrances[key]))
-            undo.callback(listeners[-1].stopListening)
-        return listeners
-
-    def _add(self, listener: Listener) -> None:
-        self.listeners[listener.key] = listener
-        self._descriptors.opened(listener)
 
     def _say_warnings(self) -> None:
         for problem in self.epoch.warnings if self._tells else ():
@@ -225,7 +188,7 @@ class EpochRunner:
         return tuple(one.getHost() for one in self.listeners.values())
 
     def _sweep(self) -> None:
-        for look in (self.connections.sweep, self._descriptors.look, self._trim):
+        for look in (self.connections.sweep, self._listeners.descriptors.look, self._trim):
             try:
                 look()
             except Exception:  # noqa: BLE001 -- or else nobody would look ever again
@@ -255,11 +218,11 @@ class EpochRunner:
         entrances, changes = self._new_entrances(handover), list[Change]()
         with ExitStack() as undo:
             for entrance in entrances.values():
-                _start(entrance)
+                start(entrance)
                 undo.callback(entrance.stop)
             bound = bind(epoch, self._sockets, self.listeners)
             undo.callback(release, bound.values())
-            added = self._listening(bound, entrances, undo)
+            added = self._listeners.open(bound, entrances, undo)
             for listener in added:
                 listener.pause()
             for follower in self._followers:
@@ -284,13 +247,12 @@ class EpochRunner:
         self._put_in_force(epoch, handover)
         for key in before.places:
             if key in entrances:
-                adapt_all({key: self.listeners[key].bound}, {key: handover.places[key].address})
-                _stop(self.listeners[key].turn_to(entrances[key]))
+                self._listeners.turn(handover.places[key], entrances[key])
             else:
-                self._close(key)
+                self._listeners.close(key)
         for listener in added:
             listener.resume()
-            self._add(listener)
+            self._listeners.add(listener)
         commit_all(changes)
         self._judge_again(handover)
 
@@ -317,7 +279,7 @@ class EpochRunner:
         staying = [server.gate.application for server in epoch.servers]
         with ExitStack() as undo:
             for entrance in entrances.values():
-                _start(entrance)
+                start(entrance)
                 undo.callback(entrance.stop, staying)
             undo.pop_all()
         self.epoch = epoch
@@ -361,15 +323,6 @@ class EpochRunner:
         self._say_warnings()
         self._say_servers()
 
-    def _close(self, key: str) -> None:
-        listener = self.listeners.pop(key)
-        try:
-            listener.accept_waiting()
-            listener.stopListening()
-        except Exception:  # noqa: BLE001 -- there are others to be closed
-            _log.failure("{place} failed to close", place=key)
-        _stop(listener.acceptor)
-
     # Ending.
 
     def stop_accepting(self) -> Deferred[None]:
@@ -380,7 +333,7 @@ class EpochRunner:
         """
         self.is_draining = True
         for key in list(self.listeners):
-            self._close(key)
+            self._listeners.close(key)
         return succeed(None)
 
     def drain(self) -> Deferred[None]:
@@ -412,21 +365,3 @@ class EpochRunner:
         """End all connections at once."""
         for one in self.connections:
             self.connections.close(one, Cause.DRAINED)
-
-
-def _start(entrance: AnyEntrance) -> None:
-    """:raises ListenError: if a protocol's factory fails to start."""
-    try:
-        entrance.start()
-    except Exception as error:
-        _log.failure("a protocol failed to start")
-        raise ListenError(
-            f"{entrance.key}: a protocol failed to start: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _stop(acceptor: Acceptor) -> None:
-    try:
-        acceptor.stop()
-    except Exception:  # noqa: BLE001 -- a protocol's own; the gate goes on without it
-        _log.failure("a protocol failed to stop")

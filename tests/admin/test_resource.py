@@ -80,7 +80,7 @@ def test_before_there_is_a_gate_only_alive_is_told() -> None:
 
 def test_out_of_descriptors_is_not_ready(endpoint: Endpoint, running: Running) -> None:
     """A gate that has stopped accepting says so."""
-    running.service.runner._descriptors.is_scarce = True
+    running.service.runner._listeners.descriptors.is_scarce = True
     found = endpoint.ask("GET", "/readyz")
     assert (found.status, found.body) == (503, b"out of file descriptors\n")
 

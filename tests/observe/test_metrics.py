@@ -237,7 +237,7 @@ def test_the_state_of_the_gate(running: MemoryService, tmp_path: Path) -> None:
     audit = running.service.observers.audit
     audit.turn_to(LogFile(Path("/dev/full"), audit._gap))
     running.handshake(ALICE)
-    running.service.runner._descriptors.is_scarce = True
+    running.service.runner._listeners.descriptors.is_scarce = True
     running.service.runner.drain()
     assert counted(running, *(f"mtlsgate_{name}" for name in names)) == {
         f"mtlsgate_{name}": 1 for name in names

@@ -116,7 +116,7 @@ def test_a_gate_looks_now_and_then(
     tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = MemoryService(tmp_path, a_server())
-    descriptors = running.service.runner._descriptors
+    descriptors = running.service.runner._listeners.descriptors
     monkeypatch.setattr(descriptors, "_next_one", lambda: None)
     for _ in range(8):
         assert reading(running) == {"unix:door.sock"}
@@ -133,10 +133,10 @@ def test_a_listener_that_is_opened_meanwhile(
 ) -> None:
     """... by a new configuration waits like the others, and resumes with them."""
     running = MemoryService(tmp_path, a_server())
-    monkeypatch.setattr(running.service.runner._descriptors, "_next_one", lambda: None)
+    monkeypatch.setattr(running.service.runner._listeners.descriptors, "_next_one", lambda: None)
     running.reactor.advance(1)
     assert running.reload(a_server() + a_server("new")).problems == ()
     assert reading(running) == set()
-    monkeypatch.setattr(running.service.runner._descriptors, "_next_one", lambda: 5)
+    monkeypatch.setattr(running.service.runner._listeners.descriptors, "_next_one", lambda: 5)
     running.reactor.advance(1)
     assert reading(running) == {"unix:door.sock", "unix:new.sock"}
