@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from functools import partial
 from typing import Protocol, TypeVar
 
 from attrs import frozen
 from redis.exceptions import AskError
 
-from mtlsgate.registry.redis_address import Login, Node
+from mtlsgate.registry.redis_address import Node
 from mtlsgate.registry.redis_channel import Channel
 from mtlsgate.registry.redis_errors import explained
 from mtlsgate.registry.redis_links import Command, Dialler, Link
@@ -22,10 +21,6 @@ from mtlsgate.registry.store import StoreError, StoreUnavailable
 
 #: How often what is followed is proved good, in seconds.
 BEAT = 0.5
-
-#: In seconds, and less than the time limit together: when one master takes another's place,
-#: some sentinels still name the one that is gone.
-_UNTIL_ALL_KNOW = (0.05, 0.1, 0.2, 0.3)
 
 _Answer = TypeVar("_Answer")
 
@@ -166,85 +161,6 @@ class OneMaster:
             except StoreUnavailable:
                 await asyncio.sleep(pause)
         return await self._dialler.dial(await self._find())
-
-
-class Sentinels:
-    """
-    The sentinels of a master.
-
-    https://redis.io/docs/latest/develop/reference/sentinel-clients/: all are asked at once,
-    and among the first that make a majority the newest configuration counts.
-
-    :param dialler: makes connections.
-    :param login: for the sentinels.
-    :param service: the master's name.
-    """
-
-    def __init__(self, dialler: Dialler, login: Login, service: str) -> None:
-        self._service = service
-        self._channels = [
-            # So that there is time left for the master, if some do not answer.
-            Channel(
-                partial(dialler.dial, node, login),
-                str(node),
-                dialler.timeout / 2,
-                b"sentinel",
-            )
-            for node in dialler.address.nodes
-        ]
-
-    async def master(self) -> Node:
-        """
-        :returns: where the master is.
-        :raises StoreError: if no sentinel says.
-        """
-        majority = len(self._channels) // 2 + 1
-        answers = await first_answers(map(self._asked, self._channels), majority)
-        return max(answers, key=lambda answer: answer[0])[1]
-
-    async def replaced(self, followed: Node | None) -> None:
-        """Return when the sentinels name another master.  Sentinels that do not answer
-        change nothing: whether the master is good is asked itself."""
-        while True:
-            await asyncio.sleep(BEAT)
-            try:
-                if await self.master() != followed:
-                    return
-            except StoreUnavailable:
-                continue
-
-    async def close(self) -> None:
-        """Close every connection."""
-        for channel in self._channels:
-            await channel.close()
-
-    async def _asked(self, channel: Channel) -> tuple[int, Node]:
-        (reply,) = await channel.ask([("SENTINEL", "MASTER", self._service)])
-        if isinstance(reply, BaseException):
-            if "No such master" in str(reply):
-                raise StoreError(f"the sentinels know no service {self._service!r}")
-            raise explained(reply, "a sentinel")
-        try:
-            fields = reply if isinstance(reply, dict) else {}
-            host, port = fields[b"ip"].decode(), int(fields[b"port"])
-            return int(fields[b"config-epoch"]), Node(host, port)
-        except (KeyError, ValueError):
-            raise _odd(reply, "a sentinel") from None
-
-
-class SentinelMaster(OneMaster):
-    """The master that sentinels name."""
-
-    def __init__(self, dialler: Dialler, login: Login, service: str, where: str) -> None:
-        self._sentinels = Sentinels(dialler, login, service)
-        super().__init__(
-            dialler, where, self._sentinels.master, self._sentinels.replaced, _UNTIL_ALL_KNOW
-        )
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await super().close()
-        await self._sentinels.close()
 
 
 async def first_answers(

@@ -31,8 +31,9 @@ from mtlsgate.registry.redis_errors import explained
 from mtlsgate.registry.redis_following import Following
 from mtlsgate.registry.redis_layout import Layout, flat_fields, read_device
 from mtlsgate.registry.redis_links import Command, Dialler, tls_context
-from mtlsgate.registry.redis_nodes import Nodes, OneMaster, Question, SentinelMaster
+from mtlsgate.registry.redis_nodes import Nodes, OneMaster, Question
 from mtlsgate.registry.redis_scripts import LEASE, PUT, Script
+from mtlsgate.registry.redis_sentinels import SentinelMaster
 from mtlsgate.registry.store import Follower, StoreError, StoreOptions, StoreUnavailable, Written
 
 #: The most devices that are asked for, or written, in one round trip.
