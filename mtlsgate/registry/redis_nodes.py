@@ -68,8 +68,9 @@ class Nodes(Protocol):
         know that itself."""
 
     async def forget(self) -> None:
-        """Make new connections for questions: a kept one may lead to a server that is no
-        master any more, and does not know."""
+        """Nothing that `masters` has found is followed any more.  Make new connections for
+        questions: a kept one may lead to a server that is no master any more, and does not
+        know."""
 
     async def close(self) -> None:
         """Close every connection."""
@@ -77,7 +78,8 @@ class Nodes(Protocol):
 
 class OneMaster:
     """
-    A server, or the master that sentinels name.
+    A server, or the master that sentinels name.  While one is followed, that one is asked:
+    what another one answers would be remembered, and its changes told to nobody.
 
     :param dialler: makes connections.
     :param where: for people.
@@ -102,6 +104,7 @@ class OneMaster:
         self._find = find
         self._watch = watch
         self._followed: Node | None = None
+        self._is_following = False
         self._channel = Channel(self._connect, where, dialler.timeout, b"master")
 
     @classmethod
@@ -131,8 +134,12 @@ class OneMaster:
 
     async def masters(self) -> Sequence[Link]:
         """:raises StoreError: if there is no connection."""
-        self._followed = await self._find()
-        return (await self._dialler.dial(self._followed),)
+        node = await self._find()
+        link = await self._dialler.dial(node)
+        self._followed, self._is_following = node, True
+        # It may lead elsewhere.
+        await self._channel.forget()
+        return (link,)
 
     def mark(self, replies: Sequence[object], where: str) -> object:
         """:raises StoreError: if the server does not say it."""
@@ -148,6 +155,7 @@ class OneMaster:
 
     async def forget(self) -> None:
         """The next question finds the master anew."""
+        self._is_following = False
         await self._channel.forget()
 
     async def close(self) -> None:
@@ -157,10 +165,14 @@ class OneMaster:
     async def _connect(self) -> Link:
         for pause in self._pauses:
             try:
-                return await self._dialler.dial(await self._find())
+                return await self._dialler.dial(await self._present())
             except StoreUnavailable:
                 await asyncio.sleep(pause)
-        return await self._dialler.dial(await self._find())
+        return await self._dialler.dial(await self._present())
+
+    async def _present(self) -> Node | None:
+        """:returns: the master that is followed, else the one that is found now."""
+        return self._followed if self._is_following else await self._find()
 
 
 async def first_answers(

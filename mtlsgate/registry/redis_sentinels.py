@@ -8,12 +8,13 @@ among the first that make a majority the newest configuration counts.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 
 from mtlsgate.registry.redis_address import Login, Node
 from mtlsgate.registry.redis_channel import Channel
 from mtlsgate.registry.redis_errors import explained
-from mtlsgate.registry.redis_links import Dialler
+from mtlsgate.registry.redis_links import Command, Dialler
 from mtlsgate.registry.redis_nodes import BEAT, OneMaster, first_answers
 from mtlsgate.registry.store import StoreError, StoreUnavailable
 
@@ -70,17 +71,20 @@ class Sentinels:
             await channel.close()
 
     async def _asked(self, channel: Channel) -> tuple[int, Node]:
-        (reply,) = await channel.ask([("SENTINEL", "MASTER", self._service)])
-        if isinstance(reply, BaseException):
-            if "No such master" in str(reply):
-                raise StoreError(f"the sentinels know no service {self._service!r}")
-            raise explained(reply, "a sentinel")
-        try:
-            fields = reply if isinstance(reply, dict) else {}
-            host, port = fields[b"ip"].decode(), int(fields[b"port"])
-            return int(fields[b"config-epoch"]), Node(host, port)
-        except (KeyError, ValueError):
-            raise StoreError("a sentinel answers what cannot be understood") from None
+        # While a sentinel puts another master in the place of one, MASTER has the new epoch
+        # and still the old address, perhaps for minutes.
+        address: Command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
+        replies = await channel.ask([("SENTINEL", "MASTER", self._service), address])
+        for reply in replies:
+            if isinstance(reply, BaseException):
+                if "No such master" in str(reply):
+                    raise StoreError(f"the sentinels know no service {self._service!r}")
+                raise explained(reply, "a sentinel")
+        match replies:
+            case [{b"config-epoch": bytes(epoch)}, [bytes(host), bytes(port)]]:
+                with suppress(ValueError):
+                    return int(epoch), Node(host.decode(), int(port))
+        raise StoreError("a sentinel answers what cannot be understood")
 
 
 class SentinelMaster(OneMaster):

@@ -29,18 +29,27 @@ class Master(Link):
         """Nothing to close."""
 
 
-class OldIsGone:
-    """A dialler that the old master refuses."""
+class Masters:
+    """A dialler of masters."""
 
     timeout = 5.0
 
     async def dial(self, node: Node) -> Link:
-        if node == OLD:
-            raise StoreUnavailable(f"{node} refuses connections")
         return Master(node)
 
 
-def nodes(named: list[Node], pauses: Sequence[float]) -> OneMaster:
+class OldIsGone(Masters):
+    """A dialler that the old master refuses."""
+
+    async def dial(self, node: Node) -> Link:
+        if node == OLD:
+            raise StoreUnavailable(f"{node} refuses connections")
+        return await super().dial(node)
+
+
+def nodes(
+    named: list[Node], pauses: Sequence[float] = (), dialler: Masters | None = None
+) -> OneMaster:
     """
     :param named: what the sentinels name, one after the other.
     :returns: the master that they name.
@@ -52,7 +61,10 @@ def nodes(named: list[Node], pauses: Sequence[float]) -> OneMaster:
     async def watch(_: Node | None) -> None:
         raise AssertionError
 
-    return OneMaster(cast(Dialler, OldIsGone()), "r", find, watch, pauses)
+    return OneMaster(cast(Dialler, dialler or OldIsGone()), "r", find, watch, pauses)
+
+
+GET = [Question(b"x", ("GET", "x"))]
 
 
 def test_a_question_waits_until_the_sentinels_name_the_new_master() -> None:
@@ -61,7 +73,7 @@ def test_a_question_waits_until_the_sentinels_name_the_new_master() -> None:
     async def test() -> None:
         named = [OLD, OLD, NEW]
         asked = nodes(named, (0.0, 0.0))
-        assert await asked.ask([Question(b"x", ("GET", "x"))]) == [str(NEW)]
+        assert await asked.ask(GET) == [str(NEW)]
         assert named == []
 
     run(test)
@@ -73,6 +85,23 @@ def test_a_master_that_stays_away_is_said_to_be() -> None:
     async def test() -> None:
         asked = nodes([OLD] * 3, (0.0, 0.0))
         with pytest.raises(StoreUnavailable, match="old:1 refuses connections"):
-            await asked.ask([Question(b"x", ("GET", "x"))])
+            await asked.ask(GET)
+
+    run(test)
+
+
+def test_the_master_that_is_followed_is_asked_whatever_sentinels_say_meanwhile() -> None:
+    """Else a gate would remember what one says, and never hear of a change there."""
+
+    async def test() -> None:
+        asked = nodes([OLD, NEW, OLD, OLD], dialler=Masters())
+        assert await asked.ask(GET) == [str(OLD)]
+        (link,) = await asked.masters()
+        assert link.where == str(NEW)
+        # Also on a new connection.
+        for _ in range(2):
+            assert await asked.ask(GET) == [str(NEW)]
+        await asked.forget()
+        assert await asked.ask(GET) == [str(OLD)]
 
     run(test)
