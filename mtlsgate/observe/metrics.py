@@ -8,10 +8,8 @@ at that moment.  ``docs/metrics.md`` describes each.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
-from typing import Any
 
 from attrs import frozen
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -26,6 +24,9 @@ from prometheus_client.registry import Collector
 from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.gate.limits import Tally
 from mtlsgate.observe.counts import ConfiguredNames, Counts, Durations
+from mtlsgate.observe.expiry_metrics import Expiring, expiry_metrics
+from mtlsgate.observe.fetch_metrics import agent_metrics, fetch_metrics
+from mtlsgate.observe.metric_families import counter, gauge
 from mtlsgate.observe.order_metrics import order_metrics
 from mtlsgate.observe.registry_status import RegistryStatus, registry_metrics
 from mtlsgate.observe.server_status import TargetStatus
@@ -36,23 +37,6 @@ from mtlsgate.tls.contexts import openssl_version
 
 #: Prometheus' text format, as `Metrics.exposition` writes it.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
-@frozen(kw_only=True)
-class Expiring:
-    """
-    When something that a configuration names ceases to count.
-
-    :ivar kind: a member of `mtlsgate.load.expiry.Kind`, as a str.
-    :ivar server: the server that has it.
-    :ivar rule: its rule, or None if it is the server's own.
-    :ivar at: when.
-    """
-
-    kind: str
-    server: str
-    rule: str | None
-    at: datetime
 
 
 @frozen(kw_only=True)
@@ -131,9 +115,9 @@ class Metrics(Collector):
         yield from self._connections(state)
         yield from self._bytes(state.names)
         yield from reload_metrics(self._counts, state.epoch, state.epoch_age, state.last_reload)
-        yield from _expiries(state.expiring)
-        yield from _fetches(tuple(state.fetches))
-        yield from _agents(tuple(state.agents))
+        yield from expiry_metrics(state.expiring)
+        yield from fetch_metrics(state.fetches)
+        yield from agent_metrics(tuple(state.agents))
         yield from order_metrics(state.orders)
         yield from registry_metrics(state.registries)
         yield from _health(state)
@@ -148,13 +132,13 @@ class Metrics(Collector):
             state.arrivals,
         )
         handshakes = dict.fromkeys(((one, "admitted", "") for one in names.servers), 0)
-        yield _counter(
+        yield counter(
             "mtlsgate_handshakes_total",
             "Verdicts on connections, with the reasons of rejections.",
             ("server", "result", "reason"),
             handshakes | self._counts.handshakes,
         )
-        yield _counter(
+        yield counter(
             "mtlsgate_admissions_total",
             "Admitted connections, by the rule that admitted them.",
             ("server", "rule"),
@@ -176,16 +160,16 @@ class Metrics(Collector):
             for found, kind in ((live, "admitted"), (handshaking, "handshakes")):
                 if server in found or tally.counts[kind]:
                     found[server] = tally.counts[kind]
-        yield _gauge(
+        yield gauge(
             "mtlsgate_live_connections", "Admitted connections at the moment.", ("server",), live
         )
-        yield _gauge(
+        yield gauge(
             "mtlsgate_handshakes_in_progress",
             "Connections at the moment on which there is no verdict yet.",
             ("server",),
             handshaking,
         )
-        yield _counter(
+        yield counter(
             "mtlsgate_closes_total",
             "Ends of admitted connections, by their causes.",
             ("server", "cause"),
@@ -206,7 +190,7 @@ class Metrics(Collector):
                 self._counts.sent,
             ),
         ):
-            yield _counter(name, text, ("server",), none | counts)
+            yield counter(name, text, ("server",), none | counts)
 
 
 def reload_metrics(counts: Counts, epoch: int, age: float, last: Reload | None) -> Iterator[Metric]:
@@ -224,7 +208,7 @@ def reload_metrics(counts: Counts, epoch: int, age: float, last: Reload | None) 
         "Time since the configuration in force took over.",
         age,
     )
-    yield _counter(
+    yield counter(
         "mtlsgate_reloads_total",
         "Attempts to reload the configuration, by result: ok or failed.",
         ("result",),
@@ -271,139 +255,12 @@ def _health(state: ServiceState) -> Iterator[Metric]:
     )
     lag.add_metric((), state.reactor_lag.cumulative(), state.reactor_lag.total)
     yield lag
-    yield _gauge(
+    yield gauge(
         "mtlsgate_build_info",
         "Versions, as labels of a constant 1.",
         ("version", "python", "twisted", "openssl"),
         {_versions(): 1},
     )
-
-
-#: For each kind the metric's name, its labels, and what it tells.
-_EXPIRING = {
-    "server_certificate": (
-        "mtlsgate_server_certificate_expiry_timestamp_seconds",
-        ("server",),
-        "When the first certificate of a server's own chains expires, in seconds since 1970.",
-    ),
-    "ca": (
-        "mtlsgate_ca_expiry_timestamp_seconds",
-        ("server", "rule"),
-        "When the first CA of a rule expires, in seconds since 1970.",
-    ),
-    "pin": (
-        "mtlsgate_pin_expiry_timestamp_seconds",
-        ("server", "rule"),
-        "When the first pin of a rule expires or is retired, in seconds since 1970.",
-    ),
-    "pin_not_before": (
-        "mtlsgate_pin_not_before_timestamp_seconds",
-        ("server", "rule"),
-        "When the next pin of a rule begins to count, in seconds since 1970.",
-    ),
-    "crl": (
-        "mtlsgate_crl_expiry_timestamp_seconds",
-        ("server", "rule"),
-        "When the first revocation list of a rule is due to be replaced, in seconds since 1970.",
-    ),
-    "client_certificate": (
-        "mtlsgate_client_certificate_expiry_timestamp_seconds",
-        ("server",),
-        "When the first certificate of a client gate's chain expires, in seconds since 1970.",
-    ),
-    "target_ca": (
-        "mtlsgate_target_ca_expiry_timestamp_seconds",
-        ("server",),
-        "When the first CA of a client gate's targets expires, in seconds since 1970.",
-    ),
-    "target_pin": (
-        "mtlsgate_target_pin_expiry_timestamp_seconds",
-        ("server",),
-        "When the first pin of a client gate's targets expires, in seconds since 1970.",
-    ),
-}
-
-
-def _expiries(expiring: Iterable[Expiring]) -> Iterator[Metric]:
-    found: dict[str, dict[tuple[str, ...], float]] = {kind: {} for kind in _EXPIRING}
-    for one in expiring:
-        key = (one.server,) if one.rule is None else (one.server, one.rule)
-        at = one.at.timestamp()
-        found[one.kind][key] = min(at, found[one.kind].get(key, at))
-    for kind, (name, labels, text) in _EXPIRING.items():
-        yield _gauge(name, text, labels, found[kind])
-
-
-def _fetches(fetches: Sequence[FetchStatus]) -> Iterator[Metric]:
-    # URLs may differ in their queries only, which nobody sees: the worst of them counts.
-    failures: dict[str, float] = {}
-    fetched: dict[str, float] = {}
-    until: dict[str, float] = {}
-    for one in fetches:
-        failures[one.url] = max(one.failures, failures.get(one.url, 0))
-        for found, at in ((fetched, one.fetched), (until, one.until)):
-            if at is not None:
-                found[one.url] = min(at.timestamp(), found.get(one.url, at.timestamp()))
-    yield _gauge(
-        "mtlsgate_fetch_failures",
-        "Attempts to fetch a document that have failed since it came last.",
-        ("url",),
-        failures,
-    )
-    yield _gauge(
-        "mtlsgate_fetched_timestamp_seconds",
-        "When a document came last, in seconds since 1970; missing before.",
-        ("url",),
-        fetched,
-    )
-    yield _gauge(
-        "mtlsgate_fetched_until_timestamp_seconds",
-        "When the document in force ends, in seconds since 1970; missing if there is none.",
-        ("url",),
-        until,
-    )
-
-
-def _agents(agents: Sequence[AgentStatus]) -> Iterator[Metric]:
-    yield _gauge(
-        "mtlsgate_spiffe_stream_down",
-        "Whether a SPIFFE agent does not answer this call at the moment.",
-        ("agent", "stream"),
-        {(one.agent, one.stream): not one.is_up for one in agents},
-    )
-    yield _counter(
-        "mtlsgate_spiffe_updates_total",
-        "Messages of a SPIFFE agent that took effect.",
-        ("agent", "stream"),
-        {(one.agent, one.stream): one.updates for one in agents},
-    )
-
-
-def _counter(
-    name: str,
-    text: str,
-    labels: tuple[str, ...],
-    counts: Mapping[Any, float],
-) -> Metric:
-    return _filled(CounterMetricFamily(name, text, labels=labels), counts)
-
-
-def _gauge(
-    name: str,
-    text: str,
-    labels: tuple[str, ...],
-    values: Mapping[Any, float],
-) -> Metric:
-    return _filled(GaugeMetricFamily(name, text, labels=labels), values)
-
-
-def _filled(
-    family: CounterMetricFamily | GaugeMetricFamily,
-    values: Mapping[Any, float],
-) -> Metric:
-    for key, value in values.items():
-        family.add_metric((key,) if isinstance(key, str) else key, value)
-    return family
 
 
 def _versions() -> tuple[str, ...]:

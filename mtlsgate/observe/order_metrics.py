@@ -6,15 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 
+from mtlsgate.observe.metric_families import gauge
 from mtlsgate.observe.status import OrderStatus
 
 
 def order_metrics(orders: Iterable[OrderStatus]) -> Iterator[Metric]:
     """:returns: their metrics.  Each certificate is known by the first of its names, and
     the worst of those counts that begin with the same."""
-    labels = ("name",)
     failures, due, until = dict[str, float](), dict[str, float](), dict[str, float]()
     for one in orders:
         name = one.names[0]
@@ -39,7 +39,4 @@ def order_metrics(orders: Iterable[OrderStatus]) -> Iterator[Metric]:
             until,
         ),
     ):
-        family = GaugeMetricFamily(metric, text, labels=labels)
-        for name, value in values.items():
-            family.add_metric((name,), value)
-        yield family
+        yield gauge(metric, text, ("name",), values)

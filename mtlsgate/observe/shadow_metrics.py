@@ -7,7 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from attrs import field, frozen
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from mtlsgate.observe.metric_families import counter
 
 
 @frozen(kw_only=True)
@@ -37,11 +39,9 @@ def shadow_metrics(state: ShadowState) -> Iterator[Metric]:
         "Whether the settings name a configuration for the shadow that cannot be loaded.",
         state.is_broken,
     )
-    verdicts = CounterMetricFamily(
+    yield counter(
         "mtlsgate_shadow_verdicts_total",
         "Verdicts of the configuration in the shadow, by how they differ from those in force.",
-        labels=("server", "outcome", "rule", "reason"),
+        ("server", "outcome", "rule", "reason"),
+        state.counts,
     )
-    for labels, count in state.counts.items():
-        verdicts.add_metric(labels, count)
-    yield verdicts

@@ -16,8 +16,9 @@ from mtlsgate.gate.events import LiveConnection, Reload
 from mtlsgate.load.readiness import all_backends
 from mtlsgate.observe.connection_status import NO_CONNECTIONS, ConnectionSelection, ConnectionStatus
 from mtlsgate.observe.counts import Durations
+from mtlsgate.observe.expiry_metrics import Expiring
 from mtlsgate.observe.leaf_names import subject_of
-from mtlsgate.observe.metrics import Expiring, ServiceState
+from mtlsgate.observe.metrics import ServiceState
 from mtlsgate.observe.registry_status import RegistryStatus
 from mtlsgate.observe.shadow_metrics import ShadowState
 from mtlsgate.observe.status import ReloadStatus, ServiceStatus, Status
