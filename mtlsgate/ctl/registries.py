@@ -1,5 +1,5 @@
 """
-What a gate says of its registries, as a table and as notices.
+What a gate says of its registries, as a table.
 """
 
 from __future__ import annotations
@@ -7,33 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import RenderableType
-from rich.text import Text
-
-from mtlsgate.ctl.fitting import Column, FittingTable, FittingText
-from mtlsgate.ctl.printing import table, text
-from mtlsgate.ctl.words import moment
+from mtlsgate.ctl.fitting import Column, FittingTable
+from mtlsgate.ctl.printing import table
 
 #: One of the gate's JSON objects.
 Facts = Mapping[str, Any]
-
-
-def registry_notices(facts: Facts) -> list[RenderableType]:
-    """:returns: what is wrong with registries, in lines."""
-    lines = [
-        FittingText(
-            text(
-                f"registry {one['name']} is {one['state']} since {moment(one['since'])}: "
-                f"{one['problem']}"
-                if one["state"] != "following"
-                else f"registry {one['name']}: the latest question failed: {one['problem']}",
-                "bold red",
-            )
-        )
-        for one in facts.get("registries", ())
-        if one["problem"]
-    ]
-    return [Text(), *lines] if lines else []
 
 
 def registries(facts: Facts) -> FittingTable:

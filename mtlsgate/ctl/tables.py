@@ -11,9 +11,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from mtlsgate.ctl.fitting import Column, FittingTable, FittingText
+from mtlsgate.ctl.notices import notices
 from mtlsgate.ctl.printing import table, text
-from mtlsgate.ctl.registries import registries, registry_notices
-from mtlsgate.ctl.shadow import lines_of as shadow_lines
+from mtlsgate.ctl.registries import registries
 from mtlsgate.ctl.words import counted, duration, moment, size
 from mtlsgate.text import printable
 
@@ -23,25 +23,6 @@ Facts = Mapping[str, Any]
 _COLUMNS = {"certificate": "server_certificate", "CA": "ca", "pin": "pin", "CRL": "crl"}
 #: How soon each of them is left out of a narrow table.
 _RANKS = {"certificate": 1, "CA": 5, "pin": 5, "CRL": 5}
-#: Words for a deadline before and after it.
-_ENDING = {
-    "server_certificate": "a certificate of the server expires",
-    "ca": "a CA expires",
-    "pin": "a pin expires or is retired",
-    "crl": "a revocation list is to be replaced by",
-    "client_certificate": "the client certificate expires",
-    "target_ca": "a target's CA expires",
-    "target_pin": "a target's pin expires",
-}
-_OVER = {
-    "server_certificate": "a certificate of the server expired",
-    "ca": "a CA expired",
-    "pin": "a pin expired",
-    "crl": "a revocation list was to be replaced by",
-    "client_certificate": "the client certificate expired",
-    "target_ca": "a target's CA expired",
-    "target_pin": "a target's pin expired",
-}
 
 
 def status(facts: Facts) -> RenderableType:
@@ -49,17 +30,7 @@ def status(facts: Facts) -> RenderableType:
     tables = (servers(facts), clients(facts), targets(facts), registries(facts))
     listening = [one for one in tables if one.rows]
     spaced = [part for one in listening for part in (Text(), one)]
-    notices = (
-        *workers(facts),
-        *_due(facts),
-        *_fetches(facts),
-        *_agents(facts),
-        *registry_notices(facts),
-        *_shadow(facts),
-        *_orders(facts),
-        *_warnings(facts),
-    )
-    return Group(heading(facts), *spaced, *notices)
+    return Group(heading(facts), *spaced, *workers(facts), *notices(facts))
 
 
 def heading(facts: Facts) -> FittingText:
@@ -119,94 +90,6 @@ def workers(facts: Facts) -> list[RenderableType]:
         Column("restarts", is_right=True),
     )
     return [Text(), table(columns, rows)]
-
-
-def _shadow(facts: Facts) -> list[RenderableType]:
-    found = facts.get("shadow")
-    return [] if found is None else [Text(), FittingText(Text("\n").join(shadow_lines(found)))]
-
-
-def _warnings(facts: Facts) -> list[RenderableType]:
-    lines = [FittingText(text(f"{warning} (warning)", "yellow")) for warning in facts["warnings"]]
-    return [Text(), *lines] if lines else []
-
-
-def _due(facts: Facts) -> list[RenderableType]:
-    lines = [
-        FittingText(text(due_line(server["name"], deadline), "bold red"))
-        for server in (*facts["servers"], *facts["clients"])
-        for deadline in server["deadlines"]
-        if deadline["is_due"]
-    ]
-    return [Text(), *lines] if lines else []
-
-
-def _fetches(facts: Facts) -> list[RenderableType]:
-    lines = [
-        text(
-            f"nothing from {one['url']} ({counted(one['failures'], 'failure')}): {one['problem']}; "
-            + (
-                f"the one in force ends {moment(one['until'])}"
-                if one["until"]
-                else "there is none in force"
-            ),
-            "bold red",
-        )
-        for one in facts.get("fetches", ())
-        if one["problem"]
-    ]
-    return [Text(), *lines] if lines else []
-
-
-def _agents(facts: Facts) -> list[RenderableType]:
-    lines = [
-        text(
-            f"no {one['stream']} from the agent at {one['agent']}: {one['problem']}; "
-            + (
-                f"in force: {', '.join(one['names'])}" if one["names"] else "there is none in force"
-            ),
-            "bold red",
-        )
-        for one in facts.get("agents", ())
-        if one["problem"]
-    ]
-    return [Text(), *lines] if lines else []
-
-
-def _orders(facts: Facts) -> list[RenderableType]:
-    lines = [
-        text(
-            f"no certificate for {', '.join(one['names'])} "
-            f"({counted(one['failures'], 'failure')}): {one['problem']}; the next attempt is at "
-            f"{moment(one['due'])}; "
-            + (
-                f"the one in use expires {moment(one['until'])}"
-                if one["until"]
-                else "there is none in use"
-            ),
-            "bold red",
-        )
-        for one in facts.get("orders", ())
-        if one["problem"]
-    ]
-    lines += [
-        text(
-            f"the certificate for {', '.join(one['names'])} expires {moment(one['until'])}, and is "
-            f"renewed {moment(one['due'])}"
-        )
-        for one in facts.get("orders", ())
-        if one["until"] and not one["problem"]
-    ]
-    return [Text(), *lines] if lines else []
-
-
-def due_line(server: str, deadline: Facts) -> str:
-    """:returns: what needs attention, and by when."""
-    who = server if deadline["rule"] is None else f"{server}: rule {deadline['rule']}"
-    is_over = deadline["days_left"] < 0
-    what = _OVER[deadline["kind"]] if is_over else _ENDING[deadline["kind"]]
-    days = f"{counted(abs(deadline['days_left']), 'day')} {'ago' if is_over else 'left'}"
-    return f"{who}: {what} {moment(deadline['at'])} ({days})"
 
 
 def servers(facts: Facts) -> FittingTable:
