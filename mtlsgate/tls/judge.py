@@ -33,22 +33,19 @@ from mtlsgate.admission import (
     lone_pins_of,
 )
 from mtlsgate.admission.listings import NOT_ASKED, Answers
-from mtlsgate.admission.policy import missing_bundles
 from mtlsgate.admission.profile import profile_violation
 from mtlsgate.admission.second_opinion import disagreement, needs_second_opinion
-from mtlsgate.certificates.certificate import UNPARSABLE, Certificate, known
+from mtlsgate.certificates.certificate import Certificate, known
 from mtlsgate.reasons import Reason
 from mtlsgate.tls.full_handshakes import FullHandshakes
 from mtlsgate.tls.handshake_checks import handshake_objection, unusable_key
+from mtlsgate.tls.missing_issuers import no_issuer
 from mtlsgate.tls.openssl_errors import verification_rejection
 from mtlsgate.tls.paths import Search, verified_path
 from mtlsgate.tls.trust import encoded
 
-# X509_V_ERR_…
-#: No issuer was found, or none that is trusted.
-_NO_ISSUER = frozenset((2, 18, 19, 20, 21))
-#: Errors that OpenSSL reports for the leaf, but that the path above it may cause:
-#: signature, number of intermediates, key identifiers, name constraints, circles.
+#: X509_V_ERR_…: errors that OpenSSL reports for the leaf, but that the path above it may
+#: cause: signature, number of intermediates, key identifiers, name constraints, circles.
 _ABOUT_PATH = frozenset((7, 22, 25, 29, 30, 31, *range(46, 54), 55, 77))
 
 
@@ -129,11 +126,9 @@ class Judge:
         :param depth: the depth of the certificate at fault.
         :param certificate: the certificate at fault.
         """
-        rejection = (
-            self._expired_issuer(error, depth, certificate)
-            or self._missing_bundle(error)
-            or verification_rejection(error, depth)
-        )
+        rejection = no_issuer(
+            error, depth, certificate, self.policy.rules, self._authorities, self._now()
+        ) or verification_rejection(error, depth)
         if depth == 0 and error not in _ABOUT_PATH:
             # The leaf itself is at fault, or nobody issued it: no other path helps.
             return rejection
@@ -161,32 +156,6 @@ class Judge:
         if isinstance(found, Admitted) or (found is not None and pending.path is None):
             return found
         return pending.rejection
-
-    def _expired_issuer(self, error: int, depth: int, certificate: Certificate) -> Rejection | None:
-        """:returns: a rejection if the issuer is a configured CA that has expired
-        and so is no longer an anchor."""
-        if error not in _NO_ISSUER:
-            return None
-        now = self._now().replace(microsecond=0)
-        for authority in self._authorities:
-            try:
-                is_itself = authority == certificate
-                if now > authority.not_after and (
-                    is_itself or _may_be_issuer(authority, certificate)
-                ):
-                    return Rejection(
-                        Reason.EXPIRED,
-                        f"the configured CA expired at {authority.not_after.isoformat()}",
-                        depth if is_itself else depth + 1,
-                    )
-            except UNPARSABLE:
-                return None
-        return None
-
-    def _missing_bundle(self, error: int) -> Rejection | None:
-        """:returns: a rejection if a CA may be unknown only because its bundle has not come."""
-        missing = missing_bundles(self.policy.rules) if error in _NO_ISSUER else ()
-        return next(iter(missing), None)
 
     # Sessions.
 
@@ -402,11 +371,3 @@ class Judge:
             code, depth, *_ = found.errors
             return verification_rejection(int(code), int(depth))
         return None
-
-
-def _may_be_issuer(authority: Certificate, certificate: Certificate) -> bool:
-    """:returns: whether names and key identifiers fit an issuer and its certificate."""
-    if authority.subject.key != certificate.issuer.key:
-        return False
-    own, named = authority.subject_key_identifier, certificate.authority_key_identifier
-    return own is None or named is None or own == named
