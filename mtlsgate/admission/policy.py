@@ -7,7 +7,7 @@ from top to bottom.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from datetime import datetime
 
 from attrs import Factory, evolve, field, frozen
@@ -24,7 +24,7 @@ from mtlsgate.admission.listings import (
     questions_of,
 )
 from mtlsgate.admission.rule_index import RuleIndex
-from mtlsgate.admission.rules import Admitted, Pin, Rule
+from mtlsgate.admission.rules import Admitted, Pin, Rule, missing_bundles
 from mtlsgate.admission.verdicts import Path, Rejection
 from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
 from mtlsgate.reasons import Reason
@@ -326,12 +326,6 @@ def _depth_of(trusted: Set[bytes], path: Path) -> int | None:
         if path[depth].sha256 in trusted:
             return depth
     return None
-
-
-def missing_bundles(rules: Iterable[Rule]) -> list[Rejection]:
-    """:returns: for each trust domain without a bundle, why nobody of it is admitted."""
-    found = (bundle.missing for rule in rules for bundle in rule.bundles)
-    return [one for one in found if one is not None]
 
 
 def _is_allowed(rule: Rule, leaf: Leaf) -> bool:

@@ -17,7 +17,7 @@ from mtlsgate.admission.devices import Device
 from mtlsgate.admission.key_kinds import RegistryName
 from mtlsgate.admission.listings import Question
 from mtlsgate.admission.revocation import Revocation
-from mtlsgate.admission.verdicts import Path
+from mtlsgate.admission.verdicts import Path, Rejection
 from mtlsgate.certificates.certificate import Certificate, view, views
 
 
@@ -188,3 +188,9 @@ def lone_pins_of(rules: Iterable[Rule]) -> tuple[Certificate, ...]:
     order.  Such a pin is its own anchor."""
     lone = {pin.digest: pin.der for rule in rules if not rule.demands_ca for pin in rule.pins}
     return tuple(map(Certificate, lone.values()))
+
+
+def missing_bundles(rules: Iterable[Rule]) -> list[Rejection]:
+    """:returns: for each trust domain without a bundle, why nobody of it is admitted."""
+    found = (bundle.missing for rule in rules for bundle in rule.bundles)
+    return [one for one in found if one is not None]

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 
 from mtlsgate.admission import Rejection
-from mtlsgate.admission.policy import missing_bundles
+from mtlsgate.admission.rules import missing_bundles
 from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.shadow import Outcome
 from mtlsgate.load.epoch import Epoch

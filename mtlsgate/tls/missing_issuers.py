@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from mtlsgate.admission import Rejection, Rule
-from mtlsgate.admission.policy import missing_bundles
+from mtlsgate.admission.rules import missing_bundles
 from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
 from mtlsgate.reasons import Reason
 
