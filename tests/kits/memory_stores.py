@@ -139,11 +139,13 @@ class FaultyStore(MemoryStore):
     A store that fails when told to; then nobody can follow it, either.
 
     :ivar is_held: whether questions wait for `answer`.
+    :ivar is_late: whether who takes a place gets it, and is never told.
     :ivar asked: the keys of each question.
     :ivar followed: how often somebody began to follow.
     """
 
     is_held: bool = False
+    is_late: bool = False
     asked: list[tuple[str, ...]] = field(factory=list)
     followed: int = 0
     _waiting: list[tuple[Mapping[str, Device], Deferred[Any]]] = field(factory=list)
@@ -213,6 +215,12 @@ class FaultyStore(MemoryStore):
             deferred: Deferred[Mapping[str, Device]] = Deferred()
             self._waiting.append((found, deferred))
             return await deferred
+        return found
+
+    async def lease(self, key: str, holder: str, places: int, seconds: float) -> bool:
+        found = await super().lease(key, holder, places, seconds)
+        if self.is_late:
+            await Deferred[None]()
         return found
 
     async def follow(self, follower: Follower) -> None:

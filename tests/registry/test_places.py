@@ -108,6 +108,17 @@ def test_a_client_that_leaves_early_keeps_no_place(tmp_path: Path, log: Log) -> 
     assert not holders
 
 
+def test_a_client_that_got_a_place_too_late_keeps_none(tmp_path: Path, log: Log) -> None:
+    """Or it would be kept out by its own attempts until their time is over."""
+    running = gate(tmp_path)
+    running.store.is_late = True
+    for _ in range(2):
+        assert running.try_in(ALICE, 1.5).disconnected
+    running.store.is_late = False
+    assert running.is_in(running.try_in(ALICE))
+    assert reasons(log)[:2] == [Reason.REGISTRY_UNAVAILABLE] * 2
+
+
 @pytest.mark.parametrize(
     ("blocks", "more", "said"),
     [

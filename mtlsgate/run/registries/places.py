@@ -127,6 +127,8 @@ class Places:
                 place.due = self._clock.seconds() + _INTERVAL
                 return None
             del self._places[number]
+            # It may have been taken all the same.
+            self._release(place)
             return _unavailable(place, result)
         del self._places[number]
         return _full(place)
