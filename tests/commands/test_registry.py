@@ -412,7 +412,7 @@ def test_each_change_has_a_line_in_the_audit_log(site: Site) -> None:
     cert = site.write("sensor.crt", sensor().pem)
     site.run("allow", cert)
     site.run("deny", cert, "--note", "stolen")
-    site.run("remove", "--key", identity())
+    site.run("remove", "--key", identity(), "--note", "scrapped")
     lines = site.audited()
     assert [(one["action"], one["before"], one["after"]) for one in lines] == [
         ("allow", None, "active"),
@@ -420,7 +420,7 @@ def test_each_change_has_a_line_in_the_audit_log(site: Site) -> None:
         ("remove", "denied", None),
     ]
     assert [one["subject"] for one in lines] == ["CN=sensor", "CN=sensor", None]
-    assert lines[1]["details"] == ['note "stolen"']
+    assert [one["details"] for one in lines] == [[], ['note "stolen"'], ['note "scrapped"']]
     for one in lines:
         assert (one["event"], one["key"], one["registry"]) == ("registry", identity(), "devices")
         assert (one["epoch"], one["complete"]) == (None, True)

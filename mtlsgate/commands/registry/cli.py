@@ -21,6 +21,7 @@ from mtlsgate.commands.registry.options import (
     JSON,
     NEVER,
     REGISTRY,
+    REMARK,
     WITHOUT,
     instant,
 )
@@ -146,12 +147,14 @@ def _edit_of(action: Literal["allow", "deny"], given: dict[str, Any]) -> Edit:
 
 @registry.command()
 @DEVICES
+@REMARK
 @AUDITED
 def remove(
     config: tuple[str, ...],
     name: str | None,
     keys: tuple[str, ...],
     certificates: tuple[str, ...],
+    note: str | None,
     audit_log: str | None,
 ) -> None:
     """List devices no more.
@@ -165,7 +168,7 @@ def remove(
     session = _session(config, name)
     named = _named(session, certificates, keys)
     with session.audited(audit_log) as trail:
-        _run(Changes(session, trail, click.echo, utc_now).remove(named))
+        _run(Changes(session, trail, click.echo, utc_now).remove(named, note or ""))
 
 
 # Answers.

@@ -89,12 +89,17 @@ def _attributes(
         raise click.BadParameter(str(error)) from None
 
 
+def _note_option(text: str) -> Callable[[Command], Command]:
+    return click.option("--note", metavar="TEXT", callback=_note, help=text)
+
+
+REMARK = _note_option("Why, for the audit log.")
 FIELDS = _options(
     click.option(
         "--attribute", "attributes", multiple=True, metavar="KEY=VALUE", callback=_attributes,
         help="An attribute for the application; may be given several times.",
     ),
-    click.option("--note", metavar="TEXT", callback=_note, help="A note for people."),
+    _note_option("A note for people."),
     click.option(
         "--not-before", metavar="TIME", callback=instant,
         help=f"When it may come in first, as 2027-01-31T12:00:00Z, or {NEVER} for no limit.",

@@ -86,10 +86,11 @@ class Changes:
                     self.trail.write(change)
                     self.say(change_line(before, after) + one.suffix)
 
-    async def remove(self, named: Sequence[Named]) -> None:
+    async def remove(self, named: Sequence[Named], note: str) -> None:
         """
         Remove devices.
 
+        :param note: why, for the audit log; may be empty.
         :raises RegistryError: as `edit`.
         """
         async with self.session.store() as store:
@@ -101,6 +102,8 @@ class Changes:
                         self.say(f"{printable(key)}: not listed, as before{one.suffix}")
                         continue
                     change = self._change("remove", one, key, before, None)
+                    if note:
+                        change = evolve(change, details=(f'note "{printable(note)}"',))
                     try:
                         await store.remove([key])
                     except StoreError:
