@@ -419,6 +419,21 @@ def test_it_connects_again_soon_and_then_less_often(running: RegisteredService) 
     assert 70 <= running.store.followed - before <= 80
 
 
+def test_the_log_says_why_it_is_away_and_why_now(running: RegisteredService) -> None:
+    """Each reason once: whoever mends the first one reads what else is wrong."""
+    with Logged("mtlsgate.registries") as log:
+        running.store.cut(StoreError("it refuses connections"))
+        running.run(3)
+        for problem in ("there is no table", "it refuses connections", "there is no table"):
+            running.store.problem = StoreError(problem)
+            running.run(3)
+    texts = [str(formatEvent(event)) for event in log.events]
+    assert [text.partition("followed: ")[2].partition(";")[0] for text in texts] == [
+        "it refuses connections",
+        "there is no table",
+    ]
+
+
 def test_a_silent_channel_is_lost(running: RegisteredService) -> None:
     """A half-open connection, even if the store's client does not notice."""
     before = running.store.followed

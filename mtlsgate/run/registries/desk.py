@@ -48,6 +48,8 @@ _log = Logger("mtlsgate.registries")
 FIRST, LONGEST = 0.2, 0.8
 #: How long the push channel may be silent beyond the time limit, in seconds.
 _SILENCE = 1.0
+#: How many reasons of one outage are in the log, each once.
+_MOST_SAID = 5
 #: A key that no device has.
 _PROBE = "mtlsgate"
 
@@ -119,7 +121,8 @@ class Desk:
         # Whether the last question failed: a store that pushes but does not answer is away.
         self._is_failing = False
         self._is_stopped = False
-        self._was_said = False
+        # Why it is away, as far as the log has it.
+        self._said = set[str]()
         self._attempts = 0
         # Counts everything after which an answer may be out of date.
         self._mark = 0
@@ -276,7 +279,7 @@ class Desk:
             self.since, self.problem = self._now(), ""
             self.figures.connects += 1
             self._words.following(self.registry)
-            self._was_said = False
+            self._said.clear()
         self._told(None)
 
     def changed(self, keys: Collection[str] | None) -> None:
@@ -323,8 +326,8 @@ class Desk:
         if was_following:
             self.since = self._now()
             self.figures.losses += 1
-        if was_following or not self._was_said:
-            self._was_said = True
+        if self.problem not in self._said and len(self._said) < _MOST_SAID:
+            self._said.add(self.problem)
             left = max(0.0, self.registry.max_staleness - self.staleness)
             self._words.lost(self.registry, self.problem, left)
         # 0.1 to 0.2 s, then twice as long each time.
