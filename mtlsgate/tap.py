@@ -49,7 +49,6 @@ from mtlsgate.run.event_loop import ReactorChoice
 from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.file_watcher import FileWatcher
 from mtlsgate.run.followers import ObserversFollower
-from mtlsgate.run.in_force import InForce
 from mtlsgate.run.listening import bind, bind_all, keyed
 from mtlsgate.run.loader import Loader
 from mtlsgate.run.log_output import LogFollower, LogPlace, complain, log_notices, open_log
@@ -71,6 +70,7 @@ from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.run.threads import OwnThread
 from mtlsgate.run.twistd import mend_pid_file, surroundings_of
+from mtlsgate.run.upkeep import Upkeep
 from mtlsgate.workers.cores import worker_count
 
 if TYPE_CHECKING:
@@ -313,9 +313,9 @@ def makeService(options: Options) -> IService:
     load = sandbox.guarded(loader.again, lambda: loader.seen)
     reloader = Reloader(runner, load, in_thread, [notifier, shadow_follower])
     lag = ReactorLag(reactor)
-    in_force = InForce(runner, reloader.refresh, reactor, in_thread)
-    fetcher, agents = Fetcher.of(in_force), AgentWatch.of(in_force, loader.agents)
-    orders = CertificateOrders.of(in_force)
+    upkeep = Upkeep(runner, reloader.refresh, reactor, in_thread)
+    fetcher, agents = Fetcher.of(upkeep), AgentWatch.of(upkeep, loader.agents)
+    orders = CertificateOrders.of(upkeep)
     gate = GateService(runner, reloader, observers, fetcher, agents, shadowing, orders)
     process = Process(
         version=version("mtlsgate"),

@@ -32,12 +32,12 @@ from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.run.agent_watch import AgentWatch
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.fetcher import Fetcher
-from mtlsgate.run.in_force import InForce
 from mtlsgate.run.listening import bind
 from mtlsgate.run.registries.desks import Desks
 from mtlsgate.run.reloading import refresh
 from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.threads import OwnThread
+from mtlsgate.run.upkeep import Upkeep
 
 
 @define
@@ -249,11 +249,11 @@ class GateEndpoint:
         def go_on(change: Callable[[Epoch], Epoch]) -> Deferred[tuple[str, ...]]:
             return refresh(runner, change, in_thread)
 
-        in_force = InForce(runner, go_on, reactor, in_thread)
+        upkeep = Upkeep(runner, go_on, reactor, in_thread)
         port = GatePort(
             runner,
-            Fetcher.of(in_force),
-            AgentWatch.of(in_force, agents),
+            Fetcher.of(upkeep),
+            AgentWatch.of(upkeep, agents),
             self.hosts,
             members,
         )

@@ -24,8 +24,8 @@ from mtlsgate.errors import CredentialError
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.identities import Wanted, not_delivered, supplied, wanted, without_bundle
 from mtlsgate.observe.status import AgentStatus
-from mtlsgate.run.in_force import InForce
 from mtlsgate.run.regular import RegularService
+from mtlsgate.run.upkeep import Upkeep
 from mtlsgate.spiffe.agents import Agents
 from mtlsgate.spiffe.call import PERMISSION_DENIED
 from mtlsgate.spiffe.messages import Bundles, Svid, has_lists, read_bundles, read_svids
@@ -78,17 +78,17 @@ class AgentWatch(RegularService):
 
     def __init__(
         self,
-        in_force: InForce,
+        upkeep: Upkeep,
         agents: Agents,
         connect: Callable[[str], IStreamClientEndpoint],
     ) -> None:
         """
-        :param in_force: the epoch that needs what they deliver.
+        :param upkeep: the epoch that needs what they deliver.
         :param agents: keeps what was delivered.
         :param connect: connects to the socket of an agent.
         """
-        super().__init__(INTERVAL, in_force.reactor)
-        self._in_force = in_force
+        super().__init__(INTERVAL, upkeep.reactor)
+        self._upkeep = upkeep
         self._agents = agents
         self._connect = connect
         self._asked: dict[Wanted, _Asked] = {}
@@ -97,15 +97,13 @@ class AgentWatch(RegularService):
         self._waiting: list[Deferred[None]] = []
 
     @classmethod
-    def of(cls, in_force: InForce, agents: Agents) -> AgentWatch:
+    def of(cls, upkeep: Upkeep, agents: Agents) -> AgentWatch:
         """
         :param agents: keeps what was delivered.
         :returns: what asks by the sockets of this machine.
         """
-        reactor = in_force.reactor
-        return cls(
-            in_force, agents, lambda path: UNIXClientEndpoint(reactor, path, timeout=PATIENCE)
-        )
+        reactor = upkeep.reactor
+        return cls(upkeep, agents, lambda path: UNIXClientEndpoint(reactor, path, timeout=PATIENCE))
 
     def states(self) -> tuple[AgentStatus, ...]:
         """:returns: how each stream is."""
@@ -137,7 +135,7 @@ class AgentWatch(RegularService):
         self._apply()
 
     def _needed(self) -> frozenset[Wanted]:
-        epoch = self._in_force.epoch
+        epoch = self._upkeep.epoch
         if self._known is None or self._known[0]() is not epoch:
             # Weakly: an epoch that is no longer in force must be freed.
             self._known = ref(epoch), wanted(epoch)
@@ -146,7 +144,7 @@ class AgentWatch(RegularService):
     @property
     def missing(self) -> str | None:
         """What a server waits for, in a few words; None if nothing is missing."""
-        return not_delivered(self._in_force.epoch, self._in_force.now()) if self._needed() else None
+        return not_delivered(self._upkeep.epoch, self._upkeep.now()) if self._needed() else None
 
     def first_answers(self, seconds: float) -> Deferred[None]:
         """
@@ -156,7 +154,7 @@ class AgentWatch(RegularService):
         """
         answered: Deferred[None] = Deferred()
         self._waiting.append(answered)
-        timer = self._in_force.reactor.callLater(seconds, self._answered)
+        timer = self._upkeep.reactor.callLater(seconds, self._answered)
 
         def over(_: object) -> None:
             if timer.active():
@@ -189,8 +187,8 @@ class AgentWatch(RegularService):
             self._connect(agent),
             partial(self._came, key),
             partial(self._lost, key),
-            self._in_force.reactor,
-            self._in_force.random,
+            self._upkeep.reactor,
+            self._upkeep.random,
         )
         self._asked[key] = _Asked(subscription)
         subscription.start()
@@ -212,7 +210,7 @@ class AgentWatch(RegularService):
             if asked.latest is not None:
                 self._read(key, asked)
 
-        reading = self._in_force.in_thread(partial(read, message))
+        reading = self._upkeep.in_thread(partial(read, message))
         took = partial(self._took, key, asked, message, asked.denials)
         reading.addCallbacks(took, partial(self._refused, key, asked))
         reading.addErrback(lambda failure: _log.failure("reading failed", failure)).addBoth(ended)
@@ -232,7 +230,7 @@ class AgentWatch(RegularService):
                 "crl_file or crl_url",
                 agent=printable(agent),
             )
-        asked.updates, asked.last, asked.problem = asked.updates + 1, self._in_force.now(), None
+        asked.updates, asked.last, asked.problem = asked.updates + 1, self._upkeep.now(), None
         if stream is Stream.SVIDS:
             self._agents.put_svids(agent, found)
             _log.info(
@@ -242,7 +240,7 @@ class AgentWatch(RegularService):
             self._agents.put_bundles(agent, found)
             said = f"the agent at {agent} has delivered the bundles of {_bundles(found)}"
             _log.info("{said}", said=printable(said))
-            for name in without_bundle(self._in_force.epoch, agent, found):
+            for name in without_bundle(self._upkeep.epoch, agent, found):
                 _log.warn(
                     "the agent at {agent} has delivered no bundle of {name}: nobody of it is "
                     "admitted",
@@ -298,7 +296,7 @@ class AgentWatch(RegularService):
 
     def _apply(self) -> None:
         """Bring together the epoch in force and what was delivered."""
-        if self._is_applying or self._in_force.epoch.delivered == self._agents.version:
+        if self._is_applying or self._upkeep.epoch.delivered == self._agents.version:
             return
         self._is_applying = True
 
@@ -315,8 +313,8 @@ class AgentWatch(RegularService):
             self._is_applying = False
             _log.failure("what an agent has delivered takes no effect", failure)
 
-        applying = self._in_force.refresh(
-            lambda epoch: supplied(epoch, self._agents, self._in_force.now())
+        applying = self._upkeep.refresh(
+            lambda epoch: supplied(epoch, self._agents, self._upkeep.now())
         )
         applying.addCallback(done).addErrback(failed)
 

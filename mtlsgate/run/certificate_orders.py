@@ -24,8 +24,8 @@ from mtlsgate.load.acme import credential_of
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.refresh import renewed
 from mtlsgate.observe.status import OrderStatus
-from mtlsgate.run.in_force import InForce
 from mtlsgate.run.regular import RegularService
+from mtlsgate.run.upkeep import Upkeep
 from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.acme")
@@ -66,28 +66,28 @@ class CertificateOrders(RegularService):
     :ivar _number_seen: the number of the epoch at the last look.
     """
 
-    def __init__(self, in_force: InForce, orders: Callable[[], Orders]) -> None:
+    def __init__(self, upkeep: Upkeep, orders: Callable[[], Orders]) -> None:
         """
-        :param in_force: the epoch that wants certificates.
+        :param upkeep: the epoch that wants certificates.
         :param orders: makes what talks to CAs; called in a thread.
         """
-        super().__init__(INTERVAL, in_force.reactor)
-        self._in_force = in_force
-        self._number_seen = in_force.number
+        super().__init__(INTERVAL, upkeep.reactor)
+        self._upkeep = upkeep
+        self._number_seen = upkeep.number
         self._orders = orders
         self._states: dict[Hashable, _State] = {}
 
     @classmethod
-    def of(cls, in_force: InForce) -> CertificateOrders:
+    def of(cls, upkeep: Upkeep) -> CertificateOrders:
         """:returns: what orders by ACME."""
-        return cls(in_force, _from_cas)
+        return cls(upkeep, _from_cas)
 
     def states(self) -> tuple[OrderStatus, ...]:
         """:returns: how each certificate is."""
-        return tuple(map(self._status, self._in_force.epoch.wanted))
+        return tuple(map(self._status, self._upkeep.epoch.wanted))
 
     def _status(self, wanted: WantedCertificate) -> OrderStatus:
-        state, life, now = self._state_of(wanted), self._life_of(wanted), self._in_force.now()
+        state, life, now = self._state_of(wanted), self._life_of(wanted), self._upkeep.now()
         return OrderStatus(
             names=wanted.names,
             directory=printable(wanted.directory),
@@ -100,10 +100,10 @@ class CertificateOrders(RegularService):
 
     def look(self) -> None:
         """Take what has come, and begin what is due."""
-        all_wanted = self._in_force.epoch.wanted
+        all_wanted = self._upkeep.epoch.wanted
         for gone in self._states.keys() - {one.key for one in all_wanted}:
             del self._states[gone]
-        before, self._number_seen = self._number_seen, self._in_force.number
+        before, self._number_seen = self._number_seen, self._upkeep.number
         for wanted in all_wanted:
             state = self._state_of(wanted)
             if before != self._number_seen:
@@ -116,7 +116,7 @@ class CertificateOrders(RegularService):
 
     def _life_of(self, wanted: WantedCertificate) -> Life | None:
         """:returns: when the certificate in use is valid."""
-        for server in self._in_force.epoch.servers:
+        for server in self._upkeep.epoch.servers:
             for one in server.gate.context.policy.own:
                 if isinstance(one, ServerCredential) and one.source == wanted:
                     return Life(one.chain[0].not_before, one.chain[0].not_after)
@@ -131,7 +131,7 @@ class CertificateOrders(RegularService):
             self._take(wanted, state)
         elif not state.is_underway:
             life = None if state.is_lost else self._life_of(wanted)
-            if is_time(state.plan, life, self._in_force.now()):
+            if is_time(state.plan, life, self._upkeep.now()):
                 self._begin(state, self._step(wanted, state))
 
     def _begin(self, state: _State, doing: Deferred[Any]) -> None:
@@ -157,7 +157,7 @@ class CertificateOrders(RegularService):
             return
         life = self._life_of(wanted)
         state.is_lost = isinstance(found, MissingCredential) and life is not None
-        if state.is_lost and life is not None and life.counts(self._in_force.now()):
+        if state.is_lost and life is not None and life.counts(self._upkeep.now()):
             _log.warn(
                 "the storage {path} has no certificate for {names} any more; the one in use "
                 "stays until another comes",
@@ -167,7 +167,7 @@ class CertificateOrders(RegularService):
             return
 
         def change(epoch: Epoch) -> Epoch:
-            return renewed(epoch, found, self._in_force.now())
+            return renewed(epoch, found, self._upkeep.now())
 
         def took(changes: tuple[str, ...]) -> None:
             life = self._life_of(wanted)
@@ -178,7 +178,7 @@ class CertificateOrders(RegularService):
                     until=life.ends,
                 )
 
-        self._begin(state, self._in_force.refresh(change).addCallback(took))
+        self._begin(state, self._upkeep.refresh(change).addCallback(took))
 
     # Ordering.
 
@@ -196,8 +196,8 @@ class CertificateOrders(RegularService):
                 wanted,
                 state.progress,
                 orders,
-                self._in_force.now,
-                self._in_force.random,
+                self._upkeep.now,
+                self._upkeep.random,
                 is_hasty=state.is_hasty,
                 begins=begins,
             )
@@ -217,16 +217,16 @@ class CertificateOrders(RegularService):
             state.is_hasty = False
             state.progress = state.progress.failed(
                 repr(failure.value),
-                self._in_force.now(),
+                self._upkeep.now(),
                 first=REFUSED,
                 asked=None,
-                random=self._in_force.random(),
+                random=self._upkeep.random(),
             )
 
-        return self._in_force.in_thread(step).addCallbacks(stepped, broke)
+        return self._upkeep.in_thread(step).addCallbacks(stepped, broke)
 
     def _failure(self, wanted: WantedCertificate, state: _State) -> str:
-        life, now = self._life_of(wanted), self._in_force.now()
+        life, now = self._life_of(wanted), self._upkeep.now()
         again = state.progress.due(life, now)
         if life is None:
             meanwhile = "the gate has none, and rejects every client that asks for it"

@@ -26,8 +26,8 @@ from mtlsgate.load.fetches import Fetch
 from mtlsgate.load.refresh import refreshed
 from mtlsgate.observe.status import FetchStatus
 from mtlsgate.run.download import Downloader, why_not
-from mtlsgate.run.in_force import InForce
 from mtlsgate.run.regular import RegularService
+from mtlsgate.run.upkeep import Upkeep
 from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.fetching")
@@ -73,38 +73,38 @@ class Fetcher(RegularService):
 
     def __init__(
         self,
-        in_force: InForce,
+        upkeep: Upkeep,
         download: Callable[[Url, bytes | None], Deferred[bytes]],
         why_not: Callable[[BaseException | None], str],
     ) -> None:
         """
-        :param in_force: the epoch that needs them; after a reload everything is fetched.
+        :param upkeep: the epoch that needs them; after a reload everything is fetched.
         :param download: fetches from a URL, with an OCSP request if there is one.
         :param why_not: says why that failed.
         """
-        super().__init__(INTERVAL, in_force.reactor)
-        self._in_force = in_force
-        self._number_seen = in_force.number
+        super().__init__(INTERVAL, upkeep.reactor)
+        self._upkeep = upkeep
+        self._number_seen = upkeep.number
         self._download = download
         self._why_not = why_not
         self._progress: dict[Hashable, _Progress] = {}
 
     @classmethod
-    def of(cls, in_force: InForce) -> Fetcher:
+    def of(cls, upkeep: Upkeep) -> Fetcher:
         """:returns: what fetches by HTTP."""
-        return cls(in_force, Downloader(in_force.reactor), why_not)
+        return cls(upkeep, Downloader(upkeep.reactor), why_not)
 
     @property
     def is_waiting(self) -> bool:
         """Whether a document is missing that has not been asked for to the end."""
         return any(
             fetch.is_missing and not self._progress_of(fetch).was_tried
-            for fetch in self._in_force.epoch.fetches
+            for fetch in self._upkeep.epoch.fetches
         )
 
     def states(self) -> tuple[FetchStatus, ...]:
         """:returns: how each document is."""
-        return tuple(self._state(fetch) for fetch in self._in_force.epoch.fetches)
+        return tuple(self._state(fetch) for fetch in self._upkeep.epoch.fetches)
 
     def _state(self, fetch: Fetch) -> FetchStatus:
         progress = self._progress_of(fetch)
@@ -118,10 +118,10 @@ class Fetcher(RegularService):
 
     def look(self) -> None:
         """Begin to fetch what is due."""
-        fetches, now = self._in_force.epoch.fetches, self._in_force.reactor.seconds()
+        fetches, now = self._upkeep.epoch.fetches, self._upkeep.reactor.seconds()
         for gone in self._progress.keys() - {fetch.key for fetch in fetches}:
             del self._progress[gone]
-        before, self._number_seen = self._number_seen, self._in_force.number
+        before, self._number_seen = self._number_seen, self._upkeep.number
         if before != self._number_seen:
             for progress in self._progress.values():
                 progress.due = now
@@ -134,7 +134,7 @@ class Fetcher(RegularService):
                 self._fetch(fetch, progress)
 
     def _progress_of(self, fetch: Fetch) -> _Progress:
-        return self._progress.setdefault(fetch.key, _Progress(self._in_force.reactor.seconds()))
+        return self._progress.setdefault(fetch.key, _Progress(self._upkeep.reactor.seconds()))
 
     def _fetch(self, fetch: Fetch, progress: _Progress) -> None:
         progress.is_underway = True
@@ -153,17 +153,17 @@ class Fetcher(RegularService):
         self, data: bytes, fetch: Fetch, progress: _Progress
     ) -> Deferred[tuple[str, ...]] | tuple[str, ...]:
         """:returns: what changes for clients, in lines; fails if the document is refused."""
-        now, until = self._in_force.now(), fetch.until
+        now, until = self._upkeep.now(), fetch.until
         is_known = data == fetch.kept.get(fetch.path) and progress.taken in (None, fetch.version)
         if is_known and until is not None and now <= until:
             return ()
-        taken = self._in_force.refresh(lambda epoch: refreshed(epoch, fetch.key, data, now))
+        taken = self._upkeep.refresh(lambda epoch: refreshed(epoch, fetch.key, data, now))
         return taken.addCallback(partial(self._keep, data, fetch))
 
     def _keep(
         self, data: bytes, fetch: Fetch, changes: tuple[str, ...]
     ) -> Deferred[tuple[str, ...]]:
-        kept: Deferred[Any] = self._in_force.in_thread(lambda: fetch.kept.put(fetch.path, data))
+        kept: Deferred[Any] = self._upkeep.in_thread(lambda: fetch.kept.put(fetch.path, data))
 
         def not_kept(failure: Failure) -> None:
             failure.trap(OSError)
@@ -180,11 +180,11 @@ class Fetcher(RegularService):
         return kept.addErrback(not_kept).addCallback(lambda _: changes)
 
     def _took(self, fetch: Fetch, progress: _Progress, changes: tuple[str, ...]) -> None:
-        now = self._in_force.now()
+        now = self._upkeep.now()
         if progress.problem is not None:
             _log.info("{url} can be fetched again", url=str(fetch.url))
         progress.fetched, progress.failures, progress.problem = now, 0, None
-        after = next((one for one in self._in_force.epoch.fetches if one.key == fetch.key), fetch)
+        after = next((one for one in self._upkeep.epoch.fetches if one.key == fetch.key), fetch)
         progress.taken = after.version
         left = after.longest
         if after.until is not None:
@@ -213,8 +213,8 @@ class Fetcher(RegularService):
 
     def _wait(self, progress: _Progress, seconds: float) -> None:
         """Fetch it next after about this time."""
-        spread = 0.9 + 0.2 * self._in_force.random()
-        progress.due = self._in_force.reactor.seconds() + seconds * spread
+        spread = 0.9 + 0.2 * self._upkeep.random()
+        progress.due = self._upkeep.reactor.seconds() + seconds * spread
 
 
 def _refusal(error: GateError) -> str:

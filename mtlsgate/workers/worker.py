@@ -43,7 +43,6 @@ from mtlsgate.run.epoch_diff import epoch_diff
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.followers import Change, ObserversFollower
-from mtlsgate.run.in_force import InForce
 from mtlsgate.run.loader import let_go_of_the_first
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.preparing import discard, needs_preparing, prepare
@@ -57,6 +56,7 @@ from mtlsgate.run.shadow import Shadowing
 from mtlsgate.run.shadow_control import ShadowControl, ShadowFollower
 from mtlsgate.run.status_taker import Process, StatusTaker
 from mtlsgate.run.threads import OwnThread
+from mtlsgate.run.upkeep import Upkeep
 from mtlsgate.workers.board import Board
 from mtlsgate.workers.channel import SOCKET, Channel, Handler
 from mtlsgate.workers.order import Order
@@ -148,10 +148,10 @@ class Worker:
         # It only lets documents that are fetched take effect.
         reloader = Reloader(runner, self._load, self._in_thread)
         lag = ReactorLag(reactor)
-        in_force = InForce(runner, reloader.refresh, reactor, self._in_thread)
-        fetcher, orders = Fetcher.of(in_force), CertificateOrders.of(in_force)
+        upkeep = Upkeep(runner, reloader.refresh, reactor, self._in_thread)
+        fetcher, orders = Fetcher.of(upkeep), CertificateOrders.of(upkeep)
         # Each worker asks for itself: keys never leave the process that uses them.
-        self._agents = agents = AgentWatch.of(in_force, loader.agents)
+        self._agents = agents = AgentWatch.of(upkeep, loader.agents)
         self._gate = GateService(
             runner, reloader, self.observers, fetcher, agents, shadowing, orders
         )

@@ -42,7 +42,6 @@ from mtlsgate.run.certificate_orders import CertificateOrders
 from mtlsgate.run.epoch_runner import EpochRunner
 from mtlsgate.run.fetcher import Fetcher
 from mtlsgate.run.followers import EpochFollower, ObserversFollower
-from mtlsgate.run.in_force import InForce
 from mtlsgate.run.listening import bind
 from mtlsgate.run.names import configured_names
 from mtlsgate.run.registries.desks import Desks
@@ -52,6 +51,7 @@ from mtlsgate.run.shadow import Shadowing
 from mtlsgate.run.shadow_control import ShadowControl, ShadowFollower
 from mtlsgate.run.sockets import Sockets
 from mtlsgate.run.status_taker import Process, StatusTaker
+from mtlsgate.run.upkeep import Upkeep
 from mtlsgate.spiffe.agents import Agents
 from mtlsgate.testing import Authority, Client, Credential
 from tests.kits.pki import NOW, site
@@ -143,10 +143,10 @@ def service_of(
         refreshed=shadowing.refreshed,
     )
     reloader = Reloader(runner, load, maybeDeferred, [follower])
-    in_force = InForce(runner, reloader.refresh, reactor, maybeDeferred, lambda: 0.5)
-    fetcher = Fetcher(in_force, documents.download, str)
-    agents = AgentWatch(in_force, identities.delivered, identities.agents.__getitem__)
-    ordering = CertificateOrders(in_force, orders)
+    upkeep = Upkeep(runner, reloader.refresh, reactor, maybeDeferred, lambda: 0.5)
+    fetcher = Fetcher(upkeep, documents.download, str)
+    agents = AgentWatch(upkeep, identities.delivered, identities.agents.__getitem__)
+    ordering = CertificateOrders(upkeep, orders)
     return GateService(runner, reloader, observers, fetcher, agents, shadowing, ordering)
 
 

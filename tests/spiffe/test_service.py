@@ -24,7 +24,7 @@ from mtlsgate.load.loading import load
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.run.agent_watch import AgentWatch
-from mtlsgate.run.in_force import InForce
+from mtlsgate.run.upkeep import Upkeep
 from mtlsgate.spiffe.agents import Agents
 from mtlsgate.spiffe.messages import read_bundles, read_svids
 from mtlsgate.testing import Authority, Client, Credential, Version
@@ -304,8 +304,8 @@ def test_what_is_read_after_it_was_taken_away_does_not_count(running: Running, s
 
     service, agent, agents = running.service.service, MemoryAgent(), Agents()
     reactor, refresh = running.service.reactor, service.reloader.refresh
-    in_force = InForce(service.runner, refresh, reactor, in_thread)
-    watch = AgentWatch(in_force, agents, lambda _: agent)
+    upkeep = Upkeep(service.runner, refresh, reactor, in_thread)
+    watch = AgentWatch(upkeep, agents, lambda _: agent)
     watch.startService()
     served = agent.the("FetchX509SVID")
     served.accept()

@@ -1,6 +1,6 @@
 """
-The epoch in force, for what lets it go on with something that it gets by itself: a document,
-a certificate, what an agent delivers.
+What every part needs that keeps the epoch in force up to date: with documents that it fetches,
+certificates that it orders, or what agents deliver.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from mtlsgate.run.threads import InThread
 
 
 @frozen
-class InForce:
+class Upkeep:
     """
-    The epoch in force, and what changes it.
+    The epoch in force, and how to change it.
 
     :ivar _runner: runs it.
-    :ivar refresh: lets it go on with what its argument makes of it; the lines are what
-        changes for clients.
+    :ivar refresh: puts another epoch in its place, without a new number: what its argument, called
+        in a thread, makes of it.  The result is what changes for clients, in lines.
     :ivar reactor: keeps the time between two attempts.
     :ivar in_thread: runs what takes long.
     :ivar random: a number from 0 to 1.  Gates that were started together must not ask
@@ -40,7 +40,7 @@ class InForce:
 
     @property
     def epoch(self) -> Epoch:
-        """The epoch."""
+        """The epoch in force."""
         return self._runner.epoch
 
     @property
