@@ -9,7 +9,9 @@ limits and the authorizer.  `mtlsgate.gate.arriving` has the stages before TLS.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -35,6 +37,8 @@ from mtlsgate.tls.stream import READ_SIZE
 
 _log = Logger("mtlsgate.gate")
 
+T = TypeVar("T")
+
 #: The stages in which the bytes are those of a handshake.
 _HANDSHAKES = (Stage.HANDSHAKE, Stage.CHALLENGE)
 
@@ -54,7 +58,6 @@ class Connection(ArrivingConnection):
     :ivar _beginning: the first bytes, the length of a record header.  They help to
         explain a failure, because OpenSSL does not say what it read.
     :ivar _asking: the authorizer's pending answer, or None.
-    :ivar _looking_up: the registries' pending answers, or None.
     :ivar _look_ups: how often registries were asked.
     :ivar _heard: the authorizer that has nothing against the client, or None.
     :ivar _has_place: whether it has a place among its client's connections.
@@ -64,7 +67,6 @@ class Connection(ArrivingConnection):
 
     _beginning = b""
     _asking: Deferred[Rejection | None] | None = None
-    _looking_up: Deferred[Givens] | None = None
     _look_ups = 0
     _heard: Authorizer | None = None
     _has_place = False
@@ -215,28 +217,12 @@ class Connection(ArrivingConnection):
             detail = "what registries say changes faster than they can be asked"
             self._turn_away(Rejection(Reason.REGISTRY_UNAVAILABLE, detail, 0))
             return
-        if self.stage is not Stage.REGISTRY:
-            self._enter(Stage.REGISTRY)
-        self.pauseProducing()
         registries = self._connections.registries
         # What is not remembered is asked again as well: all answers must count together.
         remembered = registries.answers(client.answers) if given else client.answers
         again = [one for one in client.answers if one not in remembered]
         answers = registries.ask((*client.open, *again))
-        # Set this first: the answer may already be there.
-        self._looking_up = answers
-        answers.addCallback(self._looked_up, client)
-
-    def _looked_up(self, given: Givens, client: Candidate) -> None:
-        self._looking_up = None
-        if self.stage is not Stage.REGISTRY or self.is_aborted:
-            # The connection is already ending.
-            return
-        self.resumeProducing()
-        try:
-            self._settle(client, given)
-        except Exception:  # noqa: BLE001 -- whatever it is, it must not let anyone in
-            self._broke()
+        self._wait(Stage.REGISTRY, answers, partial(self._settle, client))
 
     # CHALLENGE
 
@@ -261,31 +247,13 @@ class Connection(ArrivingConnection):
         assert client.authorizer is not None
         answer = client.authorizer.objection(client.peer, self._connections.clock)
         if isinstance(answer, Deferred):
-            self._wait_for(answer, client)
+            # Set this first: the answer may already be there.
+            self._asking = answer
+            self._wait(Stage.AUTHORIZER, answer, partial(self._conclude, client))
         else:
-            self._conclude(answer, client)
+            self._conclude(client, answer)
 
-    def _wait_for(self, answer: Deferred[Rejection | None], client: Candidate) -> None:
-        # The authorizer has its own time limit.
-        if self.stage is not Stage.AUTHORIZER:
-            self._enter(Stage.AUTHORIZER)
-        self.pauseProducing()
-        # Set this first: the answer may already be there.
-        self._asking = answer
-        answer.addCallback(self._answered, client)
-
-    def _answered(self, objection: Rejection | None, client: Candidate) -> None:
-        self._asking = None
-        if self.stage is not Stage.AUTHORIZER or self.is_aborted:
-            # The connection is already ending.
-            return
-        self.resumeProducing()
-        try:
-            self._conclude(objection, client)
-        except Exception:  # noqa: BLE001 -- whatever it is, it must not let anyone in
-            self._broke()
-
-    def _conclude(self, objection: Rejection | None, client: Candidate) -> None:
+    def _conclude(self, client: Candidate, objection: Rejection | None) -> None:
         if objection is not None:
             self._turn_away(objection)
             return
@@ -303,27 +271,42 @@ class Connection(ArrivingConnection):
         if terms.count_in is None or most is None or identity is None or self._has_place:
             self._let_in(client)
             return
-        if self.stage is not Stage.REGISTRY:
-            self._enter(Stage.REGISTRY)
-        self.pauseProducing()
         # Limits are those of a server, at all gates that have it.
         key = f"{identity.hex()}@{client.server}"
         number = self.entry.arrival.number
         taken = self._connections.registries.take(terms.count_in, key, number, most)
-        taken.addCallback(self._took_place, client)
+        self._wait(Stage.REGISTRY, taken, partial(self._took_place, client))
 
-    def _took_place(self, rejection: Rejection | None, client: Candidate) -> None:
-        if self.stage is not Stage.REGISTRY or self.is_aborted:
+    def _took_place(self, client: Candidate, rejection: Rejection | None) -> None:
+        if rejection is not None:
+            self._turn_away(rejection)
+            return
+        self._has_place = True
+        # What counts may have changed meanwhile.
+        self._settle(client)
+
+    # Waiting for a registry or the authorizer.
+
+    def _wait(self, stage: Stage, answer: Deferred[T], go_on: Callable[[T], object]) -> None:
+        """
+        Read nothing until an answer comes.
+
+        :param answer: never fails, and has a time limit of its own.
+        :param go_on: takes the answer, unless the connection is ending by then.
+        """
+        if self.stage is not stage:
+            self._enter(stage)
+        self.pauseProducing()
+        answer.addCallback(self._answered, stage, go_on)
+
+    def _answered(self, answer: T, stage: Stage, go_on: Callable[[T], object]) -> None:
+        self._asking = None
+        if self.stage is not stage or self.is_aborted:
             # The connection is already ending.
             return
         self.resumeProducing()
         try:
-            if rejection is not None:
-                self._turn_away(rejection)
-                return
-            self._has_place = True
-            # What counts may have changed meanwhile.
-            self._settle(client)
+            go_on(answer)
         except Exception:  # noqa: BLE001 -- whatever it is, it must not let anyone in
             self._broke()
 
@@ -426,7 +409,6 @@ class Connection(ArrivingConnection):
             self._tell(Rejection(Reason.PEER_GONE, GONE[self.stage]))
             if asking is not None:
                 asking.cancel()
-            self._looking_up = None
         self._stop_timing()
         self._enter(Stage.OVER)
         super().connectionLost(reason)
