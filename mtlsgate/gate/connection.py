@@ -25,7 +25,7 @@ from mtlsgate.gate.arriving import ArrivingConnection
 from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.gate.candidate import Candidate, as_of_now, candidate
 from mtlsgate.gate.events import Admission
-from mtlsgate.gate.registries import NOTHING_GIVEN, Givens
+from mtlsgate.gate.registries import NOTHING_GIVEN, Givens, claim_of
 from mtlsgate.gate.server import GateServer
 from mtlsgate.gate.stages import GONE, Stage
 from mtlsgate.interfaces import ITlsFacts, IVerifiedPeer
@@ -60,7 +60,6 @@ class Connection(ArrivingConnection):
     :ivar _asking: the authorizer's pending answer, or None.
     :ivar _look_ups: how often registries were asked.
     :ivar _heard: the authorizer that has nothing against the client, or None.
-    :ivar _has_place: whether it has a place among its client's connections.
     :ivar _is_left: whether the application ended the connection.
     :ivar _facts: see `ITlsFacts`.
     """
@@ -69,7 +68,6 @@ class Connection(ArrivingConnection):
     _asking: Deferred[Rejection | None] | None = None
     _look_ups = 0
     _heard: Authorizer | None = None
-    _has_place = False
     _is_left = False
     _facts: TlsFacts | None = None
 
@@ -266,22 +264,21 @@ class Connection(ArrivingConnection):
 
     def _take_place(self, client: Candidate) -> None:
         """Let the client in, if it has a place, or needs none."""
-        terms, identity = client.terms, client.identity
-        most = terms.limits.max_connections_per_identity
-        if terms.count_in is None or most is None or identity is None or self._has_place:
+        registries, number = self._connections.registries, self.entry.arrival.number
+        claim = claim_of(client.server, client.terms, client.identity)
+        if claim is None or registries.has_place(claim, number):
+            if claim is None and self.stage is Stage.REGISTRY:
+                # Before another epoch took over it may have needed one.
+                registries.give_back(number)
             self._let_in(client)
             return
-        # Limits are those of a server, at all gates that have it.
-        key = f"{identity.hex()}@{client.server}"
-        number = self.entry.arrival.number
-        taken = self._connections.registries.take(terms.count_in, key, number, most)
+        taken = registries.take(claim, number)
         self._wait(Stage.REGISTRY, taken, partial(self._took_place, client))
 
     def _took_place(self, client: Candidate, rejection: Rejection | None) -> None:
         if rejection is not None:
             self._turn_away(rejection)
             return
-        self._has_place = True
         # What counts may have changed meanwhile.
         self._settle(client)
 

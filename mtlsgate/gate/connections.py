@@ -36,7 +36,7 @@ from mtlsgate.gate.events import (
 from mtlsgate.gate.judging import Held
 from mtlsgate.gate.lifetimes import Lifetimes
 from mtlsgate.gate.limits import Tally, source_of
-from mtlsgate.gate.registries import NoRegistries, Registries
+from mtlsgate.gate.registries import NoRegistries, Registries, claim_of
 from mtlsgate.gate.slices import Slices
 from mtlsgate.gate.terms import Terms
 from mtlsgate.reasons import Cause, Reason
@@ -251,11 +251,13 @@ class Connections:
 
     def adopt(self, entry: Entry, held: Held) -> None:
         """Apply another epoch's server, terms and rule to an admitted connection."""
-        admission = entry.admission
+        admission, number = entry.admission, entry.arrival.number
         assert admission is not None
         _no_longer_revoked(entry)
+        if (entry.server, entry.terms) != (held.server, held.terms):
+            claim = claim_of(held.server, held.terms, admission.identity)
+            self.registries.move(claim, number)
         if admission.answers != held.answers:
-            number = entry.arrival.number
             self.dependents.remove(number, admission.answers)
             self.dependents.add(number, held.answers)
             admission = entry.admission = evolve(admission, answers=held.answers)

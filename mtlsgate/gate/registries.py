@@ -23,6 +23,7 @@ from mtlsgate.admission.listings import (
     Unavailable,
     unanswered,
 )
+from mtlsgate.gate.terms import Terms
 from mtlsgate.reasons import Reason
 
 #: Told that something has changed in a registry: its label, and the keys; None for any.
@@ -49,6 +50,29 @@ NOTHING_GIVEN: Givens = MappingProxyType({})
 Known = Callable[[Collection[Question]], Answers]
 
 
+@frozen
+class Claim:
+    """
+    What a connection is counted in over all gates.
+
+    :ivar registry: the label of the registry that counts.
+    :ivar key: whose connection; limits are those of a server, at all gates that have it.
+    :ivar most: how many places there are.
+    """
+
+    registry: str
+    key: str
+    most: int
+
+
+def claim_of(server: str, terms: Terms, identity: bytes | None) -> Claim | None:
+    """:returns: the place that a client's connection to a server needs, or None."""
+    most = terms.limits.max_connections_per_identity
+    if terms.count_in is None or most is None or identity is None:
+        return None
+    return Claim(terms.count_in, f"{identity.hex()}@{server}", most)
+
+
 class Registries(Protocol):
     """The registries of a service."""
 
@@ -64,14 +88,23 @@ class Registries(Protocol):
             never fails: what cannot be known is `Unavailable`.
         """
 
-    def take(self, registry: str, key: str, number: int, most: int) -> Deferred[Rejection | None]:
+    def take(self, claim: Claim, number: int) -> Deferred[Rejection | None]:
         """
         Take a place for a connection, over all gates.
 
-        :param key: whose connection.
         :param number: the connection's.
-        :param most: how many places there are.
         :returns: a Deferred with why there is none, or None; it never fails.
+        """
+
+    def has_place(self, claim: Claim, number: int) -> bool:
+        """:returns: whether a connection has that place."""
+
+    def move(self, claim: Claim | None, number: int) -> None:
+        """
+        Count a live connection elsewhere, as another epoch wants it.  It gets the place,
+        whether or not one is left.
+
+        :param claim: None if it is not counted any more.
         """
 
     def give_back(self, number: int) -> None:
@@ -100,9 +133,16 @@ class NoRegistries:
         """:returns: likewise."""
         return succeed(dict.fromkeys(questions, Given(self._ANSWER, None)))
 
-    def take(self, registry: str, key: str, number: int, most: int) -> Deferred[Rejection | None]:
+    def take(self, claim: Claim, number: int) -> Deferred[Rejection | None]:
         """:returns: that there is none."""
         return succeed(Rejection(Reason.REGISTRY_UNAVAILABLE, self._ANSWER.why))
+
+    def has_place(self, claim: Claim, number: int) -> bool:
+        """:returns: never."""
+        return False
+
+    def move(self, claim: Claim | None, number: int) -> None:
+        """There is none."""
 
     def give_back(self, number: int) -> None:
         """There is none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -12,6 +12,8 @@ from mtlsgate.admission.devices import Device, DeviceState, KeyKind, keys_of
 from mtlsgate.certificates.certificate import view
 from mtlsgate.registry.store import Follower, StoreError, StoreUnavailable, Written
 from mtlsgate.testing import Credential
+
+T = TypeVar("T")
 
 DOWN = StoreUnavailable("the store is down")
 
@@ -138,17 +140,15 @@ class FaultyStore(MemoryStore):
     """
     A store that fails when told to; then nobody can follow it, either.
 
-    :ivar is_held: whether questions wait for `answer`.
-    :ivar is_late: whether who takes a place gets it, and is never told.
+    :ivar is_held: whether questions, and who takes a place, wait for `answer`.
     :ivar asked: the keys of each question.
     :ivar followed: how often somebody began to follow.
     """
 
     is_held: bool = False
-    is_late: bool = False
     asked: list[tuple[str, ...]] = field(factory=list)
     followed: int = 0
-    _waiting: list[tuple[Mapping[str, Device], Deferred[Any]]] = field(factory=list)
+    _waiting: list[tuple[Any, Deferred[Any]]] = field(factory=list)
     _follower: Follower | None = None
     _lost: Deferred[None] | None = None
     # Its channel stays away although questions are answered.
@@ -210,18 +210,17 @@ class FaultyStore(MemoryStore):
 
     async def find(self, keys: Collection[str]) -> Mapping[str, Device]:
         self.asked.append(tuple(keys))
-        found = await super().find(keys)
-        if self.is_held:
-            deferred: Deferred[Mapping[str, Device]] = Deferred()
-            self._waiting.append((found, deferred))
-            return await deferred
-        return found
+        return await self._when_told(await super().find(keys))
 
     async def lease(self, key: str, holder: str, places: int, seconds: float) -> bool:
-        found = await super().lease(key, holder, places, seconds)
-        if self.is_late:
-            await Deferred[None]()
-        return found
+        return await self._when_told(await super().lease(key, holder, places, seconds))
+
+    async def _when_told(self, found: T) -> T:
+        if not self.is_held:
+            return found
+        deferred: Deferred[T] = Deferred()
+        self._waiting.append((found, deferred))
+        return await deferred
 
     async def follow(self, follower: Follower) -> None:
         self.followed += 1

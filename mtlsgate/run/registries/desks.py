@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from mtlsgate.admission import Rejection
 from mtlsgate.admission.listings import Answer, Answers, Question, Unavailable
 from mtlsgate.clock import utc_now
-from mtlsgate.gate.registries import NOTHING_GIVEN, Given, Givens, Told
+from mtlsgate.gate.registries import NOTHING_GIVEN, Claim, Given, Givens, Told
 from mtlsgate.load.registries import LoadedRegistry
 from mtlsgate.observe.registry_status import RegistryStatus
 from mtlsgate.registry.opening import open_store
@@ -90,6 +90,7 @@ class Desks:
                 self._by_name[registry.name] = Desk(registry, self._surroundings, told)
         for gone in before.values():
             gone.stop()
+        self.places.turned()
         if self._by_name and not self._looking.running:
             self._looking.start(_INTERVAL, now=False)
         elif not self._by_name and self._looking.running:
@@ -147,9 +148,17 @@ class Desks:
         desk = self._by_name.get(registry)
         return desk is None or desk.is_stale
 
-    def take(self, registry: str, key: str, number: int, most: int) -> Deferred[Rejection | None]:
+    def take(self, claim: Claim, number: int) -> Deferred[Rejection | None]:
         """:returns: a Deferred with why there is no place for a connection, or None."""
-        return self.places.take(registry, key, number, most)
+        return self.places.take(claim, number)
+
+    def has_place(self, claim: Claim, number: int) -> bool:
+        """:returns: whether a connection has that place."""
+        return self.places.has(claim, number)
+
+    def move(self, claim: Claim | None, number: int) -> None:
+        """:param claim: what a live connection is counted in from now on, or None."""
+        self.places.move(claim, number)
 
     def give_back(self, number: int) -> None:
         """:param number: of a connection that is over."""
