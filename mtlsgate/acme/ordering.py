@@ -104,7 +104,7 @@ def suggestion(wanted: WantedCertificate, certificate: bytes) -> Suggestion:
 
 
 class _Network(ClientNetwork):
-    """Like the library's, but more patient: it repeats a request only once."""
+    """Repeats a request whose nonce the CA refuses more than once, as the library does not."""
 
     def post(self, *args: Any, **kwargs: Any) -> requests.Response:
         """Post; the CA may refuse a nonce, and gives another with that (RFC 8555, 6.5)."""

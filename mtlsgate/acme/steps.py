@@ -85,10 +85,11 @@ def is_time(progress: Progress, life: Life | None, now: datetime) -> bool:
 
 
 def life_of(wanted: WantedCertificate) -> Life | None:
-    """:returns: when the certificate in the storage is valid; None if it has none that
-    can be used.
-
-    :raises CredentialError: if it cannot be read."""
+    """
+    :returns: when the certificate in the storage is valid; None if it has none that can be
+        used.
+    :raises CredentialError: if it cannot be read.
+    """
     data = wanted.storage.certificate(wanted.file_name)
     if data is None:
         return None

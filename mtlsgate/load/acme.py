@@ -2,8 +2,8 @@
 Certificates of the gate itself that a CA issues by ACME: what a configuration wants, and
 what the storage has.
 
-Loading orders nothing and asks nobody.  `mtlsgate.run.acme` orders, and `renewed` makes an
-epoch with what came.
+Loading orders nothing and asks nobody.  `mtlsgate.run.certificate_orders` orders, and
+`mtlsgate.load.refresh.renewed` makes an epoch with what came.
 """
 
 from __future__ import annotations

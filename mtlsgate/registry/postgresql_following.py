@@ -5,9 +5,9 @@ PostgreSQL tells a change when the transaction is committed and everybody can se
 (PostgreSQL 15 documentation, NOTIFY).  So whoever asks after LISTEN sees what was
 committed before, and is told the rest.
 
-What could keep changes from being told is looked for with every heartbeat: triggers that
-are off or were, another table under the name, a pooler that gives each statement another
-connection, a table whose rows come in by other ways than statements.
+Every heartbeat looks for what could keep changes from being told: a trigger that is off or was,
+another table under the name, a pooler that gives each statement another connection, a table whose
+rows do not come by statements alone.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ class _Following:
     """
     One connection that listens.
 
-    :ivar found: what was found of the table and its triggers at first.
+    :ivar _channel: what it listens to; "" if there is no such table.
+    :ivar _made: which table and triggers it found at first.
     """
 
     def __init__(self, link: Link, table: Table, seconds: float) -> None:

@@ -29,9 +29,9 @@ Connection = psycopg.AsyncConnection[tuple[object, ...]]
 #: Asks something on a connection.
 Question = Callable[[Connection], Awaitable[_T]]
 
-# Which server this is: a restarted one began at another time.  Leases need READ COMMITTED,
-# which a role may have another default for; and what nobody waits for any more must not go
-# on, since others come after it.
+# Which server this is: a restarted one began at another time.  Leases need READ COMMITTED, and a
+# role may have another default.  The server must end a statement that nobody waits for any more:
+# others wait behind it.
 _WHO = """
 SELECT set_config('default_transaction_isolation', 'read committed', false),
     set_config('statement_timeout', %s, false),
@@ -106,7 +106,7 @@ class Link:
         """:returns: whether the server has not hung up, as far as can be seen."""
         if self._is_cut or self.connection.broken or self.connection.closed:
             return False
-        # What it says without being asked is good-bye.
+        # A server says nothing without being asked, unless it hangs up.
         poll = select.poll()
         poll.register(self.connection.fileno(), select.POLLIN)
         return not poll.poll(0)
@@ -137,7 +137,7 @@ class Connector:
         found, problems = await self._connect(self.hosts, 1, limit)
         if found:
             return found[0]
-        # What will not pass by itself says more than that another server is down.
+        # Tell first what will not pass by itself: more than that another server is down.
         problems.sort(key=lambda one: isinstance(one[1], StoreUnavailable))
         kind = type(problems[0][1])
         if len(self.hosts) == 1:
@@ -177,7 +177,7 @@ class Connector:
             found.clear()
             raise
         finally:
-            # Nobody waits for those that are left over.
+            # Close those that nobody waits for any more.
             for task in tasks:
                 task.cancel()
                 task.add_done_callback(lambda task: _close_unless_in(found, task))
@@ -201,7 +201,7 @@ class Connector:
                 make_conninfo(**host.parameters), autocommit=True
             )
         except asyncio.CancelledError as error:
-            # Its frames have the half-made connection, which ends with them.
+            # The traceback keeps the half-made connection open: drop it.
             raise error.with_traceback(None) from None
         kept = False
         try:
@@ -311,7 +311,7 @@ class Session:
     def _answered(self, task: asyncio.Future[Any]) -> None:
         self._turn.release()
         if not task.cancelled():
-            # Whoever asked may have been cancelled, and nobody may have heard of it.
+            # Whoever asked may be gone: do not let asyncio log the error as forgotten.
             task.exception()
 
 

@@ -55,7 +55,7 @@ class Channel:
         self._is_busy = False
         self._worker: asyncio.Task[None] | None = None
         self._is_closed = False
-        # How often.
+        # How often `forget` was called.
         self._forgotten = 0
 
     async def ask(self, commands: Sequence[Command]) -> list[object]:
@@ -142,7 +142,7 @@ class Channel:
         except StoreUnavailable:
             if not is_kept:
                 raise
-            # The server may have closed it long ago: a new one tells.
+            # The server may have closed the kept connection long ago: try a new one.
             return await self._once(commands)
 
     async def _once(self, commands: Sequence[Command]) -> list[object]:

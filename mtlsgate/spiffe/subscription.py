@@ -1,7 +1,7 @@
 """
 A stream of the Workload API that is kept open over a unix socket.
 
-It begins at once when it ends: first after at most 0.2 s, then after growing delays of up to
+When it ends it is opened again: after at most 0.1 s at first, then after growing delays of up to
 5 s (SPIFFE Workload API, 4.2).
 """
 
@@ -65,7 +65,7 @@ class Subscription:
         :param took: is called with each message.
         :param lost: is called when the stream has ended, with why, in words, and the status
             of gRPC if the agent gave one.
-        :param random: a number from 0 to 1: agents are not asked by all at once.
+        :param random: a number from 0 to 1, so that not all gates ask at once.
         """
         self.is_up = False
         self.attempts = 0
@@ -164,7 +164,7 @@ class _Answers(Protocol):
         self.transport.write(self._call.outgoing())
 
     def drop(self) -> None:
-        """Nobody listens any more."""
+        """Close the connection, and pass on nothing more."""
         self._owner = None
         if self.transport is not None:
             cast(ITCPTransport, self.transport).abortConnection()

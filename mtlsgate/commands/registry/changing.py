@@ -17,7 +17,7 @@ from mtlsgate.text import printable
 
 @frozen
 class Keep:
-    """Stands for: leave it as it is."""
+    """To leave a field as it is."""
 
 
 KEEP = Keep()

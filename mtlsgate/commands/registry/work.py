@@ -5,7 +5,7 @@ What the commands do, in asyncio: from a session to lines for people.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 
 from attrs import evolve, frozen
@@ -77,13 +77,7 @@ class Changes:
                         self.say(f"{printable(key)}: {after.state.value}, as before{one.suffix}")
                         continue
                     change = self._change(action, one, key, before, after)
-                    try:
-                        await store.put([after])
-                    except StoreError:
-                        # Nobody knows whether it was done.
-                        self.trail.write(evolve(change, is_complete=False))
-                        raise
-                    self.trail.write(change)
+                    await self._record(change, store.put([after]))
                     self.say(change_line(before, after) + one.suffix)
 
     async def remove(self, named: Sequence[Named], note: str) -> None:
@@ -104,13 +98,18 @@ class Changes:
                     change = self._change("remove", one, key, before, None)
                     if note:
                         change = evolve(change, details=(f'note "{printable(note)}"',))
-                    try:
-                        await store.remove([key])
-                    except StoreError:
-                        self.trail.write(evolve(change, is_complete=False))
-                        raise
-                    self.trail.write(change)
+                    await self._record(change, store.remove([key]))
                     self.say(change_line(before, None) + one.suffix)
+
+    async def _record(self, change: RegistryChange, making: Awaitable[object]) -> None:
+        """Make a change, and write it to the audit log."""
+        try:
+            await making
+        except StoreError:
+            # Nobody knows whether it was done.
+            self.trail.write(evolve(change, is_complete=False))
+            raise
+        self.trail.write(change)
 
     async def import_(
         self,

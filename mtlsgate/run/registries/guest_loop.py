@@ -33,8 +33,8 @@ class Runner(Protocol):
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
         """
-        :returns: a Deferred with what the coroutine returns.  To cancel it cancels the
-            coroutine, and does not wait for its end.
+        :returns: a Deferred with what the coroutine returns.  Cancelling it cancels the
+            coroutine, without waiting for its end.
         """
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class GuestLoop:
     """
     One loop of asyncio's in a reactor.
 
-    :ivar _ended: the Deferreds of tasks that have ended, which were not told yet.
+    :ivar _ended: tasks that have ended, with their Deferreds, which have not fired yet.
     :ivar _alarm: wakes it for its next timer, or because it has more to do.
     :ivar _rest: for how many seconds it may rest; None if it waits for sockets only.
     """

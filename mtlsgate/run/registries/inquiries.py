@@ -81,7 +81,7 @@ class Inquiries:
         return len(self._by_key)
 
     def ask(self, key: str) -> Deferred[Finding]:
-        """:returns: a Deferred that never fails.  To cancel it asks for nothing else."""
+        """:returns: a Deferred that never fails.  Cancelling it leaves others their answer."""
         inquiry = self._by_key.get(key)
         if inquiry is None:
             inquiry = self._by_key[key] = _Inquiry(key, self._clock.seconds())

@@ -67,7 +67,7 @@ class Link:
             if self._store is None:
                 self._store = self._open(self._options)
             return self._runner.start(call(self._store))
-        except Exception:  # noqa: BLE001 -- whatever it is, it is told as if it came later
+        except Exception:  # noqa: BLE001 -- whatever it is, the Deferred has it
             return fail()
 
     def _in_time(self, done: Deferred[T]) -> Deferred[T]:

@@ -1,8 +1,8 @@
 """
 Warns of devices by which no client can be found.
 
-Whoever writes to a store by hand may write a digest in capitals or with colons, and nobody
-is kept out by it.
+Somebody who writes to a store by hand may write a digest in capitals or with colons: then a
+denial keeps nobody out.
 """
 
 from __future__ import annotations

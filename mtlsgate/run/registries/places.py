@@ -2,9 +2,9 @@
 Places: how many connections a client has to all gates together.
 
 A place is a lease in a registry, renewed until the connection ends.  The places of a gate
-that dies go when their time is over.  While the registry does not answer, places cannot be
-taken: new clients are rejected, or with ``last_known`` each gate counts for itself, and
-what is too much ends when the registry is back.
+that dies run out.  While the registry does not answer, no place can be taken: new clients are
+rejected; with ``last_known`` each gate counts for itself, and connections over the limit end
+when the registry is back.
 
 When another epoch counts in another registry, live connections are counted there at once,
 even if they are more than it allows: a new limit is for new clients.
@@ -186,7 +186,7 @@ class Places:
             and place.desk is not None
             and place.desk.registry.on_outage == "last_known"
         ):
-            # It is tried again with the renewals.
+            # The renewals try again.
             place.is_held, place.due = True, self._clock.seconds() + _INTERVAL
             return None
         del self._places[number]

@@ -135,7 +135,7 @@ class Rechecks:
             _log.failure("{server}: judging a client again failed", server=entry.server)
             held = Rejection(Reason.INTERNAL_ERROR, "judging it again failed")
         if isinstance(held, Rejection):
-            # At once: the time that clients have after a reload is not for these.
+            # At once: the grace after a reload is not for these.
             detail = f"{held.reason}: {held.detail}"
             self._connections.close(entry, Cause.NO_LONGER_ADMITTED, detail)
             return ()
