@@ -1,8 +1,8 @@
 """
 Asks the registries that the configuration in the shadow names.
 
-To ask changes nothing, and the shadow has connections of its own to the stores: what the gate
-remembers and measures of its registries stays as it is.
+Asking changes nothing in a registry.  The shadow has connections of its own to the stores, so
+what the gate remembers and measures of its registries stays as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mtlsgate.load.registries import LoadedRegistry
 from mtlsgate.run.registries.desks import Desks
 from mtlsgate.run.shadow_judging import Seen
 
-#: About how many clients registries are asked at once, and how often about one.
+#: How many clients' questions are underway at most, and how often one client's are asked.
 AT_ONCE, TIMES = 256, 8
 
 
@@ -43,8 +43,8 @@ class Asking:
 
     :ivar desks: the registries of the configuration in the shadow.
     :ivar answered: the clients that can be judged again.
-    :ivar _queue: those about whom nobody was asked yet.
-    :ivar _underway: about how many registries are being asked.
+    :ivar _queue: clients that wait, with their questions.
+    :ivar _underway: how many clients' questions are underway.
     """
 
     def __init__(self, desks: Desks, came: Callable[[], object]) -> None:
@@ -66,19 +66,19 @@ class Asking:
     def clear(self) -> None:
         """Forget all clients, and close the connections to the stores."""
         self._queue.clear()
-        # Whoever is asked answers at once that there is no such registry.
+        # Questions that are underway end at once.
         self.desks.turn_to(())
         self.answered.clear()
 
     def stop(self) -> None:
-        """The same, and for ever."""
+        """As `clear`, and ask no more."""
         self.clear()
         self.desks.stop()
 
     def ask(self, one: Asked, questions: tuple[Question, ...]) -> bool:
         """
         :param questions: what must be known of the client.
-        :returns: whether it is asked; False if that has led to nothing too often.
+        :returns: whether it is asked; False if it was asked too often already.
         """
         if one.times >= TIMES:
             return False

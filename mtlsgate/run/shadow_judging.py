@@ -130,9 +130,7 @@ class ShadowJudge:
     def searched(
         self, seen: Seen, now: datetime, given: Givens = NOTHING_GIVEN
     ) -> Standing | NotJudged | Unanswered:
-        """
-        The same, but it verifies a path if it must, which takes as long as a handshake.
-        """
+        """As `at_sight`, but verify a path if necessary, which takes as long as a handshake."""
         found = self.at_sight(seen, now, given)
         if found is not None:
             return found
