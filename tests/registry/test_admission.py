@@ -24,7 +24,7 @@ from mtlsgate.load.overview import describe_rule
 from mtlsgate.observe.explanation import explain
 from mtlsgate.observe.registry_status import sum_registries
 from mtlsgate.reasons import Cause, Reason
-from mtlsgate.registry.store import StoreError
+from mtlsgate.registry.store import StoreError, StoreUnavailable
 from mtlsgate.run.registries.desks import Desks
 from mtlsgate.run.registries.memory import Memory, Unknown
 from mtlsgate.testing import Authority, Version
@@ -419,13 +419,16 @@ def test_it_connects_again_soon_and_then_less_often(running: RegisteredService) 
     assert 70 <= running.store.followed - before <= 80
 
 
-def test_the_log_says_why_it_is_away_and_why_now(running: RegisteredService) -> None:
+def test_the_log_says_why_it_is_away_and_what_does_not_pass_by_itself(
+    running: RegisteredService,
+) -> None:
     """Each reason once: whoever mends the first one reads what else is wrong."""
+    refused, slow = StoreUnavailable("it refuses connections"), StoreUnavailable("it is slow")
+    without = StoreError("there is no table")
     with Logged("mtlsgate.registries") as log:
-        running.store.cut(StoreError("it refuses connections"))
-        running.run(3)
-        for problem in ("there is no table", "it refuses connections", "there is no table"):
-            running.store.problem = StoreError(problem)
+        running.store.cut(refused)
+        for problem in (refused, slow, without, refused, without):
+            running.store.problem = problem
             running.run(3)
     texts = [str(formatEvent(event)) for event in log.events]
     assert [text.partition("followed: ")[2].partition(";")[0] for text in texts] == [

@@ -32,7 +32,7 @@ from mtlsgate.admission.listings import Answer, Question, Unavailable
 from mtlsgate.gate.registries import Given
 from mtlsgate.load.registries import LoadedRegistry
 from mtlsgate.observe.registry_status import RegistryStatus
-from mtlsgate.registry.store import StoreError
+from mtlsgate.registry.store import StoreError, StoreUnavailable
 from mtlsgate.run.registries.figures import Figures
 from mtlsgate.run.registries.guest_loop import Runner
 from mtlsgate.run.registries.inquiries import Finding, Inquiries
@@ -326,13 +326,23 @@ class Desk:
         if was_following:
             self.since = self._now()
             self.figures.losses += 1
-        if self.problem not in self._said and len(self._said) < _MOST_SAID:
+        if not self._said or self._is_news(result):
             self._said.add(self.problem)
             left = max(0.0, self.registry.max_staleness - self.staleness)
             self._words.lost(self.registry, self.problem, left)
         # 0.1 to 0.2 s, then twice as long each time.
         longest = min(FIRST * 2 ** max(0, self._attempts - 1), LONGEST)
         self._timer = self._clock.callLater(longest * (0.5 + self._random() / 2), self._follow)
+
+    def _is_news(self, result: object) -> bool:
+        """:returns: whether the log must have another reason of this outage: one that does not
+        pass by itself."""
+        error = result.value if isinstance(result, Failure) else None
+        return (
+            not isinstance(error, StoreUnavailable)
+            and self.problem not in self._said
+            and len(self._said) < _MOST_SAID
+        )
 
     def look(self) -> None:
         """Notice a silent channel, and that a registry has become stale.  Call it several
