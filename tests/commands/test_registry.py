@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from mtlsgate.certificates.development_ca import Authority, Credential
 from mtlsgate.certificates.parsing import parse_certificates
 from mtlsgate.commands.registry.answers import standing
 from mtlsgate.commands.registry.naming import Named
+from mtlsgate.commands.registry.session import choose
+from mtlsgate.commands.registry.work import watched
 from mtlsgate.registry.store import StoreError, StoreOptions, StoreUnavailable
 from tests.kits.memory_stores import ScriptedStore
 from tests.kits.registry_command import CONFIG, Site, site_in
@@ -403,6 +406,14 @@ def test_a_client_library_that_is_missing_is_named(
     result = site.run("check", "--key", "ab" * 32)
     assert result.exit_code == 2
     assert result.stderr.endswith("pip install 'mtlsgate[redis]'\n")
+
+
+def test_a_person_waits_longer_than_a_client_and_watching_waits_as_a_gate(site: Site) -> None:
+    """Or an outage would be told ten seconds late."""
+    site.run("show", "--key", identity())
+    with pytest.raises(AssertionError, match="nothing more is to be followed"):
+        asyncio.run(watched(choose([str(site.directory / "gate.hcl")], None), False, print))
+    assert [one.timeout for one in site.opened] == [10, 1]
 
 
 # The audit log.

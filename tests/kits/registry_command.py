@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from attrs import frozen
+from attrs import field, frozen
 from click.testing import CliRunner, Result
 
 from mtlsgate.commands.cli import main
@@ -32,10 +32,12 @@ class Site:
 
     :ivar directory: where everything is.
     :ivar store: what every command works on.
+    :ivar opened: how each command has opened it.
     """
 
     directory: Path
     store: ScriptedStore
+    opened: list[StoreOptions] = field(factory=list)
 
     def run(self, *words: str, data: bytes = b"") -> Result:
         """:returns: what a command said; a traceback is never said."""
@@ -68,13 +70,13 @@ class Site:
 
 def site_in(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     """:returns: a configuration in a directory, whose store is in memory."""
-    store = ScriptedStore()
+    found = Site(directory, ScriptedStore())
 
     def opened(options: StoreOptions) -> ScriptedStore:
         assert options.url.startswith("redis://:very-secret@")
-        return store
+        found.opened.append(options)
+        return found.store
 
     monkeypatch.setattr("mtlsgate.commands.registry.session.open_store", opened)
-    found = Site(directory, store)
     found.configure()
     return found

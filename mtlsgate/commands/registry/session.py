@@ -59,14 +59,15 @@ class Session:
         return opened(self.config, self.audit, given)
 
     @asynccontextmanager
-    async def store(self) -> AsyncIterator[Store]:
+    async def store(self, patience: float = PATIENCE) -> AsyncIterator[Store]:
         """
+        :param patience: how many seconds an answer may take at least.
         :returns: its store, until the block ends.
         :raises RegistryError: if the store fails within the block; it names the store.
         """
         options = self.registry.options
         try:
-            store = open_store(evolve(options, timeout=max(options.timeout, PATIENCE)))
+            store = open_store(evolve(options, timeout=max(options.timeout, patience)))
             try:
                 yield store
             finally:

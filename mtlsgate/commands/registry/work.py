@@ -206,6 +206,7 @@ async def watched(session: Session, as_json: bool, say: Say) -> None:
 
     :raises RegistryError: if the store cannot be opened; if it fails later, that is printed.
     """
-    async with session.store() as store:
+    # An outage is noticed when a gate notices it.
+    async with session.store(patience=0) as store:
         async for event in watch(store):
             say(in_json(event) if as_json else in_words(event, session.registry.place))
