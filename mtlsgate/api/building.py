@@ -30,6 +30,7 @@ from mtlsgate.load.loading import load_gate
 from mtlsgate.load.registries import RegistryReader
 from mtlsgate.load.servers import GateParts, ServerBuilder, serve
 from mtlsgate.load.state import KeptDocuments
+from mtlsgate.load.surroundings import Surroundings
 from mtlsgate.spiffe.agents import Agents
 from mtlsgate.text import quoted
 
@@ -168,7 +169,8 @@ class FromFile:
 
     def build(self, now: Callable[[], datetime], kept: KeptDocuments, agents: Agents) -> Built:
         """:raises ConfigError: with every error of the files and of that server."""
-        found = load_gate(self.paths, self.server, now=now, kept=kept, agents=agents)
+        surroundings = Surroundings(now=now, kept=kept, agents=agents)
+        found = load_gate(self.paths, self.server, surroundings)
         hosts = tuple(host.value for host in found.parts.model.hosts)
         name, warnings = ", ".join(self.paths), found.warnings
         return Built(name, found.parts, hosts, found.settings, warnings, now, agents)

@@ -59,9 +59,11 @@ def check(config: tuple[str, ...], strict: bool) -> None:
     from mtlsgate.load.loading import load
     from mtlsgate.load.overview import overview
     from mtlsgate.load.shadow import with_shadow
+    from mtlsgate.load.surroundings import Surroundings
 
     try:
-        epoch = with_shadow(load(config, say=partial(click.echo, err=True)), config[0])
+        epoch = load(config, say=partial(click.echo, err=True))
+        epoch = with_shadow(epoch, config[0], Surroundings())
     except GateError as error:
         click.echo(str(error), err=True)
         sys.exit(1)

@@ -55,6 +55,7 @@ from mtlsgate.load.registries import RegistryReader
 from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder
 from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
 from mtlsgate.load.state import KeptDocuments
+from mtlsgate.load.surroundings import Surroundings
 from mtlsgate.protocols import no_gate
 from mtlsgate.spiffe.agents import Agents
 from mtlsgate.text import quoted
@@ -97,23 +98,18 @@ def load(
     :returns: everything that is needed to listen.
     :raises ConfigError: with every error in the configuration.
     """
+    surroundings = Surroundings(
+        environ=environ,
+        now=now,
+        source=source,
+        reactor=reactor,
+        gate=gate,
+        target_states=TargetStates() if target_states is None else target_states,
+        kept=kept,
+        agents=Agents() if agents is None else agents,
+    )
     with no_collection():
-        watched = {} if seen is None else seen
-        loading = Loading(
-            paths,
-            environ,
-            now,
-            offline=offline,
-            say=say,
-            seen=watched,
-            reactor=reactor,
-            gate=gate,
-            source=source,
-            target_states=target_states,
-            kept=kept,
-            agents=agents,
-        )
-        return loading.epoch()
+        return Loading(paths, surroundings, offline=offline, say=say, seen=seen).epoch()
 
 
 @frozen
@@ -134,12 +130,7 @@ class LoadedGate:
 def load_gate(
     paths: ConfigPaths,
     server: str | None,
-    environ: Mapping[str, str] = os.environ,
-    now: Callable[[], datetime] = utc_now,
-    *,
-    seen: dict[Path, Stamp] | None = None,
-    kept: KeptDocuments | None = None,
-    agents: Agents | None = None,
+    surroundings: Surroundings,
 ) -> LoadedGate:
     """
     Load one server of a configuration, without its ``protocol`` and without the files
@@ -149,8 +140,7 @@ def load_gate(
     :raises ConfigError: with every error in the file and of that server.
     """
     with no_collection():
-        watched = {} if seen is None else seen
-        return Loading(paths, environ, now, seen=watched, kept=kept, agents=agents).gate(server)
+        return Loading(paths, surroundings).gate(server)
 
 
 @contextmanager
@@ -180,18 +170,11 @@ class Loading:
     def __init__(
         self,
         paths: ConfigPaths,
-        environ: Mapping[str, str] = os.environ,
-        now: Callable[[], datetime] = utc_now,
+        surroundings: Surroundings,
         *,
         offline: bool = False,
         say: Callable[[str], object] | None = None,
         seen: dict[Path, Stamp] | None = None,
-        reactor: ChooseReactor = any_reactor,
-        gate: Callable[[], IGate] = no_gate,
-        source: FileSource = DISK,
-        target_states: TargetStates | None = None,
-        kept: KeptDocuments | None = None,
-        agents: Agents | None = None,
         is_shadow: bool = False,
     ) -> None:
         """
@@ -202,9 +185,10 @@ class Loading:
         """
         names = names_of(paths)
         seen = {} if seen is None else seen
+        environ, now, agents = surroundings.environ, surroundings.now, surroundings.agents
         self.report = Report(", ".join(names))
-        self.directory = base_directory(names[0], source)
-        self.files = CertificateFiles(self.directory, self.report, seen, source)
+        self.directory = base_directory(names[0], surroundings.source)
+        self.files = CertificateFiles(self.directory, self.report, seen, surroundings.source)
         # Do not capture `self`: it would keep all files in memory until the next
         # garbage collection.
         directory, files = self.directory, self.files
@@ -213,8 +197,6 @@ class Loading:
         if self._assembled is not None:
             scope = self._assembled.scope
         self._decoder = Decoder(scope, self.report)
-        states = TargetStates() if target_states is None else target_states
-        agents = Agents() if agents is None else agents
         # Before anything of it is used: what comes meanwhile is newer.
         self._delivered = agents.version
         self._now = now
@@ -224,10 +206,20 @@ class Loading:
         self.listening = ListeningBuilder(
             self.report,
             self.files,
-            ServerBuilder(self.files, self.report, now, self._registries, kept, environ, agents),
-            ApplicationReader(self._decoder, self.files, gate, states, agents),
-            ClientReader(self._decoder, self.files, now, states, agents),
-            reactor,
+            ServerBuilder(
+                self.files,
+                self.report,
+                now,
+                self._registries,
+                surroundings.kept,
+                environ,
+                agents,
+            ),
+            ApplicationReader(
+                self._decoder, self.files, surroundings.gate, surroundings.target_states, agents
+            ),
+            ClientReader(self._decoder, self.files, now, surroundings.target_states, agents),
+            surroundings.reactor,
             now,
             offline,
             self.configuration is not None and self.configuration.settings.takeover,

@@ -8,59 +8,38 @@ that the gate would fetch count as far as they are kept already.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from datetime import datetime
 from pathlib import Path
 
 from attrs import evolve
 from twisted.logger import Logger
 
-from mtlsgate.clock import utc_now
 from mtlsgate.errors import GateError, Problem
-from mtlsgate.load.disk import DISK, FileSource
 from mtlsgate.load.epoch import Epoch, Shadow
+from mtlsgate.load.event_loop import any_reactor
 from mtlsgate.load.file_state import Stamp
 from mtlsgate.load.loading import Loading, no_collection
 from mtlsgate.load.sources import base_directory
-from mtlsgate.load.state import KeptDocuments
-from mtlsgate.spiffe.agents import Agents
+from mtlsgate.load.surroundings import Surroundings
+from mtlsgate.protocols import no_gate
 from mtlsgate.text import shown
+from mtlsgate.upstream.state import TargetStates
 
 _log = Logger("mtlsgate.shadow")
 
 
-def load_shadow(
-    path: Path,
-    environ: Mapping[str, str] = os.environ,
-    now: Callable[[], datetime] = utc_now,
-    *,
-    source: FileSource = DISK,
-    kept: KeptDocuments | None = None,
-    agents: Agents | None = None,
-) -> Shadow:
+def load_shadow(path: Path, surroundings: Surroundings) -> Shadow:
     """
     :param path: a file or directory, absolute.
-    :param environ: the values of ``env.NAME``.
-    :param now: returns the time to judge certificates by.
-    :param source: has the files.
-    :param kept: what was fetched; by default what is on disk.
-    :param agents: what SPIFFE agents have delivered; by default nothing.
     :returns: what was loaded, or what is wrong with it.
     """
     seen: dict[Path, Stamp] = {}
+    # The event loop is not its choice, and nothing of it runs.
+    surroundings = evolve(
+        surroundings, reactor=any_reactor, gate=no_gate, target_states=TargetStates()
+    )
     try:
         with no_collection():
-            epoch = Loading(
-                str(path),
-                environ,
-                now,
-                seen=seen,
-                source=source,
-                kept=kept,
-                agents=agents,
-                is_shadow=True,
-            ).epoch()
+            epoch = Loading(str(path), surroundings, seen=seen, is_shadow=True).epoch()
     except GateError as error:
         return Shadow(str(path), None, tuple(str(error).split("\n")), seen)
     except Exception as error:  # noqa: BLE001 -- it must not keep the gate from going on
@@ -72,13 +51,8 @@ def load_shadow(
 def with_shadow(
     epoch: Epoch,
     name: str,
-    environ: Mapping[str, str] = os.environ,
-    now: Callable[[], datetime] = utc_now,
-    *,
+    surroundings: Surroundings,
     seen: dict[Path, Stamp] | None = None,
-    source: FileSource = DISK,
-    kept: KeptDocuments | None = None,
-    agents: Agents | None = None,
 ) -> Epoch:
     """
     :param epoch: a configuration that was loaded.
@@ -90,8 +64,8 @@ def with_shadow(
     named = epoch.settings.shadow
     if named is None:
         return epoch
-    path = base_directory(name, source) / named.value
-    shadow = load_shadow(path, environ, now, source=source, kept=kept, agents=agents)
+    path = base_directory(name, surroundings.source) / named.value
+    shadow = load_shadow(path, surroundings)
     if seen is not None:
         seen.update({path: stamp for path, stamp in shadow.seen.items() if path not in seen})
     warnings = epoch.warnings

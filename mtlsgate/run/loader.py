@@ -16,9 +16,8 @@ from mtlsgate.load.file_state import Stamp
 from mtlsgate.load.loading import Loading, no_collection
 from mtlsgate.load.shadow import load_shadow, with_shadow
 from mtlsgate.load.state import KeptDocuments
+from mtlsgate.load.surroundings import Surroundings
 from mtlsgate.run.selftest import self_test
-from mtlsgate.spiffe.agents import Agents
-from mtlsgate.upstream.state import TargetStates
 
 #: How many new objects start the garbage collector.  Python's default of 700 is too low
 #: for a gate, which creates many.
@@ -64,12 +63,10 @@ class Loader:
         """
         self.paths = paths
         self.seen: dict[Path, Stamp] = {}
-        self._gate = gate
-        self._reactor = reactor
-        self._source = source
-        self._target_states = TargetStates()
-        self._kept = KeptDocuments()
-        self.agents = Agents()
+        self._surroundings = Surroundings(
+            gate=gate, reactor=reactor, source=source, kept=KeptDocuments()
+        )
+        self.agents = self._surroundings.agents
 
     @property
     def path(self) -> str:
@@ -83,7 +80,7 @@ class Loader:
         :returns: the first load, which has read the text only.
         """
         with no_collection():
-            return self._loading(names, self.seen, say)
+            return Loading(names, self._surroundings, say=say, seen=self.seen)
 
     def first(self, loading: Loading) -> Epoch:
         """
@@ -94,7 +91,7 @@ class Loader:
         with no_collection():
             epoch = loading.epoch()
         self_test(epoch)
-        epoch = self._with_shadow(epoch, self.seen)
+        epoch = with_shadow(epoch, self.paths[0], self._surroundings, self.seen)
         spare_the_collector()
         return epoch
 
@@ -109,40 +106,12 @@ class Loader:
         seen: dict[Path, Stamp] = {}
         try:
             with no_collection():
-                epoch = self._loading(self.paths, seen).epoch()
-            return self._with_shadow(epoch, seen)
+                epoch = Loading(self.paths, self._surroundings, seen=seen).epoch()
+            return with_shadow(epoch, self.paths[0], self._surroundings, seen)
         finally:
             if not is_trial:
                 self.seen = seen
 
     def shadow(self, path: Path) -> Shadow:
         """:returns: another configuration, to be tried, as its files are now."""
-        return load_shadow(path, source=self._source, kept=self._kept, agents=self.agents)
-
-    def _with_shadow(self, epoch: Epoch, seen: dict[Path, Stamp]) -> Epoch:
-        return with_shadow(
-            epoch,
-            self.paths[0],
-            seen=seen,
-            source=self._source,
-            kept=self._kept,
-            agents=self.agents,
-        )
-
-    def _loading(
-        self,
-        names: Sequence[str],
-        seen: dict[Path, Stamp],
-        say: Callable[[str], object] | None = None,
-    ) -> Loading:
-        return Loading(
-            names,
-            say=say,
-            seen=seen,
-            gate=self._gate,
-            reactor=self._reactor,
-            source=self._source,
-            target_states=self._target_states,
-            kept=self._kept,
-            agents=self.agents,
-        )
+        return load_shadow(path, self._surroundings)

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from attrs import evolve
+
 from mtlsgate.gate.listener import BoundSocket
 from mtlsgate.load.addresses import Address, HostError
 from mtlsgate.load.epoch import Epoch, Shadow
@@ -17,10 +19,9 @@ from mtlsgate.load.loading import Loading, no_collection
 from mtlsgate.load.shadow import load_shadow, with_shadow
 from mtlsgate.load.snapshot import Snapshot
 from mtlsgate.load.state import KeptDocuments
+from mtlsgate.load.surroundings import Surroundings
 from mtlsgate.run.event_loop import ReactorChoice
 from mtlsgate.run.sockets import PlainSocket, Sockets
-from mtlsgate.spiffe.agents import Agents
-from mtlsgate.upstream.state import TargetStates
 from mtlsgate.workers.remote import RemoteGate
 
 
@@ -72,43 +73,29 @@ class WorkerLoader:
         self.remote = RemoteGate()
         self.seen: dict[Path, Stamp] = {}
         self._names = names
-        self._states = TargetStates()
-        self._kept = KeptDocuments()
-        self.agents = Agents()
+        self._surroundings = Surroundings(
+            reactor=self.choice, gate=lambda: self.remote, kept=KeptDocuments()
+        )
+        self.agents = self._surroundings.agents
 
     def load(self, files: int) -> Epoch:
         """
         :param files: a descriptor of the files, which is closed.
         :raises GateError: with everything that is wrong with them.
         """
-        source, self.seen = Snapshot(files), {}
-        os.close(files)
+        surroundings, self.seen = self._with_files(files), {}
         with no_collection():
-            loading = Loading(
-                self._names,
-                seen=self.seen,
-                reactor=self.choice,
-                gate=lambda: self.remote,
-                source=source,
-                target_states=self._states,
-                kept=self._kept,
-                agents=self.agents,
-            )
-            epoch = loading.epoch()
-        return with_shadow(
-            epoch,
-            self._names[0],
-            seen=self.seen,
-            source=source,
-            kept=self._kept,
-            agents=self.agents,
-        )
+            epoch = Loading(self._names, surroundings, seen=self.seen).epoch()
+        return with_shadow(epoch, self._names[0], surroundings, self.seen)
 
     def shadow(self, path: Path, files: int) -> Shadow:
         """
         :param path: of another configuration, to be tried.
         :param files: a descriptor of its files, which is closed.
         """
+        return load_shadow(path, self._with_files(files))
+
+    def _with_files(self, files: int) -> Surroundings:
         source = Snapshot(files)
         os.close(files)
-        return load_shadow(path, source=source, kept=self._kept, agents=self.agents)
+        return evolve(self._surroundings, source=source)

@@ -27,7 +27,7 @@ from mtlsgate.load.loading import Loading, no_collection
 from mtlsgate.load.outline import Outline
 from mtlsgate.load.shadow import load_shadow, with_shadow
 from mtlsgate.load.snapshot import Recording, Snapshot
-from mtlsgate.protocols import no_gate
+from mtlsgate.load.surroundings import Surroundings
 from mtlsgate.run.event_loop import ReactorChoice
 from mtlsgate.run.selftest import self_test
 
@@ -62,7 +62,7 @@ class Prepared:
         """
         if self.files is None:
             raise GateError(self.problem)
-        return Loading(names, source=Snapshot(self.files)).outline()
+        return Loading(names, Surroundings(source=Snapshot(self.files))).outline()
 
     def close(self) -> None:
         """Give the files back."""
@@ -184,19 +184,17 @@ def _read(
     source: FileSource,
 ) -> None:
     """:raises GateError: with everything that is wrong with it."""
+    surroundings = Surroundings(reactor=ReactorChoice(), source=source)
     with no_collection():
-        loading = Loading(
-            names, say=say, seen=seen, reactor=ReactorChoice(), gate=no_gate, source=source
-        )
-        epoch = loading.epoch()
+        epoch = Loading(names, surroundings, say=say, seen=seen).epoch()
     self_test(epoch)
     # Its files belong to the epoch, too.
-    with_shadow(epoch, names[0], seen=seen, source=source)
+    with_shadow(epoch, names[0], surroundings, seen)
 
 
 def _read_shadow(path: Path, seen: dict[Path, Stamp], source: FileSource) -> tuple[str, ...]:
     """:returns: what is wrong with it, in lines."""
-    shadow = load_shadow(path, source=source)
+    shadow = load_shadow(path, Surroundings(source=source))
     seen.update(shadow.seen)
     return shadow.problems
 

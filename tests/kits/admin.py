@@ -25,6 +25,7 @@ from mtlsgate.http.connection import HttpConnection
 from mtlsgate.interfaces import IGate
 from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.shadow import load_shadow
+from mtlsgate.load.surroundings import Surroundings
 from mtlsgate.observe.changes import Changes
 from mtlsgate.observe.counts import Counts
 from mtlsgate.observe.history import History
@@ -93,7 +94,7 @@ class Running:
         self.shadow = ShadowControl(
             self.service.shadowing,
             self.service.runner,
-            load_shadow,
+            lambda path: load_shadow(path, Surroundings()),
             maybeDeferred,
             str(self.site.config),
         )

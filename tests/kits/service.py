@@ -26,9 +26,10 @@ from mtlsgate.gate.events import Observer, Reload
 from mtlsgate.gate.listener import BoundSocket, Listener
 from mtlsgate.load.addresses import Address, UnixAddress
 from mtlsgate.load.epoch import Epoch, Shadow
-from mtlsgate.load.loading import load
+from mtlsgate.load.loading import Loading, no_collection
 from mtlsgate.load.shadow import load_shadow, with_shadow
 from mtlsgate.load.state import KeptDocuments
+from mtlsgate.load.surroundings import Surroundings
 from mtlsgate.observe.audit import AuditLog
 from mtlsgate.observe.changes import Changes
 from mtlsgate.observe.counts import Counts
@@ -337,14 +338,21 @@ class MemoryService:
         self.service.startService()
 
     def _load(self, is_trial: bool = False) -> Epoch:
-        kept, agents = self.documents.kept, self.identities.delivered
         config = str(self.site.config)
-        epoch = load(config, {}, lambda: self.now(), kept=kept, agents=agents)
-        return with_shadow(epoch, config, {}, lambda: self.now(), kept=kept, agents=agents)
+        with no_collection():
+            epoch = Loading(config, self._surroundings()).epoch()
+        return with_shadow(epoch, config, self._surroundings())
 
     def _load_shadow(self, path: Path) -> Shadow:
-        kept, agents = self.documents.kept, self.identities.delivered
-        return load_shadow(path, {}, lambda: self.now(), kept=kept, agents=agents)
+        return load_shadow(path, self._surroundings())
+
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
+            environ={},
+            now=lambda: self.now(),
+            kept=self.documents.kept,
+            agents=self.identities.delivered,
+        )
 
     def configure(self, text: str) -> None:
         """Write the configuration."""

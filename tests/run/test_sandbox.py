@@ -22,6 +22,7 @@ from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.loading import load
 from mtlsgate.load.reach import Reach
 from mtlsgate.load.shadow import load_shadow
+from mtlsgate.load.surroundings import Surroundings
 from mtlsgate.run.landlock import Rights, landlock_abi
 from mtlsgate.run.sandbox import Sandbox, SandboxChoice, choose_sandbox
 from mtlsgate.run.sandbox_rights import Allowed, python_directories
@@ -473,7 +474,7 @@ def test_a_shadow_that_the_sandbox_does_not_allow_to_read(place: Path) -> None:
     far.write_text("server {")
     allowed = Allowed.by(Reach(), [place / "near" / "gate.hcl"])
     sandbox = Sandbox(SandboxChoice(7), allowed)
-    found = sandbox.guarded_shadow(load_shadow)(far)
+    found = sandbox.guarded_shadow(lambda path: load_shadow(path, Surroundings()))(far)
     assert found.epoch is None
     assert found.problems[0] == (
         f"{far}: the gate's sandbox does not allow to read it: name it in settings {{ shadow }} "
@@ -491,7 +492,7 @@ def test_a_shadow_whose_registry_the_sandbox_does_not_allow_to_ask(demo: Path) -
     server = SERVER.replace('"ca.crt"', '"ca.crt"\n      registry = "devices"') % '"echo" {}'
     config = demo / "next.hcl"
     config.write_text(registry + server)
-    shadow = load_shadow(config)
+    shadow = load_shadow(config, Surroundings())
     narrow = Sandbox(SandboxChoice(7), Allowed.by(Reach(), shadow.seen))
     expected = (
         "the gate's sandbox does not allow to connect to port 6379: name the file in "
