@@ -19,8 +19,12 @@ STORES = ("redis1", "redis2", "redis3")
 SENTINELS = ("sentinel1", "sentinel2", "sentinel3")
 #: What the Sentinels call them.
 SERVICE = "devices"
-#: After so many milliseconds of silence a Redis is down, and another one takes its place.
-_SILENCE = 1000
+#: After so many milliseconds of silence a Redis is down, and another one takes its place.  A
+#: Sentinel that was stopped does nothing for 30 s (its TILT mode).  If that is more than ten times
+#: this, it then takes no other Redis any more: each has been without the first for too long.
+_SILENCE = 4000
+#: After so many milliseconds the Sentinels try it again.
+_TRY_AGAIN = 10_000
 
 
 def programs_of(directory: Path, ports: Ports) -> dict[str, Program]:
@@ -110,7 +114,7 @@ def _sentinel(name: str, directory: Path, ports: Ports) -> Command:
         f"dir {name}",
         f"sentinel monitor {SERVICE} 127.0.0.1 {ports[STORES[0]]} {len(SENTINELS) // 2 + 1}",
         f"sentinel down-after-milliseconds {SERVICE} {_SILENCE}",
-        f"sentinel failover-timeout {SERVICE} {10 * _SILENCE}",
+        f"sentinel failover-timeout {SERVICE} {_TRY_AGAIN}",
     ]
     return _of_redis(name, directory, ports, lines, "--sentinel")
 

@@ -144,6 +144,17 @@ def test_prometheus_asks_every_gate() -> None:
     assert {place for _, place, _ in mounted} >= {*loaded["rule_files"]}
 
 
+def test_the_sentinels_take_another_redis_also_after_a_pause() -> None:
+    """One that was stopped does nothing for 30 s.  A replica that was without its master for longer
+    than ten times the silence counts as unfit for ever (sentinelSelectSlave of Redis)."""
+    manifest = ROOT / "contrib" / "kubernetes" / "redis" / "sentinel.yaml"
+    texts = [composed()["configs"]["sentinel"]["content"], manifest.read_text()]
+    found = [re.findall(r"down-after-milliseconds devices (\d+)", text) for text in texts]
+    found.append(re.findall(r"^_SILENCE = (\d+)$", (FLEET / "layout.py").read_text(), re.MULTILINE))
+    assert found[0] == found[1] == found[2]
+    assert int(found[0][0]) * 10 > 30_000
+
+
 def test_the_sentinels_watch_the_first_redis() -> None:
     lines = composed()["configs"]["sentinel"]["content"].splitlines()
     assert f"sentinel monitor devices {address('redis1')} 6379 2" in lines
