@@ -21,7 +21,7 @@ from mtlsgate.clientgate.configuration import ClientConfiguration
 from mtlsgate.config import fields, model
 from mtlsgate.config.convert import convert
 from mtlsgate.config.expressions import evaluate
-from mtlsgate.config.fields import Field, Located, OrWord, Parsed, fields_of
+from mtlsgate.config.fields import Field, Located, Lone, OrWord, Parsed, fields_of
 from mtlsgate.config.scope import Scope
 from mtlsgate.config.syntax import parse
 from mtlsgate.errors import Report
@@ -217,6 +217,8 @@ def _words(hint: Any) -> str:
                 return _PARSED[extra.parse]  # type: ignore[index]
             if isinstance(extra, OrWord):
                 return f'whole number, or `"{extra.word}"`'
+            if extra is Lone.TEXT:
+                return f"string, or {_words(arguments[0])}"
         return _words(arguments[0])
     return _PRIMITIVES[hint]
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from attrs import evolve
 
 from mtlsgate.config.expressions import variables_of
-from mtlsgate.config.fields import Empty, Located, OrWord, Parsed, without_none
+from mtlsgate.config.fields import Empty, Located, Lone, OrWord, Parsed, without_none
 from mtlsgate.config.source import relative_to_file
 from mtlsgate.config.tree import Expression
 from mtlsgate.config.values import Data, Value, as_boolean, as_number, as_text
@@ -151,6 +151,8 @@ def emptiness(value: Value, whole: Expression | None = None) -> str:
 def _annotated(arguments: tuple[Any, ...], value: Value) -> object:
     if Empty.ALLOWED in arguments[1:] and value.data == "":
         return ""
+    if Lone.TEXT in arguments[1:] and isinstance(value.data, str):
+        value = evolve(value, data=(value,))
     words = [one.word for one in arguments[1:] if isinstance(one, OrWord)]
     if words:
         return _number_or_word(words[0], value)

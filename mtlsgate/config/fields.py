@@ -196,6 +196,15 @@ Size = Annotated[int, Parsed(parse_size)]
 SizeOrZero = Annotated[int, Parsed(parse_size_or_zero)]
 
 
+class Lone(Enum):
+    """
+    Says in an annotation of a list that one text stands for a list of it:
+    ``Annotated[tuple[str, ...], Lone.TEXT]``.
+    """
+
+    TEXT = auto()
+
+
 @frozen
 class OrWord:
     """

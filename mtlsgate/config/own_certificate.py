@@ -17,6 +17,7 @@ from mtlsgate.config.fields import (
     Empty,
     FileName,
     Located,
+    Lone,
     Material,
     label,
     needed_unless,
@@ -46,7 +47,7 @@ class Acme:
 
     :ivar directory: the URL of the CA's directory.
     :ivar names: the DNS names that it is for.
-    :ivar contact: how the CA reaches the gate's operator: ``mailto:`` URLs.
+    :ivar contact: how the CA reaches the gate's operator: one ``mailto:`` URL, or a list.
     :ivar ca_file: the CAs that vouch for the directory's server, in PEM; None for the
         system's.
     :ivar storage: where account and certificates are kept, relative to the
@@ -58,7 +59,7 @@ class Acme:
     at: Position = position()
     directory: Located[str] = field()
     names: Values = field()
-    contact: Values = ()
+    contact: Annotated[Values, Lone.TEXT] = ()
     ca_file: Located[FileName] | None = None
     storage: Located[FileName] | None = None
     eab_key_id: str | None = None

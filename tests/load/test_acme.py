@@ -113,6 +113,12 @@ def test_nothing_else_says_where_the_certificate_comes_from(here: Here, beside: 
     assert "acme" in line
 
 
+@pytest.mark.parametrize("written", ['"mailto:ops@a.example"', '["mailto:ops@a.example"]'])
+def test_one_contact_needs_no_list(here: Here, written: str) -> None:
+    [wanted] = here.load(config(f"{BLOCK}\ncontact = {written}")).wanted
+    assert wanted.contact == ("mailto:ops@a.example",)
+
+
 def test_a_certificate_that_is_not_there_yet_is_no_error(here: Here) -> None:
     epoch = here.load(config())
     [wanted] = epoch.wanted
