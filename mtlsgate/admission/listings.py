@@ -32,12 +32,14 @@ class Question:
 
     :ivar registry: the registry's label.
     :ivar keys: what it may know the client by, perhaps none.
+    :ivar for_deny: whether a ``deny`` block asks.
     :ivar is_doubtful: whether the certificate has such a name that cannot be read, which
         matters for ``deny``.
     """
 
     registry: str
     keys: tuple[str, ...]
+    for_deny: bool = False
     is_doubtful: bool = False
 
 
@@ -51,6 +53,9 @@ class Unavailable:
 
     why: str
 
+
+#: An answer: the registry is gone.
+REMOVED = Unavailable("the configuration in force has no such registry")
 
 #: What a registry says: the devices that it lists under the question's keys, or nothing.
 Answer = tuple[Device, ...] | Unavailable
@@ -74,7 +79,7 @@ def question_of(name: RegistryName, leaf: Certificate, wide: bool = False) -> Qu
     """
     attribute = _ATTRIBUTES.get(name.kind) if wide else None
     doubtful = attribute is not None and UNREADABLE in leaf_of(leaf).values(attribute, True)
-    return Question(name.label, keys_of(leaf, name.kind, wide), doubtful)
+    return Question(name.label, keys_of(leaf, name.kind, wide), wide, doubtful)
 
 
 def questions_of(
@@ -107,19 +112,24 @@ def listed(
     """
     question = question_of(name, leaf)
     answer = answers.get(question)
-    if answer is None:
-        return None
+    if answer is not None and not question.keys:
+        what = f"its certificate has no {name.kind.replace('_', ' ')} to be found by"
+        return Rejection(Reason.NOT_REGISTERED, f"registry {quoted(name.label)}: {what}", 0)
+    return None if answer is None else _standing(question, answer, now)
+
+
+def _standing(question: Question, answer: Answer, now: datetime) -> Device | Rejection:
+    """:returns: the device by which a client is listed as active, or why a rule that asks
+    does not admit it."""
     if not isinstance(answer, Unavailable):
         device = _active(answer, now)
         if device is not None:
             return device
-    where = f"registry {quoted(name.label)}"
+    where = f"registry {quoted(question.registry)}"
     if isinstance(answer, Unavailable):
         return Rejection(Reason.REGISTRY_UNAVAILABLE, f"{where}: {answer.why}", 0)
     if not answer:
         what = f"it is not listed there as {_shortly(question.keys)}"
-        if not question.keys:
-            what = f"its certificate has no {name.kind.replace('_', ' ')} to be found by"
         return Rejection(Reason.NOT_REGISTERED, f"{where}: {what}", 0)
     denial = next((one for one in answer if one.state is not DeviceState.ACTIVE), None)
     if denial is not None:
@@ -167,17 +177,48 @@ def denied_by_registry(
         if condition.registry is None or not condition.denies_if_listed(leaf):
             continue
         question = question_of(condition.registry, leaf.certificate, True)
-        answer = answers.get(question)
-        if not answer and not question.is_doubtful:
-            continue
-        where = f"registry {quoted(question.registry)}"
-        if isinstance(answer, Unavailable):
-            return Rejection(Reason.REGISTRY_UNAVAILABLE, f"{where}, in deny: {answer.why}", 0)
-        if answer:
-            return Rejection(
-                Reason.REGISTRY_DENIED, f"a deny block names {where}, which lists it", 0
-            )
-        if question.is_doubtful:
-            why = "the certificate has a name that cannot be read"
-            return Rejection(Reason.REGISTRY_DENIED, f"{where}, in deny: {why}", 0)
+        denial = _denial(question, answers.get(question))
+        if denial is not None:
+            return denial
     return None
+
+
+def _denial(question: Question, answer: Answer | None) -> Rejection | None:
+    """:returns: why a ``deny`` block that asks keeps a client out, or None."""
+    where = f"registry {quoted(question.registry)}"
+    if isinstance(answer, Unavailable):
+        return Rejection(Reason.REGISTRY_UNAVAILABLE, f"{where}, in deny: {answer.why}", 0)
+    if answer:
+        return Rejection(Reason.REGISTRY_DENIED, f"a deny block names {where}, which lists it", 0)
+    if question.is_doubtful:
+        why = "the certificate has a name that cannot be read"
+        return Rejection(Reason.REGISTRY_DENIED, f"{where}, in deny: {why}", 0)
+    return None
+
+
+def turned_against(before: Answers, after: Answers, now: datetime) -> Rejection | None:
+    """
+    For a client that rules no longer admit, and that may stay all the same: what they asked
+    of registries still counts.
+
+    :param before: the answers with which it was admitted.
+    :param after: the answers to the same questions, as far as they are known.
+    :param now: the time to judge by, aware.
+    :returns: why it must go, if an answer was in its favour and no longer is.
+    """
+    for question in before.keys() & after.keys():
+        was, answer = before[question], after[question]
+        if answer == REMOVED:
+            # What it said no longer matters.
+            continue
+        verdict = _against(question, answer, now)
+        if verdict is not None and _against(question, was, now) is None:
+            return verdict
+    return None
+
+
+def _against(question: Question, answer: Answer, now: datetime) -> Rejection | None:
+    if question.for_deny:
+        return _denial(question, answer)
+    standing = _standing(question, answer, now)
+    return standing if isinstance(standing, Rejection) else None

@@ -12,6 +12,7 @@ from mtlsgate.admission import Pin, Rejection
 from mtlsgate.admission.devices import Device
 from mtlsgate.admission.listings import NOT_ASKED, Answers, Question
 from mtlsgate.gate.authorizer import Authorizer
+from mtlsgate.gate.events import Admission
 from mtlsgate.gate.registries import Known, nothing_known
 from mtlsgate.gate.terms import Terms
 from mtlsgate.peer import VerifiedPeer
@@ -41,6 +42,18 @@ class Held:
     device: Device | None = None
     answers: Answers = NOT_ASKED
     open: tuple[Question, ...] = ()
+
+
+def held_as_before(server: str, terms: Terms, admission: Admission) -> Held:
+    """:returns: what a client is held to if its admission stays as it was."""
+    return Held(
+        server=server,
+        terms=terms,
+        peer=admission.peer,
+        pin=admission.pin,
+        device=admission.device,
+        answers=admission.answers,
+    )
 
 
 class Judging(Protocol):

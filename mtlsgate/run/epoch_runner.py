@@ -316,7 +316,7 @@ class EpochRunner:
             self.connections.close(entry, Cause.NO_LONGER_ADMITTED, detail)
 
     def _recheck(self, entry: Entry, known: Known) -> Held | Rejection | None:
-        return self._in_force.handover.recheck(entry, known)
+        return self._in_force.handover.recheck(entry, known, self.connections.now())
 
     def _judge_again(self, handover: Handover) -> None:
         self._settle(handover)

@@ -15,12 +15,12 @@ from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
 from mtlsgate.admission import Rejection
-from mtlsgate.admission.listings import Unavailable
+from mtlsgate.admission.listings import Unavailable, turned_against, unanswered
 from mtlsgate.clientgate.gate import ClientGate
 from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.events import Admission, Destination
-from mtlsgate.gate.judging import Held
+from mtlsgate.gate.judging import Held, held_as_before
 from mtlsgate.gate.registries import Judged, Known, judged, known_of_live, nothing_known
 from mtlsgate.gate.server import GateServer
 from mtlsgate.gate.terms import Terms
@@ -86,23 +86,28 @@ class Handover:
             return server
         return _Verdicts().held(server.gate, peer, known)
 
-    def recheck(self, entry: Entry, known: Known) -> Held | Rejection | None:
+    def recheck(self, entry: Entry, known: Known, now: datetime) -> Held | Rejection | None:
         """
         Judge a live connection after a change in a registry.
 
+        :param now: the time to judge by, aware.
         :returns: what it is held to; why it must end; None if nothing follows from the
             change.
         """
         admission = entry.admission
         assert admission is not None
         server = self._server_of(entry, admission)
-        if isinstance(server, Rejection):
-            return None
-        found = _Verdicts().held(server.gate, admission.peer, known)
-        # What a reload decided, or keeps, is not decided again.
-        if isinstance(found, Rejection) and found.reason.about is not About.REGISTRY:
-            return None
-        return found
+        if not isinstance(server, Rejection):
+            found = _Verdicts().held(server.gate, admission.peer, known)
+            if isinstance(found, Held) or found.reason.about is About.REGISTRY:
+                return found
+        # What a reload decided, or keeps, is not decided again.  What registries say counts.
+        answers = known(tuple(admission.answers))
+        against = turned_against(admission.answers, answers, now)
+        missing = unanswered(admission.answers, answers)
+        if against is not None or not missing:
+            return against
+        return evolve(held_as_before(entry.server, entry.terms, admission), open=missing)
 
     def settle(
         self, connections: Connections, open_: Callable[[Entry], object] = id
@@ -185,15 +190,7 @@ class Handover:
                 entry.reprieve is None
                 or self._why_dropped(entry, admission, verdicts, known) is None
             ):
-                held = Held(
-                    server=gate.name,
-                    terms=gate.terms,
-                    peer=admission.peer,
-                    pin=admission.pin,
-                    device=admission.device,
-                    answers=admission.answers,
-                )
-                connections.adopt(entry, held)
+                connections.adopt(entry, held_as_before(gate.name, gate.terms, admission))
             # Otherwise it is already marked for closing, and stays marked.
             return True
         known = known_of_live(connections.registries, admission.answers)

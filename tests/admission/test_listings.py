@@ -14,11 +14,14 @@ from mtlsgate.admission.conditions import Condition, leaf_of
 from mtlsgate.admission.devices import Device, DeviceState
 from mtlsgate.admission.key_kinds import KeyKind, RegistryName
 from mtlsgate.admission.listings import (
+    REMOVED,
     Answer,
+    Question,
     Unavailable,
     listed,
     question_of,
     questions_of,
+    turned_against,
     unanswered,
 )
 from mtlsgate.certificates.certificate import view
@@ -152,6 +155,40 @@ def test_the_verdict_has_the_device() -> None:
     verdict = judged([REGISTERED], {DEVICES: (listing,)})
     assert isinstance(verdict, Admitted)
     assert verdict.device == listing
+
+
+RULES, DENY = question_of(DEVICES, LEAF), question_of(DEVICES, LEAF, True)
+
+
+@pytest.mark.parametrize(
+    ("question", "before", "after", "expected"),
+    [
+        (RULES, (ACTIVE,), (ACTIVE,), None),
+        (RULES, (ACTIVE,), (DENIED,), Reason.REGISTRY_DENIED),
+        (RULES, (ACTIVE,), (ACTIVE, DENIED), Reason.REGISTRY_DENIED),
+        (RULES, (ACTIVE,), (), Reason.NOT_REGISTERED),
+        (RULES, (ACTIVE,), (BEFORE,), Reason.NOT_REGISTERED),
+        (RULES, (ACTIVE,), DOWN, Reason.REGISTRY_UNAVAILABLE),
+        (RULES, (ACTIVE,), REMOVED, None),
+        # Another rule admitted it.
+        (RULES, (), (DENIED,), None),
+        (RULES, (), (ACTIVE,), None),
+        (RULES, (DENIED,), (), None),
+        (DENY, (), (), None),
+        (DENY, (), (ACTIVE,), Reason.REGISTRY_DENIED),
+        (DENY, (), DOWN, Reason.REGISTRY_UNAVAILABLE),
+        (DENY, (), REMOVED, None),
+        # A block of a rule that did not admit it.
+        (DENY, (ACTIVE,), (DENIED,), None),
+    ],
+)
+def test_an_answer_that_was_in_favour_of_a_client_and_no_longer_is(
+    question: Question, before: Answer, after: Answer, expected: Reason | None
+) -> None:
+    """It counts also where the rules that asked are no longer in force."""
+    found = turned_against({question: before}, {question: after}, NOW)
+    assert (found and found.reason) == expected
+    assert turned_against({question: before}, {}, NOW) is None
 
 
 def test_a_hostile_note_stays_on_its_line() -> None:

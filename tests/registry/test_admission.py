@@ -531,6 +531,53 @@ def test_a_new_rule_asks_about_live_clients(tmp_path: Path, log: Log) -> None:
     assert bob.disconnected
 
 
+#: Rules that do not admit a client of the CA, whatever registries say.
+NO_LONGER = LISTED.replace("}", '  allow { common_names = ["nobody"] }\n    }')
+
+
+LEFT = pytest.mark.parametrize("more", ['on_reload = "keep"', 'revoke_grace = "1h"'])
+
+
+@LEFT
+def test_a_denial_ends_a_client_that_a_reload_has_left(tmp_path: Path, log: Log, more: str) -> None:
+    """The new rules do not admit it, and it may stay or has time: no longer if it is denied."""
+    running = service(tmp_path, more=more)
+    for who in (ALICE, BOB):
+        running.store.list(who)
+    alice, bob = running.try_in(ALICE), running.try_in(BOB)
+    running.reload(DEVICES + server(tls=NO_LONGER, more=more))
+    running.store.list(ALICE, note="it is still active")
+    running.run()
+    assert running.is_in(alice)
+    running.store.deny(ALICE)
+    running.run()
+    alice.pump()
+    assert alice.disconnected
+    assert running.endings.found[0][1] == 'registry_denied: registry "devices" denies it'
+    assert running.is_in(bob)
+
+
+@LEFT
+def test_a_client_that_a_reload_has_left_stays_as_long_as_its_registry_is_known(
+    tmp_path: Path, log: Log, more: str
+) -> None:
+    """It ends when others end whose registry is away."""
+    blocks = options(max_staleness="10s")
+    running = service(tmp_path, blocks=blocks, more=more)
+    running.store.list(ALICE)
+    alice = running.try_in(ALICE)
+    running.reload(blocks + server(tls=NO_LONGER, more=more))
+    running.run_well(20, running.store)
+    assert running.is_in(alice)
+    running.store.cut()
+    running.run(9)
+    assert running.is_in(alice)
+    running.run(2)
+    alice.pump()
+    assert alice.disconnected
+    assert running.endings.found[0][1].startswith("registry_unavailable: ")
+
+
 def test_a_registry_that_is_removed_is_closed(running: RegisteredService) -> None:
     """After the switch; what it said no longer matters."""
     running.store.list(ALICE)

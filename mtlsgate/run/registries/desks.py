@@ -15,7 +15,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from mtlsgate.admission import Rejection
-from mtlsgate.admission.listings import Answer, Answers, Question, Unavailable
+from mtlsgate.admission.listings import REMOVED, Answer, Answers, Question
 from mtlsgate.clock import utc_now
 from mtlsgate.gate.registries import NOTHING_GIVEN, Claim, Given, Givens, Told
 from mtlsgate.load.registries import LoadedRegistry
@@ -32,7 +32,6 @@ _log = Logger("mtlsgate.registries")
 #: Seconds between two looks at what has become stale or silent.
 _INTERVAL = 0.25
 _IN_FORCE = InForce()
-_REMOVED = Unavailable("the configuration in force has no such registry")
 
 
 class Desks:
@@ -115,7 +114,7 @@ class Desks:
         for question in questions:
             desk = self._by_name.get(question.registry)
             if desk is None:
-                found[question] = _REMOVED
+                found[question] = REMOVED
                 continue
             answer = desk.known(question, given.get(question))
             if answer is not None:
@@ -138,7 +137,7 @@ class Desks:
         desk = self._by_name.get(question.registry)
         if desk is None:
             gone: Deferred[Given] = Deferred()
-            gone.callback(Given(_REMOVED, None))
+            gone.callback(Given(REMOVED, None))
             return gone
         desk.figures.misses += 1
         return desk.ask(question)
