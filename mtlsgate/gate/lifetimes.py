@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from operator import itemgetter
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from mtlsgate.admission import Pin
 from mtlsgate.admission.devices import Device
 from mtlsgate.deadlines import Deadlines
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.events import Admission
-from mtlsgate.peer import VerifiedPeer
 from mtlsgate.reasons import Cause, Reason
 
 #: How often a connection is checked within its idle timeout.
@@ -68,7 +67,7 @@ class Lifetimes:
         terms become void.
         """
         if admission.peer is not None and entry.terms.close_on_expiry:
-            at, _ = _end(admission.peer, admission.pin, admission.device)
+            at, _ = _end(admission)
             self._expiring.add(at, (entry.arrival.number, entry.generation))
         if entry.terms.idle_timeout is not None:
             entry.last_traffic = (sum(entry.traffic), self._clock.seconds())
@@ -80,8 +79,8 @@ class Lifetimes:
             entry = self._entries[number]
             admission = entry.admission
             assert admission is not None
-            assert admission.peer is not None
-            self._close(entry, *_end(admission.peer, admission.pin, admission.device)[1])
+            _, cause = _end(admission)
+            self._close(entry, cause, _why(cause, admission.device))
         for number, _ in self._idling.due(self._clock.seconds()):
             self._look(self._entries[number])
 
@@ -107,20 +106,23 @@ class Lifetimes:
         self._look_again(entry, limit)
 
 
-def _end(
-    peer: VerifiedPeer, pin: Pin | None, device: Device | None
-) -> tuple[float, tuple[Cause, str]]:
+def _end(admission: Admission) -> tuple[float, Cause]:
     """
     :returns: when the client's certificate, its pin or its listing in a registry becomes
-        invalid, whichever comes first, in seconds since 1970; the cause and its detail.
+        invalid, whichever comes first, in seconds since 1970; and which it is.
     """
+    peer, pin, device = admission.peer, admission.pin, admission.device
+    assert peer is not None
     # A certificate is valid until the end of its last second (RFC 5280, 4.1.2.5).
-    expired = peer.not_after.timestamp() + 1
-    retired = None if pin is None or pin.retire_after is None else pin.retire_after.timestamp()
-    ends: list[tuple[float, tuple[Cause, str]]] = [(expired, (Cause.CERTIFICATE_EXPIRED, ""))]
-    if retired is not None:
-        ends.append((retired, (Cause.PIN_RETIRED, "")))
+    ends = [(peer.not_after.timestamp() + 1, Cause.CERTIFICATE_EXPIRED)]
+    if pin is not None and pin.retire_after is not None:
+        ends.append((pin.retire_after.timestamp(), Cause.PIN_RETIRED))
     if device is not None and device.not_after is not None:
-        detail = f"{Reason.NOT_REGISTERED}: it was listed until {device.not_after.isoformat()}"
-        ends.append((device.not_after.timestamp(), (Cause.NO_LONGER_ADMITTED, detail)))
-    return min(ends, key=lambda one: one[0])
+        ends.append((device.not_after.timestamp(), Cause.NO_LONGER_ADMITTED))
+    return min(ends, key=itemgetter(0))
+
+
+def _why(cause: Cause, device: Device | None) -> str:
+    if cause is not Cause.NO_LONGER_ADMITTED or device is None or device.not_after is None:
+        return ""
+    return f"{Reason.NOT_REGISTERED}: it was listed until {device.not_after.isoformat()}"
