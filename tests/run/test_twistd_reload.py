@@ -5,6 +5,7 @@ Signals and files that change, with the real twistd and real sockets.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import ssl
@@ -108,7 +109,9 @@ def test_watch_after_a_trial(here: Path) -> None:
     with gate(here / "gate.hcl") as running:
         change(here, "admitted.crt", "not-pinned.crt")
         status, output = run(*ctl)
-        assert (status, "a trial: epoch 1 stays in force" in output) == (0, True), output
+        # On a slow machine the change may be noticed before the trial.
+        assert status == 0, output
+        assert re.search("a trial: epoch [12] stays in force", output), output
         assert "epoch 2 is in force" in running.read_until("epoch 2")
 
 
