@@ -20,6 +20,7 @@ from mtlsgate.errors import GateError
 from mtlsgate.workers.backoff import Backoff
 from mtlsgate.workers.board import Board
 from mtlsgate.workers.channel import SOCKET, Channel, Handler, Refused, WorkerGone, connect
+from mtlsgate.workers.gathering import gathered
 from mtlsgate.workers.log_relay import LogRelay
 from mtlsgate.workers.member import Member
 from mtlsgate.workers.spawning import Spawner
@@ -269,10 +270,10 @@ class Crew:
         """
         Ask all that run.
 
-        :returns: the answers; a `Refused` is one, too.  Those that end before they
-            answer are left out.
+        :returns: see `gathered`.
         """
-        return self._gather(name, self.running if members is None else members, None, values)
+        asked = self.running if members is None else members
+        return gathered(asked, name, values, self._reactor)
 
     def ask_all(self, name: str, **values: object) -> Deferred[list[tuple[Member, Any]]]:
         """
@@ -285,38 +286,7 @@ class Crew:
             for one in self.members
             if one.state in ("running", "draining") and not self.is_silent(one)
         ]
-        return self._gather(name, asked, PATIENCE, values)
-
-    def _gather(
-        self,
-        name: str,
-        members: Iterable[Member],
-        patience: float | None,
-        values: Mapping[str, object],
-    ) -> Deferred[list[tuple[Member, Any]]]:
-        asked = list(members)
-        found: dict[int, Any] = {}
-        done: Deferred[list[tuple[Member, Any]]] = Deferred()
-        left = len(asked)
-
-        def answered(value: Any, member: Member) -> None:
-            nonlocal left
-            left -= 1
-            if not isinstance(value, Failure):
-                found[member.index] = value
-            elif value.check(Refused):
-                found[member.index] = value.value
-            if not left:
-                done.callback([(one, found[one.index]) for one in asked if one.index in found])
-
-        if not asked:
-            return succeed([])
-        for member in asked:
-            asking = member.ask(name, **values)
-            if patience is not None:
-                asking.addTimeout(patience, self._reactor)
-            asking.addBoth(answered, member)
-        return done
+        return gathered(asked, name, values, self._reactor, PATIENCE)
 
     def all_ready(self) -> Deferred[None]:
         """:returns: fires when all of them run."""
