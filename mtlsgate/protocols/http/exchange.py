@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -22,6 +21,7 @@ from mtlsgate.protocols.http.access import Record, Who
 from mtlsgate.protocols.http.capacity import Seat
 from mtlsgate.protocols.http.forwarding import Reserved, trailers
 from mtlsgate.protocols.http.outgoing import Outgoing
+from mtlsgate.protocols.http.patience import Patience
 from mtlsgate.protocols.http.response import ResponseHead
 from mtlsgate.protocols.http.surroundings import Surroundings
 from mtlsgate.protocols.http.target_side import TargetSide
@@ -54,10 +54,9 @@ class ForwardedExchange:
     :ivar _retried: whether the request was sent a second time.
     :ivar _refusals: how often a target refused to begin with it.
     :ivar _expecting: whether the client still waits for 100.
-    :ivar _progress: when something last moved.
     :ivar _client_slow: whether the client cannot take more for now.
     :ivar _target_slow: whether the target cannot take more for now.
-    :ivar _watch: a timer that checks whether the target is late.
+    :ivar _patience: has `_look` called, to check whether the target is late.
     """
 
     _connection: TargetSide | None = None
@@ -71,7 +70,6 @@ class ForwardedExchange:
     _refusals = 0
     _client_slow = False
     _target_slow = False
-    _watch: IDelayedCall | None = None
 
     def __init__(
         self,
@@ -97,13 +95,13 @@ class ForwardedExchange:
         self._seat = seat
         self._early: list[bytes] = []
         self._expecting = outgoing.expecting
-        self._progress = record.began
+        self._patience = Patience(surroundings.clock, self._look, record.began)
 
     # The request, as the client's side reads it.
 
     def start(self) -> None:
         """Find a target."""
-        self._watch = self._around.clock.callLater(self._around.response_timeout, self._look)
+        self._patience.start(self._around.response_timeout)
         self._connect(fresh=False)
 
     def data(self, data: bytes) -> None:
@@ -111,7 +109,7 @@ class ForwardedExchange:
         if self._over:
             return
         self._record.bytes_in += len(data)
-        self._moved()
+        self._patience.moved()
         if self._connection is not None:
             self._connection.send(data)
         else:
@@ -123,7 +121,7 @@ class ForwardedExchange:
         if self._over:
             return
         self._complete = True
-        self._moved()
+        self._patience.moved()
         self._trailers = list(trailers(received, self._around.reserved))
         if self._connection is not None:
             self._connection.finish(self._trailers)
@@ -136,7 +134,7 @@ class ForwardedExchange:
     def client_slow(self, slow: bool) -> None:
         """The client takes no more for now, or does again."""
         self._client_slow = slow
-        self._moved()
+        self._patience.moved()
         if self._connection is not None:
             if slow:
                 self._connection.pauseProducing()
@@ -176,7 +174,7 @@ class ForwardedExchange:
             return
         self._connection = connection
         self._record.upstream = str(connection.target)
-        self._moved()
+        self._patience.moved()
         sent = self._outgoing
         connection.start(self, sent)
         if self._connection is not connection:
@@ -193,8 +191,8 @@ class ForwardedExchange:
             connection.finish(self._trailers)
         if not self._target_slow:
             self._side.resume_body()
-        if self._expecting and self._watch is not None:
-            self._watch.reset(_CONTINUE_AFTER)
+        if self._expecting:
+            self._patience.restart(_CONTINUE_AFTER)
 
     def _unreachable(self, failure: Failure) -> None:
         self._dialling = None
@@ -224,7 +222,7 @@ class ForwardedExchange:
         self._target_slow = slow
         if self._over:
             return
-        self._moved()
+        self._patience.moved()
         if slow:
             self._side.pause_body()
         else:
@@ -238,7 +236,7 @@ class ForwardedExchange:
 
     def interim(self, head: ResponseHead) -> None:
         """Pass a 1xx response on to who can read it."""
-        self._moved()
+        self._patience.moved()
         if head.status == 100:
             self._expecting = False
         self._side.interim(head.status, head.phrase, head.fields_alone())
@@ -260,8 +258,7 @@ class ForwardedExchange:
         self._seat.switch()
         self._responding = self._switched = True
         self._begin_record(101)
-        if self._watch is not None:
-            self._watch.reset(self._around.websocket_timeout)
+        self._patience.restart(self._around.websocket_timeout)
         connection.switch()
         if rest:
             self.raw(rest)
@@ -280,13 +277,14 @@ class ForwardedExchange:
 
     def _begin_record(self, status: int) -> None:
         self._record.status = status
-        self._record.first_byte = self._progress = self._around.clock.seconds()
+        self._patience.moved()
+        self._record.first_byte = self._patience.progress
 
     def received(self, data: bytes) -> None:
         """Pass a piece of the response's body on."""
         if not self._over:
             self._record.bytes_out += len(data)
-            self._moved()
+            self._patience.moved()
             self._side.send(data)
 
     def completed(self, received: Sequence[Line]) -> None:
@@ -330,7 +328,7 @@ class ForwardedExchange:
         """A piece of another protocol came."""
         if not self._over:
             self._record.bytes_out += len(data)
-            self._moved()
+            self._patience.moved()
             self._side.send(data)
 
     def raw_ended(self) -> None:
@@ -363,27 +361,19 @@ class ForwardedExchange:
     def _end(self) -> None:
         """Log the request, and release everything."""
         self._over = True
-        if self._watch is not None and self._watch.active():
-            self._watch.cancel()
-        self._watch = None
+        self._patience.stop()
         self._seat.leave()
         self._around.log.request(self._who, self._record, self._around.clock.seconds())
 
     # Time limits of the target; the client's are its connection's.
 
-    def _moved(self) -> None:
-        self._progress = self._around.clock.seconds()
-
     def _look(self) -> None:
         """Check whether the target is late."""
-        around = self._around
-        self._watch = None
-        limit = self._limit()
-        waited = around.clock.seconds() - self._progress
+        limit, waited = self._limit(), self._patience.waited
         if limit is None:
-            self._watch = around.clock.callLater(around.response_timeout, self._look)
+            self._patience.start(self._around.response_timeout)
         elif waited < limit:
-            self._watch = around.clock.callLater(limit - waited, self._look)
+            self._patience.start(limit - waited)
         elif self._switched:
             self._record.cause = "nothing came in either direction for too long"
             connection, self._connection = self._connection, None
@@ -393,9 +383,9 @@ class ForwardedExchange:
             self._side.finish()
         elif self._waits_for_continue():
             self._expecting = False
-            self._moved()
+            self._patience.moved()
             self._side.interim(100, b"Continue", ())
-            self._watch = around.clock.callLater(around.response_timeout, self._look)
+            self._patience.start(self._around.response_timeout)
         else:
             self._give_up(Refusal(504, f"the target was silent for {limit:g} s"))
 
