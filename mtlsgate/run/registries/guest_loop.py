@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 #: How often in a row the guest goes through what is ready, before clients have their turn.
 _MOST_ROUNDS = 64
+#: Seconds by which a timer may be late: to set another alarm would cost more.
+_CLOSE = 0.001
 
 
 class Runner(Protocol):
@@ -147,7 +149,7 @@ class GuestLoop:
     def _wake_after(self, seconds: float) -> None:
         at = self._reactor.seconds() + seconds
         if self._alarm is not None:
-            if self._alarm.getTime() <= at:
+            if self._alarm.getTime() < at + _CLOSE:
                 return
             self._alarm.cancel()
         self._alarm = self._reactor.callLater(seconds, self._wake)
