@@ -14,16 +14,13 @@ from datetime import datetime
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IAddress
 
-from mtlsgate.admission import Admitted, Pin, Rejection
-from mtlsgate.admission.devices import Device
-from mtlsgate.admission.listings import NOT_ASKED, Answers, Question
+from mtlsgate.admission import Admitted, Rejection
+from mtlsgate.admission.listings import Answers, Question
 from mtlsgate.admission.verdicts import Path
-from mtlsgate.gate.authorizer import Authorizer
 from mtlsgate.gate.events import Negotiated
-from mtlsgate.gate.judging import Judging
+from mtlsgate.gate.judging import Held, Judging
 from mtlsgate.gate.registries import Known, judged, nothing_known
 from mtlsgate.gate.server import GateServer
-from mtlsgate.gate.terms import Terms
 from mtlsgate.peer import VerifiedPeer
 from mtlsgate.tls.engine import Engine
 
@@ -33,43 +30,29 @@ class Candidate:
     """
     A client that the rules admit.
 
-    :ivar peer: the verified client; None if no certificate is asked for.
-    :ivar pin: the pin that admits it, or None.
+    :ivar held: its server and its terms, and the rule that admits it.
     :ivar verdict: that of its server's rules, by which it is admitted; None if it is
         admitted by another epoch's, or no certificate is asked for.
     :ivar negotiated: what TLS agreed on.
     :ivar judged_at: when the rules admitted it.
-    :ivar server: the name of its server.
-    :ivar terms: that server's terms.
-    :ivar authorizer: that server's authorizer, or None.
-    :ivar device: what a registry knows of it, or None.
-    :ivar answers: what registries said.
-    :ivar open: what registries must still be asked before it is admitted.
     :ivar presented: returns what it sent besides its path: another path may count.
     """
 
-    peer: VerifiedPeer | None
-    pin: Pin | None
+    held: Held
     verdict: Admitted | None
     negotiated: Negotiated
     judged_at: datetime
-    server: str
-    terms: Terms
-    authorizer: Authorizer | None
-    device: Device | None = None
-    answers: Answers = NOT_ASKED
-    open: tuple[Question, ...] = ()
     presented: Callable[[], Path] = tuple
 
     @property
     def asks(self) -> bool:
         """Whether its admission depends on registries."""
-        return bool(self.open or self.answers)
+        return bool(self.held.open or self.held.answers)
 
     @property
     def identity(self) -> bytes | None:
         """The identity that limits count it by, or None."""
-        return None if self.peer is None else self.peer.identity
+        return None if self.held.peer is None else self.held.peer.identity
 
 
 def candidate(engine: Engine, server: GateServer, address: IAddress) -> Candidate | Rejection:
@@ -96,15 +79,17 @@ def candidate(engine: Engine, server: GateServer, address: IAddress) -> Candidat
     elif server.context.admission is not None:
         raise TypeError("a client was not judged")
     return Candidate(
-        peer=peer,
-        pin=pin,
+        held=Held(
+            server=server.name,
+            terms=server.terms,
+            peer=peer,
+            pin=pin,
+            authorizer=server.authorizer,
+            open=questions,
+        ),
         verdict=verdict,
         negotiated=agreed,
         judged_at=engine.handshake.judged_at or server.context.now(),
-        server=server.name,
-        terms=server.terms,
-        authorizer=server.authorizer,
-        open=questions,
         presented=engine.presented,
     )
 
@@ -122,33 +107,20 @@ def as_of_now(
     :param listener: the key of the listener that the client connected to.
     :param known: what registries say, as far as it is known.
     :returns: the client as it is admitted now, or why it no longer is.  It must not come
-        in while it has `Candidate.open`.
+        in while it has `Held.open`.
     """
-    now = server.context.now()
+    now, before = server.context.now(), client.held
     if judging is not None and not judging.is_in_force(listener, server):
-        held = judging.judge(listener, client.negotiated.server_name, client.peer, known)
-        if isinstance(held, Rejection):
-            return held
-        return evolve(
-            client,
-            peer=held.peer,
-            pin=held.pin,
-            verdict=None,
-            server=held.server,
-            terms=held.terms,
-            authorizer=held.authorizer,
-            device=held.device,
-            answers=held.answers,
-            open=held.open,
-        )
+        held = judging.judge(listener, client.negotiated.server_name, before.peer, known)
+        return held if isinstance(held, Rejection) else evolve(client, held=held, verdict=None)
     has_time_passed = _has_time_passed(client, now)
-    if client.peer is None or not (client.asks or has_time_passed):
+    if before.peer is None or not (client.asks or has_time_passed):
         return client
     # The last verdict says what matters: to judge without these answers would tell no more.
-    answers = known((*client.answers, *client.open))
-    if not (answers or client.answers or has_time_passed):
+    answers = known((*before.answers, *before.open))
+    if not (answers or before.answers or has_time_passed):
         return client
-    judge, path = server.context.judge, client.peer.certificates
+    judge, path = server.context.judge, before.peer.certificates
     assert judge is not None
 
     def judge_with(answers: Answers) -> Admitted | Rejection:
@@ -162,15 +134,21 @@ def as_of_now(
     verdict = found.verdict
     if isinstance(verdict, Rejection):
         return verdict
-    return evolve(
-        client,
-        peer=client.peer.by(verdict.path, verdict.rule.name, verdict.attributes),
-        pin=verdict.pin,
+    return Candidate(
+        held=Held(
+            server=before.server,
+            terms=before.terms,
+            peer=_verified_peer(verdict, client.negotiated, before.peer.address),
+            pin=verdict.pin,
+            authorizer=before.authorizer,
+            device=verdict.device,
+            answers=found.answers,
+            open=found.open,
+        ),
         verdict=verdict,
+        negotiated=client.negotiated,
         judged_at=now,
-        device=verdict.device,
-        answers=found.answers,
-        open=found.open,
+        presented=client.presented,
     )
 
 
@@ -181,7 +159,8 @@ def _has_time_passed(client: Candidate, now: datetime) -> bool:
     """
     if int(client.judged_at.timestamp()) != int(now.timestamp()):
         return True
-    retires = None if client.pin is None else client.pin.retire_after
+    pin = client.held.pin
+    retires = None if pin is None else pin.retire_after
     return retires is not None and client.judged_at < retires <= now
 
 

@@ -181,7 +181,7 @@ class Connection(ArrivingConnection):
                 self._turn_away(standing)
             else:
                 self._refuse(standing, self._engine)
-        elif standing.open:
+        elif standing.held.open:
             self._look_up(standing, given)
         else:
             self._ask(standing)
@@ -202,8 +202,9 @@ class Connection(ArrivingConnection):
         found = as_of_now(client, self._server, servers.judging, servers.key, known)
         if isinstance(found, Rejection):
             return found
-        if (found.server, found.terms) != (self.entry.server, self.entry.terms):
-            self._connections.hold(self.entry, found.server, found.terms)
+        held = found.held
+        if (held.server, held.terms) != (self.entry.server, self.entry.terms):
+            self._connections.hold(self.entry, held.server, held.terms)
         return self._connections.refuse_admission(self.entry, found.identity) or found
 
     # REGISTRY
@@ -217,9 +218,10 @@ class Connection(ArrivingConnection):
             return
         registries = self._connections.registries
         # What is not remembered is asked again as well: all answers must count together.
-        remembered = registries.answers(client.answers) if given else client.answers
-        again = [one for one in client.answers if one not in remembered]
-        answers = registries.ask((*client.open, *again))
+        before = client.held.answers
+        remembered = registries.answers(before) if given else before
+        again = [one for one in before if one not in remembered]
+        answers = registries.ask((*client.held.open, *again))
         self._wait(Stage.REGISTRY, answers, partial(self._settle, client))
 
     # CHALLENGE
@@ -239,11 +241,11 @@ class Connection(ArrivingConnection):
 
     def _ask(self, client: Candidate) -> None:
         """Let the client in, if the authorizer has nothing against it."""
-        if client.peer is None or client.authorizer in (None, self._heard):
+        peer, authorizer = client.held.peer, client.held.authorizer
+        if peer is None or authorizer is None or authorizer == self._heard:
             self._take_place(client)
             return
-        assert client.authorizer is not None
-        answer = client.authorizer.objection(client.peer, self._connections.clock)
+        answer = authorizer.objection(peer, self._connections.clock)
         if isinstance(answer, Deferred):
             # Set this first: the answer may already be there.
             self._asking = answer
@@ -255,7 +257,7 @@ class Connection(ArrivingConnection):
         if objection is not None:
             self._turn_away(objection)
             return
-        self._heard = client.authorizer
+        self._heard = client.held.authorizer
         # The epoch, the limits, the time and what registries say may have changed
         # meanwhile.  Another epoch may have another authorizer, who is asked then.
         self._settle(client)
@@ -265,7 +267,7 @@ class Connection(ArrivingConnection):
     def _take_place(self, client: Candidate) -> None:
         """Let the client in, if it has a place, or needs none."""
         registries, number = self._connections.registries, self.entry.arrival.number
-        claim = claim_of(client.server, client.terms, client.identity)
+        claim = claim_of(client.held.server, client.held.terms, client.identity)
         if claim is None or registries.has_place(claim, number):
             if claim is None and self.stage is Stage.REGISTRY:
                 # Before another epoch took over it may have needed one.
@@ -310,18 +312,19 @@ class Connection(ArrivingConnection):
     # APPLICATION
 
     def _let_in(self, client: Candidate) -> None:
-        pin, identity, connections = client.pin, client.identity, self._connections
+        held, identity, connections = client.held, client.identity, self._connections
         rejection = connections.admit(
             self.entry,
             Admission(
-                peer=client.peer,
+                peer=held.peer,
                 identity=identity,
-                pin=pin,
-                device=client.device,
-                answers=client.answers,
+                pin=held.pin,
+                device=held.device,
+                answers=held.answers,
                 negotiated=client.negotiated,
                 since=connections.clock.seconds(),
-                is_first_use=pin is not None and self._server.pins_used.note(pin, identity),
+                is_first_use=held.pin is not None
+                and self._server.pins_used.note(held.pin, identity),
             ),
         )
         if rejection is not None:
