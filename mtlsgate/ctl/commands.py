@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mtlsgate.ctl.command_group import CommandGroup
 from mtlsgate.ctl.gate_address import NotFound
-from mtlsgate.errors import GateError
 from mtlsgate.text import printable
 
 if TYPE_CHECKING:
@@ -43,21 +43,10 @@ _GATE_OPTIONS = (
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _WIDE = click.option("--wide", is_flag=True, help="Show everything, in lines as long as it takes.")
 
-#: Exit codes: the gate refuses; the gate cannot be asked.
-_REFUSED, _UNKNOWN = 1, 2
+#: The exit code if the gate refuses.
+_REFUSED = 1
 #: Seconds between two checks whether the gate has ended.
 _POLL = 0.2
-
-
-class _Group(click.Group):
-    """Prints in one line why the gate cannot be asked."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except GateError as error:
-            click.echo(str(error), err=True)
-            sys.exit(_UNKNOWN)
 
 
 def _names_gate(command: Callable[..., None]) -> Callable[..., None]:
@@ -81,7 +70,7 @@ def _json(facts: Any) -> None:
     click.echo(json.dumps(facts, indent=2))
 
 
-@click.group(cls=_Group)
+@click.group(cls=CommandGroup)
 @_names_gate
 @click.pass_context
 def ctl(context: click.Context, /, **said: Any) -> None:

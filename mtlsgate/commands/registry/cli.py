@@ -25,7 +25,7 @@ from mtlsgate.commands.registry.options import (
     WITHOUT,
     instant,
 )
-from mtlsgate.errors import GateError
+from mtlsgate.ctl.command_group import CommandGroup
 from mtlsgate.text import printable
 
 if TYPE_CHECKING:
@@ -33,22 +33,11 @@ if TYPE_CHECKING:
     from mtlsgate.commands.registry.naming import Named
     from mtlsgate.commands.registry.session import Session
 
-#: Exit codes: the answer is no; it could not be done, or told.
-_NO, _UNDONE = 1, 2
+#: The exit code if the answer is no.
+_NO = 1
 
 
-class _Group(click.Group):
-    """Prints what is wrong in lines, without a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except GateError as error:
-            click.echo(str(error), err=True)
-            sys.exit(_UNDONE)
-
-
-@click.group(cls=_Group)
+@click.group(cls=CommandGroup)
 def registry() -> None:
     """Look at the devices of a registry, and change them.
 
