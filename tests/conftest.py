@@ -50,6 +50,13 @@ def http(log: Log) -> Iterator[HttpGate]:
     stop_observing(captured)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, so that no process of a run has one of them left
+    when the others are done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name a test by what is the same in each run, which a digest is not: so the
     processes of a run agree on which tests there are."""
