@@ -54,7 +54,8 @@ def what_is_it(data: bytes) -> str | None:
         return r"has its line ends written as \n, a backslash and an n" if literal else None
     if is_pkcs12(data):
         return (
-            "is PKCS#12: openssl pkcs12 -in FILE -nokeys -out FILE.crt for its certificates, "
+            "is PKCS#12: pkcs12_file and client_pkcs12_file take one with its key; elsewhere: "
+            "openssl pkcs12 -in FILE -nokeys -out FILE.crt for its certificates, "
             "-nocerts -noenc -out FILE.key for its key"
         )
     if _PKCS7.match(data):

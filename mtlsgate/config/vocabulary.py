@@ -66,6 +66,15 @@ _SYNONYMS: Mapping[str, str] = MappingProxyType(
             "key_passphrase key_password passphrase password private_key_password "
             "ssl_password ssl_password_file"
         ),
+        "pkcs12_file": (
+            "keystore keystore_file keystore_path p12 p12_file pfx pfx_file pkcs12_path"
+        ),
+        "pkcs12_passphrase": (
+            "keystore_passphrase keystore_password p12_passphrase p12_password pfx_password "
+            "pkcs12_password"
+        ),
+        "directory": "acme_url directory_url",
+        "spiffe_trust_domain": "spiffe_domain trust_domain",
         "hosts": (
             "accept address addresses bind bind_address host interface listen listen_address "
             "listen_on listeners port ports"

@@ -54,7 +54,11 @@ def _openssh_public() -> bytes:
 
 
 FILES: dict[str, tuple[Callable[[], bytes], str]] = {
-    "PKCS#12": (_pfx, "is PKCS#12: openssl pkcs12 -in FILE -nokeys -out FILE.crt for its"),
+    "PKCS#12": (
+        _pfx,
+        "is PKCS#12: pkcs12_file and client_pkcs12_file take one with its key; elsewhere: "
+        "openssl pkcs12 -in FILE -nokeys -out FILE.crt for its",
+    ),
     "PKCS#7 DER": (
         lambda: pkcs7.serialize_certificates([_certificate()], Encoding.DER),
         "is PKCS#7: openssl pkcs7 -inform DER -print_certs -in FILE -out FILE.pem",
@@ -89,7 +93,7 @@ def test_what_it_is_and_what_to_do(name: str, parse: Callable[[bytes], object]) 
 def test_the_commands_convert(tmp_path: Path) -> None:
     """What the messages say to type makes a file that is read."""
     (tmp_path / "FILE").write_bytes(FILES["PKCS#12"][0]())
-    command = FILES["PKCS#12"][1].partition(": ")[2].removesuffix(" for its")
+    command = FILES["PKCS#12"][1].partition("elsewhere: ")[2].removesuffix(" for its")
     subprocess.run(
         [*command.split(), "-passin", "pass:"], cwd=tmp_path, check=True, capture_output=True
     )
