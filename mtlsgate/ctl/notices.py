@@ -142,5 +142,7 @@ def _due_line(server: str, deadline: Facts) -> str:
     who = server if deadline["rule"] is None else f"{server}: rule {deadline['rule']}"
     is_over = deadline["days_left"] < 0
     what = _OVER[deadline["kind"]] if is_over else _ENDING[deadline["kind"]]
-    days = f"{counted(abs(deadline['days_left']), 'day')} {'ago' if is_over else 'left'}"
-    return f"{who}: {what} {moment(deadline['at'])} ({days})"
+    # Whole days, rounded down: -1 is any time of the last day.
+    days = -1 - deadline["days_left"] if is_over else deadline["days_left"]
+    distance = counted(days, "day") if days else "less than a day"
+    return f"{who}: {what} {moment(deadline['at'])} ({distance} {'ago' if is_over else 'left'})"

@@ -23,6 +23,7 @@ from mtlsgate.commands.cli import main
 from mtlsgate.ctl import tables, top
 from mtlsgate.ctl.client import Gone, Remote
 from mtlsgate.ctl.gate_address import CtlError, CtlOptions, GateAddress, NotFound, find
+from mtlsgate.ctl.notices import notices
 from mtlsgate.ctl.words import changes, counted, duration, moment, size
 from tests.kits.admin import Running
 from tests.kits.pki import pki, server
@@ -362,6 +363,26 @@ def test_a_failed_reload_is_shown(running: Running) -> None:
     text = shown(tables.status(InMemory(running).get("/status")))
     assert "not reloaded, 2026-06-15 12:00:00Z:" in text
     assert '"gone.crt" no such file' in text
+
+
+@pytest.mark.parametrize(
+    ("days_left", "expected"),
+    [
+        (2, "expires 2026-06-15 12:00:00Z (2 days left)"),
+        (0, "expires 2026-06-15 12:00:00Z (less than a day left)"),
+        (-1, "expired 2026-06-15 12:00:00Z (less than a day ago)"),
+        (-2, "expired 2026-06-15 12:00:00Z (1 day ago)"),
+    ],
+)
+def test_what_ends_soon_is_told_in_days(days_left: int, expected: str) -> None:
+    """Certificates of hours, as X.509-SVIDs are, end in less than a day."""
+    deadline = {
+        "kind": "server_certificate", "rule": None, "is_due": True, "days_left": days_left,
+        "at": "2026-06-15T12:00:00",
+    }  # fmt: skip
+    facts = {"servers": [{"name": "door", "deadlines": [deadline]}], "clients": [], "warnings": []}
+    text = "".join(shown(one, 200) for one in notices(facts))
+    assert text.strip() == f"door: a certificate of the server {expected}"
 
 
 def test_names_are_neither_markup_nor_commands() -> None:
