@@ -195,6 +195,11 @@ class AgentWatch(RegularService):
 
     def _came(self, key: Wanted, message: bytes) -> None:
         asked = self._asked[key]
+        if asked.problem is not None:
+            # It is back: the other calls need not wait for long.
+            for other, one in self._asked.items():
+                if other[0] == key[0]:
+                    one.subscription.hasten()
         asked.latest = message
         if not asked.is_reading:
             self._read(key, asked)

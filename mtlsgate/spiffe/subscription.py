@@ -93,6 +93,12 @@ class Subscription:
         self._is_over = True
         self._drop()
 
+    def hasten(self) -> None:
+        """Ask at once, if it waits until it asks again: the agent answers other calls."""
+        if self._timer is not None and self._connecting is None and self._protocol is None:
+            self._cancel_timer()
+            self.start()
+
     def refuse(self, why: str) -> None:
         """
         Ask again: what came must not be used.

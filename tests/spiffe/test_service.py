@@ -170,6 +170,21 @@ def test_an_agent_that_comes_later(tmp_path: Path, said: Said) -> None:
     running.enter()
 
 
+def test_an_agent_that_answers_one_call_again_is_asked_the_other(running: Running) -> None:
+    """It may have waited for seconds until it asks again."""
+    running.deliver()
+    running.trust(PLANTS)
+    for _ in range(8):
+        running.agent.the("FetchX509SVID").drop()
+        running.pass_seconds(10)
+    running.agent.the("FetchX509SVID").drop()
+    running.call("FetchX509Bundles").drop()
+    running.pass_seconds(0.2)
+    assert [one.method for one in running.agent.open] == ["FetchX509Bundles"]
+    running.call("FetchX509Bundles").send(bundle_message({"plants.example": [PLANTS]}))
+    assert {one.method for one in running.agent.open} == {"FetchX509Bundles", "FetchX509SVID"}
+
+
 def test_a_new_svid_serves_new_handshakes(running: Running) -> None:
     running.deliver()
     running.trust(PLANTS)

@@ -115,6 +115,26 @@ def test_it_asks_again_soon_and_then_less_and_less_often() -> None:
     assert len(asking.agent.served) == 2
 
 
+def test_it_asks_at_once_if_it_is_told_that_the_agent_answers() -> None:
+    """Not while it asks, while it is answered, or after it was stopped."""
+    asking = Asking(MemoryAgent(is_up=False))
+    asking.subscription.start()
+    asking.agent.is_up = True
+    asking.subscription.hasten()
+    served = asking.agent.the("FetchX509SVID")
+    asking.subscription.hasten()
+    served.accept()
+    served.send(b"here")
+    asking.subscription.hasten()
+    assert asking.came == [b"here"]
+    assert len(asking.agent.served) == 1
+    served.drop()
+    asking.subscription.stop()
+    asking.subscription.hasten()
+    assert len(asking.agent.served) == 1
+    assert not asking.clock.getDelayedCalls()
+
+
 @pytest.mark.parametrize(
     ("misbehave", "why"),
     [
