@@ -155,9 +155,13 @@ _KEYS = 2
 
 def _active(answer: tuple[Device, ...], now: datetime) -> Device | None:
     """:returns: the device by which a client is listed as active, if none denies it."""
-    if any(one.state is not DeviceState.ACTIVE for one in answer):
-        return None
-    return next((one for one in answer if _why_not_now(one, now) is None), None)
+    found = None
+    for one in answer:
+        if one.state is not DeviceState.ACTIVE:
+            return None
+        if found is None and _why_not_now(one, now) is None:
+            found = one
+    return found
 
 
 def _why_not_now(device: Device, now: datetime) -> str | None:

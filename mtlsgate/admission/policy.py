@@ -304,7 +304,7 @@ def _by_registries(
     """:returns: the device that a rule's registry lists; None if there is none to be asked,
     or it was not asked; or why the rule's registries do not let the leaf in."""
     rejection = denied_by_registry(rule.deny, leaf, answers)
-    if rejection is not None or rule.registry is None:
+    if rejection is not None or rule.registry is None or not answers:
         return rejection
     return listed(rule.registry, leaf.certificate, now, answers)
 

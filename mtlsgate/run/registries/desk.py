@@ -141,7 +141,7 @@ class Desk:
     @property
     def is_stale(self) -> bool:
         """Whether it has been away for more than ``max_staleness``."""
-        return self.staleness > self.registry.max_staleness
+        return self._clock.seconds() - self._last_alive > self.registry.max_staleness
 
     @property
     def is_ready(self) -> bool:
