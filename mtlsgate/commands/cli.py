@@ -155,7 +155,7 @@ def explain(
     Exits 0 if it would be let in, 1 if not, and 2 if that cannot be told.
     """
     from mtlsgate.clock import utc_now
-    from mtlsgate.commands.explain import choose_server, read_chain
+    from mtlsgate.commands.explain import choose_server, read_chain, unknown_here
     from mtlsgate.config.fields import parse_instant
     from mtlsgate.observe.explanation import explain
 
@@ -171,6 +171,10 @@ def explain(
     else:
         for line in explanation.lines():
             click.echo(line)
+    why = unknown_here(explanation)
+    if why is not None:
+        click.echo(why, err=True)
+        sys.exit(2)
     sys.exit(0 if explanation.admitted else 1)
 
 

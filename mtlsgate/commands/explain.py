@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from mtlsgate.admission import Rejection
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.parsing import parse_certificates, read_file
 from mtlsgate.errors import CredentialError, did_you_mean
 from mtlsgate.gate.server import GateServer
 from mtlsgate.load.loading import load
 from mtlsgate.load.sources import ConfigPaths, names_of
+from mtlsgate.observe.explanation import Explanation
+from mtlsgate.reasons import Reason
 from mtlsgate.text import quoted
 
 
@@ -52,3 +55,14 @@ def read_chain(files: Iterable[str]) -> tuple[Certificate, ...]:
         except CredentialError as error:
             raise ValueError(f"{name}: {error}") from None
     return tuple(chain)
+
+
+def unknown_here(explanation: Explanation) -> str | None:
+    """:returns: why only the running gate could tell the verdict, or None if this is it."""
+    verdict = explanation.verdict
+    if isinstance(verdict, Rejection) and verdict.reason is Reason.BUNDLE_MISSING:
+        return (
+            "that cannot be told here, since no SPIFFE agent is asked: ask the running gate, at "
+            "/explain of its admin endpoint"
+        )
+    return None

@@ -351,6 +351,14 @@ def test_what_cannot_be_told(here: Site, config: str, arguments: list[str], erro
     assert "Traceback" not in result.stderr
 
 
+def test_what_only_a_running_gate_can_tell(here: Site) -> None:
+    """Nobody asks a SPIFFE agent: that is no verdict on the client."""
+    rule = 'spiffe_trust_domain = "plants.example"\n spiffe_socket = "unix:/run/agent.sock"'
+    result = run(here, server(tls(rule)), "client.crt")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "/explain of its admin endpoint" in result.stderr
+
+
 def test_a_server_by_name(here: Site) -> None:
     here.write("other.crt", OTHER.certificate.public_bytes(Encoding.PEM))
     assert run(here, TWO, "--server", "one", "other.crt").exit_code == 0
