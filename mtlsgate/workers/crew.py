@@ -20,6 +20,7 @@ from mtlsgate.errors import GateError
 from mtlsgate.workers.backoff import Backoff
 from mtlsgate.workers.board import Board
 from mtlsgate.workers.channel import SOCKET, Channel, Handler, Refused, WorkerGone, connect
+from mtlsgate.workers.first_attempts import FirstAttempts
 from mtlsgate.workers.gathering import gathered
 from mtlsgate.workers.log_relay import LogRelay
 from mtlsgate.workers.member import Member
@@ -65,6 +66,7 @@ class Crew:
     All workers.
 
     :ivar members: by their indexes.
+    :ivar first_attempts: whether they begin when the gate is started.
     :ivar is_ending: whether nobody is replaced any more.
     """
 
@@ -83,6 +85,7 @@ class Crew:
         :param new_spawner: as `Spawner`.
         """
         self.members = [Member(index, Backoff(reactor.seconds)) for index in range(size)]
+        self.first_attempts = FirstAttempts(size)
         self.is_ending = False
         self.spawner = new_spawner(reactor, self._started, self._ended)
         self._board = board
@@ -198,6 +201,7 @@ class Crew:
         return channel
 
     def _runs(self, member: Member) -> None:
+        self.first_attempts.ended(member.index)
         member.state = "draining" if self.is_ending else "running"
         member.backoff.runs()
         self._ask_how(member)
@@ -210,7 +214,10 @@ class Crew:
 
     def _failed(self, member: Member, failure: Failure) -> None:
         if failure.check(Refused):
-            _log.error("{name} cannot begin: {why}", name=member.name, why=str(failure.value))
+            if self.first_attempts.awaits(member.index):
+                self.first_attempts.ended(member.index, str(failure.value))
+            else:
+                _log.error("{name} cannot begin: {why}", name=member.name, why=str(failure.value))
         elif failure.check(TimeoutError):
             _log.error("{name} does not begin", name=member.name)
         self.kill(member)
@@ -252,6 +259,7 @@ class Crew:
             self._later(member, had_run=had_run)
 
     def _later(self, member: Member, *, had_run: bool) -> None:
+        self.first_attempts.ended(member.index)
         member.state = "waiting"
         delay = member.backoff.died(had_run=had_run)
         if delay:
@@ -321,12 +329,14 @@ class Crew:
     def _look_for_the_last(self) -> None:
         if any(one.channel is not None for one in self.members):
             return
+        for one in self.members:
+            self.first_attempts.ended(one.index)
         if self._pinging.running:
             self._pinging.stop()
         self.spawner.stop()
         waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            one.callback(None)
+        for done in waiting:
+            done.callback(None)
 
     def _ping(self) -> None:
         before, now = self._looked, self._reactor.seconds()

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from twisted.application.reactors import installReactor
 from twisted.logger import Logger, globalLogBeginner
@@ -25,7 +25,7 @@ from mtlsgate.run.sandbox import Sandbox, choose_sandbox, make_directories
 from mtlsgate.run.sandbox_rights import Allowed, home_of
 from mtlsgate.run.signals import SignalService
 from mtlsgate.workers.board import Board
-from mtlsgate.workers.channel import connect
+from mtlsgate.workers.channel import Channel, connect
 from mtlsgate.workers.marked_lines import OfWorker
 from mtlsgate.workers.naming import name_process
 from mtlsgate.workers.order import Order
@@ -53,9 +53,10 @@ def work(order: Order, descriptors: Sequence[int]) -> None:
         epoch = loader.load(files)
         sandbox = _sandbox(epoch, loader)
     except GateError as error:
-        _begin_log(None, order, log, cast(Turns, loader.choice.get()))
-        _log.critical("{problem}", problem=str(error))
-        raise SystemExit(1) from None
+        reactor = loader.choice.get()
+        _begin_log(None, order, log, cast(Turns, reactor))
+        _refuse(channel, error, reactor)
+        return
     spare_the_collector()
     reactor = loader.choice.get()
     _begin_log(epoch.settings.log, order, log, cast(Turns, reactor))
@@ -72,6 +73,17 @@ def work(order: Order, descriptors: Sequence[int]) -> None:
         signal.signal(ignored, signal.SIG_IGN)
     reactor.run()
     worker.observers.audit.close()
+
+
+def _refuse(descriptor: int, error: GateError, reactor: Any) -> None:
+    """Tell the supervisor why this worker cannot begin, until it is ended."""
+
+    def begin(**_: object) -> None:
+        raise error
+
+    channel = Channel({"begin": begin}, reactor.stop)
+    connect(socket.socket(fileno=descriptor), channel, reactor)
+    reactor.run()
 
 
 def _nothing() -> None:

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, Signals
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import field, frozen
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.logger import Logger
 
 from mtlsgate.admin.service import AdminService
@@ -48,6 +49,12 @@ from mtlsgate.workers.preparing import Prepared
 from mtlsgate.workers.shadows import Shadows
 
 _log = Logger("mtlsgate.workers")
+
+T = TypeVar("T")
+
+#: Seconds that the other workers have to end if one refuses to begin, and that a turn of the
+#: reactor lasts at most.
+_END_WITHIN, _TURN = 10.0, 1.0
 
 
 @frozen(kw_only=True)
@@ -146,7 +153,7 @@ def supervise(start: Start, reactor: Any) -> list[IService]:
         },
         to_journal=lambda: log is not None and log.to_journal,
     )
-    supervisor = Supervisor(crew, epochs, orders, observers, start.orders, notifier)
+    supervisor = Supervisor(crew, epochs, orders, observers, start.orders, notifier, reactor)
     end_gate = partial(end, supervisor, reactor)
     control = SupervisorControl(
         crew,
@@ -262,12 +269,14 @@ class Supervisor(Service):
         observers: Observers,
         spawner: socket.socket,
         notifier: Notifier,
+        reactor: Any,
     ) -> None:
         """
         :param orders: tells new workers what is in force.
         :param spawner: of the process that forks workers.
         :param notifier: tells the service manager, once all workers run.
         """
+        self._reactor = reactor
         self._notifier = notifier
         self._spawner = spawner
         self.handlers: dict[str, Any] = {}
@@ -277,12 +286,45 @@ class Supervisor(Service):
         self._observers = observers
 
     def startService(self) -> None:
-        """Start the workers, as the user that they run as."""
+        """
+        Start the workers, as the user that they run as.
+
+        :raises SystemExit: if they do not begin; it says why.
+        """
         super().startService()
         warn_if_root()
         self._observers.audit.reopen()
         self._crew.start(self._orders, self.handlers, self._spawner)
         self._crew.all_ready().addCallback(self._ready)
+        end = self._wait_for(Deferred.fromCoroutine(self._first_attempts()))
+        if end is not None:
+            raise end
+
+    async def _first_attempts(self) -> SystemExit | None:
+        """
+        What keeps one process from starting keeps workers from it, too.
+
+        :returns: how the gate ends if a worker refuses to begin, or if somebody has ended it.
+        """
+        refused = await self._crew.first_attempts.over
+        if refused is not None:
+            _log.critical("{text}", text=refused)
+            self._epochs.stop_listening()
+        if not self.is_draining:
+            return None
+        ended = self._crew.drain().addTimeout(_END_WITHIN, self._reactor)
+        self._crew.close_all()
+        with suppress(TimeoutError):
+            await ended
+        return SystemExit(0 if refused is None else f"{self._epochs.outline.path}: {refused}")
+
+    def _wait_for(self, awaited: Deferred[T]) -> T:
+        """:returns: the result.  The reactor does not run yet, but can take turns."""
+        results = list[T]()
+        awaited.addCallback(results.append)
+        while not results:
+            self._reactor.iterate(_TURN)
+        return results[0]
 
     def _ready(self, _: None) -> None:
         _log.info("{count} workers take connections", count=len(self._crew.members))

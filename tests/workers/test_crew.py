@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import Clock
 from twisted.test.iosim import FakeTransport, IOPump
 
+from mtlsgate.errors import GateError
 from mtlsgate.workers.board import Board
 from mtlsgate.workers.channel import Channel, WorkerGone
 from mtlsgate.workers.crew import KILLED_AFTER, PING_EVERY, SILENT_AFTER, Crew
@@ -76,10 +77,14 @@ class MemoryReactor(Clock):
         worker.makeConnection(their_end)
         self.workers.append((worker, IOPump(worker, ours, their_end, our_end, False)))
 
+    def answer(self, name: str, handler: Callable[..., object]) -> None:
+        """What workers answer that are started from now on."""
+        self._handlers = {**self._handlers, name: handler}
+
     def settle(self) -> None:
         """Move bytes until none are left."""
         for _, pump in self.workers:
-            while pump.pump():
+            while pump.server.is_open and pump.pump():
                 pass
 
 
@@ -187,6 +192,57 @@ def test_workers_that_never_run_are_started_less_and_less_often(here: Here) -> N
     here.pass_time(60)
     assert states(here) == ["running", "running"]
     assert here.crew.not_ready is None
+
+
+def refuse() -> None:
+    """As a worker does whose application fails to start."""
+    raise GateError("no database")
+
+
+@pytest.mark.parametrize("handlers", [{"begin": refuse}])
+def test_a_worker_that_refuses_to_begin_at_the_start_is_heard_of(here: Here) -> None:
+    """Whoever starts the gate ends it then: the other workers would refuse, too."""
+    found: list[str | None] = []
+    here.crew.first_attempts.over.addCallback(found.append)
+    assert found == ["no database"]
+
+
+def test_a_worker_that_refuses_to_begin_later_is_tried_again(here: Here) -> None:
+    """The others have clients."""
+    found: list[str | None] = []
+    here.crew.first_attempts.over.addCallback(found.append)
+    assert found == [None]
+    here.reactor.answer("begin", refuse)
+    here.end(here.crew.members[1])
+    assert states(here)[0] == "running"
+    assert states(here)[1] != "running"
+    here.reactor.answer("begin", lambda: None)
+    here.pass_time(PING_EVERY)
+    assert states(here) == ["running", "running"]
+
+
+@pytest.mark.parametrize("handlers", [{"begin": lambda: Deferred()}])
+def test_a_gate_may_be_ended_before_its_workers_began(here: Here) -> None:
+    """Whoever waits for them waits no longer."""
+    found: list[object] = []
+    here.crew.first_attempts.over.addCallback(found.append)
+    here.crew.drain().addCallback(found.append)
+    assert found == []
+    here.end(here.crew.members[0])
+    assert found == [None, None]
+    assert len(here.spawner.orders) == 1
+
+
+@pytest.mark.parametrize("handlers", [{"begin": lambda: Deferred()}])
+def test_a_worker_that_is_lost_while_it_begins_is_tried_again(here: Here) -> None:
+    """That is no refusal: nobody knows why."""
+    found: list[object] = []
+    here.crew.first_attempts.over.addCallback(found.append)
+    for _ in range(2):
+        assert found == []
+        here.end(next(one for one in here.crew.members if one.channel is not None))
+    assert found == [None]
+    assert states(here)[0] == "starting"
 
 
 @pytest.mark.parametrize("handlers", [{"ping": lambda: Deferred()}])

@@ -85,6 +85,16 @@ MODULES = {
 
         first, second = (Starlette(lifespan=started(name)) for name in ("first", "second"))
     """,
+    "of_one_process": """
+        import pathlib
+        from starlette.applications import Starlette
+
+        lock = pathlib.Path(__file__).with_name("lock")
+        if lock.exists():
+            raise RuntimeError("it runs elsewhere")
+        lock.write_text("")
+        first = Starlette()
+    """,
 }
 
 TLS = """\
@@ -205,15 +215,29 @@ def test_an_application_lives_as_long_as_its_block(site: Path) -> None:
     assert rest.index("second ends") < rest.index("Server Shut Down")
 
 
-def test_a_gate_whose_application_fails_does_not_start(site: Path) -> None:
-    config, broken = site / "broken.hcl", site / "broken"
-    config.write_text("# one\n" + block("of_lifespan", "first"))
+def start_in_vain(site: Path, module: str, settings: str) -> str:
+    """:returns: the last line of a gate that ends with status 1."""
+    config = site / f"{module}_in_vain.hcl"
+    config.write_text(f"settings {{\n  {settings}\n}}\n" + block(module, "first"))
+    status, output = run(BIN / "twistd", "-n", "--pidfile=", "mtlsgate", "--config", config)
+    assert status == 1, output
+    last = output.strip().splitlines()[-1]
+    return last[last.index(config.name) :].removeprefix(f"{config.name}: ")
+
+
+@pytest.mark.parametrize("settings", ["workers = 1", "workers = 2"])
+def test_a_gate_whose_application_fails_does_not_start(site: Path, settings: str) -> None:
+    """One process and several end alike: with its reason, and status 1."""
+    broken = site / "broken"
     broken.write_text("")
     try:
-        status, output = run(BIN / "twistd", "-n", "--pidfile=", "mtlsgate", "--config", config)
+        said = start_in_vain(site, "of_lifespan", settings)
     finally:
         broken.unlink()
-    assert status == 1
-    last = output.strip().splitlines()[-1]
-    text = "of_lifespan: the application failed to start: RuntimeError: no database"
-    assert last.endswith(f"broken.hcl: {text}")
+    assert said == "of_lifespan: the application failed to start: RuntimeError: no database"
+
+
+def test_workers_that_cannot_load_an_application_end_the_gate(site: Path) -> None:
+    """Also if the process that tried the configuration before could."""
+    said = start_in_vain(site, "of_one_process", "workers = 2")
+    assert "RuntimeError: it runs elsewhere" in said
