@@ -14,16 +14,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from attrs import frozen
 
 from mtlsgate.registry.redis_errors import explained
-from mtlsgate.registry.redis_links import Command, Link, ask_role
+from mtlsgate.registry.redis_links import ROLE, Command, Link, ask_role
 from mtlsgate.registry.store import StoreError, StoreUnavailable
 
 #: The most commands in one round trip, if there is more than one question.
 MOST_COMMANDS = 512
 
 
+#: Gets the connection, and the reply of a ``ROLE`` after the commands.
+Confirm = Callable[[Link, object], Awaitable[None]]
+
+
 @frozen(eq=False)
 class _Question:
     commands: Sequence[Command]
+    confirm: Confirm | None
     answer: asyncio.Future[list[object]]
 
 
@@ -58,21 +63,25 @@ class Channel:
         # How often `forget` was called.
         self._forgotten = 0
 
-    async def ask(self, commands: Sequence[Command]) -> list[object]:
+    async def ask(
+        self, commands: Sequence[Command], confirm: Confirm | None = None
+    ) -> list[object]:
         """
         :param commands: run one after the other, but not as a transaction.  They may be
             run twice, if the connection breaks.
+        :param confirm: awaited after them, with the connection on which they ran, unless all
+            replies are errors.  It has a time limit of its own.
         :returns: their replies in order; an error reply is a value.
-        :raises StoreError: if there is no answer in time.
+        :raises StoreError: if there is no answer in time, or what `confirm` raises.
         """
         if self._is_busy:
-            question = _Question(commands, asyncio.get_running_loop().create_future())
+            question = _Question(commands, confirm, asyncio.get_running_loop().create_future())
             self._questions.append(question)
             return await question.answer
         # Nobody else waits: a task of its own would cost more than the question.
         self._is_busy = True
         try:
-            return await self._round_trip(commands)
+            return await self._round_trip(commands, confirm)
         finally:
             self._is_busy = False
             if self._questions:
@@ -97,7 +106,7 @@ class Channel:
             while asked := self._take():
                 commands = [command for question in asked for command in question.commands]
                 try:
-                    replies = iter(await self._round_trip(commands))
+                    replies = iter(await self._round_trip(commands, asked[0].confirm))
                 except StoreError as error:
                     for question in asked:
                         if not question.answer.done():
@@ -111,14 +120,31 @@ class Channel:
             self._worker = None
             self._is_busy = False
 
-    async def _round_trip(self, commands: Sequence[Command]) -> list[object]:
+    async def _round_trip(
+        self, commands: Sequence[Command], confirm: Confirm | None
+    ) -> list[object]:
+        if confirm is not None:
+            commands = [*commands, ROLE]
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._exchange(commands)
+                link, replies = await self._exchange(commands)
         except TimeoutError:
             raise StoreUnavailable(f"{self._where} did not answer in time") from None
         except Exception as error:
             raise explained(error, self._where) from error
+        if confirm is not None:
+            role = replies.pop()
+            if not all(isinstance(reply, BaseException) for reply in replies):
+                await self._confirm(confirm, link, role)
+        return replies
+
+    async def _confirm(self, confirm: Confirm, link: Link, role: object) -> None:
+        try:
+            await confirm(link, role)
+        except BaseException:
+            # There may be late replies on it.
+            await self._drop()
+            raise
 
     def _take(self) -> list[_Question]:
         """:returns: the questions for the next round trip; none if nobody waits."""
@@ -130,12 +156,15 @@ class Channel:
                 self._questions.popleft()
                 continue
             commands += len(self._questions[0].commands)
-            if taken and commands > MOST_COMMANDS:
+            is_alone = self._questions[0].confirm is not None
+            if taken and (is_alone or commands > MOST_COMMANDS):
                 break
             taken.append(self._questions.popleft())
+            if is_alone:
+                break
         return taken
 
-    async def _exchange(self, commands: Sequence[Command]) -> list[object]:
+    async def _exchange(self, commands: Sequence[Command]) -> tuple[Link, list[object]]:
         is_kept = self._link is not None
         try:
             return await self._once(commands)
@@ -145,12 +174,12 @@ class Channel:
             # The server may have closed the kept connection long ago: try a new one.
             return await self._once(commands)
 
-    async def _once(self, commands: Sequence[Command]) -> list[object]:
+    async def _once(self, commands: Sequence[Command]) -> tuple[Link, list[object]]:
         link = await self._connected()
         try:
             if self._role is None:
-                return await link.exchange(commands)
-            return await ask_role(link, commands, self._role)
+                return link, await link.exchange(commands)
+            return link, await ask_role(link, commands, self._role)
         except BaseException:
             # Late replies must not be taken for those of the next question.
             await self._drop()

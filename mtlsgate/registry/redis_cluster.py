@@ -19,10 +19,11 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, MovedError
 
 from mtlsgate.registry.redis_address import Node
-from mtlsgate.registry.redis_channel import Channel
+from mtlsgate.registry.redis_channel import Channel, Confirm
+from mtlsgate.registry.redis_confirming import replicate, unconfirmed
 from mtlsgate.registry.redis_errors import explained
 from mtlsgate.registry.redis_links import Command, Dialler, Link
-from mtlsgate.registry.redis_nodes import Question, first_answers
+from mtlsgate.registry.redis_nodes import Places, Question, first_answers
 from mtlsgate.registry.store import StoreError, StoreUnavailable
 
 #: How often a question is sent on to another node.
@@ -104,16 +105,46 @@ class Cluster:
 
     async def ask(self, questions: Sequence[Question]) -> list[object]:
         """:raises StoreError: if there is no answer."""
+        replies, _ = await self._ask(questions, None)
+        return replies
+
+    async def write(self, questions: Sequence[Question]) -> tuple[list[object], Places]:
+        """:raises StoreError: if there is no answer, or no replica has it in time."""
+
+        async def confirm(link: Link, role: object) -> None:
+            await replicate(link, role, self._dialler.timeout)
+
+        replies, nodes = await self._ask(questions, confirm)
+        found = zip(questions, nodes, strict=True)
+        return replies, {one.key: str(node) for one, node in found if node is not None}
+
+    async def settle(self, places: Places) -> None:
+        """:raises WriteUnconfirmed: if another node serves the slot of a key by now."""
+        try:
+            slots = await self._find_slots()
+        except StoreUnavailable as error:
+            raise unconfirmed(str(self._dialler.address), error) from error
+        for key, where in places.items():
+            if (master := str(slots.node(key))) != where:
+                raise unconfirmed(where, f"{master} is the master by now")
+
+    async def _ask(
+        self, questions: Sequence[Question], confirm: Confirm | None
+    ) -> tuple[list[object], list[Node | None]]:
+        """:returns: the replies, and who gave them: None for one whose slot is on its way."""
         replies: list[object] = [None] * len(questions)
+        nodes: list[Node | None] = [None] * len(questions)
         slots = self._slots or await self._find_slots(is_new=False)
         # The nodes to ask, by the questions' indexes, and whether after ASK.
         wanted = {
             index: (slots.node(question.key), False) for index, question in enumerate(questions)
         }
         for _ in range(_MOST_REDIRECTIONS):
-            wanted = await self._ask_once(questions, wanted, replies)
+            for index, (node, is_moving) in wanted.items():
+                nodes[index] = None if is_moving else node
+            wanted = await self._ask_once(questions, wanted, replies, confirm)
             if not wanted:
-                return replies
+                return replies, nodes
         raise StoreUnavailable("the cluster sends a question from one node to the other")
 
     async def channels(self) -> Sequence[Channel]:
@@ -161,13 +192,14 @@ class Cluster:
         questions: Sequence[Question],
         wanted: dict[int, tuple[Node, bool]],
         replies: list[object],
+        confirm: Confirm | None,
     ) -> dict[int, tuple[Node, bool]]:
         """:returns: what to ask where else."""
         by_node: dict[Node, list[int]] = defaultdict(list)
         for index, (node, _) in wanted.items():
             by_node[node].append(index)
         answers = await asyncio.gather(
-            *(self._ask_node(node, questions, wanted, by_node[node]) for node in by_node)
+            *(self._ask_node(node, questions, wanted, by_node[node], confirm) for node in by_node)
         )
         again: dict[int, tuple[Node, bool]] = {}
         for (node, indexes), answer in zip(by_node.items(), answers, strict=True):
@@ -187,6 +219,7 @@ class Cluster:
         questions: Sequence[Question],
         wanted: dict[int, tuple[Node, bool]],
         indexes: Sequence[int],
+        confirm: Confirm | None,
     ) -> list[object]:
         commands: list[Command] = []
         places: list[int] = []
@@ -196,7 +229,7 @@ class Cluster:
             places.append(len(commands))
             commands.append(questions[index].command)
         try:
-            answers = await self._channel(node).ask(commands)
+            answers = await self._channel(node).ask(commands, confirm)
         except StoreUnavailable:
             # It may have been replaced: the next question finds out.
             self._slots = None

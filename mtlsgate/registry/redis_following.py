@@ -16,11 +16,9 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 
 from mtlsgate.registry.redis_layout import Layout
-from mtlsgate.registry.redis_links import Changed, Command, Link, require_role
+from mtlsgate.registry.redis_links import ROLE, Changed, Command, Link, require_role
 from mtlsgate.registry.redis_nodes import BEAT, Nodes
 from mtlsgate.registry.store import Follower, StoreUnavailable
-
-_ROLE: Command = ("ROLE",)
 
 #: How long to wait until the nodes of a changing cluster agree, in seconds.
 _SETTLING = 0.1
@@ -106,7 +104,7 @@ class Following:
                 return
 
     async def _beat(self, link: Link) -> object:
-        commands = [_ROLE, *self._nodes.beat]
+        commands = [ROLE, *self._nodes.beat]
         await link.send(commands)
         role, *replies = await self._answers(link, len(commands))
         require_role(role, b"master", link.where)

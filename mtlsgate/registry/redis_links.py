@@ -31,7 +31,8 @@ from mtlsgate.registry.store import StoreError, StoreOptions, StoreUnavailable
 #: A command with its arguments.
 Command = tuple[str | bytes | int, ...]
 
-_ROLE: Command = ("ROLE",)
+#: Asks what a server is, and how much its replicas have.
+ROLE: Command = ("ROLE",)
 #: What roles are called, for people.
 _ROLES = {
     b"master": "a master",
@@ -254,6 +255,6 @@ async def ask_role(link: Link, commands: Sequence[Command], role: bytes) -> list
     :returns: the replies in order; an error reply is a value.
     :raises StoreError: if the connection breaks, or the role is another.
     """
-    reply, *replies = await link.exchange([_ROLE, *commands])
+    reply, *replies = await link.exchange([ROLE, *commands])
     require_role(reply, role, link.where)
     return replies

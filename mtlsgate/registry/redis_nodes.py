@@ -7,17 +7,18 @@ Only masters are asked, because a replica's answers may be old.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from attrs import frozen
 from redis.exceptions import AskError
 
 from mtlsgate.registry.redis_address import Node
-from mtlsgate.registry.redis_channel import Channel
+from mtlsgate.registry.redis_channel import Channel, Confirm
+from mtlsgate.registry.redis_confirming import replicate
 from mtlsgate.registry.redis_errors import explained
 from mtlsgate.registry.redis_links import Command, Dialler, Link
-from mtlsgate.registry.store import StoreError, StoreUnavailable
+from mtlsgate.registry.store import StoreError, StoreUnavailable, WriteUnconfirmed
 
 #: How often what is followed is proved good, in seconds.
 BEAT = 0.5
@@ -38,6 +39,10 @@ class Question:
     command: Command
 
 
+#: Where the value of a key was written: the server, for people.
+Places = Mapping[bytes, str]
+
+
 class Nodes(Protocol):
     """The servers of a registry."""
 
@@ -48,6 +53,22 @@ class Nodes(Protocol):
         """
         :returns: the replies in order; an error reply is a value.
         :raises StoreError: if there is no answer.
+        """
+
+    async def write(self, questions: Sequence[Question]) -> tuple[list[object], Places]:
+        """
+        As `ask`, and return when the replicas have it, too.
+
+        :returns: the replies, and where each key was written.
+        :raises WriteUnconfirmed: if no replica has it in time.
+        :raises StoreError: as `ask`.
+        """
+
+    async def settle(self, places: Places) -> None:
+        """
+        Return if no other master takes the place of those who have what was written.
+
+        :raises WriteUnconfirmed: if that is not certain.
         """
 
     async def channels(self) -> Sequence[Channel]:
@@ -85,6 +106,8 @@ class OneMaster:
     :param where: for people.
     :param find: finds the master; its result may change.  None is a Unix socket.
     :param watch: returns when there is another master than the given one.
+    :param settle: returns if no other master takes the place of the one with the given
+        address, and raises `WriteUnconfirmed` otherwise.
     :param pauses: before each further attempt to reach a master that is gone, in seconds.
     """
 
@@ -97,12 +120,14 @@ class OneMaster:
         where: str,
         find: Callable[[], Awaitable[Node | None]],
         watch: Callable[[Node | None], Awaitable[None]],
+        settle: Callable[[str], Awaitable[None]],
         pauses: Sequence[float] = (),
     ) -> None:
         self._dialler = dialler
         self._pauses = pauses
         self._find = find
         self._watch = watch
+        self._settle = settle
         self._followed: Node | None = None
         self._is_following = False
         self._channel = Channel(self._connect, where, dialler.timeout, b"master")
@@ -117,11 +142,40 @@ class OneMaster:
         async def watch(_: Node | None) -> None:
             await asyncio.get_running_loop().create_future()
 
-        return cls(dialler, where, find, watch)
+        async def settle(_: str) -> None:
+            """Nobody knows of another one."""
+
+        return cls(dialler, where, find, watch, settle)
 
     async def ask(self, questions: Sequence[Question]) -> list[object]:
         """:raises StoreError: if there is no answer."""
-        replies = await self._channel.ask([question.command for question in questions])
+        return await self._ask(questions, None)
+
+    async def write(self, questions: Sequence[Question]) -> tuple[list[object], Places]:
+        """:raises StoreError: if there is no answer, or no replica has it in time."""
+        where = ""
+
+        async def confirm(link: Link, role: object) -> None:
+            nonlocal where
+            await replicate(link, role, self._dialler.timeout)
+            where = link.where
+
+        replies = await self._ask(questions, confirm)
+        return replies, {question.key: where for question in questions}
+
+    async def settle(self, places: Places) -> None:
+        """:raises WriteUnconfirmed: if the master was replaced, or is about to be."""
+        try:
+            for where in {*places.values()}:
+                await self._settle(where)
+        except WriteUnconfirmed:
+            # What is written again goes to the new one, though the old one may live.
+            await self._channel.forget()
+            raise
+
+    async def _ask(self, questions: Sequence[Question], confirm: Confirm | None) -> list[object]:
+        commands = [question.command for question in questions]
+        replies = await self._channel.ask(commands, confirm)
         if any(isinstance(reply, AskError) for reply in replies):
             raise StoreError(
                 "the server belongs to a cluster: its URL begins with redis+cluster://"

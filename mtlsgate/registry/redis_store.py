@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import (
     AsyncIterator,
+    Awaitable,
+    Callable,
     Collection,
     Coroutine,
     Iterable,
@@ -17,6 +19,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -31,7 +34,7 @@ from mtlsgate.registry.redis_errors import explained
 from mtlsgate.registry.redis_following import Following
 from mtlsgate.registry.redis_layout import Layout, flat_fields, read_device
 from mtlsgate.registry.redis_links import Command, Dialler, tls_context
-from mtlsgate.registry.redis_nodes import Nodes, OneMaster, Question
+from mtlsgate.registry.redis_nodes import Nodes, OneMaster, Places, Question
 from mtlsgate.registry.redis_scripts import LEASE, PUT, Script
 from mtlsgate.registry.redis_sentinels import SentinelMaster
 from mtlsgate.registry.store import Follower, StoreError, StoreOptions, StoreUnavailable, Written
@@ -75,18 +78,23 @@ class RedisStore:
     async def put(self, devices: Iterable[Device]) -> Written:
         """:raises StoreError: if it fails; what is written already stays."""
         counts = [0, 0, 0]
+        places: dict[bytes, str] = {}
         for some in _batches(devices):
-            for reply in await self._run(PUT, map(self._putting, some)):
+            write = partial(self._write, places)
+            for reply in await self._run(PUT, map(self._putting, some), write):
                 counts[reply] += 1
+        await self._settle(places)
         return Written(added=counts[1], changed=counts[2])
 
     async def remove(self, keys: Collection[str]) -> int:
         """:returns: how many of them were there."""
         removed = 0
+        places: dict[bytes, str] = {}
         for some in _batches(keys):
             names = [self._layout.device(key) for key in some]
-            replies = await self._ask([Question(name, ("DEL", name)) for name in names])
+            replies = await self._write(places, [Question(name, ("DEL", name)) for name in names])
             removed += sum(self._number(reply) for reply in replies)
+        await self._settle(places)
         return removed
 
     async def devices(self) -> AsyncIterator[Device]:
@@ -114,7 +122,8 @@ class RedisStore:
         """:returns: whether there was a place."""
         name = self._layout.lease(key)
         lease = LEASE.run(name, holder, places, round(seconds * 1000))
-        (reply,) = await self._run(LEASE, [Question(name, lease)])
+        # A place that is lost in a failover is taken again when it is renewed.
+        (reply,) = await self._run(LEASE, [Question(name, lease)], self._ask)
         return reply == 1
 
     async def release(self, key: str, holder: str) -> None:
@@ -158,23 +167,41 @@ class RedisStore:
             if cursor == b"0":
                 return
 
-    async def _run(self, script: Script, questions: Iterable[Question]) -> list[int]:
+    async def _run(
+        self,
+        script: Script,
+        questions: Iterable[Question],
+        ask: Callable[[Sequence[Question]], Awaitable[list[object]]],
+    ) -> list[int]:
         """:returns: what the script returns for each question."""
         asked = [*questions]
-        replies = await self._ask(asked)
+        replies = await ask(asked)
         unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
             taught = [evolve(asked[i], command=script.teach(asked[i].command)) for i in unknown]
-            for i, reply in zip(unknown, await self._ask(taught), strict=True):
+            for i, reply in zip(unknown, await ask(taught), strict=True):
                 replies[i] = reply
         return [self._number(reply) for reply in replies]
 
     async def _ask(self, questions: Sequence[Question]) -> list[object]:
         return await self._limited(self._nodes.ask(questions))
 
-    async def _limited(self, asked: Coroutine[object, object, _Answer]) -> _Answer:
+    async def _write(self, places: dict[bytes, str], questions: Sequence[Question]) -> list[object]:
+        """:param places: gets where it was written."""
+        # The master's, and that which waits for the replicas.
+        replies, found = await self._limited(self._nodes.write(questions), answers=3)
+        places.update(found)
+        return replies
+
+    async def _settle(self, places: Places) -> None:
+        if places:
+            await self._limited(self._nodes.settle(places))
+
+    async def _limited(
+        self, asked: Coroutine[object, object, _Answer], answers: int = 1
+    ) -> _Answer:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout * answers):
                 return await asked
         except TimeoutError:
             raise StoreUnavailable(f"{self._where} did not answer in time") from None

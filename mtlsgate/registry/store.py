@@ -27,6 +27,11 @@ class StoreUnavailable(StoreError):
     slow, restarting, read-only when asked to write.  Asking again later may help."""
 
 
+class WriteUnconfirmed(StoreUnavailable):
+    """The store has what was written, and gates hear of it, but if another server takes over
+    now it could be lost.  Writing the same again is how to make sure."""
+
+
 class Follower(Protocol):
     """Is told by `Store.follow`.  The calls are made in the loop, and do not block."""
 
@@ -83,14 +88,19 @@ class Store(Protocol):
 
     async def put(self, devices: Iterable[Device]) -> Written:
         """
-        Add devices, or replace those with the same keys, whole and at once for each.
+        Add devices, or replace those with the same keys, whole and at once for each.  What
+        is written when this returns is not lost if another server takes over.
 
         :param devices: a batch of at most some thousands.
+        :raises WriteUnconfirmed: if that is not certain, also for what was as it is before.
         :raises StoreError: if it fails; what is written already stays.
         """
 
     async def remove(self, keys: Collection[str]) -> int:
-        """:returns: how many of them were there."""
+        """
+        :returns: how many of them were there.
+        :raises StoreError: as `put`.
+        """
 
     def devices(self) -> AsyncIterator[Device]:
         """

@@ -23,7 +23,7 @@ from mtlsgate.commands.registry.answers import standing
 from mtlsgate.commands.registry.naming import Named
 from mtlsgate.commands.registry.session import choose
 from mtlsgate.commands.registry.work import watched
-from mtlsgate.registry.store import StoreError, StoreOptions, StoreUnavailable
+from mtlsgate.registry.store import StoreError, StoreOptions, StoreUnavailable, WriteUnconfirmed
 from tests.kits.memory_stores import ScriptedStore
 from tests.kits.registry_command import CONFIG, Site, site_in
 
@@ -73,8 +73,22 @@ def test_the_same_again_changes_nothing(site: Site) -> None:
         0,
         f"{identity()}: active, as before  (CN=sensor)\n",
     )
-    assert site.store.batches == [1]
     assert len(site.audited()) == 1
+
+
+@pytest.mark.parametrize("command", ["allow", "deny", "remove"])
+def test_the_same_again_is_done_only_if_the_store_has_it_for_good(site: Site, command: str) -> None:
+    """What somebody wrote a moment ago is there, and could still be lost."""
+    cert = site.write("sensor.crt", sensor().pem)
+    site.run(command, cert)
+    audited = site.audited()
+    # The device is found; what is written fails.
+    site.store.calls_left = 1
+    site.store.then = WriteUnconfirmed("r:1 has it, but a failover could lose it: write it again")
+    result = site.run(command, cert)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "could lose it: write it again" in result.stderr
+    assert site.audited() == audited
 
 
 def test_a_denial_keeps_what_is_known_of_the_device(site: Site) -> None:

@@ -61,7 +61,10 @@ def nodes(
     async def watch(_: Node | None) -> None:
         raise AssertionError
 
-    return OneMaster(cast(Dialler, dialler or OldIsGone()), "r", find, watch, pauses)
+    async def settle(_: str) -> None:
+        raise AssertionError
+
+    return OneMaster(cast(Dialler, dialler or OldIsGone()), "r", find, watch, settle, pauses)
 
 
 GET = [Question(b"x", ("GET", "x"))]

@@ -21,7 +21,7 @@ from mtlsgate.commands.registry.sources import Source
 from mtlsgate.commands.registry.watching import in_json, in_words, watch
 from mtlsgate.gate.events import RegistryChange
 from mtlsgate.registry.fields import FieldError
-from mtlsgate.registry.store import StoreError
+from mtlsgate.registry.store import StoreError, Written
 from mtlsgate.text import printable
 
 Say = Callable[[str], object]
@@ -73,11 +73,10 @@ class Changes:
                 for key in one.keys:
                     before = found.get(key)
                     after = _applied(edit, key, before)
-                    if before == after:
+                    change = self._change(action, one, key, before, after)
+                    if not await self._record(change, before == after, store.put([after])):
                         self.say(f"{printable(key)}: {after.state.value}, as before{one.suffix}")
                         continue
-                    change = self._change(action, one, key, before, after)
-                    await self._record(change, store.put([after]))
                     self.say(change_line(before, after) + one.suffix)
 
     async def remove(self, named: Sequence[Named], note: str) -> None:
@@ -92,24 +91,35 @@ class Changes:
                 found = await store.find(one.keys)
                 for key in one.keys:
                     before = found.get(key)
-                    if before is None:
-                        self.say(f"{printable(key)}: not listed, as before{one.suffix}")
-                        continue
                     change = self._change("remove", one, key, before, None)
                     if note:
                         change = evolve(change, details=(f'note "{printable(note)}"',))
-                    await self._record(change, store.remove([key]))
+                    if not await self._record(change, before is None, store.remove([key])):
+                        self.say(f"{printable(key)}: not listed, as before{one.suffix}")
+                        continue
                     self.say(change_line(before, None) + one.suffix)
 
-    async def _record(self, change: RegistryChange, making: Awaitable[object]) -> None:
-        """Make a change, and write it to the audit log."""
+    async def _record(
+        self, change: RegistryChange, is_so: bool, making: Awaitable[Written | int]
+    ) -> bool:
+        """
+        Make a change, and write it to the audit log.
+
+        :param is_so: whether the store has it so already.  It is written all the same: a
+            failover could lose what is there, if whoever wrote it was told so.
+        :returns: whether it has changed anything.
+        """
         try:
-            await making
+            done = await making
         except StoreError:
             # Nobody knows whether it was done.
-            self.trail.write(evolve(change, is_complete=False))
+            if not is_so:
+                self.trail.write(evolve(change, is_complete=False))
             raise
+        if is_so and done in (0, Written()):
+            return False
         self.trail.write(change)
+        return True
 
     async def import_(
         self,
