@@ -14,7 +14,7 @@ import pytest
 from tests.kits.drills import Site, echoes
 from tests.kits.following import wait_until
 from tests.kits.programs import free_port, gate
-from tests.kits.redis import Server, cluster, owner_of, replicated, server, watched
+from tests.kits.redis import Server, cluster, fail_over, owner_of, replicated, server, watched
 from tests.kits.registry_drills import VERSIONS, Door, door, ends, identity_of_client
 
 pytestmark = pytest.mark.slow
@@ -186,7 +186,7 @@ def test_a_denial_after_a_failover_by_sentinels_ends_live_connections(site: Site
             wait_until(lambda: replica.do("EXISTS", key(site)) == 1)
             live = one.connect()
             master.kill()
-            wait_until(lambda: replica.says("replication", "'role': 'master'"))
+            fail_over(sentinels, master)
             one.follows()
             assert echoes(live)
             one.connect().close()
