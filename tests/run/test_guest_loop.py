@@ -154,6 +154,31 @@ def test_a_limit_ends_what_waits_for_a_socket(
     assert host.result(host.runner.start(ask())).check(TimeoutError)
 
 
+def test_what_is_there_comes_before_a_timer_that_is_due(
+    host: Host, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """As with asyncio everywhere: an answer counts although its time is over as well."""
+    one, other = pair
+    other.send(b"x")
+
+    async def ask() -> str:
+        loop = asyncio.get_running_loop()
+        first: asyncio.Future[str] = loop.create_future()
+
+        def end(how: str) -> None:
+            if not first.done():
+                first.set_result(how)
+
+        loop.add_reader(one, end, "answer")
+        loop.call_later(0, end, "late")
+        try:
+            return await first
+        finally:
+            loop.remove_reader(one)
+
+    assert host.result(host.runner.start(ask())) == "answer"
+
+
 def test_what_a_result_sets_off_may_ask_again(host: Host) -> None:
     """As a client whose place is asked for when its device is known."""
 

@@ -166,7 +166,7 @@ class _RestingSelector(DefaultSelector):
     """
     Where asyncio would wait, it says for how long.
 
-    :ivar rounds: how often the loop may still go on without a look at its sockets.
+    :ivar rounds: how often the loop may still go on.
     """
 
     def __init__(self, at_rest: Callable[[float | None], object]) -> None:
@@ -177,13 +177,12 @@ class _RestingSelector(DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         """:returns: the sockets that are ready now."""
-        is_busy = timeout == 0
-        if is_busy and self.rounds > 0:
-            self.rounds -= 1
-            return []
         ready = super().select(0)
-        if is_busy or not ready:
+        self.rounds -= 1
+        if not ready and timeout != 0:
             self._at_rest(timeout)
+        elif self.rounds <= 0:
+            self._at_rest(0)
         return ready
 
 
