@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from threading import Timer
 from typing import Any, Protocol
 
@@ -254,9 +255,15 @@ def _timerfd_settime(descriptor: int, delay: float) -> None:
     _checked("timerfd_settime", descriptor, 0, when, None)
 
 
+@cache
+def _c_library() -> ctypes.CDLL:
+    # To load it takes longer than to call it, and the alarm is set very often.
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _checked(name: str, *arguments: Any) -> int:
     """:raises OSError: if the C library lacks the function, or it fails."""
-    function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    function = getattr(_c_library(), name, None)
     if function is None:
         raise OSError(f"the system has no {name}")
     result = int(function(*arguments))
