@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import count
 from typing import Final
 
@@ -21,6 +22,7 @@ import psycopg
 
 from mtlsgate.registry.postgresql_errors import question_error, table_error
 from mtlsgate.registry.postgresql_link import Connection, Connector, Link
+from mtlsgate.registry.postgresql_prepared import until_ready
 from mtlsgate.registry.schema import ANYTHING, TOLD, TRIGGERS, Table
 from mtlsgate.registry.store import Follower, StoreError, StoreUnavailable
 
@@ -125,10 +127,20 @@ class _Following:
 
     async def tell(self, follower: Follower, seconds: float) -> None:
         """Tell what has come, and what comes within some seconds."""
+        loop, connection = asyncio.get_running_loop(), self._link.connection
+        until = loop.time() + seconds
         try:
-            async for told in self._link.connection.notifies(timeout=seconds):
-                if told.channel == self._channel:
-                    follower.changed(_keys(told.payload))
+            while True:
+                async for told in connection.notifies(timeout=0):
+                    if told.channel == self._channel:
+                        follower.changed(_keys(told.payload))
+                remaining = until - loop.time()
+                if remaining <= 0:
+                    return
+                # To wait in psycopg would wake the gate ten times a second.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(remaining):
+                        await until_ready(loop.add_reader, connection.fileno())
         except psycopg.Error as error:
             raise question_error(error, self._table) from None
 

@@ -40,7 +40,7 @@ class Prepared:
         link = connection.pgconn
         link.send_query_prepared(_NAME, [parameter.encode()])
         while link.flush():
-            await _until(asyncio.get_running_loop().add_writer, link.socket)
+            await until_ready(asyncio.get_running_loop().add_writer, link.socket)
         rows: list[Sequence[str | None]] = []
         error: errors.Error | None = None
         # To the end also after an error: the next question comes on the same connection.
@@ -57,13 +57,18 @@ class Prepared:
 
 async def _result(link: pq.abc.PGconn) -> pq.abc.PGresult | None:
     while link.is_busy():
-        await _until(asyncio.get_running_loop().add_reader, link.socket)
+        await until_ready(asyncio.get_running_loop().add_reader, link.socket)
         link.consume_input()
     return link.get_result()
 
 
-async def _until(watch: Callable[..., object], socket: int) -> None:
-    """Wait until a socket is ready."""
+async def until_ready(watch: Callable[..., object], socket: int) -> None:
+    """
+    Wait until a socket is ready.
+
+    :param watch: the loop's ``add_reader`` or ``add_writer``.
+    :param socket: its descriptor; nothing else waits for it meanwhile.
+    """
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
     watch(socket, _set, ready)
