@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 import gate
+import registry
 
 from mtlsgate.testing import Authority
 
@@ -28,6 +29,7 @@ RULE = 'client_certificate "clients" {'
 #: What the shadow has in place of the rule's first line.
 SHADOWS = {
     "same": RULE,
+    "listed": f'{RULE}\n      registry = "devices"',
     "denied": 'deny { common_names = ["client"] }\n    ' + RULE,
     "conditions": RULE + '\n      allow { dns_names = ["*.example"] }\n'
     '      allow { common_names = ["cli*", "client"] }',
@@ -36,9 +38,11 @@ SHADOWS = {
 }
 
 
-def shadow_of(name):
-    """Return the text of a configuration for the shadow."""
+def shadow_of(name, url):
+    """Return the text of a configuration for the shadow.  A registry is at that URL."""
     text = gate.ECHO_CONFIG % {"port": 0}
+    if name == "listed":
+        text = f'registry "devices" {{\n  url = "{url}"\n}}\n{text}'
     if name == "elsewhere":
         begin = text.index(RULE)
         return text[:begin] + SHADOWS[name] + "  }\n}\n"
@@ -49,11 +53,15 @@ def measure(directory, seconds):
     """Return whether the bar was missed."""
     (directory / "other.crt").write_bytes(Authority.create("Other").pem)
     with contextlib.ExitStack() as stack:
+        url = stack.enter_context(registry.redis(directory))
         servers = [stack.enter_context(gate.running("gate", directory))]
         for name in SHADOWS:
-            (directory / f"{name}-next.hcl").write_text(shadow_of(name))
+            (directory / f"{name}-next.hcl").write_text(shadow_of(name, url))
             settings = SETTINGS % f"{name}-next"
             servers.append(stack.enter_context(gate.running(name, directory, settings)))
+        allow = [gate.script("mtlsgate"), "registry", "allow", str(directory / "client.crt")]
+        allow += ["--config", str(directory / "listed-next.hcl")]
+        subprocess.run(allow, check=True, stdout=subprocess.DEVNULL)
         turns = round(seconds / gate.TURN)
         found = gate.run_turns(directory, "handshakes", gate.TURN, turns, "1.3", servers)
     costs = [[1e6 * turn.cpu / turn.count for turn in one] for one in found]
