@@ -139,6 +139,9 @@ def _clients(outcome: str, title: str, facts: Facts, *, wide: bool) -> Iterator[
     most = len(found) if wide else _LISTED
     yield Text()
     yield text(f"{title} {counted(verdicts, 'verdict')}", "bold")
+    groups = [text(f"  {one}") for one in _groups(outcome, facts)]
+    if len(groups) > 1:
+        yield FittingText(Text("\n").join(groups))
     columns = (
         Column("client"),
         Column("address", rank=4),
@@ -166,6 +169,17 @@ def _clients(outcome: str, title: str, facts: Facts, *, wide: bool) -> Iterator[
     shown = sum(one["count"] for one in found[:most])
     if shown < verdicts:
         yield text(f"and {counted(verdicts - shown, 'verdict')} on others, or earlier ones")
+
+
+def _groups(outcome: str, facts: Facts) -> Iterator[str]:
+    """:returns: the verdicts by rule and reason, the most frequent first."""
+    for one in facts["counts"]:
+        if one["outcome"] == outcome and one["reason"]:
+            if outcome == "would_be_in":
+                why = f"now {one['reason']}, then {_rule_words(one['rule'] or None)}"
+            else:
+                why = f"now {_rule_words(one['rule'] or None)}, then {one['reason']}"
+            yield f"{one['count']} of server {one['server']}: {why}"
 
 
 def _then(client: Facts) -> str:

@@ -68,6 +68,21 @@ def test_a_report_is_what_a_person_needs(tmp_path: Path, log: Log) -> None:
     assert "would be out: 2; would be in: 0; not judged: 0 (ctl shadow report)" in short
 
 
+def test_a_report_counts_by_rule_and_reason(tmp_path: Path, log: Log) -> None:
+    """A list of clients alone would not tell what most of them have in common."""
+    running = today(tmp_path, server())
+    short = RULE.replace("\n    }", '\n      allow { common_names = ["alice"] }\n    }')
+    put(running, server(tls=f'deny {{ common_names = ["bob"] }}\n{short}'))
+    for who in (BOB, ROOT.issue("carl"), ROOT.issue("dora"), ALICE):
+        running.enter(who)
+    lines = shown(shadow.report(facts(running))).splitlines()
+    place = next(n for n, one in enumerate(lines) if one.startswith("Who would be out: 3 verdicts"))
+    assert [one.rstrip() for one in lines[place + 1 : place + 3]] == [
+        "  2 of server door: now rule rule, then not_allowed",
+        "  1 of server door: now rule rule, then denied",
+    ]
+
+
 def test_a_report_without_news(tmp_path: Path, log: Log) -> None:
     """It says that nobody would notice, and which rules nobody has used."""
     running = today(tmp_path, server())
