@@ -7,6 +7,7 @@ The reactor is a real one, which nobody has installed: it turns when a test says
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -262,6 +263,49 @@ def test_closing_ends_what_runs(host: Host) -> None:
     host.runner.close()
     assert ended == [True]
     assert host.result(host.runner.start(ask())) == "answer"
+
+
+def test_who_gives_up_after_the_end_is_told_so(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a time limit that runs out when the gate has ended already."""
+    forgotten: list[object] = []
+    monkeypatch.setattr(asyncio.BaseEventLoop, "call_exception_handler", forgotten.append)
+
+    async def ask() -> None:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            raise ZeroDivisionError("late") from None
+
+    deferred = host.runner.start(ask())
+    found: list[Failure] = []
+    deferred.addErrback(found.append)
+    host.runner.close()
+    assert not found
+    deferred.cancel()
+    assert found[0].check(CancelledError)
+    del deferred
+    gc.collect()
+    assert not forgotten
+
+
+def test_what_a_late_result_starts_ends_too(host: Host) -> None:
+    """As a place that is given back when the gate ends: nothing stays in the reactor."""
+    begun: list[bool] = []
+
+    async def ask() -> None:
+        await asyncio.sleep(0)
+
+    async def give_back() -> None:
+        begun.append(True)
+        await asyncio.sleep(1000)
+
+    def heard(_: None) -> None:
+        host.runner.start(give_back())
+
+    host.runner.start(ask()).addCallback(heard)
+    host.runner.close()
+    assert begun == [True]
+    assert not [one for one in host.reactor.getReaders() if one is not host.reactor.waker]
 
 
 def test_a_reactor_on_asyncio_needs_no_guest() -> None:

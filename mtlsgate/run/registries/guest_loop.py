@@ -63,9 +63,9 @@ class AsyncioRunner:
 
     def close(self) -> None:
         """As `Runner.close`."""
-        guest, self._guest = self._guest, None
-        if guest is not None:
-            guest.close()
+        if self._guest is not None:
+            self._guest.close()
+            self._guest = None
 
 
 @implementer(IReadDescriptor)
@@ -101,6 +101,10 @@ class GuestLoop:
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
         self._run()
+        for _, task in self._ended:
+            if not task.cancelled():
+                # So that asyncio does not log the error as forgotten.
+                task.exception()
         if self._alarm is not None:
             self._alarm.cancel()
         self._reactor.removeReader(self)
@@ -130,7 +134,8 @@ class GuestLoop:
 
     def _go_on(self) -> None:
         """Run at once, but tell of what has ended later: the caller expects no answers."""
-        if not self._loop.is_running():
+        # Whoever gave up what `close` has cancelled already changes nothing.
+        if not (self._loop.is_running() or self._loop.is_closed()):
             self._run()
             if self._ended:
                 self._wake_after(0)

@@ -75,6 +75,7 @@ class Inquiries:
         self._queue: deque[_Inquiry] = deque()
         self._turn: IDelayedCall | None = None
         self._running = 0
+        self._is_stopped = False
 
     def __len__(self) -> int:
         """How many keys are being asked for."""
@@ -102,6 +103,7 @@ class Inquiries:
 
     def stop(self, why: str) -> None:
         """Nothing is asked any more: tell all who wait."""
+        self._is_stopped = True
         if self._turn is not None and self._turn.active():
             self._turn.cancel()
         self._queue.clear()
@@ -109,6 +111,9 @@ class Inquiries:
             self._end(inquiry, Unavailable(why))
 
     def _enqueue(self, inquiry: _Inquiry) -> None:
+        if self._is_stopped:
+            # Its store is closed.
+            return
         self._queue.append(inquiry)
         if self._turn is None:
             # Those of one turn of the reactor go together.

@@ -1,0 +1,35 @@
+"""What is being asked of a store, without a desk around it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from mtlsgate.admission.devices import Device
+from mtlsgate.admission.listings import Unavailable
+from mtlsgate.run.registries.inquiries import Finding, Inquiries
+
+
+def test_a_removed_registry_is_not_asked_again() -> None:
+    """Even if what was asked for has changed meanwhile: its store is closed."""
+    clock = Clock()
+    asked: list[Deferred[Mapping[str, Device]]] = []
+
+    def find(keys: Collection[str]) -> Deferred[Mapping[str, Device]]:
+        asked.append(Deferred())
+        return asked[-1]
+
+    inquiries = Inquiries(find, lambda *_: None, lambda *_: None, clock, 1.0)
+    found: list[Finding] = []
+    inquiries.ask("device").addCallback(found.append)
+    clock.advance(0)
+    inquiries.changed(None)
+    inquiries.stop("removed")
+    [answer] = asked
+    answer.callback({})
+    clock.advance(0)
+    assert found == [Unavailable("removed")]
+    assert len(asked) == 1
+    assert not clock.getDelayedCalls()
