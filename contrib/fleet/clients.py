@@ -14,7 +14,7 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 #: Seconds between two connections of one client, and between two requests of one that stays.
-_BETWEEN, _BEAT = 0.05, 0.5
+_BETWEEN, _BEAT = 0.05, 0.2
 #: After so many seconds an answer has failed to come.
 _PATIENCE = 20.0
 #: The servers of gate.hcl: one answers and closes, the other one stays.

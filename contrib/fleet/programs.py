@@ -17,7 +17,7 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 #: How many seconds a program may take to get ready, and how often it is asked.
-_PATIENCE, _PAUSE = 60.0, 0.05
+_PATIENCE, _PAUSE = 30.0, 0.05
 
 
 class FleetError(Exception):

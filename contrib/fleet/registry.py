@@ -17,7 +17,8 @@ from mtlsgate.registry.store import StoreOptions, StoreUnavailable
 
 #: What gate.hcl calls it.
 _LABEL = "devices"
-_PAUSE = 0.05
+#: How often it is tried again, and for how many seconds.
+_PAUSE, _PATIENCE = 0.05, 30.0
 
 
 @frozen
@@ -32,12 +33,13 @@ class Registry:
 
     async def put(self, name: str, state: DeviceState) -> float:
         """
-        Write a device, again and again until the store takes it.
+        Write a device, again and again until the store has taken it, and no failover loses it.
 
-        :returns: when it did, in seconds of the monotonic clock.
+        :returns: when it had, in seconds of the monotonic clock.
         :raises OSError: if the device has no certificate.
-        :raises StoreError: if the store never will.
+        :raises StoreError: if the store never will, or does not in time.
         """
+        until = time.monotonic() + _PATIENCE
         [leaf] = parse_certificates((self.directory / f"{name}.crt").read_bytes())
         device = Device(keys_of(leaf, KeyKind.IDENTITY)[0], state, note=name)
         while True:
@@ -46,6 +48,8 @@ class Registry:
             try:
                 await store.put([device])
             except StoreUnavailable:
+                if time.monotonic() > until:
+                    raise
                 await asyncio.sleep(_PAUSE)
             else:
                 return time.monotonic()
