@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from tests.kits.drills import Site
+from tests.kits.fleet import RunningFleet
 from tests.kits.probe import write_demo
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A drill with a fleet that fails shows how each of its programs is."""
+    report = yield
+    fleet = getattr(item, "funcargs", {}).get("shared")
+    if report.failed and isinstance(fleet, RunningFleet):
+        report.sections.append(("the fleet", fleet.diagnosis()))
+    return report
 
 
 @pytest.fixture

@@ -34,16 +34,22 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
 
 
 @pytest.fixture
-def fleet(shared: RunningFleet) -> Iterator[RunningFleet]:
-    """A fleet that is whole, under load; connections to each gate that stay."""
-    # A gate may not have heard yet that it is allowed again.
-    shared.until_told("hold device-2", "device-2 is connected to gate1, gate2, gate3")
-    shared.tell("load 3")
-    shared.tell("more 20")
-    yield shared
-    shared.ask("unload")
-    shared.tell("release")
-    shared.tell("start")
+def fleet(shared: RunningFleet, request: pytest.FixtureRequest) -> Iterator[RunningFleet]:
+    """A fleet that is whole, under load; connections to each gate that stay.  If it cannot be made
+    whole, the tests that follow do not wait for that once more."""
+    if shared.problems:
+        pytest.fail(shared.problems[0], pytrace=False)
+    try:
+        shared.until_told("hold device-2", "device-2 is connected to gate1, gate2, gate3")
+        shared.tell("load 3")
+        shared.tell("more 10")
+        yield shared
+        shared.ask("unload")
+        shared.tell("release")
+        shared.tell("start")
+    except BaseException as error:
+        shared.problems.append(f"the fleet is not whole since {request.node.name}: {error}")
+        raise
 
 
 def nobody_lost(report: str, *, own: int | None = 0) -> bool:
@@ -55,7 +61,7 @@ def nobody_lost(report: str, *, own: int | None = 0) -> bool:
 def test_a_gate_is_killed(fleet: RunningFleet) -> None:
     """Its own connections end; nobody else notices, and once it is back it is used again."""
     fleet.tell("kill gate2")
-    fleet.tell("more 40")
+    fleet.tell("more 20")
     assert fleet.tell("held") == (
         "device-2 is served by gate1, gate3\ndevice-2: gate2 has ended its connection"
     )
@@ -68,7 +74,7 @@ def test_a_gate_is_killed(fleet: RunningFleet) -> None:
 def test_a_gate_drains(fleet: RunningFleet) -> None:
     """It serves those who are connected, and gets nobody new."""
     fleet.tell("drain gate2")
-    fleet.tell("more 40")
+    fleet.tell("more 20")
     assert fleet.tell("held") == ALL
     assert nobody_lost(fleet.tell("unload"))
 
@@ -78,7 +84,7 @@ def test_a_gate_is_upgraded(fleet: RunningFleet) -> None:
     before = fleet.pid("gate2")
     assert f"has taken over from {before}" in fleet.tell("upgrade gate2")
     assert fleet.pid("gate2") != before
-    fleet.tell("more 40")
+    fleet.tell("more 20")
     assert fleet.tell("held") == ALL
     assert nobody_lost(fleet.tell("unload"))
 
@@ -205,7 +211,7 @@ def test_a_gate_starts_while_redis_is_cut_off(fleet: RunningFleet) -> None:
             before = fleet.log("gate2").count("cannot be followed")
             starting = pool.submit(fleet.tell, "start gate2")
             fleet.until_logs("gate2", "cannot be followed", before + 1)
-            fleet.tell("more 40")
+            fleet.tell("more 20")
             assert not starting.done()
         assert starting.result().startswith("gate2 runs")
     fleet.tell("more 20")
