@@ -116,10 +116,11 @@ class Desks:
             if desk is None:
                 found[question] = REMOVED
                 continue
-            answer = desk.known(question, given.get(question))
+            asked = given.get(question)
+            answer = desk.known(question, asked)
             if answer is not None:
                 found[question] = answer
-                desk.figures.hits += question not in given
+                desk.figures.hits += asked is None
         return found
 
     def ask(self, questions: Iterable[Question]) -> Deferred[Givens]:

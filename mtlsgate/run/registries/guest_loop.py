@@ -25,7 +25,7 @@ from mtlsgate.run.event_loop import report
 T = TypeVar("T")
 
 #: How often in a row the guest goes through what is ready, before clients have their turn.
-_MOST_ROUNDS = 64
+_MOST_ROUNDS = 8
 #: Seconds by which a timer may be late: to set another alarm would cost more.
 _CLOSE = 0.001
 
