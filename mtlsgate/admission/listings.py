@@ -57,6 +57,9 @@ class Unavailable:
 #: An answer: the registry is gone.
 REMOVED = Unavailable("the configuration in force has no such registry")
 
+#: An answer: it is being asked about a client that was admitted without it.
+NOT_HEARD = Unavailable("it is being asked")
+
 #: What a registry says: the devices that it lists under the question's keys, or nothing.
 Answer = tuple[Device, ...] | Unavailable
 Answers = Mapping[Question, Answer]
@@ -208,17 +211,27 @@ def turned_against(before: Answers, after: Answers, now: datetime) -> Rejection 
     :param before: the answers with which it was admitted.
     :param after: the answers to the same questions, as far as they are known.
     :param now: the time to judge by, aware.
-    :returns: why it must go, if an answer was in its favour and no longer is.
+    :returns: why it must go, if an answer that was in its favour, or was not there yet, is
+        another now, and against it.
     """
     for question in before.keys() & after.keys():
         was, answer = before[question], after[question]
-        if answer == REMOVED:
-            # What it said no longer matters.
+        if answer in (was, REMOVED) or not _was_in_favour(question, was):
+            # What a registry said that is gone no longer matters.
             continue
         verdict = _against(question, answer, now)
-        if verdict is not None and _against(question, was, now) is None:
+        if verdict is not None:
             return verdict
     return None
+
+
+def _was_in_favour(question: Question, answer: Answer) -> bool:
+    """:returns: whether it was at some time; that of a listing may be over."""
+    if isinstance(answer, Unavailable):
+        return answer == NOT_HEARD
+    if question.for_deny:
+        return _denial(question, answer) is None
+    return bool(answer) and all(one.state is DeviceState.ACTIVE for one in answer)
 
 
 def _against(question: Question, answer: Answer, now: datetime) -> Rejection | None:

@@ -15,7 +15,7 @@ from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
 from mtlsgate.admission import Rejection
-from mtlsgate.admission.listings import Unavailable, turned_against, unanswered
+from mtlsgate.admission.listings import NOT_HEARD, turned_against, unanswered
 from mtlsgate.clientgate.gate import ClientGate
 from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entry import Entry
@@ -198,7 +198,7 @@ class Handover:
         if isinstance(found, Held):
             if found.open:
                 # It stays while it is asked about, and counts as depending on the answers.
-                waits = dict.fromkeys(found.open, _NOT_HEARD)
+                waits = dict.fromkeys(found.open, NOT_HEARD)
                 found = evolve(found, answers={**found.answers, **waits})
                 open_(entry)
             connections.adopt(entry, found)
@@ -357,8 +357,6 @@ class _Verdicts:
         )
 
 
-#: Stands for an answer that is asked for.
-_NOT_HEARD = Unavailable("it is being asked")
 _NO_CERTIFICATE = Rejection(
     Reason.NO_CERTIFICATE, "it came when no certificate was asked for", None
 )

@@ -558,6 +558,26 @@ def test_a_denial_ends_a_client_that_a_reload_has_left(tmp_path: Path, log: Log,
 
 
 @LEFT
+def test_a_denial_ends_a_client_that_a_reload_has_left_before_it_was_told(
+    tmp_path: Path, log: Log, more: str
+) -> None:
+    """Two reloads, and the store is slow: the answer still counts."""
+    running = service(tmp_path, tls=ANYONE, more=more)
+    alice, bob = running.try_in(ALICE), running.try_in(BOB)
+    running.store.list(BOB)
+    running.store.deny(ALICE)
+    running.store.is_held = True
+    running.reload(DEVICES + server(tls=LISTED))
+    running.run()
+    running.reload(DEVICES + server(tls=NO_LONGER, more=more))
+    running.store.answer()
+    running.run()
+    alice.pump()
+    assert alice.disconnected
+    assert running.is_in(bob)
+
+
+@LEFT
 def test_a_client_that_a_reload_has_left_stays_as_long_as_its_registry_is_known(
     tmp_path: Path, log: Log, more: str
 ) -> None:
