@@ -357,6 +357,15 @@ def test_the_http_gates_own_status_codes_are_described() -> None:
     assert set(map(int, re.findall(r"^\| ([0-9]{3}) \|", text, re.MULTILINE))) == set(REASONS)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_block_is_closed_and_says_what_it_is(page: Path) -> None:
+    """Or text becomes code from there on, and the sample is neither loaded nor run."""
+    fences = re.findall(r"^ *```(.*)$", page.read_text(), re.MULTILINE)
+    assert all(fences[::2])
+    assert not any(fences[1::2])
+    assert len(fences) % 2 == 0
+
+
 @pytest.mark.parametrize(
     "page",
     [page for page in PAGES if page not in (README, DOCS / "index.md")],
