@@ -37,10 +37,13 @@ class Given:
 
     :ivar answer: the answer.
     :ivar mark: of the registry when it came: tells whether something has changed since.
+    :ivar source: the registry that gave it.  It says nothing of another that has taken its
+        place.
     """
 
     answer: Answer
-    mark: object
+    mark: object = None
+    source: object = None
 
 
 Givens = Mapping[Question, Given]
@@ -131,7 +134,7 @@ class NoRegistries:
 
     def ask(self, questions: Iterable[Question]) -> Deferred[Givens]:
         """:returns: likewise."""
-        return succeed(dict.fromkeys(questions, Given(self._ANSWER, None)))
+        return succeed(dict.fromkeys(questions, Given(self._ANSWER)))
 
     def take(self, claim: Claim, number: int) -> Deferred[Rejection | None]:
         """:returns: that there is none."""

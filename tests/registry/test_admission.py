@@ -531,6 +531,33 @@ def test_a_new_rule_asks_about_live_clients(tmp_path: Path, log: Log) -> None:
     assert bob.disconnected
 
 
+@pytest.mark.parametrize(
+    ("after", "is_admitted"),
+    [
+        (server(tls=ANYONE), True),
+        (options(cache_time="1m") + server(tls=LISTED), True),
+        (DEVICES + STOLEN + server(tls=BUT_STOLEN), False),
+    ],
+    ids=["without it", "with another block", "with one that denies"],
+)
+def test_a_client_that_is_asked_about_during_a_reload_is_judged_by_what_counts_then(
+    tmp_path: Path, log: Log, version: Version, after: str, is_admitted: bool
+) -> None:
+    """What was asked before is no reason to reject it, and none to admit it."""
+    running = service(tmp_path)
+    running.store.list(ALICE)
+    running.stolen.list(ALICE)
+    running.store.is_held = True
+    alice = running.try_in(ALICE, min_version=version, max_version=version)
+    running.store.is_held = False
+    running.reload(after)
+    running.store.answer()
+    running.run(0.2)
+    alice.pump()
+    assert running.is_in(alice) is is_admitted
+    assert reasons(log) == ([] if is_admitted else [Reason.REGISTRY_DENIED])
+
+
 #: Rules that do not admit a client of the CA, whatever registries say.
 NO_LONGER = LISTED.replace("}", '  allow { common_names = ["nobody"] }\n    }')
 

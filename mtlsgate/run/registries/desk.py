@@ -220,10 +220,10 @@ class Desk:
         def found(finding: Finding, key: str) -> None:
             findings[key] = finding
             if len(findings) == len(question.keys) and not answer.called:
-                answer.callback(Given(_answer_of(findings), self._mark))
+                answer.callback(Given(_answer_of(findings), self._mark, self))
 
         if self.is_stale:
-            answer.callback(Given(self._too_stale(), self._mark))
+            answer.callback(Given(self._too_stale(), self._mark, self))
             return answer
         for key in question.keys:
             self._inquiries.ask(key).addCallback(found, key)

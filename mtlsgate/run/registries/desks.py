@@ -116,7 +116,9 @@ class Desks:
             if desk is None:
                 found[question] = REMOVED
                 continue
-            asked = given.get(question)
+            one = given.get(question)
+            # Another registry with this label may have taken its place since.
+            asked = one if one is not None and one.source is desk else None
             answer = desk.known(question, asked)
             if answer is not None:
                 found[question] = answer
@@ -138,7 +140,7 @@ class Desks:
         desk = self._by_name.get(question.registry)
         if desk is None:
             gone: Deferred[Given] = Deferred()
-            gone.callback(Given(REMOVED, None))
+            gone.callback(Given(REMOVED))
             return gone
         desk.figures.misses += 1
         return desk.ask(question)

@@ -102,13 +102,17 @@ class Inquiries:
                     self._by_key[key].changed = True
 
     def stop(self, why: str) -> None:
-        """Nothing is asked any more: tell all who wait."""
+        """Nothing is asked any more.  Tell all who wait, but not before whoever ends this has
+        put something else in its place."""
         self._is_stopped = True
         if self._turn is not None and self._turn.active():
             self._turn.cancel()
         self._queue.clear()
+        self._clock.callLater(0, self._end_all, Unavailable(why))
+
+    def _end_all(self, finding: Finding) -> None:
         for inquiry in tuple(self._by_key.values()):
-            self._end(inquiry, Unavailable(why))
+            self._end(inquiry, finding)
 
     def _enqueue(self, inquiry: _Inquiry) -> None:
         if self._is_stopped:
