@@ -227,9 +227,11 @@ def tls_context(address: RedisAddress, options: StoreOptions) -> ssl.SSLContext 
         try:
             context.load_cert_chain(options.certificate_file, options.key_file, _no_passphrase)
         except (OSError, ValueError) as error:
-            raise StoreError(
-                f"certificate_file {options.certificate_file}: {_file_problem(error)}"
-            ) from error
+            # OpenSSL does not say which of them.
+            where = f"certificate_file {options.certificate_file}"
+            if options.key_file:
+                where += f", private_key_file {options.key_file}"
+            raise StoreError(f"{where}: {_file_problem(error)}") from error
     elif options.key_file:
         raise StoreError("the private key of the registry's client lacks its certificate_file")
     return context

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from mtlsgate.registry.opening import address_of, open_store
 from mtlsgate.registry.redis_address import Kind, Login, Node, RedisAddress, parse_redis
 from mtlsgate.registry.store import StoreError, StoreOptions
+from mtlsgate.testing import self_signed
 
 READ = [
     ("redis://r.example", RedisAddress(Kind.SERVER, nodes=(Node("r.example", 6379),))),
@@ -125,3 +127,17 @@ def test_a_client_library_that_is_missing_is_named_with_what_installs_it(
     assert str(refused.value) == (
         f"this registry needs the Python package '{package}': pip install 'mtlsgate[{extra}]'"
     )
+
+
+def test_files_that_do_not_belong_together_are_named_both(tmp_path: Path) -> None:
+    """OpenSSL does not say which of them is wrong."""
+    ours, other = self_signed("gate"), self_signed("other")
+    certificate, key = tmp_path / "gate.crt", tmp_path / "other.key"
+    certificate.write_bytes(ours.pem)
+    key.write_bytes(other.key_pem)
+    options = StoreOptions("rediss://h", "p", certificate_file=str(certificate), key_file=str(key))
+    with pytest.raises(StoreError) as caught:
+        open_store(options)
+    told = str(caught.value)
+    assert told.startswith(f"certificate_file {certificate}, private_key_file {key}: ")
+    assert "belong together" in told

@@ -954,14 +954,14 @@ def test_long_values_are_cut_in_the_log(http: HttpGate) -> None:
 
 def test_headers_name_the_client_as_it_is_now(http: HttpGate) -> None:
     """Its rule, and what a registry knows of it, may change between two requests of one
-    connection."""
+    connection.  Whatever is stored of it, it ends no line."""
     headers = {"X-Rule": text("peer.rule"), "X-Tenant": text("peer.attributes.tenant")}
     http.configure(headers=headers)
     client, seen = http.connect(), list[list[tuple[str, str]]]()
     connections = http.gate.entrance.connections
     [entry] = connections
     assert entry.admission is not None
-    for rule, attributes in (("people", {}), ("devices", {"tenant": "north"})):
+    for rule, attributes in (("people", {}), ("devices", {"tenant": "north\r\nX-Rule: people"})):
         peer = entry.admission.peer
         assert peer is not None
         held = Held(
@@ -979,5 +979,5 @@ def test_headers_name_the_client_as_it_is_now(http: HttpGate) -> None:
         client.receive()
     assert seen == [
         [("X-Rule", "people")],
-        [("X-Rule", "devices"), ("X-Tenant", "north")],
+        [("X-Rule", "devices"), ("X-Tenant", "north%0D%0AX-Rule: people")],
     ]
