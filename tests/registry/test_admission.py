@@ -330,6 +330,25 @@ def test_a_slow_store_is_as_bad_as_one_that_is_down(running: RegisteredService, 
 # Outages.
 
 
+def test_a_gate_that_stood_still_asks_again(running: RegisteredService, log: Log) -> None:
+    """As while its machine is moved: the store answered in time, and the gate did not look.
+    A store that says nothing then, either, is as bad as one that is down."""
+    running.store.list(ALICE)
+    running.store.is_held = True
+    alice = running.try_in(ALICE)
+    running.store.is_held = False
+    running.reactor.pump([3.0])
+    running.run()
+    assert running.is_in(alice)
+    running.store.is_held = True
+    bob = running.try_in(BOB)
+    running.reactor.pump([3.0])
+    running.run(1.1)
+    bob.pump()
+    assert bob.disconnected
+    assert reasons(log) == [Reason.REGISTRY_UNAVAILABLE]
+
+
 def test_while_it_is_down_new_clients_are_rejected_and_live_ones_stay(
     running: RegisteredService, log: Log
 ) -> None:

@@ -24,6 +24,9 @@ _log = Logger("mtlsgate.registries")
 BATCH, AT_ONCE = 256, 8
 #: How often a key is asked for again that changes while it is asked for.
 _TRIES = 5
+#: A time limit that is noticed so much later was kept by nobody, in seconds: this process itself
+#: was held up, as when its machine is moved.
+_HELD_UP = 0.25
 
 #: What is known of one key: a device, None if it is not listed, or why it is not known.
 Finding = Device | Unavailable | None
@@ -38,6 +41,7 @@ class _Inquiry:
     :ivar waiting: who waits for it.
     :ivar changed: whether it changed after it was sent.
     :ivar tries: how often it was sent.
+    :ivar was_held_up: whether this process was held up while it waited.
     """
 
     key: str
@@ -45,6 +49,7 @@ class _Inquiry:
     waiting: list[Deferred[Finding]] = attrs.field(factory=list)
     changed: bool = False
     tries: int = 0
+    was_held_up: bool = False
 
 
 class Inquiries:
@@ -168,8 +173,14 @@ class Inquiries:
             return
         error = StoreUnavailable(self._too_late().why) if late else _store_error(result)
         self._outcome(seconds, error)
+        is_held_up = seconds > self._timeout + _HELD_UP
         for inquiry in batch:
-            self._end(inquiry, Unavailable(printable(safe_line(error))))
+            if is_held_up and not inquiry.was_held_up:
+                # The store may have answered in time.
+                inquiry.was_held_up, inquiry.began = True, self._clock.seconds()
+                self._enqueue(inquiry)
+            else:
+                self._end(inquiry, Unavailable(printable(safe_line(error))))
 
     def _answered(self, inquiry: _Inquiry, device: Device | None) -> None:
         if not inquiry.changed:
