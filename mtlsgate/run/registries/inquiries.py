@@ -134,7 +134,8 @@ class Inquiries:
             batch = list[_Inquiry]()
             while self._queue and len(batch) < BATCH:
                 inquiry = self._queue.popleft()
-                if self._clock.seconds() - inquiry.began >= self._timeout:
+                waited = self._clock.seconds() - inquiry.began
+                if waited >= self._timeout and not self._begins_anew(inquiry, waited):
                     self._end(inquiry, self._too_late())
                     continue
                 inquiry.changed = False
@@ -173,14 +174,22 @@ class Inquiries:
             return
         error = StoreUnavailable(self._too_late().why) if late else _store_error(result)
         self._outcome(seconds, error)
-        is_held_up = seconds > self._timeout + _HELD_UP
         for inquiry in batch:
-            if is_held_up and not inquiry.was_held_up:
-                # The store may have answered in time.
-                inquiry.was_held_up, inquiry.began = True, self._clock.seconds()
+            if self._begins_anew(inquiry, seconds):
                 self._enqueue(inquiry)
             else:
                 self._end(inquiry, Unavailable(printable(safe_line(error))))
+
+    def _begins_anew(self, inquiry: _Inquiry, seconds: float) -> bool:
+        """
+        :param seconds: for how long it has waited, in vain.
+        :returns: whether it must be asked again, because this process was held up: the store
+            may have answered in time.
+        """
+        if inquiry.was_held_up or seconds <= self._timeout + _HELD_UP:
+            return False
+        inquiry.was_held_up, inquiry.began = True, self._clock.seconds()
+        return True
 
     def _answered(self, inquiry: _Inquiry, device: Device | None) -> None:
         if not inquiry.changed:
