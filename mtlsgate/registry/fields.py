@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from mtlsgate.admission.conditions import read_value
 from mtlsgate.admission.devices import LONGEST_KEY, Device, DeviceState, KeyKind, is_key
 from mtlsgate.certificates.server_names import canonical
+from mtlsgate.text import printable
 
 #: In the order in which they are written.
 FIELDS = ("key", "state", "not_before", "not_after", "note", "attributes")
@@ -67,12 +68,13 @@ def read_key(kind: KeyKind, text: str) -> str:
     return found
 
 
-def is_key_of(kind: KeyKind, key: str) -> bool:
-    """:returns: whether a client can be found by a key that is in a store."""
+def key_problem(kind: KeyKind, key: str) -> str:
+    """:returns: why no client can be found by a key that is in a store, in one line; or ""."""
     try:
-        return read_key(kind, key) == key
-    except FieldError:
-        return False
+        right = read_key(kind, key)
+    except FieldError as error:
+        return str(error)
+    return "" if right == key else f"key: write it as {printable(right)}"
 
 
 def read_state(text: str) -> DeviceState:

@@ -292,15 +292,20 @@ def test_an_export_that_fails_leaves_the_old_file(site: Site) -> None:
     assert result.stderr.endswith("export.csv: cannot be written: No such file or directory\n")
 
 
-def test_an_export_says_what_nobody_understands(site: Site) -> None:
-    """In it, such a device is denied, as the gate has it."""
-    listed(site, Device.unreadable("odd", "state: is no state"), Device("good"))
+def test_an_export_says_what_nobody_understands_or_finds(site: Site) -> None:
+    """In it, a device that is not understood is denied, as the gate has it."""
+    site.configure("identity")
+    odd, good, capital = "0d" * 32, "90" * 32, "AB" * 32
+    listed(site, Device.unreadable(odd, "state: is no state"), Device(good), Device(capital))
     result = site.run("export", "-")
-    assert result.stderr == "odd: what is listed cannot be understood; here it is denied\n"
+    assert set(result.stderr.splitlines()) == {
+        f"{odd}: what is listed cannot be understood; here it is denied",
+        f"{capital}: no client is found by it: key: write it as {capital.lower()}",
+    }
     found = {
         (line := json.loads(text))["key"]: line["state"] for text in result.stdout.splitlines()
     }
-    assert found == {"good": "active", "odd": "denied"}
+    assert found == {good: "active", odd: "denied", capital: "active"}
 
 
 def test_what_lasts_collects_garbage(site: Site) -> None:

@@ -792,7 +792,7 @@ def test_a_device_that_is_no_clients_is_told(running: RegisteredService) -> None
         running.store.tell(("no digest",))
     beginning = "registry devices: no client is found by"
     assert [formatEvent(event) for event in log.events] == [
-        f'{beginning} "{"AB" * 32}": write it as {"ab" * 32}',
+        f'{beginning} "{"AB" * 32}": key: write it as {"ab" * 32}',
         f'{beginning} "no digest": key: is no identity: 64 hex digits',
     ]
 

@@ -11,11 +11,12 @@ from typing import Protocol
 
 from attrs import define, frozen
 
-from mtlsgate.admission.devices import Device, DeviceState
+from mtlsgate.admission.devices import Device, DeviceState, KeyKind
 from mtlsgate.commands.registry.changing import change_line
 from mtlsgate.commands.registry.key_index import KeyIndex, batches
 from mtlsgate.commands.registry.naming import RegistryError
 from mtlsgate.commands.registry.sources import Source
+from mtlsgate.registry.fields import key_problem
 from mtlsgate.registry.formats import Fault, Format, head, write
 from mtlsgate.registry.store import Store
 
@@ -165,42 +166,49 @@ class Exported:
     What an export has.
 
     :ivar devices: how many.
-    :ivar unreadable: the keys of the first of those of which the store has what cannot be
-        understood.
-    :ivar unreadable_count: how many these are.
+    :ivar problems: of the first of those that no gate finds, or understands: the key and why.
+    :ivar problem_count: how many these are.
     """
 
     devices: int
-    unreadable: tuple[str, ...]
-    unreadable_count: int
+    problems: tuple[tuple[str, str], ...]
+    problem_count: int
 
 
 async def export(
-    store: Store, kind: Format, say: Callable[[str], object], progress: Progress
+    store: Store, keys: KeyKind, kind: Format, say: Callable[[str], object], progress: Progress
 ) -> Exported:
     """
     Write all devices, sorted by their keys, so that two exports can be compared.
 
+    :param keys: what gates find devices by.
     :param say: writes text.
     :raises StoreError: if the store fails; nothing has been said then.
     """
     progress.begin("reading", await store.count())
-    unreadable: list[str] = []
+    problems: list[tuple[str, str]] = []
     count = 0
     with KeyIndex() as rows:
         async for batch in _batches_of(store):
             # A store may say a device twice while others come and go.
             rows.add([(device.key, write(kind, [device])) for device in batch])
-            problems = [device.key for device in batch if device.problem]
-            count += len(problems)
-            unreadable += problems[: MOST_TOLD - len(unreadable)]
+            found = [(device.key, why) for device in batch if (why := _problem(keys, device))]
+            count += len(found)
+            problems += found[: MOST_TOLD - len(problems)]
             progress.advance(len(batch))
         say(head(kind))
         progress.begin("writing", len(rows))
         for some in batches((str(text) for _, text in rows), BATCH):
             say("".join(some))
             progress.advance(len(some))
-        return Exported(len(rows), tuple(unreadable), count)
+        return Exported(len(rows), tuple(problems), count)
+
+
+def _problem(keys: KeyKind, device: Device) -> str:
+    if device.problem:
+        return "what is listed cannot be understood; here it is denied"
+    why = key_problem(keys, device.key)
+    return f"no client is found by it: {why}" if why else ""
 
 
 async def _batches_of(store: Store) -> AsyncIterator[list[Device]]:

@@ -131,15 +131,13 @@ def export_file(file: str, given: str | None, session: Session) -> None:
     async def work(stream: TextIO) -> importing.Exported:
         with progress.shown() as bars:
             async with session.store() as store:
-                return await importing.export(store, Format(kind), stream.write, bars)
+                return await importing.export(store, session.kind, Format(kind), stream.write, bars)
 
     with _written(file) as stream:
         done = asyncio.run(work(stream))
-    for key in done.unreadable:
-        click.echo(
-            f"{printable(key)}: what is listed cannot be understood; here it is denied", err=True
-        )
-    more = done.unreadable_count - len(done.unreadable)
+    for key, why in done.problems:
+        click.echo(f"{printable(key)}: {why}", err=True)
+    more = done.problem_count - len(done.problems)
     if more:
         click.echo(f"and {more:,} more", err=True)
     if file != STANDARD:

@@ -12,9 +12,8 @@ from collections.abc import Iterable
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from mtlsgate.admission.devices import KeyKind
 from mtlsgate.load.registries import LoadedRegistry
-from mtlsgate.registry.fields import FieldError, is_key_of, read_key
+from mtlsgate.registry.fields import key_problem
 from mtlsgate.text import printable
 
 _log = Logger("mtlsgate.registries")
@@ -37,7 +36,7 @@ class OddKeys:
 
         :param keys: those of the devices that changed.
         """
-        odd = next((key for key in keys if not is_key_of(registry.key, key)), None)
+        odd = next((key for key in keys if key_problem(registry.key, key)), None)
         now = self._clock.seconds()
         if odd is None or now < self._silent_until.get(registry.name, now):
             return
@@ -46,12 +45,5 @@ class OddKeys:
             'registry {name}: no client is found by "{key}": {why}',
             name=printable(registry.name),
             key=printable(odd),
-            why=_why(registry.key, odd),
+            why=key_problem(registry.key, odd),
         )
-
-
-def _why(kind: KeyKind, key: str) -> str:
-    try:
-        return f"write it as {printable(read_key(kind, key))}"
-    except FieldError as error:
-        return str(error)
