@@ -54,6 +54,14 @@ def as_address(text: str) -> str | None:
         return None
 
 
+def is_loopback(host: str) -> bool:
+    """:returns: whether what is sent to a host stays on this machine."""
+    address = as_address(host)
+    if address is None:
+        return host.lower().removesuffix(".") == "localhost"
+    return ipaddress.ip_address(address).is_loopback
+
+
 def path_problem(number: int, trust: str) -> str:
     """
     :param number: X509_V_ERR_….

@@ -15,7 +15,7 @@ from mtlsgate.admission.key_kinds import KeyKind, RegistryName
 from mtlsgate.config import FileName, Located, model
 from mtlsgate.errors import CredentialError, Report, did_you_mean
 from mtlsgate.load.files import CertificateFiles
-from mtlsgate.registry.opening import address_of, open_store
+from mtlsgate.registry.opening import address_of, exposure_of, open_store
 from mtlsgate.registry.schema import Table
 from mtlsgate.registry.store import StoreError, StoreOptions
 from mtlsgate.text import quoted
@@ -159,8 +159,12 @@ class RegistryReader:
             try:
                 # Whatever can be wrong without a connection is an error now.
                 open_store(options)
+                exposure = exposure_of(options)
             except StoreError as error:
                 self._report.error(block.url.at, block.heading, str(error))
+            else:
+                if exposure is not None:
+                    self._report.warn(block.url.at, block.heading, f"url: {exposure}")
         return LoadedRegistry(
             name=block.label,
             key=KeyKind(block.key),

@@ -24,6 +24,9 @@ class _Address(Protocol):
     def ports(self) -> frozenset[int] | None:
         """The TCP ports to connect to; None if nobody knows beforehand."""
 
+    def exposure(self, options: StoreOptions) -> str | None:
+        """:returns: who can listen and what to do about it, in one line; or None."""
+
 
 class _StoreModule(Protocol):
     def open_store(self, options: StoreOptions) -> Store: ...
@@ -69,6 +72,15 @@ def ports_of(url: str) -> frozenset[int] | None:
     :raises StoreError: if the URL is none; the text does not repeat it.
     """
     return _kind(url).parse(url).ports
+
+
+def exposure_of(options: StoreOptions) -> str | None:
+    """
+    :returns: who can listen on the way to a store and what to do about it, in one line;
+        None if nobody can, as far as the options tell.
+    :raises StoreError: if the URL is none; the text does not repeat it.
+    """
+    return _kind(options.url).parse(options.url).exposure(options)
 
 
 def open_store(options: StoreOptions) -> Store:

@@ -13,12 +13,11 @@ from attrs import field, frozen
 from psycopg.conninfo import conninfo_to_dict
 
 from mtlsgate.errors import did_you_mean
-from mtlsgate.registry.postgresql_address import query_names
+from mtlsgate.registry.postgresql_address import VERIFYING, query_names
 from mtlsgate.registry.store import StoreError, StoreOptions
 
-#: Values of libpq's ``sslmode`` that verify a server by a CA, and all of them.
-_VERIFYING = ("verify-ca", "verify-full")
-_SSLMODES = ("disable", "allow", "prefer", "require", *_VERIFYING)
+#: Values of libpq's ``sslmode``.
+_SSLMODES = ("disable", "allow", "prefer", "require", *VERIFYING)
 
 
 @frozen
@@ -94,9 +93,9 @@ def _parameters(options: StoreOptions) -> dict[str, str]:
         "password": options.password,
     }
     found |= {name: value for name, value in beside.items() if value is not None}
-    if options.ca_file is not None and found.setdefault("sslmode", "verify-full") not in _VERIFYING:
+    if options.ca_file is not None and found.setdefault("sslmode", "verify-full") not in VERIFYING:
         raise StoreError("with ca_file, sslmode must be verify-full or verify-ca, or not stated")
-    if found.get("sslmode") in _VERIFYING and "sslrootcert" not in found:
+    if found.get("sslmode") in VERIFYING and "sslrootcert" not in found:
         found["sslrootcert"] = ssl.get_default_verify_paths().cafile or certifi.where()
     # A look for Kerberos tickets may block.
     return {"gssencmode": "disable", "fallback_application_name": "mtlsgate", **found} | {

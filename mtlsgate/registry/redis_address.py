@@ -17,7 +17,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from attrs import field, frozen
 
-from mtlsgate.registry.store import StoreError
+from mtlsgate.certificates.server_identity import is_loopback
+from mtlsgate.registry.store import StoreError, StoreOptions
 from mtlsgate.text import printable
 
 #: Where Redis and Sentinel listen if nobody says otherwise.
@@ -117,6 +118,18 @@ class RedisAddress:
         if self.kind in (Kind.SENTINEL, Kind.CLUSTER):
             return None
         return frozenset(node.port for node in self.nodes)
+
+    def exposure(self, options: StoreOptions) -> str | None:
+        """:returns: who can listen and what to do about it, in one line; or None."""
+        logins = (self.login.password, self.sentinel_login.password, options.password)
+        remote = [one for one in self.nodes if not is_loopback(one.host)]
+        if self.tls or not remote or not any(logins):
+            return None
+        return (
+            f"the password goes to {printable(str(remote[0]))} in plaintext, where whoever is in "
+            "between can read it and change what the gate is told: write "
+            f"{self.kind.value.replace('redis', 'rediss', 1)}://, for TLS"
+        )
 
     def __str__(self) -> str:
         """For people: without user, password and parameters."""

@@ -4,7 +4,6 @@ Parses the ``target`` attribute, and makes the endpoint that dials it.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Generic, TypeVar, cast
@@ -17,7 +16,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
-from mtlsgate.certificates.server_identity import as_address
+from mtlsgate.certificates.server_identity import as_address, is_loopback
 from mtlsgate.errors import did_you_mean
 from mtlsgate.text import quoted
 from mtlsgate.upstream.dialling import endpoint_of
@@ -167,7 +166,7 @@ def parse_target(text: str) -> Target:
     found = _HOST_PORT.fullmatch(text)
     if found is not None:
         host = _host(found["host"])
-        return Target(text, _is_loopback(host), host=host, port=_port(found["port"]))
+        return Target(text, is_loopback(host), host=host, port=_port(found["port"]))
     kind, colon, rest = text.partition(":")
     if kind == "unix" and rest.startswith("/") and not re.search(r"[:=\\]", rest):
         return Target(text, is_local=True, path=_path(rest))
@@ -219,13 +218,6 @@ def _path(text: str) -> str:
     return text
 
 
-def _is_loopback(host: str) -> bool:
-    address = as_address(host)
-    if address is None:
-        return host.lower().removesuffix(".") == "localhost"
-    return ipaddress.ip_address(address).is_loopback
-
-
 def _described(text: str, kind: str) -> Target:
     match kind.lower():
         case "tls" | "ssl":
@@ -238,7 +230,7 @@ def _described(text: str, kind: str) -> Target:
             if host is None or port is None or not port.isdecimal():
                 raise ValueError(f"{quoted(text)}: a tcp endpoint needs a host and a port")
             checked = _host(f"[{host}]" if ":" in host else host)
-            local = _is_loopback(checked)
+            local = is_loopback(checked)
             return Target(text, local, host=checked, port=_port(port), description=text)
         case "unix":
             (path,) = _arguments(text, "path")

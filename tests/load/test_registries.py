@@ -142,3 +142,16 @@ def test_two_registries_do_not_share_devices_by_accident(
         told = str(error)
     assert (f'registry "{second[0]}": ' in told and "would mix" in told) is is_mixed
     assert bool(told) is is_mixed
+
+
+def test_a_store_that_others_may_hear_is_warned_of(tmp_path: Path) -> None:
+    """It may be meant, as within one machine's network; at the place of its URL."""
+    rule = """client_certificate "listed" {
+      ca_certificate_file = "issuing.crt"
+      registry = "devices"
+    }"""
+    blocks = 'registry "devices" {\n  url = "redis://:secret@store.example"\n}\n'
+    here = site(tmp_path)
+    [warning] = here.load(blocks + server(tls=rule)).warnings
+    assert 'gate.hcl:2:9: registry "devices": url: the password goes to' in str(warning)
+    assert "secret" not in str(warning)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mtlsgate.registry.opening import address_of, open_store
+from mtlsgate.registry.opening import address_of, exposure_of, open_store
 from mtlsgate.registry.redis_address import Kind, Login, Node, RedisAddress, parse_redis
 from mtlsgate.registry.store import StoreError, StoreOptions
 from mtlsgate.testing import self_signed
@@ -141,3 +142,50 @@ def test_files_that_do_not_belong_together_are_named_both(tmp_path: Path) -> Non
     told = str(caught.value)
     assert told.startswith(f"certificate_file {certificate}, private_key_file {key}: ")
     assert "belong together" in told
+
+
+UNVERIFIED = "libpq's default, verifies no certificate: state ca_file, or in the URL sslmode="
+
+
+@pytest.mark.parametrize(
+    ("url", "beside", "said"),
+    [
+        ("redis://:p@store.example", {}, "goes to store.example:6379 in plaintext"),
+        ("redis://store.example", {"password": "p"}, "write rediss://, for TLS"),
+        ("redis://:p@10.0.0.1", {}, "to 10.0.0.1:6379"),
+        ("redis+cluster://:p@a,b", {}, "write rediss+cluster://"),
+        ("redis+sentinel://127.0.0.1,b/m?sentinel_password=p", {}, "to b:26379"),
+        ("redis://store.example", {}, None),
+        ("redis://:p@127.0.0.1", {}, None),
+        ("redis://:p@localhost", {}, None),
+        ("redis://:p@[::1]", {}, None),
+        ("rediss://:p@store.example", {}, None),
+        ("redis+unix://:p@/run/redis.sock", {}, None),
+        ("postgresql://g@db.example/f", {}, UNVERIFIED),
+        ("postgresql://g@127.0.0.1,[2001:db8::1]:5433/f", {}, "and 2001:db8::1 can"),
+        ("postgresql://g@db.example/f?sslmode=require", {}, "sslmode=require verifies no"),
+        ("postgresql://g@db.example/f?sslmode=disable", {}, "sslmode=disable verifies no"),
+        ("postgresql://g@/f?host=/run/pg,db.example", {}, "and db.example can"),
+        ("postgresql://g@localhost/f?hostaddr=10.0.0.1", {}, "and 10.0.0.1 can"),
+        ("postgresql://g@db.example/f", {"ca_file": "ca.crt"}, None),
+        ("postgresql://g@db.example/f?sslmode=verify-full", {}, None),
+        ("postgresql://g@db.example/f?sslmode=verify-ca", {}, None),
+        ("postgresql://g@db.example/f?hostaddr=127.0.0.1", {}, None),
+        ("postgresql://g@localhost,127.0.0.2:5433,[::1]/f", {}, None),
+        ("postgresql://g@%2Frun%2Fpostgresql/f", {}, None),
+        ("postgresql://g@/f?host=/run/postgresql", {}, None),
+        ("postgresql:///f", {}, None),
+    ],
+)
+def test_who_can_listen_on_the_way_is_told(
+    url: str, beside: dict[str, Any], said: str | None
+) -> None:
+    """With what to do about it, and without what they would hear."""
+    found = exposure_of(StoreOptions(url=url, prefix="p", **beside))
+    if said is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert said in found
+        assert ":p@" not in found
+        assert found.isprintable()
