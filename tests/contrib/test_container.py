@@ -60,6 +60,13 @@ def test_everything_that_is_copied_exists() -> None:
     } <= copied
 
 
+def test_it_has_what_registries_and_acme_need() -> None:
+    """Nobody can install more into it. The Debian package has the same."""
+    extras = "[acme,postgresql,redis]"
+    assert any(f'".{extras}"' in what for what in of("RUN"))
+    assert f'"$checkout{extras}"' in (CONTAINER.parent / "debian" / "build").read_text()
+
+
 def test_it_runs_as_a_number_other_than_roots() -> None:
     """The user is a number other than root's, which runAsNonRoot can read, and is the last."""
     (user,) = of("USER")

@@ -127,6 +127,13 @@ def test_it_runs(root: Path, tmp_path: Path) -> None:
     assert (status, "mtlsgate" in said) == (0, True), said
 
 
+def test_it_has_what_registries_and_acme_need(root: Path) -> None:
+    """Nobody can install more into its environment."""
+    library = root / "usr/lib/mtlsgate/bin"
+    status, said = run(library / "python", "-B", "-c", "import acme, josepy, psycopg, redis")
+    assert status == 0, said
+
+
 def test_the_example_loads(tmp_path: Path) -> None:
     """gate.hcl needs the three files that it names, and is without a warning."""
     assert load(str(sample("debian/gate.hcl", tmp_path))).warnings == ()
