@@ -66,9 +66,9 @@ class Asking:
     def clear(self) -> None:
         """Forget all clients, and close the connections to the stores."""
         self._queue.clear()
-        # Questions that are underway end at once.
+        # Not to be filled by what is underway.
+        self.answered = deque()
         self.desks.turn_to(())
-        self.answered.clear()
 
     def stop(self) -> None:
         """As `clear`, and ask no more."""
@@ -90,10 +90,10 @@ class Asking:
         while self._queue and self._underway < AT_ONCE:
             one, questions = self._queue.popleft()
             self._underway += 1
-            self.desks.ask(questions).addCallback(self._given, one)
+            self.desks.ask(questions).addCallback(self._given, one, self.answered)
 
-    def _given(self, given: Givens, one: Asked) -> None:
+    def _given(self, given: Givens, one: Asked, answered: deque[Asked]) -> None:
         self._underway -= 1
-        self.answered.append(evolve(one, given={**one.given, **given}, times=one.times + 1))
+        answered.append(evolve(one, given={**one.given, **given}, times=one.times + 1))
         self._came()
         self._send()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from mtlsgate.clock import utc_now
+from mtlsgate.gate.registries import NOTHING_GIVEN, Givens
 from mtlsgate.run import shadow_asking
+from mtlsgate.run.registries.desks import Desks
 from mtlsgate.run.shadow import PAUSE
+from mtlsgate.run.shadow_judging import Seen
 from mtlsgate.testing import Version
 from tests.kits.gate import VERSIONS, Log
 from tests.kits.registry import RegisteredService
@@ -172,3 +177,23 @@ def test_what_the_gate_remembers_stays_as_it_is(tmp_path: Path, log: Log) -> Non
     running.run()
     assert running.store.closed == closed + 1
     assert running.is_in(running.try_in(ALICE))
+
+
+def test_an_answer_for_an_earlier_shadow_counts_for_no_later_one() -> None:
+    """It may come when another configuration is in the shadow already."""
+    underway: list[Deferred[Givens]] = []
+
+    class SlowRegistries:
+        def ask(self, questions: object) -> Deferred[Givens]:
+            underway.append(Deferred())
+            return underway[-1]
+
+        def turn_to(self, registries: object) -> None:
+            """Questions end later."""
+
+    asking = shadow_asking.Asking(cast(Desks, SlowRegistries()), lambda: None)
+    client = shadow_asking.Asked(cast(Seen, "a client"))
+    assert asking.ask(client, ())
+    asking.clear()
+    underway[0].callback(NOTHING_GIVEN)
+    assert len(asking) == 0
