@@ -87,8 +87,7 @@ class Allow(_Condition):
 @frozen
 class Registry:
     """
-    A ``registry`` block: a store of devices that many gates share.  Asking one needs
-    Twisted's asyncio reactor.
+    A ``registry`` block: a store of devices that many gates share.
 
     :ivar url: where it is: ``redis://…``, ``postgresql://…``; may have a password.
     :ivar name: its name in logs; two different registries need two names.
