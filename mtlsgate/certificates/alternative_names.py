@@ -80,7 +80,7 @@ class AlternativeNames:
 
     def _texts(self, kind: int) -> Iterator[str]:
         for one in self._of(kind):
-            # Names must be ASCII; others are left out.
+            # Names should be ASCII; what is not even UTF-8 is left out.
             with suppress(UnicodeDecodeError):
                 yield one.value.decode("utf-8")
 

@@ -61,11 +61,19 @@ def read_key(kind: KeyKind, text: str) -> str:
         raise FieldError("key: has characters that cannot be printed" if text else "key: is empty")
     if kind is KeyKind.SPIFFE_ID and not text.startswith("spiffe://"):
         raise FieldError("key: is no SPIFFE ID: it begins with spiffe://")
+    return _read_dns_name(text) if kind is KeyKind.DNS_NAME else text
+
+
+def _read_dns_name(text: str) -> str:
     # RFC 4343: DNS names are the same in either case.
-    found = canonical(text) if kind is KeyKind.DNS_NAME else text
-    if not found:
+    name = canonical(text)
+    if not name:
         raise FieldError("key: is no DNS name")
-    return found
+    if not name.isascii():
+        raise FieldError(
+            "key: is not ASCII: write an internationalized name with its A-labels, xn--…"
+        )
+    return name
 
 
 def key_problem(kind: KeyKind, key: str) -> str:

@@ -67,6 +67,8 @@ def test_names_are_keys_as_the_gate_looks_for_them() -> None:
     assert read_key(KeyKind.COMMON_NAME, "Sensor 1") == "Sensor 1"
     assert read_key(KeyKind.SPIFFE_ID, "spiffe://plants.example/a") == "spiffe://plants.example/a"
     assert "spiffe://" in fault(read_key, KeyKind.SPIFFE_ID, "plants.example/a")
+    assert "is no DNS name" in fault(read_key, KeyKind.DNS_NAME, ".")
+    assert "xn--" in fault(read_key, KeyKind.DNS_NAME, "b\xfccher.example")
     assert "empty" in fault(read_key, KeyKind.COMMON_NAME, "")
     assert "printed" in fault(read_key, KeyKind.COMMON_NAME, "a\nb")
     assert "longer" in fault(read_key, KeyKind.COMMON_NAME, "a" * 513)
