@@ -15,7 +15,14 @@ from tests.kits.drills import Site, echoes
 from tests.kits.following import wait_until
 from tests.kits.programs import free_port, gate
 from tests.kits.redis import Server, cluster, fail_over, owner_of, replicated, server, watched
-from tests.kits.registry_drills import VERSIONS, Door, door, ends, identity_of_client
+from tests.kits.registry_drills import (
+    VERSIONS,
+    Door,
+    add_registry,
+    door,
+    ends,
+    identity_of_client,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +70,23 @@ def test_a_denial_ends_live_connections_and_an_allowance_lets_in_again(
         one.connect().close()
         redis.do("DEL", key(site))
         one.refuses("not_registered")
+
+
+def test_a_reload_adds_a_registry(site: Site, redis: Server) -> None:
+    """Whatever event loop the gate chose when it knew of none."""
+    # In a sandbox it may connect to no port that it did not name when it started.
+    site.change("settings {", "settings {\n  sandbox = false")
+    with gate(site.config) as running:
+        live = site.connect(running.port("demo"))
+        assert echoes(live)
+        add_registry(site, redis.url)
+        running.process.send_signal(signal.SIGHUP)
+        one = Door(site, running)
+        one.follows()
+        ends(live)
+        one.refuses("not_registered")
+        allow(site, redis)
+        one.connect().close()
 
 
 def test_an_emptied_store_ends_live_connections(site: Site, redis: Server) -> None:

@@ -56,13 +56,18 @@ def identity_of_client(site: Site) -> str:
     return leaf.identity.hex()
 
 
-@contextmanager
-def door(site: Site, url: str, **block: str) -> Iterator[Door]:
-    """Run a gate until the block ends; it follows the registry when the block begins."""
+def add_registry(site: Site, url: str, **block: str) -> None:
+    """Have the configuration ask a registry about the client, which is not pinned any more."""
     attributes = {"url": url, **block}
     lines = "".join(f'  {name} = "{value}"\n' for name, value in attributes.items())
     site.change('server "demo" {', f'registry "devices" {{\n{lines}}}\n\nserver "demo" {{')
     site.change('leaf_certificate_file = "admitted.crt"', 'registry = "devices"')
+
+
+@contextmanager
+def door(site: Site, url: str, **block: str) -> Iterator[Door]:
+    """Run a gate until the block ends; it follows the registry when the block begins."""
+    add_registry(site, url, **block)
     with gate(site.config) as running:
         found = Door(site, running)
         found.follows()
