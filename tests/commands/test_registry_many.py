@@ -48,8 +48,15 @@ def test_a_file_is_listed(site: Site) -> None:
         "kept": Device("kept"),
         "new": Device("new"),
     }
-    (line,) = site.audited()
-    assert (line["action"], line["file"]) == ("import", name)
+    other, new, line = site.audited()
+    for one, key, before, after in (
+        (other, "other", "active", "denied"),
+        (new, "new", None, "active"),
+    ):
+        assert (one["key"], one["before"], one["after"]) == (key, before, after)
+        assert (one["action"], one["file"], one["sha256"]) == ("import", name, None)
+    assert other["details"] == ['note "before" -> "after"']
+    assert (line["action"], line["file"], line["key"]) == ("import", name, None)
     assert line["sha256"] == hashlib.sha256(content.encode()).hexdigest()
     assert [line[name] for name in ("devices", "added", "changed", "removed")] == [3, 1, 1, 0]
     assert line["complete"] is True
@@ -126,6 +133,21 @@ def test_what_the_file_does_not_have_is_removed_if_asked_for(site: Site) -> None
     assert "1 added, 0 changed, 1 as before, 2,001 removed" in result.stdout
     assert set(site.store.listed) == {"same", "new"}
     assert [line["removed"] for line in site.audited()] == [2001]
+
+
+def test_an_import_of_a_few_has_a_line_for_each_change(site: Site) -> None:
+    """Also for whom it removes, and if nobody knows whether it was done."""
+    listed(site, Device("same"), Device("old", DENIED))
+    name = site.write("devices.csv", "key\nsame\nnew\n")
+    site.run("import", name, "--replace", "--yes")
+    story = [(one["key"], one["before"], one["after"]) for one in site.audited()]
+    assert story == [("new", None, "active"), ("old", "denied", None), (None, None, None)]
+    site.write("devices.csv", "key,state\nnew,denied\n")
+    site.store.calls_left = 1
+    assert site.run("import", name).exit_code == 2
+    one, whole = site.audited()[3:]
+    assert (one["key"], one["after"], one["complete"]) == ("new", "denied", False)
+    assert (whole["key"], whole["complete"]) == (None, False)
 
 
 def test_who_is_asked_may_say_no(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +233,8 @@ def test_a_directory_of_certificates_is_listed(site: Site) -> None:
     assert site.store.listed == {
         key: Device(key, note="by hand", attributes={"tenant": "north"}) for key in ("one", "two")
     }
-    (line,) = site.audited()
+    *each, line = site.audited()
+    assert [(one["key"], one["after"]) for one in each] == [("one", "active"), ("two", "active")]
     assert (line["sha256"], line["devices"]) == (None, 2)
     (directory / "zero.crt").write_bytes(b"nonsense")
     result = site.run("import", str(directory))

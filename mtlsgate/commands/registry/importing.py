@@ -24,6 +24,8 @@ from mtlsgate.registry.store import Store
 BATCH = 2000
 #: How many are asked for at once.
 QUESTIONS = 500
+#: An import of more devices has no line for each in the audit log.
+MOST_RECORDED = 1000
 #: How many faults of a file are told, and how many changes of a dry run.
 MOST_TOLD = 20
 
@@ -131,6 +133,25 @@ async def compare(source: Source, store: Store, progress: Progress, done: Import
             seen += 1
         progress.advance(len(batch))
     return [*told, f"and {seen - MOST_TOLD} more"] if seen > MOST_TOLD else told
+
+
+async def changes(
+    source: Source, others: KeyIndex, store: Store
+) -> list[tuple[str, Device | None, Device | None]]:
+    """
+    For an import of a few.
+
+    :param others: the keys of those that it removes.
+    :returns: the key of each device that it changes, what the store has, and what it will have.
+    :raises StoreError: if the store fails.
+    """
+    new: dict[str, Device | None] = {device.key: device for device in _again(source)}
+    new.update((key, None) for key, _ in others)
+    found: list[tuple[str, Device | None, Device | None]] = []
+    for keys in batches(new, QUESTIONS):
+        old = await store.find(keys)
+        found += [(key, old.get(key), new[key]) for key in keys if old.get(key) != new[key]]
+    return found
 
 
 async def find_others(store: Store, index: KeyIndex, others: KeyIndex, progress: Progress) -> int:

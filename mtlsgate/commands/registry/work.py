@@ -148,12 +148,20 @@ class Changes:
                     return
                 if len(others) and not how.may_remove(len(others)):
                     raise RegistryError("nothing has been written")
+                each: list[RegistryChange] = []
+                if len(index) + len(others) <= importing.MOST_RECORDED:
+                    for key, before, after in await importing.changes(source, others, store):
+                        change = self._change("import", Named((key,)), key, before, after)
+                        each.append(evolve(change, file=how.file))
                 try:
                     await importing.put(source, store, progress, done)
                     await importing.remove(others, store, progress, done)
                     done.is_complete = True
                 finally:
-                    if done.written or done.is_complete:
+                    # Of a few it is told also if nobody knows whether they were written.
+                    if each or done.written or done.is_complete:
+                        for change in each:
+                            self.trail.write(evolve(change, is_complete=done.is_complete))
                         self.trail.write(self._imported(source, how.file, done))
 
     def _imported(self, source: Source, file: str, done: importing.Imported) -> RegistryChange:
