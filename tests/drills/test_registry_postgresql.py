@@ -17,7 +17,7 @@ from tests.kits.drills import Site, echoes
 from tests.kits.following import wait_until
 from tests.kits.postgresql import Server, server, standby
 from tests.kits.programs import free_port, gate
-from tests.kits.registry_drills import VERSIONS, Door, door, ends, identity_of_client
+from tests.kits.registry_drills import SHORT, VERSIONS, Door, door, ends, identity_of_client
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +119,7 @@ def test_a_restart_ends_nothing_and_what_was_denied_meanwhile_is_out_afterwards(
 def test_while_it_hangs_nobody_new_comes_in_and_who_is_denied_afterwards_is_out(
     site: Site, database: Server
 ) -> None:
-    with listed(site, by_port(database), database) as one:
+    with listed(site, by_port(database), database, timeout=SHORT) as one:
         live = one.connect()
         database.freeze()
         one.gate.read_until("cannot be followed")
@@ -134,7 +134,7 @@ def test_while_it_hangs_nobody_new_comes_in_and_who_is_denied_afterwards_is_out(
 
 
 def test_an_outage_that_lasts_ends_live_connections(site: Site, database: Server) -> None:
-    with listed(site, by_port(database), database, max_staleness="2s") as one:
+    with listed(site, by_port(database), database, timeout=SHORT, max_staleness="2s") as one:
         live = one.connect()
         database.stop()
         ends(live)

@@ -16,6 +16,7 @@ from tests.kits.following import wait_until
 from tests.kits.programs import free_port, gate
 from tests.kits.redis import Server, cluster, fail_over, owner_of, replicated, server, watched
 from tests.kits.registry_drills import (
+    SHORT,
     VERSIONS,
     Door,
     add_registry,
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.slow
 def listed(site: Site, url: str, redis: Server, **block: str) -> Iterator[Door]:
     """Run a gate whose only client is listed, until the block ends; it follows the Redis."""
     allow(site, redis)
-    with door(site, url, timeout="300ms", **block) as one:
+    with door(site, url, **block) as one:
         yield one
 
 
@@ -116,7 +117,7 @@ def test_a_restart_with_the_devices_ends_nothing_and_without_them_all(
 def test_while_it_hangs_nobody_new_comes_in_and_who_was_denied_is_out_as_soon_as_it_goes_on(
     site: Site, redis: Server
 ) -> None:
-    with listed(site, redis.url, redis) as one:
+    with listed(site, redis.url, redis, timeout=SHORT) as one:
         live = one.connect()
         redis.signal(signal.SIGSTOP)
         one.gate.read_until("cannot be followed")
@@ -147,7 +148,7 @@ def test_what_was_denied_while_the_gate_was_cut_off_is_out_once_it_is_back(
 
 
 def test_an_outage_that_lasts_ends_live_connections(site: Site, redis: Server) -> None:
-    with listed(site, redis.url, redis, max_staleness="1500ms") as one:
+    with listed(site, redis.url, redis, timeout=SHORT, max_staleness="2s") as one:
         live = one.connect()
         redis.kill()
         ends(live)

@@ -15,6 +15,10 @@ from tests.kits.drills import Site, echoes
 from tests.kits.programs import RunningGate, gate
 
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+#: The time limit of each answer.  A machine that is busy for a moment is no outage.
+ANY_TIME = "10s"
+#: The same where something does not answer.
+SHORT = "1s"
 
 
 @frozen
@@ -58,7 +62,7 @@ def identity_of_client(site: Site) -> str:
 
 def add_registry(site: Site, url: str, **block: str) -> None:
     """Have the configuration ask a registry about the client, which is not pinned any more."""
-    attributes = {"url": url, **block}
+    attributes = {"url": url, "timeout": ANY_TIME, **block}
     lines = "".join(f'  {name} = "{value}"\n' for name, value in attributes.items())
     site.change('server "demo" {', f'registry "devices" {{\n{lines}}}\n\nserver "demo" {{')
     site.change('leaf_certificate_file = "admitted.crt"', 'registry = "devices"')

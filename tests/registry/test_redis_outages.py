@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("pump")]
 
 PUMP = {"pump": Device("pump")}
 #: In seconds: the time limit of drills in which something does not answer.
-SHORT = 0.3
+SHORT = 1.0
 
 
 def test_a_stopped_server_is_lost_and_asked_in_vain_until_it_goes_on(alone: Server) -> None:
