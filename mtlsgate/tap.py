@@ -172,7 +172,7 @@ class Options(usage.Options):
         servers = loading.configuration.server
         protocols = {one.protocol.name for one in servers}
         orders = fork_spawner(surroundings, protocols, modules_for(servers))
-        prepared = prepare_in_child(names, self.source.opener, say)
+        prepared = prepare_in_child(names, self.source.opener, say, owner)
         outline = prepared.outline(names)
         mend_pid_file(self.parent, owner, say)
         self.reactor = choice.get()

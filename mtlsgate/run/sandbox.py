@@ -94,10 +94,19 @@ def make_directories(epoch: Epoch, owner: Owner) -> None:
     directories = {one.path.parent: 0o755 for one in epoch.fetches}
     directories |= {one.storage.directory: 0o700 for one in epoch.wanted}
     for directory, mode in directories.items():
-        make = partial(directory.mkdir, mode=mode, parents=True, exist_ok=True)
         with suppress(OSError):
             # What cannot be kept is told when it was fetched.
-            make_for(owner, directory, make)
+            make_for(owner, directory, partial(_make_directory, directory, mode, owner))
+
+
+def _make_directory(directory: Path, mode: int, owner: Owner) -> None:
+    try:
+        directory.mkdir(mode=mode, parents=True)
+    except FileExistsError:
+        return
+    if os.geteuid() == 0:
+        # The user could not make it: it is for them all the same.
+        os.chown(directory, *owner, follow_symlinks=False)
 
 
 def _is_traced(options: Mapping[str, Any] | None) -> bool:

@@ -22,13 +22,16 @@ from attrs import frozen
 
 from mtlsgate.errors import GateError
 from mtlsgate.load.disk import Disk, FileSource
+from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.file_state import Opener, Stamp
 from mtlsgate.load.loading import Loading, no_collection
 from mtlsgate.load.outline import Outline
 from mtlsgate.load.shadow import load_shadow, with_shadow
 from mtlsgate.load.snapshot import Recording, Snapshot
 from mtlsgate.load.surroundings import Surroundings
+from mtlsgate.observe.owner import NOBODY_ELSE, Owner
 from mtlsgate.run.event_loop import ReactorChoice
+from mtlsgate.run.sandbox import make_directories
 from mtlsgate.run.selftest import self_test
 
 #: In bytes: messages are short.
@@ -76,21 +79,23 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 def prepare_in_child(
-    names: Sequence[str], opener: Opener, say: Callable[[str], object]
+    names: Sequence[str], opener: Opener, say: Callable[[str], object], owner: Owner
 ) -> Prepared:
     """
-    Fork a process that prepares a configuration.  Only while there is one thread.
+    Fork a process that prepares a configuration, and makes the directories that the workers
+    will write to.  Only while there is one thread.
 
     :param names: the files and directories, as the user named them.
     :param opener: opens files that the process may not open.
     :param say: prints a line of progress.
+    :param owner: whom the gate becomes.
     """
     ours, theirs = pair()
     process = os.fork()
     if process == 0:
         try:
             ours.close()
-            prepare(theirs, names, say)
+            prepare(theirs, names, say, owner=owner)
         finally:
             # Without the gate's exit handlers.
             os._exit(0)
@@ -147,11 +152,13 @@ def prepare(
     say: Callable[[str], object] | None = None,
     *,
     is_shadow: bool = False,
+    owner: Owner = NOBODY_ELSE,
 ) -> None:
     """
     Load a configuration, test it, and send it to the other end.
 
     :param names: the files and directories.
+    :param owner: for whom the directories are made that the gate will write to.
     :param is_shadow: whether it is one for the shadow.
     """
     seen: dict[Path, Stamp] = {}
@@ -161,7 +168,7 @@ def prepare(
         if is_shadow:
             problem = "\n".join(_read_shadow(Path(names[0]), seen, recording))
         else:
-            _read(names, say, seen, recording)
+            make_directories(_read(names, say, seen, recording), owner)
         if not problem:
             descriptors.append(recording.save())
     except GateError as error:
@@ -182,14 +189,14 @@ def _read(
     say: Callable[[str], object] | None,
     seen: dict[Path, Stamp],
     source: FileSource,
-) -> None:
+) -> Epoch:
     """:raises GateError: with everything that is wrong with it."""
     surroundings = Surroundings(reactor=ReactorChoice(), source=source)
     with no_collection():
         epoch = Loading(names, surroundings, say=say, seen=seen).epoch()
     self_test(epoch)
     # Its files belong to the epoch, too.
-    with_shadow(epoch, names[0], surroundings, seen)
+    return with_shadow(epoch, names[0], surroundings, seen)
 
 
 def _read_shadow(path: Path, seen: dict[Path, Stamp], source: FileSource) -> tuple[str, ...]:

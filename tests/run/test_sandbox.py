@@ -5,8 +5,10 @@ When the gate runs in its sandbox, what it allows, and what a reload cannot have
 from __future__ import annotations
 
 import mimetypes
+import os
 import shutil
 import signal
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,8 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from mtlsgate.acme.storage import Storage
+from mtlsgate.acme.wanted import WantedCertificate
 from mtlsgate.config import Located, model
 from mtlsgate.errors import START, GateError
 from mtlsgate.load.epoch import Epoch
@@ -24,7 +28,7 @@ from mtlsgate.load.reach import Reach
 from mtlsgate.load.shadow import load_shadow
 from mtlsgate.load.surroundings import Surroundings
 from mtlsgate.run.landlock import Rights, landlock_abi
-from mtlsgate.run.sandbox import Sandbox, SandboxChoice, choose_sandbox
+from mtlsgate.run.sandbox import Sandbox, SandboxChoice, choose_sandbox, make_directories
 from mtlsgate.run.sandbox_rights import Allowed, python_directories
 from tests.kits.logged import Logged
 from tests.kits.programs import BIN, RUN, RunningGate, gate, lacking, program, run
@@ -465,6 +469,27 @@ def test_what_only_root_may_see_counts_as_there(
     assert list(allowed.missing(Reach(), [place / "key"])) == []
     (line,) = allowed.missing(Reach(), [Path("/nowhere/key")])
     assert line.startswith("/nowhere/key: ")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as somebody else")
+@pytest.mark.parametrize("directory_owner", [(12345, 54321), (0, 0)])
+def test_what_the_gate_writes_to_is_its_users(directory_owner: tuple[int, int]) -> None:
+    """Made while it is still root, in a directory of theirs and in one of root's.  What was there
+    before stays whose it is."""
+    user = (12345, 54321)
+    with TemporaryDirectory() as name:
+        os.chown(name, *directory_owner)
+        os.chmod(name, 0o755)
+        places = Path(name) / "new" / "acme", Path(name) / "old"
+        places[1].mkdir(0o700)
+        wanted = [
+            WantedCertificate(directory="https://ca/", names=("a",), storage=Storage(place))
+            for place in places
+        ]
+        make_directories(evolve(epoch(), wanted=tuple(wanted)), user)
+        new, old = (place.stat() for place in places)
+    assert ((new.st_uid, new.st_gid), stat.S_IMODE(new.st_mode)) == (user, 0o700)
+    assert old.st_uid == 0
 
 
 def test_a_shadow_that_the_sandbox_does_not_allow_to_read(place: Path) -> None:
