@@ -5,6 +5,7 @@ What goes wrong between the gate and a CA, in one line for people.
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
@@ -85,10 +86,12 @@ def _reached(error: requests.RequestException) -> str:
         if inner is None or inner is cause or isinstance(inner, str):
             break
         cause = inner
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate: {loggable(cause.verify_message)}; ca_file names its CAs"
     if isinstance(cause, OSError) and cause.strerror:
         return loggable(cause.strerror)
     # urllib3 puts more in front of what the system says.
-    said = re.search(r"\[Errno -?[0-9]+\] (.+)\Z", str(cause))
+    said = re.search(r"\[Errno -?[0-9]+\] ([^)]+)\)?\Z", str(cause))
     return loggable(said[1] if said else str(cause) or type(cause).__name__)
 
 
