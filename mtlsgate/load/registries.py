@@ -7,12 +7,13 @@ Nothing connects to a store here.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Literal
 
 from attrs import frozen
 
 from mtlsgate.admission.key_kinds import KeyKind, RegistryName
-from mtlsgate.config import FileName, Located, model
+from mtlsgate.config import FileName, Located, Material, model
 from mtlsgate.errors import CredentialError, Report, did_you_mean
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.registry.opening import address_of, exposure_of, open_store
@@ -34,8 +35,6 @@ class LoadedRegistry:
     :ivar max_staleness: how long live connections stay without the store, in seconds.
     :ivar cache_entries: how many answers are kept.
     :ivar cache_time: how long one is kept, in seconds.
-    :ivar secrets: the content of the files for TLS: a block counts as unchanged only if
-        they are.
     """
 
     name: str
@@ -46,7 +45,6 @@ class LoadedRegistry:
     max_staleness: float = 300.0
     cache_entries: int = 100_000
     cache_time: float = 300.0
-    secrets: tuple[bytes, ...] = ()
 
     def __repr__(self) -> str:
         """Without secrets."""
@@ -146,6 +144,9 @@ class RegistryReader:
         files = (block.ca_file, block.certificate_file, block.private_key_file)
         read = [self._read(one, name, block) for one, name in zip(files, _FILES, strict=True)]
         ca_file, certificate_file, key_file = (path for path, _ in read)
+        if (key := block.private_key_file) is not None:
+            material = Material("private_key_file", key.at, path=Path(key.value))
+            self._files.warn_if_exposed(material, block.heading)
         options = StoreOptions(
             url=url,
             prefix=prefix,
@@ -154,6 +155,7 @@ class RegistryReader:
             certificate_file=certificate_file,
             key_file=key_file,
             password=self._password(block),
+            contents=tuple((path, data) for path, data in read if path is not None),
         )
         if len(self._report.errors) == errors_before:
             try:
@@ -174,7 +176,6 @@ class RegistryReader:
             max_staleness=block.max_staleness,
             cache_entries=block.cache_entries,
             cache_time=block.cache_time,
-            secrets=tuple(data for _, data in read),
         )
 
     def _prefix(self, block: model.Registry, is_redis: bool) -> str:

@@ -16,6 +16,8 @@ from mtlsgate.errors import did_you_mean
 from mtlsgate.registry.postgresql_address import VERIFYING, query_names
 from mtlsgate.registry.store import StoreError, StoreOptions
 
+#: libpq's parameters that name files.
+FILES = frozenset({"sslrootcert", "sslcert", "sslkey"})
 #: Values of libpq's ``sslmode``.
 _SSLMODES = ("disable", "allow", "prefer", "require", *VERIFYING)
 

@@ -20,7 +20,8 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from mtlsgate.registry.postgresql_errors import connect_error, question_error
-from mtlsgate.registry.postgresql_hosts import Host, hosts_of
+from mtlsgate.registry.postgresql_hosts import FILES, Host, hosts_of
+from mtlsgate.registry.read_files import ReadFiles
 from mtlsgate.registry.schema import Table
 from mtlsgate.registry.store import StoreError, StoreOptions, StoreUnavailable
 
@@ -122,6 +123,7 @@ class Connector:
     def __init__(self, options: StoreOptions, table: Table) -> None:
         """:raises StoreError: if the URL or the other options are wrong."""
         self.hosts = hosts_of(options)
+        self._read = ReadFiles(dict(options.contents))
         self._table = table
         self._timeout = options.timeout
         # The highest timeline that was seen: servers with a lower one were replaced.
@@ -191,14 +193,19 @@ class Connector:
             why = StoreUnavailable(f"no connection to {host.name} within {self._timeout:g} s")
             raise _ConnectError(host, why) from None
         except psycopg.Error as error:
-            raise _ConnectError(host, connect_error(error)) from None
+            problem = connect_error(error)
+            problem = type(problem)(self._read.named(str(problem)))
+            raise _ConnectError(host, problem) from None
         except StoreError as error:
             raise _ConnectError(host, error) from None
 
     async def _open(self, host: Host, limit: float) -> Link:
+        files = {
+            name: self._read.path(host.parameters[name]) for name in FILES & host.parameters.keys()
+        }
         try:
             connection = await psycopg.AsyncConnection.connect(
-                make_conninfo(**host.parameters), autocommit=True
+                make_conninfo(**{**host.parameters, **files}), autocommit=True
             )
         except asyncio.CancelledError as error:
             # The traceback keeps the half-made connection open: drop it.

@@ -24,6 +24,7 @@ from redis.asyncio.connection import (
 )
 from redis.exceptions import RedisError, ResponseError
 
+from mtlsgate.registry.read_files import ReadFiles
 from mtlsgate.registry.redis_address import Kind, Login, Node, RedisAddress
 from mtlsgate.registry.redis_errors import explained
 from mtlsgate.registry.store import StoreError, StoreOptions, StoreUnavailable
@@ -219,13 +220,16 @@ def tls_context(address: RedisAddress, options: StoreOptions) -> ssl.SSLContext 
             hint = "" if address.kind is Kind.UNIX else "; for TLS it begins with rediss"
             raise StoreError(f"certificates are for TLS, which the URL does not ask for{hint}")
         return None
+    read = ReadFiles(dict(options.contents))
     try:
-        context = ssl.create_default_context(cafile=options.ca_file)
+        ca_file = None if options.ca_file is None else read.path(options.ca_file)
+        context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ValueError) as error:
         raise StoreError(f"ca_file {options.ca_file}: {_file_problem(error)}") from error
     if options.certificate_file:
         try:
-            context.load_cert_chain(options.certificate_file, options.key_file, _no_passphrase)
+            key = None if options.key_file is None else read.path(options.key_file)
+            context.load_cert_chain(read.path(options.certificate_file), key, _no_passphrase)
         except (OSError, ValueError) as error:
             # OpenSSL does not say which of them.
             where = f"certificate_file {options.certificate_file}"

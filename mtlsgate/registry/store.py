@@ -143,6 +143,7 @@ class StoreOptions:
     :ivar certificate_file: PEM of the client certificate, or None.
     :ivar key_file: PEM of its key, or None.
     :ivar password: None if it is in the URL, or there is none.
+    :ivar contents: the names of these files that were read already, and what is in them.
     """
 
     url: str
@@ -152,7 +153,8 @@ class StoreOptions:
     certificate_file: str | None = None
     key_file: str | None = None
     password: str | None = None
+    contents: tuple[tuple[str, bytes], ...] = ()
 
     def __repr__(self) -> str:
-        """Without the URL and the password, which are secret."""
+        """Without the URL, the password and the key, which are secret."""
         return f"<StoreOptions {self.prefix}>"

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from attrs import define
@@ -239,7 +240,7 @@ def _made(running: ExitStack, options: Sequence[str], port: int) -> Server:
 
 @asynccontextmanager
 async def opened(
-    url: str, timeout: float = 5.0, table: str = TABLE, **options: str
+    url: str, timeout: float = 5.0, table: str = TABLE, **options: Any
 ) -> AsyncIterator[PostgresqlStore]:
     """Open a store, and close it when the block ends."""
     store = open_store(StoreOptions(url, table, timeout, **options))

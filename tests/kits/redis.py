@@ -18,6 +18,7 @@ from collections.abc import (
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import redis
 from attrs import define
@@ -304,7 +305,7 @@ def _slot(node: Server, name: str) -> int:
 
 @asynccontextmanager
 async def opened(
-    url: str, timeout: float = 5.0, files: Mapping[str, str] = NO_FILES, **options: str
+    url: str, timeout: float = 5.0, files: Mapping[str, Any] = NO_FILES, **options: Any
 ) -> AsyncIterator[Store]:
     """
     Open a store, and close it when the block ends.

@@ -8,6 +8,7 @@ import pytest
 
 from mtlsgate.admission.devices import KeyKind
 from mtlsgate.errors import ConfigError
+from mtlsgate.load.file_state import Stamp
 from mtlsgate.load.registries import LoadedRegistry
 from mtlsgate.load.registry_blocks import registry_blocks
 from tests.kits.pki import server, site
@@ -155,3 +156,29 @@ def test_a_store_that_others_may_hear_is_warned_of(tmp_path: Path) -> None:
     [warning] = here.load(blocks + server(tls=rule)).warnings
     assert 'gate.hcl:2:9: registry "devices": url: the password goes to' in str(warning)
     assert "secret" not in str(warning)
+
+
+def test_files_for_tls_are_read_with_the_configuration(tmp_path: Path) -> None:
+    """As all others are: by who may, so that they are watched, and known to workers. A key that
+    everybody may read is warned of."""
+    rule = """client_certificate "listed" {
+      ca_certificate_file = "issuing.crt"
+      registry = "devices"
+    }"""
+    here = site(tmp_path)
+    (here.directory / "client.key").chmod(0o644)
+    blocks = """registry "devices" {
+      url = "rediss://store.example"
+      ca_file = "root.crt"
+      certificate_file = "client.crt"
+      private_key_file = "client.key"
+    }
+    """
+    seen: dict[Path, Stamp] = {}
+    epoch = here.load(blocks + server(tls=rule), seen=seen)
+    [registry] = epoch.registries
+    paths = [here.directory / name for name in ("root.crt", "client.crt", "client.key")]
+    assert registry.options.contents == tuple((str(one), one.read_bytes()) for one in paths)
+    assert set(paths) <= set(seen)
+    [warning] = epoch.warnings
+    assert 'private_key_file: "client.key" may be read by everybody' in str(warning)

@@ -419,6 +419,15 @@ def test_the_certificate_of_the_server_is_verified(tmp_path: Path) -> None:
             assert "does not match host name" in await refused(other_name, **ours)
             assert "verify failed" in await refused(f"{url}&sslmode=verify-full")
             assert "no pg_hba.conf entry" in await refused(f"{url}&sslmode=disable")
+            # Read when the configuration was loaded: nothing is read now.
+            gone: dict[str, Any] = {name: f"/gone/{name}" for name in ours}
+            contents = tuple((gone[name], Path(ours[name]).read_bytes()) for name in ours)
+            async with opened(url, **gone, contents=contents) as store:
+                assert await finds(store)
+            broken = ((gone["ca_file"], b"no certificate"), *contents[1:])
+            async with opened(url, **gone, contents=broken) as store:
+                with pytest.raises(StoreError, match='certificate file "/gone/ca_file"'):
+                    await store.find(["pump"])
             missing = {**ours, "ca_file": str(tmp_path / "none.crt")}
             assert "none.crt" in await refused(url, **missing)
 

@@ -143,6 +143,12 @@ def test_tls_is_spoken_with_both_certificates_verified(files: Path) -> None:
             await store.put([Device("pump")])
             await follow.told.told_of("pump")
             assert await store.find(["pump"]) == PUMP
+        names = {"ca_file": "/gone/ca", "certificate_file": "/gone/c", "key_file": "/gone/k"}
+        found = {"ca_file": ca, **ours}
+        contents = tuple((names[one], Path(found[one]).read_bytes()) for one in names)
+        async with opened(url, files={**names, "contents": contents}) as store:
+            # Read when the configuration was loaded: nothing is read now.
+            assert await store.find(["pump"]) == PUMP
         for options in ({"ca_file": stranger, **ours}, ours):
             async with opened(url, files=options) as store:
                 with pytest.raises(StoreError, match="certificate that is not trusted") as refused:
