@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import evolve
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import Clock
+from twisted.internet.defer import Deferred
 from twisted.logger import formatEvent
 
 from mtlsgate.admission import AdmissionPolicy, Rule
@@ -28,7 +26,6 @@ from mtlsgate.observe.registry_status import sum_registries
 from mtlsgate.reasons import Cause, Reason
 from mtlsgate.registry.store import StoreError, StoreUnavailable
 from mtlsgate.run.registries.desks import Desks
-from mtlsgate.run.registries.inquiries import Inquiries
 from mtlsgate.run.registries.memory import Memory, Unknown
 from mtlsgate.testing import Authority, Version
 from tests.kits.gate import Log
@@ -350,21 +347,6 @@ def test_a_gate_that_stood_still_asks_again(running: RegisteredService, log: Log
     carol.pump()
     assert carol.disconnected
     assert reasons(log) == [Reason.REGISTRY_UNAVAILABLE]
-
-
-def test_a_question_that_could_not_be_sent_in_time_is_sent_all_the_same() -> None:
-    """If the gate stood still before it sent it."""
-    clock, asked = Clock(), list[list[str]]()
-
-    def find(keys: Collection[str]) -> Deferred[Mapping[str, Device]]:
-        asked.append([*keys])
-        return succeed({})
-
-    inquiries = Inquiries(find, lambda *_: None, lambda *_: None, clock, 1.0)
-    answers = [inquiries.ask("a")]
-    clock.advance(3)
-    assert asked == [["a"]]
-    assert [one.result for one in answers] == [None]
 
 
 def test_while_it_is_down_new_clients_are_rejected_and_live_ones_stay(

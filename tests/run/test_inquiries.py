@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from mtlsgate.admission.devices import Device
@@ -33,3 +33,18 @@ def test_a_removed_registry_is_not_asked_again() -> None:
     assert found == [Unavailable("removed")]
     assert len(asked) == 1
     assert not clock.getDelayedCalls()
+
+
+def test_a_question_that_could_not_be_sent_in_time_is_sent_all_the_same() -> None:
+    """If the gate stood still before it sent it."""
+    clock, asked = Clock(), list[list[str]]()
+
+    def find(keys: Collection[str]) -> Deferred[Mapping[str, Device]]:
+        asked.append([*keys])
+        return succeed({})
+
+    inquiries = Inquiries(find, lambda *_: None, lambda *_: None, clock, 1.0)
+    answers = [inquiries.ask("a")]
+    clock.advance(3)
+    assert asked == [["a"]]
+    assert [one.result for one in answers] == [None]
