@@ -187,6 +187,16 @@ def test_an_import_that_fails_on_the_way_says_how_far_it_came(site: Site) -> Non
     assert "2,000 added, 0 changed, 2,000 as before" in site.run("import", name).stdout
 
 
+def test_an_import_of_which_nobody_knows_what_is_written_is_recorded(site: Site) -> None:
+    """Of many devices the first batch, which has failed, may be in the store."""
+    count = 2 * importing.BATCH
+    name = site.write("devices.csv", "key\n" + "".join(f"device {n}\n" for n in range(count)))
+    site.store.calls_left = 0
+    assert site.run("import", name).exit_code == 2
+    (line,) = site.audited()
+    assert (line["complete"], line["added"], line["devices"]) == (False, 0, 4000)
+
+
 def test_ctrl_c_in_an_import_says_how_far_it_came(site: Site) -> None:
     count = 2 * importing.BATCH
     name = site.write("devices.csv", "key\n" + "".join(f"device {n}\n" for n in range(count)))

@@ -54,6 +54,7 @@ class Imported:
     :ivar readmitted: how many of these were denied, and are no more; only of a dry run.
     :ivar removed: how many others were listed, and are no more.
     :ivar written: how many have been written so far, changed or not.
+    :ivar is_begun: whether something may have been written or removed.
     :ivar is_complete: whether all was done.
     """
 
@@ -63,6 +64,7 @@ class Imported:
     readmitted: int = 0
     removed: int = 0
     written: int = 0
+    is_begun: bool = False
     is_complete: bool = False
 
 
@@ -97,6 +99,7 @@ async def put(source: Source, store: Store, progress: Progress, done: Imported) 
     """
     progress.begin("writing", done.devices)
     for batch in batches(_again(source), BATCH):
+        done.is_begun = True
         # Certificates may name a device twice, which is then the same both times.
         written = await store.put(list({device.key: device for device in batch}.values()))
         done.written += len(batch)
@@ -177,6 +180,7 @@ async def remove(others: KeyIndex, store: Store, progress: Progress, done: Impor
     """
     progress.begin("removing", len(others))
     for batch in batches((key for key, _ in others), BATCH):
+        done.is_begun = True
         done.removed += await store.remove(batch)
         progress.advance(len(batch))
 

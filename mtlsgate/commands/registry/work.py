@@ -158,8 +158,8 @@ class Changes:
                     await importing.remove(others, store, progress, done)
                     done.is_complete = True
                 finally:
-                    # Of a few it is told also if nobody knows whether they were written.
-                    if each or done.written or done.is_complete:
+                    # Also if nobody knows whether anything was written.
+                    if done.is_begun or done.is_complete:
                         for change in each:
                             self.trail.write(evolve(change, is_complete=done.is_complete))
                         self.trail.write(self._imported(source, how.file, done))
