@@ -131,7 +131,9 @@ class _Conversation:
     def _network(self, key: JWK | None = None) -> ClientNetwork:
         wanted = self._wanted
         # The library hands this to requests, which takes a file of CAs as well.
-        verify: Any = True if wanted.ca_file is None else str(wanted.ca_file)
+        verify: Any = True
+        if wanted.authorities:
+            verify = str(wanted.storage.put_authorities(wanted.account_name, wanted.authorities))
         network = _Network(
             key,
             alg=ES256,

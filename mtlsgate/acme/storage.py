@@ -5,6 +5,7 @@ All processes that share it find out from it: workers, and gates on several mach
 Files replace earlier ones in one step, and only the gate's user may read them::
 
     account-HASH.pem        the key of the account with one CA
+    ca-of-account-HASH.pem  the CAs that vouch for that CA's server, if the configuration has any
     NAME-HASH.pem           a certificate's key, the certificate, and its intermediates
     NAME-HASH.json          what is known of its orders (`Progress`)
     challenge-NAME.json     what proves to the CA that the gate has the name, for a while
@@ -17,7 +18,7 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ import attrs
 from attrs import frozen
 
 from mtlsgate.acme.schedule import Progress
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.parsing import (
     ServerCredential,
     pair,
@@ -112,6 +114,20 @@ class Storage:
     def put_account(self, account_name: str, data: bytes) -> None:
         """:raises OSError: if it cannot be written."""
         self._put(self.directory / f"{account_name}.pem", data)
+
+    def put_authorities(self, account_name: str, authorities: Iterable[Certificate]) -> Path:
+        """
+        Keep the CAs that vouch for a CA's server: the file that the configuration names may be
+        for root alone.
+
+        :returns: the file.
+        :raises OSError: if it cannot be written.
+        """
+        path = self.directory / f"ca-of-{account_name}.pem"
+        data = b"".join(one.pem for one in authorities)
+        if not path.exists() or path.read_bytes() != data:
+            self._put(path, data)
+        return path
 
     # What is known of orders.
 

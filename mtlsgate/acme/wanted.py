@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable
-from pathlib import Path
 
 from attrs import field, frozen
 
 from mtlsgate.acme.storage import Storage
+from mtlsgate.certificates.certificate import Certificate
 
 
 @frozen(kw_only=True)
@@ -35,7 +35,8 @@ class WantedCertificate:
     :ivar names: the DNS names, in lower case.
     :ivar storage: where account and certificates are kept.
     :ivar contact: the URLs by which the CA reaches the gate's operator.
-    :ivar ca_file: the CAs that vouch for the directory's server; None for the system's.
+    :ivar authorities: the CAs that vouch for the directory's server; empty for those of the
+        library ``certifi``.
     :ivar binding: the CA's customer, or None.
     """
 
@@ -43,7 +44,7 @@ class WantedCertificate:
     names: tuple[str, ...]
     storage: Storage
     contact: tuple[str, ...] = ()
-    ca_file: Path | None = None
+    authorities: tuple[Certificate, ...] = ()
     binding: AccountBinding | None = None
 
     @property

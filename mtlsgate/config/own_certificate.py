@@ -48,8 +48,8 @@ class Acme:
     :ivar directory: the URL of the CA's directory.
     :ivar names: the DNS names that it is for.
     :ivar contact: how the CA reaches the gate's operator: one ``mailto:`` URL, or a list.
-    :ivar ca_file: the CAs that vouch for the directory's server, in PEM; None for the
-        system's.
+    :ivar ca_file: the CAs that vouch for the directory's server, in PEM; None for those of
+        the library ``certifi``.
     :ivar storage: where account and certificates are kept, relative to the
         configuration's directory.
     :ivar eab_key_id: the name of the CA's customer, if the CA wants it.

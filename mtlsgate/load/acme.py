@@ -69,17 +69,15 @@ class AcmeReader:
             text = f"{error.name} is not installed: pip install 'mtlsgate[acme]'"
             self.report.error(block.at, "acme", text)
             return None
-        storage, ca_file = self._storage(block), None
+        storage, authorities = self._storage(block), None
         if block.ca_file is not None:
-            ca_file = self.files.directory / block.ca_file.value
             authorities = Material("ca_file", block.ca_file.at, path=Path(block.ca_file.value))
-            self.files.certificates(authorities, "acme")
         wanted = WantedCertificate(
             directory=block.directory.value,
             names=tuple(one.value.lower() for one in block.names),
             storage=storage,
             contact=tuple(one.value for one in block.contact),
-            ca_file=ca_file,
+            authorities=self.files.certificates(authorities, "acme"),
             binding=self._binding(block),
         )
         self.files.note_own(storage.certificate_path(wanted.file_name))

@@ -112,7 +112,7 @@ def reach_of_acme(wanted: Iterable[WantedCertificate]) -> Reach:
     trusted = {Path(one) for one in system_store() if one} if found else set()
     files = {one.storage.certificate_path(one.file_name) for one in found}
     return Reach(
-        reads=frozenset(trusted | files | {one.ca_file for one in found if one.ca_file}),
+        reads=frozenset(trusted | files),
         writes=frozenset(files),
         ports=frozenset(parse_url(one.directory).port for one in found),
     )

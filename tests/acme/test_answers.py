@@ -19,6 +19,7 @@ from mtlsgate.acme.schedule import ASK_EVERY
 from mtlsgate.acme.steps import OrderFailed
 from mtlsgate.acme.storage import Storage
 from mtlsgate.acme.wanted import WantedCertificate
+from mtlsgate.certificates.parsing import parse_certificates
 from mtlsgate.testing import Authority
 
 CA = Authority.create("CA")
@@ -81,7 +82,7 @@ def answering(directory: Path, ca: FakeCa) -> Iterator[WantedCertificate]:
                 directory=f"{ca.url}/dir",
                 names=("gate.example",),
                 storage=Storage(directory / "acme"),
-                ca_file=directory / "ca.pem",
+                authorities=tuple(parse_certificates((directory / "ca.pem").read_bytes())),
             )
         finally:
             server.shutdown()

@@ -17,7 +17,7 @@ from mtlsgate.acme.ordering import order, suggestion
 from mtlsgate.acme.steps import OrderFailed
 from mtlsgate.acme.storage import Storage, parse_kept
 from mtlsgate.acme.wanted import AccountBinding, WantedCertificate
-from mtlsgate.certificates.parsing import ServerCredential
+from mtlsgate.certificates.parsing import ServerCredential, parse_certificates
 from mtlsgate.tls.challenge import ACME_TLS, challenge_engine
 from mtlsgate.tls.clienthello import ClientHello, ClientHelloReader
 from mtlsgate.tls.engine import Event
@@ -30,7 +30,8 @@ pytestmark = pytest.mark.slow
 
 
 def wanted(ca: Pebble, directory: Path, *names: str, **options: object) -> WantedCertificate:
-    given = {"ca_file": ca.ca_file, "contact": ("mailto:ops@example.com",)} | options
+    authorities = tuple(parse_certificates(ca.ca_file.read_bytes()))
+    given = {"authorities": authorities, "contact": ("mailto:ops@example.com",)} | options
     return WantedCertificate(
         directory=ca.directory,
         names=names or ("gate.example",),
@@ -165,13 +166,13 @@ def test_a_ca_that_is_down_or_is_not_the_one(tmp_path: Path) -> None:
             OrderFailed,
             match=r"its certificate: [^;]+; ca_file names",
         ):
-            order(wanted(ca, tmp_path, ca_file=None))
+            order(wanted(ca, tmp_path, authorities=()))
         found = wanted(ca, tmp_path)
         nowhere = WantedCertificate(
             directory=ca.directory.replace("/dir", "/none"),
             names=found.names,
             storage=found.storage,
-            ca_file=ca.ca_file,
+            authorities=found.authorities,
         )
         with pytest.raises(OrderFailed, match="404"):
             order(nowhere)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from mtlsgate.load.epoch import Epoch
 from mtlsgate.load.loading import load
 from mtlsgate.run.listening import entrance_of, places_of
 from tests.kits.acme import MemoryCa
-from tests.kits.pki import NOW, site
+from tests.kits.pki import NOW, pki, site
 
 BLOCK = 'directory = "https://ca.example:8000/dir"\nnames = ["gate.example"]'
 
@@ -192,12 +193,21 @@ def test_a_missing_library_is_named(
     assert f"{missing} is not installed: pip install 'mtlsgate[acme]'" in line
 
 
+def test_the_cas_of_the_directorys_server_are_kept_as_they_were_read(here: Here) -> None:
+    """Their file may be for root alone, which the gate is no longer when it orders."""
+    [wanted] = here.load(config(f'{BLOCK}\nca_file = "issuing.crt"')).wanted
+    assert [one.pem for one in wanted.authorities] == [pki().issuing.pem]
+    for _ in range(2):
+        path = wanted.storage.put_authorities(wanted.account_name, wanted.authorities)
+        assert path.read_bytes() == pki().issuing.pem
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_what_the_sandbox_must_allow(here: Here) -> None:
-    reach = here.load(config(f'{BLOCK}\nca_file = "issuing.crt"')).reach
+    reach = here.load(config()).reach
     [path] = reach.writes
     assert path.parent == here.directory / "acme"
     assert path in reach.reads
-    assert here.directory / "issuing.crt" in reach.reads
     assert reach.ports == {8000}
 
 
