@@ -199,9 +199,13 @@ class FaultyStore(MemoryStore):
         """It is well again."""
         self.problem, self._is_mute = None, False
 
-    def answer(self) -> None:
-        """Answer the questions that wait, with what was true when they were asked."""
-        waiting, self._waiting = self._waiting, []
+    def answer(self, most: int | None = None) -> None:
+        """
+        Answer the questions that wait, with what was true when they were asked.
+
+        :param most: only so many.
+        """
+        waiting, self._waiting = self._waiting[:most], [] if most is None else self._waiting[most:]
         for found, deferred in waiting:
             if not deferred.called:
                 deferred.callback(found)

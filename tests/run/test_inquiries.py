@@ -9,7 +9,12 @@ from twisted.internet.task import Clock
 
 from mtlsgate.admission.devices import Device
 from mtlsgate.admission.listings import Unavailable
-from mtlsgate.run.registries.inquiries import Finding, Inquiries
+from mtlsgate.run.registries.inquiries import Finding, Found, Inquiries
+
+
+def found(key: str, finding: Finding) -> Found:
+    """:returns: what was found, while nothing changes."""
+    return Found(finding, 0)
 
 
 def test_a_removed_registry_is_not_asked_again() -> None:
@@ -21,16 +26,16 @@ def test_a_removed_registry_is_not_asked_again() -> None:
         asked.append(Deferred())
         return asked[-1]
 
-    inquiries = Inquiries(find, lambda *_: None, lambda *_: None, clock, 1.0)
-    found: list[Finding] = []
-    inquiries.ask("device").addCallback(found.append)
+    inquiries = Inquiries(find, found, lambda *_: None, clock, 1.0)
+    told: list[Found] = []
+    inquiries.ask("device").addCallback(told.append)
     clock.advance(0)
     inquiries.changed(None)
     inquiries.stop("removed")
     [answer] = asked
     answer.callback({})
     clock.advance(0)
-    assert found == [Unavailable("removed")]
+    assert told == [Found(Unavailable("removed"), 0)]
     assert len(asked) == 1
     assert not clock.getDelayedCalls()
 
@@ -43,8 +48,8 @@ def test_a_question_that_could_not_be_sent_in_time_is_sent_all_the_same() -> Non
         asked.append([*keys])
         return succeed({})
 
-    inquiries = Inquiries(find, lambda *_: None, lambda *_: None, clock, 1.0)
+    inquiries = Inquiries(find, found, lambda *_: None, clock, 1.0)
     answers = [inquiries.ask("a")]
     clock.advance(3)
     assert asked == [["a"]]
-    assert [one.result for one in answers] == [None]
+    assert [one.result for one in answers] == [Found(None, 0)]

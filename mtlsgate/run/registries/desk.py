@@ -17,7 +17,7 @@ everything live is judged again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from enum import StrEnum
 
@@ -35,7 +35,7 @@ from mtlsgate.observe.registry_status import RegistryStatus
 from mtlsgate.registry.store import StoreError, StoreUnavailable
 from mtlsgate.run.registries.figures import Figures
 from mtlsgate.run.registries.guest_loop import Runner
-from mtlsgate.run.registries.inquiries import Finding, Inquiries
+from mtlsgate.run.registries.inquiries import Finding, Found, Inquiries
 from mtlsgate.run.registries.link import Link, Open
 from mtlsgate.run.registries.memory import Memory, Unknown
 from mtlsgate.run.registries.words import InForce, Words
@@ -188,7 +188,7 @@ class Desk:
         if self.is_stale:
             return self._too_stale()
         if not self._is_following:
-            if given is not None:
+            if given is not None and self._counts(given):
                 return given.answer
             if self.registry.on_outage == "reject":
                 return None
@@ -215,12 +215,14 @@ class Desk:
     def ask(self, question: Question) -> Deferred[Given]:
         """:returns: a Deferred with the answer, within the time limit; it never fails."""
         answer: Deferred[Given] = Deferred()
-        findings: dict[str, Finding] = {}
+        findings: dict[str, Found] = {}
 
-        def found(finding: Finding, key: str) -> None:
-            findings[key] = finding
+        def found(one: Found, key: str) -> None:
+            findings[key] = one
             if len(findings) == len(question.keys) and not answer.called:
-                answer.callback(Given(_answer_of(findings), self._mark, self))
+                # Some may have come earlier, and something may have changed since.
+                mark = min(one.mark for one in findings.values())
+                answer.callback(Given(_answer_of(findings.values()), mark, self))
 
         if self.is_stale:
             answer.callback(Given(self._too_stale(), self._mark, self))
@@ -233,9 +235,10 @@ class Desk:
         limit = self.registry.max_staleness
         return Unavailable(f"away for more than {limit:g} s ({self.problem})")
 
-    def _found(self, key: str, finding: Finding) -> None:
+    def _found(self, key: str, finding: Finding) -> Found:
         if self._is_following and not isinstance(finding, Unavailable):
             self._memory.put(key, finding, self._clock.seconds())
+        return Found(finding, self._mark)
 
     def _outcome(self, seconds: float, error: Exception | None) -> None:
         self.figures.asked(seconds, error)
@@ -320,10 +323,10 @@ class Desk:
                 problem += f": {type(result.value).__name__}"
         was_following, self._is_following = self._is_following, False
         self.problem = printable(problem)
-        self._mark += 1
         if self.registry.on_outage == "reject":
             self._memory.clear()
         if was_following:
+            self._mark += 1
             self.since = self._now()
             self.figures.losses += 1
         if not self._said or self._is_news(result):
@@ -377,12 +380,12 @@ class Desk:
         self._link.close()
 
 
-def _answer_of(findings: Mapping[str, Finding]) -> Answer:
+def _answer_of(found: Iterable[Found]) -> Answer:
     """:returns: what the findings on all keys of a question mean together."""
     devices = list[Device]()
-    for finding in findings.values():
-        if isinstance(finding, Unavailable):
-            return finding
-        if finding is not None:
-            devices.append(finding)
+    for one in found:
+        if isinstance(one.finding, Unavailable):
+            return one.finding
+        if one.finding is not None:
+            devices.append(one.finding)
     return tuple(devices)

@@ -32,6 +32,18 @@ _HELD_UP = 0.25
 Finding = Device | Unavailable | None
 
 
+@attrs.frozen
+class Found:
+    """
+    What was found of one key.
+
+    :ivar mark: greater after anything else has changed.
+    """
+
+    finding: Finding
+    mark: int
+
+
 @attrs.define(eq=False)
 class _Inquiry:
     """
@@ -46,7 +58,7 @@ class _Inquiry:
 
     key: str
     began: float
-    waiting: list[Deferred[Finding]] = attrs.field(factory=list)
+    waiting: list[Deferred[Found]] = attrs.field(factory=list)
     changed: bool = False
     tries: int = 0
     was_held_up: bool = False
@@ -60,14 +72,14 @@ class Inquiries:
     def __init__(
         self,
         find: Callable[[Collection[str]], Deferred[Mapping[str, Device]]],
-        found: Callable[[str, Finding], object],
+        found: Callable[[str, Finding], Found],
         outcome: Callable[[float, Exception | None], object],
         clock: IReactorTime,
         timeout: float,
     ) -> None:
         """
         :param find: asks the store.
-        :param found: is told each finding before those who wait for it.
+        :param found: is told each finding, and gives it its mark.
         :param outcome: is told of each question how long it took, and why it failed, or None.
         :param timeout: how many seconds an answer may take.
         """
@@ -86,13 +98,13 @@ class Inquiries:
         """How many keys are being asked for."""
         return len(self._by_key)
 
-    def ask(self, key: str) -> Deferred[Finding]:
+    def ask(self, key: str) -> Deferred[Found]:
         """:returns: a Deferred that never fails.  Cancelling it leaves others their answer."""
         inquiry = self._by_key.get(key)
         if inquiry is None:
             inquiry = self._by_key[key] = _Inquiry(key, self._clock.seconds())
             self._enqueue(inquiry)
-        answer: Deferred[Finding] = Deferred()
+        answer: Deferred[Found] = Deferred()
         inquiry.waiting.append(answer)
         return answer
 
@@ -203,10 +215,10 @@ class Inquiries:
         if self._by_key.get(inquiry.key) is not inquiry:
             return
         del self._by_key[inquiry.key]
-        self._found(inquiry.key, finding)
+        found = self._found(inquiry.key, finding)
         for one in inquiry.waiting:
             if not one.called:
-                one.callback(finding)
+                one.callback(found)
 
     def _too_late(self) -> Unavailable:
         return Unavailable(f"no answer within {self._timeout:g} s")
