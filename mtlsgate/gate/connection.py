@@ -269,10 +269,11 @@ class Connection(ArrivingConnection):
         registries, number = self._connections.registries, self.entry.arrival.number
         claim = claim_of(client.held.server, client.held.terms, client.identity)
         if claim is None or registries.has_place(claim, number):
-            if claim is None and self.stage is Stage.REGISTRY:
-                # Before another epoch took over it may have needed one.
-                registries.give_back(number)
             self._let_in(client)
+            if claim is None:
+                # Before another epoch took over it may have needed one.  Give it back last: a
+                # store may tell of a change meanwhile.
+                registries.give_back(number)
             return
         taken = registries.take(claim, number)
         self._wait(Stage.REGISTRY, taken, partial(self._took_place, client))

@@ -254,9 +254,6 @@ class Connections:
         admission, number = entry.admission, entry.arrival.number
         assert admission is not None
         _no_longer_revoked(entry)
-        if (entry.server, entry.terms) != (held.server, held.terms):
-            claim = claim_of(held.server, held.terms, admission.identity)
-            self.registries.move(claim, number)
         if admission.answers != held.answers:
             self.dependents.remove(number, admission.answers)
             self.dependents.add(number, held.answers)
@@ -269,10 +266,15 @@ class Connections:
             tally = self._tally(held.server)
             tally.arrived(entry.source)
             tally.admitted(admission.identity)
+        is_elsewhere = (entry.server, entry.terms) != (held.server, held.terms)
         entry.server, entry.terms = held.server, held.terms
         entry.admission = evolve(admission, peer=held.peer, pin=held.pin, device=held.device)
         entry.generation += 1
         self._lifetimes.watch(entry, entry.admission)
+        if is_elsewhere:
+            # Last: a store may tell of a change meanwhile.
+            claim = claim_of(held.server, held.terms, admission.identity)
+            self.registries.move(claim, number)
 
     def revoke(self, entry: Entry, grace: float, cause: Cause, detail: str) -> None:
         """

@@ -14,6 +14,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 
 from mtlsgate.admission import Pin, Rule
+from mtlsgate.admission.listings import Question
 from mtlsgate.certificates.certificate import view
 from mtlsgate.clock import utc_now
 from mtlsgate.gate.authorizer import Authorizer
@@ -28,6 +29,7 @@ from mtlsgate.gate.events import (
 )
 from mtlsgate.gate.judging import Held
 from mtlsgate.gate.limits import Limits
+from mtlsgate.gate.registries import Claim, NoRegistries
 from mtlsgate.gate.terms import Terms
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.protocols.echo import Echo
@@ -429,6 +431,24 @@ def test_a_client_no_longer_admitted_gets_its_grace(log: Log) -> None:
     staying.pump()
     assert (going.disconnected, staying.disconnected) == (True, False)
     assert running.witness.last_end.detail == "why"
+
+
+def test_a_client_depends_on_answers_before_its_place_is_moved(log: Log) -> None:
+    """Meanwhile a store may tell of a change."""
+    running = WatchedGate(log)
+    running.enter(ALICE)
+    [entry] = running.connections
+    dependent: list[list[int]] = []
+
+    class Telling(NoRegistries):
+        def move(self, claim: Claim | None, number: int) -> None:
+            dependent.append(list(running.connections.dependents.of("devices", ["a key"])))
+
+    running.connections.registries = Telling()
+    answers = {Question("devices", ("a key",)): ()}
+    held = evolve(held_as(entry), server="another", answers=answers)
+    running.connections.adopt(entry, held)
+    assert dependent == [[entry.arrival.number]]
 
 
 def test_other_terms_count_from_then_on(log: Log) -> None:

@@ -143,11 +143,13 @@ class FaultyStore(MemoryStore):
     :ivar is_held: whether questions, and who takes a place, wait for `answer`.
     :ivar asked: the keys of each question.
     :ivar followed: how often somebody began to follow.
+    :ivar released: is called when a place is given back.
     """
 
     is_held: bool = False
     asked: list[tuple[str, ...]] = field(factory=list)
     followed: int = 0
+    released: Callable[[], object] = bool
     _waiting: list[tuple[Any, Deferred[Any]]] = field(factory=list)
     _follower: Follower | None = None
     _lost: Deferred[None] | None = None
@@ -218,6 +220,10 @@ class FaultyStore(MemoryStore):
 
     async def lease(self, key: str, holder: str, places: int, seconds: float) -> bool:
         return await self._when_told(await super().lease(key, holder, places, seconds))
+
+    async def release(self, key: str, holder: str) -> None:
+        await super().release(key, holder)
+        self.released()
 
     async def _when_told(self, found: T) -> T:
         if not self.is_held:

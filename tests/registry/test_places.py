@@ -212,6 +212,21 @@ def test_a_client_that_comes_during_a_reload_is_counted_where_that_says(
     assert (counted(running.store), counted(running.stolen)) == expected
 
 
+def test_a_denial_that_comes_as_a_place_is_given_back_counts(tmp_path: Path, log: Log) -> None:
+    """A store may tell of it in that moment, just before the client comes in."""
+    running = gate_of(tmp_path, text(BOTH, HERE, NEITHER))
+    running.store.is_held = True
+    client = running.try_in(ALICE)
+    running.store.answer()
+    running.store.released = lambda: running.store.list(ALICE)
+    assert running.reload(text(BOTH, UNCOUNTED, NEITHER)).problems == ()
+    running.store.is_held = False
+    running.store.answer()
+    running.run(1)
+    client.pump()
+    assert client.disconnected
+
+
 class SlowDesk:
     """
     A registry that answers when it is told to.
