@@ -276,19 +276,20 @@ class Connections:
             claim = claim_of(held.server, held.terms, admission.identity)
             self.registries.move(claim, number)
 
-    def revoke(self, entry: Entry, grace: float, cause: Cause, detail: str) -> None:
+    def revoke(self, entry: Entry, grace: float, why: Rejection) -> None:
         """
         End a connection later, unless an epoch admits it again before that.
 
         :param grace: how many seconds to wait.  An earlier end stays as it is.
+        :param why: why it is no longer admitted.
         """
         if entry.reprieve is not None:
             grace = min(grace, entry.reprieve.getTime() - self.clock.seconds())
         _no_longer_revoked(entry)
         if grace <= 0:
-            self.close(entry, cause, detail)
+            self.expel(entry, why)
         else:
-            entry.reprieve = self.clock.callLater(grace, self.close, entry, cause, detail)
+            entry.reprieve = self.clock.callLater(grace, self.expel, entry, why)
 
     def sweep(self) -> None:
         """End connections that have expired or are idle.  Call it about every second."""
@@ -296,11 +297,21 @@ class Connections:
 
     # Going.
 
-    def close(self, entry: Entry, cause: Cause, detail: str = "") -> None:
+    def expel(self, entry: Entry, why: Rejection) -> None:
+        """
+        End a connection at once whose client is no longer admitted.
+
+        :param why: why it is not.
+        """
+        self.close(entry, Cause.NO_LONGER_ADMITTED, f"{why.reason}: {why.detail}", why.reason)
+
+    def close(
+        self, entry: Entry, cause: Cause, detail: str = "", reason: Reason | None = None
+    ) -> None:
         """End a connection at once.  A second call has no effect."""
         if entry.ended or entry.closing is not None:
             return
-        entry.closing = Closing(cause=cause, detail=detail)
+        entry.closing = Closing(cause=cause, detail=detail, reason=reason)
         if entry.connection is not None:
             try:
                 entry.connection.abortConnection()
@@ -341,6 +352,7 @@ class Connections:
             cause=closing.cause,
             detail=closing.detail,
             by_gate=entry.closing is not None,
+            reason=closing.reason,
             seconds=self.clock.seconds() - admission.since,
             received=received,
             sent=sent,

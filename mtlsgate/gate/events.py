@@ -130,10 +130,12 @@ class Closing:
 
     :ivar cause: the cause.
     :ivar detail: more about it in one line, or "".
+    :ivar reason: why it is no longer admitted, or None.
     """
 
     cause: Cause
     detail: str = ""
+    reason: Reason | None = None
 
 
 class LiveConnection(Protocol):
@@ -251,6 +253,7 @@ class ClosedConnection:
     :ivar cause: why.
     :ivar detail: more about the cause in one line, or "".
     :ivar by_gate: whether the gate ended it.
+    :ivar reason: why it is no longer admitted, or None.
     :ivar seconds: the time since it was admitted.
     :ivar received: how many bytes the client sent to the application.
     :ivar sent: how many bytes it got from the application.
@@ -261,6 +264,7 @@ class ClosedConnection:
     cause: Cause
     detail: str = ""
     by_gate: bool = False
+    reason: Reason | None = None
     seconds: float
     received: int
     sent: int

@@ -29,7 +29,9 @@ _Appointment = tuple[int, int]
 class Close(Protocol):
     """Ends a connection."""
 
-    def __call__(self, entry: Entry, cause: Cause, detail: str = "") -> None: ...
+    def __call__(
+        self, entry: Entry, cause: Cause, detail: str = "", reason: Reason | None = None
+    ) -> None: ...
 
 
 class Lifetimes:
@@ -80,7 +82,7 @@ class Lifetimes:
             admission = entry.admission
             assert admission is not None
             _, cause = _end(admission)
-            self._close(entry, cause, _why(cause, admission.device))
+            self._close(entry, cause, *_why(cause, admission.device))
         for number, _ in self._idling.due(self._clock.seconds()):
             self._look(self._entries[number])
 
@@ -122,7 +124,9 @@ def _end(admission: Admission) -> tuple[float, Cause]:
     return min(ends, key=itemgetter(0))
 
 
-def _why(cause: Cause, device: Device | None) -> str:
+def _why(cause: Cause, device: Device | None) -> tuple[str, Reason | None]:
+    """:returns: the detail, and why the client is no longer admitted."""
     if cause is not Cause.NO_LONGER_ADMITTED or device is None or device.not_after is None:
-        return ""
-    return f"{Reason.NOT_REGISTERED}: it was listed until {device.not_after.isoformat()}"
+        return "", None
+    reason = Reason.NOT_REGISTERED
+    return f"{reason}: it was listed until {device.not_after.isoformat()}", reason

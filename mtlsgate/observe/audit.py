@@ -201,6 +201,7 @@ class AuditLog:
             capped,
             {
                 "cause": connection.cause.value,
+                "reason": None if connection.reason is None else connection.reason.value,
                 "detail": capped.text(connection.detail),
                 "seconds": round(connection.seconds, 6),
                 "bytes_received": connection.received,

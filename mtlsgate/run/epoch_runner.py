@@ -312,8 +312,7 @@ class EpochRunner:
     def _lost_place(self, number: int, why: Rejection) -> None:
         entry = self.connections.get(number)
         if entry is not None:
-            detail = f"{why.reason}: {why.detail}"
-            self.connections.close(entry, Cause.NO_LONGER_ADMITTED, detail)
+            self.connections.expel(entry, why)
 
     def _recheck(self, entry: Entry, known: Known) -> Held | Rejection | None:
         return self._in_force.handover.recheck(entry, known, self.connections.now())

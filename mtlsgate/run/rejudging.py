@@ -26,7 +26,7 @@ from mtlsgate.gate.server import GateServer
 from mtlsgate.gate.terms import Terms
 from mtlsgate.load.servers import LoadedServer
 from mtlsgate.peer import VerifiedPeer
-from mtlsgate.reasons import About, Cause, Reason
+from mtlsgate.reasons import About, Reason
 from mtlsgate.run.listening import AnyPlace, ClientPlace, Place
 
 _log = Logger("mtlsgate.handover")
@@ -376,11 +376,9 @@ def _settled(
         return settle(entry, entry.admission, connections, verdicts)
     except Exception:  # noqa: BLE001 -- whatever it is, nobody stays for it
         _log.failure("{server}: judging a client again failed", server=entry.server)
-        detail = f"{Reason.INTERNAL_ERROR}: judging it again failed"
-        connections.close(entry, Cause.NO_LONGER_ADMITTED, detail)
+        connections.expel(entry, Rejection(Reason.INTERNAL_ERROR, "judging it again failed"))
         return True
 
 
 def _revoke(entry: Entry, rejection: Rejection, terms: Terms, connections: Connections) -> None:
-    detail = f"{rejection.reason}: {rejection.detail}"
-    connections.revoke(entry, terms.revoke_grace, Cause.NO_LONGER_ADMITTED, detail)
+    connections.revoke(entry, terms.revoke_grace, rejection)

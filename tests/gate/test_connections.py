@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 
-from mtlsgate.admission import Pin, Rule
+from mtlsgate.admission import Pin, Rejection, Rule
 from mtlsgate.admission.listings import Question
 from mtlsgate.certificates.certificate import view
 from mtlsgate.clock import utc_now
@@ -422,7 +422,7 @@ def test_a_client_no_longer_admitted_gets_its_grace(log: Log) -> None:
     going, staying = running.enter(ALICE), running.enter(BOB)
     one, two = running.connections
     for entry in (one, two):
-        running.connections.revoke(entry, 30.0, Cause.NO_LONGER_ADMITTED, "why")
+        running.connections.revoke(entry, 30.0, Rejection(Reason.DENIED, "why"))
     running.pass_time(29)
     assert not going.disconnected
     running.connections.adopt(two, held_as(two))
@@ -430,7 +430,8 @@ def test_a_client_no_longer_admitted_gets_its_grace(log: Log) -> None:
     going.pump()
     staying.pump()
     assert (going.disconnected, staying.disconnected) == (True, False)
-    assert running.witness.last_end.detail == "why"
+    ending = running.witness.last_end
+    assert (ending.detail, ending.reason) == ("denied: why", Reason.DENIED)
 
 
 def test_a_client_depends_on_answers_before_its_place_is_moved(log: Log) -> None:

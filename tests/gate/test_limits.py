@@ -29,7 +29,7 @@ from mtlsgate.gate.limits import (
 )
 from mtlsgate.gate.terms import Terms
 from mtlsgate.peer import VerifiedPeer
-from mtlsgate.reasons import Cause, Reason
+from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority
 
 
@@ -285,7 +285,7 @@ class Counting(RuleBasedStateMachine):
 
     @rule(target=admitted, entry=consumes(admitted), grace=st.sampled_from([0.0, 5.0]))
     def revoke(self, entry: Entry, grace: float) -> Entry:
-        self.connections.revoke(entry, grace, Cause.NO_LONGER_ADMITTED, "")
+        self.connections.revoke(entry, grace, Rejection(Reason.DENIED, "why"))
         return entry
 
     @rule(entry=consumes(shaking) | consumes(admitted))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 
 from mtlsgate.gate.events import ClosedConnection
-from mtlsgate.reasons import Cause
+from mtlsgate.reasons import Cause, Reason
 from mtlsgate.registry.store import Store, StoreOptions
 from mtlsgate.run.registries.desk import Surroundings
 from mtlsgate.run.registries.desks import Desks
@@ -44,14 +44,17 @@ class Endings:
     Remembers which connections the gate ended.
 
     :ivar found: the cause and the detail of each.
+    :ivar reasons: why each is no longer admitted, or None.
     """
 
     def __init__(self) -> None:
         self.found: list[tuple[Cause, str]] = []
+        self.reasons: list[Reason | None] = []
 
     def closed(self, connection: ClosedConnection) -> None:
         if connection.by_gate:
             self.found.append((connection.cause, connection.detail))
+            self.reasons.append(connection.reason)
 
     def admitted(self, connection: object) -> None:
         """Nothing ends."""

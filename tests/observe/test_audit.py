@@ -125,6 +125,7 @@ def test_in_and_out(log: Log, paper: Paper, version: Version) -> None:
     assert went == both | {
         "event": "closed",
         "cause": "client",
+        "reason": None,
         "detail": "",
         "seconds": 1.5,
         "bytes_received": 5,
@@ -441,7 +442,7 @@ def test_a_reload_tells_what_changed_and_whom_it_dropped(tmp_path: Path) -> None
     assert re.fullmatch(r"door: \S+: denied: .*", dropped)
     assert (done["result"], done["trial"]) == ("ok", False)
     assert done["changes"] == trial["changes"] == ["server door: another deny"]
-    assert lines[-1]["cause"] == "no_longer_admitted"
+    assert (lines[-1]["cause"], lines[-1]["reason"]) == ("no_longer_admitted", "denied")
     assert lines[-1]["detail"].startswith("denied: ")
 
 

@@ -167,7 +167,7 @@ def test_a_denial_ends_live_connections(running: RegisteredService, log: Log) ->
     assert alice.disconnected
     assert running.is_in(bob)
     [(cause, detail)] = running.endings.found
-    assert cause == Cause.NO_LONGER_ADMITTED
+    assert (cause, running.endings.reasons) == (Cause.NO_LONGER_ADMITTED, [Reason.REGISTRY_DENIED])
     assert detail.startswith("registry_denied: ")
 
 
@@ -223,6 +223,7 @@ def test_a_listing_ends_at_its_time(tmp_path: Path, log: Log) -> None:
     alice.pump()
     assert alice.disconnected
     assert running.endings.found[0][1].startswith("not_registered: it was listed until")
+    assert running.endings.reasons == [Reason.NOT_REGISTERED]
 
 
 def test_a_deny_block_puts_out_whoever_is_listed(tmp_path: Path, log: Log) -> None:

@@ -18,7 +18,7 @@ from mtlsgate.gate.connections import Connections
 from mtlsgate.gate.entry import Entry
 from mtlsgate.gate.judging import Held
 from mtlsgate.gate.registries import NOTHING_GIVEN, Givens, Known, known_of_live
-from mtlsgate.reasons import Cause, Reason
+from mtlsgate.reasons import Reason
 
 _log = Logger("mtlsgate.registries")
 
@@ -136,8 +136,7 @@ class Rechecks:
             held = Rejection(Reason.INTERNAL_ERROR, "judging it again failed")
         if isinstance(held, Rejection):
             # At once: the grace after a reload is not for these.
-            detail = f"{held.reason}: {held.detail}"
-            self._connections.close(entry, Cause.NO_LONGER_ADMITTED, detail)
+            self._connections.expel(entry, held)
             return ()
         if held is None:
             return ()
