@@ -75,6 +75,9 @@ server "streams" {
 server "ready" {
   hosts = [env.GATE_READY]
 
+  # HAProxy asks every second.
+  log_admitted = false
+
   protocol "admin" {
     routes = ["/readyz", "/metrics"]
   }

@@ -233,3 +233,4 @@ class GateOptions(TypedDict, total=False):
     close_on_expiry: bool
     on_reload: Literal["judge", "keep"]
     revoke_grace: Duration
+    log_admitted: bool

@@ -34,6 +34,7 @@ class ClientConfiguration(DialAttributes):
     :ivar max_handshakes: connections at a time that have no target yet.
     :ivar on_reload: whether connections are judged again by a new configuration.
     :ivar revoke_grace: how long connections that it rejects may stay, in seconds.
+    :ivar log_admitted: whether the log has a line for each connection to a target.
     """
 
     hosts: tuple[Located[str], ...]
@@ -45,6 +46,7 @@ class ClientConfiguration(DialAttributes):
     max_handshakes: int | None = None
     on_reload: Literal["judge", "keep"] | None = None
     revoke_grace: DurationOrZero | None = None
+    log_admitted: bool | None = None
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield (attribute or None, text) for what is wrong with the block as a whole."""

@@ -48,6 +48,7 @@ class Defaults:
     :ivar on_reload: whether connections are judged again by a new
         configuration.
     :ivar revoke_grace: how long clients that it rejects may stay, in seconds.
+    :ivar log_admitted: whether the log has a line for each admitted client.
     """
 
     handshake_timeout: Duration | None = None
@@ -62,6 +63,7 @@ class Defaults:
     close_on_expiry: bool | None = None
     on_reload: Literal["judge", "keep"] | None = None
     revoke_grace: DurationOrZero | None = None
+    log_admitted: bool | None = None
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
         """Yield (attribute or None, text) for what is wrong with the block as a whole."""

@@ -88,6 +88,7 @@ class Entry:
             arrival=self.arrival,
             server=self.server,
             admission=admission,
+            is_logged=self.terms.log_admitted,
             presented=self.presented,
         )
 

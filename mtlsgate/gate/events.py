@@ -181,6 +181,7 @@ class AdmittedConnection:
     :ivar arrival: where and when it came.
     :ivar server: the server's name.
     :ivar admission: why it was admitted.
+    :ivar is_logged: whether its admission has a line in the log.
     :ivar presented: tells the certificates that it sent, its leaf first, while it is
         connected; empty if they are not known.
     """
@@ -188,6 +189,7 @@ class AdmittedConnection:
     arrival: Arrival
     server: str
     admission: Admission
+    is_logged: bool = True
     presented: Callable[[], Path] = field(default=tuple, eq=False, repr=False)
 
     @property

@@ -23,6 +23,7 @@ class Terms:
         expires or its pin is retired.
     :ivar judged_on_reload: whether a new epoch judges connected clients again.
     :ivar revoke_grace: how many seconds a client that a new epoch rejects may stay.
+    :ivar log_admitted: whether the log has a line for each admitted client.
     """
 
     limits: Limits = UNLIMITED
@@ -31,3 +32,4 @@ class Terms:
     close_on_expiry: bool = True
     judged_on_reload: bool = True
     revoke_grace: float = 0.0
+    log_admitted: bool = True

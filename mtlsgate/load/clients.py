@@ -253,6 +253,7 @@ def terms_of(configuration: ClientConfiguration, settings: model.Settings) -> Te
         idle_timeout=stated("idle_timeout"),
         judged_on_reload=stated("on_reload") != "keep",
         revoke_grace=stated("revoke_grace") or 0.0,
+        log_admitted=stated("log_admitted") is not False,
     )
 
 

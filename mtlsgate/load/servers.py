@@ -233,6 +233,7 @@ def terms_of(server: model.Server, settings: model.Settings) -> Terms:
         close_on_expiry=stated("close_on_expiry") is not False,
         judged_on_reload=stated("on_reload") != "keep",
         revoke_grace=stated("revoke_grace") or 0.0,
+        log_admitted=stated("log_admitted") is not False,
     )
 
 

@@ -62,40 +62,10 @@ class HumanLog:
     def admitted(self, connection: AdmittedConnection) -> None:
         """Log that a client was admitted."""
         peer, pin = connection.admission.peer, connection.admission.pin
-        negotiated, server = connection.admission.negotiated, connection.server
-        address = address_text(connection.arrival.address)
-        if connection.admission.destination is not None:
-            _connected(connection, connection.admission.destination)
-            return
-        if peer is None:
-            _log.info(
-                WHOLE_TEXT,
-                text=f"{server}: admitted {address} without a certificate: "
-                f"tls={negotiated.tls_version}",
-                server=server,
-                connection=connection.arrival.number,
-                peer_address=address,
-                sni=_loggable(negotiated.server_name),
-                tls_version=negotiated.tls_version,
-            )
-            return
-        facts = _facts_and_names(peer.certificates[0])
-        _log.info(
-            WHOLE_TEXT,
-            text=f"{server}: admitted {address} by rule {peer.rule}: "
-            f"subject={facts['subject']} sha256={facts['fingerprint']} tls={peer.tls_version}"
-            f"{' resumed' if peer.resumed else ''}",
-            server=server,
-            connection=connection.arrival.number,
-            peer_address=address,
-            rule=peer.rule,
-            sni=_loggable(peer.server_name),
-            tls_version=peer.tls_version,
-            resumed=peer.resumed,
-            **facts,
-        )
-        if pin is not None and connection.admission.is_first_use:
-            _pin_first_used(server, peer.rule, pin)
+        if connection.is_logged:
+            _admitted(connection)
+        if peer is not None and pin is not None and connection.admission.is_first_use:
+            _pin_first_used(connection.server, peer.rule, pin)
 
     def rejected(self, connection: RejectedConnection) -> None:
         """Log that a client was rejected; at the debug level also how to pin it."""
@@ -171,6 +141,42 @@ class HumanLog:
         for change in reload.changes:
             _reloads_log.info("{change}", change=printable(change))
         _reloads_log.info(_RELOADED, epoch=reload.number, seconds=reload.seconds)
+
+
+def _admitted(connection: AdmittedConnection) -> None:
+    peer, destination = connection.admission.peer, connection.admission.destination
+    negotiated, server = connection.admission.negotiated, connection.server
+    address = address_text(connection.arrival.address)
+    if destination is not None:
+        _connected(connection, destination)
+        return
+    if peer is None:
+        _log.info(
+            WHOLE_TEXT,
+            text=f"{server}: admitted {address} without a certificate: "
+            f"tls={negotiated.tls_version}",
+            server=server,
+            connection=connection.arrival.number,
+            peer_address=address,
+            sni=_loggable(negotiated.server_name),
+            tls_version=negotiated.tls_version,
+        )
+        return
+    facts = _facts_and_names(peer.certificates[0])
+    _log.info(
+        WHOLE_TEXT,
+        text=f"{server}: admitted {address} by rule {peer.rule}: "
+        f"subject={facts['subject']} sha256={facts['fingerprint']} tls={peer.tls_version}"
+        f"{' resumed' if peer.resumed else ''}",
+        server=server,
+        connection=connection.arrival.number,
+        peer_address=address,
+        rule=peer.rule,
+        sni=_loggable(peer.server_name),
+        tls_version=peer.tls_version,
+        resumed=peer.resumed,
+        **facts,
+    )
 
 
 def _connected(connection: AdmittedConnection, destination: Destination) -> None:

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from attrs import evolve
+
 from mtlsgate.admission import Pin, Rule
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.certificates.crl import RevocationList
+from mtlsgate.gate.terms import Terms
 from mtlsgate.load.admin_endpoint import AdminEndpoint
 from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.epoch import Epoch
@@ -87,8 +90,14 @@ def _client(before: LoadedClient, after: LoadedClient) -> Iterator[str]:
         yield "another server_name"
     if old.uids != new.uids:
         yield "other allow_uids"
-    if old.terms != new.terms:
+    yield from _terms(old.terms, new.terms)
+
+
+def _terms(before: Terms, after: Terms) -> Iterator[str]:
+    if evolve(before, log_admitted=after.log_admitted) != after:
         yield "other limits"
+    if before.log_admitted != after.log_admitted:
+        yield f"{'logs' if after.log_admitted else 'no longer logs'} who is admitted"
 
 
 def _hosts(before: tuple[Host, ...], after: tuple[Host, ...]) -> Iterator[str]:
@@ -110,8 +119,7 @@ def _server(before: LoadedServer, after: LoadedServer) -> Iterator[str]:
     new_leaves = [one.chain[0] for one in after.gate.context.policy.credentials]
     if old_leaves != new_leaves:
         yield "another server certificate"
-    if before.gate.terms != after.gate.terms:
-        yield "other limits"
+    yield from _terms(before.gate.terms, after.gate.terms)
     if before.model.protocol.name != after.model.protocol.name:
         yield f"protocol {after.model.protocol.name}, and no longer {before.model.protocol.name}"
     old_policy, new_policy = before.gate.context.admission, after.gate.context.admission

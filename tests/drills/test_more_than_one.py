@@ -96,6 +96,9 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
     (tmp_path / "haproxy.pem").write_bytes(probe.pem + probe.key_pem)
     text = page("hcl").replace("10.0.0.2", "127.0.0.1")
     text = re.sub(r'"\*:\d+"', '"127.0.0.1:0"', text)
+    # Its log tells here when HAProxy has asked.
+    assert "log_admitted = false" in text
+    text = text.replace("log_admitted = false", "log_admitted = true")
     gates, servers = {}, []
     with ExitStack() as stack:
         for name in ("gate1", "gate2"):

@@ -14,6 +14,7 @@ from twisted.logger import LogLevel, formatEvent
 from mtlsgate.admission import Rejection
 from mtlsgate.certificates.certificate import view
 from mtlsgate.gate.events import RejectedConnection
+from mtlsgate.gate.terms import Terms
 from mtlsgate.observe.human_log import HumanLog
 from mtlsgate.reasons import Reason
 from mtlsgate.testing import Authority, Credential, Version, self_signed
@@ -56,6 +57,16 @@ def test_an_admission_names_client_and_rule(log: Log, version: Version) -> None:
         "door: admitted 127.0.0.1:50000 by rule IOT: "
         f"subject=CN=alice sha256={ALICE.sha256} tls=TLSv{version}"
     )
+
+
+def test_a_server_may_leave_out_who_is_admitted(log: Log, version: Version) -> None:
+    """As health checks in TLS are; who is rejected still has a line."""
+    gate = MemoryGate([rule(ca=ROOT)], log, terms=Terms(log_admitted=False))
+    client = gate.connect(ALICE, version)
+    client.send(b"knock")
+    assert client.receive() == b"knock"
+    assert log.events == []
+    assert gate.try_in(self_signed("eve"), version).reason is Reason.UNKNOWN_CA
 
 
 @pytest.mark.parametrize("kind", ["judged", "verified"])

@@ -34,6 +34,11 @@ NAMED = CLIENT % 'pin "a" {\nleaf_certificate_file = "client.crt"%s\n}'
         (a_server(), a_server(rest="max_handshakes = 5"), ["server door: other limits"]),
         (
             a_server(),
+            a_server(rest="log_admitted = false"),
+            ["server door: no longer logs who is admitted"],
+        ),
+        (
+            a_server(),
             a_server().replace("server.crt", "client.crt").replace("server.key", "client.key"),
             ["server door: another server certificate"],
         ),

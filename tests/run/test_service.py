@@ -745,3 +745,21 @@ def test_file_descriptors_are_not_leaked(tmp_path: Path, log: Log) -> None:
     for number in range(200):
         assert running.reload(a_server(rules=PINNED if number % 2 else ISSUING)).problems == ()
     assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "of_server", "is_logged"),
+    [("false", "", False), ("false", "true", True), ("true", "false", False)],
+)
+def test_who_is_admitted_is_logged_if_the_configuration_says_so(
+    tmp_path: Path, log: Log, settings: str, of_server: str, is_logged: bool
+) -> None:
+    """A server's own word counts, and a reload changes it."""
+    stated = f"log_admitted = {of_server}" if of_server else ""
+    text = f"settings {{ log_admitted = {settings} }}\n" + a_server(rest=stated)
+    running = MemoryService(tmp_path, text)
+    for expected in (is_logged, True):
+        log.events.clear()
+        running.enter(pki().client)
+        assert [event["rule"] for event in log.events] == ["fleet"] * expected
+        assert running.reload(a_server()).problems == ()
