@@ -98,7 +98,7 @@ class Allowed:
                 ports=frozenset({*reach.ports, _DNS}) if reach.ports else frozenset(),
                 any_port=reach.any_port,
             ),
-            {path: _identity(path) for path in read if not path.is_dir()},
+            {path: _identity(path) for path in read if not _is_directory(path)},
         )
 
     def may_read(self, path: Path) -> bool:
@@ -135,11 +135,19 @@ def _with_target(path: Path) -> tuple[Path, Path]:
 
 
 def _readable(path: Path, shared: frozenset[Path]) -> Iterator[Path]:
-    if path.is_dir():
+    if _is_directory(path):
         if path not in shared:
             yield path
         return
     yield path if path.parent in shared else path.parent
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except PermissionError:
+        # Workers begin as the gate's user; the supervisor hands them the files.
+        return False
 
 
 def _writable(path: Path, shared: frozenset[Path]) -> Path:

@@ -456,6 +456,20 @@ def test_a_running_gate_follows_no_link_outside(site: Path) -> None:
     assert not (site.parent / "gate.pid").exists()
 
 
+def test_what_only_root_may_see_keeps_no_worker_from_its_sandbox(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins as the gate's user."""
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    allowed = Allowed.by(Reach(), [place / "gate.hcl"])
+    assert allowed.rights.read == {place}
+    assert list(allowed.missing(Reach(), [place / "gate.hcl"])) == []
+
+
 def test_what_only_root_may_see_counts_as_there(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
