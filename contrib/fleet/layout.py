@@ -96,7 +96,7 @@ def _redis(name: str, directory: Path, ports: Ports) -> Command:
         f"port {ports[name]}",
         f"dir {name}",
         "appendonly yes",
-        # A replica that comes back has what it needs at once.
+        # A replica that comes back has what it needs at once: until one has, no writes are taken.
         "repl-diskless-sync-delay 0",
         # One that was cut off, and does not know that another one has taken its place, takes
         # no writes: they would be lost.

@@ -164,6 +164,11 @@ def test_the_sentinels_watch_the_first_redis() -> None:
         assert name == STORES[0] or command.endswith(f"--replicaof {address('redis1')} 6379")
         # The same as without containers.
         layout = (FLEET / "layout.py").read_text()
-        for option in ("min-replicas-to-write 1", "min-replicas-max-lag 3", "appendonly yes"):
+        for option in (
+            "min-replicas-to-write 1",
+            "min-replicas-max-lag 3",
+            "repl-diskless-sync-delay 0",
+            "appendonly yes",
+        ):
             assert f"--{option}" in command
             assert f'"{option}"' in layout
