@@ -39,6 +39,7 @@ from mtlsgate.observe.metrics import Metrics
 from mtlsgate.observe.observers import Observers
 from mtlsgate.observe.owner import Owner
 from mtlsgate.observe.recent_rejections import RecentRejections
+from mtlsgate.registry.opening import module_of
 from mtlsgate.run.agent_watch import AgentWatch
 from mtlsgate.run.certificate_orders import CertificateOrders
 from mtlsgate.run.control import Control, GateHandle
@@ -170,8 +171,10 @@ class Options(usage.Options):
         surroundings = surroundings_of(self.parent, owner)
         assert loading.configuration is not None
         servers = loading.configuration.server
+        stores = (module_of(one.url.value) for one in loading.configuration.registry)
+        modules = {*modules_for(servers), *filter(None, stores)}
         protocols = {one.protocol.name for one in servers}
-        orders = fork_spawner(surroundings, protocols, modules_for(servers))
+        orders = fork_spawner(surroundings, protocols, sorted(modules))
         prepared = prepare_in_child(names, self.source.opener, say, owner)
         outline = prepared.outline(names)
         mend_pid_file(self.parent, owner, say)

@@ -64,6 +64,14 @@ def address_of(url: str) -> str:
     return str(_kind(url).parse(url))
 
 
+def module_of(url: str) -> str | None:
+    """
+    :param url: of a store.
+    :returns: the module that its store needs, by name; None if the URL is none.
+    """
+    return next((one.module for one in _KINDS if url.partition("://")[0] in one.schemes), None)
+
+
 def ports_of(url: str) -> frozenset[int] | None:
     """
     :param url: of a store.

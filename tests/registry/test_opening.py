@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mtlsgate.registry.opening import address_of, exposure_of, open_store
+from mtlsgate.registry.opening import address_of, exposure_of, module_of, open_store
 from mtlsgate.registry.redis_address import Kind, Login, Node, RedisAddress, parse_redis
 from mtlsgate.registry.store import StoreError, StoreOptions
 from mtlsgate.testing import self_signed
@@ -128,6 +128,16 @@ def test_a_client_library_that_is_missing_is_named_with_what_installs_it(
     assert str(refused.value) == (
         f"this registry needs the Python package '{package}': pip install 'mtlsgate[{extra}]'"
     )
+
+
+def test_what_a_store_needs_can_be_imported_before_it_is_opened() -> None:
+    """Workers begin as a user who may be unable to read a library."""
+    found = {url: module_of(url) for url in ("rediss://r", "postgresql://p", "nonsense")}
+    assert found == {
+        "rediss://r": "mtlsgate.registry.redis_store",
+        "postgresql://p": "mtlsgate.registry.postgresql_store",
+        "nonsense": None,
+    }
 
 
 def test_files_that_do_not_belong_together_are_named_both(tmp_path: Path) -> None:
