@@ -9,9 +9,9 @@ the next one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
+from typing import TypeVar
 
 from mtlsgate.admission.devices import Device, is_key
 from mtlsgate.registry.postgresql_following import follow
@@ -21,6 +21,8 @@ from mtlsgate.registry.postgresql_rows import Statements, columns_of, devices_of
 from mtlsgate.registry.rounds import Rounds
 from mtlsgate.registry.schema import Table, schema_sql
 from mtlsgate.registry.store import Follower, StoreOptions, StoreUnavailable, Written
+
+_T = TypeVar("_T")
 
 #: How many devices are written, or read one after the other, in one statement.
 _PAGE = 1000
@@ -63,8 +65,7 @@ class PostgresqlStore:
         wanted = [key for key in keys if is_key(key)]
         if not wanted:
             return {}
-        async with self._in_time():
-            found = await self._finding.ask(wanted)
+        found = await self._in_time(self._finding.ask(wanted))
         return {key: found[key] for key in wanted if key in found}
 
     async def follow(self, follower: Follower) -> None:
@@ -133,14 +134,11 @@ class PostgresqlStore:
             row = await cursor.fetchone()
             return row is not None and row[0] is True
 
-        async with self._in_time():
-            return await self._leases.ask_for(lease)
+        return await self._in_time(self._leases.ask_for(lease))
 
     async def release(self, key: str, holder: str) -> None:
         """See `mtlsgate.registry.store.Store.release`."""
-
-        async with self._in_time():
-            await self._releasing.ask([(key, holder)])
+        await self._in_time(self._releasing.ask([(key, holder)]))
 
     async def apply_schema(self) -> None:
         """
@@ -161,12 +159,11 @@ class PostgresqlStore:
         await self._finding.close()
         await self._releasing.close()
 
-    @asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
-        """:raises StoreUnavailable: if what is in the block takes too long."""
+    async def _in_time(self, answer: Awaitable[_T]) -> _T:
+        """:raises StoreUnavailable: if it takes too long."""
         try:
             async with asyncio.timeout(self._timeout):
-                yield
+                return await answer
         except TimeoutError:
             raise StoreUnavailable(f"no answer within {self._timeout:g} s") from None
 

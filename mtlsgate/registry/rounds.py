@@ -38,7 +38,10 @@ class Rounds(Generic[_Item, _Answer]):
         this.items.update(items)
         if self._asking is None:
             self._asking = asyncio.ensure_future(self._go_on())
-        found = await asyncio.shield(this.answer)
+        # One for each caller, who may be cancelled.
+        answer: asyncio.Future[_Answer | StoreError] = asyncio.get_running_loop().create_future()
+        this.waiting.append(answer)
+        found = await answer
         if isinstance(found, StoreError):
             # Each caller has an error of its own: they collect tracebacks.
             raise type(found)(str(found))
@@ -54,11 +57,11 @@ class Rounds(Generic[_Item, _Answer]):
             while (this := self._next) is not None:
                 self._next = None
                 try:
-                    this.answer.set_result(await self._ask(this.items))
+                    this.tell(await self._ask(this.items))
                 except StoreError as error:
-                    this.answer.set_result(error)
+                    this.tell(error)
                 except Exception as error:  # noqa: BLE001 -- whoever asked gets it
-                    this.answer.set_exception(error)
+                    this.fail(error)
         finally:
             self._asking = None
 
@@ -68,11 +71,19 @@ class _Round(Generic[_Item, _Answer]):
     One question to come.
 
     :ivar items: what is asked for.
-    :ivar answer: what it brings, or why it brings nothing.
+    :ivar waiting: who gets what it brings, or why it brings nothing.
     """
 
     def __init__(self) -> None:
         self.items: set[_Item] = set()
-        self.answer: asyncio.Future[_Answer | StoreError] = (
-            asyncio.get_running_loop().create_future()
-        )
+        self.waiting: list[asyncio.Future[_Answer | StoreError]] = []
+
+    def tell(self, found: _Answer | StoreError) -> None:
+        for one in self.waiting:
+            if not one.done():
+                one.set_result(found)
+
+    def fail(self, error: Exception) -> None:
+        for one in self.waiting:
+            if not one.done():
+                one.set_exception(error)
