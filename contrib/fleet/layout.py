@@ -23,8 +23,8 @@ SERVICE = "devices"
 #: Sentinel that was stopped does nothing for 30 s (its TILT mode).  If that is more than ten times
 #: this, it then takes no other Redis any more: each has been without the first for too long.
 _SILENCE = 4000
-#: After so many milliseconds the Sentinels try it again.
-_TRY_AGAIN = 10_000
+#: After twice so many milliseconds the Sentinels try again what has failed, for want of votes say.
+_TRY_AGAIN = 5_000
 
 
 def programs_of(directory: Path, ports: Ports) -> dict[str, Program]:
