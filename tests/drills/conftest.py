@@ -16,10 +16,12 @@ from tests.kits.probe import write_demo
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A drill with a fleet that fails shows how each of its programs is."""
+    """A drill with a fleet that fails shows how each of its programs is; one that is not tried
+    any more does not."""
     report = yield
     fleet = getattr(item, "funcargs", {}).get("shared")
-    if report.failed and isinstance(fleet, RunningFleet):
+    is_tried = call.excinfo is None or not call.excinfo.errisinstance(pytest.fail.Exception)
+    if report.failed and is_tried and isinstance(fleet, RunningFleet):
         report.sections.append(("the fleet", fleet.diagnosis()))
     return report
 
