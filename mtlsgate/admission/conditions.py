@@ -371,6 +371,18 @@ _PATTERN_KEYS: Mapping[str, Callable[[Any], Iterable[Hashable]]] = {
 }
 
 
+#: What is compared as it is written: a star stands for itself.
+_EXACT = frozenset({"common_names", "organizations", "organizational_units", "email_addresses"})
+
+
+def is_meant_as_pattern(attribute: str, text: str) -> bool:
+    """
+    :returns: whether a value looks like a pattern where there are none.  A name such as
+        ``*.example.com`` may be one of a certificate.
+    """
+    return attribute in _EXACT and "*" in text and not text.startswith("*.")
+
+
 def read_value(attribute: str, text: str) -> Hashable:
     """
     :param attribute: an attribute of ``allow`` and ``deny`` blocks.

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 
 from mtlsgate.admission import Pin, Rule
-from mtlsgate.admission.conditions import Clause, Condition, clause, read_value
+from mtlsgate.admission.conditions import Clause, Condition, clause, is_meant_as_pattern, read_value
 from mtlsgate.admission.revocation import Revocation
 from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.certificates.crl import RevocationList, parse_crls
@@ -239,5 +239,9 @@ class RuleReader:
                     self.report.error(
                         value.at, heading, f"{attribute}: {quoted(value.value)} {error}"
                     )
+                if is_meant_as_pattern(attribute, value.value):
+                    text = "is compared exactly: a * in it stands for itself, not for other text"
+                    shown = quoted(value.value)
+                    self.report.warn(value.at, heading, f"{attribute}: {shown} {text}")
             if read:
                 yield clause(attribute, read)

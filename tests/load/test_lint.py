@@ -231,6 +231,18 @@ def test_a_pin_that_its_rules_ca_did_not_issue_is_warned_of(
     assert found == [f"7:1: client_certificate: {text}" for text in expected]
 
 
+@pytest.mark.parametrize("block", ["allow", "deny"])
+@pytest.mark.parametrize(
+    "attribute", ["common_names", "organizations", "organizational_units", "email_addresses"]
+)
+def test_a_star_that_stands_for_itself_is_warned_of(here: Site, block: str, attribute: str) -> None:
+    """Whoever means a pattern would keep nobody out with it, or let nobody in."""
+    condition = f'{block} {{\n{attribute} = ["press-*", "*.example.com", "press"]\n}}'
+    tls = rule(ca="root.crt").replace("\n}", f"\n{condition}\n}}")
+    [warning] = here.warnings(server(tls))
+    assert f'{block}: {attribute}: "press-*" is compared exactly' in warning
+
+
 def test_a_rule_that_a_wider_one_shadows_is_warned_of(here: Site) -> None:
     wide, narrow = rule(ca="issuing.crt", label="all"), rule("issuing.crt", "client.crt", "one")
     text = 'has no effect: client_certificate "all" in line {} admits every leaf of the same CA'
