@@ -12,8 +12,7 @@ from typing import Any, cast
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from mtlsgate.admission.leaf import is_for_clients
-from mtlsgate.certificates.certificate import UNPARSABLE, Certificate
+from mtlsgate.certificates.certificate import Certificate
 from mtlsgate.clientgate.configuration import ClientConfiguration
 from mtlsgate.clientgate.gate import ClientGate
 from mtlsgate.config import Located, Misconfigured, model
@@ -22,12 +21,12 @@ from mtlsgate.config.material import looks_like_material
 from mtlsgate.errors import Position
 from mtlsgate.gate.limits import Limits
 from mtlsgate.gate.terms import Terms
-from mtlsgate.load import lint
 from mtlsgate.load.address_conflicts import Occupant
 from mtlsgate.load.addresses import HostError
 from mtlsgate.load.expiry import Expiry, Kind, expiry_of
 from mtlsgate.load.files import CertificateFiles
 from mtlsgate.load.listen_addresses import Host
+from mtlsgate.load.target_certificates import problems_of
 from mtlsgate.protocols import ProtocolEnvironment
 from mtlsgate.spiffe.agents import Agents
 from mtlsgate.text import quoted
@@ -209,34 +208,15 @@ def _certificates(
     block = configuration.tls
     if block.own is None and block.spiffe is None:
         yield block.at, "shows no certificate: set client_certificate, if the target asks for one"
-    own = tls.credential if block.own is not None else None
-    for place, one in enumerate(() if own is None else own.chain):
-        role = "intermediate certificate" if place else "client certificate"
-        assert block.own is not None
-        for text in lint.certificate(one, now):
-            yield block.own.at, f"the {role} {text}"
-        if not place and not _is_for_clients(one):
-            yield (
-                block.own.at,
-                "the client certificate's extended key usage does not include clientAuth: targets "
-                "reject it",
-            )
-    for material, found, role in (
-        (block.server_ca_certificate, tls.anchors, "target's CA"),
-        (block.server_leaf_certificate, tls.pins, "target's pin"),
-    ):
-        for one in () if material is None else found or ():
-            assert material is not None
-            for text in lint.certificate(one, now):
-                yield material.at, f"the {role} {text}"
-
-
-def _is_for_clients(certificate: Certificate) -> bool:
-    try:
-        return is_for_clients(certificate)
-    except UNPARSABLE:
-        # The target decides.
-        return True
+    places = {
+        Kind.CLIENT_CERTIFICATE: block.own,
+        Kind.TARGET_CA: block.server_ca_certificate,
+        Kind.TARGET_PIN: block.server_leaf_certificate,
+    }
+    for kind, text in problems_of(tls, now):
+        material = places[kind]
+        assert material is not None
+        yield material.at, text
 
 
 def terms_of(configuration: ClientConfiguration, settings: model.Settings) -> Terms:

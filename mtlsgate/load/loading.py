@@ -50,7 +50,7 @@ from mtlsgate.load.reach import (
     reach_of_gate,
     reach_of_registries,
 )
-from mtlsgate.load.readiness import warn_of_readiness
+from mtlsgate.load.readiness import warn_of_readiness, warn_of_target_certificates
 from mtlsgate.load.registries import RegistryReader
 from mtlsgate.load.servers import GateParts, LoadedServer, ServerBuilder
 from mtlsgate.load.sources import ConfigPaths, base_directory, names_of, read_sources
@@ -306,6 +306,7 @@ class Loading:
         servers = tuple(server for server in found[0] if server is not None)
         clients = tuple(client for client in found[1] if client is not None)
         warn_of_readiness(decoded.settings, servers, clients, self.report)
+        warn_of_target_certificates(servers, self._now(), self.report)
         refuse_same_names(decoded, self.report)
         self.files.refuse_own_in_directories()
         refuse_outputs(decoded.settings, self.files, self.report)

@@ -1,16 +1,18 @@
 """
-The targets of an epoch, and whether the gate is ready without them.
+The targets of an epoch: whether the gate is ready without them, and the certificates for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 
 from mtlsgate.config.model import Settings
 from mtlsgate.config.tree import heading
 from mtlsgate.errors import START, Report
 from mtlsgate.load.clients import LoadedClient
 from mtlsgate.load.servers import LoadedServer
+from mtlsgate.load.target_certificates import problems_of
 from mtlsgate.upstream.backends import Backends, IHasTargets
 
 
@@ -56,3 +58,15 @@ def warn_of_readiness(
         if not client.gate.backends.is_checked:
             at, where = client.model.at, client.model.heading
             report.warn(at, where, f"{unchecked}targets are up, for {wanted}")
+
+
+def warn_of_target_certificates(
+    servers: Iterable[LoadedServer], now: datetime, report: Report
+) -> None:
+    """Warn of certificates with which a server's protocol connects to targets.  Those of client
+    gates are known by their attributes, and warned of there."""
+    for server in servers:
+        backends, protocol = backends_of(server), server.model.protocol
+        if backends is not None and backends.tls is not None:
+            for _, text in problems_of(backends.tls, now):
+                report.warn(protocol.at, heading("protocol", protocol.name), text)

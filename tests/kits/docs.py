@@ -82,7 +82,9 @@ def _names(text: str) -> Iterator[tuple[str, str]]:
 
 def _server(name: str) -> Credential:
     names = ["localhost", f"{name}.example"]
-    return Authority.create("Server CA").issue(name, dns_names=names, usages=["server_auth"])
+    # A gate may show the same to its targets.
+    usages = ["server_auth", "client_auth"]
+    return Authority.create("Server CA").issue(name, dns_names=names, usages=usages)
 
 
 def crl(authority: Authority) -> bytes:

@@ -34,7 +34,8 @@ from mtlsgate.upstream.targets import Listed, parse_target
 from mtlsgate.upstream.tls import TlsClient
 from tests.kits.gate import Log, MemoryGate, admitted, rule
 from tests.kits.http import MemoryReactor
-from tests.kits.pki import NOW, Site, site
+from tests.kits.keystores import keystore
+from tests.kits.pki import NOW, Site, pki, site
 from tests.kits.pki import server as server_block
 from tests.kits.upstream import MemoryServer
 
@@ -658,3 +659,23 @@ def test_blocks_in_error(attributes: str, problem: str, tmp_path: Path) -> None:
     """What may not be written is refused at its place, with the remedy."""
     [found] = site(tmp_path).problems(block(attributes))
     assert found.startswith(problem)
+
+
+@pytest.mark.parametrize("protocol", ["proxy", "http"])
+def test_certificates_for_targets_that_end_are_warned_of(protocol: str, tmp_path: Path) -> None:
+    """A target would say no more than an alert; and one for servers is none for clients."""
+    here = site(tmp_path)
+    (here.directory / "app.p12").write_bytes(keystore(pki().server))
+    tls = (
+        'tls {\nserver_ca_certificate_file = "root.crt"\nclient_pkcs12_file = "app.p12"\n'
+        'client_pkcs12_passphrase = "secret"\n}'
+    )
+    target = '"https://db.example"' if protocol == "http" else '"db.example:1"'
+    text = server_block(protocol=f'protocol "{protocol}" {{\ntarget = {target}\n{tls}\n}}')
+    warnings = [one for one in here.load(text).warnings if one.where == f'protocol "{protocol}"']
+    assert [one.at.line for one in warnings] == [3]
+    assert "does not include clientAuth" in warnings[0].text
+    later = here.load(text, NOW.replace(year=NOW.year + 30)).warnings
+    found = [one.text for one in later if one.where == f'protocol "{protocol}"']
+    assert any(one.startswith("the client certificate expired on") for one in found)
+    assert any(one.startswith("the target's CA expired on") for one in found)
