@@ -15,6 +15,7 @@ from mtlsgate.gate.registries import Givens
 from mtlsgate.load.registries import LoadedRegistry
 from mtlsgate.registry.store import StoreOptions
 from mtlsgate.run.registries.desks import Desks
+from tests.kits.gate import Log
 from tests.kits.memory_stores import FaultyStore
 from tests.kits.registry import desks
 
@@ -98,3 +99,13 @@ def test_what_is_asked_while_a_registry_is_away_counts(followed: Followed) -> No
     followed.clock.pump([0.1] * 30)
     assert followed.store.followed > 2
     assert followed.desks.answers([ONE], given[0]) == {ONE: (Device("one"),)}
+
+
+def test_a_fault_in_a_client_of_stores_is_logged_once(followed: Followed, log: Log) -> None:
+    """Not with each attempt to follow the registry again."""
+    fault = ZeroDivisionError("a fault")
+    followed.store.cut(is_mute=True)
+    followed.store.problem = fault
+    followed.clock.pump([0.1] * 30)
+    assert followed.store.followed > 2
+    log.expect_failure(ZeroDivisionError)

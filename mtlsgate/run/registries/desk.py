@@ -312,6 +312,7 @@ class Desk:
         self._following = None
         if self._is_stopped:
             return
+        fault = None
         if isinstance(result, Failure) and isinstance(result.value, StoreError):
             problem = safe_line(result.value)
         elif isinstance(result, Failure) and result.check(CancelledError):
@@ -319,7 +320,7 @@ class Desk:
         else:
             problem = "following it failed"
             if isinstance(result, Failure):
-                _log.failure("following a registry failed", result)
+                fault = result
                 problem += f": {type(result.value).__name__}"
         was_following, self._is_following = self._is_following, False
         self.problem = printable(problem)
@@ -331,6 +332,8 @@ class Desk:
             self.figures.losses += 1
         if not self._said or self._is_news(result):
             self._said.add(self.problem)
+            if fault is not None:
+                _log.failure("following a registry failed", fault)
             left = max(0.0, self.registry.max_staleness - self.staleness)
             self._words.lost(self.registry, self.problem, left)
         # 0.1 to 0.2 s, then twice as long each time.
