@@ -27,7 +27,7 @@ from mtlsgate.load.loading import load
 from tests.kits.pki import NOW, pki
 from tests.kits.revocation import crl
 
-INPUTS = int(os.environ.get("MTLSGATE_FUZZ_INPUTS", "20000"))
+INPUTS = int(os.environ.get("MTLSGATE_FUZZ_INPUTS", "4000"))
 SEED = os.environ.get("MTLSGATE_FUZZ_SEED", "1")
 
 #: Between them these have every block and every attribute.

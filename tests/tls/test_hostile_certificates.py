@@ -162,6 +162,7 @@ def test_every_shape_on_the_wire(log: Log, shape: str, mode: str) -> None:
 
 
 #: What OpenSSL would not present, or not with that key.
+@cache
 def presentable(shape: str) -> bool:
     client = MemoryGate(rules()["CA"], Log()).connect(HOLDER)
     try:
