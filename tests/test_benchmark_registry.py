@@ -24,6 +24,7 @@ def test_it_measures_all_that_it_says() -> None:
     status, said = run(sys.executable, BENCHMARK, *few)
     # A bar may be missed here.
     assert status in (0, 1), said
+    assert "Traceback" not in said, said
     rows = re.findall(r"^\| redis \| (.*?) \| (.*?) \|", said, re.MULTILINE)
     assert [re.split(r"[:,]? of |[:,] | with | to ", what)[0] for what, _ in rows] == [
         "import",
