@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,32 @@ def http(log: Log) -> Iterator[HttpGate]:
     observe(captured)
     yield HttpGate(log, captured)
     stop_observing(captured)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Have one more process than there are processors: tests wait for programs, for a part of
+    their time."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+#: The configuration with which coverage measures what is run.
+_MEASURING = pytest.StashKey[str | None]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure the tests, and of the programs that they start those alone that somebody wants
+    `measured`: it takes as long as all else that a program does before it listens."""
+    is_process_of_a_run = hasattr(config, "workerinput")
+    config.stash[_MEASURING] = (
+        os.environ.pop("COVERAGE_PROCESS_START", None) if is_process_of_a_run else None
+    )
+
+
+@pytest.fixture
+def measured(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what only the real program runs: measure the programs that they start."""
+    if (found := pytestconfig.stash[_MEASURING]) is not None:
+        monkeypatch.setenv("COVERAGE_PROCESS_START", found)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -26,7 +26,7 @@ from tests.kits.programs import BIN, gate, run
 from tests.kits.service import ALICE, ROOT
 from tests.kits.tls_client import echoed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("measured")]
 
 
 def wanted(ca: Pebble, directory: Path, *names: str, **options: object) -> WantedCertificate:

@@ -25,7 +25,7 @@ from mtlsgate.commands.cli import main
 from mtlsgate.testing import Version
 from tests.kits.programs import BIN, RunningGate, gate, program, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("measured")]
 
 TOKEN = "0123456789abcdef"
 SOCKET = 'admin { listen = "unix:gate.sock" }\n'

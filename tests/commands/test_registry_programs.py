@@ -15,7 +15,7 @@ from tests.kits import postgresql as postgresql_kit
 from tests.kits.programs import BIN, run
 from tests.kits.redis import Server, server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("measured")]
 
 
 @pytest.fixture(scope="module")

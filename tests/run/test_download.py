@@ -12,7 +12,7 @@ import pytest
 
 from tests.kits.proxy import Keys
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("measured")]
 
 #: A server that answers as its paths say, and a downloader that asks it for each.
 SCRIPT = """

@@ -25,6 +25,7 @@ from tests.kits.programs import RUN, RunningGate, gate
 from tests.kits.service import ROOT, server
 
 pytestmark = [
+    pytest.mark.usefixtures("measured"),
     pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else"),
     pytest.mark.slow,
 ]

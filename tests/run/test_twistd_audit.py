@@ -20,7 +20,7 @@ import pytest
 from tests.kits.programs import BIN, RunningGate, free_port, gate, run
 from tests.kits.service import AUDITED, ROOT, server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("measured")]
 
 
 @pytest.fixture

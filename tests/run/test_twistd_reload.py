@@ -17,7 +17,7 @@ import pytest
 
 from tests.kits.programs import BIN, RunningGate, gate, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("measured")]
 
 
 @pytest.fixture

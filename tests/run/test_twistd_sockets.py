@@ -17,7 +17,7 @@ from mtlsgate.load.addresses import SocketAddress
 from mtlsgate.run.sockets import bind_tcp
 from tests.kits.programs import BIN, RunningGate, gate
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("measured")]
 
 #: Starts a program as systemd does: sockets are 3 and up, and the environment says so.
 LAUNCH = """

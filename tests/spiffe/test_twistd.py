@@ -17,7 +17,7 @@ from OpenSSL import SSL
 from tests.kits.programs import BIN, RunningGate, gate, run
 from tests.kits.spiffe_agent import agent, connect, echoes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("measured")]
 
 CONFIG = """
 settings {{

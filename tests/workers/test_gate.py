@@ -23,7 +23,7 @@ from mtlsgate.run.landlock import landlock_abi
 from tests.kits.programs import BIN, RunningGate, free_port, run
 from tests.kits.workers import COMMAND, WorkersGate, echoes, furnish, workers_gate
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("measured")]
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
 

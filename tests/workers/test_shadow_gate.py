@@ -15,7 +15,7 @@ import pytest
 from tests.kits.programs import BIN, run
 from tests.kits.workers import WorkersGate, echoes, furnish, workers_gate
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("measured")]
 
 
 def report(here: WorkersGate) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tests.kits.docs import DOCS
 from tests.kits.probe import write_demo
 from tests.kits.programs import BIN, RunningGate, gate, program, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("measured")]
 
 EXAMPLE = DOCS / "examples" / "asgi"
 
