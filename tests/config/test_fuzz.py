@@ -92,6 +92,7 @@ server "limited" {
   handshakes_per_second_per_ip = 0.5
   handshake_bytes = 65536
   close_on_expiry = false
+  log_admitted = false
   revoke_grace = "1m"
   authorize = "math:isfinite"
   authorize_timeout = "2s"
