@@ -93,7 +93,8 @@ def test_a_revoked_client_is_ejected(
             assert client.ending() != "data"
         said(running, "CRL of CN=Proxy test CA replaced")
         running.stop()
-    (kept,) = (tmp_path / "state").iterdir()
+    # A worker that ends in the middle of a write leaves a file beside it, which nobody reads.
+    (kept,) = (tmp_path / "state").glob("[!.]*")
     served.append(b"nothing")
     with gate(config) as running:
         revoked = pytest.raises(SSL.Error, match="certificate revoked")
