@@ -87,6 +87,9 @@ class Fleet:
         """start [NAME]: start a program, or all that do not run"""
         absent = [name for name, program in self.programs.items() if program.pid is None]
         for name in names or absent:
+            if name in GATES and name in absent:
+                # Or it would get clients before it is ready, as if it had never been away.
+                await self._until_left_alone(name)
             await self._program(name).start()
             if name in GATES:
                 await self._weigh(name, "ready")
@@ -301,6 +304,14 @@ class Fleet:
     async def _until_balanced(self, gate: str) -> None:
         """Wait until HAProxy sends new connections to a gate."""
         await until(partial(is_balanced, self._haproxy, gate), f"HAProxy does not use {gate}")
+
+    async def _until_left_alone(self, gate: str) -> None:
+        """Wait until HAProxy has noticed that a gate is gone."""
+
+        async def is_left_alone() -> bool:
+            return not await is_balanced(self._haproxy, gate)
+
+        await until(is_left_alone, f"HAProxy still uses {gate}")
 
     async def _start_all(self, names: Sequence[str]) -> None:
         await asyncio.gather(*(self.programs[name].start() for name in names))
