@@ -48,6 +48,13 @@ server "clock" {
 """
 
 
+def put(ahead: Path, seconds: float) -> None:
+    """Set the clock.  At no moment is the file empty: the gate may read it at any."""
+    written = ahead.with_suffix(".new")
+    written.write_text(str(seconds))
+    written.replace(ahead)
+
+
 def closed_by_gate(connection: socket.socket) -> bool:
     connection.settimeout(60)
     try:
@@ -72,7 +79,7 @@ def test_a_clock_that_is_set(tmp_path: Path, first: float, then: float) -> None:
     (tmp_path / "ca.crt").write_bytes(authority.pem)
     (tmp_path / "gate.hcl").write_text(CONFIG)
     ahead = tmp_path / "ahead"
-    ahead.write_text(str(first))
+    put(ahead, first)
     command = (sys.executable, "-c", LAUNCH, str(ahead), "-n", "--pidfile=")
     with gate(tmp_path / "gate.hcl", command) as running:
         address = ("127.0.0.1", running.port("clock"))
@@ -81,7 +88,7 @@ def test_a_clock_that_is_set(tmp_path: Path, first: float, then: float) -> None:
             assert closed_by_gate(silent)
         with socket.create_connection(address) as silent:
             silent.sendall(b"\x16")
-            ahead.write_text(str(then))
+            put(ahead, then)
             assert closed_by_gate(silent)
         end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=4)
         brief = authority.issue("brief", not_before=end - timedelta(days=2), not_after=end)
