@@ -22,7 +22,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -214,6 +214,8 @@ class Desk:
 
     def ask(self, question: Question) -> Deferred[Given]:
         """:returns: a Deferred with the answer, within the time limit; it never fails."""
+        if self.is_stale:
+            return succeed(Given(self._too_stale(), self._mark, self))
         answer: Deferred[Given] = Deferred()
         findings: dict[str, Found] = {}
 
@@ -224,9 +226,6 @@ class Desk:
                 mark = min(one.mark for one in findings.values())
                 answer.callback(Given(_answer_of(findings.values()), mark, self))
 
-        if self.is_stale:
-            answer.callback(Given(self._too_stale(), self._mark, self))
-            return answer
         for key in question.keys:
             self._inquiries.ask(key).addCallback(found, key)
         return answer

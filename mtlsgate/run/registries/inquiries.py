@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -162,7 +162,7 @@ class Inquiries:
         try:
             answer = self._find([one.key for one in batch])
         except Exception:  # noqa: BLE001 -- whatever it is, nobody comes in for it
-            answer = _failed()
+            answer = fail()
         limit = self._clock.callLater(self._timeout, answer.cancel)
 
         def ended(result: object) -> None:
@@ -222,12 +222,6 @@ class Inquiries:
 
     def _too_late(self) -> Unavailable:
         return Unavailable(f"no answer within {self._timeout:g} s")
-
-
-def _failed() -> Deferred[Mapping[str, Device]]:
-    failed: Deferred[Mapping[str, Device]] = Deferred()
-    failed.errback(Failure())
-    return failed
 
 
 def _store_error(failure: Failure) -> Exception:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from uuid import uuid4
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -163,9 +163,7 @@ class Places:
 
     def _lease(self, place: _Place) -> Deferred[bool]:
         if place.desk is None or not self._is_in_force(place):
-            failed: Deferred[bool] = Deferred()
-            failed.errback(StoreError("the configuration in force has no such registry"))
-            return failed
+            return fail(StoreError("the configuration in force has no such registry"))
         most = _UNLIMITED if place.is_moved else place.claim.most
         return place.desk.lease(place.claim.key, place.holder, most, LEASE)
 
