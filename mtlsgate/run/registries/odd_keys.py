@@ -36,14 +36,16 @@ class OddKeys:
 
         :param keys: those of the devices that changed.
         """
-        odd = next((key for key in keys if key_problem(registry.key, key)), None)
         now = self._clock.seconds()
-        if odd is None or now < self._silent_until.get(registry.name, now):
+        if now < self._silent_until.get(registry.name, now):
             return
-        self._silent_until[registry.name] = now + _PAUSE
-        _log.warn(
-            'registry {name}: no client is found by "{key}": {why}',
-            name=printable(registry.name),
-            key=printable(odd),
-            why=key_problem(registry.key, odd),
-        )
+        for key in keys:
+            if why := key_problem(registry.key, key):
+                self._silent_until[registry.name] = now + _PAUSE
+                _log.warn(
+                    'registry {name}: no client is found by "{key}": {why}',
+                    name=printable(registry.name),
+                    key=printable(key),
+                    why=why,
+                )
+                return
