@@ -58,7 +58,7 @@ from mtlsgate.run.privileged_reader import PrivilegedReader, reader_if_root
 from mtlsgate.run.privileges import UserFollower, become_configured_user
 from mtlsgate.run.reactor_lag import ReactorLag
 from mtlsgate.run.registries.desks import Desks
-from mtlsgate.run.registries.words import InShadow
+from mtlsgate.run.registries.words import WordsInShadow
 from mtlsgate.run.reloading import Reloader
 from mtlsgate.run.sandbox import Sandbox, choose_sandbox, make_directories
 from mtlsgate.run.sandbox_rights import Allowed, home_of
@@ -287,7 +287,7 @@ def makeService(options: Options) -> IService:
         reactor,
         observers,
         loader.agents,
-        Desks.of(reactor, utc_now, InShadow()),
+        Desks.of(reactor, utc_now, WordsInShadow()),
         utc_now,
     )
     connections = Connections(reactor, (*observers.all, shadowing), registries=registries)

@@ -23,7 +23,7 @@ from mtlsgate.registry.redis_channel import Channel, Confirm
 from mtlsgate.registry.redis_confirming import replicate, unconfirmed
 from mtlsgate.registry.redis_errors import explained
 from mtlsgate.registry.redis_links import Command, Dialler, Link
-from mtlsgate.registry.redis_nodes import Places, Question, first_answers
+from mtlsgate.registry.redis_nodes import Masters, Question, first_answers
 from mtlsgate.registry.store import StoreError, StoreUnavailable
 
 #: How often a question is sent on to another node.
@@ -108,7 +108,7 @@ class Cluster:
         replies, _ = await self._ask(questions, None)
         return replies
 
-    async def write(self, questions: Sequence[Question]) -> tuple[list[object], Places]:
+    async def write(self, questions: Sequence[Question]) -> tuple[list[object], Masters]:
         """:raises StoreError: if there is no answer, or no replica has it in time."""
 
         async def confirm(link: Link, role: object) -> None:
@@ -118,13 +118,13 @@ class Cluster:
         found = zip(questions, nodes, strict=True)
         return replies, {one.key: str(node) for one, node in found if node is not None}
 
-    async def settle(self, places: Places) -> None:
+    async def settle(self, masters: Masters) -> None:
         """:raises WriteUnconfirmed: if another node serves the slot of a key by now."""
         try:
             slots = await self._find_slots()
         except StoreUnavailable as error:
             raise unconfirmed(str(self._dialler.address), error) from error
-        for key, where in places.items():
+        for key, where in masters.items():
             if (master := str(slots.node(key))) != where:
                 raise unconfirmed(where, f"{master} is the master by now")
 

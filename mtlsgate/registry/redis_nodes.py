@@ -39,8 +39,8 @@ class Question:
     command: Command
 
 
-#: Where the value of a key was written: the server, for people.
-Places = Mapping[bytes, str]
+#: Which master has taken the write of a key, for people.
+Masters = Mapping[bytes, str]
 
 
 class Nodes(Protocol):
@@ -55,7 +55,7 @@ class Nodes(Protocol):
         :raises StoreError: if there is no answer.
         """
 
-    async def write(self, questions: Sequence[Question]) -> tuple[list[object], Places]:
+    async def write(self, questions: Sequence[Question]) -> tuple[list[object], Masters]:
         """
         As `ask`, and return when the replicas have it, too.
 
@@ -64,7 +64,7 @@ class Nodes(Protocol):
         :raises StoreError: as `ask`.
         """
 
-    async def settle(self, places: Places) -> None:
+    async def settle(self, masters: Masters) -> None:
         """
         Return if no other master takes the place of those who have what was written.
 
@@ -151,7 +151,7 @@ class OneMaster:
         """:raises StoreError: if there is no answer."""
         return await self._ask(questions, None)
 
-    async def write(self, questions: Sequence[Question]) -> tuple[list[object], Places]:
+    async def write(self, questions: Sequence[Question]) -> tuple[list[object], Masters]:
         """:raises StoreError: if there is no answer, or no replica has it in time."""
         where = ""
 
@@ -163,10 +163,10 @@ class OneMaster:
         replies = await self._ask(questions, confirm)
         return replies, {question.key: where for question in questions}
 
-    async def settle(self, places: Places) -> None:
+    async def settle(self, masters: Masters) -> None:
         """:raises WriteUnconfirmed: if the master was replaced, or is about to be."""
         try:
-            for where in {*places.values()}:
+            for where in {*masters.values()}:
                 await self._settle(where)
         except WriteUnconfirmed:
             # What is written again goes to the new one, though the old one may live.

@@ -34,7 +34,7 @@ from mtlsgate.registry.redis_errors import explained
 from mtlsgate.registry.redis_following import Following
 from mtlsgate.registry.redis_layout import Layout, flat_fields, read_device
 from mtlsgate.registry.redis_links import Command, Dialler, tls_context
-from mtlsgate.registry.redis_nodes import Nodes, OneMaster, Places, Question
+from mtlsgate.registry.redis_nodes import Masters, Nodes, OneMaster, Question
 from mtlsgate.registry.redis_scripts import LEASE, PUT, Script
 from mtlsgate.registry.redis_sentinels import SentinelMaster
 from mtlsgate.registry.store import Follower, StoreError, StoreOptions, StoreUnavailable, Written
@@ -78,23 +78,23 @@ class RedisStore:
     async def put(self, devices: Iterable[Device]) -> Written:
         """:raises StoreError: if it fails; what is written already stays."""
         counts = [0, 0, 0]
-        places: dict[bytes, str] = {}
+        masters: dict[bytes, str] = {}
         for some in _batches(devices):
-            write = partial(self._write, places)
+            write = partial(self._write, masters)
             for reply in await self._run(PUT, map(self._putting, some), write):
                 counts[reply] += 1
-        await self._settle(places)
+        await self._settle(masters)
         return Written(added=counts[1], changed=counts[2])
 
     async def remove(self, keys: Collection[str]) -> int:
         """:returns: how many of them were there."""
         removed = 0
-        places: dict[bytes, str] = {}
+        masters: dict[bytes, str] = {}
         for some in _batches(keys):
             names = [self._layout.device(key) for key in some]
-            replies = await self._write(places, [Question(name, ("DEL", name)) for name in names])
+            replies = await self._write(masters, [Question(name, ("DEL", name)) for name in names])
             removed += sum(self._number(reply) for reply in replies)
-        await self._settle(places)
+        await self._settle(masters)
         return removed
 
     async def devices(self) -> AsyncIterator[Device]:
@@ -186,16 +186,18 @@ class RedisStore:
     async def _ask(self, questions: Sequence[Question]) -> list[object]:
         return await self._limited(self._nodes.ask(questions))
 
-    async def _write(self, places: dict[bytes, str], questions: Sequence[Question]) -> list[object]:
-        """:param places: gets where it was written."""
+    async def _write(
+        self, masters: dict[bytes, str], questions: Sequence[Question]
+    ) -> list[object]:
+        """:param masters: gets where it was written."""
         # The master's, and that which waits for the replicas.
         replies, found = await self._limited(self._nodes.write(questions), answers=3)
-        places.update(found)
+        masters.update(found)
         return replies
 
-    async def _settle(self, places: Places) -> None:
-        if places:
-            await self._limited(self._nodes.settle(places))
+    async def _settle(self, masters: Masters) -> None:
+        if masters:
+            await self._limited(self._nodes.settle(masters))
 
     async def _limited(
         self, asked: Coroutine[object, object, _Answer], answers: int = 1

@@ -48,7 +48,7 @@ from mtlsgate.run.names import configured_names
 from mtlsgate.run.preparing import discard, needs_preparing, prepare
 from mtlsgate.run.reactor_lag import ReactorLag
 from mtlsgate.run.registries.desks import Desks
-from mtlsgate.run.registries.words import InShadow
+from mtlsgate.run.registries.words import WordsInShadow
 from mtlsgate.run.reloading import Reloader, dropped_by
 from mtlsgate.run.sandbox import Sandbox
 from mtlsgate.run.service import GateService
@@ -114,7 +114,7 @@ class Worker:
             reactor,
             self.observers,
             loader.agents,
-            Desks.of(reactor, utc_now, InShadow()),
+            Desks.of(reactor, utc_now, WordsInShadow()),
             utc_now,
             tells=order.tells,
         )

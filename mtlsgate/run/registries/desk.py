@@ -38,7 +38,7 @@ from mtlsgate.run.registries.guest_loop import Runner
 from mtlsgate.run.registries.inquiries import Finding, Found, Inquiries
 from mtlsgate.run.registries.link import Link, Open
 from mtlsgate.run.registries.memory import Memory, Unknown
-from mtlsgate.run.registries.words import InForce, Words
+from mtlsgate.run.registries.words import Words, WordsInForce
 from mtlsgate.text import printable, safe_line
 
 _log = Logger("mtlsgate.registries")
@@ -80,7 +80,7 @@ class Surroundings:
     clock: IReactorTime
     now: Callable[[], datetime]
     random: Callable[[], float]
-    words: Words = InForce()
+    words: Words = WordsInForce()
 
 
 class Desk:

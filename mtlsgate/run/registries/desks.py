@@ -25,13 +25,13 @@ from mtlsgate.run.registries.desk import Desk, State, Surroundings
 from mtlsgate.run.registries.guest_loop import AsyncioRunner
 from mtlsgate.run.registries.odd_keys import OddKeys
 from mtlsgate.run.registries.places import Places
-from mtlsgate.run.registries.words import InForce, Words
+from mtlsgate.run.registries.words import Words, WordsInForce
 
 _log = Logger("mtlsgate.registries")
 
 #: Seconds between two looks at what has become stale or silent.
 _INTERVAL = 0.25
-_IN_FORCE = InForce()
+_IN_FORCE = WordsInForce()
 
 
 class Desks:

@@ -27,7 +27,7 @@ class Words(Protocol):
         """It is away for more than ``max_staleness``."""
 
 
-class InForce:
+class WordsInForce:
     """What is said of registries that decide about clients."""
 
     def following(self, registry: LoadedRegistry) -> None:
@@ -65,7 +65,7 @@ class InForce:
         )
 
 
-class InShadow:
+class WordsInShadow:
     """What is said of registries that only the shadow asks: no client depends on them."""
 
     def following(self, registry: LoadedRegistry) -> None:
