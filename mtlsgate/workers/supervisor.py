@@ -15,6 +15,7 @@ from attrs import field, frozen
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mtlsgate.admin.service import AdminService
 from mtlsgate.admin.sockets import Taken
@@ -296,7 +297,7 @@ class Supervisor(Service):
         self._observers.audit.reopen()
         self._crew.start(self._orders, self.handlers, self._spawner)
         self._crew.all_ready().addCallback(self._ready)
-        end = self._wait_for(Deferred.fromCoroutine(self._first_attempts()))
+        end = wait_for(Deferred.fromCoroutine(self._first_attempts()), self._reactor)
         if end is not None:
             raise end
 
@@ -317,14 +318,6 @@ class Supervisor(Service):
         with suppress(TimeoutError):
             await ended
         return SystemExit(0 if refused is None else f"{self._epochs.outline.path}: {refused}")
-
-    def _wait_for(self, awaited: Deferred[T]) -> T:
-        """:returns: the result.  The reactor does not run yet, but can take turns."""
-        results = list[T]()
-        awaited.addCallback(results.append)
-        while not results:
-            self._reactor.iterate(_TURN)
-        return results[0]
 
     def _ready(self, _: None) -> None:
         _log.info("{count} workers take connections", count=len(self._crew.members))
@@ -361,3 +354,20 @@ class Supervisor(Service):
         if self._notifier.running:
             self._notifier.stopService()
         return self.drain().addCallback(lambda _: self._observers.audit.close())
+
+
+def wait_for(awaited: Deferred[T], reactor: Any) -> T:
+    """
+    Wait before the reactor runs: it can take turns.
+
+    :returns: the result.
+    :raises Exception: if that is what became of it.
+    """
+    results = list[T | Failure]()
+    awaited.addBoth(results.append)
+    while not results:
+        reactor.iterate(_TURN)
+    [result] = results
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result
