@@ -27,7 +27,7 @@ from mtlsgate.reasons import Cause, Reason
 from mtlsgate.registry.store import StoreError, StoreUnavailable
 from mtlsgate.run.registries.desks import Desks
 from mtlsgate.run.registries.memory import Memory, Unknown
-from mtlsgate.testing import Authority, Version
+from mtlsgate.testing import Authority, Client, Version
 from tests.kits.gate import Log
 from tests.kits.logged import Logged
 from tests.kits.memory_stores import DOWN
@@ -66,6 +66,19 @@ def service(
     """:returns: a service with these rules and registries."""
     text = blocks + server(tls=tls, more=more)
     return RegisteredService(directory, text, now=lambda: datetime.now(UTC), **rest)
+
+
+def ends_when_stale(running: RegisteredService, client: Client) -> None:
+    """The client stays until its registry has been away for ten seconds."""
+    running.run_well(20, running.store)
+    assert running.is_in(client)
+    running.store.cut()
+    running.run(9.5)
+    assert running.is_in(client)
+    running.run(1)
+    client.pump()
+    assert client.disconnected
+    assert running.endings.found[0][1].startswith("registry_unavailable: ")
 
 
 def reasons(log: Log) -> list[Any]:
@@ -386,15 +399,7 @@ def test_after_max_staleness_live_connections_end(tmp_path: Path, log: Log, on_o
     running = service(tmp_path, blocks=options(on_outage=on_outage, max_staleness="10s"))
     running.store.list(ALICE)
     alice = running.try_in(ALICE)
-    running.run_well(20, running.store)
-    assert running.is_in(alice)
-    running.store.cut()
-    running.run(9.5)
-    assert running.is_in(alice)
-    running.run(1)
-    alice.pump()
-    assert alice.disconnected
-    assert running.endings.found[0][1].startswith("registry_unavailable: ")
+    ends_when_stale(running, alice)
 
 
 def test_without_its_channel_answers_count_and_remembered_ones_do_not(
@@ -634,15 +639,7 @@ def test_a_client_that_a_reload_has_left_stays_as_long_as_its_registry_is_known(
     running.store.list(ALICE)
     alice = running.try_in(ALICE)
     running.reload(blocks + server(tls=NO_LONGER, more=more))
-    running.run_well(20, running.store)
-    assert running.is_in(alice)
-    running.store.cut()
-    running.run(9)
-    assert running.is_in(alice)
-    running.run(2)
-    alice.pump()
-    assert alice.disconnected
-    assert running.endings.found[0][1].startswith("registry_unavailable: ")
+    ends_when_stale(running, alice)
 
 
 def test_a_registry_that_is_removed_is_closed(running: RegisteredService) -> None:
