@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -87,6 +90,45 @@ def test_a_file_goes_in_and_comes_out_the_same(config: Path, tmp_path: Path) -> 
         assert status == 0
         assert "500 devices: 0 added, 0 changed, 500 as before" in said
     assert (tmp_path / "after.jsonl").read_text() == before
+
+
+def read_terminal(master: int) -> str:
+    """:returns: all that is written to a terminal, until nobody has it open."""
+    found = b""
+    # Linux says EIO then, and no end.
+    with suppress(OSError):
+        while piece := os.read(master, 4096):
+            found += piece
+    return found.decode()
+
+
+def test_a_long_import_shows_on_a_terminal_how_far_it_is(config: Path) -> None:
+    """And nothing of it elsewhere."""
+    digests = [f"{number:064x}" for number in range(3000)]
+    (config.parent / "devices.csv").write_text("\n".join(["key", *digests]) + "\n")
+    command = [BIN / "mtlsgate", "registry", "import", "devices.csv", "--config", config]
+    master, slave = os.openpty()
+    with (
+        os.fdopen(master, "rb", buffering=0),
+        subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=slave,
+            text=True,
+            cwd=config.parent,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+        ) as process,
+    ):
+        os.close(slave)
+        shown = read_terminal(master)
+        assert process.stdout is not None
+        said = process.stdout.read()
+        assert process.wait(timeout=60) == 0
+    assert re.search(r"writing .*\d+%", shown)
+    assert "3,000 added" in said
+    # Neither in what is printed, nor where nobody looks.
+    assert "%" not in said + mtlsgate(config, "import", "devices.csv")[1]
 
 
 def test_who_stops_reading_ends_an_export(config: Path, tmp_path: Path) -> None:
