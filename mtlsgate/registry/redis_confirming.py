@@ -6,9 +6,9 @@ offset is promoted (https://redis.io/docs/latest/operate/oss_and_stack/managemen
 "Replica selection and priority").  So a write survives if they have it, and if it was not
 decided before that one of them takes over.
 
-WAIT (https://redis.io/docs/latest/commands/wait/) has the replicas acknowledge what the same
-connection has written.  That is not enough for what was there already: it may be a write of
-before, whose fate is not known.  So the offsets of ROLE count, of all that the master has.
+WAIT (https://redis.io/docs/latest/commands/wait/) covers only what the same connection has
+written.  A write that an earlier connection made, and whose end nobody saw, must be covered,
+too.  So the offsets in the reply to ROLE decide: they count all that the master has.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ async def _replicate(link: Link, now: Replication, seconds: float) -> None:
         waited, role = await link.exchange([wait, ROLE])
         _require_waited(waited, link.where)
         now = read_replication(role, link.where)
-        # What other connections have written WAIT does not await, but it asks the replicas if
-        # they are fewer than awaited.
+        # WAIT does not wait for what other connections have written.  Asked for one replica more
+        # than there are, it has all of them say what they have.
         awaited, pause = len(now.acknowledged) + 1, _AGAIN
 
 

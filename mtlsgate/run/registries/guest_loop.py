@@ -133,8 +133,8 @@ class GuestLoop:
     # The loop.
 
     def _go_on(self) -> None:
-        """Run at once, but tell of what has ended later: the caller expects no answers."""
-        # Whoever gave up what `close` has cancelled already changes nothing.
+        """Run at once.  Deferreds fire later: whoever calls this expects no answers yet."""
+        # After `close` nothing is left to be cancelled.
         if not (self._loop.is_running() or self._loop.is_closed()):
             self._run()
             if self._ended:

@@ -24,8 +24,8 @@ _log = Logger("mtlsgate.registries")
 BATCH, AT_ONCE = 256, 8
 #: How often a key is asked for again that changes while it is asked for.
 _TRIES = 5
-#: A time limit that is noticed so much later was kept by nobody, in seconds: this process itself
-#: was held up, as when its machine is moved.
+#: If the end of a time limit is noticed so many seconds late, this process itself was held up, as
+#: when its machine is moved.
 _HELD_UP = 0.25
 
 #: What is known of one key: a device, None if it is not listed, or why it is not known.
